@@ -1,0 +1,6 @@
+//! The sslclient program: see sslclient(1).
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    ucspi_tls::program::sslclient::main()
+}

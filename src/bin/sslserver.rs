@@ -1,0 +1,6 @@
+//! The sslserver program: see sslserver(1).
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    ucspi_tls::program::sslserver::main()
+}

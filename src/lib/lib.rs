@@ -1,0 +1,14 @@
+//! ucspi-tls: TLS between the network and programs that know nothing of it.
+//!
+//! Modules stand in the order of the data's way; a file may use those above its
+//! own line, never those below (tests/layers.rs holds them to it).
+
+pub mod text;
+
+pub mod report;
+
+pub mod environ;
+
+pub mod options;
+
+pub mod program;

@@ -1,0 +1,316 @@
+//! Command lines: one table per program, read by the parser, the usage line and
+//! the test of the man pages.
+//!
+//! Letters cluster, a value may be attached or be the next word, options end at
+//! the first operand or at `--`, and of two opposite letters the later one wins.
+#![forbid(unsafe_code)]
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt as _;
+
+use crate::report::{Fail, Verbosity};
+use crate::text;
+
+pub mod sslclient;
+pub mod sslserver;
+
+/// What a letter does to the options `T` of its program.
+pub enum Kind<T> {
+    /// It stands alone.
+    Flag(fn(&mut T)),
+    /// It takes a value: the name in the usage line, and a setter that says
+    /// what is wrong with a value that it refuses.
+    Value(&'static str, fn(&mut T, &str) -> Result<(), String>),
+}
+
+/// One program's command line.
+pub struct Table<T: 'static> {
+    /// The program's name.
+    pub program: &'static str,
+    /// Its letters, in the order of the usage line.
+    pub letters: &'static [(char, Kind<T>)],
+    /// What follows the options in the usage line.
+    pub operands: &'static str,
+    /// How many operands it needs at least.
+    pub least: usize,
+}
+
+/// Which Internet protocol is used, and how it is named.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Family {
+    /// Both, named as they are.
+    #[default]
+    Any,
+    /// `-4`: IPv4 only.
+    Four,
+    /// `-6`: IPv6 naming.
+    Six,
+}
+
+impl<T: Default> Table<T> {
+    /// The options and the operands of a command line without its first word.
+    ///
+    /// # Errors
+    /// [`Fail::Usage`], with the reason.
+    pub fn parse(
+        &self,
+        args: impl IntoIterator<Item = OsString>,
+    ) -> Result<(T, Vec<OsString>), Fail> {
+        let (words, operands) = self.split(args).map_err(|reason| self.usage(reason))?;
+        let mut grammar = getopts::Options::new();
+        for (letter, kind) in self.letters {
+            match kind {
+                Kind::Flag(_) => grammar.optflagmulti(&letter.to_string(), "", ""),
+                Kind::Value(value, _) => grammar.optmulti(&letter.to_string(), "", "", value),
+            };
+        }
+        let found = grammar
+            .parse(words)
+            .map_err(|error| self.usage(error.to_string()))?;
+        // getopts groups by letter; toggles need the command line's order back.
+        let mut seen = Vec::new();
+        for (letter, kind) in self.letters {
+            let name = letter.to_string();
+            match kind {
+                Kind::Flag(_) => seen.extend(
+                    found
+                        .opt_positions(&name)
+                        .into_iter()
+                        .map(|at| (at, letter, kind, String::new())),
+                ),
+                Kind::Value(..) => seen.extend(
+                    found
+                        .opt_strs_pos(&name)
+                        .into_iter()
+                        .map(|(at, value)| (at, letter, kind, value)),
+                ),
+            }
+        }
+        seen.sort_by_key(|(at, ..)| *at);
+        let mut options = T::default();
+        for (_, letter, kind, value) in seen {
+            match kind {
+                Kind::Flag(set) => set(&mut options),
+                Kind::Value(_, set) => set(&mut options, &value)
+                    .map_err(|wrong| self.usage(format!("-{letter}: {wrong}")))?,
+            }
+        }
+        if operands.len() < self.least {
+            return Err(self.usage("too few arguments"));
+        }
+        Ok((options, operands))
+    }
+}
+
+impl<T> Table<T> {
+    /// `sslserver [ -qQ... ] [ -c limit ] ... host port prog`
+    #[must_use]
+    pub fn synopsis(&self) -> String {
+        let mut flags = String::new();
+        let mut values = String::new();
+        for (letter, kind) in self.letters {
+            match kind {
+                Kind::Flag(_) => flags.push(*letter),
+                Kind::Value(value, _) => {
+                    values.extend([" [ -", &letter.to_string(), " ", value, " ]"])
+                }
+            }
+        }
+        format!("{} [ -{flags} ]{values} {}", self.program, self.operands)
+    }
+
+    /// The failure of a command line that cannot be understood.
+    #[must_use]
+    pub fn usage(&self, reason: impl AsRef<str>) -> Fail {
+        Fail::Usage {
+            synopsis: self.synopsis(),
+            reason: Some(text::excerpt(reason.as_ref().as_bytes(), 200)),
+        }
+    }
+
+    /// Cuts clusters into single letters, so that getopts keeps their order,
+    /// and leaves operands as they are: they need not be UTF-8.
+    fn split(
+        &self,
+        args: impl IntoIterator<Item = OsString>,
+    ) -> Result<(Vec<String>, Vec<OsString>), String> {
+        let mut words = Vec::new();
+        let mut args = args.into_iter();
+        while let Some(word) = args.next() {
+            if word == "--" {
+                break;
+            }
+            if word.as_bytes().first() != Some(&b'-') || word.len() == 1 {
+                return Ok((words, std::iter::once(word).chain(args).collect()));
+            }
+            let text = word.to_str().ok_or("an option is not UTF-8")?;
+            for (at, letter) in text.char_indices().skip(1) {
+                let kind = self.letters.iter().find(|(name, _)| *name == letter);
+                match kind {
+                    None => return Err(format!("unknown option -{letter}")),
+                    Some((_, Kind::Flag(_))) => words.push(format!("-{letter}")),
+                    Some((_, Kind::Value(..))) => {
+                        let rest = &text[at + letter.len_utf8()..];
+                        let value = if rest.is_empty() {
+                            args.next()
+                                .ok_or(format!("-{letter} needs a value"))?
+                                .into_string()
+                                .map_err(|_| format!("the value of -{letter} is not UTF-8"))?
+                        } else {
+                            rest.to_owned()
+                        };
+                        // Attached, a value that begins with `-` stays a value.
+                        if value.is_empty() {
+                            words.extend([format!("-{letter}"), value]);
+                        } else {
+                            words.push(format!("-{letter}{value}"));
+                        }
+                        break;
+                    }
+                }
+            }
+        }
+        Ok((words, args.collect()))
+    }
+}
+
+/// A number within limits, for a setter.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn number(value: &str, low: u64, high: u64) -> Result<u64, String> {
+    text::number(value, low..=high)
+        .ok_or_else(|| format!("\"{value}\" is not a number from {low} to {high}"))
+}
+
+/// [`number`] for a table row: the type is the field's.
+fn set<N: TryFrom<u64>>(field: &mut N, value: &str, low: u64, high: u64) -> Result<(), String> {
+    *field = N::try_from(number(value, low, high)?).map_err(|_| "too large".to_owned())?;
+    Ok(())
+}
+
+/// A text for a table row: any will do.
+#[allow(clippy::unnecessary_wraps)] // the form of a table row
+fn keep(field: &mut Option<String>, value: &str) -> Result<(), String> {
+    *field = Some(value.to_owned());
+    Ok(())
+}
+
+/// The longest time that a time option takes, in seconds: 68 years, a signed
+/// 32-bit number.
+pub const LONGEST: u64 = 0x7fff_ffff;
+
+/// The options that sslserver and sslclient share.
+#[derive(Clone, Debug)]
+pub struct Common {
+    /// `-q -Q -v` (and `-V` of sslserver).
+    pub verbosity: Verbosity,
+    /// `-3`: the key's password is on descriptor 3.
+    pub password: bool,
+    /// `-4 -6`.
+    pub family: Family,
+    /// `-d`: leave Nagle's algorithm on.
+    pub nagle: bool,
+    /// `-I`: interface of an IPv6 link-local address.
+    pub interface: Option<String>,
+    /// `-h`: look up the peer's name.
+    pub lookup: bool,
+    /// `-r`: ask the peer's ident server.
+    pub ident: bool,
+    /// `-l`: the local host name.
+    pub local_name: Option<String>,
+    /// `-t`: seconds for the ident query.
+    pub ident_seconds: u32,
+    /// `-w`: seconds without a byte either way; 0 for ever.
+    pub idle_seconds: u32,
+    /// `-s`: the full certificate environment.
+    pub full: bool,
+    /// `-e`: the `TCP*` variables too.
+    pub tcp_names: bool,
+}
+
+impl Default for Common {
+    fn default() -> Self {
+        Common {
+            verbosity: Verbosity::default(),
+            password: false,
+            family: Family::default(),
+            nagle: false,
+            interface: None,
+            lookup: true,
+            ident: false,
+            local_name: None,
+            ident_seconds: 26,
+            idle_seconds: 3600,
+            full: false,
+            tcp_names: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split(' ').map(OsString::from).collect()
+    }
+
+    #[test]
+    fn the_last_letter_of_a_toggle_wins() {
+        for (line, expected) in [
+            ("-qQ 0 0 p", Verbosity::Errors),
+            ("-Qq 0 0 p", Verbosity::Silent),
+            ("-q -v -Q 0 0 p", Verbosity::Errors),
+            ("-vc5Q 0 0 p", Verbosity::Status),
+        ] {
+            let parsed = sslserver::TABLE.parse(words(line));
+            if line.contains("c5Q") {
+                assert!(parsed.is_err(), "5Q is no number");
+            } else {
+                assert_eq!(
+                    parsed.expect("parses").0.common.verbosity,
+                    expected,
+                    "{line}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn clusters_values_and_the_end_of_options() {
+        let (options, operands) = sslserver::TABLE
+            .parse(words("-vRHl0 -c 5 -b7 -- 0 995 -prog -x"))
+            .expect("parses");
+        assert_eq!(options.common.local_name.as_deref(), Some("0"));
+        assert!(!options.common.lookup);
+        assert_eq!((options.limit, options.backlog), (5, 7));
+        assert_eq!(operands, words("0 995 -prog -x"));
+        let (options, _) = sslserver::TABLE
+            .parse(
+                [OsString::from("-B"), OsString::new()]
+                    .into_iter()
+                    .chain(words("-l -x 0 0 p")),
+            )
+            .expect("parses");
+        assert_eq!(options.banner, "");
+        assert_eq!(options.common.local_name.as_deref(), Some("-x"));
+    }
+
+    #[test]
+    fn junk_is_refused_and_named() {
+        for (line, reason) in [
+            ("-c x 0 0 p", "(-c: \"x\" is not a number"),
+            ("-c 0 0 0 p", "-c: \"0\""),
+            ("-c -1 0 0 p", "-c: \"-1\""),
+            ("-T 5s 0 0 p", "-T: \"5s\""),
+            ("-J 0 0 p", "unknown option -J"),
+            ("-c", "-c needs a value"),
+            ("0 0", "too few"),
+        ] {
+            let fail = sslserver::TABLE.parse(words(line)).expect_err(line);
+            assert_eq!(fail.code(), 100);
+            assert!(fail.to_string().contains(reason), "{fail}");
+        }
+    }
+}

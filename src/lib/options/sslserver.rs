@@ -1,0 +1,156 @@
+//! sslserver's command line.
+#![forbid(unsafe_code)]
+
+use super::Kind::{Flag, Value};
+use super::{Common, Family, LONGEST, Table, keep, set};
+use crate::report::Verbosity;
+
+/// Whether a client is asked for a certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Ask {
+    /// `-Z`: it is not asked.
+    #[default]
+    No,
+    /// `-Y`: it is asked and need not have one.
+    Optional,
+    /// `-m`: it must have one that verifies.
+    Required,
+    /// `-z`: it must have one that verifies and names its host.
+    Named,
+}
+
+/// The options, with their defaults.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What sslclient has too.
+    pub common: Common,
+    /// `-1`: print the port on descriptor 1.
+    pub port_line: bool,
+    /// `-c`: connections at once.
+    pub limit: usize,
+    /// `-C`: connections at once from one address.
+    pub limit_per_address: Option<usize>,
+    /// `-b`: listen backlog.
+    pub backlog: i32,
+    /// `-B`: written to the client before the program runs.
+    pub banner: String,
+    /// `-g`, a number or a name.
+    pub group: Option<String>,
+    /// `-u`, a number or a name.
+    pub user: Option<String>,
+    /// `-U`: user and group from `$UID` and `$GID`.
+    pub user_from_environment: bool,
+    /// `-o`: leave IP options alone.
+    pub keep_ip_options: bool,
+    /// `-T`: seconds for the TLS handshake.
+    pub handshake_seconds: u32,
+    /// `-p`: drop a name that does not resolve back to its address.
+    pub paranoid: bool,
+    /// `-z -m -Y -Z`.
+    pub ask: Ask,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            common: Common::default(),
+            port_line: false,
+            limit: 40,
+            limit_per_address: None,
+            backlog: 20,
+            banner: String::new(),
+            group: None,
+            user: None,
+            user_from_environment: false,
+            keep_ip_options: false,
+            handshake_seconds: 26,
+            paranoid: false,
+            ask: Ask::default(),
+        }
+    }
+}
+
+/// Letters of sslserver(1).
+pub const TABLE: Table<Options> = Table {
+    program: "sslserver",
+    operands: "host port prog [ args ]",
+    least: 3,
+    letters: &[
+        ('q', Flag(|o| o.common.verbosity = Verbosity::Silent)),
+        ('Q', Flag(|o| o.common.verbosity = Verbosity::Errors)),
+        ('v', Flag(|o| o.common.verbosity = Verbosity::Status)),
+        ('V', Flag(|o| o.common.verbosity = Verbosity::Tls)),
+        ('1', Flag(|o| o.port_line = true)),
+        ('3', Flag(|o| o.common.password = true)),
+        ('4', Flag(|o| o.common.family = Family::Four)),
+        ('6', Flag(|o| o.common.family = Family::Six)),
+        ('U', Flag(|o| o.user_from_environment = true)),
+        ('o', Flag(|o| o.keep_ip_options = true)),
+        ('O', Flag(|o| o.keep_ip_options = false)),
+        ('d', Flag(|o| o.common.nagle = true)),
+        ('D', Flag(|o| o.common.nagle = false)),
+        ('h', Flag(|o| o.common.lookup = true)),
+        ('H', Flag(|o| o.common.lookup = false)),
+        ('p', Flag(|o| o.paranoid = true)),
+        ('P', Flag(|o| o.paranoid = false)),
+        ('r', Flag(|o| o.common.ident = true)),
+        ('R', Flag(|o| o.common.ident = false)),
+        ('s', Flag(|o| o.common.full = true)),
+        ('S', Flag(|o| o.common.full = false)),
+        ('e', Flag(|o| o.common.tcp_names = true)),
+        ('E', Flag(|o| o.common.tcp_names = false)),
+        ('z', Flag(|o| o.ask = Ask::Named)),
+        ('m', Flag(|o| o.ask = Ask::Required)),
+        ('Y', Flag(|o| o.ask = Ask::Optional)),
+        ('Z', Flag(|o| o.ask = Ask::No)),
+        (
+            'c',
+            Value("limit", |o, v| set(&mut o.limit, v, 1, 1_000_000)),
+        ),
+        (
+            'C',
+            Value("limit", |o, v| {
+                let mut limit = 0;
+                set(&mut limit, v, 1, 1_000_000)?;
+                o.limit_per_address = Some(limit);
+                Ok(())
+            }),
+        ),
+        (
+            'b',
+            Value("backlog", |o, v| set(&mut o.backlog, v, 0, 65535)),
+        ),
+        (
+            'B',
+            Value("banner", |o, v| {
+                v.clone_into(&mut o.banner);
+                Ok(())
+            }),
+        ),
+        ('g', Value("gid", |o, v| keep(&mut o.group, v))),
+        ('u', Value("uid", |o, v| keep(&mut o.user, v))),
+        (
+            'I',
+            Value("interface", |o, v| keep(&mut o.common.interface, v)),
+        ),
+        (
+            't',
+            Value("seconds", |o, v| {
+                set(&mut o.common.ident_seconds, v, 0, LONGEST)
+            }),
+        ),
+        (
+            'T',
+            Value("seconds", |o, v| {
+                set(&mut o.handshake_seconds, v, 1, LONGEST)
+            }),
+        ),
+        (
+            'w',
+            Value("seconds", |o, v| {
+                set(&mut o.common.idle_seconds, v, 0, LONGEST)
+            }),
+        ),
+        ('l', Value("name", |o, v| keep(&mut o.common.local_name, v))),
+    ],
+};

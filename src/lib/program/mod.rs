@@ -1,0 +1,4 @@
+//! One file per program: it joins the steps of the modules above.
+
+pub mod sslclient;
+pub mod sslserver;
