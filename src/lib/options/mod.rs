@@ -112,7 +112,7 @@ impl<T> Table<T> {
             match kind {
                 Kind::Flag(_) => flags.push(*letter),
                 Kind::Value(value, _) => {
-                    values.extend([" [ -", &letter.to_string(), " ", value, " ]"])
+                    values.extend([" [ -", &letter.to_string(), " ", value, " ]"]);
                 }
             }
         }
