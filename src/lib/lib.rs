@@ -7,6 +7,10 @@ pub mod text;
 
 pub mod report;
 
+pub mod sys;
+
+pub mod tls_ffi;
+
 pub mod environ;
 
 pub mod options;

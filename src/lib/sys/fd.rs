@@ -1,0 +1,207 @@
+//! Descriptors: pipes, flags, and closing what a process must not have.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
+
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::stat::Mode;
+use nix::unistd::{pipe2, read, write};
+
+/// A pipe, close-on-exec: (read end, write end).
+///
+/// # Errors
+/// As pipe(2).
+pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(pipe2(OFlag::O_CLOEXEC)?)
+}
+
+/// Two connected stream sockets, close-on-exec.
+///
+/// # Errors
+/// As socketpair(2).
+pub fn stream_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(socketpair(
+        AddressFamily::Unix,
+        SockType::Stream,
+        None,
+        SockFlag::SOCK_CLOEXEC,
+    )?)
+}
+
+/// Lets calls on a descriptor return at once, or wait.
+///
+/// # Errors
+/// As fcntl(2).
+pub fn set_nonblocking(fd: impl AsFd, on: bool) -> io::Result<()> {
+    let mut flags = OFlag::from_bits_truncate(fcntl(&fd, FcntlArg::F_GETFL)?);
+    flags.set(OFlag::O_NONBLOCK, on);
+    fcntl(&fd, FcntlArg::F_SETFL(flags))?;
+    Ok(())
+}
+
+/// Whether a descriptor survives exec.
+///
+/// # Errors
+/// As fcntl(2).
+pub fn set_close_on_exec(fd: impl AsFd, on: bool) -> io::Result<()> {
+    let flag = if on {
+        FdFlag::FD_CLOEXEC
+    } else {
+        FdFlag::empty()
+    };
+    fcntl(&fd, FcntlArg::F_SETFD(flag))?;
+    Ok(())
+}
+
+/// A copy of a descriptor at `least` or above, close-on-exec.
+///
+/// # Errors
+/// As fcntl(2).
+pub fn duplicate_above(fd: impl AsFd, least: RawFd) -> io::Result<OwnedFd> {
+    let copy = fcntl(&fd, FcntlArg::F_DUPFD_CLOEXEC(least))?;
+    Ok(owned(copy))
+}
+
+/// Makes `target` a copy of `fd` that survives exec. Whoever owned `target`
+/// finds the new file behind the same number.
+///
+/// # Errors
+/// As dup2(2).
+pub fn place(fd: impl AsFd, target: RawFd) -> io::Result<()> {
+    let fd = fd.as_fd();
+    if fd.as_raw_fd() == target {
+        return set_close_on_exec(fd, false);
+    }
+    // SAFETY: dup2 takes two numbers and touches no memory of ours. The number
+    // `target` is one that the caller gives away by contract.
+    if unsafe { libc::dup2(fd.as_raw_fd(), target) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Takes ownership of a descriptor by number, if it is open.
+#[must_use]
+pub fn inherited(number: RawFd) -> Option<OwnedFd> {
+    // SAFETY: F_GETFD reads a flag of a number; a number that is not open
+    // yields EBADF.
+    if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+        return None;
+    }
+    Some(owned(number))
+}
+
+/// Points descriptors 0 and 1 at the null device. Closed instead, the next
+/// accepted socket would become descriptor 0.
+///
+/// # Errors
+/// As open(2) and dup2(2).
+pub fn detach_standard() -> io::Result<()> {
+    let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
+    place(&null, 0)?;
+    place(&null, 1)
+}
+
+/// Closes every descriptor of this process but those of `keep`. Objects that
+/// still own a closed number must be forgotten by the caller, or the process
+/// must end by `_exit`: a forked engine does.
+pub fn close_all_but(keep: &[BorrowedFd<'_>]) {
+    let mut numbers: Vec<u32> = keep
+        .iter()
+        .filter_map(|fd| u32::try_from(fd.as_raw_fd()).ok())
+        .collect();
+    numbers.sort_unstable();
+    numbers.push(u32::MAX);
+    let mut from = 0;
+    for number in numbers {
+        if number > from {
+            close_range(from, number - 1);
+        }
+        from = number.saturating_add(1);
+    }
+}
+
+/// Closes the descriptors `first..=last`.
+fn close_range(first: u32, last: u32) {
+    // SAFETY: close_range touches no memory of ours.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    if done == 0 {
+        return;
+    }
+    // Linux before 5.9: ask which are open.
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else {
+        return;
+    };
+    let open: Vec<u32> = entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|number| (first..=last).contains(number))
+        .collect();
+    for number in open {
+        // SAFETY: close takes a number; one that is no longer open is EBADF.
+        unsafe { libc::close(number.cast_signed()) };
+    }
+}
+
+/// The numbers of all descriptors above 2 that this process has and that
+/// survive exec.
+#[must_use]
+pub fn inherited_above_standard() -> Vec<RawFd> {
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<RawFd>().ok())
+        .filter(|&number| number > 2)
+        .filter(|&number| {
+            // SAFETY: F_GETFD reads a flag of a number.
+            let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+            flags >= 0 && flags & libc::FD_CLOEXEC == 0
+        })
+        .collect()
+}
+
+/// read(2), again where a signal interrupted it.
+///
+/// # Errors
+/// As read(2).
+pub fn read_some(fd: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match read(&fd, buffer) {
+            Err(nix::errno::Errno::EINTR) => {}
+            other => return Ok(other?),
+        }
+    }
+}
+
+/// write(2), again where a signal interrupted it.
+///
+/// # Errors
+/// As write(2).
+pub fn write_some(fd: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+    loop {
+        match write(&fd, bytes) {
+            Err(nix::errno::Errno::EINTR) => {}
+            other => return Ok(other?),
+        }
+    }
+}
+
+/// Writes all of it to a descriptor that waits.
+///
+/// # Errors
+/// As write(2).
+pub fn write_all(fd: impl AsFd, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let wrote = write_some(&fd, bytes)?;
+        bytes = &bytes[wrote..];
+    }
+    Ok(())
+}
+
+/// A number that the kernel just gave us.
+fn owned(number: RawFd) -> OwnedFd {
+    // SAFETY: the callers got the number from a call that opened it, or took
+    // it over from the process that started us; nobody else owns it.
+    unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(number) }
+}

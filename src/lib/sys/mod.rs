@@ -1,0 +1,11 @@
+//! Every call of the operating system, and nearly all unsafe code: each file
+//! turns one family of calls into safe functions that return `io::Result`.
+
+pub mod fd;
+pub mod memory;
+pub mod poll;
+pub mod process;
+pub mod sandbox;
+pub mod signal;
+pub mod socket;
+pub mod user;

@@ -1,0 +1,122 @@
+//! Waiting for descriptors, with deadlines on the monotonic clock.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll, ppoll};
+use nix::sys::signal::SigSet;
+use nix::sys::time::{TimeSpec, TimeValLike as _};
+
+/// What to wait for on one descriptor, and after the wait what came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ready {
+    /// Bytes (or an end of file) can be read.
+    pub read: bool,
+    /// Bytes can be written.
+    pub write: bool,
+    /// Came only: the other side is gone, or the descriptor has an error.
+    pub gone: bool,
+}
+
+impl Ready {
+    /// Wait for bytes.
+    pub const READ: Ready = Ready {
+        read: true,
+        write: false,
+        gone: false,
+    };
+    /// Wait for room.
+    pub const WRITE: Ready = Ready {
+        read: false,
+        write: true,
+        gone: false,
+    };
+
+    fn flags(self) -> PollFlags {
+        let mut flags = PollFlags::empty();
+        flags.set(PollFlags::POLLIN, self.read);
+        flags.set(PollFlags::POLLOUT, self.write);
+        flags
+    }
+
+    fn came(flags: PollFlags) -> Ready {
+        Ready {
+            // POLLHUP without POLLIN is an end of file to be read.
+            read: flags.intersects(PollFlags::POLLIN | PollFlags::POLLHUP),
+            write: flags.contains(PollFlags::POLLOUT),
+            gone: flags.intersects(PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL),
+        }
+    }
+}
+
+/// Waits until one of the descriptors is ready or the deadline has passed
+/// (`None`: for ever). A descriptor that is listed with nothing to wait for
+/// still reports `gone`.
+///
+/// # Errors
+/// As poll(2); an interrupted wait goes on.
+pub fn wait(wanted: &mut [(BorrowedFd<'_>, Ready)], deadline: Option<Instant>) -> io::Result<()> {
+    let mut fds: Vec<PollFd<'_>> = wanted
+        .iter()
+        .map(|(fd, ready)| PollFd::new(*fd, ready.flags()))
+        .collect();
+    loop {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        match poll(&mut fds, timeout(left)) {
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+            // A long wait is cut at poll's limit.
+            Ok(0) if left.is_none_or(|left| left > Duration::from_millis(i32::MAX as u64)) => {}
+            Ok(_) => break,
+        }
+    }
+    for ((_, ready), fd) in wanted.iter_mut().zip(&fds) {
+        *ready = Ready::came(fd.revents().unwrap_or(PollFlags::empty()));
+    }
+    Ok(())
+}
+
+/// poll's milliseconds, rounded up so that a deadline is never met early.
+fn timeout(left: Option<Duration>) -> nix::poll::PollTimeout {
+    match left {
+        None => nix::poll::PollTimeout::NONE,
+        Some(left) => {
+            let millis = left.as_nanos().div_ceil(1_000_000);
+            nix::poll::PollTimeout::try_from(millis.min(i32::MAX as u128))
+                .unwrap_or(nix::poll::PollTimeout::MAX)
+        }
+    }
+}
+
+/// Waits for descriptors or a signal of those that `mask` lets through; true
+/// when a descriptor is ready.
+///
+/// # Errors
+/// As ppoll(2), but an interruption or the end of `time` is `false`.
+pub fn wait_with_signals(
+    wanted: &mut [(BorrowedFd<'_>, Ready)],
+    time: Option<Duration>,
+    mask: SigSet,
+) -> io::Result<bool> {
+    let mut fds: Vec<PollFd<'_>> = wanted
+        .iter()
+        .map(|(fd, ready)| PollFd::new(*fd, ready.flags()))
+        .collect();
+    let time = time.map(|time| {
+        TimeSpec::milliseconds(i64::try_from(time.as_millis()).unwrap_or(i64::MAX / 2))
+    });
+    let count = match ppoll(&mut fds, time, Some(mask)) {
+        Err(Errno::EINTR) => 0,
+        other => other?,
+    };
+    for ((_, ready), fd) in wanted.iter_mut().zip(&fds) {
+        *ready = if count == 0 {
+            Ready::default()
+        } else {
+            Ready::came(fd.revents().unwrap_or(PollFlags::empty()))
+        };
+    }
+    Ok(count > 0)
+}

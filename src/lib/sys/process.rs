@@ -1,0 +1,133 @@
+//! Making, ending and reaping processes.
+
+use std::io;
+
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::{ForkResult, Pid, fork};
+
+/// A process number.
+pub type ProcessId = i32;
+
+/// This process.
+#[must_use]
+pub fn own_id() -> ProcessId {
+    std::process::id().cast_signed()
+}
+
+/// Runs `body` in a child process, which ends with the code it returns.
+///
+/// # Errors
+/// As fork(2).
+///
+/// # Panics
+/// Never returns in the child: a panic there ends it with 101.
+pub fn spawn(body: impl FnOnce() -> u8) -> io::Result<ProcessId> {
+    // SAFETY: our programs are single-threaded, so the child finds no lock
+    // held by a thread that it lacks; it leaves by `_exit` or exec.
+    match unsafe { fork()? } {
+        ForkResult::Parent { child } => Ok(child.as_raw()),
+        ForkResult::Child => end(contained(body)),
+    }
+}
+
+/// As [`spawn`], but the new process is a sibling: a child of this process's
+/// parent, so that a program which this process becomes finds no child that it
+/// didn't make.
+///
+/// # Errors
+/// As clone(2).
+pub fn spawn_sibling(body: impl FnOnce() -> u8) -> io::Result<ProcessId> {
+    let flags = libc::c_ulong::from((libc::CLONE_PARENT | libc::SIGCHLD).cast_unsigned());
+    // s390 takes the stack first.
+    #[cfg(target_arch = "s390x")]
+    let (first, second) = (0, flags);
+    #[cfg(not(target_arch = "s390x"))]
+    let (first, second) = (flags, 0);
+    // SAFETY: without CLONE_VM this is fork with another parent: the child gets
+    // a copy of everything, the stack included. We are single-threaded, so no
+    // lock is held; fork handlers that do not run are not needed, since libcrypto
+    // tells a child by its process number. The child leaves by `_exit`.
+    match unsafe { libc::syscall(libc::SYS_clone, first, second, 0, 0, 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => end(contained(body)),
+        child => Ok(i32::try_from(child).unwrap_or_default()),
+    }
+}
+
+/// A panic must not run on into the parent's code.
+fn contained(body: impl FnOnce() -> u8) -> u8 {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).unwrap_or(101)
+}
+
+/// Ends this process at once: no handler of the parent's runs twice.
+pub fn end(code: u8) -> ! {
+    // SAFETY: _exit never returns and runs no code of ours.
+    unsafe { libc::_exit(i32::from(code)) }
+}
+
+/// Ends this process by the signal that ended another.
+pub fn end_by_signal(signal: i32) {
+    // SAFETY: both calls take numbers only.
+    unsafe {
+        libc::signal(signal, libc::SIG_DFL);
+        libc::raise(signal);
+    }
+}
+
+/// A child that ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Which.
+    pub id: ProcessId,
+    /// wait(2)'s status word: 256 for exit code 1, 9 for signal KILL.
+    pub status: i32,
+}
+
+impl Ended {
+    /// The exit code as a shell gives it: 128+n where signal n ended it.
+    #[must_use]
+    pub fn shell_code(self) -> u8 {
+        let code = if libc::WIFEXITED(self.status) {
+            libc::WEXITSTATUS(self.status)
+        } else {
+            128 + libc::WTERMSIG(self.status)
+        };
+        u8::try_from(code & 0xff).unwrap_or(u8::MAX)
+    }
+}
+
+/// A child that has ended, if there is one; does not wait.
+#[must_use]
+pub fn reap() -> Option<Ended> {
+    wait_raw(-1, libc::WNOHANG)
+}
+
+/// Waits for one child.
+#[must_use]
+pub fn wait_for(id: ProcessId) -> Option<Ended> {
+    wait_raw(id, 0)
+}
+
+fn wait_raw(id: ProcessId, flags: i32) -> Option<Ended> {
+    loop {
+        let mut status = 0;
+        // SAFETY: waitpid writes one int through the pointer, which is valid
+        // for the call.
+        let id = unsafe { libc::waitpid(id, &raw mut status, flags) };
+        if id > 0 {
+            return Some(Ended { id, status });
+        }
+        if id == 0 || io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+            return None;
+        }
+    }
+}
+
+/// Whether a child is still there, without reaping it.
+#[must_use]
+pub fn is_running(id: ProcessId) -> bool {
+    matches!(
+        waitpid(Pid::from_raw(id), Some(WaitPidFlag::WNOHANG)),
+        Ok(nix::sys::wait::WaitStatus::StillAlive)
+    )
+}

@@ -1,0 +1,189 @@
+//! TCP sockets: what the standard library cannot ask of them.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+
+use nix::errno::Errno;
+use nix::net::if_::{if_indextoname, if_nametoindex};
+use nix::sys::socket::{
+    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, SockaddrStorage, bind, connect, getsockopt, listen,
+    recv, send, setsockopt, socket, sockopt,
+};
+
+/// A listening socket, nonblocking and close-on-exec. On an IPv6 address
+/// `only_v6` decides whether IPv4 clients are served too.
+///
+/// # Errors
+/// The step that failed, and why.
+pub fn listen_on(
+    address: SocketAddr,
+    only_v6: bool,
+    backlog: i32,
+) -> Result<TcpListener, (&'static str, io::Error)> {
+    let fd = stream_socket(address, SockFlag::SOCK_NONBLOCK)
+        .map_err(|error| ("create socket", error))?;
+    let bound = setsockopt(&fd, sockopt::ReuseAddr, &true)
+        .and_then(|()| match address {
+            SocketAddr::V6(_) => setsockopt(&fd, sockopt::Ipv6V6Only, &only_v6),
+            SocketAddr::V4(_) => Ok(()),
+        })
+        .and_then(|()| bind(fd.as_raw_fd(), &SockaddrStorage::from(address)));
+    bound.map_err(|error| ("bind", error.into()))?;
+    let backlog = Backlog::new(backlog).unwrap_or(Backlog::MAXCONN);
+    listen(&fd, backlog).map_err(|error| ("listen", error.into()))?;
+    Ok(TcpListener::from(fd))
+}
+
+/// A TCP socket of the address's family, close-on-exec.
+///
+/// # Errors
+/// As socket(2).
+pub fn stream_socket(address: SocketAddr, flags: SockFlag) -> io::Result<OwnedFd> {
+    let family = match address {
+        SocketAddr::V4(_) => AddressFamily::Inet,
+        SocketAddr::V6(_) => AddressFamily::Inet6,
+    };
+    Ok(socket(
+        family,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC | flags,
+        None,
+    )?)
+}
+
+/// Binds a socket to a local address before it connects.
+///
+/// # Errors
+/// As bind(2).
+pub fn bind_local(fd: &OwnedFd, address: SocketAddr) -> io::Result<()> {
+    setsockopt(fd, sockopt::ReuseAddr, &true)?;
+    Ok(bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?)
+}
+
+/// Begins to connect a nonblocking socket: true if it is done already.
+///
+/// # Errors
+/// As connect(2).
+pub fn begin_connect(fd: &OwnedFd, address: SocketAddr) -> io::Result<bool> {
+    match connect(fd.as_raw_fd(), &SockaddrStorage::from(address)) {
+        Ok(()) => Ok(true),
+        Err(Errno::EINPROGRESS) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// How a begun connect ended.
+///
+/// # Errors
+/// Why it failed.
+pub fn end_connect(fd: &OwnedFd) -> io::Result<TcpStream> {
+    match getsockopt(fd, sockopt::SocketError)? {
+        0 => Ok(TcpStream::from(fd.try_clone()?)),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
+/// Removes the IP options that a client's packets set on an IPv4 connection:
+/// a source route would carry our answers to whomever it names.
+pub fn kill_ip_options(socket: &TcpStream) {
+    // SAFETY: a null pointer with length zero clears the options; the call
+    // keeps nothing. On an IPv6 socket it fails, which is fine: IPv6 has none
+    // that routes answers.
+    unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_OPTIONS,
+            std::ptr::null(),
+            0,
+        );
+    }
+}
+
+/// Bytes that the peer has not acknowledged yet, those not yet sent included.
+#[must_use]
+pub fn unacknowledged(socket: impl AsFd) -> usize {
+    let mut count: libc::c_int = 0;
+    // SAFETY: TIOCOUTQ writes one int through the pointer, which is valid for
+    // the call.
+    let done = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut count) };
+    if done < 0 {
+        return 0;
+    }
+    usize::try_from(count).unwrap_or(0)
+}
+
+/// Receives without waiting.
+///
+/// # Errors
+/// As recv(2); an interruption is tried again.
+pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match recv(socket.as_fd().as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
+            Err(Errno::EINTR) => {}
+            other => return Ok(other?),
+        }
+    }
+}
+
+/// Sends without waiting and without a PIPE signal.
+///
+/// # Errors
+/// As send(2); an interruption is tried again.
+pub fn transmit(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    loop {
+        match send(socket.as_fd().as_raw_fd(), bytes, flags) {
+            Err(Errno::EINTR) => {}
+            other => return Ok(other?),
+        }
+    }
+}
+
+/// The number of a network interface.
+#[must_use]
+pub fn interface_index(name: &str) -> Option<u32> {
+    if_nametoindex(name).ok()
+}
+
+/// The name of a network interface.
+#[must_use]
+pub fn interface_name(index: u32) -> Option<String> {
+    if_indextoname(index).ok()?.into_string().ok()
+}
+
+/// Whether an IPv6 address needs an interface.
+#[must_use]
+pub fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+        IpAddr::V4(_) => false,
+    }
+}
+
+/// The name that the system's resolver gives an address; `None` where it has
+/// none or does not answer.
+#[must_use]
+pub fn name_of(address: IpAddr) -> Option<Vec<u8>> {
+    let address = SockaddrStorage::from(SocketAddr::new(address, 0));
+    let mut host = [0u8; 1025]; // NI_MAXHOST
+    // SAFETY: the address is valid with its own length; getnameinfo writes at
+    // most `host.len()` bytes, NUL included, and keeps no pointer.
+    let code = unsafe {
+        libc::getnameinfo(
+            nix::sys::socket::SockaddrLike::as_ptr(&address),
+            nix::sys::socket::SockaddrLike::len(&address),
+            host.as_mut_ptr().cast(),
+            host.len().try_into().unwrap_or(0),
+            std::ptr::null_mut(),
+            0,
+            libc::NI_NAMEREQD,
+        )
+    };
+    if code != 0 {
+        return None;
+    }
+    let end = host.iter().position(|&byte| byte == 0)?;
+    Some(host[..end].to_vec())
+}

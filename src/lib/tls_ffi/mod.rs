@@ -1,0 +1,216 @@
+//! The libssl and libcrypto calls that the openssl crate lacks, each behind a
+//! safe function. Names in backquotes are the C functions called.
+
+use std::ffi::{CStr, CString, c_char, c_int, c_long, c_uchar, c_uint, c_void};
+use std::ptr;
+
+use foreign_types::ForeignTypeRef as _;
+use openssl::error::ErrorStack;
+use openssl::ssl::{SslContextBuilder, SslRef};
+use openssl_sys as ffi;
+
+pub mod alerts;
+pub mod names;
+pub mod tickets;
+
+/// Fails with what libcrypto queued if a call did not return one.
+fn check(result: c_int) -> Result<(), ErrorStack> {
+    if result == 1 {
+        Ok(())
+    } else {
+        Err(ErrorStack::get())
+    }
+}
+
+/// Overwrites a secret: `OPENSSL_cleanse`. A plain assignment before a value's
+/// end could be removed by the compiler.
+pub fn wipe(secret: &mut [u8]) {
+    unsafe extern "C" {
+        fn OPENSSL_cleanse(start: *mut c_void, length: usize);
+    }
+    // SAFETY: the slice is exclusively borrowed and the call writes exactly its
+    // length.
+    unsafe { OPENSSL_cleanse(secret.as_mut_ptr().cast(), secret.len()) };
+}
+
+/// How long a session may be resumed, in seconds: `SSL_CTX_set_timeout`.
+pub fn set_session_seconds(context: &mut SslContextBuilder, seconds: u32) {
+    unsafe extern "C" {
+        fn SSL_CTX_set_timeout(ctx: *mut ffi::SSL_CTX, seconds: c_long) -> c_long;
+    }
+    // SAFETY: the builder wraps a valid SSL_CTX for the whole call, which
+    // stores a number and keeps no pointer.
+    unsafe { SSL_CTX_set_timeout(context.as_ptr(), c_long::from(seconds)) };
+}
+
+/// How much libssl reads at once, in bytes: `SSL_CTX_set_default_read_buffer_len`.
+/// With read-ahead on, several records come with one system call.
+pub fn set_read_buffer(context: &mut SslContextBuilder, length: usize) {
+    unsafe extern "C" {
+        fn SSL_CTX_set_default_read_buffer_len(ctx: *mut ffi::SSL_CTX, len: usize);
+    }
+    // SAFETY: the builder wraps a valid SSL_CTX for the whole call, which
+    // stores a number and keeps no pointer.
+    unsafe { SSL_CTX_set_default_read_buffer_len(context.as_ptr(), length) };
+}
+
+/// A ClientHello extension's body; only inside a client-hello callback:
+/// `SSL_client_hello_get0_ext`.
+#[must_use]
+pub fn hello_extension(ssl: &SslRef, number: u16) -> Option<&[u8]> {
+    let mut body = ptr::null();
+    let mut length = 0;
+    // SAFETY: the SslRef wraps a valid SSL for the whole call. The function
+    // sets both places on success only; what it points to belongs to the SSL,
+    // which the result borrows. Outside the callback it returns 0.
+    unsafe {
+        let found = ffi::SSL_client_hello_get0_ext(
+            ssl.as_ptr(),
+            c_uint::from(number),
+            &raw mut body,
+            &raw mut length,
+        );
+        if found != 1 || body.is_null() {
+            return None;
+        }
+        Some(std::slice::from_raw_parts(body, length))
+    }
+}
+
+/// The key-exchange group of a session: `SSL_get_negotiated_group` and
+/// `SSL_group_to_name`. `None` where no group was used (RFC 5246 DHE).
+#[must_use]
+pub fn group_name(ssl: &SslRef) -> Option<String> {
+    /// `SSL_CTRL_GET_NEGOTIATED_GROUP` of ssl.h, the same number since 3.0.
+    const GET_NEGOTIATED_GROUP: c_int = 134;
+    unsafe extern "C" {
+        fn SSL_group_to_name(ssl: *mut ffi::SSL, id: c_int) -> *const c_char;
+    }
+    // SAFETY: the SslRef wraps a valid SSL for both calls; the control takes no
+    // pointer; the name is a static string of libssl or null.
+    let name = unsafe {
+        let id = ffi::SSL_ctrl(ssl.as_ptr(), GET_NEGOTIATED_GROUP, 0, ptr::null_mut());
+        let id = c_int::try_from(id).ok().filter(|id| *id != 0)?;
+        let name = SSL_group_to_name(ssl.as_ptr(), id);
+        if name.is_null() {
+            return None;
+        }
+        CStr::from_ptr(name)
+    };
+    // 3.0 says x25519 where later versions and the RFCs say X25519.
+    let name = name.to_str().ok()?;
+    Some(if name.starts_with('x') {
+        name.to_uppercase()
+    } else {
+        name.to_owned()
+    })
+}
+
+/// Whether libssl holds bytes of this session, decrypted or not, which poll(2)
+/// on the socket cannot see: `SSL_has_pending`.
+#[must_use]
+pub fn has_pending(ssl: &SslRef) -> bool {
+    unsafe extern "C" {
+        fn SSL_has_pending(ssl: *const ffi::SSL) -> c_int;
+    }
+    // SAFETY: the SslRef wraps a valid SSL for the whole call, which only reads
+    // it and never calls back.
+    unsafe { SSL_has_pending(ssl.as_ptr()) == 1 }
+}
+
+/// Whether the peer supports secure renegotiation (RFC 5746):
+/// `SSL_get_secure_renegotiation_support`.
+#[must_use]
+pub fn secure_renegotiation(ssl: &SslRef) -> bool {
+    /// `SSL_CTRL_GET_RI_SUPPORT` of ssl.h.
+    const GET_RI_SUPPORT: c_int = 76;
+    // SAFETY: the SslRef wraps a valid SSL for the whole call; the control
+    // takes no pointer.
+    unsafe { ffi::SSL_ctrl(ssl.as_ptr(), GET_RI_SUPPORT, 0, ptr::null_mut()) == 1 }
+}
+
+/// Uses a finite-field group of RFC 7919 (`ffdhe2048`, ...) for DHE below TLS
+/// 1.3: `EVP_PKEY_fromdata`, `SSL_CTX_set0_tmp_dh_pkey`.
+///
+/// # Errors
+/// Libcrypto knows no such group.
+pub fn set_dh_group(context: &mut SslContextBuilder, group: &str) -> Result<(), ErrorStack> {
+    /// `OSSL_PARAM_UTF8_STRING` of core.h.
+    const UTF8_STRING: c_uint = 4;
+    /// `EVP_PKEY_KEY_PARAMETERS` of evp.h.
+    const KEY_PARAMETERS: c_int = 0x84;
+    let Ok(name) = CString::new(group) else {
+        return Err(ErrorStack::get());
+    };
+    // SAFETY: every pointer passed lives until the last call; `params` ends
+    // with the empty entry that the interface asks for; fromdata copies what it
+    // needs. The key context is freed on each path, and the key's ownership
+    // moves to the SSL_CTX where that call succeeds, else it is freed here.
+    unsafe {
+        let key_context = ffi::EVP_PKEY_CTX_new_from_name(ptr::null_mut(), c"DH".as_ptr(), ptr::null());
+        if key_context.is_null() {
+            return Err(ErrorStack::get());
+        }
+        let mut params = [
+            ffi::OSSL_PARAM {
+                key: c"group".as_ptr(),
+                data_type: UTF8_STRING,
+                data: name.as_ptr().cast_mut().cast::<c_void>(),
+                data_size: group.len(),
+                return_size: usize::MAX,
+            },
+            ffi::OSSL_PARAM_construct_end(),
+        ];
+        let mut key = ptr::null_mut();
+        let made = check(ffi::EVP_PKEY_fromdata_init(key_context)).and_then(|()| {
+            check(ffi::EVP_PKEY_fromdata(
+                key_context,
+                &raw mut key,
+                KEY_PARAMETERS,
+                params.as_mut_ptr(),
+            ))
+        });
+        ffi::EVP_PKEY_CTX_free(key_context);
+        made?;
+        let used = check(ffi::SSL_CTX_set0_tmp_dh_pkey(context.as_ptr(), key));
+        if used.is_err() {
+            ffi::EVP_PKEY_free(key);
+        }
+        used
+    }
+}
+
+/// Whether a certificate names a host in its subjectAltName, by RFC 9525's
+/// rules: `X509_check_host` without the subject and without partial wildcards.
+#[must_use]
+pub fn names_host(certificate: &openssl::x509::X509Ref, host: &str) -> bool {
+    let flags = ffi::X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | ffi::X509_CHECK_FLAG_NEVER_CHECK_SUBJECT;
+    // SAFETY: the certificate is valid for the whole call; the name is passed
+    // with its length and not kept; no matched name is asked for.
+    unsafe {
+        ffi::X509_check_host(
+            certificate.as_ptr(),
+            host.as_ptr().cast(),
+            host.len(),
+            flags,
+            ptr::null_mut(),
+        ) == 1
+    }
+}
+
+/// Bytes of an ASN.1 string: `ASN1_STRING_get0_data`.
+///
+/// # Safety
+/// `string` must be valid for as long as the result is used.
+unsafe fn string_bytes<'a>(string: *const ffi::ASN1_STRING) -> &'a [u8] {
+    // SAFETY: by contract the string is valid; libcrypto keeps data and length
+    // together, and a null pointer stands for an empty string.
+    unsafe {
+        let data: *const c_uchar = ffi::ASN1_STRING_get0_data(string);
+        let length = usize::try_from(ffi::ASN1_STRING_length(string)).unwrap_or(0);
+        if data.is_null() {
+            return &[];
+        }
+        std::slice::from_raw_parts(data, length)
+    }
+}

@@ -1,0 +1,106 @@
+//! Names in certificates as bytes: nothing is lost, nothing is trusted. Callers
+//! make them printable.
+
+use std::ffi::{CStr, c_char, c_int, c_ulong, c_void};
+use std::ptr;
+
+use foreign_types::ForeignTypeRef as _;
+use openssl::x509::{X509NameRef, X509Ref};
+use openssl_sys as ffi;
+
+use super::string_bytes;
+
+/// An entry of subjectAltName.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AlternativeName {
+    /// dNSName.
+    Dns(Vec<u8>),
+    /// rfc822Name.
+    Email(Vec<u8>),
+    /// iPAddress: 4 or 16 bytes in a sound certificate.
+    Ip(Vec<u8>),
+}
+
+/// The entries of subjectAltName that are host names, addresses or mailboxes,
+/// in order.
+#[must_use]
+pub fn alternative_names(certificate: &X509Ref) -> Vec<AlternativeName> {
+    let Some(names) = certificate.subject_alt_names() else {
+        return Vec::new();
+    };
+    names
+        .iter()
+        .filter_map(|name| {
+            // SAFETY: the name is a valid GENERAL_NAME for as long as the stack
+            // lives. For the three types that are read, the union holds an
+            // ASN1_STRING; the bytes are copied at once.
+            unsafe {
+                let name = name.as_ptr();
+                let kind = match (*name).type_ {
+                    ffi::GEN_DNS => AlternativeName::Dns,
+                    ffi::GEN_EMAIL => AlternativeName::Email,
+                    ffi::GEN_IPADD => AlternativeName::Ip,
+                    _ => return None,
+                };
+                Some(kind(string_bytes((*name).d.cast()).to_vec()))
+            }
+        })
+        .collect()
+}
+
+/// A name in slash form, `/C=US/CN=a`: `X509_NAME_oneline`, which writes
+/// unprintable bytes as `\xHH` itself.
+#[must_use]
+pub fn slash_form(name: &X509NameRef) -> String {
+    unsafe extern "C" {
+        fn X509_NAME_oneline(name: *const ffi::X509_NAME, buffer: *mut c_char, size: c_int) -> *mut c_char;
+    }
+    // SAFETY: the name is valid for the whole call; with a null buffer the
+    // result is a new NUL-terminated string, copied and freed here.
+    unsafe {
+        let line = X509_NAME_oneline(name.as_ptr(), ptr::null_mut(), 0);
+        if line.is_null() {
+            return String::new();
+        }
+        let text = CStr::from_ptr(line).to_string_lossy().into_owned();
+        ffi::OPENSSL_free(line.cast::<c_void>());
+        text
+    }
+}
+
+/// A name in RFC 4514 form, `CN=a,C=US`, in UTF-8 with the RFC's escapes for
+/// special characters only; control characters and bytes over 126 are as they
+/// are: `X509_NAME_print_ex`.
+#[must_use]
+pub fn rfc4514_form(name: &X509NameRef) -> Vec<u8> {
+    /// `XN_FLAG_RFC2253` without `ASN1_STRFLGS_ESC_CTRL` (2) and
+    /// `ASN1_STRFLGS_ESC_MSB` (4), of asn1.h and x509.h.
+    const FLAGS: c_ulong = 0x0111_0317 & !0x6;
+    unsafe extern "C" {
+        fn X509_NAME_print_ex(
+            out: *mut ffi::BIO,
+            name: *const ffi::X509_NAME,
+            indent: c_int,
+            flags: c_ulong,
+        ) -> c_int;
+    }
+    // SAFETY: the name is valid for the whole call; the memory BIO is made,
+    // read and freed here, and its bytes are copied before.
+    unsafe {
+        let bio = ffi::BIO_new(ffi::BIO_s_mem());
+        if bio.is_null() {
+            return Vec::new();
+        }
+        X509_NAME_print_ex(bio, name.as_ptr(), 0, FLAGS);
+        let mut data = ptr::null_mut();
+        let length = ffi::BIO_get_mem_data(bio, &raw mut data);
+        let bytes = if data.is_null() {
+            Vec::new()
+        } else {
+            let length = usize::try_from(length).unwrap_or(0);
+            std::slice::from_raw_parts(data.cast::<u8>(), length).to_vec()
+        };
+        ffi::BIO_free_all(bio);
+        bytes
+    }
+}
