@@ -15,4 +15,30 @@ pub mod environ;
 
 pub mod options;
 
+pub mod resolve;
+
+pub mod listener;
+
+pub mod dialer;
+
+pub mod connection;
+
+pub mod settings;
+
+pub mod hello;
+
+pub mod verify;
+
+pub mod store;
+
+pub mod keyholder;
+
+pub mod handshake;
+
+pub mod session;
+
+pub mod relay;
+
+pub mod child;
+
 pub mod program;

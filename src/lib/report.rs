@@ -135,6 +135,13 @@ impl Report {
         }
     }
 
+    /// Something that an administrator wants to find in the log later.
+    pub fn notice(&self, text: impl fmt::Display) {
+        if self.verbosity >= Verbosity::Errors {
+            self.line(&text.to_string());
+        }
+    }
+
     /// A status line.
     pub fn status(&self, text: impl fmt::Display) {
         if self.verbosity >= Verbosity::Status {
@@ -158,20 +165,7 @@ impl Report {
 /// `program: text` and a newline, with what could forge or break a line escaped
 /// whoever wrote it, and cut where it is too long.
 fn compose(program: &str, text: &str) -> String {
-    let clean = text.bytes().all(|byte| (0x20..0x7f).contains(&byte));
-    let mut line = format!("{program}: ");
-    if clean {
-        line.push_str(text);
-    } else {
-        for byte in text.bytes() {
-            // A backslash here belongs to an escape that is already there.
-            if byte == b'\\' {
-                line.push('\\');
-            } else {
-                line.push_str(&text::printable(&[byte]));
-            }
-        }
-    }
+    let mut line = format!("{program}: {}", text::printable(text.as_bytes()));
     if line.len() >= LINE_LIMIT {
         line.truncate(LINE_LIMIT - 4);
         line.push_str("...");

@@ -9,13 +9,13 @@ use std::ops::RangeInclusive;
 /// How much of a peer's text a status line shows, in bytes, as tcpserver's.
 const STATUS_LIMIT: usize = 100;
 
-/// Peer text for a sentence or a variable: printable ASCII as it is, every
-/// other byte (and the backslash, so that the form can be read back) as `\xHH`.
+/// Peer text for a sentence or a variable: control characters and bytes over
+/// 126 as `\xHH`, all else as it is.
 #[must_use]
 pub fn printable(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
     for &byte in bytes {
-        if (0x20..0x7f).contains(&byte) && byte != b'\\' {
+        if (0x20..0x7f).contains(&byte) {
             out.push(char::from(byte));
         } else {
             let _ = write!(out, "\\x{byte:02X}");
@@ -60,11 +60,11 @@ pub fn value(text: &str) -> String {
     format!("\"{}\"", text.replace('"', "\\\""))
 }
 
-/// Uppercase hexadecimal digits, two a byte.
+/// Lowercase hexadecimal digits, two a byte.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut out, byte| {
-        let _ = write!(out, "{byte:02X}");
+        let _ = write!(out, "{byte:02x}");
         out
     })
 }
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn printable_text_forges_no_line() {
-        assert_eq!(printable(b"a b\n\x00\xff\\"), "a b\\x0A\\x00\\xFF\\x5C");
+        assert_eq!(printable(b"a b\n\x00\xff\\"), "a b\\x0A\\x00\\xFF\\");
         assert_eq!(excerpt(b"abcdef", 3), "abc...");
         assert_eq!(excerpt(b"abc", 3), "abc");
     }

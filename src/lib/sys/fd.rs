@@ -103,6 +103,15 @@ pub fn detach_standard() -> io::Result<()> {
     place(&null, 1)
 }
 
+/// Closes a descriptor that a forked process inherited and that belongs to its
+/// parent. The owner object must not be used or dropped in this process, which
+/// ends by exec or `_exit`.
+pub fn disown(fd: impl AsFd) {
+    // SAFETY: close takes a number; that the owner never closes it again is the
+    // caller's promise.
+    unsafe { libc::close(fd.as_fd().as_raw_fd()) };
+}
+
 /// Closes every descriptor of this process but those of `keep`. Objects that
 /// still own a closed number must be forgotten by the caller, or the process
 /// must end by `_exit`: a forked engine does.

@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use nix::errno::Errno;
 use nix::net::if_::{if_indextoname, if_nametoindex};
 use nix::sys::socket::{
-    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, SockaddrStorage, bind, connect, getsockopt, listen,
-    recv, send, setsockopt, socket, sockopt,
+    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, SockaddrStorage, bind, connect,
+    getsockopt, listen, recv, send, setsockopt, socket, sockopt,
 };
 
 /// A listening socket, nonblocking and close-on-exec. On an IPv6 address
@@ -21,8 +21,7 @@ pub fn listen_on(
     only_v6: bool,
     backlog: i32,
 ) -> Result<TcpListener, (&'static str, io::Error)> {
-    let fd = stream_socket(address, SockFlag::SOCK_NONBLOCK)
-        .map_err(|error| ("create socket", error))?;
+    let fd = stream_socket(address).map_err(|error| ("create socket", error))?;
     let bound = setsockopt(&fd, sockopt::ReuseAddr, &true)
         .and_then(|()| match address {
             SocketAddr::V6(_) => setsockopt(&fd, sockopt::Ipv6V6Only, &only_v6),
@@ -35,11 +34,11 @@ pub fn listen_on(
     Ok(TcpListener::from(fd))
 }
 
-/// A TCP socket of the address's family, close-on-exec.
+/// A TCP socket of the address's family, nonblocking and close-on-exec.
 ///
 /// # Errors
 /// As socket(2).
-pub fn stream_socket(address: SocketAddr, flags: SockFlag) -> io::Result<OwnedFd> {
+pub fn stream_socket(address: SocketAddr) -> io::Result<OwnedFd> {
     let family = match address {
         SocketAddr::V4(_) => AddressFamily::Inet,
         SocketAddr::V6(_) => AddressFamily::Inet6,
@@ -47,7 +46,7 @@ pub fn stream_socket(address: SocketAddr, flags: SockFlag) -> io::Result<OwnedFd
     Ok(socket(
         family,
         SockType::Stream,
-        SockFlag::SOCK_CLOEXEC | flags,
+        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
         None,
     )?)
 }

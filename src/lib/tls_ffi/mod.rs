@@ -147,7 +147,8 @@ pub fn set_dh_group(context: &mut SslContextBuilder, group: &str) -> Result<(), 
     // needs. The key context is freed on each path, and the key's ownership
     // moves to the SSL_CTX where that call succeeds, else it is freed here.
     unsafe {
-        let key_context = ffi::EVP_PKEY_CTX_new_from_name(ptr::null_mut(), c"DH".as_ptr(), ptr::null());
+        let key_context =
+            ffi::EVP_PKEY_CTX_new_from_name(ptr::null_mut(), c"DH".as_ptr(), ptr::null());
         if key_context.is_null() {
             return Err(ErrorStack::get());
         }
@@ -180,11 +181,43 @@ pub fn set_dh_group(context: &mut SslContextBuilder, group: &str) -> Result<(), 
     }
 }
 
+/// Adds an intermediate to the chain of the certificate that was set last,
+/// unlike the openssl crate's call, which gives it to all certificates:
+/// `SSL_CTX_add1_chain_cert`.
+///
+/// # Errors
+/// Libssl refuses the certificate.
+pub fn add_chain_certificate(
+    context: &mut SslContextBuilder,
+    certificate: &openssl::x509::X509Ref,
+) -> Result<(), ErrorStack> {
+    /// `SSL_CTRL_CHAIN_CERT` of ssl.h; 1: take a reference.
+    const CHAIN_CERT: c_int = 89;
+    // SAFETY: both objects are valid for the whole call, which takes a
+    // reference of its own to the certificate.
+    let done =
+        unsafe { ffi::SSL_CTX_ctrl(context.as_ptr(), CHAIN_CERT, 1, certificate.as_ptr().cast()) };
+    check(c_int::from(done == 1))
+}
+
+/// Completes the chain of the certificate that was set last from the context's
+/// anchors, the root left out, as far as it can be: `SSL_CTX_build_cert_chain`.
+pub fn complete_chain(context: &mut SslContextBuilder) {
+    /// `SSL_CTRL_BUILD_CERT_CHAIN` of ssl.h, and `SSL_BUILD_CHAIN_FLAG_NO_ROOT`,
+    /// `_IGNORE_ERROR`, `_CLEAR_ERROR`.
+    const BUILD_CERT_CHAIN: c_int = 105;
+    const FLAGS: c_long = 0x2 | 0x8 | 0x10;
+    // SAFETY: the builder wraps a valid SSL_CTX for the whole call; the control
+    // takes no pointer.
+    unsafe { ffi::SSL_CTX_ctrl(context.as_ptr(), BUILD_CERT_CHAIN, FLAGS, ptr::null_mut()) };
+}
+
 /// Whether a certificate names a host in its subjectAltName, by RFC 9525's
 /// rules: `X509_check_host` without the subject and without partial wildcards.
 #[must_use]
 pub fn names_host(certificate: &openssl::x509::X509Ref, host: &str) -> bool {
-    let flags = ffi::X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | ffi::X509_CHECK_FLAG_NEVER_CHECK_SUBJECT;
+    let flags =
+        ffi::X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | ffi::X509_CHECK_FLAG_NEVER_CHECK_SUBJECT;
     // SAFETY: the certificate is valid for the whole call; the name is passed
     // with its length and not kept; no matched name is asked for.
     unsafe {

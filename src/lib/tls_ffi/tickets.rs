@@ -5,14 +5,16 @@
 //! engines uses them, and the session id context keeps listeners and policies
 //! apart.
 
-use std::ffi::{c_int, c_uchar};
+use std::ffi::{c_int, c_uchar, c_void};
 use std::ptr;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use foreign_types::ForeignTypeRef as _;
+use openssl::asn1::{Asn1Time, Asn1TimeRef};
 use openssl::error::ErrorStack;
 use openssl::rand::rand_bytes;
-use openssl::ssl::SslContextBuilder;
+use openssl::ssl::{SslContextBuilder, SslRef};
 use openssl_sys as ffi;
 
 /// How long a key makes new tickets; as long again it reads old ones.
@@ -95,7 +97,10 @@ pub fn rotate() -> Result<Instant, ErrorStack> {
 /// Has the contexts' connections use these keys.
 pub fn use_in(context: &mut SslContextBuilder) {
     unsafe extern "C" {
-        fn SSL_CTX_set_tlsext_ticket_key_evp_cb(ctx: *mut ffi::SSL_CTX, callback: Option<Callback>) -> c_int;
+        fn SSL_CTX_set_tlsext_ticket_key_evp_cb(
+            ctx: *mut ffi::SSL_CTX,
+            callback: Option<Callback>,
+        ) -> c_int;
     }
     // SAFETY: the builder wraps a valid SSL_CTX; the callback is a plain
     // function, valid for ever.
@@ -148,7 +153,11 @@ unsafe extern "C" fn choose(
         };
         let mut mac_key = key.mac;
         let params = [
-            ffi::OSSL_PARAM_construct_octet_string(c"key".as_ptr(), mac_key.as_mut_ptr().cast(), mac_key.len()),
+            ffi::OSSL_PARAM_construct_octet_string(
+                c"key".as_ptr(),
+                mac_key.as_mut_ptr().cast(),
+                mac_key.len(),
+            ),
             ffi::OSSL_PARAM {
                 key: c"digest".as_ptr(),
                 data_type: 4, // OSSL_PARAM_UTF8_STRING
@@ -177,4 +186,144 @@ unsafe extern "C" fn choose(
         }
         answer
     }
+}
+
+/// Has the tickets of a context end with the certificates they vouch for: a
+/// session is not resumed after the first end of validity in the client's
+/// verified chain, nor after `latest` (seconds since 1970, such as the end of a
+/// revocation list). Sessions without a client certificate are not limited.
+/// `SSL_CTX_set_session_ticket_cb`.
+///
+/// # Errors
+/// Libssl refuses.
+pub fn end_with_certificates(
+    context: &mut SslContextBuilder,
+    latest: Option<i64>,
+) -> Result<(), ErrorStack> {
+    unsafe extern "C" {
+        fn SSL_CTX_set_session_ticket_cb(
+            ctx: *mut ffi::SSL_CTX,
+            generate: Option<unsafe extern "C" fn(*mut ffi::SSL, *mut c_void) -> c_int>,
+            decrypt: Option<Decrypted>,
+            argument: *mut c_void,
+        ) -> c_int;
+    }
+    // The number itself travels in the pointer; it is never dereferenced.
+    let argument = usize::try_from(latest.unwrap_or(0)).unwrap_or(0);
+    // SAFETY: the builder wraps a valid SSL_CTX; the callbacks are plain
+    // functions, valid for ever, and treat the argument as a number.
+    let done = unsafe {
+        SSL_CTX_set_session_ticket_cb(
+            context.as_ptr(),
+            Some(stamp),
+            Some(examine),
+            ptr::without_provenance_mut(argument),
+        )
+    };
+    super::check(done)
+}
+
+type Decrypted = unsafe extern "C" fn(
+    *mut ffi::SSL,
+    *mut ffi::SSL_SESSION,
+    *const c_uchar,
+    usize,
+    c_int,
+    *mut c_void,
+) -> c_int;
+
+/// Writes the end of the client's chain into a new ticket. Returns 1.
+unsafe extern "C" fn stamp(ssl: *mut ffi::SSL, argument: *mut c_void) -> c_int {
+    unsafe extern "C" {
+        fn SSL_SESSION_set1_ticket_appdata(
+            session: *mut ffi::SSL_SESSION,
+            data: *const c_void,
+            len: usize,
+        ) -> c_int;
+    }
+    // SAFETY: libssl calls with a valid SSL; the certificates are borrowed
+    // from it for this call only.
+    let ssl = unsafe { SslRef::from_ptr(ssl) };
+    let Some(leaf) = ssl.peer_certificate() else {
+        return 1;
+    };
+    let chain = ssl.verified_chain();
+    let mut end = chain
+        .iter()
+        .flat_map(|chain| chain.iter())
+        .chain(std::iter::once(&*leaf))
+        .filter_map(|certificate| seconds(certificate.not_after()))
+        .min()
+        .unwrap_or(0);
+    let latest = i64::try_from(argument.addr()).unwrap_or(0);
+    if latest != 0 {
+        end = end.min(latest);
+    }
+    let data = end.to_be_bytes();
+    if let Some(session) = ssl.session() {
+        // SAFETY: the session is valid while the SSL is; the data is copied.
+        unsafe {
+            SSL_SESSION_set1_ticket_appdata(session.as_ptr(), data.as_ptr().cast(), data.len())
+        };
+    }
+    1
+}
+
+/// Looks at a ticket that was read: the answers of `SSL_CTX_set_session_ticket_cb(3)`.
+unsafe extern "C" fn examine(
+    _: *mut ffi::SSL,
+    session: *mut ffi::SSL_SESSION,
+    _: *const c_uchar,
+    _: usize,
+    status: c_int,
+    _: *mut c_void,
+) -> c_int {
+    const EMPTY: c_int = 1;
+    const NO_DECRYPT: c_int = 2;
+    const SUCCESS: c_int = 3;
+    const IGNORE_RENEW: c_int = 2;
+    const USE: c_int = 3;
+    const USE_RENEW: c_int = 4;
+    unsafe extern "C" {
+        fn SSL_SESSION_get0_ticket_appdata(
+            session: *mut ffi::SSL_SESSION,
+            data: *mut *mut c_void,
+            len: *mut usize,
+        ) -> c_int;
+    }
+    if matches!(status, EMPTY | NO_DECRYPT) {
+        return IGNORE_RENEW;
+    }
+    let mut data = ptr::null_mut();
+    let mut length = 0;
+    // SAFETY: the session is valid for this call; on success the data is
+    // `length` bytes inside it.
+    let bytes = unsafe {
+        if SSL_SESSION_get0_ticket_appdata(session, &raw mut data, &raw mut length) != 1
+            || data.is_null()
+        {
+            &[]
+        } else {
+            std::slice::from_raw_parts(data.cast::<u8>(), length)
+        }
+    };
+    if let Ok(end) = <[u8; 8]>::try_from(bytes) {
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(i64::MAX, |since| {
+                i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+            });
+        if now >= i64::from_be_bytes(end) {
+            return IGNORE_RENEW;
+        }
+    }
+    if status == SUCCESS { USE } else { USE_RENEW }
+}
+
+/// Seconds since 1970 of a certificate's time.
+#[must_use]
+pub fn seconds(time: &Asn1TimeRef) -> Option<i64> {
+    let epoch = Asn1Time::from_unix(0).ok()?;
+    let since = epoch.diff(time).ok()?;
+    Some(i64::from(since.days) * 86400 + i64::from(since.secs))
 }

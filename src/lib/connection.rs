@@ -1,0 +1,318 @@
+//! One connection as its two ends: addresses, names, ident answer, and the
+//! variables that tell the program of them (environment.md, tcp-environ(5)).
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
+use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
+
+use crate::environ::Edits;
+use crate::options::Family;
+use crate::resolve;
+use crate::sys::poll::{self, Ready};
+use crate::sys::socket;
+use crate::text;
+
+/// RFC 1413's port.
+const IDENT_PORT: u16 = 113;
+/// No ident answer is longer: RFC 1413 section 6 says 1000 characters.
+const IDENT_LIMIT: usize = 1000;
+
+/// One end.
+#[derive(Clone, Debug)]
+pub struct End {
+    /// Address (IPv4 where it was IPv4-mapped) and port.
+    pub address: SocketAddr,
+    /// Host name in lower case, made by whoever owns the address.
+    pub name: Option<Vec<u8>>,
+}
+
+/// Both ends.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// Ours.
+    pub local: End,
+    /// The peer's.
+    pub remote: End,
+    /// What the peer's ident server said.
+    pub info: Option<Vec<u8>>,
+}
+
+/// What to look up about the ends, and how to name them.
+#[derive(Clone, Debug)]
+pub struct Naming {
+    /// Names are given in this family's form.
+    pub family: Family,
+    /// Look up the peer's name.
+    pub lookup: bool,
+    /// Drop the peer's name if it does not resolve back to its address.
+    pub paranoid: bool,
+    /// The local name; looked up if not given.
+    pub local_name: Option<String>,
+    /// Seconds to wait for the peer's ident server; `None`: do not ask.
+    pub ident_seconds: Option<u32>,
+}
+
+impl Connection {
+    /// Looks up what is asked for. Slow: call it where nobody else waits.
+    #[must_use]
+    pub fn settle(local: SocketAddr, remote: SocketAddr, naming: &Naming) -> Connection {
+        let mut connection = Connection {
+            local: End {
+                address: plain(local),
+                name: None,
+            },
+            remote: End {
+                address: plain(remote),
+                name: None,
+            },
+            info: None,
+        };
+        let local_ip = connection.local.address.ip();
+        let remote_ip = connection.remote.address.ip();
+        connection.local.name = match &naming.local_name {
+            Some(name) => Some(name.to_lowercase().into_bytes()),
+            None => resolve::name_of(local_ip),
+        };
+        if naming.lookup {
+            connection.remote.name = resolve::name_of(remote_ip)
+                .filter(|name| !naming.paranoid || resolve::resolves_to(name, remote_ip));
+        }
+        if let Some(seconds) = naming.ident_seconds {
+            let limit = Duration::from_secs(seconds.into());
+            connection.info = ident(local, remote, limit).ok().flatten();
+        }
+        connection
+    }
+
+    /// The peer's address as log lines show it.
+    #[must_use]
+    pub fn remote_ip(&self, family: Family) -> String {
+        shown(self.remote.address.ip(), family)
+    }
+
+    /// The two fields of an `ok` or `deny` line: `name:ip:port` and
+    /// `name:ip:info:port`.
+    #[must_use]
+    pub fn status_fields(&self, family: Family) -> String {
+        let name = |end: &End| {
+            end.name
+                .as_deref()
+                .map(text::status_field)
+                .unwrap_or_default()
+        };
+        format!(
+            "{}:{}:{} {}:{}:{}:{}",
+            name(&self.local),
+            shown(self.local.address.ip(), family),
+            self.local.address.port(),
+            name(&self.remote),
+            shown(self.remote.address.ip(), family),
+            self.info
+                .as_deref()
+                .map(text::status_field)
+                .unwrap_or_default(),
+            self.remote.address.port(),
+        )
+    }
+
+    /// The variables of both ends, all others of these names removed.
+    #[must_use]
+    pub fn variables(&self, family: Family, tcp_names: bool) -> Edits {
+        let mut edits = Edits::new();
+        for prefix in ["SSL", "TCP", "TCP6"] {
+            for end in ["LOCAL", "REMOTE"] {
+                for part in ["IP", "PORT", "HOST", "INFO"] {
+                    edits.remove(&format!("{prefix}{end}{part}"));
+                }
+            }
+        }
+        edits.remove("TCP6INTERFACE");
+        let v6_peer = family == Family::Six || self.remote.address.is_ipv6();
+        edits.set(
+            "PROTO",
+            match (tcp_names, family) {
+                (false, Family::Six) => "SSL6",
+                (false, _) => "SSL",
+                (true, _) if v6_peer => "TCP6",
+                (true, _) => "TCP",
+            },
+        );
+        self.set_ends(&mut edits, "SSL", |ip| shown(ip, family));
+        if tcp_names {
+            self.set_ends(&mut edits, "TCP", |ip| shown(ip, family));
+            if v6_peer {
+                self.set_ends(&mut edits, "TCP6", |ip| resolve::mapped(ip).to_string());
+                edits.set_if("TCP6INTERFACE", self.interface());
+            }
+        }
+        edits
+    }
+
+    fn set_ends(&self, edits: &mut Edits, prefix: &str, form: impl Fn(IpAddr) -> String) {
+        for (side, end) in [("LOCAL", &self.local), ("REMOTE", &self.remote)] {
+            edits.set(format!("{prefix}{side}IP"), form(end.address.ip()));
+            edits.set(
+                format!("{prefix}{side}PORT"),
+                end.address.port().to_string(),
+            );
+            edits.set_if(format!("{prefix}{side}HOST"), end.name.as_deref());
+        }
+        edits.set_if(format!("{prefix}REMOTEINFO"), self.info.as_deref());
+    }
+
+    /// The interface of a link-local peer.
+    fn interface(&self) -> Option<String> {
+        match self.remote.address {
+            SocketAddr::V6(v6) if socket::is_link_local(IpAddr::V6(*v6.ip())) => {
+                socket::interface_name(v6.scope_id())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A socket address without the IPv4-mapped form.
+fn plain(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
+            Some(v4) => SocketAddr::new(v4.into(), v6.port()),
+            None => address,
+        },
+        SocketAddr::V4(_) => address,
+    }
+}
+
+/// An address as this family's users write it.
+#[must_use]
+pub fn shown(address: IpAddr, family: Family) -> String {
+    match (resolve::plain(address), family) {
+        (IpAddr::V4(v4), Family::Six) => Ipv6Addr::to_string(&v4.to_ipv6_mapped()),
+        (address, _) => address.to_string(),
+    }
+}
+
+/// Asks a host's ident server who owns a connection (RFC 1413): the user id of
+/// a USERID answer.
+fn ident(local: SocketAddr, remote: SocketAddr, limit: Duration) -> io::Result<Option<Vec<u8>>> {
+    let deadline = Instant::now() + limit;
+    let mut server = remote;
+    server.set_port(IDENT_PORT);
+    let mut from = local;
+    from.set_port(0);
+    let fd = socket::stream_socket(server)?;
+    // The answer is about a pair of addresses: ask from the right one.
+    socket::bind_local(&fd, from)?;
+    let wait = |ready| -> io::Result<()> {
+        let mut wanted = [(fd.as_fd(), ready)];
+        poll::wait(&mut wanted, Some(deadline))?;
+        if wanted[0].1 == Ready::default() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        Ok(())
+    };
+    if !socket::begin_connect(&fd, server)? {
+        wait(Ready::WRITE)?;
+    }
+    let stream: TcpStream = socket::end_connect(&fd)?;
+    let query = format!("{} , {}\r\n", remote.port(), local.port());
+    // A fresh connection has room for so little.
+    socket::transmit(&stream, query.as_bytes())?;
+    let mut answer = Vec::new();
+    let mut buffer = [0; IDENT_LIMIT];
+    while !answer.contains(&b'\n') && answer.len() < IDENT_LIMIT {
+        wait(Ready::READ)?;
+        match socket::receive(&stream, &mut buffer)? {
+            0 => break,
+            count => answer.extend_from_slice(&buffer[..count]),
+        }
+    }
+    Ok(ident_user(&answer))
+}
+
+/// The user id of `port , port : USERID : system : user`.
+fn ident_user(answer: &[u8]) -> Option<Vec<u8>> {
+    let line = answer.split(|&byte| byte == b'\n').next()?;
+    let mut fields = line.splitn(4, |&byte| byte == b':');
+    let kind = fields.nth(1)?.trim_ascii();
+    if kind != b"USERID" {
+        return None;
+    }
+    let user = fields.nth(1)?.trim_ascii();
+    let user: Vec<u8> = user.iter().copied().take_while(|&byte| byte != 0).collect();
+    (!user.is_empty()).then_some(user)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connection(remote: &str) -> Connection {
+        Connection {
+            local: End {
+                address: "192.0.2.1:465".parse().expect("an address"),
+                name: Some(b"mail.example.com".to_vec()),
+            },
+            remote: End {
+                address: plain(remote.parse().expect("an address")),
+                name: None,
+            },
+            info: Some(b"me:\nand".to_vec()),
+        }
+    }
+
+    fn variable(edits: &Edits, name: &str) -> Option<String> {
+        let result = edits.apply(Vec::new());
+        result
+            .get(std::ffi::OsStr::new(name))
+            .map(|value| value.to_string_lossy().into_owned())
+    }
+
+    #[test]
+    fn status_fields_are_tcpservers() {
+        assert_eq!(
+            connection("192.0.2.7:50312").status_fields(Family::Any),
+            "mail.example.com:192.0.2.1:465 :192.0.2.7:me??and:50312"
+        );
+    }
+
+    #[test]
+    fn a_mapped_address_has_two_forms() {
+        let mapped = connection("[::ffff:192.0.2.7]:1");
+        let edits = mapped.variables(Family::Any, true);
+        assert_eq!(
+            variable(&edits, "SSLREMOTEIP").as_deref(),
+            Some("192.0.2.7")
+        );
+        assert_eq!(variable(&edits, "PROTO").as_deref(), Some("TCP"));
+        assert_eq!(variable(&edits, "TCP6REMOTEIP"), None);
+        let edits = mapped.variables(Family::Six, false);
+        assert_eq!(
+            variable(&edits, "SSLREMOTEIP").as_deref(),
+            Some("::ffff:192.0.2.7")
+        );
+        assert_eq!(variable(&edits, "PROTO").as_deref(), Some("SSL6"));
+        let edits = connection("[2001:db8::7]:1").variables(Family::Any, true);
+        assert_eq!(variable(&edits, "PROTO").as_deref(), Some("TCP6"));
+        assert_eq!(
+            variable(&edits, "TCP6REMOTEIP").as_deref(),
+            Some("2001:db8::7")
+        );
+        assert_eq!(
+            variable(&edits, "TCP6LOCALIP").as_deref(),
+            Some("::ffff:192.0.2.1")
+        );
+    }
+
+    #[test]
+    fn ident_answers() {
+        assert_eq!(
+            ident_user(b"6193, 23 : USERID : UNIX : st:johns \r\n").as_deref(),
+            Some(&b"st:johns"[..])
+        );
+        assert_eq!(ident_user(b"6193, 23 : ERROR : NO-USER\r\n"), None);
+        assert_eq!(ident_user(b"garbage"), None);
+        assert_eq!(ident_user(b"1,2:USERID:UNIX:\r\n"), None);
+    }
+}

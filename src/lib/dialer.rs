@@ -1,0 +1,82 @@
+//! Connecting to a server: each of its addresses, with a short first try and a
+//! longer second one, as tcpclient's `-T x+y`.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
+
+use crate::sys::poll::{self, Ready};
+use crate::sys::socket;
+
+/// How to connect.
+#[derive(Clone, Copy, Debug)]
+pub struct Dialer {
+    /// Seconds for the first and the second try of each address.
+    pub seconds: (u32, u32),
+    /// Local address.
+    pub local_address: Option<IpAddr>,
+    /// Local port; 0 leaves the choice to the kernel.
+    pub local_port: u16,
+}
+
+/// An address that could not be reached.
+#[derive(Debug)]
+pub struct Unreachable {
+    /// Which.
+    pub address: SocketAddr,
+    /// Why.
+    pub cause: io::Error,
+}
+
+impl Dialer {
+    /// The first connection that succeeds; those addresses that timed out are
+    /// tried again after all others failed.
+    ///
+    /// # Errors
+    /// Every address, with its last failure.
+    pub fn connect(&self, addresses: &[SocketAddr]) -> Result<TcpStream, Vec<Unreachable>> {
+        let (first, second) = self.seconds;
+        let mut failed = Vec::new();
+        let mut slow = Vec::new();
+        for &address in addresses {
+            match self.attempt(address, first) {
+                Ok(stream) => return Ok(stream),
+                Err(cause) if cause.kind() == io::ErrorKind::TimedOut && second > 0 => {
+                    slow.push(address)
+                }
+                Err(cause) => failed.push(Unreachable { address, cause }),
+            }
+        }
+        for address in slow {
+            match self.attempt(address, second) {
+                Ok(stream) => return Ok(stream),
+                Err(cause) => failed.push(Unreachable { address, cause }),
+            }
+        }
+        Err(failed)
+    }
+
+    fn attempt(&self, address: SocketAddr, seconds: u32) -> io::Result<TcpStream> {
+        let deadline = Instant::now() + Duration::from_secs(seconds.into());
+        let fd = socket::stream_socket(address)?;
+        if self.local_address.is_some() || self.local_port != 0 {
+            let any = match address {
+                SocketAddr::V4(_) => IpAddr::from([0; 4]),
+                SocketAddr::V6(_) => IpAddr::from([0u16; 8]),
+            };
+            let local = SocketAddr::new(self.local_address.unwrap_or(any), self.local_port);
+            socket::bind_local(&fd, local)?;
+        }
+        if !socket::begin_connect(&fd, address)? {
+            let mut wanted = [(fd.as_fd(), Ready::WRITE)];
+            poll::wait(&mut wanted, Some(deadline))?;
+            let (_, came) = wanted[0];
+            if !came.write && !came.gone {
+                return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
+            }
+        }
+        socket::end_connect(&fd)
+    }
+}

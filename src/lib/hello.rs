@@ -1,0 +1,293 @@
+//! What a ClientHello offers (RFC 8446 section 4.1.2, RFC 5246 section 7.4.1.2),
+//! kept as raw bytes while the handshake may succeed and read when it failed.
+#![forbid(unsafe_code)]
+
+use std::sync::OnceLock;
+
+use openssl::error::ErrorStack;
+use openssl::ex_data::Index;
+use openssl::ssl::{Ssl, SslContextBuilder, SslRef, SslVersion};
+
+use crate::tls_ffi;
+
+/// Extension numbers, IANA's "TLS ExtensionType Values".
+const SUPPORTED_GROUPS: u16 = 10;
+const SIGNATURE_ALGORITHMS: u16 = 13;
+const SUPPORTED_VERSIONS: u16 = 43;
+
+/// The offers of one client, as they stood on the wire.
+#[derive(Clone, Debug, Default)]
+pub struct Hello {
+    legacy_version: u16,
+    ciphers: Vec<u8>,
+    versions: Option<Vec<u8>>,
+    groups: Option<Vec<u8>>,
+    signatures: Option<Vec<u8>>,
+}
+
+/// Which key a certificate needs for a cipher or signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Authentication {
+    /// An RSA key.
+    Rsa,
+    /// An ECDSA or `EdDSA` key.
+    Ecdsa,
+    /// Any certificate: TLS 1.3 suites.
+    Any,
+    /// Something that we never have (DSS, PSK, anonymous).
+    Other,
+}
+
+/// A cipher that a client offered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cipher {
+    /// OpenSSL's name, or the number where OpenSSL has none.
+    pub name: String,
+    /// What it needs.
+    pub authentication: Authentication,
+}
+
+type HelloIndex = Index<Ssl, Hello>;
+
+fn index() -> Result<HelloIndex, ErrorStack> {
+    static INDEX: OnceLock<HelloIndex> = OnceLock::new();
+    match INDEX.get() {
+        Some(index) => Ok(*index),
+        None => {
+            let index = Ssl::new_ex_index()?;
+            Ok(*INDEX.get_or_init(|| index))
+        }
+    }
+}
+
+/// The ClientHello of a connection whose context [`record`]s, if one came.
+#[must_use]
+pub fn of(ssl: &SslRef) -> Option<&Hello> {
+    ssl.ex_data(index().ok()?)
+}
+
+/// Has the connections of a context keep their ClientHello. `ciphers` is the
+/// cipher list of the context and `dh_group` the RFC 7919 group that its DHE
+/// suites use: a client that knows such groups but not this one must not be
+/// given DHE (RFC 7919 section 4).
+///
+/// # Errors
+/// Libcrypto has no room for per-connection data.
+pub fn record(
+    context: &mut SslContextBuilder,
+    ciphers: String,
+    dh_group: Option<u16>,
+) -> Result<(), ErrorStack> {
+    let index = index()?;
+    context.set_client_hello_callback(move |ssl, _| {
+        let hello = Hello::read(ssl);
+        if !hello.knows_group(dh_group) {
+            ssl.set_cipher_list(&format!("{ciphers}:!kDHE"))?;
+        }
+        ssl.set_ex_data(index, hello);
+        Ok(openssl::ssl::ClientHelloResponse::SUCCESS)
+    });
+    Ok(())
+}
+
+impl Hello {
+    fn read(ssl: &SslRef) -> Hello {
+        let own = |number| tls_ffi::hello_extension(ssl, number).map(<[u8]>::to_vec);
+        Hello {
+            legacy_version: match ssl.client_hello_legacy_version() {
+                Some(SslVersion::SSL3) => 0x0300,
+                Some(SslVersion::TLS1) => 0x0301,
+                Some(SslVersion::TLS1_1) => 0x0302,
+                _ => 0x0303,
+            },
+            ciphers: ssl.client_hello_ciphers().unwrap_or_default().to_vec(),
+            versions: own(SUPPORTED_VERSIONS),
+            groups: own(SUPPORTED_GROUPS),
+            signatures: own(SIGNATURE_ALGORITHMS),
+        }
+    }
+
+    /// Whether DHE with this group would surprise the client: false if it lists
+    /// groups of RFC 7919 (0x0100 to 0x01ff) and this is not among them.
+    fn knows_group(&self, group: Option<u16>) -> bool {
+        let groups = self.groups();
+        let finite: Vec<u16> = groups.into_iter().filter(|group| group >> 8 == 1).collect();
+        finite.is_empty() || group.is_some_and(|group| finite.contains(&group))
+    }
+
+    /// Protocol versions on offer, GREASE and drafts left out.
+    #[must_use]
+    pub fn versions(&self) -> Vec<u16> {
+        match &self.versions {
+            Some(list) => pairs(list.get(1..).unwrap_or_default())
+                .filter(|version| (0x0300..=0x0304).contains(version))
+                .collect(),
+            None => vec![self.legacy_version],
+        }
+    }
+
+    /// Groups for key exchange.
+    #[must_use]
+    pub fn groups(&self) -> Vec<u16> {
+        self.groups
+            .as_deref()
+            .map(|list| pairs(list.get(2..).unwrap_or_default()).collect())
+            .unwrap_or_default()
+    }
+
+    /// Signature schemes, with what each needs; empty where the client says
+    /// nothing.
+    #[must_use]
+    pub fn signatures(&self) -> Vec<(u16, Authentication)> {
+        self.signatures
+            .as_deref()
+            .map(|list| {
+                pairs(list.get(2..).unwrap_or_default())
+                    .map(|scheme| (scheme, signature_needs(scheme)))
+                    .collect()
+            })
+            .unwrap_or_default()
+    }
+
+    /// The ciphers on offer, signalling values and GREASE left out.
+    #[must_use]
+    pub fn ciphers(&self, ssl: &SslRef) -> Vec<Cipher> {
+        pairs(&self.ciphers)
+            .filter(|number| !matches!(number, 0x00ff | 0x5600) && number & 0x0f0f != 0x0a0a)
+            .map(|number| {
+                let known = ssl
+                    .bytes_to_cipher_list(&number.to_be_bytes(), false)
+                    .ok()
+                    .and_then(|lists| {
+                        let cipher = lists.suites.iter().next()?;
+                        Some(Cipher {
+                            name: cipher.name().to_owned(),
+                            authentication: authentication(&cipher.description()),
+                        })
+                    });
+                known.unwrap_or_else(|| Cipher {
+                    name: format!("0x{number:04X}"),
+                    authentication: Authentication::Other,
+                })
+            })
+            .collect()
+    }
+}
+
+/// The `Au=` field of `SSL_CIPHER_description`.
+fn authentication(description: &str) -> Authentication {
+    match description
+        .split_ascii_whitespace()
+        .find_map(|word| word.strip_prefix("Au="))
+    {
+        Some("RSA") => Authentication::Rsa,
+        Some("ECDSA") => Authentication::Ecdsa,
+        Some("any") => Authentication::Any,
+        _ => Authentication::Other,
+    }
+}
+
+/// What a SignatureScheme (RFC 8446 section 4.2.3) needs.
+fn signature_needs(scheme: u16) -> Authentication {
+    match scheme {
+        0x0804..=0x0806 | 0x0809..=0x080b => Authentication::Rsa,
+        0x0807 | 0x0808 => Authentication::Ecdsa,
+        // TLS 1.2's pairs: hash 1 to 6, then the signature.
+        _ if (1..=6).contains(&(scheme >> 8)) => match scheme & 0xff {
+            1 => Authentication::Rsa,
+            3 => Authentication::Ecdsa,
+            _ => Authentication::Other,
+        },
+        _ => Authentication::Other,
+    }
+}
+
+/// The name of a SignatureScheme.
+#[must_use]
+pub fn signature_name(scheme: u16) -> String {
+    let name = match scheme {
+        0x0201 => "rsa_pkcs1_sha1",
+        0x0203 => "ecdsa_sha1",
+        0x0401 => "rsa_pkcs1_sha256",
+        0x0403 => "ecdsa_secp256r1_sha256",
+        0x0501 => "rsa_pkcs1_sha384",
+        0x0503 => "ecdsa_secp384r1_sha384",
+        0x0601 => "rsa_pkcs1_sha512",
+        0x0603 => "ecdsa_secp521r1_sha512",
+        0x0804 => "rsa_pss_rsae_sha256",
+        0x0805 => "rsa_pss_rsae_sha384",
+        0x0806 => "rsa_pss_rsae_sha512",
+        0x0807 => "ed25519",
+        0x0808 => "ed448",
+        0x0809 => "rsa_pss_pss_sha256",
+        0x080a => "rsa_pss_pss_sha384",
+        0x080b => "rsa_pss_pss_sha512",
+        _ => return format!("0x{scheme:04X}"),
+    };
+    name.to_owned()
+}
+
+/// The name of a version on the wire.
+#[must_use]
+pub fn version_name(version: u16) -> &'static str {
+    match version {
+        0x0300 => "SSLv3",
+        0x0301 => "TLSv1",
+        0x0302 => "TLSv1.1",
+        0x0303 => "TLSv1.2",
+        0x0304 => "TLSv1.3",
+        _ => "an unknown version",
+    }
+}
+
+/// 16-bit numbers; an odd byte at the end is dropped.
+fn pairs(bytes: &[u8]) -> impl Iterator<Item = u16> + '_ {
+    bytes
+        .chunks_exact(2)
+        .map(|pair| u16::from_be_bytes([pair[0], pair[1]]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn truncated_extensions_are_read_as_far_as_they_go() {
+        for length in 0..5 {
+            let bytes = vec![0x03; length];
+            let hello = Hello {
+                versions: Some(bytes.clone()),
+                groups: Some(bytes.clone()),
+                signatures: Some(bytes),
+                ..Hello::default()
+            };
+            assert!(hello.versions().len() <= 2);
+            assert!(hello.groups().len() <= 1);
+            assert!(hello.signatures().len() <= 1);
+        }
+    }
+
+    #[test]
+    fn dhe_is_kept_from_clients_that_know_other_groups() {
+        let with = |list: &[u8]| Hello {
+            groups: Some(list.to_vec()),
+            ..Hello::default()
+        };
+        assert!(with(&[0, 2, 0, 23]).knows_group(Some(0x0100)));
+        assert!(with(&[0, 4, 0, 23, 1, 0]).knows_group(Some(0x0100)));
+        assert!(!with(&[0, 4, 0, 23, 1, 4]).knows_group(Some(0x0100)));
+        assert!(!with(&[0, 4, 0, 23, 1, 4]).knows_group(None));
+        assert!(Hello::default().knows_group(None));
+    }
+
+    #[test]
+    fn signature_schemes_tell_their_key() {
+        assert_eq!(signature_needs(0x0804), Authentication::Rsa);
+        assert_eq!(signature_needs(0x0401), Authentication::Rsa);
+        assert_eq!(signature_needs(0x0403), Authentication::Ecdsa);
+        assert_eq!(signature_needs(0x0807), Authentication::Ecdsa);
+        assert_eq!(signature_needs(0x0402), Authentication::Other);
+        assert_eq!(signature_needs(0xfafa), Authentication::Other);
+        assert_eq!(signature_name(0xfafa), "0xFAFA");
+    }
+}

@@ -1,0 +1,156 @@
+//! The listening socket of a server, and how many connections it lets in: in
+//! all, and from one address.
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use crate::options::Family;
+use crate::report::Fail;
+use crate::resolve;
+use crate::sys::socket;
+
+/// A bound and listening socket that never waits.
+#[derive(Debug)]
+pub struct Listener(TcpListener);
+
+/// What an accept came to.
+#[derive(Debug)]
+pub enum Accepted {
+    /// A client.
+    Client(TcpStream, SocketAddr),
+    /// Nobody there (any more).
+    Nobody,
+    /// The system is out of descriptors or memory: the client waits in the
+    /// backlog, and so should we.
+    Exhausted(io::Error),
+}
+
+impl Listener {
+    /// Binds and listens. Without IPv6 in the kernel, "every address" is every
+    /// IPv4 address.
+    ///
+    /// # Errors
+    /// Names and addresses as `resolve` says; `unable to bind`, `unable to listen`.
+    pub fn open(
+        host: &str,
+        port: u16,
+        family: Family,
+        interface: Option<&str>,
+        backlog: i32,
+    ) -> Result<Listener, Fail> {
+        let (address, only_v6) = resolve::listening_address(host, port, family, interface)?;
+        let tried = socket::listen_on(address, only_v6, backlog);
+        let tried = match tried {
+            Err((_, error))
+                if !only_v6
+                    && matches!(
+                        error.raw_os_error(),
+                        Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
+                    ) =>
+            {
+                let every = SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), port);
+                socket::listen_on(every, true, backlog)
+            }
+            other => other,
+        };
+        tried
+            .map(Listener)
+            .map_err(|(step, error)| Fail::unable(step)(error))
+    }
+
+    /// The port that was bound.
+    ///
+    /// # Errors
+    /// `unable to get local address`.
+    pub fn port(&self) -> Result<u16, Fail> {
+        let address = self.0.local_addr();
+        Ok(address.map_err(Fail::unable("get local address"))?.port())
+    }
+
+    /// The next client, if one waits.
+    #[must_use]
+    pub fn accept(&self) -> Accepted {
+        match self.0.accept() {
+            Ok((client, address)) => Accepted::Client(client, address),
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+                ) =>
+            {
+                Accepted::Exhausted(error)
+            }
+            // The client went away, or the network did: the next one may do.
+            Err(_) => Accepted::Nobody,
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Connections in progress by client address; an IPv6 /64 counts as one.
+#[derive(Debug, Default)]
+pub struct Census(HashMap<IpAddr, usize>);
+
+impl Census {
+    /// How many connections an address has.
+    #[must_use]
+    pub fn count(&self, address: IpAddr) -> usize {
+        self.0.get(&household(address)).copied().unwrap_or(0)
+    }
+
+    /// One more.
+    pub fn enter(&mut self, address: IpAddr) {
+        *self.0.entry(household(address)).or_default() += 1;
+    }
+
+    /// One less.
+    pub fn leave(&mut self, address: IpAddr) {
+        let key = household(address);
+        if let Some(count) = self.0.get_mut(&key) {
+            *count -= 1;
+            if *count == 0 {
+                self.0.remove(&key);
+            }
+        }
+    }
+}
+
+/// What counts as one client: an IPv4 address, or the /64 of an IPv6 address.
+fn household(address: IpAddr) -> IpAddr {
+    match resolve::plain(address) {
+        IpAddr::V6(address) => {
+            let network = u128::from(address) & !u128::from(u64::MAX);
+            IpAddr::V6(network.into())
+        }
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_of_64_bits_counts_as_one_client() {
+        let mut census = Census::default();
+        let address = |text: &str| text.parse::<IpAddr>().expect("an address");
+        census.enter(address("2001:db8::1"));
+        census.enter(address("2001:db8::2"));
+        census.enter(address("::ffff:192.0.2.1"));
+        assert_eq!(census.count(address("2001:db8::ffff:0:0:1")), 2);
+        assert_eq!(census.count(address("2001:db8:0:1::1")), 0);
+        assert_eq!(census.count(address("192.0.2.1")), 1);
+        assert_eq!(census.count(address("192.0.2.2")), 0);
+        census.leave(address("192.0.2.1"));
+        assert_eq!(census.count(address("192.0.2.1")), 0);
+        assert_eq!(census.0.len(), 1);
+    }
+}

@@ -1,0 +1,205 @@
+//! The engine: the only process that reads the client's bytes. It gives up all
+//! that it can, makes the handshake, and relays until the connection ends.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use openssl::ssl::Ssl;
+
+use super::Setup;
+use crate::connection::Connection;
+use crate::handshake::{self, Session, Side};
+use crate::options::sslserver::Ask;
+use crate::relay::{Ending, Relay};
+use crate::report::{TEMPORARY, reason};
+use crate::session::{Account, Role, Verdict};
+use crate::store::KeyKind;
+use crate::store::server::Store;
+use crate::sys::process::{self, ProcessId};
+use crate::sys::{fd, sandbox};
+use crate::text;
+use crate::tls_ffi;
+use crate::verify;
+
+/// The descriptors of an engine.
+pub(super) struct Ends {
+    pub client: TcpStream,
+    pub control: OwnedFd,
+    pub from_program: OwnedFd,
+    pub to_program: OwnedFd,
+}
+
+/// What an engine is to do.
+pub(super) struct Task<'a> {
+    pub setup: &'a Setup,
+    pub store: &'a Store,
+    pub connection: &'a Connection,
+    /// The process that becomes the program, and that the log tells of.
+    pub launcher: ProcessId,
+}
+
+/// Serves one client. Returns the exit code of this process.
+pub(super) fn run(task: &Task<'_>, ends: Ends, registry: BorrowedFd<'_>) -> u8 {
+    let mut name = task.launcher.to_ne_bytes().to_vec();
+    name.extend(process::own_id().to_ne_bytes());
+    let registered = fd::write_all(registry, &name);
+    fd::close_all_but(&[
+        io::stderr().as_fd(),
+        ends.client.as_fd(),
+        ends.control.as_fd(),
+        ends.from_program.as_fd(),
+        ends.to_program.as_fd(),
+    ]);
+    let served = registered
+        .map_err(|error| format!("unable to register: {}", reason(&error)))
+        .and_then(|()| task.give_up_rights())
+        .and_then(|()| task.serve(ends));
+    match served {
+        Ok(()) => 0,
+        Err(failure) => {
+            task.drop_connection(failure);
+            TEMPORARY
+        }
+    }
+}
+
+impl Task<'_> {
+    fn drop_connection(&self, why: impl fmt::Display) {
+        self.setup.report.warning(format_args!(
+            "dropping TLS connection, pid {} from {}: {why}",
+            self.launcher,
+            self.connection.remote_ip(self.setup.options.common.family)
+        ));
+    }
+
+    fn give_up_rights(&self) -> Result<(), String> {
+        let unable = |step: &'static str| {
+            move |error: io::Error| format!("unable to {step}: {}", reason(&error))
+        };
+        if self.setup.root {
+            let jail = &self.store.jail;
+            if let Some(root) = &jail.root {
+                sandbox::enter(root).map_err(unable("chroot"))?;
+            }
+            jail.identity.assume().map_err(unable("change user"))?;
+        }
+        sandbox::confine().map_err(unable("confine the TLS process"))
+    }
+
+    fn serve(&self, ends: Ends) -> Result<(), String> {
+        let Ends {
+            client,
+            control,
+            from_program,
+            to_program,
+        } = ends;
+        let session = self.handshake(client)?;
+        let account = Account {
+            ssl: session.ssl(),
+            role: Role::Server,
+            verdict: Verdict::of(session.ssl(), self.store.ask != Ask::No, &self.store.policy),
+            own_chain: self.own_chain(&session),
+        };
+        self.check_name(&session)?;
+        self.setup.report.tls(account.line(self.launcher));
+        let variables = account.variables(self.setup.options.common.full).to_wire();
+        // A launcher that is gone takes the connection with it: its pipes are
+        // closed too.
+        let _ = fd::write_all(&control, &variables);
+        drop(control);
+        let mut relay = Relay::new(session, from_program, to_program, self.setup.idle)
+            .map_err(|error| format!("unable to start the relay: {}", reason(&error)))?;
+        relay.begin_with(self.setup.options.banner.as_bytes());
+        self.tell(&relay.run());
+        Ok(())
+    }
+
+    fn handshake(&self, client: TcpStream) -> Result<Session, String> {
+        let internal = |error: openssl::error::ErrorStack| crate::store::queue(&error);
+        let mut ssl = Ssl::new(&self.store.context).map_err(internal)?;
+        verify::watch(&mut ssl).map_err(internal)?;
+        ssl.set_accept_state();
+        let kinds: Vec<KeyKind> = self
+            .store
+            .certificates
+            .iter()
+            .map(|certificate| certificate.kind)
+            .collect();
+        let side = Side {
+            kinds: &kinds,
+            versions: self.store.versions,
+        };
+        let limit = Duration::from_secs(self.setup.options.handshake_seconds.into());
+        handshake::perform(ssl, client, limit, side).map_err(|failure| match failure {
+            handshake::Failure::Certificate(refusal) => {
+                format!("client certificate did not verify: {refusal}")
+            }
+            other => other.to_string(),
+        })
+    }
+
+    /// `-z`: the certificate must name the client's host.
+    fn check_name(&self, session: &Session) -> Result<(), String> {
+        if self.store.ask != Ask::Named {
+            return Ok(());
+        }
+        let Some(certificate) = session.ssl().peer_certificate() else {
+            return Err("client gave no certificate".to_owned());
+        };
+        let subject = tls_ffi::names::slash_form(certificate.subject_name());
+        let host = self
+            .connection
+            .remote
+            .name
+            .as_deref()
+            .and_then(|name| std::str::from_utf8(name).ok());
+        match host {
+            Some(host) if tls_ffi::names_host(&certificate, host) => Ok(()),
+            Some(host) => Err(format!(
+                "client certificate did not verify: depth 0, {subject}: it does not name {}",
+                text::excerpt(host.as_bytes(), 255)
+            )),
+            None => Err(format!(
+                "client certificate did not verify: depth 0, {subject}: the client's host has no name to match"
+            )),
+        }
+    }
+
+    /// The intermediates that go with the certificate of this session.
+    fn own_chain(&self, session: &Session) -> &[openssl::x509::X509] {
+        let used = session
+            .ssl()
+            .certificate()
+            .and_then(|certificate| verify::fingerprint(certificate).ok());
+        self.store
+            .certificates
+            .iter()
+            .find(|certificate| verify::fingerprint(&certificate.leaf).ok() == used)
+            .map_or(&[], |certificate| &certificate.intermediates)
+    }
+
+    /// How it ended, where somebody may want to know.
+    fn tell(&self, ending: &Ending) {
+        let report = &self.setup.report;
+        let who = format!(
+            "pid {} from {}",
+            self.launcher,
+            self.connection.remote_ip(self.setup.options.common.family)
+        );
+        match ending {
+            Ending::Done => {}
+            Ending::Truncated => report.status(format_args!(
+                "{who}: truncated: the client ended the connection without close_notify"
+            )),
+            Ending::Lost(why) => report.status(format_args!("{who}: connection lost: {why}")),
+            Ending::Idle(seconds) => {
+                self.drop_connection(format_args!("no byte either way for {seconds} seconds"))
+            }
+            Ending::Broken(why) => self.drop_connection(why),
+        }
+    }
+}

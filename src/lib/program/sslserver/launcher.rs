@@ -1,0 +1,120 @@
+//! The launcher: settles who the client is, starts the engine, waits for its
+//! verdict and becomes the program. It never sees the client's bytes.
+#![forbid(unsafe_code)]
+
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use super::{Setup, engine};
+use crate::child::Child;
+use crate::connection::Connection;
+use crate::environ::Edits;
+use crate::report::{TEMPORARY, reason};
+use crate::session;
+use crate::store::server::Store;
+use crate::sys::{fd, process, signal, socket};
+
+/// An engine that writes more variables than this is not one of ours.
+const VARIABLES_LIMIT: usize = 1024 * 1024;
+
+/// What a launcher inherits.
+pub(super) struct Context<'a> {
+    pub setup: &'a Setup,
+    pub store: &'a Store,
+    pub registry: BorrowedFd<'a>,
+}
+
+/// Serves one client. Returns the exit code of this process, unless it becomes
+/// the program.
+pub(super) fn run(context: &Context<'_>, client: TcpStream, address: SocketAddr) -> u8 {
+    let report = &context.setup.report;
+    signal::reset();
+    signal::ignore_pipe();
+    match serve(context, client, address) {
+        Ok(code) => code,
+        Err(failure) => {
+            report.warning(format_args!("dropping connection, {failure}"));
+            TEMPORARY
+        }
+    }
+}
+
+fn serve(context: &Context<'_>, client: TcpStream, address: SocketAddr) -> Result<u8, String> {
+    let setup = context.setup;
+    let report = &setup.report;
+    let family = setup.options.common.family;
+    let id = process::own_id();
+    let unable = |step: &'static str| {
+        move |error: std::io::Error| format!("unable to {step}: {}", reason(&error))
+    };
+    if !setup.options.keep_ip_options {
+        socket::kill_ip_options(&client);
+    }
+    if !setup.options.common.nagle {
+        // A client that is gone by now is found out soon enough.
+        let _ = client.set_nodelay(true);
+    }
+    let local = client.local_addr().map_err(unable("get local address"))?;
+    let connection = Connection::settle(local, address, &setup.naming);
+    report.status(format_args!(
+        "pid {id} from {}",
+        connection.remote_ip(family)
+    ));
+    report.status(format_args!("ok {id} {}", connection.status_fields(family)));
+
+    let (control, engine_control) = fd::stream_pair().map_err(unable("create socket"))?;
+    let (input, engine_output) = fd::pipe().map_err(unable("create pipe"))?;
+    let (engine_input, output) = fd::pipe().map_err(unable("create pipe"))?;
+    let ends = engine::Ends {
+        client,
+        control: engine_control,
+        from_program: engine_input,
+        to_program: engine_output,
+    };
+    let task = engine::Task {
+        setup,
+        store: context.store,
+        connection: &connection,
+        launcher: id,
+    };
+    let registry = context.registry;
+    let mut place = Some(ends);
+    process::spawn_sibling(|| match place.take() {
+        Some(ends) => engine::run(&task, ends, registry),
+        None => TEMPORARY,
+    })
+    .map_err(unable("fork"))?;
+    // The engine's ends are the engine's alone: a socket that stayed open here
+    // would keep the client from its end of file.
+    drop(place);
+    let Some(tls) = verdict(&control) else {
+        // The engine said why.
+        return Ok(TEMPORARY);
+    };
+    drop(control);
+    let mut edits = session::stale();
+    edits.extend(connection.variables(family, setup.options.common.tcp_names));
+    edits.extend(tls);
+    let failure = Child {
+        words: &setup.program,
+        edits: &edits,
+        identity: setup.identity.as_ref(),
+        descriptors: vec![(input, 0), (output, 1)],
+    }
+    .exec();
+    report.warning(format_args!("dropping connection, {failure}"));
+    Ok(TEMPORARY)
+}
+
+/// The engine's variables, or nothing where it failed.
+fn verdict(control: &OwnedFd) -> Option<Edits> {
+    let mut wire = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        match fd::read_some(control.as_fd(), &mut buffer) {
+            Ok(0) => return Edits::from_wire(&wire),
+            Ok(count) if wire.len() < VARIABLES_LIMIT => wire.extend_from_slice(&buffer[..count]),
+            _ => return None,
+        }
+    }
+}

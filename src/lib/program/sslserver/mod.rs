@@ -1,0 +1,164 @@
+//! sslserver: see sslserver(1). This file turns the command line into a running
+//! supervisor; the other files are its processes.
+#![forbid(unsafe_code)]
+
+use std::ffi::OsString;
+use std::io::Read as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::connection::Naming;
+use crate::keyholder::{LocalKeys, PASSWORD_LIMIT, Password};
+use crate::listener::Listener;
+use crate::options::sslserver::{Options, TABLE};
+use crate::report::{self, Fail, Report};
+use crate::resolve;
+use crate::settings::Settings;
+use crate::store::server::Jail;
+use crate::sys::user::{self, Identity};
+use crate::sys::{fd, signal};
+use crate::text;
+use crate::tls_ffi::tickets;
+
+mod engine;
+mod generation;
+mod launcher;
+mod supervisor;
+
+/// What every process of one sslserver knows, settled at start.
+struct Setup {
+    report: Report,
+    options: Options,
+    naming: Naming,
+    settings: Settings,
+    /// Whom the program runs as; `None`: as this process does.
+    identity: Option<Identity>,
+    /// Whether engines can be jailed.
+    root: bool,
+    /// Seconds without a byte; `None` for ever.
+    idle: Option<Duration>,
+    program: Vec<OsString>,
+}
+
+/// The whole program.
+#[must_use]
+pub fn main() -> ExitCode {
+    report::run(TABLE.program, run)
+}
+
+fn run(report: &mut Report) -> Result<u8, Fail> {
+    let (options, operands) = TABLE.parse(std::env::args_os().skip(1))?;
+    report.verbosity = options.common.verbosity;
+    let mut operands = operands.into_iter();
+    let mut word = |name: &str| {
+        let word = operands.next().unwrap_or_default();
+        word.into_string()
+            .map_err(|_| TABLE.usage(format!("{name} is not UTF-8")))
+    };
+    let (host, port) = (word("host")?, word("port")?);
+    let setup = settle(*report, options, operands.collect())?;
+    let options = &setup.options;
+    let password = read_password(options.common.password)?;
+    let listener = Listener::open(
+        &host,
+        resolve::port(&port)?,
+        options.common.family,
+        options.common.interface.as_deref(),
+        options.backlog,
+    )?;
+    let bound = listener.port()?;
+    tickets::renew()
+        .map_err(|error| Fail::temporary(format!("unable to make ticket keys: {error}")))?;
+    let keys = LocalKeys { password };
+    let generation = generation::Generation::load(&setup, &keys)?;
+    generation.warn(report);
+    signal::ignore_pipe();
+    let mask = signal::watch().map_err(Fail::unable("set up signals"))?;
+    if options.port_line {
+        let line = format!("{bound}\n");
+        fd::write_all(std::io::stdout(), line.as_bytes())
+            .map_err(Fail::unable("write the port"))?;
+    }
+    fd::detach_standard().map_err(Fail::unable("open the null device"))?;
+    supervisor::Supervisor::new(&setup, listener, generation, keys, mask)?.run()
+}
+
+/// Everything that needs no socket and no key.
+fn settle(report: Report, options: Options, program: Vec<OsString>) -> Result<Setup, Fail> {
+    let settings = Settings::from_environment();
+    let root = user::is_root();
+    let (user, group) = if options.user_from_environment {
+        let number = |name: &str| {
+            let value = std::env::var(name).unwrap_or_default();
+            match text::number(&value, 0..=u64::from(u32::MAX - 1)) {
+                Some(_) => Ok(value),
+                None => Err(Fail::temporary(format!(
+                    "unable to use -U: ${name} is not a number: \"{}\"",
+                    text::excerpt(value.as_bytes(), 100)
+                ))),
+            }
+        };
+        (Some(number("UID")?), Some(number("GID")?))
+    } else {
+        (options.user.clone(), options.group.clone())
+    };
+    let identity = user::identity(user.as_deref(), group.as_deref()).map_err(|unknown| {
+        let letter = match unknown {
+            user::Unknown::User(_) => "-u",
+            user::Unknown::Group(_) => "-g",
+        };
+        Fail::temporary(format!("unable to use {letter}: {unknown}"))
+    })?;
+    let asked = identity.user.is_some_and(|user| user != user::own())
+        || identity
+            .group
+            .is_some_and(|group| group != user::own_group());
+    if !root && (asked || Jail::was_asked_for(&settings)) {
+        report.warning(
+            "not started as root: -u, -g, -U, SSL_CHROOT, SSL_UID and SSL_GID have no effect",
+        );
+    }
+    if root && identity.user.is_some_and(|user| user != 0) && identity.group.is_none() {
+        report.warning(
+            "-u is a number that no user has, and -g is not given: the program keeps group 0",
+        );
+    }
+    let wanted = identity.user.is_some() || identity.group.is_some();
+    let common = &options.common;
+    Ok(Setup {
+        report,
+        naming: Naming {
+            family: common.family,
+            lookup: common.lookup,
+            paranoid: options.paranoid,
+            local_name: common.local_name.clone(),
+            ident_seconds: common.ident.then_some(common.ident_seconds),
+        },
+        settings,
+        identity: (root && wanted).then_some(identity),
+        root,
+        idle: (common.idle_seconds > 0).then(|| Duration::from_secs(common.idle_seconds.into())),
+        program,
+        options,
+    })
+}
+
+/// The key's password, up to a NUL or the end, from descriptor 3.
+pub(super) fn read_password(wanted: bool) -> Result<Option<Password>, Fail> {
+    if !wanted {
+        return Ok(None);
+    }
+    let descriptor = fd::inherited(3)
+        .ok_or_else(|| Fail::temporary("unable to read password: descriptor 3 is not open"))?;
+    let mut bytes = Vec::with_capacity(PASSWORD_LIMIT + 1);
+    let mut source = std::fs::File::from(descriptor).take(PASSWORD_LIMIT as u64 + 1);
+    source
+        .read_to_end(&mut bytes)
+        .map_err(Fail::unable("read password"))?;
+    if let Some(end) = bytes.iter().position(|&byte| byte == 0) {
+        bytes.truncate(end);
+    } else if bytes.len() > PASSWORD_LIMIT {
+        return Err(Fail::temporary("unable to read password: too long"));
+    }
+    Ok(Some(Password::new(bytes)))
+}

@@ -1,0 +1,272 @@
+//! The supervisor: accepts, counts, reaps, reloads. It never reads a byte of a
+//! client's, and nothing that a client sends can end it.
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::SigSet;
+
+use super::generation::Generation;
+use super::{Setup, launcher};
+use crate::connection::shown;
+use crate::keyholder::LocalKeys;
+use crate::listener::{Accepted, Census, Listener};
+use crate::report::{self, Fail};
+use crate::sys::poll::{self, Ready};
+use crate::sys::process::{self, Ended, ProcessId};
+use crate::sys::{fd, signal};
+use crate::tls_ffi::tickets;
+
+/// How many clients are taken before signals are looked at again.
+const ROUND: usize = 16;
+/// How long accepting rests when the system is out of descriptors or memory.
+const REST: Duration = Duration::from_millis(200);
+/// How often dates of certificates are looked at.
+const DAY: Duration = Duration::from_secs(86400);
+
+/// A connection in progress: it ends when both of its processes have.
+struct Slot {
+    address: IpAddr,
+    launcher_ended: bool,
+    engine: Option<ProcessId>,
+}
+
+/// See the file's head.
+pub(super) struct Supervisor<'a> {
+    setup: &'a Setup,
+    listener: Listener,
+    generation: Generation,
+    keys: LocalKeys,
+    mask: SigSet,
+    /// By launcher, which is the process that the log tells of.
+    slots: HashMap<ProcessId, Slot>,
+    /// Launcher by engine.
+    engines: HashMap<ProcessId, ProcessId>,
+    census: Census,
+    /// Engines say here whose they are, before they look at the network.
+    registry: (OwnedFd, OwnedFd),
+    next_dates: Instant,
+}
+
+impl<'a> Supervisor<'a> {
+    pub fn new(
+        setup: &'a Setup,
+        listener: Listener,
+        generation: Generation,
+        keys: LocalKeys,
+        mask: SigSet,
+    ) -> Result<Self, Fail> {
+        let registry = fd::pipe()
+            .and_then(|(read, write)| {
+                fd::set_nonblocking(&read, true)?;
+                Ok((read, write))
+            })
+            .map_err(Fail::unable("create pipe"))?;
+        Ok(Supervisor {
+            setup,
+            listener,
+            generation,
+            keys,
+            mask,
+            slots: HashMap::new(),
+            engines: HashMap::new(),
+            census: Census::default(),
+            registry,
+            next_dates: Instant::now() + DAY,
+        })
+    }
+
+    /// Serves until TERM.
+    pub fn run(mut self) -> Result<u8, Fail> {
+        self.tell_count();
+        let mut resting = None;
+        loop {
+            let next_keys = tickets::rotate().unwrap_or_else(|_| Instant::now() + DAY);
+            let seen = signal::seen();
+            if seen.terminate {
+                return Ok(0);
+            }
+            if seen.child {
+                self.reap();
+            }
+            if seen.hangup {
+                self.reload();
+            }
+            let now = Instant::now();
+            if now >= self.next_dates {
+                self.next_dates = now + DAY;
+                self.generation.warn_of_dates(&self.setup.report);
+            }
+            if resting.is_some_and(|until| now >= until) {
+                resting = None;
+            }
+            let wake = next_keys.min(self.next_dates);
+            let wake = resting.map_or(wake, |until: Instant| wake.min(until));
+            let accepting = self.slots.len() < self.setup.options.limit && resting.is_none();
+            let ready = {
+                let mut wanted = vec![(self.registry.0.as_fd(), Ready::READ)];
+                if accepting {
+                    wanted.push((self.listener.as_fd(), Ready::READ));
+                }
+                poll::wait_with_signals(
+                    &mut wanted,
+                    Some(wake.saturating_duration_since(now)),
+                    self.mask,
+                )
+                .map_err(Fail::unable("wait for connections"))?;
+                wanted.get(1).is_some_and(|(_, came)| came.read)
+            };
+            self.register();
+            if ready {
+                resting = self.accept().map(|()| Instant::now() + REST);
+            }
+        }
+    }
+
+    /// Takes clients while there are some; `Some` when the system can't.
+    fn accept(&mut self) -> Option<()> {
+        for _ in 0..ROUND {
+            if self.slots.len() >= self.setup.options.limit {
+                return None;
+            }
+            match self.listener.accept() {
+                Accepted::Client(client, address) => self.begin(client, address),
+                Accepted::Nobody => return None,
+                Accepted::Exhausted(error) => {
+                    let reason = report::reason(&error);
+                    self.setup
+                        .report
+                        .warning(format_args!("unable to accept: {reason}"));
+                    return Some(());
+                }
+            }
+        }
+        None
+    }
+
+    fn begin(&mut self, client: TcpStream, address: SocketAddr) {
+        let Setup {
+            report, options, ..
+        } = self.setup;
+        if let Some(limit) = options.limit_per_address
+            && self.census.count(address.ip()) >= limit
+        {
+            report.warning(format_args!(
+                "dropping connection from {}: it has {limit} already (-C)",
+                shown(address.ip(), options.common.family)
+            ));
+            return;
+        }
+        let context = launcher::Context {
+            setup: self.setup,
+            store: &self.generation.default,
+            registry: self.registry.1.as_fd(),
+        };
+        let (listener, registry) = (&self.listener, &self.registry.0);
+        let forked = process::spawn(|| {
+            fd::disown(listener);
+            fd::disown(registry);
+            launcher::run(&context, client, address)
+        });
+        match forked {
+            Ok(launcher) => {
+                self.census.enter(address.ip());
+                self.slots.insert(
+                    launcher,
+                    Slot {
+                        address: address.ip(),
+                        launcher_ended: false,
+                        engine: None,
+                    },
+                );
+                self.tell_count();
+            }
+            Err(error) => report.warning(format_args!(
+                "dropping connection, unable to fork: {}",
+                report::reason(&error)
+            )),
+        }
+    }
+
+    /// Learns which engines belong to which launchers.
+    fn register(&mut self) {
+        let mut message = [0; 4096];
+        while let Ok(count @ 1..) = fd::read_some(&self.registry.0, &mut message) {
+            for pair in message[..count].chunks_exact(8) {
+                let number = |at: usize| {
+                    i32::from_ne_bytes([pair[at], pair[at + 1], pair[at + 2], pair[at + 3]])
+                };
+                let (launcher, engine) = (number(0), number(4));
+                if let Some(slot) = self.slots.get_mut(&launcher) {
+                    slot.engine = Some(engine);
+                    self.engines.insert(engine, launcher);
+                }
+            }
+        }
+    }
+
+    fn reap(&mut self) {
+        while let Some(ended) = process::reap() {
+            // An engine registers before it does anything that could end it.
+            self.register();
+            self.settle(ended);
+        }
+    }
+
+    fn settle(&mut self, ended: Ended) {
+        let launcher = match self.engines.remove(&ended.id) {
+            Some(launcher) => {
+                if let Some(slot) = self.slots.get_mut(&launcher) {
+                    slot.engine = None;
+                }
+                launcher
+            }
+            None => {
+                let Some(slot) = self.slots.get_mut(&ended.id) else {
+                    return;
+                };
+                slot.launcher_ended = true;
+                let Ended { id, status } = ended;
+                self.setup
+                    .report
+                    .status(format_args!("end {id} status {status}"));
+                id
+            }
+        };
+        let over = |slot: &Slot| slot.launcher_ended && slot.engine.is_none();
+        if self.slots.get(&launcher).is_some_and(over)
+            && let Some(slot) = self.slots.remove(&launcher)
+        {
+            self.census.leave(slot.address);
+            self.tell_count();
+        }
+    }
+
+    fn tell_count(&self) {
+        let limit = self.setup.options.limit;
+        self.setup
+            .report
+            .status(format_args!("status: {}/{limit}", self.slots.len()));
+    }
+
+    /// HUP: the next generation, and ticket keys that no old ticket fits.
+    fn reload(&mut self) {
+        let report = &self.setup.report;
+        match Generation::load(self.setup, &self.keys) {
+            Ok(next) => {
+                next.tell_changes(&self.generation, report);
+                next.warn(report);
+                self.generation = next;
+            }
+            Err(fail) => report.warning(format_args!(
+                "unable to reload, the old material keeps serving: {fail}"
+            )),
+        }
+        if let Err(error) = tickets::renew() {
+            report.warning(format_args!("unable to make ticket keys: {error}"));
+        }
+    }
+}

@@ -1,0 +1,415 @@
+//! A session and two pipes made into bytes both ways, until both ends are done.
+//!
+//! Nothing here waits but one poll; buffers are bounded, so a slow side stops
+//! the other and not the machine; whatever the program wrote reaches the peer.
+#![forbid(unsafe_code)]
+
+use std::io::{self, Read as _};
+use std::net::Shutdown;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use openssl::ssl::ErrorCode;
+
+use crate::handshake::{Session, later_failure};
+use crate::sys::fd;
+use crate::sys::memory::Pages;
+use crate::sys::poll::{self, Ready};
+use crate::sys::socket;
+
+/// Plaintext that one direction holds: a pipe's capacity.
+const BUFFER: usize = 64 * 1024;
+/// The most plaintext in a TLS record, RFC 8446 section 5.1.
+const RECORD: usize = 16 * 1024;
+/// How long the peer's end of file is waited for after our own.
+const PARTING: Duration = Duration::from_secs(2);
+/// How often the kernel is asked whether the peer has got all. It tells nobody.
+const DELIVERY_CHECK: Duration = Duration::from_millis(100);
+/// Quiet after which buffers are given back.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// How a relay ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Both sides were done.
+    Done,
+    /// The peer ended without close_notify: somebody may have cut its text.
+    Truncated,
+    /// No byte moved for this many seconds.
+    Idle(u64),
+    /// The session broke; an alert, or what libssl says.
+    Broken(String),
+    /// The peer's host reset the connection, or the network did.
+    Lost(String),
+}
+
+/// Bytes on their way.
+struct Flow {
+    pages: Pages,
+    start: usize,
+    end: usize,
+}
+
+impl Flow {
+    fn new() -> io::Result<Flow> {
+        Ok(Flow {
+            pages: Pages::new(BUFFER)?,
+            start: 0,
+            end: 0,
+        })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    fn waiting(&self) -> &[u8] {
+        &self.pages[self.start..self.end]
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.start += count;
+        if self.is_empty() {
+            self.start = 0;
+            self.end = 0;
+        }
+    }
+}
+
+/// The relay of one connection.
+pub struct Relay {
+    session: Session,
+    /// The program's output; `None` after its end.
+    from_program: Option<OwnedFd>,
+    /// The program's input; `None` once it is closed, by either side.
+    to_program: Option<OwnedFd>,
+    outbound: Flow,
+    inbound: Flow,
+    /// The peer sends no more: close_notify, or its end of file.
+    peer_done: bool,
+    truncated: bool,
+    /// When we sent close_notify and shut our direction.
+    parted: Option<Instant>,
+    idle: Option<Duration>,
+    moved: u64,
+}
+
+impl Relay {
+    /// A relay between a session and a program's pipes. `idle` bounds the time
+    /// without a byte.
+    ///
+    /// # Errors
+    /// Out of memory or descriptors.
+    pub fn new(
+        session: Session,
+        from_program: OwnedFd,
+        to_program: OwnedFd,
+        idle: Option<Duration>,
+    ) -> io::Result<Relay> {
+        fd::set_nonblocking(&from_program, true)?;
+        fd::set_nonblocking(&to_program, true)?;
+        Ok(Relay {
+            session,
+            from_program: Some(from_program),
+            to_program: Some(to_program),
+            outbound: Flow::new()?,
+            inbound: Flow::new()?,
+            peer_done: false,
+            truncated: false,
+            parted: None,
+            idle,
+            moved: 0,
+        })
+    }
+
+    /// Puts text before all that the program writes; at most 64 KiB.
+    pub fn begin_with(&mut self, text: &[u8]) {
+        let length = text.len().min(BUFFER);
+        self.outbound.pages[..length].copy_from_slice(&text[..length]);
+        self.outbound.end = length;
+    }
+
+    /// Moves bytes until the end.
+    pub fn run(&mut self) -> Ending {
+        let ending = match self.flow() {
+            Ok(ending) => ending,
+            // After our own end, the peer may vanish as it likes.
+            Err(_) if self.parted.is_some() && self.outbound.is_empty() => Ending::Done,
+            Err(ending) => ending,
+        };
+        if !matches!(ending, Ending::Lost(_)) && self.parted.is_none() {
+            // Whatever the cause: the peer is told that this is the end.
+            self.part();
+        }
+        ending
+    }
+
+    fn flow(&mut self) -> Result<Ending, Ending> {
+        let mut last_move = Instant::now();
+        let mut undelivered = usize::MAX;
+        let mut used = true;
+        loop {
+            let before = self.progress();
+            while self.step()? {}
+            let now = Instant::now();
+            if self.progress() != before {
+                last_move = now;
+                used = true;
+            }
+            let mut deadline = None;
+            if let Some(parted) = self.parted {
+                let left = socket::unacknowledged(self.session.get_ref().socket());
+                if left != undelivered {
+                    undelivered = left;
+                    last_move = now;
+                }
+                let ended = self.peer_done && self.session.get_ref().has_ended();
+                if left == 0 && self.to_program.is_none() {
+                    let over = parted.max(last_move) + PARTING;
+                    if ended || now >= over {
+                        break;
+                    }
+                    deadline = Some(over);
+                } else if left > 0 {
+                    deadline = Some(now + DELIVERY_CHECK);
+                }
+            }
+            if let Some(idle) = self.idle {
+                let end = last_move + idle;
+                if now >= end {
+                    return Err(Ending::Idle(idle.as_secs()));
+                }
+                deadline = Some(deadline.map_or(end, |deadline| deadline.min(end)));
+            }
+            if used {
+                let quiet = last_move + QUIET;
+                if now >= quiet {
+                    self.release();
+                    used = false;
+                } else {
+                    deadline = Some(deadline.map_or(quiet, |deadline| deadline.min(quiet)));
+                }
+            }
+            self.wait(deadline)
+                .map_err(|error| Ending::Lost(crate::report::reason(&error)))?;
+        }
+        Ok(if self.truncated {
+            Ending::Truncated
+        } else {
+            Ending::Done
+        })
+    }
+
+    /// All bytes that moved so far, in either direction and at either side.
+    fn progress(&self) -> u64 {
+        self.moved + self.session.get_ref().moved()
+    }
+
+    /// Moves what can be moved now; true if something did.
+    fn step(&mut self) -> Result<bool, Ending> {
+        let mut moved = self.take_from_program();
+        moved |= self.give_to_peer()?;
+        moved |= self.take_from_peer()?;
+        moved |= self.give_to_program();
+        Ok(moved)
+    }
+
+    fn take_from_program(&mut self) -> bool {
+        let Some(pipe) = &self.from_program else {
+            return false;
+        };
+        if !self.outbound.is_empty() || !self.session.get_ref().has_room() {
+            return false;
+        }
+        match fd::read_some(pipe, &mut self.outbound.pages) {
+            Ok(count) if count > 0 => {
+                self.outbound.end = count;
+                self.moved += count as u64;
+                true
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+            _ => {
+                self.from_program = None;
+                true
+            }
+        }
+    }
+
+    fn give_to_peer(&mut self) -> Result<bool, Ending> {
+        let mut moved = false;
+        while !self.outbound.is_empty() {
+            let waiting = self.outbound.waiting();
+            let record = &waiting[..waiting.len().min(RECORD)];
+            match self.session.ssl_write(record) {
+                Ok(count) => {
+                    self.outbound.consume(count);
+                    moved = true;
+                }
+                Err(error)
+                    if matches!(error.code(), ErrorCode::WANT_READ | ErrorCode::WANT_WRITE) =>
+                {
+                    break;
+                }
+                Err(error) => return Err(self.broken(&error)),
+            }
+        }
+        self.push()?;
+        let all_sent = self.outbound.is_empty() && !self.session.get_ref().has_waiting();
+        if self.from_program.is_none() && all_sent && self.parted.is_none() {
+            self.part();
+            moved = true;
+        }
+        Ok(moved)
+    }
+
+    fn push(&mut self) -> Result<(), Ending> {
+        let pushed = self.session.get_mut().push();
+        pushed.map_err(|error| Ending::Lost(crate::report::reason(&error)))
+    }
+
+    /// Tells the peer that no more comes, TLS first, then TCP.
+    fn part(&mut self) {
+        self.parted = Some(Instant::now());
+        // One call sends close_notify; the peer's own comes to `take_from_peer`.
+        let _ = self.session.shutdown();
+        let wire = self.session.get_mut();
+        let _ = wire.push();
+        wire.shut(Shutdown::Write);
+    }
+
+    fn take_from_peer(&mut self) -> Result<bool, Ending> {
+        if self.session.get_ref().has_ended() {
+            return Ok(false);
+        }
+        if self.peer_done {
+            // Behind close_notify nothing counts; unread, it would make the
+            // kernel reset the connection over what we sent.
+            return Ok(self.parted.is_some() && self.discard_raw());
+        }
+        let discard = self.to_program.is_none();
+        if discard {
+            self.inbound.consume(self.inbound.waiting().len());
+        }
+        let mut moved = false;
+        while self.inbound.end < BUFFER {
+            let room = &mut self.inbound.pages[self.inbound.end..];
+            match self.session.ssl_read(room) {
+                Ok(count) => {
+                    moved = true;
+                    if !discard {
+                        self.inbound.end += count;
+                    }
+                }
+                Err(error) => {
+                    match error.code() {
+                        ErrorCode::WANT_READ if self.session.get_ref().has_ended() => {
+                            self.peer_done = true;
+                            self.truncated = true;
+                            moved = true;
+                        }
+                        ErrorCode::WANT_READ | ErrorCode::WANT_WRITE => {}
+                        ErrorCode::ZERO_RETURN => {
+                            self.peer_done = true;
+                            moved = true;
+                        }
+                        _ => return Err(self.broken(&error)),
+                    }
+                    break;
+                }
+            }
+        }
+        Ok(moved)
+    }
+
+    /// Reads and drops what comes behind the peer's close_notify.
+    fn discard_raw(&mut self) -> bool {
+        let mut scrap = [0; 4096];
+        self.session.get_mut().read(&mut scrap).is_ok()
+    }
+
+    fn give_to_program(&mut self) -> bool {
+        let Some(pipe) = &self.to_program else {
+            return false;
+        };
+        if !self.inbound.is_empty() {
+            return match fd::write_some(pipe, self.inbound.waiting()) {
+                Ok(count) => {
+                    self.inbound.consume(count);
+                    self.moved += count as u64;
+                    count > 0
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+                Err(_) => {
+                    // The program reads no more. It may go on writing.
+                    self.to_program = None;
+                    true
+                }
+            };
+        }
+        if self.peer_done {
+            self.to_program = None;
+            return true;
+        }
+        false
+    }
+
+    fn broken(&self, error: &openssl::ssl::Error) -> Ending {
+        let text = later_failure(self.session.ssl(), error);
+        match error.io_error() {
+            Some(_) => Ending::Lost(text),
+            None => Ending::Broken(text),
+        }
+    }
+
+    fn release(&mut self) {
+        for flow in [&mut self.inbound, &mut self.outbound] {
+            if flow.is_empty() {
+                flow.pages.release();
+            }
+        }
+        self.session.get_mut().release();
+    }
+
+    fn wait(&mut self, deadline: Option<Instant>) -> io::Result<()> {
+        let wire = self.session.get_ref();
+        let reads = !wire.has_ended()
+            && if self.peer_done {
+                self.parted.is_some()
+            } else {
+                self.inbound.end < BUFFER
+            };
+        let writes = wire.has_waiting();
+        // A descriptor without anything to wait for is left out where its
+        // other side's end would be reported for ever.
+        let mut wanted: Vec<(BorrowedFd<'_>, Ready)> = Vec::with_capacity(3);
+        if reads || writes {
+            let ready = Ready {
+                read: reads,
+                write: writes,
+                gone: false,
+            };
+            wanted.push((wire.socket().as_fd(), ready));
+        }
+        if let Some(pipe) = &self.from_program
+            && self.outbound.is_empty()
+            && wire.has_room()
+        {
+            wanted.push((pipe.as_fd(), Ready::READ));
+        }
+        let watched = wanted.len();
+        if let Some(pipe) = &self.to_program {
+            let ready = Ready {
+                write: !self.inbound.is_empty(),
+                ..Ready::default()
+            };
+            wanted.push((pipe.as_fd(), ready));
+        }
+        poll::wait(&mut wanted, deadline)?;
+        let abandoned = wanted.get(watched).is_some_and(|(_, came)| came.gone);
+        if abandoned {
+            // Nobody reads the program's input any more.
+            self.to_program = None;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,190 @@
+//! Names and addresses, host and service, asked of the system's resolver.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
+
+use crate::options::Family;
+use crate::report::Fail;
+use crate::sys::socket;
+use crate::text;
+
+/// A port: a number, or the name of a TCP service.
+///
+/// # Errors
+/// No such service; 111 as in the originals.
+pub fn port(word: &str) -> Result<u16, Fail> {
+    if let Some(number) = text::number(word, 0..=65535) {
+        return Ok(u16::try_from(number).unwrap_or_default());
+    }
+    let unknown = || {
+        let shown = text::excerpt(word.as_bytes(), 100);
+        Fail::temporary(format!("unable to figure out port number for {shown}"))
+    };
+    if word.is_empty() || word.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(unknown());
+    }
+    service_port(word).ok_or_else(unknown)
+}
+
+/// The TCP port that services(5) gives a name or an alias.
+fn service_port(name: &str) -> Option<u16> {
+    let services = std::fs::read_to_string("/etc/services").ok()?;
+    services.lines().find_map(|line| {
+        let line = line.split('#').next().unwrap_or_default();
+        let mut words = line.split_ascii_whitespace();
+        let official = words.next()?;
+        let port = words.next()?.strip_suffix("/tcp")?.parse().ok()?;
+        std::iter::once(official)
+            .chain(words)
+            .any(|word| word == name)
+            .then_some(port)
+    })
+}
+
+/// The addresses of a host in the resolver's order: at least one. A numeric
+/// address is itself, with `interface` where it is link-local.
+///
+/// # Errors
+/// The host is unknown, or has no address of the family.
+pub fn addresses(
+    host: &str,
+    port: u16,
+    family: Family,
+    interface: Option<&str>,
+) -> Result<Vec<SocketAddr>, Fail> {
+    let shown = || text::excerpt(host.as_bytes(), 100);
+    let found: Vec<SocketAddr> = match host.parse::<IpAddr>() {
+        Ok(address) => vec![SocketAddr::new(address, port)],
+        Err(_) => (host, port)
+            .to_socket_addrs()
+            .map_err(|error| Fail::Temporary {
+                text: format!(
+                    "temporarily unable to figure out IP address for {}",
+                    shown()
+                ),
+                cause: Some(resolver_reason(&error)),
+            })?
+            .collect(),
+    };
+    let mut wanted: Vec<SocketAddr> = found
+        .into_iter()
+        .filter(|address| family != Family::Four || address.is_ipv4())
+        .collect();
+    if wanted.is_empty() {
+        return Err(Fail::temporary(format!("no IP address for {}", shown())));
+    }
+    if let Some(name) = interface {
+        let index = socket::interface_index(name).ok_or_else(|| {
+            Fail::temporary(format!(
+                "-I: unknown interface {}",
+                text::excerpt(name.as_bytes(), 100)
+            ))
+        })?;
+        for address in &mut wanted {
+            if let SocketAddr::V6(v6) = address
+                && socket::is_link_local(IpAddr::V6(*v6.ip()))
+            {
+                v6.set_scope_id(index);
+            }
+        }
+    }
+    Ok(wanted)
+}
+
+/// The resolver's own words, without std's prefix.
+fn resolver_reason(error: &io::Error) -> io::Error {
+    let text = error.to_string();
+    let bare = text
+        .strip_prefix("failed to lookup address information: ")
+        .unwrap_or(&text);
+    io::Error::other(bare.to_lowercase())
+}
+
+/// The name that reverse lookup gives an address, in lower case.
+#[must_use]
+pub fn name_of(address: IpAddr) -> Option<Vec<u8>> {
+    socket::name_of(address).map(|name| name.to_ascii_lowercase())
+}
+
+/// Whether a name resolves to an address, as `-p` wants.
+#[must_use]
+pub fn resolves_to(name: &[u8], address: IpAddr) -> bool {
+    let Ok(name) = std::str::from_utf8(name) else {
+        return false;
+    };
+    (name, 0)
+        .to_socket_addrs()
+        .is_ok_and(|mut found| found.any(|found| plain(found.ip()) == address))
+}
+
+/// An IPv4-mapped IPv6 address as the IPv4 address that it is.
+#[must_use]
+pub fn plain(address: IpAddr) -> IpAddr {
+    address.to_canonical()
+}
+
+/// An IPv4 address in IPv6 form, for `-6`.
+#[must_use]
+pub fn mapped(address: IpAddr) -> Ipv6Addr {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped(),
+        IpAddr::V6(address) => address,
+    }
+}
+
+/// The address a server binds for the words of its `host` argument, and whether
+/// IPv6 alone is meant: `0`, `:0` and the empty word stand for every address,
+/// `::` for every IPv6 address.
+///
+/// # Errors
+/// As [`addresses`].
+pub fn listening_address(
+    host: &str,
+    port: u16,
+    family: Family,
+    interface: Option<&str>,
+) -> Result<(SocketAddr, bool), Fail> {
+    let every = matches!(host, "0" | ":0" | "");
+    match family {
+        Family::Four if every => Ok((SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port), true)),
+        _ if every => Ok((SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port), false)),
+        _ => {
+            let first = addresses(host, port, family, interface)?;
+            Ok((first[0], true))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_numbers_or_services() {
+        assert_eq!(port("0").expect("a number"), 0);
+        assert_eq!(port("65535").expect("a number"), 65535);
+        for bad in ["65536", "-1", "25x", "", "no-such-service", "1 "] {
+            let fail = port(bad).expect_err(bad);
+            assert_eq!(fail.code(), 111);
+            assert!(
+                fail.to_string()
+                    .starts_with("unable to figure out port number for ")
+            );
+        }
+    }
+
+    #[test]
+    fn every_address_has_three_names() {
+        for host in ["0", ":0", ""] {
+            let (address, only_v6) =
+                listening_address(host, 25, Family::Any, None).expect("no lookup");
+            assert_eq!((address.to_string().as_str(), only_v6), ("[::]:25", false));
+            let (address, _) = listening_address(host, 25, Family::Four, None).expect("no lookup");
+            assert_eq!(address.to_string(), "0.0.0.0:25");
+        }
+        let (address, only_v6) = listening_address("::", 25, Family::Any, None).expect("numeric");
+        assert_eq!((address.to_string().as_str(), only_v6), ("[::]:25", true));
+        assert!(listening_address("::1", 25, Family::Four, None).is_err());
+    }
+}

@@ -1,0 +1,429 @@
+//! The table of TLS settings: their names, defaults and checking, and how the
+//! environment and a rule's variables make up one connection's settings.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::report::Fail;
+use crate::text;
+
+/// Every variable that sslserver(1) reads. They decide a connection's store and
+/// engine, and none reaches the program.
+pub const NAMES: &[&str] = &[
+    "ALPN",
+    "CADIR",
+    "CAFILE",
+    "CCAFILE",
+    "CCAVERIFY",
+    "CERTCHAINFILE",
+    "CERTFILE",
+    "CERTFILE_ALT",
+    "CIPHERS",
+    "CIPHERSUITES",
+    "CRLFILE",
+    "DHFILE",
+    "KEYFILE",
+    "KEYFILE_ALT",
+    "PINFILE",
+    "SSL_CHROOT",
+    "SSL_GID",
+    "SSL_GROUP",
+    "SSL_SANDBOX",
+    "SSL_UID",
+    "SSL_USER",
+    "TICKETS",
+    "TLS_GROUPS",
+    "TLS_MAX",
+    "TLS_MIN",
+    "VERIFYDEPTH",
+];
+
+/// Whether a variable is a setting.
+#[must_use]
+pub fn is_setting(name: &str) -> bool {
+    NAMES.binary_search(&name).is_ok()
+}
+
+/// The cipher list below TLS 1.3: forward secrecy always, AEAD first (RFC 9325
+/// section 4.2); CBC with ECDHE is last, for old mail servers.
+pub const CIPHERS: &str = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20:ECDHE+AES:DHE+AES:\
+                           !aNULL:!eNULL:!PSK:!SRP:!DSS:!AESCCM8";
+
+/// How long the peer's chain may be, where nothing is said.
+pub const VERIFY_DEPTH: u32 = 9;
+
+/// A protocol version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Version {
+    /// TLS 1.0.
+    Tls10,
+    /// TLS 1.1.
+    Tls11,
+    /// TLS 1.2.
+    Tls12,
+    /// TLS 1.3.
+    Tls13,
+}
+
+impl Version {
+    const ALL: [(&'static str, Version); 4] = [
+        ("1.0", Version::Tls10),
+        ("1.1", Version::Tls11),
+        ("1.2", Version::Tls12),
+        ("1.3", Version::Tls13),
+    ];
+
+    /// The number on the wire, RFC 8446 section 4.1.2.
+    #[must_use]
+    pub fn wire(self) -> u16 {
+        0x0301 + self as u16
+    }
+}
+
+/// `1.2`.
+impl fmt::Display for Version {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, _) = Version::ALL[*self as usize];
+        out.write_str(name)
+    }
+}
+
+/// One connection's settings. Equal settings share one store.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Settings(BTreeMap<&'static str, String>);
+
+/// Whether a peer's certificate is asked for by `CCAFILE` and `CCAVERIFY`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// As the options say.
+    AsOptions,
+    /// `CCAFILE=-`: not asked.
+    Off,
+    /// `CCAVERIFY`: required.
+    Required,
+}
+
+impl Settings {
+    /// The settings that this process was started with.
+    #[must_use]
+    pub fn from_environment() -> Settings {
+        let mut settings = Settings::default();
+        settings.overlay(std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        }));
+        settings
+    }
+
+    /// Lays variables over these; those that are no settings are passed by. The
+    /// empty value unsets.
+    pub fn overlay(&mut self, variables: impl IntoIterator<Item = (String, String)>) {
+        for (name, value) in variables {
+            let Ok(at) = NAMES.binary_search(&name.as_str()) else {
+                continue;
+            };
+            if value.is_empty() {
+                self.0.remove(NAMES[at]);
+            } else {
+                self.0.insert(NAMES[at], value);
+            }
+        }
+    }
+
+    /// A setting as text; `None` where it is unset or empty.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// A setting, or its other name.
+    #[must_use]
+    pub fn either(&self, name: &'static str, other: &'static str) -> Option<(&'static str, &str)> {
+        self.get(name)
+            .map(|value| (name, value))
+            .or_else(|| self.get(other).map(|value| (other, value)))
+    }
+
+    /// A protocol version.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn version(&self, name: &str) -> Result<Option<Version>, Fail> {
+        let Some(value) = self.get(name) else {
+            return Ok(None);
+        };
+        Version::ALL
+            .iter()
+            .find(|(text, _)| *text == value)
+            .map(|(_, version)| Some(*version))
+            .ok_or_else(|| wrong(name, value, "not one of 1.0, 1.1, 1.2, 1.3"))
+    }
+
+    /// The lowest and the highest version.
+    ///
+    /// # Errors
+    /// One is none, or the lowest is above the highest.
+    pub fn versions(&self) -> Result<(Version, Option<Version>), Fail> {
+        let max = self.version("TLS_MAX")?;
+        let min = match self.version("TLS_MIN")? {
+            Some(min) => min,
+            // An administrator who allows 1.1 at most wants it to work.
+            None => max.unwrap_or(Version::Tls12).min(Version::Tls12),
+        };
+        if max.is_some_and(|max| max < min) {
+            return Err(wrong("TLS_MIN", &min.to_string(), "above TLS_MAX"));
+        }
+        Ok((min, max))
+    }
+
+    /// `VERIFYDEPTH`.
+    ///
+    /// # Errors
+    /// It is no number from 0 to 100.
+    pub fn verify_depth(&self) -> Result<u32, Fail> {
+        match self.get("VERIFYDEPTH") {
+            None => Ok(VERIFY_DEPTH),
+            Some(value) => text::number(value, 0..=100)
+                .and_then(|number| u32::try_from(number).ok())
+                .ok_or_else(|| wrong("VERIFYDEPTH", value, "not a number from 0 to 100")),
+        }
+    }
+
+    /// `ALPN` as RFC 7301's ProtocolNameList: each name behind its length.
+    ///
+    /// # Errors
+    /// A name is empty or over 255 bytes.
+    pub fn protocols(&self) -> Result<Option<Vec<u8>>, Fail> {
+        let Some(value) = self.get("ALPN") else {
+            return Ok(None);
+        };
+        let mut list = Vec::new();
+        for name in value.split(',').map(str::trim) {
+            match u8::try_from(name.len()) {
+                Ok(length) if length > 0 => {
+                    list.push(length);
+                    list.extend_from_slice(name.as_bytes());
+                }
+                _ => return Err(wrong("ALPN", value, "a name is empty or too long")),
+            }
+        }
+        Ok(Some(list))
+    }
+
+    /// `TICKETS`.
+    ///
+    /// # Errors
+    /// Neither 0 nor 1.
+    pub fn tickets(&self) -> Result<bool, Fail> {
+        match self.get("TICKETS") {
+            None | Some("1") => Ok(true),
+            Some("0") => Ok(false),
+            Some(value) => Err(wrong("TICKETS", value, "neither 0 nor 1")),
+        }
+    }
+
+    /// What `CCAFILE` and `CCAVERIFY` say of the client's certificate.
+    #[must_use]
+    pub fn request(&self) -> Request {
+        if self.get("CCAFILE") == Some("-") {
+            Request::Off
+        } else if self.get("CCAVERIFY").is_some() {
+            Request::Required
+        } else {
+            Request::AsOptions
+        }
+    }
+
+    /// The words of the cipher list that are not OpenSSL's. It would drop them
+    /// in silence.
+    #[must_use]
+    pub fn unknown_cipher_words(&self, accepted: impl Fn(&str) -> bool) -> Vec<String> {
+        let list = self.get("CIPHERS").unwrap_or_default();
+        list.split([':', ',', ' ', ';'])
+            .filter(|word| !word.is_empty() && !word.starts_with('@'))
+            .filter(|word| {
+                let bare = word.trim_start_matches(['!', '+', '-']);
+                !accepted(bare)
+                    && !bare
+                        .split('+')
+                        .all(|part| CIPHER_KEYWORDS.contains(&part) || accepted(part))
+            })
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+/// `unable to use TLS_MIN: "x": not one of ...`.
+fn wrong(name: &str, value: &str, why: &str) -> Fail {
+    let value = text::excerpt(value.as_bytes(), 100);
+    Fail::temporary(format!("unable to use {name}: \"{value}\": {why}"))
+}
+
+/// The words of openssl-ciphers(1) that select by property. Some select nothing
+/// in a given build, which is no mistake of the administrator's.
+const CIPHER_KEYWORDS: &[&str] = &[
+    "3DES",
+    "ADH",
+    "AECDH",
+    "AES",
+    "AES128",
+    "AES256",
+    "AESCCM",
+    "AESCCM8",
+    "AESGCM",
+    "ALL",
+    "ARIA",
+    "ARIA128",
+    "ARIA256",
+    "ARIAGCM",
+    "CAMELLIA",
+    "CAMELLIA128",
+    "CAMELLIA256",
+    "CBC",
+    "CHACHA20",
+    "COMPLEMENTOFALL",
+    "COMPLEMENTOFDEFAULT",
+    "DEFAULT",
+    "DES",
+    "DH",
+    "DHE",
+    "DSS",
+    "ECDH",
+    "ECDHE",
+    "ECDSA",
+    "EDH",
+    "EECDH",
+    "EXP",
+    "EXPORT",
+    "EXPORT40",
+    "EXPORT56",
+    "FIPS",
+    "GOST",
+    "GOST89MAC",
+    "GOST94",
+    "HIGH",
+    "IDEA",
+    "LOW",
+    "MD5",
+    "MEDIUM",
+    "NULL",
+    "PSK",
+    "RC2",
+    "RC4",
+    "RSA",
+    "SEED",
+    "SHA",
+    "SHA1",
+    "SHA256",
+    "SHA384",
+    "SRP",
+    "SSLv2",
+    "SSLv3",
+    "SUITEB128",
+    "SUITEB128ONLY",
+    "SUITEB192",
+    "TLSv1",
+    "TLSv1.0",
+    "TLSv1.2",
+    "aDH",
+    "aDSS",
+    "aECDH",
+    "aECDSA",
+    "aGOST",
+    "aGOST01",
+    "aNULL",
+    "aPSK",
+    "aRSA",
+    "aSRP",
+    "eNULL",
+    "kDH",
+    "kDHE",
+    "kDHEPSK",
+    "kDHd",
+    "kDHr",
+    "kECDH",
+    "kECDHE",
+    "kECDHEPSK",
+    "kECDHe",
+    "kECDHr",
+    "kEDH",
+    "kEECDH",
+    "kGOST",
+    "kPSK",
+    "kRSA",
+    "kRSAPSK",
+    "kSRP",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(pairs: &[(&str, &str)]) -> Settings {
+        let mut settings = Settings::default();
+        settings.overlay(
+            pairs
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+        );
+        settings
+    }
+
+    #[test]
+    fn names_are_sorted_for_the_search() {
+        assert!(NAMES.is_sorted());
+        assert!(is_setting("KEYFILE"));
+        assert!(!is_setting("PATH"));
+    }
+
+    #[test]
+    fn an_empty_value_unsets() {
+        let mut both = settings(&[("CERTFILE", "a"), ("KEYFILE", "b"), ("PATH", "c")]);
+        both.overlay([("KEYFILE".to_owned(), String::new())]);
+        assert_eq!(both.get("CERTFILE"), Some("a"));
+        assert_eq!(both.get("KEYFILE"), None);
+        assert_eq!(both.get("PATH"), None);
+    }
+
+    #[test]
+    fn versions_have_a_floor() {
+        assert_eq!(
+            settings(&[]).versions().expect("defaults"),
+            (Version::Tls12, None)
+        );
+        let old = settings(&[("TLS_MAX", "1.1")]);
+        assert_eq!(
+            old.versions().expect("old"),
+            (Version::Tls11, Some(Version::Tls11))
+        );
+        for bad in [
+            settings(&[("TLS_MIN", "1.4")]),
+            settings(&[("TLS_MIN", "1.3"), ("TLS_MAX", "1.2")]),
+        ] {
+            assert_eq!(bad.versions().expect_err("refused").code(), 111);
+        }
+        assert_eq!(Version::Tls12.wire(), 0x0303);
+    }
+
+    #[test]
+    fn protocol_names_stand_behind_their_lengths() {
+        let two = settings(&[("ALPN", "imap, pop3")]);
+        assert_eq!(
+            two.protocols().expect("sound").as_deref(),
+            Some(&b"\x04imap\x04pop3"[..])
+        );
+        assert!(settings(&[("ALPN", "imap,,pop3")]).protocols().is_err());
+    }
+
+    #[test]
+    fn only_unknown_words_are_named() {
+        let list = settings(&[(
+            "CIPHERS",
+            "ECDHE+AESGCM:!aNUL:!RC4:!EXPORT:AES256-GCM:+HIGH:@STRENGTH:X",
+        )]);
+        assert_eq!(
+            list.unknown_cipher_words(|word| word == "X"),
+            ["!aNUL", "AES256-GCM"]
+        );
+    }
+}

@@ -1,0 +1,399 @@
+//! Settings made into what a handshake needs: certificates, trust anchors,
+//! revocation lists, contexts. Everything is read here, once; a connection reads
+//! no file.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use openssl::asn1::Asn1Time;
+use openssl::error::ErrorStack;
+use openssl::nid::Nid;
+use openssl::pkey::{Id, PKey, PKeyRef, Private, Public};
+use openssl::ssl::{SslContextBuilder, SslMode, SslOptions, SslVersion};
+use openssl::x509::store::X509StoreBuilder;
+use openssl::x509::{X509, X509Ref};
+
+use crate::report::{self, Fail};
+use crate::settings::{self, Settings, Version};
+use crate::text;
+use crate::tls_ffi;
+
+pub mod client;
+pub mod server;
+
+/// How much libssl reads from a socket at once, in bytes: about what the kernel
+/// has ready when a peer sends at full speed.
+const READ_BUFFER: usize = 64 * 1024;
+
+/// Days before its end from which a certificate is warned about.
+const WARNING_DAYS: u32 = 14;
+
+/// Where a secret key is, and which variable says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyPlace {
+    /// Variable or option.
+    pub variable: &'static str,
+    /// File.
+    pub path: String,
+}
+
+impl fmt::Display for KeyPlace {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} {}", self.variable, shown(&self.path))
+    }
+}
+
+/// What signs for a certificate. Libssl takes it for a private key; whether it
+/// holds one is the source's secret.
+pub type Signer = PKey<Private>;
+
+/// Gives signers for keys.
+pub trait SignerSource {
+    /// The signer of the key at `place`, which must fit `public`.
+    ///
+    /// # Errors
+    /// The key cannot be read or is another one.
+    fn signer(&self, place: &KeyPlace, public: &PKeyRef<Public>) -> Result<Signer, Fail>;
+}
+
+/// The kind of a public key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyKind {
+    /// RSA, with its bits.
+    Rsa(u32),
+    /// ECDSA, with its curve's bits.
+    Ecdsa(u32),
+    /// Ed25519 or Ed448.
+    Eddsa,
+    /// Anything else.
+    Other,
+}
+
+impl KeyKind {
+    /// The kind of a key.
+    #[must_use]
+    pub fn of(key: &PKeyRef<Public>) -> KeyKind {
+        match key.id() {
+            Id::RSA | Id::RSA_PSS => KeyKind::Rsa(key.bits()),
+            Id::EC => KeyKind::Ecdsa(key.bits()),
+            Id::ED25519 | Id::ED448 => KeyKind::Eddsa,
+            _ => KeyKind::Other,
+        }
+    }
+
+    /// `rsa`, as the TLS line shows it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            KeyKind::Rsa(_) => "rsa",
+            KeyKind::Ecdsa(_) => "ecdsa",
+            KeyKind::Eddsa => "eddsa",
+            KeyKind::Other => "other",
+        }
+    }
+}
+
+/// `ECDSA`, as sentences show it.
+impl fmt::Display for KeyKind {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            KeyKind::Rsa(_) => "RSA",
+            KeyKind::Ecdsa(_) => "ECDSA",
+            KeyKind::Eddsa => "EdDSA",
+            KeyKind::Other => "of another kind",
+        })
+    }
+}
+
+/// A certificate with its intermediates.
+pub struct Certificate {
+    /// Variable or option that named it.
+    pub variable: &'static str,
+    /// File it came from.
+    pub path: String,
+    /// The certificate itself.
+    pub leaf: X509,
+    /// What its chain holds beyond it.
+    pub intermediates: Vec<X509>,
+    /// Its key.
+    pub kind: KeyKind,
+}
+
+impl Certificate {
+    /// Reads a PEM file: the certificate first, its intermediates behind it.
+    ///
+    /// # Errors
+    /// `unable to load certificate: VARIABLE PATH: REASON`.
+    pub fn read(variable: &'static str, path: &str) -> Result<Certificate, Fail> {
+        let fail = |why: &str| unable("load certificate", variable, path, why);
+        let mut all = read_certificates(Path::new(path))
+            .map_err(|why| fail(&why))?
+            .into_iter();
+        let leaf = all.next().ok_or_else(|| fail("no PEM certificate in it"))?;
+        let key = leaf.public_key().map_err(|error| fail(&queue(&error)))?;
+        Ok(Certificate {
+            variable,
+            path: path.to_owned(),
+            kind: KeyKind::of(&key),
+            leaf,
+            intermediates: all.collect(),
+        })
+    }
+
+    /// Who it is and until when: `"CN=a" ecdsa SHA256:... until ...`.
+    #[must_use]
+    pub fn description(&self) -> String {
+        let subject = tls_ffi::names::rfc4514_form(self.leaf.subject_name());
+        let print = crate::verify::fingerprint(&self.leaf).unwrap_or_default();
+        format!(
+            "\"{}\" {} SHA256:{} until {}",
+            text::excerpt(&subject, 200),
+            self.kind.word(),
+            text::hex(&print),
+            self.leaf.not_after()
+        )
+    }
+
+    /// What an administrator should know of its dates, if anything.
+    #[must_use]
+    pub fn date_warning(&self) -> Option<String> {
+        let now = Asn1Time::days_from_now(0).ok()?;
+        let soon = Asn1Time::days_from_now(WARNING_DAYS).ok()?;
+        let named = format!("{} {}", self.variable, shown(&self.path));
+        if self.leaf.not_after() < now {
+            Some(format!(
+                "{named}: certificate expired at {}",
+                self.leaf.not_after()
+            ))
+        } else if self.leaf.not_before() > now {
+            Some(format!(
+                "{named}: certificate is not valid before {}",
+                self.leaf.not_before()
+            ))
+        } else if self.leaf.not_after() < soon {
+            Some(format!(
+                "{named}: certificate expires at {}",
+                self.leaf.not_after()
+            ))
+        } else {
+            None
+        }
+    }
+
+    /// Gives the certificate, its chain and its signer to a context. A second
+    /// one with another kind of key is added beside the first.
+    fn install(&self, context: &mut SslContextBuilder, signer: &Signer) -> Result<(), Fail> {
+        let fail = |error: &ErrorStack| {
+            unable("load certificate", self.variable, &self.path, &queue(error))
+        };
+        context
+            .set_certificate(&self.leaf)
+            .map_err(|error| fail(&error))?;
+        if self.intermediates.is_empty() && !is_self_issued(&self.leaf) {
+            // ucspi-ssl took intermediates from CAFILE too.
+            tls_ffi::complete_chain(context);
+        }
+        for intermediate in &self.intermediates {
+            tls_ffi::add_chain_certificate(context, intermediate).map_err(|error| fail(&error))?;
+        }
+        context
+            .set_private_key(signer)
+            .map_err(|error| fail(&error))
+    }
+}
+
+/// `unable to STEP: VARIABLE PATH: WHY`.
+fn unable(step: &str, variable: &str, path: &str, why: &str) -> Fail {
+    Fail::temporary(format!(
+        "unable to {step}: {variable} {}: {why}",
+        shown(path)
+    ))
+}
+
+/// A path in a message.
+fn shown(path: &str) -> String {
+    text::excerpt(path.as_bytes(), 300)
+}
+
+/// The first reason that libcrypto gives, in its own words.
+#[must_use]
+pub fn queue(error: &ErrorStack) -> String {
+    let first = error.errors().first();
+    let reason = first
+        .and_then(openssl::error::Error::reason)
+        .unwrap_or("unknown reason");
+    match first.and_then(openssl::error::Error::data) {
+        Some(data) => format!("{reason} ({})", text::excerpt(data.as_bytes(), 200)),
+        None => reason.to_owned(),
+    }
+}
+
+/// Every PEM certificate of a file; other PEM blocks are passed by.
+fn read_certificates(path: &Path) -> Result<Vec<X509>, String> {
+    let bytes = read_file(path)?;
+    if bytes.is_empty() {
+        return Err("it is empty".to_owned());
+    }
+    X509::stack_from_pem(&bytes).map_err(|error| queue(&error))
+}
+
+/// A file's bytes; a directory or a device is no file.
+pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
+    let said = |error: &io::Error| report::reason(error);
+    let about = fs::metadata(path).map_err(|error| said(&error))?;
+    if !about.is_file() {
+        return Err("it is not a regular file".to_owned());
+    }
+    fs::read(path).map_err(|error| said(&error))
+}
+
+/// Trust anchors from a file and from every certificate file of a directory.
+/// Files of a directory that hold no certificate are passed by: it may hold
+/// lists and read-me's too.
+fn anchors(
+    file: Option<(&'static str, &str)>,
+    directory: Option<(&'static str, &str)>,
+) -> Result<Vec<X509>, Fail> {
+    let mut found = Vec::new();
+    if let Some((variable, path)) = file {
+        let fail = |why: &str| unable("load CA list", variable, path, why);
+        found = read_certificates(Path::new(path)).map_err(|why| fail(&why))?;
+        if found.is_empty() {
+            return Err(fail("no PEM certificate in it"));
+        }
+    }
+    if let Some((variable, path)) = directory {
+        let fail = |why: &str| unable("load CA list", variable, path, why);
+        let entries = fs::read_dir(path).map_err(|error| fail(&report::reason(&error)))?;
+        let mut paths: Vec<_> = entries
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .collect();
+        paths.sort();
+        for path in paths.iter().filter(|path| path.is_file()) {
+            found.extend(read_certificates(path).unwrap_or_default());
+        }
+        if found.is_empty() {
+            return Err(fail("no certificate file in it"));
+        }
+    }
+    Ok(found)
+}
+
+/// A store of anchors.
+fn anchor_store(anchors: &[X509]) -> Result<X509StoreBuilder, ErrorStack> {
+    let mut store = X509StoreBuilder::new()?;
+    for anchor in anchors {
+        store.add_cert(anchor.clone())?;
+    }
+    Ok(store)
+}
+
+/// Whether a certificate can be told to be self-signed by its names.
+#[must_use]
+pub fn is_self_issued(certificate: &X509Ref) -> bool {
+    let (subject, issuer) = (certificate.subject_name(), certificate.issuer_name());
+    subject.try_cmp(issuer).is_ok_and(std::cmp::Ordering::is_eq)
+}
+
+/// What server and client contexts have in common: versions, ciphers, groups,
+/// and how libssl uses memory.
+///
+/// # Errors
+/// The setting that is wrong, and why.
+fn apply_common(
+    context: &mut SslContextBuilder,
+    settings: &Settings,
+    ciphers: &str,
+) -> Result<(), Fail> {
+    let (min, max) = settings.versions()?;
+    let internal = |error: &ErrorStack| {
+        Fail::temporary(format!("unable to create SSL context: {}", queue(error)))
+    };
+    context
+        .set_min_proto_version(Some(protocol(min)))
+        .and_then(|()| context.set_max_proto_version(max.map(protocol)))
+        .and_then(|()| tls_ffi::alerts::record(context))
+        .map_err(|error| internal(&error))?;
+    if min < Version::Tls12 && !ciphers.contains("@SECLEVEL") {
+        // Below 1.2 every signature is MD5 with SHA-1, which no higher level
+        // allows: without this the floor would be a promise that fails.
+        context.set_security_level(0);
+    }
+    context.set_options(SslOptions::NO_COMPRESSION | SslOptions::NO_RENEGOTIATION);
+    context.set_mode(
+        SslMode::RELEASE_BUFFERS
+            | SslMode::ENABLE_PARTIAL_WRITE
+            | SslMode::ACCEPT_MOVING_WRITE_BUFFER
+            | SslMode::NO_AUTO_CHAIN,
+    );
+    context.set_read_ahead(true);
+    tls_ffi::set_read_buffer(context, READ_BUFFER);
+    context.set_cipher_list(ciphers).map_err(|error| {
+        let list = text::excerpt(ciphers.as_bytes(), 200);
+        Fail::temporary(format!(
+            "unable to set cipher list: \"{list}\": {}",
+            queue(&error)
+        ))
+    })?;
+    if let Some(suites) = settings.get("CIPHERSUITES") {
+        context.set_ciphersuites(suites).map_err(|error| {
+            let list = text::excerpt(suites.as_bytes(), 200);
+            Fail::temporary(format!(
+                "unable to set cipher list: CIPHERSUITES \"{list}\": {}",
+                queue(&error)
+            ))
+        })?;
+    }
+    if let Some(groups) = settings.get("TLS_GROUPS") {
+        context.set_groups_list(groups).map_err(|error| {
+            let list = text::excerpt(groups.as_bytes(), 200);
+            Fail::temporary(format!(
+                "unable to use TLS_GROUPS: \"{list}\": {}",
+                queue(&error)
+            ))
+        })?;
+    }
+    Ok(())
+}
+
+fn protocol(version: Version) -> SslVersion {
+    match version {
+        Version::Tls10 => SslVersion::TLS1,
+        Version::Tls11 => SslVersion::TLS1_1,
+        Version::Tls12 => SslVersion::TLS1_2,
+        Version::Tls13 => SslVersion::TLS1_3,
+    }
+}
+
+/// The words of `CIPHERS` that OpenSSL does not know, as warnings.
+fn cipher_warnings(settings: &Settings) -> Vec<String> {
+    let accepted = |word: &str| {
+        SslContextBuilder::new(openssl::ssl::SslMethod::tls())
+            .is_ok_and(|mut context| context.set_cipher_list(word).is_ok())
+    };
+    settings
+        .unknown_cipher_words(accepted)
+        .into_iter()
+        .map(|word| {
+            format!(
+                "CIPHERS: OpenSSL does not know \"{}\"",
+                text::excerpt(word.as_bytes(), 100)
+            )
+        })
+        .collect()
+}
+
+/// The long name of a signature algorithm or key type.
+#[must_use]
+pub fn long_name(nid: Nid) -> &'static str {
+    nid.long_name().unwrap_or("unknown")
+}
+
+/// The cipher list of these settings.
+#[must_use]
+pub fn cipher_list(settings: &Settings) -> &str {
+    settings.get("CIPHERS").unwrap_or(settings::CIPHERS)
+}

@@ -1,0 +1,472 @@
+//! A server's store: one context with its certificates, and what goes with it.
+#![forbid(unsafe_code)]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use openssl::dh::Dh;
+use openssl::error::ErrorStack;
+use openssl::pkey::PKey;
+use openssl::sha::Sha256;
+use openssl::ssl::{
+    AlpnError, SslContext, SslContextBuilder, SslFiletype, SslMethod, SslOptions,
+    SslSessionCacheMode, SslVerifyMode,
+};
+use openssl::stack::Stack;
+use openssl::x509::store::X509Lookup;
+use openssl::x509::verify::X509VerifyFlags;
+use openssl::x509::{X509, X509Crl, X509Name};
+
+use super::{
+    Certificate, KeyKind, KeyPlace, SignerSource, anchor_store, anchors, cipher_list, queue, unable,
+};
+use crate::hello;
+use crate::options::sslserver::Ask;
+use crate::report::Fail;
+use crate::settings::{Request, Settings, Version};
+use crate::sys::user::{self, Identity};
+use crate::text;
+use crate::tls_ffi::{self, tickets};
+use crate::verify::{Fingerprint, Policy};
+
+/// Bits below which a DH prime is refused (RFC 9325 section 4.5).
+const DH_BITS: i32 = 2048;
+/// The certificate request's list of names, RFC 8446 section 4.2.4.
+const NAMES_LIMIT: usize = 0xffff;
+
+/// Whom an engine runs as, and what it sees of the file system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Jail {
+    /// User, group and groups.
+    pub identity: Identity,
+    /// Root and working directory.
+    pub root: Option<PathBuf>,
+}
+
+impl Jail {
+    /// Reads `SSL_CHROOT`, `SSL_UID`, `SSL_GID` (or `SSL_USER`, `SSL_GROUP`).
+    /// Root's engines run as `nobody` where nothing is said, never as root.
+    ///
+    /// # Errors
+    /// An unknown user or group, user 0, a root that is no directory.
+    pub fn from_settings(settings: &Settings) -> Result<Jail, Fail> {
+        let user = settings.either("SSL_UID", "SSL_USER");
+        let group = settings.either("SSL_GID", "SSL_GROUP");
+        let (variable, name) = user.unwrap_or(("SSL_UID", "nobody"));
+        let identity =
+            user::identity(Some(name), group.map(|(_, name)| name)).map_err(|unknown| {
+                let variable = match (&unknown, group) {
+                    (user::Unknown::Group(_), Some((variable, _))) => variable,
+                    _ => variable,
+                };
+                Fail::temporary(format!("unable to use {variable}: {unknown}"))
+            })?;
+        if identity.user == Some(0) {
+            return Err(Fail::temporary(format!(
+                "unable to use {variable}: \"{}\": the TLS process never runs as root",
+                text::excerpt(name.as_bytes(), 100)
+            )));
+        }
+        // The engine gives up its groups with its user.
+        let identity = Identity {
+            groups: Vec::new(),
+            ..identity
+        };
+        let root = settings.get("SSL_CHROOT").map(PathBuf::from);
+        if let Some(root) = &root
+            && !root.is_dir()
+        {
+            return Err(Fail::temporary(format!(
+                "unable to use SSL_CHROOT: {}: not a directory",
+                text::excerpt(root.as_os_str().as_encoded_bytes(), 300)
+            )));
+        }
+        Ok(Jail { identity, root })
+    }
+
+    /// Whether any of it was asked for by name.
+    #[must_use]
+    pub fn was_asked_for(settings: &Settings) -> bool {
+        ["SSL_CHROOT", "SSL_UID", "SSL_USER", "SSL_GID", "SSL_GROUP"]
+            .iter()
+            .any(|name| settings.get(name).is_some())
+    }
+}
+
+/// Everything that serves connections of one kind.
+pub struct Store {
+    /// Context that engines inherit.
+    pub context: SslContext,
+    /// One or two certificates with different kinds of keys.
+    pub certificates: Vec<Certificate>,
+    /// Whether a client certificate is asked for.
+    pub ask: Ask,
+    /// What becomes of a client certificate that does not verify.
+    pub policy: Arc<Policy>,
+    /// Lowest and highest version.
+    pub versions: (Version, Option<Version>),
+    /// Where its engines live.
+    pub jail: Jail,
+    /// What an administrator should know.
+    pub warnings: Vec<String>,
+}
+
+impl Store {
+    /// Reads and checks all that the settings name.
+    ///
+    /// # Errors
+    /// The first thing that is wrong: variable, path, reason.
+    pub fn load(settings: &Settings, ask: Ask, signers: &dyn SignerSource) -> Result<Store, Fail> {
+        let mut warnings = super::cipher_warnings(settings);
+        let certificates = certificates(settings)?;
+        warnings.extend(
+            certificates
+                .iter()
+                .filter_map(|(certificate, _)| certificate.date_warning()),
+        );
+        let ask = match settings.request() {
+            Request::Off => Ask::No,
+            Request::Required if ask != Ask::Named => Ask::Required,
+            _ => ask,
+        };
+        let mut context =
+            SslContextBuilder::new(SslMethod::tls_server()).map_err(|error| internal(&error))?;
+        let ciphers = cipher_list(settings);
+        super::apply_common(&mut context, settings, ciphers)?;
+        context.set_options(SslOptions::CIPHER_SERVER_PREFERENCE);
+        let dh_group = set_dh(&mut context, settings, &certificates)?;
+        hello::record(&mut context, ciphers.to_owned(), dh_group)
+            .map_err(|error| internal(&error))?;
+        let policy = Arc::new(Policy {
+            tolerant: ask == Ask::Optional,
+            pins: pins(settings)?,
+        });
+        let session_context = set_client_verification(&mut context, settings, ask, &policy)?;
+        if matches!(ask, Ask::Required | Ask::Named)
+            && policy.pins.is_empty()
+            && settings.get("CAFILE").is_none()
+            && settings.get("CADIR").is_none()
+        {
+            warnings.push(
+                "a client certificate is required, but CAFILE, CADIR and PINFILE are not set: every client is refused"
+                    .to_owned(),
+            );
+        }
+        for (certificate, place) in &certificates {
+            let public = certificate
+                .leaf
+                .public_key()
+                .map_err(|error| internal(&error))?;
+            let signer = signers.signer(place, &public)?;
+            certificate.install(&mut context, &signer)?;
+        }
+        set_sessions(&mut context, settings, &session_context)?;
+        if let Some(protocols) = settings.protocols()? {
+            context.set_alpn_select_callback(move |_, offered| {
+                // Configured here and nothing in common: RFC 7301 section 3.2.
+                common_protocol(&protocols, offered).ok_or(AlpnError::ALERT_FATAL)
+            });
+        }
+        Ok(Store {
+            context: context.build(),
+            certificates: certificates
+                .into_iter()
+                .map(|(certificate, _)| certificate)
+                .collect(),
+            ask,
+            policy,
+            versions: settings.versions()?,
+            jail: Jail::from_settings(settings)?,
+            warnings,
+        })
+    }
+}
+
+fn internal(error: &ErrorStack) -> Fail {
+    Fail::temporary(format!("unable to create SSL context: {}", queue(error)))
+}
+
+/// The pairs of the settings.
+fn certificates(settings: &Settings) -> Result<Vec<(Certificate, KeyPlace)>, Fail> {
+    let (variable, path) = settings
+        .either("CERTCHAINFILE", "CERTFILE")
+        .ok_or_else(|| Fail::temporary("unable to load certificate: CERTFILE is not set"))?;
+    let mut pairs = vec![pair(settings, variable, path, "KEYFILE")?];
+    if let Some(path) = settings.get("CERTFILE_ALT") {
+        let second = pair(settings, "CERTFILE_ALT", path, "KEYFILE_ALT")?;
+        let same = |one: KeyKind, other: KeyKind| one.word() == other.word();
+        if same(second.0.kind, pairs[0].0.kind) {
+            let why = format!(
+                "its key is {}, as that of {variable}: it would never serve",
+                second.0.kind
+            );
+            return Err(unable("load certificate", "CERTFILE_ALT", path, &why));
+        }
+        pairs.push(second);
+    }
+    Ok(pairs)
+}
+
+fn pair(
+    settings: &Settings,
+    variable: &'static str,
+    path: &str,
+    key_variable: &'static str,
+) -> Result<(Certificate, KeyPlace), Fail> {
+    let certificate = Certificate::read(variable, path)?;
+    // Unset or empty, the key is in the certificate's file.
+    let place = match settings.get(key_variable) {
+        Some(path) => KeyPlace {
+            variable: key_variable,
+            path: path.to_owned(),
+        },
+        None => KeyPlace {
+            variable,
+            path: path.to_owned(),
+        },
+    };
+    Ok((certificate, place))
+}
+
+/// Finite-field DH below TLS 1.3: the file's parameters, or the group of RFC
+/// 7919 that fits the RSA key. Returns that group's number.
+fn set_dh(
+    context: &mut SslContextBuilder,
+    settings: &Settings,
+    certificates: &[(Certificate, KeyPlace)],
+) -> Result<Option<u16>, Fail> {
+    if let Some(path) = settings.get("DHFILE") {
+        let fail = |why: &str| unable("set cipher parameters", "DHFILE", path, why);
+        let bytes = super::read_file(Path::new(path)).map_err(|why| fail(&why))?;
+        let dh = Dh::params_from_pem(&bytes).map_err(|_| fail("no PEM DH parameters in it"))?;
+        let bits = dh.prime_p().num_bits();
+        if bits < DH_BITS {
+            return Err(fail(&format!("{bits} bits, fewer than {DH_BITS}")));
+        }
+        context
+            .set_tmp_dh(&dh)
+            .map_err(|error| fail(&queue(&error)))?;
+        return Ok(None);
+    }
+    let rsa_bits = certificates
+        .iter()
+        .find_map(|(certificate, _)| match certificate.kind {
+            KeyKind::Rsa(bits) => Some(bits),
+            _ => None,
+        });
+    let (name, number) = match rsa_bits {
+        // DHE suites are signed by RSA keys only.
+        None => return Ok(None),
+        Some(..=2048) => ("ffdhe2048", 0x0100),
+        Some(..=3072) => ("ffdhe3072", 0x0101),
+        Some(_) => ("ffdhe4096", 0x0102),
+    };
+    tls_ffi::set_dh_group(context, name).map_err(|error| internal(&error))?;
+    Ok(Some(number))
+}
+
+/// The fingerprints of `PINFILE`, a line each.
+fn pins(settings: &Settings) -> Result<Vec<Fingerprint>, Fail> {
+    let Some(path) = settings.get("PINFILE") else {
+        return Ok(Vec::new());
+    };
+    let fail = |why: &str| unable("load pins", "PINFILE", path, why);
+    let bytes = super::read_file(Path::new(path)).map_err(|why| fail(&why))?;
+    let mut pins = Vec::new();
+    for (at, line) in String::from_utf8_lossy(&bytes).lines().enumerate() {
+        let line = line.split('#').next().unwrap_or_default().trim();
+        if line.is_empty() {
+            continue;
+        }
+        let digits = line
+            .strip_prefix("SHA256:")
+            .unwrap_or(line)
+            .replace(':', "");
+        let pin = fingerprint(&digits)
+            .ok_or_else(|| fail(&format!("line {}: not a SHA-256 fingerprint", at + 1)))?;
+        pins.push(pin);
+    }
+    Ok(pins)
+}
+
+fn fingerprint(digits: &str) -> Option<Fingerprint> {
+    let mut pin = [0; 32];
+    if digits.len() != 64 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (at, byte) in pin.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).ok()?;
+    }
+    Some(pin)
+}
+
+/// Asks for client certificates as told. Returns what tells one client-certificate
+/// policy from another: sessions of one are not resumed under another.
+fn set_client_verification(
+    context: &mut SslContextBuilder,
+    settings: &Settings,
+    ask: Ask,
+    policy: &Arc<Policy>,
+) -> Result<[u8; 32], Fail> {
+    let mut print = Sha256::new();
+    let depth = settings.verify_depth()?;
+    print.update(format!("{ask:?} {depth}").as_bytes());
+    for pin in &policy.pins {
+        print.update(pin);
+    }
+    let anchors = anchors(
+        settings.get("CAFILE").map(|path| ("CAFILE", path)),
+        settings.get("CADIR").map(|path| ("CADIR", path)),
+    )?;
+    for anchor in &anchors {
+        print.update(&anchor.to_der().unwrap_or_default());
+    }
+    let mut store = anchor_store(&anchors).map_err(|error| internal(&error))?;
+    let mut lists_end = None;
+    if let Some(path) = settings.get("CRLFILE") {
+        let fail = |why: &str| unable("load revocation lists", "CRLFILE", path, why);
+        let bytes = super::read_file(Path::new(path)).map_err(|why| fail(&why))?;
+        print.update(&bytes);
+        let lists = revocation_lists(&bytes).map_err(|why| fail(&why))?;
+        lists_end = lists
+            .iter()
+            .filter_map(|list| tickets::seconds(list.next_update()?))
+            .min();
+        store
+            .add_lookup(X509Lookup::file())
+            .and_then(|lookup| lookup.load_crl_file(path, SslFiletype::PEM).map(|_| ()))
+            .and_then(|()| {
+                store.set_flags(X509VerifyFlags::CRL_CHECK | X509VerifyFlags::CRL_CHECK_ALL)
+            })
+            .map_err(|error| fail(&queue(&error)))?;
+    }
+    context.set_cert_store(store.build());
+    context.set_verify_depth(depth);
+    if let Some(path) = settings.get("CCAFILE").filter(|path| *path != "-") {
+        let names = super::anchors(Some(("CCAFILE", path)), None)?;
+        context.set_client_ca_list(ca_names(path, &names)?);
+    }
+    let mode = match ask {
+        Ask::No => SslVerifyMode::NONE,
+        Ask::Optional => SslVerifyMode::PEER,
+        Ask::Required | Ask::Named => SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT,
+    };
+    let judge = Arc::clone(policy);
+    context.set_verify_callback(mode, move |good, chain| judge.judge(good, chain));
+    if ask != Ask::No {
+        tickets::end_with_certificates(context, lists_end).map_err(|error| internal(&error))?;
+    }
+    Ok(print.finish())
+}
+
+/// The lists of a PEM file, to learn when they end.
+fn revocation_lists(bytes: &[u8]) -> Result<Vec<X509Crl>, String> {
+    const END: &str = "-----END X509 CRL-----";
+    let text = String::from_utf8_lossy(bytes);
+    let lists: Result<Vec<X509Crl>, _> = text
+        .split_inclusive(END)
+        .filter(|part| part.ends_with(END))
+        .map(|part| X509Crl::from_pem(part.as_bytes()))
+        .collect();
+    let lists = lists.map_err(|error| queue(&error))?;
+    if lists.is_empty() {
+        return Err("no PEM revocation list in it".to_owned());
+    }
+    Ok(lists)
+}
+
+/// The subjects of certificates as the list that a certificate request carries.
+fn ca_names(path: &str, certificates: &[X509]) -> Result<Stack<X509Name>, Fail> {
+    let mut names = Stack::new().map_err(|error| internal(&error))?;
+    let mut length = 0;
+    for certificate in certificates {
+        let name = certificate
+            .subject_name()
+            .to_der()
+            .and_then(|der| {
+                length += der.len() + 2;
+                X509Name::from_der(&der)
+            })
+            .map_err(|error| internal(&error))?;
+        names.push(name).map_err(|error| internal(&error))?;
+    }
+    if length > NAMES_LIMIT {
+        let why = format!("its names take {length} bytes, more than a certificate request holds");
+        return Err(unable("load client CA list", "CCAFILE", path, &why));
+    }
+    Ok(names)
+}
+
+/// Sessions live in tickets only: every connection is a process of its own.
+fn set_sessions(
+    context: &mut SslContextBuilder,
+    settings: &Settings,
+    session_context: &[u8; 32],
+) -> Result<(), Fail> {
+    context.set_session_cache_mode(SslSessionCacheMode::OFF);
+    context
+        .set_session_id_context(session_context)
+        .map_err(|error| internal(&error))?;
+    if settings.tickets()? {
+        tickets::use_in(context);
+        let life = u32::try_from(tickets::LIFE.as_secs()).unwrap_or(u32::MAX);
+        tls_ffi::set_session_seconds(context, life);
+        // One is enough to come back with, and a second costs each client.
+        context
+            .set_num_tickets(1)
+            .map_err(|error| internal(&error))?;
+    } else {
+        context.set_options(SslOptions::NO_TICKET);
+        context
+            .set_num_tickets(0)
+            .map_err(|error| internal(&error))?;
+    }
+    Ok(())
+}
+
+/// The first of our protocols that the client offers, as a slice of its list.
+fn common_protocol<'a>(ours: &[u8], offered: &'a [u8]) -> Option<&'a [u8]> {
+    protocols(ours).find_map(|own| protocols(offered).find(|name| *name == own))
+}
+
+/// The names of a ProtocolNameList (RFC 7301 section 3.1); a cut one ends it.
+fn protocols(mut list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (length, rest) = list.split_first()?;
+        let (name, rest) = rest.split_at_checked(usize::from(*length))?;
+        list = rest;
+        Some(name)
+    })
+}
+
+/// Whether a key fits a certificate.
+#[must_use]
+pub fn fits(
+    key: &PKey<openssl::pkey::Private>,
+    public: &openssl::pkey::PKeyRef<openssl::pkey::Public>,
+) -> bool {
+    key.public_eq(public)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fingerprint_has_64_digits() {
+        assert_eq!(fingerprint(&"ab".repeat(32)), Some([0xab; 32]));
+        assert_eq!(fingerprint(&"ab".repeat(31)), None);
+        assert_eq!(fingerprint(&"+b".repeat(32)), None);
+    }
+
+    #[test]
+    fn our_order_of_protocols_decides() {
+        assert_eq!(
+            common_protocol(b"\x01a\x01b", b"\x01b\x01a"),
+            Some(&b"a"[..])
+        );
+        assert_eq!(common_protocol(b"\x01a", b"\x01b"), None);
+        assert_eq!(common_protocol(b"\x01a", b"\x05a"), None);
+        assert_eq!(common_protocol(b"\x01a", b""), None);
+    }
+}
