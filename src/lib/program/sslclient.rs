@@ -1,17 +1,250 @@
 //! sslclient: see sslclient(1).
 #![forbid(unsafe_code)]
 
+use std::ffi::OsString;
+use std::net::TcpStream;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use crate::options::sslclient::TABLE;
-use crate::report;
+use crate::child::Child;
+use crate::connection::{Connection, Naming, shown};
+use crate::dialer::Dialer;
+use crate::environ::Edits;
+use crate::handshake::{self, Failure, Session, Side};
+use crate::keyholder::LocalKeys;
+use crate::options::sslclient::{Options, TABLE};
+use crate::relay::{Ending, Relay};
+use crate::report::{self, Fail, Report, TEMPORARY};
+use crate::resolve;
+use crate::session::{self, Account, Role, Verdict};
+use crate::settings::Settings;
+use crate::store::client::{Reference, Request, Store};
+use crate::sys::{fd, process, sandbox, signal};
+use crate::verify::Refusal;
+
+/// What ucspi tools take for a host on this machine.
+const THIS_HOST: &str = "127.0.0.1";
 
 /// The whole program.
 #[must_use]
 pub fn main() -> ExitCode {
-    report::run(TABLE.program, |report| {
-        let (options, _operands) = TABLE.parse(std::env::args_os().skip(1))?;
-        report.verbosity = options.common.verbosity;
-        Err(report::Fail::temporary("not built yet"))
+    report::run(TABLE.program, run)
+}
+
+fn run(report: &mut Report) -> Result<u8, Fail> {
+    let (options, operands) = TABLE.parse(std::env::args_os().skip(1))?;
+    let common = &options.common;
+    report.verbosity = common.verbosity;
+    let report = *report;
+    signal::ignore_pipe();
+    let mut operands = operands.into_iter();
+    let mut word = |name: &str| {
+        let word = operands.next().unwrap_or_default();
+        word.into_string()
+            .map_err(|_| TABLE.usage(format!("{name} is not UTF-8")))
+    };
+    let (host, port) = (word("host")?, word("port")?);
+    let program: Vec<OsString> = operands.collect();
+    let host = if matches!(host.as_str(), "0" | "") {
+        THIS_HOST
+    } else {
+        &host
+    };
+    let port = resolve::port(&port)?;
+    let store = store(&options)?;
+    for warning in &store.warnings {
+        report.warning(warning);
+    }
+    let reference = Reference::new(options.name.as_deref().unwrap_or(host));
+    let stream = connect(&report, &options, host, port)?;
+    let connection = describe(&options, &stream)?;
+    let session = secure(&options, &store, &reference, stream)?;
+    let account = Account {
+        ssl: session.ssl(),
+        role: Role::Client,
+        verdict: Verdict::of(session.ssl(), true, &store.policy),
+        own_chain: &store.own_chain,
+    };
+    report.tls(account.line(process::own_id()));
+    let mut edits = session::stale();
+    edits.extend(connection.variables(common.family, common.tcp_names));
+    edits.extend(account.variables(common.full));
+    serve(&report, &options, session, &program, &edits)
+}
+
+/// The context, with what the options and the environment say.
+fn store(options: &Options) -> Result<Store, Fail> {
+    let mut settings = Settings::default();
+    let named = ["TLS_MIN", "TLS_MAX", "TLS_GROUPS", "CIPHERSUITES"];
+    settings.overlay(
+        named
+            .iter()
+            .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))),
+    );
+    if let Some(ciphers) = &options.ciphers {
+        settings.overlay([("CIPHERS".to_owned(), ciphers.clone())]);
+    }
+    let keys = LocalKeys {
+        password: super::read_password(options.common.password)?,
+    };
+    let certificate = options
+        .certificate
+        .as_deref()
+        .filter(|path| !path.is_empty());
+    let key = options.key.as_deref().filter(|path| !path.is_empty());
+    let request = Request {
+        anchors: (
+            options.anchor_file.as_deref(),
+            options.anchor_dir.as_deref(),
+        ),
+        certificate: certificate.map(|path| (path, key.unwrap_or(path))),
+        depth: options.depth,
+        tolerant: !options.verify,
+    };
+    Store::load(&settings, &request, &keys)
+}
+
+/// A connection to the first address that answers.
+fn connect(report: &Report, options: &Options, host: &str, port: u16) -> Result<TcpStream, Fail> {
+    let common = &options.common;
+    let addresses = resolve::addresses(host, port, common.family, common.interface.as_deref())?;
+    let dialer = Dialer {
+        seconds: options.connect_seconds,
+        local_address: options.local_address,
+        local_port: options.local_port,
+    };
+    let stream = dialer.connect(&addresses).map_err(|mut failed| {
+        let sentence = |address: std::net::SocketAddr| {
+            format!(
+                "connect to {} port {}",
+                shown(address.ip(), common.family),
+                address.port()
+            )
+        };
+        let last = failed.pop();
+        for failure in failed {
+            report.warning(Fail::unable(sentence(failure.address))(failure.cause));
+        }
+        match last {
+            Some(failure) => Fail::unable(sentence(failure.address))(failure.cause),
+            None => Fail::temporary(format!("no IP address for {host}")),
+        }
+    })?;
+    if !common.nagle {
+        // A server that is gone by now is found out soon enough.
+        let _ = stream.set_nodelay(true);
+    }
+    Ok(stream)
+}
+
+/// Both ends with their names.
+fn describe(options: &Options, stream: &TcpStream) -> Result<Connection, Fail> {
+    let common = &options.common;
+    let local = stream
+        .local_addr()
+        .map_err(Fail::unable("get local address"))?;
+    let remote = stream
+        .peer_addr()
+        .map_err(Fail::unable("get remote address"))?;
+    let connection = Connection::settle(
+        local,
+        remote,
+        &Naming {
+            family: common.family,
+            lookup: common.lookup,
+            paranoid: false,
+            local_name: common.local_name.clone(),
+            ident_seconds: common.ident.then_some(common.ident_seconds),
+        },
+    );
+    Ok(connection)
+}
+
+/// The handshake, and every check that was asked for.
+fn secure(
+    options: &Options,
+    store: &Store,
+    reference: &Reference,
+    stream: TcpStream,
+) -> Result<Session, Fail> {
+    let (first, second) = options.connect_seconds;
+    let limit = Duration::from_secs(u64::from(first) + u64::from(second));
+    let ssl = store
+        .connection(reference, options.verify && options.match_name)
+        .map_err(|error| {
+            Fail::temporary(format!(
+                "unable to create SSL instance: {}",
+                crate::store::queue(&error)
+            ))
+        })?;
+    let side = Side {
+        kinds: &[],
+        versions: (crate::settings::Version::Tls12, None),
+    };
+    handshake::perform(ssl, stream, limit, side).map_err(|failure| match failure {
+        Failure::Certificate(refusal) => untrusted(&refusal, reference),
+        other => Fail::temporary(format!("unable to SSL connect: {other}")),
     })
+}
+
+/// A server that is not who it should be.
+fn untrusted(refusal: &Refusal, reference: &Reference) -> Fail {
+    if refusal.name {
+        let wanted = match reference {
+            Reference::Host(name) => crate::text::excerpt(name.as_bytes(), 255),
+            Reference::Address(address) => address.to_string(),
+        };
+        return Fail::temporary(format!(
+            "server name does not match certificate: {refusal}: wanted {wanted}"
+        ));
+    }
+    Fail::temporary(format!("unable to verify server certificate: {refusal}"))
+}
+
+/// Runs the program beside the relay. Returns the program's exit code.
+fn serve(
+    report: &Report,
+    options: &Options,
+    session: Session,
+    program: &[OsString],
+    edits: &Edits,
+) -> Result<u8, Fail> {
+    let (input, to_program) = fd::pipe().map_err(Fail::unable("create pipe"))?;
+    let (from_program, output) = fd::pipe().map_err(Fail::unable("create pipe"))?;
+    let mut ends = Some((input, output));
+    let child = process::spawn(|| {
+        let Some((input, output)) = ends.take() else {
+            return TEMPORARY;
+        };
+        let failure = Child {
+            words: program,
+            edits,
+            identity: None,
+            descriptors: vec![(input, 6), (output, 7)],
+        }
+        .exec();
+        report.fatal(&Fail::temporary(failure.to_string()));
+        TEMPORARY
+    })
+    .map_err(Fail::unable("fork"))?;
+    drop(ends);
+    sandbox::confine().map_err(Fail::unable("confine the TLS process"))?;
+    let idle = options.common.idle_seconds;
+    let idle = (idle > 0).then(|| Duration::from_secs(idle.into()));
+    let mut relay = Relay::new(session, from_program, to_program, idle)
+        .map_err(Fail::unable("start the relay"))?;
+    match relay.run() {
+        Ending::Done => {}
+        Ending::Truncated => {
+            report.status("truncated: the server ended the connection without close_notify")
+        }
+        Ending::Lost(why) => report.warning(format_args!("connection lost: {why}")),
+        Ending::Idle(seconds) => {
+            report.warning(format_args!("no byte either way for {seconds} seconds"))
+        }
+        Ending::Broken(why) => report.warning(format_args!("connection broken: {why}")),
+    }
+    // Its pipes close with the relay: the program learns of the end.
+    drop(relay);
+    Ok(process::wait_for(child).map_or(TEMPORARY, process::Ended::shell_code))
 }

@@ -3,12 +3,11 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
-use std::io::Read as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::connection::Naming;
-use crate::keyholder::{LocalKeys, PASSWORD_LIMIT, Password};
+use crate::keyholder::LocalKeys;
 use crate::listener::Listener;
 use crate::options::sslserver::{Options, TABLE};
 use crate::report::{self, Fail, Report};
@@ -58,7 +57,7 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     let (host, port) = (word("host")?, word("port")?);
     let setup = settle(*report, options, operands.collect())?;
     let options = &setup.options;
-    let password = read_password(options.common.password)?;
+    let password = super::read_password(options.common.password)?;
     let listener = Listener::open(
         &host,
         resolve::port(&port)?,
@@ -141,24 +140,4 @@ fn settle(report: Report, options: Options, program: Vec<OsString>) -> Result<Se
         program,
         options,
     })
-}
-
-/// The key's password, up to a NUL or the end, from descriptor 3.
-pub(super) fn read_password(wanted: bool) -> Result<Option<Password>, Fail> {
-    if !wanted {
-        return Ok(None);
-    }
-    let descriptor = fd::inherited(3)
-        .ok_or_else(|| Fail::temporary("unable to read password: descriptor 3 is not open"))?;
-    let mut bytes = Vec::with_capacity(PASSWORD_LIMIT + 1);
-    let mut source = std::fs::File::from(descriptor).take(PASSWORD_LIMIT as u64 + 1);
-    source
-        .read_to_end(&mut bytes)
-        .map_err(Fail::unable("read password"))?;
-    if let Some(end) = bytes.iter().position(|&byte| byte == 0) {
-        bytes.truncate(end);
-    } else if bytes.len() > PASSWORD_LIMIT {
-        return Err(Fail::temporary("unable to read password: too long"));
-    }
-    Ok(Some(Password::new(bytes)))
 }
