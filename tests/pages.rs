@@ -1,0 +1,283 @@
+//! The man pages say what the programs do: mandoc finds no fault with them, and
+//! each program's page, usage line and option table name the same letters,
+//! values and exit codes.
+#![forbid(unsafe_code)]
+#![allow(clippy::expect_used)] // a test that cannot go on ends there
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use ucspi_tls::options::{self, Kind, Table};
+use ucspi_tls::report::{NEVER, TEMPORARY};
+
+/// What is compared of one program.
+struct Program {
+    name: &'static str,
+    binary: &'static str,
+    /// Letters, in the usage line's order, with their values' names.
+    letters: Vec<(char, Option<&'static str>)>,
+    operands: &'static str,
+    /// What its exit status can be beside 100 and 111.
+    more_codes: &'static [&'static str],
+}
+
+/// Every program that has an option table: a new one is one line here.
+fn programs() -> Vec<Program> {
+    vec![
+        Program::new(
+            &options::sslserver::TABLE,
+            env!("CARGO_BIN_EXE_sslserver"),
+            &["0"],
+        ),
+        Program::new(
+            &options::sslclient::TABLE,
+            env!("CARGO_BIN_EXE_sslclient"),
+            &["128+n"],
+        ),
+    ]
+}
+
+impl Program {
+    fn new<T>(
+        table: &Table<T>,
+        binary: &'static str,
+        more_codes: &'static [&'static str],
+    ) -> Program {
+        let letters = table
+            .letters
+            .iter()
+            .map(|(letter, kind)| match kind {
+                Kind::Flag(_) => (*letter, None),
+                Kind::Value(value, _) => (*letter, Some(*value)),
+            })
+            .collect();
+        Program {
+            name: table.program,
+            binary,
+            letters,
+            operands: table.operands,
+            more_codes,
+        }
+    }
+
+    fn page(&self) -> String {
+        read(&doc().join(format!("{}.1", self.name)))
+    }
+
+    /// The letters that take no value, as one word.
+    fn cluster(&self) -> String {
+        self.letters
+            .iter()
+            .filter(|(_, value)| value.is_none())
+            .map(|(letter, _)| *letter)
+            .collect()
+    }
+
+    /// A letter and its value as a page's macro writes them: `Fl c Ar limit`.
+    fn macros(letter: char, value: Option<&str>) -> String {
+        match value {
+            None => format!("Fl {letter}"),
+            Some(value) => format!("Fl {letter} Ar {value}"),
+        }
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn doc() -> PathBuf {
+    root().join("doc")
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries =
+        fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut found: Vec<PathBuf> = entries.map(|entry| entry.expect("entry").path()).collect();
+    found.sort();
+    found
+}
+
+/// The man pages: files that end in a section's number.
+fn pages() -> Vec<PathBuf> {
+    let mut found = files(&doc());
+    found.retain(|path| {
+        path.extension()
+            .and_then(|end| end.to_str())
+            .is_some_and(|end| end.len() == 1 && end.starts_with(|c: char| c.is_ascii_digit()))
+    });
+    assert!(!found.is_empty(), "no man page in {}", doc().display());
+    found
+}
+
+/// The lines of one section, between its heading and the next.
+fn section<'a>(page: &'a str, heading: &str) -> Vec<&'a str> {
+    let heading = format!(".Sh {heading}");
+    let lines: Vec<&str> = page
+        .lines()
+        .skip_while(|line| *line != heading)
+        .skip(1)
+        .take_while(|line| !line.starts_with(".Sh "))
+        .collect();
+    assert!(!lines.is_empty(), "no section {heading}");
+    lines
+}
+
+/// The heads of the list items that begin so, without the macro.
+fn items<'a>(lines: &[&'a str], begin: &str) -> Vec<&'a str> {
+    let begin = format!(".It {begin}");
+    lines
+        .iter()
+        .filter(|line| line.starts_with(&begin))
+        .map(|line| &line[".It ".len()..])
+        .collect()
+}
+
+#[test]
+fn mandoc_finds_no_fault_with_any_page() {
+    if Command::new("mandoc")
+        .arg("-T")
+        .arg("lint")
+        .stdin(Stdio::null())
+        .output()
+        .is_err()
+    {
+        eprintln!("skipped: mandoc is not installed");
+        return;
+    }
+    for page in pages() {
+        let lint = Command::new("mandoc")
+            .args(["-T", "lint", "-W", "warning"])
+            .arg(&page)
+            .output()
+            .expect("mandoc runs");
+        assert!(
+            lint.status.success() && lint.stdout.is_empty() && lint.stderr.is_empty(),
+            "{}{}",
+            String::from_utf8_lossy(&lint.stdout),
+            String::from_utf8_lossy(&lint.stderr)
+        );
+    }
+}
+
+#[test]
+fn every_program_and_shell_tool_has_a_page_of_its_name() {
+    let tools = files(&root().join("src/sh"));
+    assert!(!tools.is_empty());
+    let tools = tools.iter().map(|path| {
+        path.file_name()
+            .and_then(|name| name.to_str())
+            .expect("a name in ASCII")
+            .to_owned()
+    });
+    let programs = programs();
+    for name in tools.chain(programs.iter().map(|program| program.name.to_owned())) {
+        let page = read(&doc().join(format!("{name}.1")));
+        assert!(page.contains(&format!("\n.Nm {name}\n")), "{name}");
+    }
+}
+
+#[test]
+fn a_page_describes_every_letter_once_and_no_other() {
+    for program in programs() {
+        let page = program.page();
+        let described = items(&section(&page, "OPTIONS"), "Fl ");
+        let once: BTreeSet<&str> = described.iter().copied().collect();
+        assert_eq!(described.len(), once.len(), "{}: twice", program.name);
+        let wanted: BTreeSet<String> = program
+            .letters
+            .iter()
+            .map(|(letter, value)| Program::macros(*letter, *value))
+            .collect();
+        let once: BTreeSet<String> = once.into_iter().map(str::to_owned).collect();
+        assert_eq!(once, wanted, "{}", program.name);
+    }
+}
+
+#[test]
+fn a_synopsis_is_the_option_table() {
+    for program in programs() {
+        let page = program.page();
+        let mut wanted = vec![".Nm".to_owned()];
+        wanted.push(format!(".Op Fl {}", program.cluster()));
+        for (letter, value) in &program.letters {
+            if value.is_some() {
+                wanted.push(format!(".Op {}", Program::macros(*letter, *value)));
+            }
+        }
+        let lines = section(&page, "SYNOPSIS");
+        assert_eq!(lines[..wanted.len()], wanted, "{}", program.name);
+        // `host port prog [ args ]`, word by word
+        let operands: Vec<&str> = lines[wanted.len()..]
+            .iter()
+            .flat_map(|line| line.split(' '))
+            .filter(|word| !word.starts_with('.') && *word != "Ar")
+            .collect();
+        let listed: Vec<&str> = program
+            .operands
+            .split(' ')
+            .filter(|word| !["[", "]"].contains(word))
+            .collect();
+        assert_eq!(operands, listed, "{}", program.name);
+    }
+}
+
+#[test]
+fn a_wrong_option_shows_every_letter_and_ends_with_100() {
+    for program in programs() {
+        let stranger = ('A'..='z')
+            .find(|c| c.is_ascii_alphabetic() && program.letters.iter().all(|(l, _)| l != c))
+            .expect("a letter without a meaning");
+        let output = Command::new(program.binary)
+            .arg(format!("-{stranger}"))
+            .stdin(Stdio::null())
+            .output()
+            .expect("the program runs");
+        assert_eq!(
+            output.status.code(),
+            Some(i32::from(NEVER)),
+            "{}",
+            program.name
+        );
+        assert!(output.stdout.is_empty(), "{}", program.name);
+        let line = String::from_utf8(output.stderr).expect("ASCII");
+        assert_eq!(line.matches('\n').count(), 1, "one line: {line}");
+        let begin = format!(
+            "{0}: usage: {0} [ -{1} ] ",
+            program.name,
+            program.cluster()
+        );
+        assert!(line.starts_with(&begin), "{line}");
+        for (letter, value) in &program.letters {
+            if let Some(value) = value {
+                let option = format!(" [ -{letter} {value} ] ");
+                assert!(line.contains(&option), "no{option}in {line}");
+            }
+        }
+        assert!(line.contains(&format!("] {} (", program.operands)), "{line}");
+        assert!(line.contains(&format!("-{stranger}")), "{line}");
+    }
+}
+
+#[test]
+fn a_page_lists_the_exit_codes() {
+    for program in programs() {
+        let page = program.page();
+        let listed: BTreeSet<String> = items(&section(&page, "EXIT STATUS"), "")
+            .into_iter()
+            .map(str::to_owned)
+            .collect();
+        let wanted: BTreeSet<String> = [NEVER, TEMPORARY]
+            .iter()
+            .map(u8::to_string)
+            .chain(program.more_codes.iter().map(|code| (*code).to_owned()))
+            .collect();
+        assert_eq!(listed, wanted, "{}", program.name);
+    }
+}
