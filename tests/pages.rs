@@ -2,7 +2,8 @@
 //! each program's page, usage line and option table name the same letters,
 //! values and exit codes.
 #![forbid(unsafe_code)]
-#![allow(clippy::expect_used)] // a test that cannot go on ends there
+// A test that cannot go on ends there; one that is skipped says so.
+#![allow(clippy::expect_used, clippy::print_stderr)]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -248,11 +249,7 @@ fn a_wrong_option_shows_every_letter_and_ends_with_100() {
         assert!(output.stdout.is_empty(), "{}", program.name);
         let line = String::from_utf8(output.stderr).expect("ASCII");
         assert_eq!(line.matches('\n').count(), 1, "one line: {line}");
-        let begin = format!(
-            "{0}: usage: {0} [ -{1} ] ",
-            program.name,
-            program.cluster()
-        );
+        let begin = format!("{0}: usage: {0} [ -{1} ] ", program.name, program.cluster());
         assert!(line.starts_with(&begin), "{line}");
         for (letter, value) in &program.letters {
             if let Some(value) = value {
@@ -260,7 +257,10 @@ fn a_wrong_option_shows_every_letter_and_ends_with_100() {
                 assert!(line.contains(&option), "no{option}in {line}");
             }
         }
-        assert!(line.contains(&format!("] {} (", program.operands)), "{line}");
+        assert!(
+            line.contains(&format!("] {} (", program.operands)),
+            "{line}"
+        );
         assert!(line.contains(&format!("-{stranger}")), "{line}");
     }
 }
