@@ -65,6 +65,11 @@ impl Client {
             .map_err(|error: openssl::error::ErrorStack| because("set up a client")(error))
     }
 
+    /// Whether it speaks TLS.
+    pub fn encrypts(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// A new connection with a full handshake.
     pub fn connect(&self, port: u16) -> Outcome<Connection> {
         let socket = dial(port)?;

@@ -402,45 +402,57 @@ fn measure(
     };
     if let Load::Idle(number) = case.load {
         let mut server = Server::start(contender, ground, case.key, program)?;
-        return idle(&mut server, &client, number);
+        return idle(&mut server, &client, number).map_err(|why| server.explain(&why));
     }
     let name = (contender.label.clone(), case.key.name(), program);
     if !running.contains_key(&name) {
         let mut server = Server::start(contender, ground, case.key, program)?;
-        // First connections fault in pages and fill caches.
-        for _ in 0..if program == Program::Echo { 10 } else { 1 } {
-            exchange(&mut client.connect(server.port)?, case.load)?;
-        }
+        warm(&server, &client, case.load).map_err(|why| server.explain(&why))?;
         server.rest();
         running.insert(name.clone(), server);
     }
     let server = running.get(&name).ok_or("no server")?;
-    match case.load {
-        Load::Connections { number, resumed } => {
-            let mut session = None;
-            if resumed && contender.encrypts() {
-                let mut first = client.connect(server.port)?;
-                exchange(&mut first, case.load)?;
-                session = Some(first.resumable().ok_or("no session to resume")?);
-            }
-            let before = server.cpu()?;
+    busy(server, &client, case.load).map_err(|why| server.explain(&why))
+}
+
+/// First connections, which fault in pages and fill caches.
+fn warm(server: &Server, client: &Client, load: Load) -> Outcome<()> {
+    let times = match load {
+        Load::Connections { .. } => 10,
+        _ => 1,
+    };
+    for _ in 0..times {
+        exchange(&mut client.connect(server.port)?, load)?;
+    }
+    Ok(())
+}
+
+/// Processor time of one round: milliseconds per connection, or seconds per GiB.
+fn busy(server: &Server, client: &Client, load: Load) -> Outcome<f64> {
+    let mut session = None;
+    if matches!(load, Load::Connections { resumed: true, .. }) && client.encrypts() {
+        let mut first = client.connect(server.port)?;
+        exchange(&mut first, load)?;
+        session = Some(first.resumable().ok_or("no session to resume")?);
+    }
+    let before = server.cpu()?;
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a round moves far less than 2^52 bytes"
+    )]
+    let per_second = match load {
+        Load::Connections { number, .. } | Load::Idle(number) => {
             for _ in 0..number {
-                one_connection(&client, server.port, case.load, &mut session)?;
+                one_connection(client, server.port, load, &mut session)?;
             }
-            Ok(server.cpu()?.saturating_sub(before).as_secs_f64() * 1e3 / f64::from(number))
+            1e3 / f64::from(number)
         }
         Load::From(bytes) | Load::To(bytes) => {
-            let before = server.cpu()?;
-            exchange(&mut client.connect(server.port)?, case.load)?;
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "a round moves far less than 2^52 bytes"
-            )]
-            let gibibytes = bytes as f64 / f64::from(1 << 30);
-            Ok(server.cpu()?.saturating_sub(before).as_secs_f64() / gibibytes)
+            exchange(&mut client.connect(server.port)?, load)?;
+            f64::from(1 << 30) / bytes as f64
         }
-        Load::Idle(_) => Err("measured elsewhere".to_owned()),
-    }
+    };
+    Ok(server.cpu()?.saturating_sub(before).as_secs_f64() * per_second)
 }
 
 /// A connection that takes up `session`, if there is one, and leaves the newest

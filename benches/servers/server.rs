@@ -157,6 +157,7 @@ pub struct Server {
     pub port: u16,
     child: Child,
     group: Group,
+    log: PathBuf,
     /// Processes it has while no connection is open.
     at_rest: usize,
 }
@@ -210,7 +211,7 @@ impl Server {
             .accounting
             .group(&number.to_string())
             .map_err(because("make a control group"))?;
-        let log = ground.directory.join("log");
+        let log = ground.directory.join(format!("log.{number}"));
         let mut command = match group.procs() {
             // The shell enters the group and then becomes the server.
             Some(procs) => {
@@ -227,6 +228,9 @@ impl Server {
             .args(arguments)
             .env("CERTFILE", ground.credentials.certificate(key))
             .env("KEYFILE", ground.credentials.key(key))
+            // ucspi-ssl has compiled-in anchors and parameters, which need not
+            // exist; empty values turn them off. No other server minds.
+            .envs(["CADIR", "CAFILE", "CCAFILE", "DHFILE"].map(|name| (name, "")))
             .stdin(Stdio::null())
             .stdout(if port == 0 {
                 Stdio::piped()
@@ -245,6 +249,7 @@ impl Server {
             port,
             child,
             group,
+            log,
             at_rest: 0,
         };
         let ready = if port == 0 {
@@ -252,10 +257,7 @@ impl Server {
         } else {
             server.await_port()
         };
-        ready.map_err(|why| {
-            let text = fs::read_to_string(&log).unwrap_or_default();
-            format!("{} did not start: {why}: {}", contender.label, text.trim())
-        })?;
+        ready.map_err(|why| server.explain(&why))?;
         Ok(server)
     }
 
@@ -291,6 +293,15 @@ impl Server {
             thread::sleep(Duration::from_millis(5));
         }
         Ok(())
+    }
+
+    /// A failure with the last thing the server said.
+    pub fn explain(&self, why: &str) -> String {
+        let text = fs::read_to_string(&self.log).unwrap_or_default();
+        match text.lines().last() {
+            Some(line) => format!("{line} ({why})"),
+            None => why.to_owned(),
+        }
     }
 
     fn pid(&self) -> Pid {
