@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Sourced by every script of this directory, after it has set `here` to the
 # checkout. Gives them their messages and exit codes (100 wrong usage, 111
 # anything else), cargo, and packages from Debian where that is allowed.
@@ -17,6 +18,7 @@ export PATH
 
 # Scripts work from the checkout, whatever directory they are called from, so
 # a relative CARGO_TARGET_DIR counts from there too.
+: "${here:?}"
 safe cd "$here"
 CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}
 case $CARGO_TARGET_DIR in
