@@ -1,0 +1,550 @@
+//! What sslserver costs beside other servers: processor time per connection and
+//! per GiB, memory per idle connection, as medians over interleaved rounds.
+//! `package/bench` runs it; every figure is the kernel's accounting of a whole
+//! server, never wall time.
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+use std::fmt::{Display, Write as _};
+use std::fs;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::{SigSet, Signal};
+use ucspi_tls::tls_ffi::resume::Resumable;
+
+mod account;
+mod client;
+mod credentials;
+mod server;
+mod table;
+
+use account::Accounting;
+use client::{Client, Connection, Version};
+use credentials::{Credentials, Key};
+use server::{Contender, Ground, Kind, Program, Server};
+use table::{Figures, Results};
+
+/// A result whose failure is a sentence for the reader of the table.
+pub type Outcome<T> = Result<T, String>;
+
+/// Says which step failed, for `map_err`.
+pub fn because<E: Display>(step: impl Display) -> impl FnOnce(E) -> String {
+    move |cause| format!("unable to {step}: {cause}")
+}
+
+/// What a client does in one round.
+#[derive(Clone, Copy, Debug)]
+enum Load {
+    /// Connections in a row, each with a handshake of its own.
+    Connections { number: u32, resumed: bool },
+    /// One connection that receives so many bytes from the program.
+    From(u64),
+    /// So many connections at once that say nothing.
+    Idle(u32),
+    /// One connection that sends the program so many bytes.
+    To(u64),
+}
+
+/// One row group of the table.
+#[derive(Clone, Debug)]
+struct Case {
+    title: String,
+    unit: &'static str,
+    key: Key,
+    version: Version,
+    load: Load,
+}
+
+struct Settings {
+    rounds: u32,
+    connections: u32,
+    bytes: u64,
+    idle: u32,
+    only: Vec<String>,
+    json: bool,
+    contenders: Vec<Contender>,
+    also: Option<PathBuf>,
+    accounting: Accounting,
+}
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let settings = match settings(&words) {
+        Ok(Some(settings)) => settings,
+        Ok(None) => return say(&usage()).map_or(ExitCode::from(111), |()| ExitCode::SUCCESS),
+        Err(why) => {
+            complain(&format!("usage: {why}\n{}", usage()));
+            return ExitCode::from(100);
+        }
+    };
+    match run(&settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            complain(&format!("fatal: {why}"));
+            ExitCode::from(111)
+        }
+    }
+}
+
+fn say(text: &str) -> Outcome<()> {
+    io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(because("write"))
+}
+
+/// Progress and failures; if descriptor 2 is gone there is nobody to tell.
+fn complain(text: &str) {
+    let _ = io::stderr().write_all(format!("bench: {text}\n").as_bytes());
+}
+
+fn letters() -> getopts::Options {
+    let mut letters = getopts::Options::new();
+    letters
+        .optopt("", "rounds", "rounds per case (7)", "N")
+        .optopt("", "connections", "connections per round (100)", "N")
+        .optopt("", "mebibytes", "MiB per transfer (256)", "N")
+        .optopt("", "idle", "idle connections at once (100)", "N")
+        .optflag(
+            "",
+            "quick",
+            "3 rounds of 20 connections, 32 MiB, 20 idle connections",
+        )
+        .optmulti(
+            "",
+            "only",
+            "only cases whose titles contain this; may be repeated",
+            "TEXT",
+        )
+        .optflag(
+            "",
+            "json",
+            "after the table one line of JSON with every round",
+        )
+        .optopt(
+            "",
+            "sslserver",
+            "the sslserver to measure (this checkout's)",
+            "PATH",
+        )
+        .optopt("", "also", "a second sslserver, to compare with", "PATH")
+        .optopt(
+            "",
+            "accounting",
+            "cpuacct, unified or waited (the first that can be had)",
+            "KIND",
+        )
+        .optflag("h", "help", "print this")
+        // Cargo says that this is a benchmark run.
+        .optflag("", "bench", "ignored");
+    letters
+}
+
+fn usage() -> String {
+    let brief = "package/bench [options]\n\n\
+        Other servers are found through PATH, or through the environment: TCPSERVER,\n\
+        STUNNEL, SOCAT, UCSPI_SSL_SSLSERVER, S6_TLSSERVER hold paths.";
+    letters().usage(brief)
+}
+
+/// `None` when only the usage was asked for.
+fn settings(words: &[String]) -> Outcome<Option<Settings>> {
+    let found = letters().parse(words).map_err(|why| why.to_string())?;
+    if found.opt_present("help") {
+        return Ok(None);
+    }
+    if let Some(word) = found.free.first() {
+        return Err(format!("{word}: no such option"));
+    }
+    let quick = found.opt_present("quick");
+    let number = |name: &str, full: u32, quickly: u32| match found.opt_str(name) {
+        None => Ok(if quick { quickly } else { full }),
+        Some(text) => match text.parse() {
+            Ok(number) if number > 0 => Ok(number),
+            _ => Err(format!("--{name} {text}: not a number from 1")),
+        },
+    };
+    let path = |name: &str| match found.opt_str(name).map(PathBuf::from) {
+        Some(path) if !path.is_file() => Err(format!("--{name} {}: no such file", path.display())),
+        path => Ok(path),
+    };
+    let ours = path("sslserver")?.unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_sslserver")));
+    let also = path("also")?;
+    let kind = found.opt_str("accounting");
+    let accounting = Accounting::detect(kind.as_deref()).ok_or_else(|| {
+        format!(
+            "--accounting {}: not to be had here",
+            kind.unwrap_or_default()
+        )
+    })?;
+    let mut contenders = vec![
+        Contender::sslserver("sslserver", ours),
+        Contender::found("tcpserver", Kind::Tcpserver, "TCPSERVER", &["tcpserver"]),
+        Contender::found(
+            "stunnel",
+            Kind::Stunnel,
+            "STUNNEL",
+            &["stunnel4", "stunnel"],
+        ),
+        Contender::found("socat", Kind::Socat, "SOCAT", &["socat"]),
+        Contender::found(
+            "ucspi-ssl sslserver",
+            Kind::UcspiSsl,
+            "UCSPI_SSL_SSLSERVER",
+            &[
+                "/package/host/superscript.com/net/ucspi-ssl/command/sslserver",
+                "/package/host/fehcom.de/net/ucspi-ssl/command/sslserver",
+            ],
+        ),
+        Contender::found("s6-tlsserver", Kind::S6, "S6_TLSSERVER", &["s6-tlsserver"]),
+    ];
+    if let Some(path) = &also {
+        contenders.insert(1, Contender::sslserver(ALSO, path.clone()));
+    }
+    Ok(Some(Settings {
+        rounds: number("rounds", 7, 3)?,
+        connections: number("connections", 100, 20)?,
+        bytes: u64::from(number("mebibytes", 256, 32)?) << 20,
+        idle: number("idle", 100, 20)?,
+        only: found.opt_strs("only"),
+        json: found.opt_present("json"),
+        contenders,
+        also,
+        accounting,
+    }))
+}
+
+/// The label of the server that `--also` names.
+const ALSO: &str = "also";
+
+/// Everything that is measured, in the order of the table.
+fn cases(settings: &Settings) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for key in [Key::Ecdsa, Key::Rsa] {
+        for (version, resumed) in [
+            (Version::Tls12, false),
+            (Version::Tls13, false),
+            (Version::Tls12, true),
+            (Version::Tls13, true),
+        ] {
+            let how = if resumed { "resumed" } else { "full handshake" };
+            cases.push(Case {
+                title: format!(
+                    "CPU per connection, {}, {}, {how}",
+                    key.name(),
+                    version.name()
+                ),
+                unit: "ms",
+                key,
+                version,
+                load: Load::Connections {
+                    number: settings.connections,
+                    resumed,
+                },
+            });
+        }
+    }
+    let rest = [
+        ("CPU per GiB to the program", "s", Load::To(settings.bytes)),
+        (
+            "CPU per GiB from the program",
+            "s",
+            Load::From(settings.bytes),
+        ),
+        (
+            "Memory per idle connection",
+            "KiB of proportional set size",
+            Load::Idle(settings.idle),
+        ),
+    ];
+    for (title, unit, load) in rest {
+        let (key, version) = (Key::Ecdsa, Version::Tls13);
+        cases.push(Case {
+            title: format!("{title}, {}, {}", key.name(), version.name()),
+            unit,
+            key,
+            version,
+            load,
+        });
+    }
+    let wanted = |case: &Case| {
+        settings.only.is_empty() || settings.only.iter().any(|text| case.title.contains(text))
+    };
+    cases.retain(wanted);
+    cases
+}
+
+fn run(settings: &Settings) -> Outcome<()> {
+    let cases = cases(settings);
+    if cases.is_empty() {
+        return Err("no case has such a title".to_owned());
+    }
+    let directory = std::env::temp_dir().join(format!("ucspi-tls-bench.{}", std::process::id()));
+    fs::create_dir(&directory).map_err(because(format!("make {}", directory.display())))?;
+    clean_on_signals(&settings.accounting, &directory)?;
+    let measured = Credentials::make(&directory).map(|credentials| {
+        let ground = Ground {
+            accounting: settings.accounting.clone(),
+            credentials,
+            directory: directory.clone(),
+        };
+        measure_all(settings, &cases, &ground)
+    });
+    // It holds nothing that anybody else needs.
+    let _ = fs::remove_dir_all(&directory);
+    let results = measured?;
+    report(settings, &results)?;
+    let ours = results.iter().filter_map(|results| results.figures.first());
+    match ours.filter(|figures| figures.absent.is_some()).count() {
+        0 => Ok(()),
+        missing => Err(format!("{missing} cases without sslserver's figures")),
+    }
+}
+
+/// Ends servers and removes what was made when the bench itself is ended. The
+/// signals are blocked in this thread, and so in all, and one thread waits;
+/// programs that are started get an empty mask from the standard library.
+fn clean_on_signals(accounting: &Accounting, directory: &Path) -> Outcome<()> {
+    let signals: SigSet = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM]
+        .into_iter()
+        .collect();
+    signals.thread_block().map_err(because("block signals"))?;
+    let (accounting, directory) = (accounting.clone(), directory.to_owned());
+    thread::spawn(move || {
+        if signals.wait().is_ok() {
+            server::kill_all();
+            accounting.sweep();
+            let _ = fs::remove_dir_all(directory);
+            std::process::exit(111);
+        }
+    });
+    Ok(())
+}
+
+fn measure_all(settings: &Settings, cases: &[Case], ground: &Ground) -> Vec<Results> {
+    let begin = |case: &Case| Results {
+        title: case.title.clone(),
+        unit: case.unit,
+        figures: settings
+            .contenders
+            .iter()
+            .map(|contender| Figures {
+                server: contender.label.clone(),
+                rounds: Vec::new(),
+                absent: contender
+                    .binary
+                    .is_none()
+                    .then(|| "not installed".to_owned()),
+            })
+            .collect(),
+    };
+    let mut results: Vec<Results> = cases.iter().map(begin).collect();
+    // Other servers' processes would share pages with those whose memory is
+    // measured, so those rounds come last and alone.
+    for memory in [false, true] {
+        let mut running = HashMap::new();
+        for round in 0..settings.rounds {
+            for (case, results) in cases.iter().zip(&mut results) {
+                if matches!(case.load, Load::Idle(_)) != memory {
+                    continue;
+                }
+                complain(&format!(
+                    "round {} of {}: {}",
+                    round + 1,
+                    settings.rounds,
+                    case.title
+                ));
+                let servers = settings.contenders.len();
+                // Whoever comes first pays for a cold cache: take turns.
+                for turn in 0..servers {
+                    let index = (turn + round as usize) % servers;
+                    let figures = &mut results.figures[index];
+                    if figures.absent.is_some() {
+                        continue;
+                    }
+                    match measure(&settings.contenders[index], case, ground, &mut running) {
+                        Ok(figure) => figures.rounds.push(figure),
+                        Err(why) => {
+                            complain(&format!("{}: {why}", settings.contenders[index].label));
+                            figures.absent = Some(why);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    results
+}
+
+/// What tells two running servers apart: who, which key, which program.
+type Running = HashMap<(String, &'static str, Program), Server>;
+
+/// One round of one case for one server.
+fn measure(
+    contender: &Contender,
+    case: &Case,
+    ground: &Ground,
+    running: &mut Running,
+) -> Outcome<f64> {
+    let client = if contender.encrypts() {
+        Client::tls(case.version, &ground.credentials.ca)?
+    } else {
+        Client::plain()
+    };
+    let program = match case.load {
+        Load::Connections { .. } => Program::Echo,
+        Load::From(bytes) => Program::Source(bytes),
+        Load::Idle(_) => Program::Cat,
+        Load::To(bytes) => Program::Sink(bytes),
+    };
+    if let Load::Idle(number) = case.load {
+        let mut server = Server::start(contender, ground, case.key, program)?;
+        return idle(&mut server, &client, number).map_err(|why| server.explain(&why));
+    }
+    let name = (contender.label.clone(), case.key.name(), program);
+    if !running.contains_key(&name) {
+        let mut server = Server::start(contender, ground, case.key, program)?;
+        warm(&server, &client, case.load).map_err(|why| server.explain(&why))?;
+        server.rest();
+        running.insert(name.clone(), server);
+    }
+    let server = running.get(&name).ok_or("no server")?;
+    busy(server, &client, case.load).map_err(|why| server.explain(&why))
+}
+
+/// First connections, which fault in pages and fill caches.
+fn warm(server: &Server, client: &Client, load: Load) -> Outcome<()> {
+    let times = match load {
+        Load::Connections { .. } => 10,
+        _ => 1,
+    };
+    for _ in 0..times {
+        exchange(&mut client.connect(server.port)?, load)?;
+    }
+    Ok(())
+}
+
+/// Processor time of one round: milliseconds per connection, or seconds per GiB.
+fn busy(server: &Server, client: &Client, load: Load) -> Outcome<f64> {
+    let mut session = None;
+    if matches!(load, Load::Connections { resumed: true, .. }) && client.encrypts() {
+        let mut first = client.connect(server.port)?;
+        exchange(&mut first, load)?;
+        session = Some(first.resumable().ok_or("no session to resume")?);
+    }
+    let before = server.cpu()?;
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a round moves far less than 2^52 bytes"
+    )]
+    let per_second = match load {
+        Load::Connections { number, .. } | Load::Idle(number) => {
+            for _ in 0..number {
+                one_connection(client, server.port, load, &mut session)?;
+            }
+            1e3 / f64::from(number)
+        }
+        Load::From(bytes) | Load::To(bytes) => {
+            exchange(&mut client.connect(server.port)?, load)?;
+            f64::from(1 << 30) / bytes as f64
+        }
+    };
+    Ok(server.cpu()?.saturating_sub(before).as_secs_f64() * per_second)
+}
+
+/// A connection that takes up `session`, if there is one, and leaves the newest
+/// one there: some servers let a TLS 1.3 ticket be used once only.
+fn one_connection(
+    client: &Client,
+    port: u16,
+    load: Load,
+    session: &mut Option<Resumable>,
+) -> Outcome<()> {
+    let Some(earlier) = session else {
+        return exchange(&mut client.connect(port)?, load);
+    };
+    let mut connection = Client::resume(port, earlier)?;
+    exchange(&mut connection, load)?;
+    if !connection.was_resumed() {
+        return Err("does not resume".to_owned());
+    }
+    if let Some(newer) = connection.resumable() {
+        *session = Some(newer);
+    }
+    Ok(())
+}
+
+/// The whole life of a connection after its handshake, with its answer checked.
+fn exchange(connection: &mut Connection, load: Load) -> Outcome<()> {
+    match load {
+        Load::Connections { .. } => connection.expect(b"ok\n"),
+        Load::From(bytes) => connection.drain(bytes),
+        Load::Idle(_) => {
+            // Once a line has come back, the program runs and relays work.
+            let mut answer = [0; 3];
+            connection.write_all(b"hi\n").map_err(because("write"))?;
+            connection.read_exact(&mut answer).map_err(because("read"))
+        }
+        Load::To(bytes) => {
+            connection.pour(bytes)?;
+            connection.expect(b"done\n")
+        }
+    }
+}
+
+/// How long connections say nothing before their memory counts: servers may
+/// give buffers back after a while.
+const SILENCE: Duration = Duration::from_secs(2);
+
+/// Memory that each of `number` idle connections adds.
+fn idle(server: &mut Server, client: &Client, number: u32) -> Outcome<f64> {
+    exchange(&mut client.connect(server.port)?, Load::Idle(1))?;
+    server.rest();
+    let before = server.memory()?;
+    let mut open = Vec::new();
+    for _ in 0..number {
+        let mut connection = client.connect(server.port)?;
+        exchange(&mut connection, Load::Idle(number))?;
+        open.push(connection);
+    }
+    thread::sleep(SILENCE);
+    let after = server.memory()?;
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "kilobytes of one machine's memory"
+    )]
+    Ok((after as f64 - before as f64) / f64::from(number))
+}
+
+fn report(settings: &Settings, results: &[Results]) -> Outcome<()> {
+    let mut yardsticks = vec!["tcpserver", "stunnel"];
+    let mut head = format!(
+        "Medians of {} interleaved rounds of {} connections (child: echo ok), {} MiB, {} idle connections (child: cat).\n\
+         Accounting: {}.\n",
+        settings.rounds,
+        settings.connections,
+        settings.bytes >> 20,
+        settings.idle,
+        settings.accounting.describe()
+    );
+    if let Some(path) = &settings.also {
+        yardsticks.push(ALSO);
+        let _ = writeln!(head, "{ALSO}: {}", path.display());
+    }
+    say(&head)?;
+    for results in results {
+        say(&format!("\n{}", results.table(&yardsticks)))?;
+    }
+    if settings.json {
+        let cases: Vec<String> = results.iter().map(Results::json).collect();
+        let accounting = table::quoted(&settings.accounting.describe());
+        say(&format!(
+            "\n{{\"accounting\":{accounting},\"cases\":[{}]}}\n",
+            cases.join(",")
+        ))?;
+    }
+    Ok(())
+}

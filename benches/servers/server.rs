@@ -1,0 +1,434 @@
+//! The servers that are compared: where each is found, how it is started around
+//! a program, and how it is ended with all its processes.
+#![forbid(unsafe_code)]
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+use crate::account::{Accounting, Group};
+use crate::credentials::{Credentials, Key};
+use crate::{Outcome, because};
+
+/// How a server is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    S6,
+    Socat,
+    Sslserver,
+    Stunnel,
+    Tcpserver,
+    UcspiSsl,
+}
+
+/// One server in the comparison.
+#[derive(Clone, Debug)]
+pub struct Contender {
+    pub label: String,
+    pub kind: Kind,
+    /// Nowhere: it is not installed.
+    pub binary: Option<PathBuf>,
+}
+
+impl Contender {
+    /// A server that is looked for at `$variable`, then at the places given (a
+    /// bare name: through PATH).
+    pub fn found(label: &str, kind: Kind, variable: &str, places: &[&str]) -> Self {
+        let named = std::env::var_os(variable).map(PathBuf::from);
+        let binary = named
+            .filter(|path| executable(path))
+            .or_else(|| places.iter().find_map(|place| find(place)));
+        Contender {
+            label: label.to_owned(),
+            kind,
+            binary,
+        }
+    }
+
+    /// An sslserver of this project at a given path.
+    pub fn sslserver(label: &str, binary: PathBuf) -> Self {
+        Contender {
+            label: label.to_owned(),
+            kind: Kind::Sslserver,
+            binary: Some(binary),
+        }
+    }
+
+    /// Whether a client of it speaks TLS.
+    pub fn encrypts(&self) -> bool {
+        self.kind != Kind::Tcpserver
+    }
+}
+
+fn executable(path: &Path) -> bool {
+    path.metadata()
+        .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+}
+
+fn find(place: &str) -> Option<PathBuf> {
+    if place.contains('/') {
+        return Some(PathBuf::from(place)).filter(|path| executable(path));
+    }
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|directory| directory.join(place))
+        .find(|path| executable(path))
+}
+
+/// The program that a server runs for each connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Program {
+    /// Sends back what it reads.
+    Cat,
+    /// Says `ok`.
+    Echo,
+    /// Takes that many bytes, then says `done`.
+    Sink(u64),
+    /// Sends that many bytes.
+    Source(u64),
+}
+
+impl Program {
+    /// Words without blanks, since stunnel and socat split at them: the longer
+    /// programs become scripts.
+    fn words(self, directory: &Path) -> Outcome<Vec<String>> {
+        let script = match self {
+            Program::Cat => return Ok(vec!["/bin/cat".to_owned()]),
+            Program::Echo => return Ok(vec!["/bin/echo".to_owned(), "ok".to_owned()]),
+            Program::Sink(bytes) => {
+                format!(
+                    "dd bs=65536 count={bytes} iflag=count_bytes,fullblock of=/dev/null status=none\necho done\n"
+                )
+            }
+            Program::Source(bytes) => {
+                format!(
+                    "exec dd bs=65536 count={bytes} iflag=count_bytes if=/dev/zero status=none\n"
+                )
+            }
+        };
+        let name = if matches!(self, Program::Sink(_)) {
+            "sink"
+        } else {
+            "source"
+        };
+        let path = directory.join(name);
+        fs::write(&path, format!("#!/bin/sh\n{script}")).map_err(because("write a script"))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
+            .map_err(because("set permissions"))?;
+        Ok(vec![path.display().to_string()])
+    }
+}
+
+/// Process groups that a signal to the bench must end too.
+static RUNNING: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+
+/// Kills every server that still runs.
+pub fn kill_all() {
+    for &group in RUNNING
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .iter()
+    {
+        let _ = killpg(group, Signal::SIGKILL);
+    }
+}
+
+/// What all servers of a run share.
+#[derive(Debug)]
+pub struct Ground {
+    pub accounting: Accounting,
+    pub credentials: Credentials,
+    pub directory: PathBuf,
+}
+
+/// A running server. Dropping it ends it and every process of it.
+#[derive(Debug)]
+pub struct Server {
+    pub port: u16,
+    child: Child,
+    group: Group,
+    log: PathBuf,
+    /// Processes it has while no connection is open.
+    at_rest: usize,
+}
+
+/// How many connections at once each server must take.
+const LIMIT: &str = "2000";
+/// How long a server may take to start or to settle.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Server {
+    /// Starts a contender around a program, with a certificate of that key, and
+    /// returns once it accepts connections.
+    pub fn start(
+        contender: &Contender,
+        ground: &Ground,
+        key: Key,
+        program: Program,
+    ) -> Outcome<Self> {
+        let binary = contender.binary.as_ref().ok_or("not installed")?;
+        let words = program.words(&ground.directory)?;
+        let says_port = !matches!(contender.kind, Kind::Socat | Kind::Stunnel);
+        let mut failure = String::new();
+        // Where the bench must choose a free port, another process can take it
+        // before the server does.
+        for _ in 0..5 {
+            let port = if says_port { 0 } else { free_port()? };
+            let arguments = arguments(contender.kind, ground, key, port, &words)?;
+            match Server::spawn(contender, binary, &arguments, ground, key, port) {
+                Ok(server) => return Ok(server),
+                Err(why) => failure = why,
+            }
+        }
+        Err(failure)
+    }
+
+    fn spawn(
+        contender: &Contender,
+        binary: &Path,
+        arguments: &[String],
+        ground: &Ground,
+        key: Key,
+        port: u16,
+    ) -> Outcome<Self> {
+        static COUNT: Mutex<u32> = Mutex::new(0);
+        let number = {
+            let mut count = COUNT.lock().unwrap_or_else(PoisonError::into_inner);
+            *count += 1;
+            *count
+        };
+        let group = ground
+            .accounting
+            .group(&number.to_string())
+            .map_err(because("make a control group"))?;
+        let log = ground.directory.join(format!("log.{number}"));
+        let mut command = match group.procs() {
+            // The shell enters the group and then becomes the server.
+            Some(procs) => {
+                let mut shell = Command::new("/bin/sh");
+                shell
+                    .args(["-c", "echo $$ >\"$1\" && shift && exec \"$@\"", "sh"])
+                    .arg(procs)
+                    .arg(binary);
+                shell
+            }
+            None => Command::new(binary),
+        };
+        let child = command
+            .args(arguments)
+            .env("CERTFILE", ground.credentials.certificate(key))
+            .env("KEYFILE", ground.credentials.key(key))
+            // ucspi-ssl has compiled-in anchors and parameters, which need not
+            // exist; empty values turn them off. No other server minds.
+            .envs(["CADIR", "CAFILE", "CCAFILE", "DHFILE"].map(|name| (name, "")))
+            .stdin(Stdio::null())
+            .stdout(if port == 0 {
+                Stdio::piped()
+            } else {
+                Stdio::null()
+            })
+            .stderr(File::create(&log).map_err(because("make a log"))?)
+            .process_group(0)
+            .spawn()
+            .map_err(because(format!("start {}", contender.label)))?;
+        RUNNING
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(pid(&child));
+        let mut server = Server {
+            port,
+            child,
+            group,
+            log,
+            at_rest: 0,
+        };
+        let ready = if port == 0 {
+            server.read_port()
+        } else {
+            server.await_port()
+        };
+        ready.map_err(|why| server.explain(&why))?;
+        Ok(server)
+    }
+
+    fn read_port(&mut self) -> Outcome<()> {
+        let stdout = self.child.stdout.take().ok_or("no standard output")?;
+        let (sender, receiver) = mpsc::channel();
+        thread::spawn(move || {
+            let mut line = String::new();
+            let result = BufReader::new(stdout).read_line(&mut line);
+            // The receiver may have given up.
+            let _ = sender.send(result.map(|_| line));
+        });
+        let line = receiver
+            .recv_timeout(PATIENCE)
+            .map_err(because("wait for a port line"))?;
+        let line = line.map_err(because("read a port line"))?;
+        self.port = line
+            .trim()
+            .parse()
+            .map_err(because(format!("read {line:?} as a port")))?;
+        Ok(())
+    }
+
+    fn await_port(&mut self) -> Outcome<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Err(format!("ended with {status}"));
+            }
+            if Instant::now() > deadline {
+                return Err("does not listen".to_owned());
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// A failure with the last thing the server said.
+    pub fn explain(&self, why: &str) -> String {
+        let text = fs::read_to_string(&self.log).unwrap_or_default();
+        match text.lines().last() {
+            Some(line) => format!("{line} ({why})"),
+            None => why.to_owned(),
+        }
+    }
+
+    fn pid(&self) -> Pid {
+        pid(&self.child)
+    }
+
+    /// Takes the present state, after the first connections, as the one without
+    /// any: once the number of processes has not changed for a while.
+    pub fn rest(&mut self) {
+        let (deadline, mut last, mut same) = (Instant::now() + PATIENCE, 0, 0);
+        while same < 20 && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(10));
+            let now = self.group.processes(self.pid()).len();
+            same = if now == last { same + 1 } else { 0 };
+            last = now;
+        }
+        self.at_rest = last;
+    }
+
+    /// Processor time so far, read once all connections are done with: no more
+    /// processes than at rest, and no more time taken.
+    pub fn cpu(&self) -> Outcome<Duration> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut before = None;
+        loop {
+            let now = self
+                .group
+                .cpu(self.pid())
+                .map_err(because("read the accounting"))?;
+            let processes = self.group.processes(self.pid()).len();
+            if processes <= self.at_rest && before == Some(now) {
+                return Ok(now);
+            }
+            if Instant::now() > deadline {
+                return Err(format!(
+                    "{processes} processes where {} were at rest",
+                    self.at_rest
+                ));
+            }
+            before = Some(now);
+            thread::sleep(Duration::from_millis(3));
+        }
+    }
+
+    /// Kilobytes of proportional memory of all its processes.
+    pub fn memory(&self) -> Outcome<u64> {
+        self.group
+            .memory(self.pid())
+            .map_err(because("read smaps_rollup"))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let group = self.pid();
+        let _ = killpg(group, Signal::SIGTERM);
+        let deadline = Instant::now() + Duration::from_secs(1);
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(5));
+        }
+        let _ = killpg(group, Signal::SIGKILL);
+        let _ = self.child.wait();
+        RUNNING
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|&running| running != group);
+    }
+}
+
+fn pid(child: &Child) -> Pid {
+    Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX))
+}
+
+fn free_port() -> Outcome<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(because("bind"))?;
+    listener
+        .local_addr()
+        .map(|at| at.port())
+        .map_err(because("read a port"))
+}
+
+fn arguments(
+    kind: Kind,
+    ground: &Ground,
+    key: Key,
+    port: u16,
+    program: &[String],
+) -> Outcome<Vec<String>> {
+    let certificate = ground.credentials.certificate(key).display().to_string();
+    let secret = ground.credentials.key(key).display().to_string();
+    let tcpserver_way = [
+        "-1",
+        "-H",
+        "-R",
+        "-l",
+        "localhost",
+        "-c",
+        LIMIT,
+        "-b",
+        "100",
+        "127.0.0.1",
+        "0",
+    ];
+    let s6_way = ["-1", "-c", LIMIT, "-b", "100", "--", "127.0.0.1", "0"];
+    let before: Vec<String> = match kind {
+        Kind::S6 => s6_way.map(str::to_owned).into(),
+        Kind::Sslserver | Kind::Tcpserver | Kind::UcspiSsl => {
+            tcpserver_way.map(str::to_owned).into()
+        }
+        Kind::Socat => {
+            let listen = format!(
+                "OPENSSL-LISTEN:{port},bind=127.0.0.1,reuseaddr,fork,backlog=100,cert={certificate},key={secret},verify=0"
+            );
+            return Ok(vec![listen, format!("EXEC:{}", program.join(" "))]);
+        }
+        Kind::Stunnel => {
+            let path = ground.directory.join(format!("stunnel.{port}.conf"));
+            // Errors only, as the others are quiet too.
+            let text = format!(
+                "foreground = yes\npid =\nsyslog = no\ndebug = 3\n[bench]\naccept = 127.0.0.1:{port}\n\
+                 cert = {certificate}\nkey = {secret}\nexec = {}\nexecArgs = {}\n",
+                program[0],
+                program.join(" "),
+            );
+            fs::write(&path, text).map_err(because("write a configuration"))?;
+            return Ok(vec![path.display().to_string()]);
+        }
+    };
+    Ok(before.into_iter().chain(program.iter().cloned()).collect())
+}
