@@ -10,6 +10,10 @@
 
 mod harness;
 
+mod clients;
 mod ends;
+mod environment;
+mod keys;
+mod logging;
 mod privileges;
 mod usage;
