@@ -3,6 +3,7 @@
 
 use openssl::ssl::SslVersion;
 
+use crate::harness::overlay;
 use crate::harness::{
     Authority, Dial, End, Identity, Leaf, Place, Server, Setup, need, need_root, skip,
 };
@@ -101,10 +102,10 @@ fn z_is_strict_about_names() {
     need_root!();
     need!("unshare");
     let place = Place::new("named-strictly");
-    if !crate::environment::may_mount(&place) {
+    if !overlay::possible(&place) {
         skip!("no mount namespace can be made");
     }
-    let hosts = crate::environment::with_hosts(&place, "127.0.0.1 mail.example.com\n");
+    let hosts = overlay::hosts(&place, "127.0.0.1 mail.example.com\n");
     let server = asking(&place, "-hz").through(hosts).start();
     for (names, good) in [
         (&["mail.example.com"][..], true),

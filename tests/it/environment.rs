@@ -8,8 +8,9 @@ use openssl::nid::Nid;
 use openssl::ssl::SslVersion;
 
 use crate::harness::authority::{hex, name};
+use crate::harness::overlay;
 use crate::harness::{
-    Authority, Dial, Identity, KeyKind, Leaf, Place, Server, Setup, Tls, need, need_root, run,
+    Authority, Dial, Identity, KeyKind, Leaf, Place, Server, Setup, Tls, need, need_root,
 };
 
 /// What `env -0` printed.
@@ -360,31 +361,15 @@ fn names_come_from_l_and_h() {
     assert!(!found.contains_key("SSLREMOTEHOST"), "{found:?}");
 }
 
-/// Words that run the rest with another /etc/hosts, seen by it alone.
-pub fn with_hosts(place: &Place, hosts: &str) -> Vec<String> {
-    let file = place.write("hosts", hosts);
-    let script = format!("mount --bind {file} /etc/hosts && exec \"$@\"");
-    ["unshare", "-m", "/bin/sh", "-c", &script, "sh"]
-        .map(str::to_owned)
-        .to_vec()
-}
-
-/// Whether [`with_hosts`] works here.
-pub fn may_mount(place: &Place) -> bool {
-    let words = with_hosts(place, "127.0.0.1 localhost\n");
-    let mut command = std::process::Command::new(&words[0]);
-    run(command.args(&words[1..]).arg("true"), b"").code == Some(0)
-}
-
 #[test]
 fn host_names_are_lower_case() {
     need_root!();
     need!("unshare");
     let place = Place::new("lower-case");
-    if !may_mount(&place) {
+    if !overlay::possible(&place) {
         crate::harness::skip!("no mount namespace can be made");
     }
-    let hosts = with_hosts(&place, "127.0.0.1 MiXed.Example.COM\n");
+    let hosts = overlay::hosts(&place, "127.0.0.1 MiXed.Example.COM\n");
     let found = seen(&env(&place).options("-h").through(hosts).start());
     expect(&found, &[("SSLREMOTEHOST", "mixed.example.com")]);
 }

@@ -16,4 +16,5 @@ mod environment;
 mod keys;
 mod logging;
 mod privileges;
+mod resumption;
 mod usage;

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use openssl::dh::Dh;
 
+use crate::harness::overlay;
 use crate::harness::{
     Authority, Finished, Identity, KeyKind, Leaf, Place, Setup, eventually, need, need_root, root,
     run, skip,
@@ -192,10 +193,10 @@ fn an_unreadable_file_is_refused() {
     let setup = if root() {
         // Root reads whatever its mode says, so an ordinary user must try.
         need!("setpriv");
-        if !crate::privileges::reachable() {
+        if !overlay::reachable() {
             skip!("the user nobody cannot reach the program");
         }
-        setup.through(crate::privileges::AS_NOBODY)
+        setup.through(overlay::AS_NOBODY)
     } else {
         setup
     };

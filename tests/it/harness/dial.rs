@@ -186,14 +186,19 @@ impl Dial {
         self.over(stream)
     }
 
-    /// The handshake over a connection that is there already.
-    pub fn over(self, stream: TcpStream) -> Result<Tls, String> {
+    /// The session to be, for a handshake over anything.
+    pub fn ssl(self) -> Ssl {
         let mut ssl = Ssl::new(&self.context.build()).unwrap();
         if let Some(name) = &self.name {
             ssl.set_hostname(name).unwrap();
             ssl.param_mut().set_host(name).unwrap();
         }
-        match ssl.connect(stream) {
+        ssl
+    }
+
+    /// The handshake over a connection that is there already.
+    pub fn over(self, stream: TcpStream) -> Result<Tls, String> {
+        match self.ssl().connect(stream) {
             Ok(stream) => Ok(Tls { stream }),
             Err(HandshakeError::Failure(half) | HandshakeError::WouldBlock(half)) => {
                 Err(half.error().to_string())
@@ -345,8 +350,7 @@ impl Tls {
         let mut names = certificate
             .subject_name()
             .entries_by_nid(openssl::nid::Nid::COMMONNAME);
-        let name = names.next().unwrap().data().as_utf8().unwrap();
-        name.to_string()
+        names.next().unwrap().data().to_string().unwrap()
     }
 
     /// The type of the key that the server showed.

@@ -3,6 +3,7 @@
 
 pub mod authority;
 pub mod dial;
+pub mod overlay;
 pub mod peer;
 pub mod place;
 pub mod process;
