@@ -10,6 +10,8 @@
 
 mod harness;
 
+mod client_run;
+mod client_verify;
 mod clients;
 mod ends;
 mod environment;
@@ -20,4 +22,5 @@ mod logging;
 mod peers;
 mod privileges;
 mod resumption;
+mod sockets;
 mod usage;

@@ -2,6 +2,7 @@
 //! deadlines, servers that leave nothing behind, and TLS peers.
 
 pub mod authority;
+pub mod client;
 pub mod dial;
 pub mod overlay;
 pub mod peer;
@@ -10,6 +11,7 @@ pub mod process;
 pub mod server;
 
 pub use authority::{Authority, Identity, KeyKind, Leaf};
+pub use client::Client;
 pub use dial::{Dial, End, Tls};
 pub use peer::Peer;
 pub use place::Place;
