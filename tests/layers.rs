@@ -67,10 +67,8 @@ fn code_of(text: &str) -> String {
             length
         } else if rest.starts_with('"') {
             quoted(rest)
-        } else if let Some(length) = character(rest) {
-            length
         } else {
-            0
+            character(rest).unwrap_or_default()
         };
         if skipped == 0 {
             let next = rest.chars().next().unwrap();

@@ -283,9 +283,9 @@ fn alerts_and_strange_answers_are_told() {
     // No version in common.
     let old = Peer::tls(
         peer::context(&localhost(), |c| {
-            c.set_max_proto_version(Some(SslVersion::TLS1_2)).unwrap()
+            c.set_max_proto_version(Some(SslVersion::TLS1_2)).unwrap();
         }),
-        |tls| tls.err(),
+        std::result::Result::err,
     );
     let ended =
         Client::new(&place)
@@ -296,9 +296,9 @@ fn alerts_and_strange_answers_are_told() {
     // No cipher in common.
     let other = Peer::tls(
         peer::context(&localhost(), |c| {
-            c.set_max_proto_version(Some(SslVersion::TLS1_2)).unwrap()
+            c.set_max_proto_version(Some(SslVersion::TLS1_2)).unwrap();
         }),
-        |tls| tls.err(),
+        std::result::Result::err,
     );
     let ended = Client::new(&place)
         .options("-z ECDHE-RSA-AES256-GCM-SHA384")
@@ -526,7 +526,7 @@ fn a_truncated_answer_is_told() {
 fn a_server_that_wants_a_certificate_gets_none_by_default() {
     let place = Place::new("no-client-certificate");
     let context = peer::context(&localhost(), |c| {
-        c.set_verify_callback(SslVerifyMode::PEER, |_, _| true)
+        c.set_verify_callback(SslVerifyMode::PEER, |_, _| true);
     });
     let peer = Peer::tls(context, |tls| {
         let mut tls = tls.unwrap();

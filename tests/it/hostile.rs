@@ -187,7 +187,7 @@ fn resets_in_every_phase_leave_nothing() {
                     linger_zero(&tls.get_ref().stream);
                 }
                 Err(openssl::ssl::HandshakeError::Failure(half)) => {
-                    linger_zero(&half.get_ref().stream)
+                    linger_zero(&half.get_ref().stream);
                 }
                 Err(other) => panic!("{other}"),
             }

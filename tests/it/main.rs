@@ -6,6 +6,8 @@
 // The lints' exceptions for tests do not cover the functions around them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 // Of the harness each topic uses a part; a panic is what a test is for.
+// Half of the words in these comments name a program or a protocol.
+#![allow(clippy::doc_markdown)]
 #![allow(clippy::missing_panics_doc, clippy::must_use_candidate, missing_docs)]
 
 mod harness;

@@ -189,7 +189,7 @@ fn an_unreadable_file_is_refused() {
     let place = Place::new("unreadable");
     let setup = complete(&place);
     let (_, key) = place.identity("shut", &Identity::localhost(KeyKind::P256));
-    fs::set_permissions(&key, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o0)).unwrap();
     let setup = if root() {
         // Root reads whatever its mode says, so an ordinary user must try.
         need!("setpriv");
@@ -476,10 +476,9 @@ fn the_port_line_is_all_of_descriptor_1() {
         text
     });
     // End of file comes while the server lives.
-    let read = eventually("descriptor 1 is closed", || {
+    eventually("descriptor 1 is closed", || {
         reader.is_finished().then_some(())
     });
-    let () = read;
     let text = reader.join().unwrap();
     let alive = child.try_wait().unwrap().is_none();
     crate::harness::process::kill_group(child.id());

@@ -15,7 +15,7 @@ pub use client::Client;
 pub use dial::{Dial, End, Tls};
 pub use peer::Peer;
 pub use place::Place;
-pub use process::{Finished, PATIENCE, eventually, run};
+pub use process::{Finished, eventually, run};
 pub use server::{Server, Setup};
 
 /// Whether this process may change users, mount and bind low ports.

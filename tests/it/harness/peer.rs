@@ -65,10 +65,6 @@ impl<T: Send + 'static> Peer<T> {
         })
     }
 
-    pub fn port(&self) -> String {
-        self.at.port().to_string()
-    }
-
     /// What `serve` returned.
     pub fn join(self) -> T {
         self.thread.join().unwrap()

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -192,7 +193,7 @@ impl Server {
 
     /// The first `count` lines that hold `part`.
     pub fn lines(&self, part: &str, count: usize) -> Vec<String> {
-        let end = std::time::Instant::now() + PATIENCE;
+        let end = Instant::now() + PATIENCE;
         loop {
             let log = self.log();
             // The last piece may be a line that is still being written.
@@ -202,10 +203,10 @@ impl Server {
                 return found[..count].iter().map(|&line| line.to_owned()).collect();
             }
             assert!(
-                std::time::Instant::now() < end,
+                Instant::now() < end,
                 "{part:?} not in the log {count} times: {log}"
             );
-            thread::sleep(std::time::Duration::from_millis(10));
+            thread::sleep(Duration::from_millis(10));
         }
     }
 
@@ -219,10 +220,24 @@ impl Server {
     /// Waits until every connection's processes are gone, zombies included, and
     /// the supervisor has no more descriptors open than at the beginning.
     pub fn quiet(&self) {
-        eventually("no process and no descriptor left", || {
-            let quiet = self.busy().is_empty() && descriptors(self.pid()) <= self.first_descriptors;
-            quiet.then_some(())
-        });
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let (busy, open) = (self.busy(), descriptors(self.pid()));
+            if busy.is_empty() && open <= self.first_descriptors {
+                return;
+            }
+            let left: Vec<_> = busy
+                .iter()
+                .map(|one| format!("{} ({}, child of {})", one.pid, one.state, one.parent))
+                .collect();
+            assert!(
+                Instant::now() < end,
+                "{open} descriptors open, {} at first; left: {left:?}; log: {}",
+                self.first_descriptors,
+                self.log()
+            );
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Ends the supervisor with TERM and fails unless its exit code is 0.
