@@ -21,6 +21,7 @@ mod hostile;
 mod keys;
 mod load;
 mod logging;
+mod names;
 mod peers;
 mod privileges;
 mod resumption;
