@@ -1,0 +1,329 @@
+//! Whom sslclient trusts, and under which name.
+#![forbid(unsafe_code)]
+
+use openssl::ssl::SslStream;
+use std::io::Write as _;
+use std::net::TcpStream;
+
+use crate::harness::{
+    Authority, Client, Finished, Identity, KeyKind, Leaf, Peer, Place, need_root, overlay, peer,
+    skip,
+};
+
+/// A peer that greets and closes.
+fn greeter(identity: &Identity) -> Peer<Result<(), String>> {
+    Peer::tls(
+        peer::context(identity, |_| ()),
+        |tls: Result<SslStream<TcpStream>, String>| {
+            let mut tls = tls?;
+            // A client that does not like the certificate is gone before this.
+            tls.write_all(b"hello\n")
+                .map_err(|error| error.to_string())?;
+            let _ = tls.shutdown();
+            let _ = tls.shutdown();
+            Ok(())
+        },
+    )
+}
+
+/// Connects to a peer with that certificate and gives what became of it. The
+/// program prints what it gets.
+fn meet(client: &Client, host: &str, identity: &Identity) -> Finished {
+    let peer = greeter(identity);
+    let ended = client.script(host, peer.at.port(), "echo ran; cat <&6");
+    let _ = peer.join();
+    ended
+}
+
+fn accepted(ended: &Finished) {
+    assert_eq!(
+        (ended.code, ended.text().as_str()),
+        (Some(0), "ran\nhello\n"),
+        "{}",
+        ended.stderr
+    );
+    assert_eq!(ended.stderr, "");
+}
+
+/// Refused in one line that holds every part; the program never ran.
+fn refused(ended: &Finished, parts: &[&str]) {
+    ended.failed(
+        111,
+        "sslclient: fatal: unable to verify server certificate: ",
+    );
+    for part in parts {
+        ended.failed(111, part);
+    }
+    assert_eq!(ended.text(), "", "the program ran");
+}
+
+#[test]
+fn a_chain_that_does_not_verify_is_told_with_depth_subject_and_reason() {
+    let place = Place::new("bad-chains");
+    let client = Client::new(&place);
+    accepted(&meet(
+        &client,
+        "localhost",
+        &Identity::localhost(KeyKind::P256),
+    ));
+    let own = Leaf::localhost().self_signed();
+    refused(
+        &meet(&client, "localhost", &own),
+        &["depth 0, /CN=localhost: self-signed certificate"],
+    );
+    let late = Leaf::localhost().expired().issue();
+    refused(
+        &meet(&client, "localhost", &late),
+        &["depth 0, /CN=localhost: certificate has expired"],
+    );
+    let top = Authority::root("Some CA");
+    let mut foreign = Leaf::localhost().issue_by(&top);
+    refused(
+        &meet(&client, "localhost", &foreign),
+        &["depth 0, /CN=localhost: unable to get local issuer certificate"],
+    );
+    foreign.between.push(top.certificate.clone());
+    refused(
+        &meet(&client, "localhost", &foreign),
+        &["depth 1, /CN=Some CA: self-signed certificate in certificate chain"],
+    );
+    // The intermediate that the server forgot is not looked for elsewhere.
+    let mut lone = Identity::localhost(KeyKind::P256);
+    lone.between.clear();
+    refused(
+        &meet(&client, "localhost", &lone),
+        &["depth 0", "issuer certificate"],
+    );
+}
+
+#[test]
+fn the_server_learns_why_it_was_refused() {
+    let place = Place::new("told-alert");
+    let peer = greeter(&Leaf::localhost().self_signed());
+    let ended = Client::new(&place).run("localhost", peer.at.port(), &["true"]);
+    assert_eq!(ended.code, Some(111));
+    let told = peer.join().unwrap_err();
+    assert!(told.contains("alert unknown ca"), "{told}");
+}
+
+#[test]
+fn names_are_matched_as_rfc_9525_says() {
+    let place = Place::new("names");
+    let client = Client::new(&place);
+    let leaf = |names: &[&str]| {
+        names
+            .iter()
+            .fold(Leaf::new("localhost"), |leaf, name| leaf.dns(name))
+            .issue()
+    };
+    for (wanted, names, good) in [
+        ("mail.example.com", &["mail.example.com"][..], true),
+        ("mail.example.com", &["MAIL.Example.com"], true),
+        ("MAIL.example.com", &["mail.example.com"], true),
+        (
+            "mail.example.com",
+            &[
+                "a.example",
+                "b.example",
+                "c.example",
+                "mail.example.com",
+                "d.example",
+            ],
+            true,
+        ),
+        ("mail.example.com", &["*.example.com"], true),
+        ("a.b.example.com", &["*.example.com"], false),
+        ("example.com", &["*.example.com"], false),
+        ("mail.example.com", &["m*.example.com"], false),
+        ("mail.example.com", &["*l.example.com"], false),
+        ("mail.example.com", &["mail.*.com"], false),
+        ("mail.example.com", &["*.*.com"], false),
+        ("mail.example.com", &["*"], false),
+        ("mail.example.com", &["example.com"], false),
+        (
+            "mail.example.com",
+            &["mail.example.com.evil.example"],
+            false,
+        ),
+        ("mail.example.com", &[], false),
+        ("localhost", &[], false),
+        ("localhost", &["elsewhere.example.com"], false),
+    ] {
+        let ended = meet(
+            &Client::new(&place).options("-m").option(wanted),
+            "127.0.0.1",
+            &leaf(names),
+        );
+        if good {
+            accepted(&ended);
+        } else {
+            refused(&ended, &["depth 0", "name"]);
+        }
+    }
+    // The host is what is matched where -m says nothing else.
+    accepted(&meet(&client, "localhost", &leaf(&["localhost"])));
+    refused(
+        &meet(&client, "localhost", &leaf(&["mail.example.com"])),
+        &["/CN=localhost"],
+    );
+}
+
+#[test]
+fn addresses_are_matched_against_addresses() {
+    let place = Place::new("addresses");
+    let client = Client::new(&place);
+    let with = |address: &str| Leaf::new("127.0.0.1").address(address).issue();
+    accepted(&meet(&client, "127.0.0.1", &with("127.0.0.1")));
+    refused(
+        &meet(&client, "127.0.0.1", &with("127.0.0.2")),
+        &["depth 0"],
+    );
+    // Neither a name that looks like it nor the common name will do.
+    refused(
+        &meet(
+            &client,
+            "127.0.0.1",
+            &Leaf::new("127.0.0.1").dns("127.0.0.1").issue(),
+        ),
+        &["depth 0"],
+    );
+    refused(
+        &meet(&client, "127.0.0.1", &Leaf::new("127.0.0.1").issue()),
+        &["depth 0"],
+    );
+    accepted(&meet(
+        &Client::new(&place).options("-m 192.0.2.1"),
+        "127.0.0.1",
+        &with("192.0.2.1"),
+    ));
+    accepted(&meet(
+        &Client::new(&place).options("-m 2001:db8::1"),
+        "127.0.0.1",
+        &with("2001:db8:0::1"),
+    ));
+}
+
+#[test]
+fn checks_can_be_turned_off_one_by_one() {
+    let place = Place::new("checks");
+    let wrong_name = Leaf::new("x").dns("elsewhere.example.com").issue();
+    let stranger = Leaf::localhost().self_signed();
+    accepted(&meet(
+        &Client::new(&place).options("-N"),
+        "localhost",
+        &wrong_name,
+    ));
+    refused(
+        &meet(&Client::new(&place).options("-N"), "localhost", &stranger),
+        &["self-signed"],
+    );
+    refused(
+        &meet(
+            &Client::new(&place).options("-Nn"),
+            "localhost",
+            &wrong_name,
+        ),
+        &["depth 0"],
+    );
+    accepted(&meet(
+        &Client::new(&place).options("-X"),
+        "localhost",
+        &stranger,
+    ));
+    refused(
+        &meet(&Client::new(&place).options("-Xx"), "localhost", &stranger),
+        &["self-signed"],
+    );
+    // Without any anchor nothing verifies.
+    let good = Identity::localhost(KeyKind::P256);
+    refused(
+        &meet(&Client::bare().options("-a").option(""), "localhost", &good),
+        &["issuer certificate"],
+    );
+    refused(
+        &meet(&Client::bare(), "localhost", &good),
+        &["issuer certificate"],
+    );
+}
+
+#[test]
+fn anchors_come_from_a_directory_too() {
+    let place = Place::new("anchor-directory");
+    std::fs::create_dir(place.path("dir")).unwrap();
+    let root = place.write("dir/root.pem", Authority::shared_root().pem());
+    // As c_rehash names it.
+    crate::harness::need!("openssl");
+    let hash = crate::harness::run(
+        std::process::Command::new("openssl").args(["x509", "-noout", "-hash", "-in", &root]),
+        b"",
+    )
+    .text();
+    std::os::unix::fs::symlink(&root, place.path(&format!("dir/{}.0", hash.trim_end()))).unwrap();
+    let client = Client::bare().options("-A").option(&place.text("dir"));
+    accepted(&meet(
+        &client,
+        "localhost",
+        &Identity::localhost(KeyKind::P256),
+    ));
+    let other = Leaf::localhost().issue_by(&Authority::root("Other"));
+    refused(&meet(&client, "localhost", &other), &["issuer certificate"]);
+}
+
+#[test]
+fn the_system_s_store_is_the_default() {
+    let place = Place::new("system-store");
+    // The library reads another one where its own variables say so.
+    let root = place.write("system.pem", Authority::shared_root().pem());
+    let client = Client::bare()
+        .env("SSL_CERT_FILE", &root)
+        .env("SSL_CERT_DIR", "/nonexistent");
+    accepted(&meet(
+        &client,
+        "localhost",
+        &Identity::localhost(KeyKind::P256),
+    ));
+    // A file of one's own replaces it.
+    let other = place.write("other.pem", Authority::root("Other").pem());
+    let client = client.options("-a").option(&other);
+    refused(
+        &meet(&client, "localhost", &Identity::localhost(KeyKind::P256)),
+        &["issuer certificate"],
+    );
+}
+
+#[test]
+fn the_length_of_the_chain_is_limited() {
+    let place = Place::new("chain-length");
+    let top = Authority::root("Deep Root");
+    let deep = top.below("Deep 1").below("Deep 2").below("Deep 3");
+    let mut leaf = Leaf::localhost().issue_by(&deep);
+    leaf.between.truncate(3);
+    let root = place.write("deep.pem", top.pem());
+    let client = |depth: &str| {
+        Client::bare()
+            .options("-a")
+            .option(&root)
+            .options("-V")
+            .option(depth)
+    };
+    accepted(&meet(&client("4"), "localhost", &leaf));
+    refused(&meet(&client("1"), "localhost", &leaf), &["chain"]);
+}
+
+#[test]
+fn a_name_with_two_addresses_is_tried_at_both() {
+    need_root!();
+    let place = Place::new("two-addresses");
+    if !overlay::possible(&place) {
+        skip!("no mount namespace can be made");
+    }
+    for hosts in [
+        "127.0.0.1 two.example\n127.0.0.2 two.example\n",
+        "127.0.0.2 two.example\n127.0.0.1 two.example\n",
+    ] {
+        let peer = greeter(&Leaf::new("two").dns("two.example").issue());
+        let client = Client::new(&place).through(overlay::hosts(&place, hosts));
+        accepted(&client.script("two.example", peer.at.port(), "echo ran; cat <&6"));
+        peer.join().unwrap();
+    }
+}

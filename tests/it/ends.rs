@@ -1,0 +1,410 @@
+//! How connections end, from both sides, and what the program inherits.
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
+use std::time::Duration;
+
+use openssl::ssl::{ErrorCode, SslVersion};
+
+use crate::harness::dial::{Noise, linger_zero, plain};
+use crate::harness::process::{group, process, status_field};
+use crate::harness::{Dial, End, Place, Setup, eventually, run};
+
+const BOTH: [SslVersion; 2] = [SslVersion::TLS1_2, SslVersion::TLS1_3];
+
+#[test]
+fn a_client_that_half_closes_gets_the_whole_answer() {
+    let place = Place::new("half-close");
+    let script = "n=$(wc -c); head -c 1000000 /dev/zero; echo $n";
+    let server = Setup::script(&place, script).start();
+    for version in BOTH {
+        for whole in [true, false] {
+            let mut client = Dial::to(&server).version(version).connect();
+            client.send(Noise::new(1).bytes(300_000));
+            if whole {
+                client.half_close();
+            } else {
+                client.finish();
+            }
+            let (bytes, end) = client.rest();
+            assert_eq!(end, End::CloseNotify, "{version:?} {whole}");
+            assert_eq!(bytes.len(), 1_000_007);
+            assert_eq!(&bytes[1_000_000..], b"300000\n");
+        }
+    }
+    server.quiet();
+}
+
+#[test]
+fn a_slow_client_with_unread_bytes_gets_all_that_was_written() {
+    let place = Place::new("slow-client");
+    let server = Setup::script(&place, "head -c 5000000 /dev/zero; echo end")
+        .options("-v")
+        .start();
+    for version in BOTH {
+        let mut client = Dial::to(&server)
+            .version(version)
+            .receive_buffer(4096)
+            .connect();
+        // As much as fits, which nobody will ever read: were it to lie in the
+        // socket when that is closed, the client would get a reset.
+        client.stream.get_ref().set_nonblocking(true).unwrap();
+        let junk = Noise::new(2).bytes(16384);
+        for _ in 0..64 {
+            if let Err(error) = client.stream.ssl_write(&junk) {
+                assert!(
+                    matches!(error.code(), ErrorCode::WANT_WRITE | ErrorCode::WANT_READ),
+                    "{error}"
+                );
+                break;
+            }
+        }
+        client.stream.get_ref().set_nonblocking(false).unwrap();
+        let (bytes, end) = client.rest();
+        assert_eq!(
+            (bytes.len(), end),
+            (5_000_004, End::CloseNotify),
+            "{version:?}"
+        );
+        assert_eq!(&bytes[5_000_000..], b"end\n");
+    }
+    server.quiet();
+}
+
+#[test]
+fn what_comes_after_the_end_of_the_program_is_read_and_thrown_away() {
+    let place = Place::new("late-bytes");
+    let server = Setup::script(&place, "echo bye").options("-v").start();
+    let mut client = Dial::to(&server).connect();
+    server.line("end ");
+    // The program is gone, its line unread: bytes on the way must not destroy it.
+    client.send(Noise::new(3).bytes(200_000));
+    assert_eq!(client.text(), "bye\n");
+    drop(client);
+    server.quiet();
+}
+
+#[test]
+fn close_notify_is_sent_however_the_program_ends() {
+    let place = Place::new("close-notify");
+    for (script, status) in [
+        ("exit 0", "0"),
+        ("exit 3", "768"),
+        ("echo word; exit 1", "256"),
+        ("echo word; kill -9 $$", "9"),
+        ("kill -15 $$", "15"),
+    ] {
+        let server = Setup::script(&place, script).options("-v").start();
+        for (count, version) in BOTH.into_iter().enumerate() {
+            let mut client = Dial::to(&server).version(version).connect();
+            let (bytes, end) = client.rest();
+            assert_eq!(end, End::CloseNotify, "{script}");
+            assert_eq!(bytes.is_empty(), !script.contains("word"), "{script}");
+            let line = &server.lines("end ", count + 1)[count];
+            assert!(line.ends_with(&format!(" status {status}")), "{line}");
+        }
+    }
+}
+
+#[test]
+fn an_end_of_file_without_close_notify_is_logged_as_truncation() {
+    let place = Place::new("truncation");
+    let server = Setup::script(&place, "cat; echo done")
+        .options("-v")
+        .start();
+    for version in BOTH {
+        let mut client = Dial::to(&server).version(version).connect();
+        client.send("half a sen");
+        client.stream.get_ref().shutdown(Shutdown::Write).unwrap();
+        assert_eq!(client.text(), "half a sendone\n", "{version:?}");
+    }
+    let lines = server.lines("trunc", 2);
+    let pid = lines[0]
+        .split("pid ")
+        .nth(1)
+        .unwrap()
+        .split(' ')
+        .next()
+        .unwrap();
+    let pid = pid.trim_end_matches([',', ':']).to_owned();
+    server.line(&format!("end {pid} status 0"));
+    // With close_notify there is nothing to say.
+    let quiet = Setup::script(&place, "cat").options("-v").start();
+    let mut client = Dial::to(&quiet).connect();
+    client.send("whole");
+    client.half_close();
+    assert_eq!(client.text(), "whole");
+    quiet.line("end ");
+    quiet.quiet();
+    assert!(!quiet.log().contains("trunc"), "{}", quiet.log());
+}
+
+#[test]
+fn a_program_may_close_its_output_and_go_on_reading() {
+    let place = Place::new("closed-output");
+    let file = place.text("got");
+    let server = Setup::script(
+        &place,
+        &format!("echo bye; exec >&- 2>&-; cat >{file}; : >{file}.done"),
+    )
+    .start();
+    for version in BOTH {
+        let mut client = Dial::to(&server).version(version).connect();
+        assert_eq!(client.read_exact(4), b"bye\n");
+        let bytes = Noise::new(4).bytes(500_000);
+        client.send(&bytes);
+        client.half_close();
+        eventually("the program has read to the end", || {
+            fs::metadata(format!("{file}.done")).ok()
+        });
+        assert!(place.read("got") == bytes, "{version:?}: all bytes arrive");
+        fs::remove_file(format!("{file}.done")).unwrap();
+    }
+    server.quiet();
+}
+
+#[test]
+fn a_program_may_close_its_input_and_go_on_writing() {
+    let place = Place::new("closed-input");
+    let server = Setup::script(&place, "exec <&-; head -c 1000000 /dev/zero")
+        .options("-v")
+        .start();
+    let mut client = Dial::to(&server).connect();
+    client.send(Noise::new(5).bytes(100_000));
+    let (bytes, end) = client.rest();
+    assert_eq!((bytes.len(), end), (1_000_000, End::CloseNotify));
+    assert!(server.line("end ").ends_with("status 0"));
+}
+
+#[test]
+fn a_grandchild_may_write_on_after_the_program_has_ended() {
+    let place = Place::new("grandchild");
+    let fifo = place.path("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::from_bits_truncate(0o666)).unwrap();
+    let script = format!("(read x <{}; echo late) & echo early", fifo.display());
+    let server = Setup::script(&place, &script).options("-v").start();
+    let mut client = Dial::to(&server).connect();
+    assert_eq!(client.line(), "early\n");
+    server.line("end ");
+    fs::write(&fifo, "go\n").unwrap();
+    assert_eq!(client.text(), "late\n");
+    server.quiet();
+}
+
+#[test]
+fn the_handshake_is_bounded_however_slowly_bytes_drip() {
+    let place = Place::new("drip");
+    let marker = place.text("ran");
+    let server = Setup::script(&place, &format!(": >{marker}"))
+        .options("-v -T 2")
+        .start();
+    let mut stream = plain(server.at);
+    // The start of a record that announces 16 KiB, and then a byte now and then:
+    // for as long as the server would have to wait were it patient.
+    stream
+        .write_all(&[22, 3, 1, 0x40, 0, 1, 0, 0x3f, 0xfc])
+        .unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_millis(200)))
+        .unwrap();
+    let mut ended = false;
+    for _ in 0..150 {
+        let _ = stream.write_all(&[0]);
+        match stream.read(&mut [0; 64]) {
+            Ok(0) => ended = true,
+            Ok(_) => {}
+            Err(error) => ended = error.kind() != std::io::ErrorKind::WouldBlock,
+        }
+        if ended {
+            break;
+        }
+    }
+    assert!(ended, "the server gave up within 30 s");
+    let line = server.line("dropping TLS connection");
+    assert!(line.contains("timed out"), "{line}");
+    server.quiet();
+    assert!(!fs::exists(&marker).unwrap(), "the program never ran");
+}
+
+#[test]
+fn a_connection_without_a_byte_is_ended() {
+    let place = Place::new("idle");
+    let marker = place.text("eof");
+    let server = Setup::script(&place, &format!("cat; : >{marker}"))
+        .options("-v -w 1")
+        .start();
+    let mut client = Dial::to(&server).connect();
+    client.send("word");
+    assert_eq!(client.read_exact(4), b"word");
+    let (bytes, end) = client.rest();
+    assert_eq!((bytes.as_slice(), end), (&b""[..], End::CloseNotify));
+    eventually("the program saw the end", || {
+        fs::exists(&marker).unwrap().then_some(())
+    });
+    server.quiet();
+}
+
+#[test]
+fn a_client_that_stops_reading_is_given_up() {
+    let place = Place::new("dead-client");
+    let server = Setup::script(&place, "exec yes").options("-v -w 1").start();
+    let mut client = Dial::to(&server).receive_buffer(4096).connect();
+    assert_eq!(client.line(), "y\n");
+    // It never reads again, and the program is stopped by its broken pipe.
+    assert!(
+        server.line("end ").ends_with("status 13"),
+        "{}",
+        server.log()
+    );
+    server.quiet();
+}
+
+#[test]
+fn bytes_keep_a_connection_alive() {
+    let place = Place::new("alive");
+    let server = Setup::new(&place, &["cat"]).options("-w 3").start();
+    let mut client = Dial::to(&server).connect();
+    for _ in 0..8 {
+        // Not to wait for anything: this is the pace of the client.
+        std::thread::sleep(Duration::from_millis(500));
+        client.send("x");
+        assert_eq!(client.read_exact(1), b"x");
+    }
+    client.half_close();
+    assert_eq!(client.text(), "");
+}
+
+#[test]
+fn a_reset_ends_both_sides() {
+    let place = Place::new("reset");
+    let server = Setup::new(&place, &["cat"]).options("-v").start();
+    let mut client = Dial::to(&server).connect();
+    client.send("word");
+    assert_eq!(client.read_exact(4), b"word");
+    linger_zero(client.stream.get_ref());
+    drop(client);
+    server.line("end ");
+    server.quiet();
+}
+
+#[test]
+fn the_program_starts_with_default_signals() {
+    let place = Place::new("signals");
+    // As nohup and many a run script do: signals ignored from the outside.
+    let ignoring = [
+        "/bin/sh",
+        "-c",
+        "trap '' INT PIPE USR1 USR2 QUIT; exec \"$@\"",
+        "sh",
+    ];
+    for before in [&[][..], &ignoring] {
+        let server = Setup::new(&place, &["/bin/cat", "/proc/self/status"])
+            .through(before)
+            .start();
+        let status = Dial::to(&server).connect().text();
+        for field in ["SigBlk", "SigIgn", "SigCgt"] {
+            assert_eq!(status_field(&status, field), "0000000000000000", "{field}");
+        }
+    }
+}
+
+/// The descriptors that `ls -l /proc/self/fd` lists, but for its own.
+fn listed(text: &str) -> Vec<String> {
+    text.lines()
+        .filter(|line| line.contains("->") && !line.contains("/fd"))
+        .map(|line| {
+            let (name, _) = line.rsplit_once(" -> ").unwrap();
+            name.rsplit(' ').next().unwrap().to_owned()
+        })
+        .collect()
+}
+
+#[test]
+fn the_program_has_three_descriptors_and_what_the_server_was_started_with() {
+    let place = Place::new("descriptors");
+    // What the tests' own parents left open reaches every child of theirs.
+    let plain = run(
+        std::process::Command::new("/bin/ls").args(["-l", "/proc/self/fd"]),
+        b"",
+    );
+    let base = listed(&plain.text());
+    assert!(base.len() >= 3, "{base:?}");
+    let server = Setup::new(&place, &["/bin/ls", "-l", "/proc/self/fd"]).start();
+    let text = Dial::to(&server).connect().text();
+    assert_eq!(listed(&text), base, "{text}");
+    let file = place.write("extra", "inherited");
+    let opening = [
+        "/bin/sh".to_owned(),
+        "-c".into(),
+        format!("exec 8<{file}; exec \"$@\""),
+        "sh".into(),
+    ];
+    let server = Setup::new(&place, &["/bin/ls", "-l", "/proc/self/fd"])
+        .through(opening)
+        .start();
+    let text = Dial::to(&server).connect().text();
+    assert!(
+        text.lines()
+            .any(|line| line.contains(&format!("8 -> {file}"))),
+        "{text}"
+    );
+    assert_eq!(listed(&text).len(), base.len() + 1, "{text}");
+}
+
+#[test]
+fn the_program_is_the_supervisor_s_child_and_has_none_of_ours() {
+    let place = Place::new("family");
+    let server = Setup::script(&place, "echo $$; read line; echo $line")
+        .options("-v")
+        .start();
+    let mut client = Dial::to(&server).connect();
+    let pid: i32 = client.line().trim_end().parse().unwrap();
+    assert_eq!(process(pid).unwrap().parent, server.pid().cast_signed());
+    let ours = group(server.pid());
+    assert!(ours.iter().all(|one| one.parent != pid), "{ours:?}");
+    server.line(&format!("sslserver: pid {pid} from 127.0.0.1"));
+    server.line(&format!("sslserver: ok {pid} "));
+    client.send("thanks\n");
+    assert_eq!(client.text(), "thanks\n");
+    server.line(&format!("sslserver: end {pid} status 0"));
+    server.quiet();
+}
+
+#[test]
+fn connections_live_on_when_the_supervisor_is_told_to_end() {
+    let place = Place::new("term");
+    let server = Setup::new(&place, &["cat"]).start();
+    let (at, pid) = (server.at, server.pid());
+    let mut client = Dial::to(&server).connect();
+    client.send("before");
+    assert_eq!(client.read_exact(6), b"before");
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(pid.cast_signed()),
+        nix::sys::signal::Signal::SIGTERM,
+    )
+    .unwrap();
+    eventually("nobody listens", || {
+        std::net::TcpStream::connect(at).is_err().then_some(())
+    });
+    client.send("after");
+    assert_eq!(client.read_exact(5), b"after");
+    client.half_close();
+    assert_eq!(client.text(), "");
+    drop(server);
+}
+
+#[test]
+fn the_banner_comes_first() {
+    let place = Place::new("banner");
+    let server = Setup::new(&place, &["cat"])
+        .options("-B")
+        .option("hello from outside\r\n")
+        .start();
+    let mut client = Dial::to(&server).connect();
+    assert_eq!(client.line(), "hello from outside\r\n");
+    client.send("x");
+    client.half_close();
+    assert_eq!(client.text(), "x");
+}

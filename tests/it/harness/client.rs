@@ -1,0 +1,85 @@
+//! sslclient as a child.
+#![forbid(unsafe_code)]
+
+use std::process::Command;
+
+use super::authority::Authority;
+use super::{Finished, Place, Server, run};
+
+/// A run of sslclient to be.
+pub struct Client {
+    words: Vec<String>,
+    env: Vec<(String, String)>,
+    before: Vec<String>,
+}
+
+impl Client {
+    /// `sslclient -RHl localhost -a ROOT`.
+    pub fn new(place: &Place) -> Client {
+        let root = place.write("client-root.pem", Authority::shared_root().pem());
+        Client::bare().options("-a").option(&root)
+    }
+
+    /// Without anchors of its own.
+    pub fn bare() -> Client {
+        Client {
+            words: vec!["-RHl".into(), "localhost".into()],
+            env: vec![("PATH".into(), std::env::var("PATH").unwrap_or_default())],
+            before: Vec::new(),
+        }
+    }
+
+    /// More options, separated by blanks.
+    pub fn options(mut self, words: &str) -> Client {
+        self.words
+            .extend(words.split_whitespace().map(str::to_owned));
+        self
+    }
+
+    /// One word, whatever it holds.
+    pub fn option(mut self, word: &str) -> Client {
+        self.words.push(word.to_owned());
+        self
+    }
+
+    pub fn env(mut self, name: &str, value: &str) -> Client {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Words before the client's own.
+    pub fn through(mut self, words: impl IntoIterator<Item = String>) -> Client {
+        self.before.extend(words);
+        self
+    }
+
+    /// The command for host, port and program.
+    pub fn command(&self, host: &str, port: u16, prog: &[&str]) -> Command {
+        let mut words = self.before.clone();
+        words.push(env!("CARGO_BIN_EXE_sslclient").into());
+        let mut command = Command::new(&words[0]);
+        command
+            .args(&words[1..])
+            .args(&self.words)
+            .args([host, &port.to_string()])
+            .args(prog)
+            .env_clear()
+            .envs(self.env.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Runs it with a program.
+    pub fn run(&self, host: &str, port: u16, prog: &[&str]) -> Finished {
+        run(&mut self.command(host, port, prog), b"")
+    }
+
+    /// Runs it with a script of the shell.
+    pub fn script(&self, host: &str, port: u16, script: &str) -> Finished {
+        self.run(host, port, &["/bin/sh", "-c", script])
+    }
+
+    /// Asks localhost for all that it sends.
+    pub fn read(&self, server: &Server) -> Finished {
+        self.script("localhost", server.port, "cat <&6")
+    }
+}

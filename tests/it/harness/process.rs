@@ -1,0 +1,186 @@
+//! Child processes with a deadline, and what /proc tells about them.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{Read, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+/// How long anything may take that is not a matter of seconds by its nature:
+/// generous, since only a failure waits for its end.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Looks again and again until there is something to see.
+pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(Instant::now() < end, "not within {PATIENCE:?}: {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// How a child ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// The exit code; none where a signal ended it.
+    pub code: Option<i32>,
+    pub stdout: Vec<u8>,
+    pub stderr: String,
+}
+
+impl Finished {
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
+    /// Fails unless it ended with `code` and said one line that holds `part`.
+    pub fn failed(&self, code: i32, part: &str) {
+        assert_eq!(self.code, Some(code), "{}", self.stderr);
+        assert_eq!(self.stderr.lines().count(), 1, "{}", self.stderr);
+        assert!(
+            self.stderr.contains(part),
+            "{part:?} not in {}",
+            self.stderr
+        );
+    }
+}
+
+/// Waits for a child, at most [`PATIENCE`] by default; kills its group then.
+pub fn wait(child: &mut Child, patience: Duration) -> std::process::ExitStatus {
+    let end = Instant::now() + patience;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        if Instant::now() > end {
+            kill_group(child.id());
+            panic!("still running after {patience:?}");
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Runs a command in a process group of its own, feeds it `input`, and waits for
+/// its end. A panic of the child fails the test.
+pub fn run(command: &mut Command, input: &[u8]) -> Finished {
+    run_within(command, input, PATIENCE)
+}
+
+/// [`run`] with another deadline.
+pub fn run_within(command: &mut Command, input: &[u8], patience: Duration) -> Finished {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    let feeder = thread::spawn(move || {
+        // A child that does not read its input is no failure of the test.
+        let _ = stdin.write_all(&input);
+    });
+    let stdout = drain(child.stdout.take().unwrap());
+    let stderr = drain(child.stderr.take().unwrap());
+    let status = wait(&mut child, patience);
+    feeder.join().unwrap();
+    let finished = Finished {
+        code: status.code(),
+        stdout: stdout.join().unwrap(),
+        stderr: String::from_utf8_lossy(&stderr.join().unwrap()).into_owned(),
+    };
+    kill_group(child.id());
+    no_panic(&finished.stderr);
+    assert_ne!(finished.code, Some(101), "a panic: {}", finished.stderr);
+    finished
+}
+
+fn drain(mut from: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = from.read_to_end(&mut bytes);
+        bytes
+    })
+}
+
+/// Fails where a program of ours has panicked.
+pub fn no_panic(log: &str) {
+    // 25856 is exit code 101 as wait(2) gives it.
+    for sign in ["panicked", "status 25856"] {
+        assert!(!log.contains(sign), "a panic: {log}");
+    }
+}
+
+/// Ends a process group; that it is gone already is no error.
+pub fn kill_group(leader: u32) {
+    let _ = killpg(Pid::from_raw(leader.cast_signed()), Signal::SIGKILL);
+}
+
+/// One line of /proc/PID/stat.
+#[derive(Clone, Debug)]
+pub struct Process {
+    pub pid: i32,
+    pub parent: i32,
+    pub group: i32,
+    pub state: char,
+}
+
+/// Every process that belongs to the group, zombies too.
+pub fn group(leader: u32) -> Vec<Process> {
+    let leader = leader.cast_signed();
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else {
+            continue;
+        };
+        if let Some(process) = process(pid)
+            && process.group == leader
+        {
+            found.push(process);
+        }
+    }
+    found
+}
+
+/// What /proc says about a process, if there is one.
+pub fn process(pid: i32) -> Option<Process> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    Some(Process {
+        pid,
+        state: fields.next()?.chars().next()?,
+        parent: fields.next()?.parse().ok()?,
+        group: fields.next()?.parse().ok()?,
+    })
+}
+
+/// The pids of [`group`].
+pub fn pids(leader: u32) -> BTreeSet<i32> {
+    group(leader).iter().map(|one| one.pid).collect()
+}
+
+/// How many descriptors a process has open.
+pub fn descriptors(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+}
+
+/// A field of /proc/PID/status, or of a text of that form.
+pub fn status_field(status: &str, name: &str) -> String {
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix(&format!("{name}:")))
+        .unwrap_or_else(|| panic!("no {name} in {status}"))
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+}

@@ -1,0 +1,268 @@
+//! A real sslserver on a port of its own, and proof that it left nothing behind.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::authority::{Identity, KeyKind};
+use super::process::{self, PATIENCE, descriptors, eventually, no_panic, pids};
+use super::{Finished, Place, run};
+
+/// What a server is started with.
+pub struct Setup<'a> {
+    place: &'a Place,
+    before: Vec<OsString>,
+    options: Vec<String>,
+    host: String,
+    prog: Vec<String>,
+    env: Vec<(String, OsString)>,
+}
+
+/// A server that runs.
+pub struct Server {
+    child: Child,
+    log: PathBuf,
+    first: BTreeSet<i32>,
+    first_descriptors: usize,
+    pub port: u16,
+    pub at: SocketAddr,
+}
+
+impl<'a> Setup<'a> {
+    /// `sslserver -1 -RHl localhost 127.0.0.1 0 PROG` with a P-256 certificate.
+    pub fn new(place: &'a Place, prog: &[&str]) -> Setup<'a> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let setup = Setup {
+            place,
+            before: Vec::new(),
+            options: vec!["-RHl".into(), "localhost".into()],
+            host: "127.0.0.1".into(),
+            prog: prog.iter().map(|&word| word.to_owned()).collect(),
+            env: vec![("PATH".into(), path)],
+        };
+        setup.identity(&Identity::localhost(KeyKind::P256))
+    }
+
+    /// With `/bin/sh -c SCRIPT` as the program.
+    pub fn script(place: &'a Place, script: &str) -> Setup<'a> {
+        Setup::new(place, &["/bin/sh", "-c", script])
+    }
+
+    /// Words before the server's own: setpriv, strace, a shell.
+    pub fn through<S: Into<OsString>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
+        self.before.extend(words.into_iter().map(Into::into));
+        self
+    }
+
+    /// More options, separated by blanks.
+    pub fn options(mut self, words: &str) -> Self {
+        self.options
+            .extend(words.split_whitespace().map(str::to_owned));
+        self
+    }
+
+    /// One option, whatever it holds.
+    pub fn option(mut self, word: &str) -> Self {
+        self.options.push(word.to_owned());
+        self
+    }
+
+    /// The address to listen on, in place of 127.0.0.1.
+    pub fn host(mut self, host: &str) -> Self {
+        host.clone_into(&mut self.host);
+        self
+    }
+
+    /// Sets a variable; the last one of a name wins.
+    pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.env.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// Takes a variable away.
+    pub fn unset(mut self, name: &str) -> Self {
+        self.env.retain(|(one, _)| one != name);
+        self
+    }
+
+    /// CERTFILE and KEYFILE.
+    pub fn identity(self, identity: &Identity) -> Self {
+        let stem = self.place.fresh("server");
+        let stem = stem.file_name().unwrap().to_str().unwrap().to_owned();
+        let (certificate, key) = self.place.identity(&stem, identity);
+        self.env("CERTFILE", certificate).env("KEYFILE", key)
+    }
+
+    fn command(&self) -> Command {
+        let mut words = self.before.clone();
+        words.push(env!("CARGO_BIN_EXE_sslserver").into());
+        let mut command = Command::new(&words[0]);
+        command
+            .args(&words[1..])
+            .arg("-1")
+            .args(&self.options)
+            .arg(&self.host)
+            .arg("0")
+            .args(&self.prog)
+            .env_clear()
+            .envs(self.env.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Runs it where it is expected to end by itself.
+    pub fn refused(&self) -> Finished {
+        run(&mut self.command(), b"")
+    }
+
+    /// Starts it and waits for its port line.
+    pub fn start(&self) -> Server {
+        let log = self.place.fresh("log");
+        let mut child = self
+            .command()
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(fs::File::create(&log).unwrap())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let (sender, receiver) = mpsc::channel();
+        thread::spawn(move || {
+            let mut line = String::new();
+            let _ = stdout.read_line(&mut line);
+            let _ = sender.send(line);
+        });
+        let line = receiver.recv_timeout(PATIENCE);
+        // A server that cannot start has closed its end: no port, and a log.
+        let port = line
+            .as_deref()
+            .ok()
+            .and_then(|text| text.trim_end().parse().ok());
+        let Some(port) = port else {
+            process::kill_group(child.id());
+            let _ = child.wait();
+            panic!("{line:?}; log: {}", fs::read_to_string(&log).unwrap());
+        };
+        let ip = match self.host.as_str() {
+            "0" | "" | ":0" | "0.0.0.0" | "localhost" => IpAddr::from([127, 0, 0, 1]),
+            "::" => "::1".parse().unwrap(),
+            other => other.parse().unwrap(),
+        };
+        Server {
+            first: pids(child.id()),
+            first_descriptors: descriptors(child.id()),
+            child,
+            log,
+            port,
+            at: SocketAddr::new(ip, port),
+        }
+    }
+}
+
+impl Server {
+    /// The supervisor's pid.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid().cast_signed()), signal).unwrap();
+    }
+
+    /// All that was logged so far.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap()).into_owned()
+    }
+
+    /// The first line that holds `part`, however long it takes to come.
+    pub fn line(&self, part: &str) -> String {
+        self.lines(part, 1).remove(0)
+    }
+
+    /// The first `count` lines that hold `part`.
+    pub fn lines(&self, part: &str, count: usize) -> Vec<String> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let log = self.log();
+            // The last piece may be a line that is still being written.
+            let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
+            let found: Vec<_> = whole.lines().filter(|line| line.contains(part)).collect();
+            if found.len() >= count {
+                return found[..count].iter().map(|&line| line.to_owned()).collect();
+            }
+            assert!(
+                Instant::now() < end,
+                "{part:?} not in the log {count} times: {log}"
+            );
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// The processes that are there besides those of a server without clients.
+    pub fn busy(&self) -> Vec<process::Process> {
+        let mut all = process::group(self.pid());
+        all.retain(|one| !self.first.contains(&one.pid));
+        all
+    }
+
+    /// Waits until every connection's processes are gone, zombies included, and
+    /// the supervisor has no more descriptors open than at the beginning.
+    pub fn quiet(&self) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let (busy, open) = (self.busy(), descriptors(self.pid()));
+            if busy.is_empty() && open <= self.first_descriptors {
+                return;
+            }
+            let left: Vec<_> = busy
+                .iter()
+                .map(|one| format!("{} ({}, child of {})", one.pid, one.state, one.parent))
+                .collect();
+            assert!(
+                Instant::now() < end,
+                "{open} descriptors open, {} at first; left: {left:?}; log: {}",
+                self.first_descriptors,
+                self.log()
+            );
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Ends the supervisor with TERM and fails unless its exit code is 0.
+    pub fn stop(mut self) {
+        self.signal(Signal::SIGTERM);
+        let status = process::wait(&mut self.child, PATIENCE);
+        assert_eq!(status.code(), Some(0), "{}", self.log());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let died = self.child.try_wait().unwrap();
+        process::kill_group(self.pid());
+        let _ = self.child.wait();
+        if thread::panicking() {
+            println!("log of sslserver:\n{}", self.log());
+            return;
+        }
+        if let Some(status) = died {
+            assert_eq!(status.code(), Some(0), "it died: {}", self.log());
+        }
+        no_panic(&self.log());
+        eventually("the process group is gone", || {
+            pids(self.pid()).is_empty().then_some(())
+        });
+    }
+}

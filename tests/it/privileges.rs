@@ -1,0 +1,275 @@
+//! Users, groups and roots: who runs the program and who reads the network.
+#![forbid(unsafe_code)]
+
+use std::fs;
+
+use crate::harness::overlay::{self, AS_NOBODY, with_tester};
+use crate::harness::process::{process, status_field};
+use crate::harness::{Dial, Place, Server, Setup, Tls, eventually, need, need_root, skip};
+
+/// The program of most tests here: its own /proc/self/status.
+const STATUS: [&str; 2] = ["/bin/cat", "/proc/self/status"];
+
+fn status(server: &Server) -> String {
+    Dial::to(server).connect().text()
+}
+
+/// All four numbers of a line in /proc/PID/status.
+fn four(number: u32) -> String {
+    [number.to_string().as_str(); 4].join(" ")
+}
+
+const NONE: &str = "0000000000000000";
+
+#[test]
+fn u_gives_a_user_with_all_its_groups() {
+    need_root!();
+    need!("unshare");
+    let place = Place::new("user");
+    if !overlay::possible(&place) {
+        skip!("no mount namespace can be made");
+    }
+    let server = Setup::new(&place, &STATUS)
+        .options("-u tester")
+        .through(with_tester(&place))
+        .start();
+    let text = status(&server);
+    assert_eq!(status_field(&text, "Uid"), four(4000));
+    assert_eq!(status_field(&text, "Gid"), four(4000));
+    assert_eq!(status_field(&text, "Groups"), "4000 4001 4002");
+    assert_eq!(status_field(&text, "CapEff"), NONE);
+    assert_eq!(status_field(&text, "CapPrm"), NONE);
+    // Another main group; the supplementary ones stay the user's.
+    let server = Setup::new(&place, &STATUS)
+        .options("-u tester -g unrelated")
+        .through(with_tester(&place))
+        .start();
+    let text = status(&server);
+    assert_eq!(status_field(&text, "Uid"), four(4000));
+    assert_eq!(status_field(&text, "Gid"), four(4003));
+    let groups = status_field(&text, "Groups");
+    assert!(
+        groups.contains("4001 4002") && !groups.split(' ').any(|one| one == "0"),
+        "{groups}"
+    );
+}
+
+#[test]
+fn bare_numbers_have_no_supplementary_groups() {
+    need_root!();
+    let place = Place::new("numbers");
+    let wanted = |server: &Server| {
+        let text = status(server);
+        assert_eq!(status_field(&text, "Uid"), four(4711));
+        assert_eq!(status_field(&text, "Gid"), four(4712));
+        let groups = status_field(&text, "Groups");
+        assert!(groups.is_empty() || groups == "4712", "{groups}");
+        assert_eq!(status_field(&text, "CapEff"), NONE);
+    };
+    wanted(
+        &Setup::new(&place, &STATUS)
+            .options("-u 4711 -g 4712")
+            .start(),
+    );
+    wanted(
+        &Setup::new(&place, &STATUS)
+            .options("-g 4712 -u 4711")
+            .start(),
+    );
+    wanted(
+        &Setup::new(&place, &STATUS)
+            .options("-U")
+            .env("UID", "4711")
+            .env("GID", "4712")
+            .start(),
+    );
+    // The group alone leaves root, in that group only.
+    let text = status(&Setup::new(&place, &STATUS).options("-g 4712").start());
+    assert_eq!(status_field(&text, "Gid"), four(4712));
+    assert_eq!(status_field(&text, "Uid"), four(0));
+}
+
+#[test]
+fn without_u_the_program_keeps_the_user() {
+    let place = Place::new("same-user");
+    let own = nix::unistd::geteuid().as_raw();
+    let text = status(&Setup::new(&place, &STATUS).start());
+    assert_eq!(status_field(&text, "Uid"), four(own));
+}
+
+/// A connection in progress, and the pids that serve it besides the program's.
+fn engines(server: &Server) -> (Tls, Vec<i32>) {
+    let mut client = Dial::to(server).connect();
+    client.send("x");
+    assert_eq!(client.read_exact(1), b"x");
+    let ok = server.line("sslserver: ok ");
+    let program: i32 = ok.split(' ').nth(2).unwrap().parse().unwrap();
+    let engines = eventually("an engine beside the program", || {
+        let mut pids: Vec<_> = server.busy().iter().map(|one| one.pid).collect();
+        pids.retain(|pid| *pid != program);
+        (!pids.is_empty()).then_some(pids)
+    });
+    (client, engines)
+}
+
+/// Fails unless the process is that user for good, in no group but its own.
+fn powerless(pid: i32, uid: u32, gid: u32) {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    assert_eq!(status_field(&text, "Uid"), four(uid));
+    assert_eq!(status_field(&text, "Gid"), four(gid));
+    let groups = status_field(&text, "Groups");
+    assert!(groups.is_empty() || groups == gid.to_string(), "{groups}");
+    for set in ["CapEff", "CapPrm", "CapInh", "CapAmb"] {
+        assert_eq!(status_field(&text, set), NONE, "{set}");
+    }
+}
+
+#[test]
+fn the_engine_is_nobody_by_default() {
+    need_root!();
+    let place = Place::new("engine-default");
+    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+    for letters in ["-v", "-v -u 4711 -g 4712"] {
+        let server = Setup::new(&place, &["cat"]).options(letters).start();
+        let (client, engines) = engines(&server);
+        assert_eq!(engines.len(), 1, "one engine: {:?}", server.busy());
+        powerless(engines[0], nobody.uid.as_raw(), nobody.gid.as_raw());
+        // Its parent is the supervisor, not the program.
+        assert_eq!(
+            process(engines[0]).unwrap().parent,
+            server.pid().cast_signed()
+        );
+        drop(client);
+        server.quiet();
+    }
+}
+
+#[test]
+fn the_engine_has_a_user_and_a_root_of_its_own() {
+    need_root!();
+    let place = Place::new("engine-jail");
+    let jail = place.path("jail");
+    fs::create_dir(&jail).unwrap();
+    let jail = fs::canonicalize(jail).unwrap();
+    let daemon = nix::unistd::User::from_name("daemon").unwrap().unwrap();
+    let (uid, gid) = (daemon.uid.as_raw(), daemon.gid.as_raw());
+    for (user, group, names, (uid, gid)) in [
+        ("SSL_UID", "SSL_GID", ("4713", "4714"), (4713, 4714)),
+        ("SSL_USER", "SSL_GROUP", ("daemon", "daemon"), (uid, gid)),
+        ("SSL_UID", "SSL_GID", ("daemon", "4714"), (uid, 4714)),
+    ] {
+        let server = Setup::new(&place, &["cat"])
+            .options("-v")
+            .env("SSL_CHROOT", &jail)
+            .env(user, names.0)
+            .env(group, names.1)
+            .start();
+        let (mut client, engines) = engines(&server);
+        for pid in engines {
+            powerless(pid, uid, gid);
+            for link in ["root", "cwd"] {
+                let seen = fs::read_link(format!("/proc/{pid}/{link}")).unwrap();
+                assert_eq!(seen, jail, "{link}");
+            }
+        }
+        // The program runs outside.
+        let ok = server.line("sslserver: ok ");
+        let program = ok.split(' ').nth(2).unwrap();
+        let seen = fs::read_link(format!("/proc/{program}/root")).unwrap();
+        assert_eq!(seen.to_str(), Some("/"));
+        client.half_close();
+        assert_eq!(client.text(), "");
+        server.quiet();
+    }
+}
+
+#[test]
+fn no_engine_runs_as_root() {
+    need_root!();
+    let place = Place::new("engine-root");
+    // Whoever asks for root gets a refusal or somebody else.
+    for name in ["0", "root"] {
+        let setup = Setup::new(&place, &["cat"])
+            .options("-v")
+            .env("SSL_UID", name)
+            .env("SSL_GID", "0");
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| setup.start()));
+        if let Ok(server) = ended {
+            let (_client, engines) = engines(&server);
+            let text = fs::read_to_string(format!("/proc/{}/status", engines[0])).unwrap();
+            assert_ne!(status_field(&text, "Uid"), four(0), "SSL_UID={name}");
+        }
+    }
+}
+
+#[test]
+fn the_program_stays_in_the_directory_of_the_server() {
+    let place = Place::new("directory");
+    let folder = place.text("here");
+    fs::create_dir(&folder).unwrap();
+    let words = ["/bin/sh", "-c", "cd \"$0\" && exec \"$@\"", &folder];
+    let mut setup = Setup::new(&place, &["/bin/pwd"]).through(words);
+    if crate::harness::root() {
+        fs::create_dir(place.path("jail")).unwrap();
+        setup = setup.env("SSL_CHROOT", place.path("jail"));
+    }
+    let server = setup.start();
+    assert_eq!(
+        Dial::to(&server).connect().text().trim_end(),
+        fs::canonicalize(&folder).unwrap().to_str().unwrap()
+    );
+}
+
+#[test]
+fn an_ordinary_user_needs_no_root() {
+    let place = Place::new("ordinary");
+    let before: &[&str] = if crate::harness::root() {
+        if !overlay::reachable() {
+            skip!("the user nobody cannot reach the program");
+        }
+        &AS_NOBODY
+    } else {
+        &[]
+    };
+    let server = Setup::new(&place, &["cat"])
+        .options("-v")
+        .through(before)
+        .start();
+    let (mut client, engines) = engines(&server);
+    let text = fs::read_to_string(format!("/proc/{}/status", engines[0])).unwrap();
+    assert_eq!(status_field(&text, "CapEff"), NONE);
+    client.half_close();
+    assert_eq!(client.text(), "");
+    server.quiet();
+    assert!(
+        !server.log().contains("warning"),
+        "nothing was asked for: {}",
+        server.log()
+    );
+    // A root that it cannot have is warned about, once.
+    let jail = place.text("jail");
+    fs::create_dir(&jail).unwrap();
+    let server = Setup::new(&place, &["echo", "served"])
+        .env("SSL_CHROOT", &jail)
+        .through(before)
+        .start();
+    for _ in 0..2 {
+        assert_eq!(status(&server), "served\n");
+    }
+    server.quiet();
+    let log = server.log();
+    let warnings: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("SSL_CHROOT"))
+        .collect();
+    assert_eq!(warnings.len(), 1, "{log}");
+    assert!(warnings[0].starts_with("sslserver: warning: "), "{log}");
+    // Another user that it cannot become is refused.
+    if crate::harness::root() {
+        let ended = Setup::new(&place, &["true"])
+            .options("-u 4711")
+            .through(before)
+            .refused();
+        assert_eq!(ended.code, Some(111), "{}", ended.stderr);
+    }
+}

@@ -1,0 +1,489 @@
+//! What both programs say, and how they end, where they cannot start.
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::net::TcpListener;
+use std::process::Command;
+
+use openssl::dh::Dh;
+
+use crate::harness::overlay;
+use crate::harness::{
+    Authority, Finished, Identity, KeyKind, Leaf, Place, Setup, eventually, need, need_root, root,
+    run, skip,
+};
+
+fn sslserver(args: &[&str]) -> Finished {
+    run(
+        Command::new(env!("CARGO_BIN_EXE_sslserver")).args(args),
+        b"",
+    )
+}
+
+fn sslclient(args: &[&str]) -> Finished {
+    run(
+        Command::new(env!("CARGO_BIN_EXE_sslclient")).args(args),
+        b"",
+    )
+}
+
+/// Junk that is no number of any option.
+const NO_NUMBERS: [&str; 8] = [
+    "",
+    "x",
+    "5s",
+    "5 ",
+    " 5",
+    "-1",
+    "1.5",
+    "99999999999999999999",
+];
+
+#[test]
+fn wrong_usage_of_sslserver_is_100() {
+    for args in [
+        &[][..],
+        &["-v"],
+        &["127.0.0.1"],
+        &["127.0.0.1", "0"],
+        &["-J", "0", "0", "true"],
+        &["-c"],
+    ] {
+        sslserver(args).failed(100, "sslserver: usage: ");
+    }
+    for letter in ["-c", "-C", "-b", "-t", "-T", "-w"] {
+        for value in NO_NUMBERS {
+            let ended = sslserver(&[letter, value, "127.0.0.1", "0", "true"]);
+            ended.failed(100, "sslserver: usage: ");
+        }
+    }
+    for letter in ["-c", "-C"] {
+        sslserver(&[letter, "0", "127.0.0.1", "0", "true"]).failed(100, "sslserver: usage: ");
+    }
+}
+
+#[test]
+fn wrong_usage_of_sslclient_is_100() {
+    for args in [
+        &[][..],
+        &["-v"],
+        &["127.0.0.1"],
+        &["127.0.0.1", "1"],
+        &["-J", "127.0.0.1", "1", "true"],
+        &["-T"],
+    ] {
+        sslclient(args).failed(100, "sslclient: usage: ");
+    }
+    for letter in ["-t", "-w", "-T", "-p", "-V"] {
+        for value in NO_NUMBERS {
+            sslclient(&[letter, value, "127.0.0.1", "1", "true"]).failed(100, "sslclient: usage: ");
+        }
+    }
+    for (letter, value) in [
+        ("-p", "65536"),
+        ("-T", "1+"),
+        ("-T", "+1"),
+        ("-T", "1+2+3"),
+        ("-i", "127.0.0.x"),
+    ] {
+        sslclient(&[letter, value, "127.0.0.1", "1", "true"]).failed(100, "sslclient: usage: ");
+    }
+}
+
+#[test]
+fn the_usage_line_names_the_letters() {
+    let line = sslserver(&[]).stderr;
+    for letter in "qQvV134 6cCbBguUoOdDItTwhHpPlrRsSeEzmYZ"
+        .chars()
+        .filter(|c| *c != ' ')
+    {
+        assert!(line.contains(letter), "-{letter}: {line}");
+    }
+    assert!(line.contains("host port prog"), "{line}");
+    assert!(sslclient(&[]).stderr.contains("host port prog"));
+}
+
+#[test]
+fn silence_covers_the_end_too() {
+    let place = Place::new("silence");
+    let ended = Setup::new(&place, &["true"])
+        .options("-q")
+        .env("CERTFILE", place.text("missing"))
+        .refused();
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(111), ""));
+}
+
+/// Each variable that names a file, with what else it needs.
+const FILES: [&str; 9] = [
+    "CERTFILE",
+    "KEYFILE",
+    "CERTFILE_ALT",
+    "KEYFILE_ALT",
+    "CAFILE",
+    "CCAFILE",
+    "CRLFILE",
+    "PINFILE",
+    "DHFILE",
+];
+
+/// A server that is asked for client certificates and whose files are all good,
+/// but for the one that a test breaks.
+fn complete(place: &Place) -> Setup<'_> {
+    let (certificate, key) = place.identity("alt", &Identity::localhost(KeyKind::Rsa2048));
+    let root = place.write("ca.pem", Authority::shared_root().pem());
+    Setup::new(place, &["true"])
+        .options("-m")
+        .env("CERTFILE_ALT", certificate)
+        .env("KEYFILE_ALT", key)
+        .env("CAFILE", &root)
+        .env("CCAFILE", root)
+}
+
+#[test]
+fn a_file_that_cannot_be_used_is_named_with_its_variable() {
+    let place = Place::new("bad-files");
+    drop(complete(&place).start());
+    let missing = place.text("missing");
+    let empty = place.write("empty", "");
+    let junk = place.write("junk", "this is not PEM\n");
+    let folder = place.text("folder");
+    fs::create_dir(&folder).unwrap();
+    for variable in FILES {
+        for path in [&missing, &empty, &junk, &folder] {
+            // A list of pins may hold no pin.
+            if variable == "PINFILE" && *path == empty {
+                continue;
+            }
+            let ended = complete(&place).env(variable, path).refused();
+            ended.failed(111, variable);
+            ended.failed(111, path);
+            assert!(
+                ended.stderr.starts_with("sslserver: fatal: "),
+                "{}",
+                ended.stderr
+            );
+        }
+    }
+    for (variable, path) in [("CADIR", &missing), ("CADIR", &junk)] {
+        let ended = complete(&place)
+            .unset("CAFILE")
+            .env(variable, path)
+            .refused();
+        ended.failed(111, variable);
+        ended.failed(111, path);
+    }
+}
+
+#[test]
+fn the_system_s_reason_is_given() {
+    let place = Place::new("reason");
+    let missing = place.text("missing");
+    let ended = complete(&place).env("CERTFILE", &missing).refused();
+    ended.failed(111, "no such file or directory");
+    assert!(!ended.stderr.contains("os error"), "{}", ended.stderr);
+}
+
+#[test]
+fn an_unreadable_file_is_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let place = Place::new("unreadable");
+    let setup = complete(&place);
+    let (_, key) = place.identity("shut", &Identity::localhost(KeyKind::P256));
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o0)).unwrap();
+    let setup = if root() {
+        // Root reads whatever its mode says, so an ordinary user must try.
+        need!("setpriv");
+        if !overlay::reachable() {
+            skip!("the user nobody cannot reach the program");
+        }
+        setup.through(overlay::AS_NOBODY)
+    } else {
+        setup
+    };
+    let ended = setup.env("KEYFILE", &key).refused();
+    ended.failed(111, "KEYFILE");
+    ended.failed(111, &key);
+    ended.failed(111, "permission denied");
+}
+
+#[test]
+fn a_key_of_another_certificate_is_refused() {
+    let place = Place::new("foreign-key");
+    for kind in [KeyKind::P256, KeyKind::Rsa2048] {
+        let own = Leaf::localhost().key(kind).issue();
+        let other = Leaf::localhost().key(kind).other_key().issue();
+        let key = place.write("other.key", other.key_pem());
+        let ended = Setup::new(&place, &["true"])
+            .identity(&own)
+            .env("KEYFILE", &key)
+            .refused();
+        ended.failed(111, "KEYFILE");
+        ended.failed(111, &key);
+    }
+}
+
+#[test]
+fn an_expired_certificate_is_warned_about_and_served() {
+    let place = Place::new("expired");
+    let expired = Leaf::localhost().expired().issue();
+    let server = Setup::new(&place, &["echo", "served"])
+        .identity(&expired)
+        .start();
+    let warning = server.line("sslserver: warning: ");
+    assert!(
+        warning.contains("CERTFILE") && warning.contains("expired"),
+        "{warning}"
+    );
+    let mut client = crate::harness::Dial::to(&server).blindly().connect();
+    assert_eq!(client.text(), "served\n");
+}
+
+#[test]
+fn weak_or_wrong_dh_parameters_are_refused() {
+    let place = Place::new("weak-dh");
+    // RFC 2409's 1024-bit group: well-known, and too short.
+    let weak = Dh::from_pqg(
+        openssl::bn::BigNum::get_rfc2409_prime_1024().unwrap(),
+        None,
+        openssl::bn::BigNum::from_u32(2).unwrap(),
+    )
+    .unwrap();
+    let path = place.write("dh.pem", weak.params_to_pem().unwrap());
+    let ended = Setup::new(&place, &["true"]).env("DHFILE", &path).refused();
+    ended.failed(111, "DHFILE");
+    ended.failed(111, &path);
+    ended.failed(111, "1024");
+}
+
+#[test]
+fn a_cipher_word_that_openssl_drops_is_warned_about() {
+    let place = Place::new("cipher-word");
+    let server = Setup::new(&place, &["echo", "served"])
+        .env("CIPHERS", "ECDHE+AESGCM:NOSUCHWORD:!aNULL")
+        .start();
+    let warning = server.line("NOSUCHWORD");
+    assert!(warning.starts_with("sslserver: warning: "), "{warning}");
+    assert!(
+        warning.contains("CIPHERS") && !warning.contains("ECDHE"),
+        "{warning}"
+    );
+    assert_eq!(
+        crate::harness::Dial::to(&server).connect().text(),
+        "served\n"
+    );
+}
+
+#[test]
+fn settings_that_make_no_sense_are_refused_by_name() {
+    let place = Place::new("settings");
+    let long = "a".repeat(256);
+    for (name, value) in [
+        ("TLS_MIN", "1.4"),
+        ("TLS_MIN", "tls"),
+        ("TLS_MAX", "0.9"),
+        ("TLS_GROUPS", "nosuchgroup"),
+        ("CIPHERS", "NOSUCHWORD"),
+        ("CIPHERSUITES", "TLS_NOSUCH_SUITE"),
+        ("ALPN", long.as_str()),
+        ("VERIFYDEPTH", "x"),
+    ] {
+        let ended = Setup::new(&place, &["true"]).env(name, value).refused();
+        ended.failed(111, name);
+    }
+    let ended = Setup::new(&place, &["true"])
+        .env("TLS_MIN", "1.3")
+        .env("TLS_MAX", "1.2")
+        .refused();
+    ended.failed(111, "TLS_M");
+}
+
+#[test]
+fn no_certificate_is_refused() {
+    let place = Place::new("no-certificate");
+    let ended = Setup::new(&place, &["true"])
+        .unset("CERTFILE")
+        .unset("KEYFILE")
+        .refused();
+    ended.failed(111, "CERTFILE");
+}
+
+#[test]
+fn users_and_groups_that_are_unknown_are_refused() {
+    let place = Place::new("unknown-user");
+    for letter in ["-u", "-g"] {
+        for name in ["nosuchuser", "12x", ""] {
+            let ended = Setup::new(&place, &["true"])
+                .options(letter)
+                .option(name)
+                .refused();
+            assert!(
+                matches!(ended.code, Some(100 | 111)),
+                "{letter} {name}: {}",
+                ended.stderr
+            );
+            assert!(
+                ended.stderr.contains(name) && ended.stderr.contains(letter),
+                "{}",
+                ended.stderr
+            );
+        }
+    }
+    need_root!();
+    for (name, value) in [
+        ("SSL_UID", "nosuchuser"),
+        ("SSL_GID", "nosuchgroup"),
+        ("SSL_USER", "nosuchuser"),
+        ("SSL_GROUP", "nosuchgroup"),
+    ] {
+        let ended = Setup::new(&place, &["true"]).env(name, value).refused();
+        ended.failed(111, value);
+        ended.failed(111, name);
+    }
+    let missing = place.text("missing");
+    let ended = Setup::new(&place, &["true"])
+        .env("SSL_CHROOT", &missing)
+        .refused();
+    ended.failed(111, "SSL_CHROOT");
+    ended.failed(111, &missing);
+    // -U without its variables names the one that is missing.
+    let ended = Setup::new(&place, &["true"]).options("-U").refused();
+    assert!(matches!(ended.code, Some(100 | 111)), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("UID") || ended.stderr.contains("GID"),
+        "{}",
+        ended.stderr
+    );
+}
+
+#[test]
+fn hosts_and_ports_that_are_unknown_are_refused() {
+    let place = Place::new("unknown-host");
+    // A label of 64 letters is refused before any server is asked.
+    let host = "a".repeat(64);
+    let ended = Setup::new(&place, &["true"]).host(&host).refused();
+    ended.failed(111, "aaaa");
+    let ended = Setup::new(&place, &["true"])
+        .host("127.0.0.1")
+        .options("-I nosuchinterface")
+        .host("fe80::1")
+        .refused();
+    ended.failed(111, "nosuchinterface");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sslserver"));
+    let (certificate, key) = place.identity("port", &Identity::localhost(KeyKind::P256));
+    command.env("CERTFILE", certificate).env("KEYFILE", key);
+    for port in ["nosuchservice", "70000", "-5", "25x"] {
+        let ended = run(command.args(["-1", "127.0.0.1", port, "true"]), b"");
+        assert!(
+            matches!(ended.code, Some(100 | 111)),
+            "{port}: {}",
+            ended.stderr
+        );
+        assert!(ended.stderr.starts_with("sslserver: "), "{}", ended.stderr);
+        let mut fresh = Command::new(env!("CARGO_BIN_EXE_sslserver"));
+        for (name, value) in command.get_envs() {
+            fresh.env(name, value.unwrap());
+        }
+        command = fresh;
+    }
+    let held = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = held.local_addr().unwrap().port().to_string();
+    run(command.args(["127.0.0.1", &port, "true"]), b"").failed(111, "unable to bind");
+}
+
+#[test]
+fn a_program_that_is_not_there_ends_its_connection_alone() {
+    let place = Place::new("no-program");
+    let server = Setup::new(&place, &["/nosuchprogram"])
+        .options("-v")
+        .start();
+    for _ in 0..2 {
+        let (bytes, _) = crate::harness::Dial::to(&server).connect().rest();
+        assert!(bytes.is_empty());
+    }
+    assert!(
+        server
+            .line("/nosuchprogram")
+            .contains("no such file or directory")
+    );
+    assert!(server.lines("end ", 2)[1].ends_with(" status 28416"));
+    server.quiet();
+    server.stop();
+}
+
+#[test]
+fn bad_files_of_sslclient_are_named() {
+    let place = Place::new("client-files");
+    // Something that accepts, should it connect before it looks at its files.
+    let held = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = held.local_addr().unwrap().port().to_string();
+    let (certificate, key) = place.identity("own", &Identity::localhost(KeyKind::P256));
+    let other = place.write("other.key", Leaf::localhost().other_key().issue().key_pem());
+    let missing = place.text("missing");
+    let junk = place.write("junk", "junk\n");
+    let empty = place.write("empty", "");
+    for args in [
+        ["-a", &missing],
+        ["-a", &junk],
+        ["-a", &empty],
+        ["-A", &missing],
+        ["-A", &junk],
+        ["-c", &missing],
+        ["-c", &junk],
+        ["-c", &empty],
+        ["-C", &missing],
+    ] {
+        let ended = sslclient(&["-H", args[0], args[1], "127.0.0.1", &port, "true"]);
+        ended.failed(111, args[1]);
+    }
+    for bad in [&missing, &junk, &empty, &other] {
+        let ended = sslclient(&[
+            "-H",
+            "-c",
+            &certificate,
+            "-k",
+            bad,
+            "127.0.0.1",
+            &port,
+            "true",
+        ]);
+        ended.failed(111, bad);
+    }
+    // A key is no use without its certificate; alone it must not be dropped in silence.
+    let ended = sslclient(&["-H", "-k", &key, "127.0.0.1", &port, "true"]);
+    assert!(matches!(ended.code, Some(100 | 111)), "{}", ended.stderr);
+    let ended = sslclient(&["-H", "-z", "NOSUCHWORD", "127.0.0.1", &port, "true"]);
+    ended.failed(111, "NOSUCHWORD");
+}
+
+#[test]
+fn the_port_line_is_all_of_descriptor_1() {
+    use std::io::Read as _;
+    use std::os::unix::process::CommandExt as _;
+    let place = Place::new("port-line");
+    let (certificate, key) = place.identity("own", &Identity::localhost(KeyKind::P256));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sslserver"))
+        .args(["-1", "127.0.0.1", "0", "true"])
+        .env("CERTFILE", certificate)
+        .env("KEYFILE", key)
+        .stdout(std::process::Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let reader = std::thread::spawn(move || {
+        let mut text = String::new();
+        stdout.read_to_string(&mut text).unwrap();
+        text
+    });
+    // End of file comes while the server lives.
+    eventually("descriptor 1 is closed", || {
+        reader.is_finished().then_some(())
+    });
+    let text = reader.join().unwrap();
+    let alive = child.try_wait().unwrap().is_none();
+    crate::harness::process::kill_group(child.id());
+    child.wait().unwrap();
+    assert!(alive);
+    let port: u16 = text.strip_suffix('\n').expect("one line").parse().unwrap();
+    assert!(port > 0);
+}
