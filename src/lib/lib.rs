@@ -15,4 +15,8 @@ pub mod environ;
 
 pub mod options;
 
+pub mod rulesdb;
+
+pub mod rules;
+
 pub mod program;

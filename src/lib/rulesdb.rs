@@ -15,6 +15,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::report::Fail;
+use crate::sys::fd;
 use crate::text;
 
 /// The header: 256 pairs of a table's position and its number of slots.
@@ -25,6 +26,9 @@ const LIMIT: u64 = 1 << 30;
 
 /// How often a file that changes while it is read is read again.
 const TRIES: usize = 3;
+
+/// How many other writers of the same temporary file are waited for.
+const TRIES_TO_LOCK: usize = 100;
 
 /// How old a change must be before a stamp can tell it from a later one. The
 /// kernel's clock for files ticks every 1 to 10 ms.
@@ -134,9 +138,9 @@ impl Database {
         self.stamp.is_some() && Stamp::of(path).ok() == self.stamp
     }
 
-    /// The data of the first record with this key.
+    /// The first record with this key, key and data.
     #[must_use]
-    pub fn find(&self, key: &[u8]) -> Option<&[u8]> {
+    pub fn find(&self, key: &[u8]) -> Option<(&[u8], &[u8])> {
         let hash = hash(key);
         let table = Table::of(&self.image, hash & 0xff)?;
         let first = table.start(hash)?;
@@ -148,7 +152,7 @@ impl Database {
             if found == hash {
                 let (record, data, _) = record(&self.image, position as usize, self.data_end)?;
                 if record == key {
-                    return Some(data);
+                    return Some((record, data));
                 }
             }
         }
@@ -188,14 +192,7 @@ pub fn replace<'a>(
             name(temporary)
         )));
     }
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o644)
-        .open(temporary)
-        .map_err(Fail::unable(format!("create {}", name(temporary))))?;
+    let file = exclusive(temporary).map_err(Fail::unable(format!("create {}", name(temporary))))?;
     // Never a device: /dev/full must survive a test with it.
     let disposable = file.metadata().is_ok_and(|found| found.is_file());
     let written = write(&file, records)
@@ -218,6 +215,38 @@ pub fn replace<'a>(
     File::open(directory)
         .and_then(|open| open.sync_all())
         .map_err(Fail::unable(format!("sync {}", name(directory))))
+}
+
+/// An empty file that no other call of [`replace`] is writing. Without the lock
+/// one call could cut the file that the other is about to rename.
+fn exclusive(path: &Path) -> io::Result<File> {
+    for _ in 0..TRIES_TO_LOCK {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o644)
+            .open(path)?;
+        // A file system without locks is used without.
+        let _ = fd::lock(&file);
+        let opened = file.metadata()?;
+        match fs::metadata(path) {
+            Ok(named) if (named.dev(), named.ino()) == (opened.dev(), opened.ino()) => {}
+            // The holder before us has renamed or removed it.
+            Ok(_) => continue,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        }
+        if opened.is_file() {
+            file.set_len(0)?;
+        }
+        return Ok(file);
+    }
+    Err(io::Error::new(
+        io::ErrorKind::ResourceBusy,
+        "other writers take it again and again",
+    ))
 }
 
 /// Fills an empty file, proves that it holds what it should, and syncs it.
@@ -243,7 +272,10 @@ fn write<'a>(
     let mut image = Vec::new();
     file.seek(SeekFrom::Start(0))?;
     file.take(LIMIT).read_to_end(&mut image)?;
-    if !Database::from_image(image)?.records().eq(records) {
+    let written = Database::from_image(image)?;
+    let mut found = written.records();
+    let same = |record| found.next().is_some_and(|other| other == record);
+    if !records.clone().all(same) || found.next().is_some() {
         return Err(invalid("it does not hold what was written"));
     }
     file.sync_all()
