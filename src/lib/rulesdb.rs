@@ -109,7 +109,9 @@ impl Database {
             let mut image = Vec::new();
             image.try_reserve_exact(usize::try_from(stamp.size).unwrap_or(usize::MAX))?;
             file.by_ref().take(LIMIT).read_to_end(&mut image)?;
-            if Stamp::from(&file.metadata()?) == stamp {
+            // Being renamed over, which touches the inode, does not count.
+            let after = Stamp::from(&file.metadata()?);
+            if after.size == stamp.size && after.modified == stamp.modified {
                 let mut database = Database::from_image(image)?;
                 database.stamp = (!stamp.fresh(now)).then_some(stamp);
                 return Ok(database);
@@ -309,11 +311,7 @@ fn record(image: &[u8], position: usize, end: usize) -> Option<(&[u8], &[u8], us
     let key_at = position.checked_add(8)?;
     let data_at = key_at.checked_add(key as usize)?;
     let next = data_at.checked_add(data as usize)?;
-    Some((
-        image.get(key_at..data_at)?,
-        image.get(data_at..next)?,
-        next,
-    ))
+    Some((image.get(key_at..data_at)?, image.get(data_at..next)?, next))
 }
 
 /// One of the 256 hash tables.
@@ -383,11 +381,7 @@ fn check(image: &[u8]) -> Option<usize> {
 
 /// How many records the table leads to: each is where a search finds it, and
 /// none was found before.
-fn check_table(
-    image: &[u8],
-    table: &Table,
-    starts: &mut [(usize, u32, bool)],
-) -> Option<usize> {
+fn check_table(image: &[u8], table: &Table, starts: &mut [(usize, u32, bool)]) -> Option<usize> {
     let mut slots = Vec::new();
     for slot in 0..table.slots {
         slots.push(table.slot(image, slot)?);

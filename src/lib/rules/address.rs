@@ -209,9 +209,7 @@ fn decode(key: &[u8]) -> Option<(IpAddr, usize)> {
         b'^' => IpAddr::V6(Ipv6Addr::from(ones)),
         _ => return None,
     };
-    bits(ip)
-        .starts_with(key)
-        .then_some((ip, found.len()))
+    bits(ip).starts_with(key).then_some((ip, found.len()))
 }
 
 /// The address of a key as a rule text has it; printable.
@@ -297,12 +295,24 @@ mod tests {
         assert_eq!(text("sni=Mail.Example.COM."), "sni=mail.example.com");
         assert_eq!(text("sni=*.Example.com"), "sni=*.example.com");
         for bad in [
-            "sni=", "sni=.", "sni=*", "sni=a..b", "sni=a*.b", "sni=*.*.b", "sni=a/b", "sni=../a",
-            "sni=*.", "sni=\u{e4}.de", "sni=a:b",
+            "sni=",
+            "sni=.",
+            "sni=*",
+            "sni=a..b",
+            "sni=a*.b",
+            "sni=*.*.b",
+            "sni=a/b",
+            "sni=../a",
+            "sni=*.",
+            "sni=\u{e4}.de",
+            "sni=a:b",
         ] {
             assert_eq!(key(bad.as_bytes()), Err(Wrong::Address), "{bad}");
         }
-        assert_eq!(key(format!("sni={}.a", "x".repeat(64)).as_bytes()), Err(Wrong::Address));
+        assert_eq!(
+            key(format!("sni={}.a", "x".repeat(64)).as_bytes()),
+            Err(Wrong::Address)
+        );
     }
 
     #[test]
@@ -316,21 +326,54 @@ mod tests {
     #[test]
     fn bad_addresses_and_prefixes_are_told_apart() {
         for bad in [
-            "10.0.0.0/", "10.0.0/8", "10/8", "a/8", "10.0.0.0/x", "10.0.0.0/+8", "1.2.3.256/8",
-            "1.2.3.4./8", "010.0.0.0/8", "/8", "2001:db8::/3x", "1:2", "::1%lo", "[::1]", "::g",
-            "1:2:3:4:5:6:7:8:9", "joe@1:2", "local=", "local=host", "local=1.2.3.0/24",
-            "local=1.2.", "=a:b", "10.0.0.0/8/8",
+            "10.0.0.0/",
+            "10.0.0/8",
+            "10/8",
+            "a/8",
+            "10.0.0.0/x",
+            "10.0.0.0/+8",
+            "1.2.3.256/8",
+            "1.2.3.4./8",
+            "010.0.0.0/8",
+            "/8",
+            "2001:db8::/3x",
+            "1:2",
+            "::1%lo",
+            "[::1]",
+            "::g",
+            "1:2:3:4:5:6:7:8:9",
+            "joe@1:2",
+            "local=",
+            "local=host",
+            "local=1.2.3.0/24",
+            "local=1.2.",
+            "=a:b",
+            "10.0.0.0/8/8",
         ] {
             assert_eq!(key(bad.as_bytes()), Err(Wrong::Address), "{bad}");
         }
-        for long in ["10.0.0.0/33", "::/129", "::/99999999999999999999", "::ffff:0:0/200"] {
+        for long in [
+            "10.0.0.0/33",
+            "::/129",
+            "::/99999999999999999999",
+            "::ffff:0:0/200",
+        ] {
             assert_eq!(key(long.as_bytes()), Err(Wrong::Prefix), "{long}");
         }
     }
 
     #[test]
     fn keys_are_described_as_a_rule_has_them() {
-        for address in ["10.0.0.0/8", "0.0.0.0/0", "2001:db8::/32", "::/0", "1.2.", "=a", "", "sni=a"] {
+        for address in [
+            "10.0.0.0/8",
+            "0.0.0.0/0",
+            "2001:db8::/32",
+            "::/0",
+            "1.2.",
+            "=a",
+            "",
+            "sni=a",
+        ] {
             assert_eq!(describe(&key(address.as_bytes()).expect(address)), address);
         }
         assert_eq!(describe(b"_0b0"), "64.0.0.0/3");
@@ -343,14 +386,42 @@ mod tests {
     #[test]
     fn unreachable_keys_are_seen() {
         for good in [
-            "", "=", "=a.b", "=.a", "1.2.3.4", "1.", "1.2.", "1.2.3.", "joe@1.2.3.4", "j@k@1.2.3.4",
-            "joe@=a", "joe@=x@y", "10.0.0.0/8", "::1", "sni=a", "local=::1", "@1.2.3.4", "Joe@::1",
+            "",
+            "=",
+            "=a.b",
+            "=.a",
+            "1.2.3.4",
+            "1.",
+            "1.2.",
+            "1.2.3.",
+            "joe@1.2.3.4",
+            "j@k@1.2.3.4",
+            "joe@=a",
+            "joe@=x@y",
+            "10.0.0.0/8",
+            "::1",
+            "sni=a",
+            "local=::1",
+            "@1.2.3.4",
+            "Joe@::1",
         ] {
             assert!(is_reachable(&key(good.as_bytes()).expect(good)), "{good}");
         }
         for bad in [
-            "foo", "1.2.3", "1.2.3.4.", "256.", "1..", ".", " 1.2.3.4", "=A", "joe@=A", "joe@1.2.3.0/24",
-            "joe@1.2.", "a=b", "1.2.3.256", "01.2.3.4",
+            "foo",
+            "1.2.3",
+            "1.2.3.4.",
+            "256.",
+            "1..",
+            ".",
+            " 1.2.3.4",
+            "=A",
+            "joe@=A",
+            "joe@1.2.3.0/24",
+            "joe@1.2.",
+            "a=b",
+            "1.2.3.256",
+            "01.2.3.4",
         ] {
             assert!(!is_reachable(&key(bad.as_bytes()).expect(bad)), "{bad}");
         }

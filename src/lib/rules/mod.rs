@@ -266,8 +266,9 @@ impl Rules {
     pub fn is_current(&self, path: &Path) -> bool {
         match &self.database {
             Some(database) => database.is_current(path),
-            None => std::fs::metadata(path)
-                .is_err_and(|error| error.kind() == io::ErrorKind::NotFound),
+            None => {
+                std::fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+            }
         }
     }
 
@@ -367,8 +368,14 @@ mod tests {
         );
         assert_eq!(seen.len(), 2 + 129 + 1);
         let mapped = Client::new("::ffff:1.2.3.4".parse().expect("an address"), None, None);
-        assert_eq!(keys(&mapped), keys(&Client::literal(b"1.2.3.4", None, None)));
-        assert_eq!(keys(&Client::literal(b"::ffff:1.2.3.4", None, None)), keys(&mapped));
+        assert_eq!(
+            keys(&mapped),
+            keys(&Client::literal(b"1.2.3.4", None, None))
+        );
+        assert_eq!(
+            keys(&Client::literal(b"::ffff:1.2.3.4", None, None)),
+            keys(&mapped)
+        );
     }
 
     #[test]
@@ -393,7 +400,18 @@ mod tests {
         for good in ["", "D\0", "+A=\0", "D\0+A=1\0+B=2=3\0", "+=x\0"] {
             assert!(Rule::read(b"", good.as_bytes()).is_some(), "{good:?}");
         }
-        for bad in ["D", "E\0", "\0", "D\0\0", "+A\0", "+A=1", "+A=1\0D\0", "D\0D\0", "DD\0", "d\0"] {
+        for bad in [
+            "D",
+            "E\0",
+            "\0",
+            "D\0\0",
+            "+A\0",
+            "+A=1",
+            "+A=1\0D\0",
+            "D\0D\0",
+            "DD\0",
+            "d\0",
+        ] {
             assert!(Rule::read(b"", bad.as_bytes()).is_none(), "{bad:?}");
         }
     }

@@ -89,7 +89,10 @@ impl fmt::Display for BadLine {
             problem,
             shown,
         } = self;
-        write!(out, "line {line}: unable to parse this line: {problem}: {shown}")
+        write!(
+            out,
+            "line {line}: unable to parse this line: {problem}: {shown}"
+        )
     }
 }
 
@@ -129,7 +132,10 @@ pub fn compile(text: &[u8]) -> Result<Compiled, BadLine> {
         if added.is_empty() {
             let remark = format!("line {number}: this range is empty: {}", shown());
             compiled.remarks.push(remark);
-        } else if !added.iter().any(|record| address::is_reachable(&record.key)) {
+        } else if !added
+            .iter()
+            .any(|record| address::is_reachable(&record.key))
+        {
             let remark = format!("line {number}: no client has this address: {}", shown());
             compiled.remarks.push(remark);
         }
@@ -192,7 +198,11 @@ fn instructions(text: &[u8]) -> Result<Vec<u8>, Problem> {
 /// Every address that the ranges of an address stand for. Names and ident
 /// answers have no ranges, nor have IPv6 addresses.
 fn expand(address: &[u8]) -> Result<Vec<Vec<u8>>, Problem> {
-    if !address.contains(&b'-') || address.iter().any(|byte| matches!(byte, b'=' | b'@' | b':')) {
+    if !address.contains(&b'-')
+        || address
+            .iter()
+            .any(|byte| matches!(byte, b'=' | b'@' | b':'))
+    {
         return Ok(vec![address.to_vec()]);
     }
     let mut ranges = Vec::new();
@@ -267,7 +277,9 @@ mod tests {
     #[test]
     fn a_line_becomes_a_record() {
         assert_eq!(
-            records("# x\n\n \t\n1.2.3.4:deny \t\n:allow,A=\"1,2:3\",B=/\"/,C=xx,=qq\n=h:deny,X=''"),
+            records(
+                "# x\n\n \t\n1.2.3.4:deny \t\n:allow,A=\"1,2:3\",B=/\"/,C=xx,=qq\n=h:deny,X=''"
+            ),
             [
                 ("1.2.3.4", "D\0"),
                 ("", "+A=1,2:3\0+B=\"\0+C=\0+=\0"),
@@ -280,17 +292,31 @@ mod tests {
     #[test]
     fn the_address_ends_at_the_last_colon_before_the_first_comma() {
         let key = |text| records(text).remove(0).0;
-        assert_eq!(key("2001:db8::1:allow,A=\":x:\""), "2001:0db8:0000:0000:0000:0000:0000:0001");
+        assert_eq!(
+            key("2001:db8::1:allow,A=\":x:\""),
+            "2001:0db8:0000:0000:0000:0000:0000:0001"
+        );
         assert_eq!(key("a,b@1.2.3.4:allow,A=\"x:y\""), "a,b@1.2.3.4");
     }
 
     #[test]
     fn ranges_expand_and_multiply() {
-        let keys = |text| records(text).into_iter().map(|(key, _)| key).collect::<Vec<_>>();
-        assert_eq!(keys("1.2.3.9-11:allow"), ["1.2.3.9", "1.2.3.10", "1.2.3.11"]);
+        let keys = |text| {
+            records(text)
+                .into_iter()
+                .map(|(key, _)| key)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            keys("1.2.3.9-11:allow"),
+            ["1.2.3.9", "1.2.3.10", "1.2.3.11"]
+        );
         assert_eq!(keys("1-2.3.4-5:deny"), ["1.3.4", "1.3.5", "2.3.4", "2.3.5"]);
         assert_eq!(keys("1.254-999.:allow"), ["1.254.", "1.255."]);
-        assert_eq!(keys("10.1-2.0.0/16:allow"), ["_0000e0g00000000p", "_0000e0g0000000o0"]);
+        assert_eq!(
+            keys("10.1-2.0.0/16:allow"),
+            ["_0000e0g00000000p", "_0000e0g0000000o0"]
+        );
         assert_eq!(keys("1.9-8.0-255.0-255.0-255:allow").len(), 0);
         assert_eq!(keys("=a-b:allow"), ["=a-b"]);
         let wide = compile(b"0-255.0-255.0-255:allow").expect_err("16 million");
@@ -325,7 +351,10 @@ mod tests {
         ] {
             let bad = compile(format!("#\n\n:deny\n{line}\n:allow\n").as_bytes()).expect_err(line);
             assert_eq!((bad.line, bad.problem), (4, problem), "{line}");
-            assert!(bad.to_string().starts_with("line 4: unable to parse this line: "));
+            assert!(
+                bad.to_string()
+                    .starts_with("line 4: unable to parse this line: ")
+            );
         }
     }
 

@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use nix::errno::Errno;
 use nix::net::if_::{if_indextoname, if_nametoindex};
 use nix::sys::socket::{
-    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, SockaddrStorage, bind, connect, getsockopt, listen,
-    recv, send, setsockopt, socket, sockopt,
+    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, SockaddrStorage, bind, connect,
+    getsockopt, listen, recv, send, setsockopt, socket, sockopt,
 };
 
 /// A listening socket, nonblocking and close-on-exec. On an IPv6 address

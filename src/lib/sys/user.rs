@@ -149,7 +149,10 @@ mod tests {
         let root = identity(Some("root"), None).expect("there is a root");
         assert_eq!((root.user, root.group), (Some(0), Some(0)));
         let bare = identity(Some("4000000"), Some("7")).expect("numbers need no entry");
-        assert_eq!((bare.user, bare.group, bare.groups), (Some(4_000_000), Some(7), vec![]));
+        assert_eq!(
+            (bare.user, bare.group, bare.groups),
+            (Some(4_000_000), Some(7), vec![])
+        );
         assert_eq!(
             identity(Some("no such user"), None),
             Err(Unknown::User("no such user".into()))
@@ -158,6 +161,9 @@ mod tests {
             identity(None, Some("no such group")),
             Err(Unknown::Group("no such group".into()))
         );
-        assert!(identity(Some("4294967295"), None).is_err(), "means no change");
+        assert!(
+            identity(Some("4294967295"), None).is_err(),
+            "means no change"
+        );
     }
 }

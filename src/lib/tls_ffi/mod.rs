@@ -147,7 +147,8 @@ pub fn set_dh_group(context: &mut SslContextBuilder, group: &str) -> Result<(), 
     // needs. The key context is freed on each path, and the key's ownership
     // moves to the SSL_CTX where that call succeeds, else it is freed here.
     unsafe {
-        let key_context = ffi::EVP_PKEY_CTX_new_from_name(ptr::null_mut(), c"DH".as_ptr(), ptr::null());
+        let key_context =
+            ffi::EVP_PKEY_CTX_new_from_name(ptr::null_mut(), c"DH".as_ptr(), ptr::null());
         if key_context.is_null() {
             return Err(ErrorStack::get());
         }
@@ -184,7 +185,8 @@ pub fn set_dh_group(context: &mut SslContextBuilder, group: &str) -> Result<(), 
 /// rules: `X509_check_host` without the subject and without partial wildcards.
 #[must_use]
 pub fn names_host(certificate: &openssl::x509::X509Ref, host: &str) -> bool {
-    let flags = ffi::X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | ffi::X509_CHECK_FLAG_NEVER_CHECK_SUBJECT;
+    let flags =
+        ffi::X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | ffi::X509_CHECK_FLAG_NEVER_CHECK_SUBJECT;
     // SAFETY: the certificate is valid for the whole call; the name is passed
     // with its length and not kept; no matched name is asked for.
     unsafe {

@@ -53,7 +53,11 @@ pub fn alternative_names(certificate: &X509Ref) -> Vec<AlternativeName> {
 #[must_use]
 pub fn slash_form(name: &X509NameRef) -> String {
     unsafe extern "C" {
-        fn X509_NAME_oneline(name: *const ffi::X509_NAME, buffer: *mut c_char, size: c_int) -> *mut c_char;
+        fn X509_NAME_oneline(
+            name: *const ffi::X509_NAME,
+            buffer: *mut c_char,
+            size: c_int,
+        ) -> *mut c_char;
     }
     // SAFETY: the name is valid for the whole call; with a null buffer the
     // result is a new NUL-terminated string, copied and freed here.

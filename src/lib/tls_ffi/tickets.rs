@@ -95,7 +95,10 @@ pub fn rotate() -> Result<Instant, ErrorStack> {
 /// Has the contexts' connections use these keys.
 pub fn use_in(context: &mut SslContextBuilder) {
     unsafe extern "C" {
-        fn SSL_CTX_set_tlsext_ticket_key_evp_cb(ctx: *mut ffi::SSL_CTX, callback: Option<Callback>) -> c_int;
+        fn SSL_CTX_set_tlsext_ticket_key_evp_cb(
+            ctx: *mut ffi::SSL_CTX,
+            callback: Option<Callback>,
+        ) -> c_int;
     }
     // SAFETY: the builder wraps a valid SSL_CTX; the callback is a plain
     // function, valid for ever.
@@ -148,7 +151,11 @@ unsafe extern "C" fn choose(
         };
         let mut mac_key = key.mac;
         let params = [
-            ffi::OSSL_PARAM_construct_octet_string(c"key".as_ptr(), mac_key.as_mut_ptr().cast(), mac_key.len()),
+            ffi::OSSL_PARAM_construct_octet_string(
+                c"key".as_ptr(),
+                mac_key.as_mut_ptr().cast(),
+                mac_key.len(),
+            ),
             ffi::OSSL_PARAM {
                 key: c"digest".as_ptr(),
                 data_type: 4, // OSSL_PARAM_UTF8_STRING
