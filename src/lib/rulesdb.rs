@@ -197,7 +197,7 @@ pub fn replace<'a>(
     let file = exclusive(temporary).map_err(Fail::unable(format!("create {}", name(temporary))))?;
     // Never a device: /dev/full must survive a test with it.
     let disposable = file.metadata().is_ok_and(|found| found.is_file());
-    let written = write(&file, records)
+    let written = write(&file, &records)
         .map_err(Fail::unable(format!("write to {}", name(temporary))))
         .and_then(|()| {
             let step = format!("move {} to {}", name(temporary), name(cdb));
@@ -254,7 +254,7 @@ fn exclusive(path: &Path) -> io::Result<File> {
 /// Fills an empty file, proves that it holds what it should, and syncs it.
 fn write<'a>(
     mut file: &File,
-    records: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+    records: &(impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone),
 ) -> io::Result<()> {
     // Positions have 32 bits, and the crate's sums are unchecked.
     let size = records.clone().fold(HEADER, |sum, (key, data)| {
@@ -413,4 +413,99 @@ fn check_table(image: &[u8], table: &Table, starts: &mut [(usize, u32, bool)]) -
         run += 1;
     }
     Some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An image with one table that holds everything, and its records' keys.
+    fn crowded(keys: &[&[u8]], slots: usize) -> Vec<u8> {
+        let mut image = vec![0; HEADER];
+        let mut table = vec![(0, 0); slots];
+        for key in keys {
+            let hash = hash(key);
+            let mut slot = (hash as usize >> 8) % slots;
+            while table[slot].1 != 0 {
+                slot = (slot + 1) % slots;
+            }
+            table[slot] = (hash, u32::try_from(image.len()).expect("small"));
+            let length = u32::try_from(key.len()).expect("small");
+            image.extend([length.to_le_bytes(), 0_u32.to_le_bytes()].concat());
+            image.extend(*key);
+        }
+        let start = u32::try_from(image.len()).expect("small");
+        let at = 8 * (hash(keys[0]) as usize % 256);
+        image[at..at + 4].copy_from_slice(&start.to_le_bytes());
+        image[at + 4..at + 8].copy_from_slice(&u32::try_from(slots).expect("small").to_le_bytes());
+        for (hash, position) in table {
+            image.extend([hash.to_le_bytes(), position.to_le_bytes()].concat());
+        }
+        image
+    }
+
+    #[test]
+    fn hashes_are_those_of_the_format() {
+        assert_eq!(hash(b""), 5381);
+        assert_eq!(hash(b"Hello, world!"), 0x5643_69e8);
+    }
+
+    #[test]
+    fn a_full_table_is_searched_once_round() {
+        // Three records of one key, no empty slot to stop at.
+        let key: &[u8] = b"key";
+        let image = crowded(&[key, key, key], 3);
+        let database = Database::from_image(image).expect("sound");
+        assert_eq!(database.find(key), Some((key, &b""[..])));
+        assert_eq!(database.records().count(), 3);
+        // The same table, but another key of the same hash table.
+        let other = (0_u32..)
+            .map(|number| number.to_string().into_bytes())
+            .find(|other| hash(other) & 0xff == hash(key) & 0xff)
+            .expect("one of 256");
+        assert_eq!(database.find(&other), None);
+    }
+
+    #[test]
+    fn a_record_that_no_search_finds_is_damage() {
+        let key: &[u8] = b"key";
+        let sound = crowded(&[key], 4);
+        assert!(Database::from_image(sound.clone()).is_ok());
+        let table = sound.len() - 4 * 8;
+        let slot = (0..4)
+            .find(|slot| sound[table + slot * 8 + 4] != 0 || sound[table + slot * 8 + 5] != 0)
+            .expect("the record");
+        // One slot further, behind an empty one.
+        let mut moved = sound.clone();
+        let entry: Vec<u8> = moved[table + slot * 8..table + slot * 8 + 8].to_vec();
+        moved[table + slot * 8..table + slot * 8 + 8].fill(0);
+        let next = (slot + 1) % 4;
+        moved[table + next * 8..table + next * 8 + 8].copy_from_slice(&entry);
+        assert!(Database::from_image(moved).is_err());
+        // In no slot at all.
+        let mut lost = sound.clone();
+        lost[table..].fill(0);
+        assert!(Database::from_image(lost).is_err());
+        // In two.
+        let mut twice = sound;
+        twice[table + next * 8..table + next * 8 + 8].copy_from_slice(&entry);
+        assert!(Database::from_image(twice).is_err());
+    }
+
+    #[test]
+    fn a_stamp_is_fresh_for_a_moment_only() {
+        let stamp = Stamp {
+            device: 0,
+            inode: 0,
+            size: 0,
+            modified: (0, 0),
+            changed: (1_000_000, 5),
+        };
+        let at = |milliseconds| UNIX_EPOCH + Duration::from_millis(1_000_000_000 + milliseconds);
+        assert!(stamp.fresh(at(0)));
+        assert!(stamp.fresh(at(20)));
+        assert!(!stamp.fresh(at(2000)));
+        // A server whose clock is far ahead does not make it fresh for ever.
+        assert!(!stamp.fresh(UNIX_EPOCH));
+    }
 }
