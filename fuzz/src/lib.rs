@@ -38,16 +38,21 @@ fn text_seeds() -> Vec<Vec<u8>> {
         ::ffff:1.2.3.4:deny\n::ffff:0:0/97:deny\n127./8:allow\n1.2-3.4-5:allow,X=/\"/\n\
         a,b@1.2.3.4:allow\nsni=*.A.b.:allow\nlocal=::1:deny\n1.2.3.9-1:deny\n_0b0:deny\n";
     let mut seeds = vec![DENY.to_vec(), accepted.to_vec()];
-    seeds.extend(accepted.split_inclusive(|&byte| byte == b'\n').map(<[u8]>::to_vec));
+    seeds.extend(
+        accepted
+            .split_inclusive(|&byte| byte == b'\n')
+            .map(<[u8]>::to_vec),
+    );
     seeds
 }
 
-/// The first byte says what the rest is: 0 an image, else changes to [`DENY`]'s.
+/// The first byte says what the rest is: 0 an image, else a change to [`DENY`]'s,
+/// two bytes for where and one for what.
 fn cdb_seeds() -> Vec<Vec<u8>> {
     let image = image(DENY).unwrap_or_default();
     let whole = [&[0], &*image].concat();
     let empty = [&[0], &*vec![0; 2048]].concat();
-    vec![whole, empty, vec![1], vec![1, 0, 8, 1], vec![2, 1, 0, 200, 255, 1]]
+    vec![whole, empty, vec![1], vec![1, 0, 8, 1]]
 }
 
 /// A database without the library's writer: no file, and a second opinion on
@@ -56,10 +61,9 @@ fn image(text: &[u8]) -> Option<Vec<u8>> {
     let mut image = vec![0; 2048];
     let mut tables = vec![Vec::new(); 256];
     for record in compile(text).ok()?.records {
-        let hash = record
-            .key
-            .iter()
-            .fold(5381_u32, |hash, &byte| (hash << 5).wrapping_add(hash) ^ u32::from(byte));
+        let hash = record.key.iter().fold(5381_u32, |hash, &byte| {
+            (hash << 5).wrapping_add(hash) ^ u32::from(byte)
+        });
         tables[hash as usize % 256].push((hash, u32::try_from(image.len()).ok()?));
         for length in [record.key.len(), record.data.len()] {
             image.extend(u32::try_from(length).ok()?.to_le_bytes());
@@ -90,8 +94,7 @@ fn image(text: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Any bytes as a database: it is refused, or every record of it can be found.
-/// And [`DENY`]'s database with one change of one to four bytes: nobody whom it
-/// denies gets in.
+/// And [`DENY`]'s database with one byte changed: nobody whom it denies gets in.
 pub fn rules_cdb(bytes: &[u8]) {
     let Some((&mode, rest)) = bytes.split_first() else {
         return;
@@ -109,19 +112,17 @@ pub fn rules_cdb(bytes: &[u8]) {
         return;
     }
     let mut image = image(DENY).expect("it compiles");
-    let [low, high, change @ ..] = rest else {
+    let [low, high, new, ..] = *rest else {
         return;
     };
-    let start = usize::from(u16::from_le_bytes([*low, *high])) % image.len();
-    for (byte, new) in image[start..].iter_mut().zip(change.iter().take(4)) {
-        *byte = if mode == 1 { *new } else { *byte ^ *new };
-    }
+    let at = usize::from(u16::from_le_bytes([low, high])) % image.len();
+    image[at] = new;
     let Ok(rules) = Database::from_image(image).and_then(Rules::new) else {
         return;
     };
     look_up(&rules);
-    // Up to four new bytes can make another value, or another variable, but
-    // neither another address nor another verdict.
+    // One new byte can make another value or name, but neither another address
+    // nor another verdict. Two could: the format has no checksum.
     for (ip, name, info) in [
         ("1.2.3.4", None, None),
         ("10.1.1.1", None, None),
@@ -166,7 +167,8 @@ pub fn rules_text(bytes: &[u8]) {
         for item in data.split_inclusive(|&byte| byte == 0) {
             assert!(item.starts_with(b"+") && item.contains(&b'=') && item.ends_with(b"\0"));
         }
-        if record.key.contains(&b'-') || record.key.contains(&b',') || record.key.starts_with(b"#") {
+        if record.key.contains(&b'-') || record.key.contains(&b',') || record.key.starts_with(b"#")
+        {
             continue;
         }
         let again = compile(&[&record.key, &b":allow"[..]].concat()).expect("a key is an address");
@@ -176,7 +178,9 @@ pub fn rules_text(bytes: &[u8]) {
     if compiled.records.len() < 1000
         && let Some(image) = image(bytes)
     {
-        let rules = Database::from_image(image).and_then(Rules::new).expect("sound");
+        let rules = Database::from_image(image)
+            .and_then(Rules::new)
+            .expect("sound");
         assert_eq!(rules.iter().count(), compiled.records.len());
         look_up(&rules);
         // No client reaches a store's rule by what it chooses itself.

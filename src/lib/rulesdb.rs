@@ -501,7 +501,8 @@ mod tests {
             modified: (0, 0),
             changed: (1_000_000, 5),
         };
-        let at = |milliseconds| UNIX_EPOCH + Duration::from_millis(1_000_000_000 + milliseconds);
+        let at =
+            |milliseconds: u64| UNIX_EPOCH + Duration::from_millis(1_000_000_000 + milliseconds);
         assert!(stamp.fresh(at(0)));
         assert!(stamp.fresh(at(20)));
         assert!(!stamp.fresh(at(2000)));

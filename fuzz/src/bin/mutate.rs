@@ -2,6 +2,8 @@
 //! toolchain. It follows no coverage, so it finds less than libFuzzer; but it
 //! needs nothing, and says how many inputs it tried. An input that breaks a
 //! promise is left in the file `broken`.
+//!
+//! `mutate TARGET seeds DIRECTORY` writes the seeds, a corpus for libFuzzer.
 #![forbid(unsafe_code)]
 
 use std::panic;
@@ -22,8 +24,30 @@ impl Dice {
 }
 
 const WORDS: &[&[u8]] = &[
-    b":", b",", b"=", b"@", b"-", b"/", b".", b"#", b"\n", b"\"", b"allow", b"deny", b"local=", b"sni=",
-    b"*.", b"::", b"::ffff:", b"0", b"255", b"D\0", b"+A=\0", b"\xff\xff\xff\xff", b"\0\0\0\0", b"\0\x08\0\0",
+    b":",
+    b",",
+    b"=",
+    b"@",
+    b"-",
+    b"/",
+    b".",
+    b"#",
+    b"\n",
+    b"\"",
+    b"allow",
+    b"deny",
+    b"local=",
+    b"sni=",
+    b"*.",
+    b"::",
+    b"::ffff:",
+    b"0",
+    b"255",
+    b"D\0",
+    b"+A=\0",
+    b"\xff\xff\xff\xff",
+    b"\0\0\0\0",
+    b"\0\x08\0\0",
 ];
 
 fn mutate(dice: &mut Dice, seeds: &[Vec<u8>]) -> Vec<u8> {
@@ -55,7 +79,20 @@ fn mutate(dice: &mut Dice, seeds: &[Vec<u8>]) -> Vec<u8> {
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let number = |at: usize| arguments.get(at).and_then(|text| text.parse::<u64>().ok());
-    let target = TARGETS.iter().find(|target| arguments.first().is_some_and(|name| name == target.name));
+    let target = TARGETS
+        .iter()
+        .find(|target| arguments.first().is_some_and(|name| name == target.name));
+    if let (Some(target), [_, word, directory]) = (target, &*arguments)
+        && word == "seeds"
+    {
+        for (at, seed) in (target.seeds)().iter().enumerate() {
+            if let Err(error) = std::fs::write(format!("{directory}/seed{at}"), seed) {
+                eprintln!("mutate: unable to write to {directory}: {error}");
+                std::process::exit(111);
+            }
+        }
+        return;
+    }
     let (Some(target), Some(seconds)) = (target, number(1)) else {
         let names: Vec<_> = TARGETS.iter().map(|target| target.name).collect();
         eprintln!("mutate: usage: mutate {} seconds [ seed ]", names.join("|"));
@@ -75,7 +112,10 @@ fn main() {
                 if let Err(error) = std::fs::write("broken", &input) {
                     eprintln!("mutate: unable to write broken: {error}");
                 }
-                eprintln!("mutate: {} broke after {runs} inputs; see broken", target.name);
+                eprintln!(
+                    "mutate: {} broke after {runs} inputs; see broken",
+                    target.name
+                );
                 std::process::exit(111);
             }
             runs += 1;
