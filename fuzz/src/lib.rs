@@ -29,9 +29,9 @@ pub const TARGETS: &[Target] = &[
     },
 ];
 
-/// Denies everyone but 1.2.3.5.
+/// Denies some and allows everyone else: who loses a rule gets in.
 const DENY: &[u8] = b"1.2.3.4:deny,A=\"1\"\n1.2.3.5:allow,CERTFILE=\"/x\"\n10.0.0.0/8:deny\n\
-    =a.b:deny\nj@1.2.3.5:deny\nsni=a.b:deny\nlocal=127.0.0.1:deny\n:deny\n";
+    =a.b:deny\nj@1.2.3.5:deny\n2001:db8::1:deny\nsni=a.b:deny\nlocal=127.0.0.1:deny\n:allow\n";
 
 fn text_seeds() -> Vec<Vec<u8>> {
     let accepted: &[u8] = b"# c\n\n2001:db8::1:deny\n2001:db8::/33:allow\nj@::1:deny\n\
@@ -128,7 +128,7 @@ pub fn rules_cdb(bytes: &[u8]) {
         ("10.1.1.1", None, None),
         ("1.2.3.6", Some(&b"a.b"[..]), None),
         ("1.2.3.5", None, Some(&b"j"[..])),
-        ("::1", None, None),
+        ("2001:db8::1", None, None),
     ] {
         let client = Client::new(ip.parse().expect("an address"), name, info);
         let verdict = rules.lookup(&client).map(|rule| rule.verdict());

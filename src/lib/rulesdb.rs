@@ -181,7 +181,7 @@ impl Database {
 pub fn replace<'a>(
     cdb: &Path,
     temporary: &Path,
-    records: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+    records: impl IntoIterator<Item = (&'a [u8], &'a [u8]), IntoIter: Clone>,
 ) -> Result<(), Fail> {
     let name = |path: &Path| text::printable(path.as_os_str().as_bytes());
     let identity = |path| fs::metadata(path).map(|found| (found.dev(), found.ino()));
@@ -197,7 +197,7 @@ pub fn replace<'a>(
     let file = exclusive(temporary).map_err(Fail::unable(format!("create {}", name(temporary))))?;
     // Never a device: /dev/full must survive a test with it.
     let disposable = file.metadata().is_ok_and(|found| found.is_file());
-    let written = write(&file, &records)
+    let written = write(&file, &records.into_iter())
         .map_err(Fail::unable(format!("write to {}", name(temporary))))
         .and_then(|()| {
             let step = format!("move {} to {}", name(temporary), name(cdb));
@@ -459,7 +459,7 @@ mod tests {
         assert_eq!(database.find(key), Some((key, &b""[..])));
         assert_eq!(database.records().count(), 3);
         // The same table, but another key of the same hash table.
-        let other = (0_u32..)
+        let other = (0..100_000_u32)
             .map(|number| number.to_string().into_bytes())
             .find(|other| hash(other) & 0xff == hash(key) & 0xff)
             .expect("one of 256");

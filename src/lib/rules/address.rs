@@ -165,7 +165,7 @@ pub(super) fn bits(ip: IpAddr) -> Vec<u8> {
 fn network(ip: &[u8], prefix: &[u8]) -> Result<Vec<u8>, Wrong> {
     let ip: IpAddr = if ip.ends_with(b".") {
         // ucspi-tcp6 knows `127./8`.
-        let given = ip.iter().filter(|&&byte| byte == b'.').count();
+        let given = ip.split(|&byte| byte == b'.').count() - 1;
         let rest = ["0.0.0", "0.0", "0"].get(given - 1).ok_or(Wrong::Address)?;
         parse(&[ip, rest.as_bytes()].concat()).ok_or(Wrong::Address)?
     } else {
