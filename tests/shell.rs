@@ -88,7 +88,11 @@ impl Place {
         let mut command = Command::new("timeout");
         command
             .args(["60", "sh"])
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/sh").join(name))
+            .arg(
+                Path::new(env!("CARGO_MANIFEST_DIR"))
+                    .join("src/sh")
+                    .join(name),
+            )
             .current_dir(&self.0)
             .env("PATH", self.search_path())
             .env("PLACE", &self.0);
@@ -167,8 +171,16 @@ fn text(output: &[u8]) -> String {
 /// Lines that hold every byte but NUL and LF, the last without LF; and the same
 /// as a server should get them.
 fn lines() -> (Vec<u8>, Vec<u8>) {
-    let mut lines = vec![b"first \\ line\\".to_vec(), b"  blanks  ".to_vec(), Vec::new()];
-    lines.extend((1..=255).filter(|byte| *byte != b'\n').map(|byte| vec![b'<', byte, b'>']));
+    let mut lines = vec![
+        b"first \\ line\\".to_vec(),
+        b"  blanks  ".to_vec(),
+        Vec::new(),
+    ];
+    lines.extend(
+        (1..=255)
+            .filter(|byte| *byte != b'\n')
+            .map(|byte| vec![b'<', byte, b'>']),
+    );
     lines.push(b"no newline \\".to_vec());
     (lines.join(&b"\n"[..]), lines.join(&b"\r\n"[..]))
 }
@@ -181,7 +193,11 @@ fn binary() -> Vec<u8> {
 #[test]
 fn words_reach_sslclient_whole_and_none_is_shell_text() {
     under_every_shell(|place, shell| {
-        for (tool, path) in [("sslconnect", None), ("sslcat", None), ("https@", Some("p"))] {
+        for (tool, path) in [
+            ("sslconnect", None),
+            ("sslcat", None),
+            ("https@", Some("p")),
+        ] {
             place.stand_in("HTTP/1.0 200 OK\r\n\r\n");
             let run = |args: &[&str]| {
                 let output = place.run(tool, args, "first", b"");
@@ -189,21 +205,35 @@ fn words_reach_sslclient_whole_and_none_is_shell_text() {
                 assert_eq!(text(&output.stderr), "", "{shell} {tool}");
                 place.words()
             };
-            assert_eq!(run(&[]), ["-RHl0", "--", "0", "443", "sh"], "{shell} {tool}");
-            assert_eq!(run(&["h"]), ["-RHl0", "--", "h", "443", "sh"], "{shell} {tool}");
+            assert_eq!(
+                run(&[]),
+                ["-RHl0", "--", "0", "443", "sh"],
+                "{shell} {tool}"
+            );
+            assert_eq!(
+                run(&["h"]),
+                ["-RHl0", "--", "h", "443", "sh"],
+                "{shell} {tool}"
+            );
             let mut args = vec!["-4", "h"];
             args.extend(path);
             args.extend(["pop3s", "-a", NASTY, "", "-X"]);
             assert_eq!(
                 run(&args),
-                ["-RHl0", "-4", "-a", NASTY, "", "-X", "--", "h", "pop3s", "sh"],
+                [
+                    "-RHl0", "-4", "-a", NASTY, "", "-X", "--", "h", "pop3s", "sh"
+                ],
                 "{shell} {tool}"
             );
         }
         for tool in ["sslconnect", "sslcat"] {
             let output = place.run(tool, &[NASTY, NASTY, NASTY], "first", b"");
             assert!(output.status.success(), "{shell} {tool}: {output:?}");
-            assert_eq!(place.words(), ["-RHl0", NASTY, "--", NASTY, NASTY, "sh"], "{shell} {tool}");
+            assert_eq!(
+                place.words(),
+                ["-RHl0", NASTY, "--", NASTY, NASTY, "sh"],
+                "{shell} {tool}"
+            );
         }
         // https@ takes no blank, but all else.
         let nasty = NASTY.replace([' ', '\t'], "+");
@@ -313,7 +343,10 @@ fn https_refuses_what_would_be_another_request() {
         ] {
             let output = place.run("https@", &[host, path], "first", b"");
             assert_eq!(output.status.code(), Some(100), "{shell} {host:?} {path:?}");
-            assert!(text(&output.stderr).starts_with("https@: fatal: "), "{shell}");
+            assert!(
+                text(&output.stderr).starts_with("https@: fatal: "),
+                "{shell}"
+            );
             assert!(!place.path("args").exists(), "{shell}: it connected");
         }
     });

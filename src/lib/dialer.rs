@@ -44,7 +44,7 @@ impl Dialer {
             match self.attempt(address, first) {
                 Ok(stream) => return Ok(stream),
                 Err(cause) if cause.kind() == io::ErrorKind::TimedOut && second > 0 => {
-                    slow.push(address)
+                    slow.push(address);
                 }
                 Err(cause) => failed.push(Unreachable { address, cause }),
             }

@@ -294,8 +294,6 @@ fn peer(ssl: &SslRef) -> &'static str {
 
 /// `SSL_R_*` of sslerr.h.
 mod reason {
-    pub const HTTPS_PROXY_REQUEST: i32 = 155;
-    pub const HTTP_REQUEST: i32 = 156;
     pub const NO_PROTOCOLS_AVAILABLE: i32 = 191;
     pub const NO_SHARED_CIPHER: i32 = 193;
     pub const NO_SUITABLE_KEY_SHARE: i32 = 101;
@@ -307,8 +305,6 @@ mod reason {
     pub const UNSUPPORTED_PROTOCOL: i32 = 258;
     pub const VERSION_TOO_HIGH: i32 = 166;
     pub const VERSION_TOO_LOW: i32 = 396;
-    pub const WRONG_VERSION_NUMBER: i32 = 267;
-    pub const UNKNOWN_PROTOCOL: i32 = 252;
 }
 
 /// What failed.
@@ -412,10 +408,6 @@ fn explain_reason(ssl: &SslRef, wire: &Wire, code: i32, side: Side<'_>) -> Optio
         {
             no_shared_version(ssl, side).or_else(|| not_tls(wire))
         }
-        reason::WRONG_VERSION_NUMBER
-        | reason::HTTP_REQUEST
-        | reason::HTTPS_PROXY_REQUEST
-        | reason::UNKNOWN_PROTOCOL => not_tls(wire),
         reason::PEER_DID_NOT_RETURN_A_CERTIFICATE => Some("client gave no certificate".to_owned()),
         _ => not_tls(wire),
     }

@@ -51,13 +51,11 @@ type HelloIndex = Index<Ssl, Hello>;
 
 fn index() -> Result<HelloIndex, ErrorStack> {
     static INDEX: OnceLock<HelloIndex> = OnceLock::new();
-    match INDEX.get() {
-        Some(index) => Ok(*index),
-        None => {
-            let index = Ssl::new_ex_index()?;
-            Ok(*INDEX.get_or_init(|| index))
-        }
+    if let Some(index) = INDEX.get() {
+        return Ok(*index);
     }
+    let index = Ssl::new_ex_index()?;
+    Ok(*INDEX.get_or_init(|| index))
 }
 
 /// The ClientHello of a connection whose context [`record`]s, if one came.

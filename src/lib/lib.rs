@@ -23,6 +23,10 @@ pub mod dialer;
 
 pub mod connection;
 
+pub mod rulesdb;
+
+pub mod rules;
+
 pub mod settings;
 
 pub mod hello;

@@ -242,12 +242,7 @@ impl Account<'_> {
         edits.set("SSL_VERSION_LIBRARY", openssl::version::version());
         let peer_chain: Vec<X509> = ssl
             .peer_cert_chain()
-            .map(|chain| {
-                chain
-                    .iter()
-                    .map(|certificate| certificate.to_owned())
-                    .collect()
-            })
+            .map(|chain| chain.iter().map(ToOwned::to_owned).collect())
             .unwrap_or_default();
         // At a client's end libssl counts the server's own certificate in.
         let skip = usize::from(self.role == Role::Client).min(peer_chain.len());

@@ -60,13 +60,11 @@ type RefusalIndex = Index<Ssl, Mutex<Option<Refusal>>>;
 
 fn index() -> Result<RefusalIndex, ErrorStack> {
     static INDEX: OnceLock<RefusalIndex> = OnceLock::new();
-    match INDEX.get() {
-        Some(index) => Ok(*index),
-        None => {
-            let index = Ssl::new_ex_index()?;
-            Ok(*INDEX.get_or_init(|| index))
-        }
+    if let Some(index) = INDEX.get() {
+        return Ok(*index);
     }
+    let index = Ssl::new_ex_index()?;
+    Ok(*INDEX.get_or_init(|| index))
 }
 
 /// Prepares a connection for [`Policy::judge`].

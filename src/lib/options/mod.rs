@@ -12,6 +12,8 @@ use crate::report::{Fail, Verbosity};
 use crate::text;
 
 pub mod sslclient;
+pub mod sslrules;
+pub mod sslrulescheck;
 pub mod sslserver;
 
 /// What a letter does to the options `T` of its program.
@@ -116,7 +118,10 @@ impl<T> Table<T> {
                 }
             }
         }
-        format!("{} [ -{flags} ]{values} {}", self.program, self.operands)
+        if !flags.is_empty() {
+            flags = format!(" [ -{flags} ]");
+        }
+        format!("{}{flags}{values} {}", self.program, self.operands)
     }
 
     /// The failure of a command line that cannot be understood.

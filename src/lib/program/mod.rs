@@ -8,6 +8,8 @@ use crate::report::Fail;
 use crate::sys::fd;
 
 pub mod sslclient;
+pub mod sslrules;
+pub mod sslrulescheck;
 pub mod sslserver;
 
 /// The key's password, up to a NUL or the end, from descriptor 3.

@@ -63,6 +63,20 @@ pub fn duplicate_above(fd: impl AsFd, least: RawFd) -> io::Result<OwnedFd> {
     Ok(owned(copy))
 }
 
+/// Waits until nobody else holds the lock of this file, and takes it. It is
+/// given back when the last copy of the descriptor is closed.
+///
+/// # Errors
+/// As flock(2).
+pub fn lock(fd: impl AsFd) -> io::Result<()> {
+    // SAFETY: flock takes two numbers and touches no memory of ours; the borrow
+    // keeps the descriptor open for the whole call.
+    if unsafe { libc::flock(fd.as_fd().as_raw_fd(), libc::LOCK_EX) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// Makes `target` a copy of `fd` that survives exec. Whoever owned `target`
 /// finds the new file behind the same number.
 ///

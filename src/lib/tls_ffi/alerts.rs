@@ -26,13 +26,11 @@ type AlertsIndex = Index<Ssl, Vec<Alert>>;
 /// The place of the alerts in each SSL object.
 fn index() -> Result<AlertsIndex, ErrorStack> {
     static INDEX: OnceLock<AlertsIndex> = OnceLock::new();
-    match INDEX.get() {
-        Some(index) => Ok(*index),
-        None => {
-            let index = Ssl::new_ex_index()?;
-            Ok(*INDEX.get_or_init(|| index))
-        }
+    if let Some(index) = INDEX.get() {
+        return Ok(*index);
     }
+    let index = Ssl::new_ex_index()?;
+    Ok(*INDEX.get_or_init(|| index))
 }
 
 /// Has the connections of a context remember their alerts.
@@ -66,7 +64,7 @@ unsafe extern "C" fn remember(ssl: *const ffi::SSL, place: c_int, value: c_int) 
     /// `SSL_CB_ALERT`, `SSL_CB_WRITE` of ssl.h.
     const ALERT: c_int = 0x4000;
     const WRITE: c_int = 0x08;
-    let number = (value & 0xff) as u8;
+    let [number, ..] = value.to_le_bytes();
     if place & ALERT == 0 || number == CLOSE_NOTIFY {
         return;
     }

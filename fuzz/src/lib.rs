@@ -1,0 +1,194 @@
+//! What each fuzz target does with its bytes, and the seeds it starts from.
+//! A target panics where a promise of the library is broken.
+#![forbid(unsafe_code)]
+
+use ucspi_tls::rules::{Client, Rules, Scope, Verdict, compile};
+use ucspi_tls::rulesdb::Database;
+
+/// A target: its name, what it does, and its seeds.
+pub struct Target {
+    /// As on the command line.
+    pub name: &'static str,
+    /// Takes any bytes.
+    pub run: fn(&[u8]),
+    /// Inputs that reach far.
+    pub seeds: fn() -> Vec<Vec<u8>>,
+}
+
+/// All of them.
+pub const TARGETS: &[Target] = &[
+    Target {
+        name: "rules_cdb",
+        run: rules_cdb,
+        seeds: cdb_seeds,
+    },
+    Target {
+        name: "rules_text",
+        run: rules_text,
+        seeds: text_seeds,
+    },
+];
+
+/// Denies some and allows everyone else: who loses a rule gets in.
+const DENY: &[u8] = b"1.2.3.4:deny,A=\"1\"\n1.2.3.5:allow,CERTFILE=\"/x\"\n10.0.0.0/8:deny\n\
+    =a.b:deny\nj@1.2.3.5:deny\n2001:db8::1:deny\nsni=a.b:deny\nlocal=127.0.0.1:deny\n:allow\n";
+
+fn text_seeds() -> Vec<Vec<u8>> {
+    let accepted: &[u8] = b"# c\n\n2001:db8::1:deny\n2001:db8::/33:allow\nj@::1:deny\n\
+        ::ffff:1.2.3.4:deny\n::ffff:0:0/97:deny\n127./8:allow\n1.2-3.4-5:allow,X=/\"/\n\
+        a,b@1.2.3.4:allow\nsni=*.A.b.:allow\nlocal=::1:deny\n1.2.3.9-1:deny\n_0b0:deny\n";
+    let mut seeds = vec![DENY.to_vec(), accepted.to_vec()];
+    seeds.extend(
+        accepted
+            .split_inclusive(|&byte| byte == b'\n')
+            .map(<[u8]>::to_vec),
+    );
+    seeds
+}
+
+/// The first byte says what the rest is: 0 an image, else a change to [`DENY`]'s,
+/// two bytes for where and one for what.
+fn cdb_seeds() -> Vec<Vec<u8>> {
+    let image = image(DENY).unwrap_or_default();
+    let whole = [&[0], &*image].concat();
+    let empty = [&[0], &*vec![0; 2048]].concat();
+    vec![whole, empty, vec![1], vec![1, 0, 8, 1]]
+}
+
+/// A database without the library's writer: no file, and a second opinion on
+/// the format.
+fn image(text: &[u8]) -> Option<Vec<u8>> {
+    let mut image = vec![0; 2048];
+    let mut tables = vec![Vec::new(); 256];
+    for record in compile(text).ok()?.records {
+        let hash = record.key.iter().fold(5381_u32, |hash, &byte| {
+            (hash << 5).wrapping_add(hash) ^ u32::from(byte)
+        });
+        tables[hash as usize % 256].push((hash, u32::try_from(image.len()).ok()?));
+        for length in [record.key.len(), record.data.len()] {
+            image.extend(u32::try_from(length).ok()?.to_le_bytes());
+        }
+        image.extend(&record.key);
+        image.extend(&*record.data);
+    }
+    for (number, entries) in tables.iter().enumerate() {
+        let slots = entries.len() * 2;
+        let at = u32::try_from(image.len()).ok()?.to_le_bytes();
+        image[number * 8..number * 8 + 4].copy_from_slice(&at);
+        let count = u32::try_from(slots).ok()?.to_le_bytes();
+        image[number * 8 + 4..number * 8 + 8].copy_from_slice(&count);
+        let mut table = vec![(0, 0); slots];
+        for &(hash, position) in entries {
+            let mut slot = (hash >> 8) as usize % slots;
+            while table[slot].1 != 0 {
+                slot = (slot + 1) % slots;
+            }
+            table[slot] = (hash, position);
+        }
+        for (hash, position) in table {
+            image.extend(hash.to_le_bytes());
+            image.extend(position.to_le_bytes());
+        }
+    }
+    Some(image)
+}
+
+/// Any bytes as a database: it is refused, or every record of it can be found.
+/// And [`DENY`]'s database with one byte changed: nobody whom it denies gets in.
+pub fn rules_cdb(bytes: &[u8]) {
+    let Some((&mode, rest)) = bytes.split_first() else {
+        return;
+    };
+    if mode == 0 {
+        let Ok(database) = Database::from_image(rest.to_vec()) else {
+            return;
+        };
+        for (key, _) in database.records() {
+            assert!(database.find(key).is_some_and(|(found, _)| found == key));
+        }
+        if let Ok(rules) = Rules::new(database) {
+            look_up(&rules);
+        }
+        return;
+    }
+    let mut image = image(DENY).expect("it compiles");
+    let [low, high, new, ..] = *rest else {
+        return;
+    };
+    let at = usize::from(u16::from_le_bytes([low, high])) % image.len();
+    image[at] = new;
+    let Ok(rules) = Database::from_image(image).and_then(Rules::new) else {
+        return;
+    };
+    look_up(&rules);
+    // One new byte can make another value or name, but neither another address
+    // nor another verdict. Two could: the format has no checksum.
+    for (ip, name, info) in [
+        ("1.2.3.4", None, None),
+        ("10.1.1.1", None, None),
+        ("1.2.3.6", Some(&b"a.b"[..]), None),
+        ("1.2.3.5", None, Some(&b"j"[..])),
+        ("2001:db8::1", None, None),
+    ] {
+        let client = Client::new(ip.parse().expect("an address"), name, info);
+        let verdict = rules.lookup(&client).map(|rule| rule.verdict());
+        assert_eq!(verdict, Some(Verdict::Deny), "{ip} {name:?} {info:?}");
+    }
+}
+
+fn look_up(rules: &Rules) {
+    for ip in ["1.2.3.4", "2001:db8::1"] {
+        let ip = ip.parse().expect("an address");
+        let rule = rules.lookup(&Client::new(ip, Some(b"a.b"), Some(b"j")));
+        assert!(rule.is_none_or(|rule| rule.scope() == Scope::Client));
+        let _ = rules.lookup_local(ip);
+    }
+    let _ = rules.lookup_sni(b"a.b");
+    for rule in rules.iter() {
+        let _ = rule.address();
+        assert!(rule.variables().count() <= rule.key().len() + 1_000_000);
+    }
+}
+
+/// Any bytes as a text: refused with a line that exists, or compiled into
+/// records that a reader understands, whose keys mean themselves.
+pub fn rules_text(bytes: &[u8]) {
+    let compiled = match compile(bytes) {
+        Ok(compiled) => compiled,
+        Err(bad) => {
+            let lines = bytes.split(|&byte| byte == b'\n').count();
+            assert!((1..=lines).contains(&bad.line), "{bad}");
+            return;
+        }
+    };
+    for record in &compiled.records {
+        assert!(!record.key.contains(&0) && !record.key.contains(&b'\n'));
+        let data = record.data.strip_prefix(b"D\0").unwrap_or(&record.data);
+        for item in data.split_inclusive(|&byte| byte == 0) {
+            assert!(item.starts_with(b"+") && item.contains(&b'=') && item.ends_with(b"\0"));
+        }
+        if record.key.contains(&b'-') || record.key.contains(&b',') || record.key.starts_with(b"#")
+        {
+            continue;
+        }
+        let again = compile(&[&record.key, &b":allow"[..]].concat()).expect("a key is an address");
+        assert_eq!(again.records.len(), 1);
+        assert_eq!(again.records[0].key, record.key);
+    }
+    if compiled.records.len() < 1000
+        && let Some(image) = image(bytes)
+    {
+        let rules = Database::from_image(image)
+            .and_then(Rules::new)
+            .expect("sound");
+        assert_eq!(rules.iter().count(), compiled.records.len());
+        look_up(&rules);
+        // No client reaches a store's rule by what it chooses itself.
+        let client = Client::literal(bytes, Some(bytes), Some(bytes));
+        let rule = rules.lookup(&client);
+        assert!(rule.is_none_or(|rule| rule.scope() == Scope::Client));
+        if let Some(rule) = rules.lookup_sni(bytes) {
+            assert_eq!(rule.scope(), Scope::ServerName);
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! sslrules: see sslrules(1).
+#![forbid(unsafe_code)]
+
+use std::io::{self, Read as _};
+use std::path::Path;
+use std::process::ExitCode;
+
+use crate::options::sslrules::TABLE;
+use crate::report::{self, Fail};
+use crate::{rules, rulesdb};
+
+/// The whole program.
+#[must_use]
+pub fn main() -> ExitCode {
+    report::run(TABLE.program, |report| {
+        let (_, operands) = TABLE.parse(std::env::args_os().skip(1))?;
+        let [cdb, temporary] = operands.as_slice() else {
+            // Most likely the text's name without `<`: do not wait for input.
+            return Err(TABLE.usage("too many arguments"));
+        };
+        // All of it first: a bad text leaves no temporary file behind.
+        let mut text = Vec::new();
+        io::stdin()
+            .lock()
+            .read_to_end(&mut text)
+            .map_err(Fail::unable("read input"))?;
+        let compiled = rules::compile(&text).map_err(|bad| Fail::Never(bad.to_string()))?;
+        for remark in &compiled.remarks {
+            report.warning(remark);
+        }
+        let records = compiled.records.iter();
+        rulesdb::replace(
+            Path::new(cdb),
+            Path::new(temporary),
+            records.map(|record| (&*record.key, &*record.data)),
+        )?;
+        Ok(0)
+    })
+}

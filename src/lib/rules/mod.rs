@@ -1,0 +1,418 @@
+//! Rules: who may connect, and with which variables. Text becomes records as
+//! with tcprules; a connection meets the first rule in tcprules' order.
+//!
+//! [`first`] is a pure function over strings. [`Rules`] puts a database behind
+//! it, every record of which was understood when it was opened: a look-up has
+//! no way to fail, so no failure can let a client in.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+
+use crate::rulesdb::Database;
+
+mod address;
+mod source;
+
+pub use address::Scope;
+pub use source::{BadLine, Compiled, Problem, Record, compile};
+
+/// Who connects, as the look-up sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Client {
+    ip: Vec<u8>,
+    name: Option<Vec<u8>>,
+    info: Option<Vec<u8>>,
+}
+
+impl Client {
+    /// A connection's client. The name is taken in lower case and without the
+    /// root's dot, so that no spelling of it evades a rule; an empty one is
+    /// none. `info` is the ident answer.
+    #[must_use]
+    pub fn new(ip: IpAddr, name: Option<&[u8]>, info: Option<&[u8]>) -> Client {
+        let name = name
+            .map(|name| name.strip_suffix(b".").unwrap_or(name))
+            .filter(|name| !name.is_empty());
+        Client {
+            ip: address::single(ip),
+            name: name.map(<[u8]>::to_ascii_lowercase),
+            info: info.map(<[u8]>::to_vec),
+        }
+    }
+
+    /// What sslrulescheck is asked for: every text as it stands, as
+    /// tcprulescheck takes it.
+    #[must_use]
+    pub fn literal(ip: &[u8], name: Option<&[u8]>, info: Option<&[u8]>) -> Client {
+        Client {
+            ip: ip.to_vec(),
+            name: name.map(<[u8]>::to_vec),
+            info: info.map(<[u8]>::to_vec),
+        }
+    }
+}
+
+/// Offers the keys that a client could meet to `probe`, in order, until one is
+/// found: `info@ip`, `info@=host`, ip, `=host`, class prefixes from long to
+/// short, networks from long to short, `=.suffix` from long to short, `=`, and
+/// the empty key.
+pub fn first<T>(client: &Client, mut probe: impl FnMut(&[u8]) -> Option<T>) -> Option<T> {
+    let mut probe = |key: &[u8]| match address::scope(key) {
+        Scope::Client => probe(key),
+        // Only a text that is no address gets here: see Client::literal.
+        Scope::Local | Scope::ServerName => None,
+    };
+    let parsed = address::parse(&client.ip);
+    let ips = singles(client, parsed);
+    let name = client.name.as_deref();
+
+    if let Some(info) = client.info.as_deref() {
+        for ip in &ips {
+            if let found @ Some(_) = probe(&[info, b"@", ip].concat()) {
+                return found;
+            }
+        }
+        if let Some(name) = name
+            && let found @ Some(_) = probe(&[info, b"@=", name].concat())
+        {
+            return found;
+        }
+    }
+    for ip in &ips {
+        if let found @ Some(_) = probe(ip) {
+            return found;
+        }
+    }
+    let named = name.map(|name| [b"=", name].concat());
+    if let Some(named) = &named
+        && let found @ Some(_) = probe(named)
+    {
+        return found;
+    }
+    // An IPv6 address holds no dot.
+    for ip in &ips {
+        for end in (1..=ip.len()).rev().filter(|&end| ip[end - 1] == b'.') {
+            if let found @ Some(_) = probe(&ip[..end]) {
+                return found;
+            }
+        }
+    }
+    if let Some(ip) = parsed {
+        let bits = address::bits(ip);
+        for end in (1..=bits.len()).rev() {
+            if let found @ Some(_) = probe(&bits[..end]) {
+                return found;
+            }
+        }
+    }
+    if let Some(name) = name {
+        for at in (0..name.len()).filter(|&at| name[at] == b'.') {
+            if let found @ Some(_) = probe(&[b"=", &name[at..]].concat()) {
+                return found;
+            }
+        }
+        if let found @ Some(_) = probe(b"=") {
+            return found;
+        }
+    }
+    probe(b"")
+}
+
+/// The keys of the client's own address. ucspi-tcp6 writes the digits of an
+/// IPv6 address in upper case, sslrules in lower case: its database counts too.
+fn singles(client: &Client, parsed: Option<IpAddr>) -> Vec<Vec<u8>> {
+    match parsed {
+        None => vec![client.ip.clone()],
+        Some(ip) => {
+            let key = address::single(ip);
+            let upper = key.to_ascii_uppercase();
+            if upper == key {
+                vec![key]
+            } else {
+                vec![key, upper]
+            }
+        }
+    }
+}
+
+/// What a rule says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The connection may come in.
+    Allow,
+    /// It may not.
+    Deny,
+}
+
+/// A rule of the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rule<'a> {
+    key: &'a [u8],
+    data: &'a [u8],
+}
+
+impl<'a> Rule<'a> {
+    /// The key of its record.
+    #[must_use]
+    pub fn key(&self) -> &'a [u8] {
+        self.key
+    }
+
+    /// Its address as the text has it, printable. Empty for the rule that every
+    /// client meets.
+    #[must_use]
+    pub fn address(&self) -> String {
+        address::describe(self.key)
+    }
+
+    /// Which connections it speaks of.
+    #[must_use]
+    pub fn scope(&self) -> Scope {
+        address::scope(self.key)
+    }
+
+    /// Allow or deny.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        if self.data.first() == Some(&b'D') {
+            Verdict::Deny
+        } else {
+            Verdict::Allow
+        }
+    }
+
+    /// Its variables in order, name and value. A name may occur twice: the
+    /// later one wins. A name may be empty.
+    pub fn variables(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        items(self.data).filter_map(variable)
+    }
+
+    /// The rule of a record; `None` if the data are not a rule's.
+    fn read(key: &'a [u8], data: &'a [u8]) -> Option<Rule<'a>> {
+        let whole = data.is_empty() || data.ends_with(&[0]);
+        let known = items(data)
+            .enumerate()
+            .all(|(at, item)| (at == 0 && item == b"D") || variable(item).is_some());
+        (whole && known).then_some(Rule { key, data })
+    }
+}
+
+/// The parts of a record's data, without the NUL behind each.
+fn items(data: &[u8]) -> impl Iterator<Item = &[u8]> {
+    data.split_inclusive(|&byte| byte == 0)
+        .map(|item| item.strip_suffix(&[0]).unwrap_or(item))
+}
+
+/// Name and value of a part.
+fn variable(item: &[u8]) -> Option<(&[u8], &[u8])> {
+    let text = item.strip_prefix(b"+")?;
+    let equals = text.iter().position(|&byte| byte == b'=')?;
+    Some((&text[..equals], &text[equals + 1..]))
+}
+
+/// A database of rules.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// `None`: the file is missing, and that is allowed.
+    database: Option<Database>,
+}
+
+impl Rules {
+    /// Opens a database, whoever made it: sslrules, or tcprules of ucspi-tcp or
+    /// of ucspi-tcp6.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] if there is none;
+    /// [`io::ErrorKind::InvalidData`] if it is not whole or a record of it is
+    /// not a rule; else as open(2) and read(2).
+    pub fn open(path: &Path) -> io::Result<Rules> {
+        Database::open(path).and_then(Rules::new)
+    }
+
+    /// [`Rules::open`], but a missing file has no rules, so every client is
+    /// allowed.
+    ///
+    /// # Errors
+    /// As [`Rules::open`], but for a missing file.
+    pub fn open_or_none(path: &Path) -> io::Result<Rules> {
+        match Rules::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Rules { database: None }),
+            result => result,
+        }
+    }
+
+    /// The rules of a database.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidData`] if a record is not a rule; its address is
+    /// named.
+    pub fn new(database: Database) -> io::Result<Rules> {
+        for (key, data) in database.records() {
+            if Rule::read(key, data).is_none() {
+                let text = format!("not a rule: {}", address::describe(key));
+                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+            }
+        }
+        Ok(Rules {
+            database: Some(database),
+        })
+    }
+
+    /// Whether the file at `path` is still as it was when it was opened. Costs
+    /// one stat(2). Says no where it cannot tell: shortly after a change.
+    #[must_use]
+    pub fn is_current(&self, path: &Path) -> bool {
+        match &self.database {
+            Some(database) => database.is_current(path),
+            None => {
+                std::fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+            }
+        }
+    }
+
+    /// The rule that a client meets. Without one it is allowed, as with
+    /// tcpserver: the text can end with `:deny`.
+    #[must_use]
+    pub fn lookup(&self, client: &Client) -> Option<Rule<'_>> {
+        first(client, |key| self.find(key))
+    }
+
+    /// The `local=` rule of the address that a connection came in on.
+    #[must_use]
+    pub fn lookup_local(&self, ip: IpAddr) -> Option<Rule<'_>> {
+        let key = address::local_key(ip);
+        self.find(&key)
+    }
+
+    /// The `sni=` rule of a server name as the client sent it: that of the name
+    /// itself, else the one with `*` in place of its first label. A name that is
+    /// no host name meets none.
+    #[must_use]
+    pub fn lookup_sni(&self, name: &[u8]) -> Option<Rule<'_>> {
+        let name = address::server_name(name)?;
+        let wildcard = || {
+            let dot = name.iter().position(|&byte| byte == b'.')?;
+            self.find(&[address::SERVER_NAME, b"*", &name[dot..]].concat())
+        };
+        self.find(&[address::SERVER_NAME, &name].concat())
+            .or_else(wildcard)
+    }
+
+    /// Every rule, in the order of the text. Where two have one key, the second
+    /// is never met.
+    pub fn iter(&self) -> impl Iterator<Item = Rule<'_>> {
+        self.database
+            .iter()
+            .flat_map(Database::records)
+            .filter_map(|(key, data)| Rule::read(key, data))
+    }
+
+    fn find(&self, key: &[u8]) -> Option<Rule<'_>> {
+        let (key, data) = self.database.as_ref()?.find(key)?;
+        Rule::read(key, data)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(client: &Client) -> Vec<String> {
+        let mut seen = Vec::new();
+        first(client, |key| {
+            seen.push(address::describe(key));
+            None::<()>
+        });
+        seen
+    }
+
+    #[test]
+    fn keys_are_offered_in_the_order_of_tcprules() {
+        let client = Client::new(
+            "1.2.3.4".parse().expect("an address"),
+            Some(b"Host.Example.ORG."),
+            Some(b"joe"),
+        );
+        let mut expected = vec![
+            "joe@1.2.3.4".to_owned(),
+            "joe@=host.example.org".to_owned(),
+            "1.2.3.4".to_owned(),
+            "=host.example.org".to_owned(),
+            "1.2.3.".to_owned(),
+            "1.2.".to_owned(),
+            "1.".to_owned(),
+        ];
+        let ip = u32::from_be_bytes([1, 2, 3, 4]);
+        for prefix in (0..=32_u32).rev() {
+            let mask = u32::MAX.checked_shl(32 - prefix).unwrap_or(0);
+            let network = std::net::Ipv4Addr::from(ip & mask);
+            expected.push(format!("{network}/{prefix}"));
+        }
+        expected.extend(["=.example.org", "=.org", "=", ""].map(str::to_owned));
+        assert_eq!(keys(&client), expected);
+    }
+
+    #[test]
+    fn ipv6_is_looked_up_in_both_cases_and_mapped_addresses_as_ipv4() {
+        let client = Client::new("2001:db8::1".parse().expect("an address"), None, None);
+        let seen = keys(&client);
+        assert_eq!(
+            seen[..3],
+            [
+                "2001:0db8:0000:0000:0000:0000:0000:0001",
+                "2001:0DB8:0000:0000:0000:0000:0000:0001",
+                "2001:db8::1/128"
+            ]
+        );
+        assert_eq!(seen.len(), 2 + 129 + 1);
+        let mapped = Client::new("::ffff:1.2.3.4".parse().expect("an address"), None, None);
+        assert_eq!(
+            keys(&mapped),
+            keys(&Client::literal(b"1.2.3.4", None, None))
+        );
+        assert_eq!(
+            keys(&Client::literal(b"::ffff:1.2.3.4", None, None)),
+            keys(&mapped)
+        );
+    }
+
+    #[test]
+    fn no_client_reaches_a_store_rule() {
+        let evil: [&[u8]; 4] = [b"local=1.2.3.4", b"sni=a", b"local=", b"local=1.2.3.4@"];
+        for text in evil {
+            for client in [
+                Client::literal(text, None, None),
+                Client::literal(b"1.2.3.4", Some(text), Some(text)),
+                Client::literal(b"", Some(text), Some(text)),
+            ] {
+                first(&client, |key| {
+                    assert_eq!(address::scope(key), Scope::Client, "{key:?}");
+                    None::<()>
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn data_that_are_no_rule_are_refused() {
+        for good in ["", "D\0", "+A=\0", "D\0+A=1\0+B=2=3\0", "+=x\0"] {
+            assert!(Rule::read(b"", good.as_bytes()).is_some(), "{good:?}");
+        }
+        for bad in [
+            "D",
+            "E\0",
+            "\0",
+            "D\0\0",
+            "+A\0",
+            "+A=1",
+            "+A=1\0D\0",
+            "D\0D\0",
+            "DD\0",
+            "d\0",
+        ] {
+            assert!(Rule::read(b"", bad.as_bytes()).is_none(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! The text of rules, compiled into records: for every text that tcprules
+//! accepts the records that it makes, apart from what the page of sslrules(1)
+//! lists (a line without a colon, networks, IPv6, `local=`, `sni=`, a second
+//! range, a NUL).
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::rc::Rc;
+
+use super::address::{self, Wrong};
+use crate::text;
+
+/// How many addresses the ranges of one line may stand for.
+const RANGE_LIMIT: u64 = 1 << 20;
+/// The end of every range: tcprules cuts there in silence.
+const OCTET: u64 = 255;
+/// How much of a line a message shows, in bytes.
+const SHOWN: usize = 200;
+
+/// A record of the database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The address.
+    pub key: Vec<u8>,
+    /// The instructions; the addresses of a range share them.
+    pub data: Rc<[u8]>,
+}
+
+/// What a text was compiled into.
+#[derive(Clone, Debug, Default)]
+pub struct Compiled {
+    /// The records, in the order of the text.
+    pub records: Vec<Record>,
+    /// Lines that tcprules takes without a word although no client can meet
+    /// them: each with its number.
+    pub remarks: Vec<String>,
+}
+
+/// A line that cannot be understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadLine {
+    /// Its number, from 1.
+    pub line: usize,
+    /// What is wrong.
+    pub problem: Problem,
+    shown: String,
+}
+
+/// What can be wrong with a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// Not an address.
+    Address,
+    /// No colon ends the address.
+    Colon,
+    /// Neither `allow` nor `deny`, or something other than a comma behind it.
+    Instruction,
+    /// A NUL: in the database it would end a value early.
+    Nul,
+    /// More bits than the address has.
+    Prefix,
+    /// Not two numbers, or too many addresses.
+    Range,
+    /// A value without its closing delimiter.
+    Value,
+    /// A variable without a value, or no comma before it.
+    Variable,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Problem::Address => "bad address",
+            Problem::Colon => "no colon",
+            Problem::Instruction => "no allow or deny",
+            Problem::Nul => "it holds a NUL",
+            Problem::Prefix => "prefix length too long",
+            Problem::Range => "bad range",
+            Problem::Value => "unterminated value",
+            Problem::Variable => "not a list of variables",
+        })
+    }
+}
+
+impl fmt::Display for BadLine {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let BadLine {
+            line,
+            problem,
+            shown,
+        } = self;
+        write!(
+            out,
+            "line {line}: unable to parse this line: {problem}: {shown}"
+        )
+    }
+}
+
+impl From<Wrong> for Problem {
+    fn from(wrong: Wrong) -> Self {
+        match wrong {
+            Wrong::Address => Problem::Address,
+            Wrong::Prefix => Problem::Prefix,
+        }
+    }
+}
+
+/// Compiles a text.
+///
+/// # Errors
+/// The first bad line.
+pub fn compile(text: &[u8]) -> Result<Compiled, BadLine> {
+    let mut compiled = Compiled::default();
+    for (at, line) in text.split(|&byte| byte == b'\n').enumerate() {
+        let number = at + 1;
+        let end = line
+            .iter()
+            .rposition(|byte| !matches!(byte, b' ' | b'\t'))
+            .map_or(0, |last| last + 1);
+        let line = &line[..end];
+        if line.is_empty() || line.starts_with(b"#") {
+            continue;
+        }
+        let first = compiled.records.len();
+        compile_line(line, &mut compiled.records).map_err(|problem| BadLine {
+            line: number,
+            problem,
+            shown: text::excerpt(line, SHOWN),
+        })?;
+        let added = &compiled.records[first..];
+        let shown = || text::excerpt(line, SHOWN);
+        if added.is_empty() {
+            let remark = format!("line {number}: this range is empty: {}", shown());
+            compiled.remarks.push(remark);
+        } else if !added
+            .iter()
+            .any(|record| address::is_reachable(&record.key))
+        {
+            let remark = format!("line {number}: no client has this address: {}", shown());
+            compiled.remarks.push(remark);
+        }
+    }
+    Ok(compiled)
+}
+
+fn compile_line(line: &[u8], records: &mut Vec<Record>) -> Result<(), Problem> {
+    if line.contains(&0) {
+        return Err(Problem::Nul);
+    }
+    let comma = position(line, b',').unwrap_or(line.len());
+    // An IPv6 address has colons, a variable's value may have some. An address
+    // with a comma is tcprules': it ends at the first colon.
+    let colon = line[..comma]
+        .iter()
+        .rposition(|&byte| byte == b':')
+        .or_else(|| position(line, b':'))
+        .ok_or(Problem::Colon)?;
+    let data: Rc<[u8]> = instructions(&line[colon + 1..])?.into();
+    for address in expand(&line[..colon])? {
+        records.push(Record {
+            key: address::key(&address)?,
+            data: Rc::clone(&data),
+        });
+    }
+    Ok(())
+}
+
+fn position(bytes: &[u8], wanted: u8) -> Option<usize> {
+    bytes.iter().position(|&byte| byte == wanted)
+}
+
+/// The data of a record: `D` for deny, then each variable, with a NUL behind.
+fn instructions(text: &[u8]) -> Result<Vec<u8>, Problem> {
+    let (mut data, mut rest) = if let Some(rest) = text.strip_prefix(b"deny") {
+        (b"D\0".to_vec(), rest)
+    } else if let Some(rest) = text.strip_prefix(b"allow") {
+        (Vec::new(), rest)
+    } else {
+        return Err(Problem::Instruction);
+    };
+    if !matches!(rest.first(), None | Some(b',')) {
+        return Err(Problem::Instruction);
+    }
+    while !rest.is_empty() {
+        let variable = rest.strip_prefix(b",").ok_or(Problem::Variable)?;
+        let equals = position(variable, b'=').ok_or(Problem::Variable)?;
+        let (&delimiter, value) = variable[equals + 1..].split_first().ok_or(Problem::Value)?;
+        let end = position(value, delimiter).ok_or(Problem::Value)?;
+        data.push(b'+');
+        data.extend_from_slice(&variable[..=equals]);
+        data.extend_from_slice(&value[..end]);
+        data.push(0);
+        rest = &value[end + 1..];
+    }
+    Ok(data)
+}
+
+/// Every address that the ranges of an address stand for. Names and ident
+/// answers have no ranges, nor have IPv6 addresses.
+fn expand(address: &[u8]) -> Result<Vec<Vec<u8>>, Problem> {
+    if !address.contains(&b'-')
+        || address
+            .iter()
+            .any(|byte| matches!(byte, b'=' | b'@' | b':'))
+    {
+        return Ok(vec![address.to_vec()]);
+    }
+    let mut ranges = Vec::new();
+    let mut count: u64 = 1;
+    for part in address.split(|&byte| byte == b'.') {
+        let range = match position(part, b'-') {
+            Some(dash) => {
+                let low = number(&part[..dash]).ok_or(Problem::Range)?;
+                let high = number(&part[dash + 1..]).ok_or(Problem::Range)?.min(OCTET);
+                count = count.saturating_mul((high + 1).saturating_sub(low));
+                Part::Range(low, high)
+            }
+            None => Part::Text(part),
+        };
+        ranges.push(range);
+    }
+    if count > RANGE_LIMIT {
+        return Err(Problem::Range);
+    }
+    let mut addresses = vec![Vec::new()];
+    if count == 0 {
+        addresses.clear();
+    }
+    for (at, part) in ranges.into_iter().enumerate() {
+        let mut longer = Vec::new();
+        for start in &addresses {
+            let mut with = |text: &[u8]| {
+                let dot: &[u8] = if at == 0 { b"" } else { b"." };
+                longer.push([start, dot, text].concat());
+            };
+            match part {
+                Part::Text(text) => with(text),
+                Part::Range(low, high) => {
+                    (low..=high).for_each(|number| with(number.to_string().as_bytes()));
+                }
+            }
+        }
+        addresses = longer;
+    }
+    Ok(addresses)
+}
+
+/// What stands between two dots of an address.
+#[derive(Clone, Copy)]
+enum Part<'a> {
+    Text(&'a [u8]),
+    Range(u64, u64),
+}
+
+/// A number as tcprules reads it: nothing is 0, and what is too large wraps.
+fn number(digits: &[u8]) -> Option<u64> {
+    digits.iter().try_fold(0_u64, |sum, byte| {
+        byte.is_ascii_digit()
+            .then(|| sum.wrapping_mul(10).wrapping_add(u64::from(byte - b'0')))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn records(text: &str) -> Vec<(String, String)> {
+        let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        compile(text.as_bytes())
+            .expect(text)
+            .records
+            .iter()
+            .map(|record| (lossy(&record.key), lossy(&record.data)))
+            .collect()
+    }
+
+    #[test]
+    fn a_line_becomes_a_record() {
+        assert_eq!(
+            records(
+                "# x\n\n \t\n1.2.3.4:deny \t\n:allow,A=\"1,2:3\",B=/\"/,C=xx,=qq\n=h:deny,X=''"
+            ),
+            [
+                ("1.2.3.4", "D\0"),
+                ("", "+A=1,2:3\0+B=\"\0+C=\0+=\0"),
+                ("=h", "D\0+X=\0"),
+            ]
+            .map(|(key, data)| (key.to_owned(), data.to_owned()))
+        );
+    }
+
+    #[test]
+    fn the_address_ends_at_the_last_colon_before_the_first_comma() {
+        let key = |text| records(text).remove(0).0;
+        assert_eq!(
+            key("2001:db8::1:allow,A=\":x:\""),
+            "2001:0db8:0000:0000:0000:0000:0000:0001"
+        );
+        assert_eq!(key("a,b@1.2.3.4:allow,A=\"x:y\""), "a,b@1.2.3.4");
+    }
+
+    #[test]
+    fn ranges_expand_and_multiply() {
+        let keys = |text| {
+            records(text)
+                .into_iter()
+                .map(|(key, _)| key)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            keys("1.2.3.9-11:allow"),
+            ["1.2.3.9", "1.2.3.10", "1.2.3.11"]
+        );
+        assert_eq!(keys("1-2.3.4-5:deny"), ["1.3.4", "1.3.5", "2.3.4", "2.3.5"]);
+        assert_eq!(keys("1.254-999.:allow"), ["1.254.", "1.255."]);
+        assert_eq!(
+            keys("10.1-2.0.0/16:allow"),
+            ["_0000e0g00000000p", "_0000e0g0000000o0"]
+        );
+        assert_eq!(keys("1.9-8.0-255.0-255.0-255:allow").len(), 0);
+        assert_eq!(keys("=a-b:allow"), ["=a-b"]);
+        let wide = compile(b"0-255.0-255.0-255:allow").expect_err("16 million");
+        assert_eq!(wide.problem, Problem::Range);
+    }
+
+    #[test]
+    fn bad_lines_are_named_with_their_number() {
+        for (line, problem) in [
+            ("10.0.0/8:allow", Problem::Address),
+            ("2001:db8::x:allow", Problem::Address),
+            ("2001:db8::1", Problem::Instruction),
+            ("1.2.3.4", Problem::Colon),
+            ("allow,A=\"1\"", Problem::Colon),
+            ("1.2.3.4:", Problem::Instruction),
+            ("1.2.3.4:Deny", Problem::Instruction),
+            ("1.2.3.4:allowed", Problem::Instruction),
+            ("1.2.3.4:allow\r", Problem::Instruction),
+            ("1.2.3.4:allow,A=\"\0\"", Problem::Nul),
+            ("10.0.0.0/33:allow", Problem::Prefix),
+            ("::/129:allow", Problem::Prefix),
+            ("1.2.3.4-x:allow", Problem::Range),
+            ("1-2-3:allow", Problem::Range),
+            ("a-b:allow", Problem::Range),
+            ("1.2-3.x-4:allow", Problem::Range),
+            ("1.2.3.4:allow,A=", Problem::Value),
+            ("1.2.3.4:allow,A=\"x", Problem::Value),
+            ("1.2.3.4:allow,A= x ", Problem::Value),
+            ("1.2.3.4:allow,", Problem::Variable),
+            ("1.2.3.4:allow,A", Problem::Variable),
+            ("1.2.3.4:allow,A=\"x\"B=\"y\"", Problem::Variable),
+        ] {
+            let bad = compile(format!("#\n\n:deny\n{line}\n:allow\n").as_bytes()).expect_err(line);
+            assert_eq!((bad.line, bad.problem), (4, problem), "{line}");
+            assert!(
+                bad.to_string()
+                    .starts_with("line 4: unable to parse this line: ")
+            );
+        }
+    }
+
+    #[test]
+    fn lines_that_nobody_meets_are_remarked_on() {
+        let compiled = compile(b"1.2.3.4:allow\n1.2.3:deny\n1.2.3.9-4:deny\n").expect("parses");
+        assert_eq!(
+            compiled.remarks,
+            [
+                "line 2: no client has this address: 1.2.3:deny",
+                "line 3: this range is empty: 1.2.3.9-4:deny"
+            ]
+        );
+    }
+}

@@ -1,0 +1,512 @@
+//! A constant database in djb's cdb format: opened, looked up, replaced in one
+//! step. Knows nothing of what keys and data mean.
+//!
+//! [`Database::open`] reads the whole file into memory and proves it sound: the
+//! records fill the space between header and tables, the tables fill the rest,
+//! and every record can be found by its hash. So no later look-up can fail, and
+//! a file that was cut, overwritten or garbled is refused as a whole.
+#![forbid(unsafe_code)]
+
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::report::Fail;
+use crate::sys::fd;
+use crate::text;
+
+/// The header: 256 pairs of a table's position and its number of slots.
+const HEADER: usize = 2048;
+
+/// The largest file that is read, in bytes: some ten million records.
+const LIMIT: u64 = 1 << 30;
+
+/// How often a file that changes while it is read is read again.
+const TRIES: usize = 3;
+
+/// How many other writers of the same temporary file are waited for.
+const TRIES_TO_LOCK: usize = 100;
+
+/// How old a change must be before a stamp can tell it from a later one. The
+/// kernel's clock for files ticks every 1 to 10 ms.
+const TICK: Duration = Duration::from_millis(50);
+
+/// What tells one version of a file from the next without reading it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// The stamp of the file at `path`, symbolic links followed.
+    ///
+    /// # Errors
+    /// As stat(2).
+    pub fn of(path: &Path) -> io::Result<Stamp> {
+        fs::metadata(path).map(|metadata| Stamp::from(&metadata))
+    }
+
+    /// Whether the file changed so shortly before `now` that a further change
+    /// could leave the same stamp.
+    fn fresh(&self, now: SystemTime) -> bool {
+        let (seconds, nanoseconds) = self.changed;
+        let changed = Duration::new(
+            u64::try_from(seconds).unwrap_or_default(),
+            u32::try_from(nanoseconds).unwrap_or_default(),
+        );
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        // A file server's clock may be ahead of ours: a difference either way.
+        now.abs_diff(changed) < TICK
+    }
+}
+
+impl From<&Metadata> for Stamp {
+    fn from(metadata: &Metadata) -> Self {
+        Stamp {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
+/// A sound cdb, in memory. What happens to the file afterwards does not reach
+/// it: a mapped file that someone cuts would end the reader with SIGBUS.
+#[derive(Clone, Debug)]
+pub struct Database {
+    image: Vec<u8>,
+    data_end: usize,
+    stamp: Option<Stamp>,
+}
+
+impl Database {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// As open(2) and read(2); [`io::ErrorKind::InvalidData`] if the file is
+    /// not a sound cdb, or changes faster than it can be read.
+    pub fn open(path: &Path) -> io::Result<Database> {
+        for _ in 0..TRIES {
+            // Opening a fifo would wait for its writer.
+            if !fs::metadata(path)?.is_file() {
+                return Err(invalid("not a regular file"));
+            }
+            let mut file = File::open(path)?;
+            let stamp = Stamp::from(&file.metadata()?);
+            if stamp.size > LIMIT {
+                return Err(invalid("too large for a rules database"));
+            }
+            let now = SystemTime::now();
+            let mut image = Vec::new();
+            image.try_reserve_exact(usize::try_from(stamp.size).unwrap_or(usize::MAX))?;
+            file.by_ref().take(LIMIT).read_to_end(&mut image)?;
+            // Being renamed over, which touches the inode, does not count.
+            let after = Stamp::from(&file.metadata()?);
+            if after.size == stamp.size && after.modified == stamp.modified {
+                let mut database = Database::from_image(image)?;
+                database.stamp = (!stamp.fresh(now)).then_some(stamp);
+                return Ok(database);
+            }
+        }
+        Err(invalid("changed while it was read"))
+    }
+
+    /// Checks the bytes of a cdb.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidData`] if they are not a sound cdb.
+    pub fn from_image(image: Vec<u8>) -> io::Result<Database> {
+        let data_end = check(&image).ok_or_else(|| invalid("damaged or not a cdb"))?;
+        Ok(Database {
+            image,
+            data_end,
+            stamp: None,
+        })
+    }
+
+    /// Whether the file at `path` is still the one that was read. Costs one
+    /// stat(2); says no where it cannot tell.
+    #[must_use]
+    pub fn is_current(&self, path: &Path) -> bool {
+        self.stamp.is_some() && Stamp::of(path).ok() == self.stamp
+    }
+
+    /// The first record with this key, key and data.
+    #[must_use]
+    pub fn find(&self, key: &[u8]) -> Option<(&[u8], &[u8])> {
+        let hash = hash(key);
+        let table = Table::of(&self.image, hash & 0xff)?;
+        let first = table.start(hash)?;
+        for slot in (first..table.slots).chain(0..first) {
+            let (found, position) = table.slot(&self.image, slot)?;
+            if position == 0 {
+                return None;
+            }
+            if found == hash {
+                let (record, data, _) = record(&self.image, position as usize, self.data_end)?;
+                if record == key {
+                    return Some((record, data));
+                }
+            }
+        }
+        None
+    }
+
+    /// Every record, key and data, in the order in which they were added.
+    pub fn records(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let mut position = HEADER;
+        std::iter::from_fn(move || {
+            let (key, data, next) = record(&self.image, position, self.data_end)?;
+            position = next;
+            Some((key, data))
+        })
+    }
+}
+
+/// Writes the records to `temporary`, syncs it, and renames it to `cdb`. Where
+/// anything fails, `cdb` is what it was before; the temporary file is removed.
+///
+/// # Errors
+/// In the words of tcprules, and after the rename `unable to sync`: then the
+/// new file is in place, but a power failure may bring the old one back.
+pub fn replace<'a>(
+    cdb: &Path,
+    temporary: &Path,
+    records: impl IntoIterator<Item = (&'a [u8], &'a [u8]), IntoIter: Clone>,
+) -> Result<(), Fail> {
+    let name = |path: &Path| text::printable(path.as_os_str().as_bytes());
+    let identity = |path| fs::metadata(path).map(|found| (found.dev(), found.ino()));
+    if let (Ok(old), Ok(new)) = (identity(cdb), identity(temporary))
+        && old == new
+    {
+        // Opening it would already destroy the old database.
+        return Err(Fail::Never(format!(
+            "unable to create {}: it is the database itself",
+            name(temporary)
+        )));
+    }
+    let file = exclusive(temporary).map_err(Fail::unable(format!("create {}", name(temporary))))?;
+    // Never a device: /dev/full must survive a test with it.
+    let disposable = file.metadata().is_ok_and(|found| found.is_file());
+    let written = write(&file, &records.into_iter())
+        .map_err(Fail::unable(format!("write to {}", name(temporary))))
+        .and_then(|()| {
+            let step = format!("move {} to {}", name(temporary), name(cdb));
+            fs::rename(temporary, cdb).map_err(Fail::unable(step))
+        });
+    if let Err(fail) = written {
+        if disposable {
+            // It is only a temporary file: what counts is the first failure.
+            let _ = fs::remove_file(temporary);
+        }
+        return Err(fail);
+    }
+    let directory = match cdb.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    File::open(directory)
+        .and_then(|open| open.sync_all())
+        .map_err(Fail::unable(format!("sync {}", name(directory))))
+}
+
+/// An empty file that no other call of [`replace`] is writing. Without the lock
+/// one call could cut the file that the other is about to rename.
+fn exclusive(path: &Path) -> io::Result<File> {
+    for _ in 0..TRIES_TO_LOCK {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o644)
+            .open(path)?;
+        // A file system without locks is used without.
+        let _ = fd::lock(&file);
+        let opened = file.metadata()?;
+        match fs::metadata(path) {
+            Ok(named) if (named.dev(), named.ino()) == (opened.dev(), opened.ino()) => {}
+            // The holder before us has renamed or removed it.
+            Ok(_) => continue,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        }
+        if opened.is_file() {
+            file.set_len(0)?;
+        }
+        return Ok(file);
+    }
+    Err(io::Error::new(
+        io::ErrorKind::ResourceBusy,
+        "other writers take it again and again",
+    ))
+}
+
+/// Fills an empty file, proves that it holds what it should, and syncs it.
+fn write<'a>(
+    mut file: &File,
+    records: &(impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone),
+) -> io::Result<()> {
+    // Positions have 32 bits, and the crate's sums are unchecked.
+    let size = records.clone().fold(HEADER, |sum, (key, data)| {
+        sum.saturating_add(key.len())
+            .saturating_add(data.len())
+            .saturating_add(8 + 16)
+    });
+    if size as u64 > LIMIT {
+        return Err(invalid("too many rules"));
+    }
+    let mut make = cdb::CDBMake::new(file.try_clone()?)?;
+    for (key, data) in records.clone() {
+        make.add(key, data)?;
+    }
+    make.finish()?;
+    // The crate ignores how much a write(2) took, so look at what is there.
+    let mut image = Vec::new();
+    file.seek(SeekFrom::Start(0))?;
+    file.take(LIMIT).read_to_end(&mut image)?;
+    let written = Database::from_image(image)?;
+    let mut found = written.records();
+    let same = |record| found.next().is_some_and(|other| other == record);
+    if !records.clone().all(same) || found.next().is_some() {
+        return Err(invalid("it does not hold what was written"));
+    }
+    file.sync_all()
+}
+
+fn invalid(text: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, text)
+}
+
+/// The hash of the format: djb's, from 5381, with exclusive or.
+fn hash(key: &[u8]) -> u32 {
+    key.iter().fold(5381, |hash: u32, &byte| {
+        hash.wrapping_mul(33) ^ u32::from(byte)
+    })
+}
+
+/// Two little-endian numbers.
+fn pair(image: &[u8], position: usize) -> Option<(u32, u32)> {
+    let bytes = image.get(position..position.checked_add(8)?)?;
+    let (low, high) = bytes.split_at(4);
+    Some((
+        u32::from_le_bytes(low.try_into().ok()?),
+        u32::from_le_bytes(high.try_into().ok()?),
+    ))
+}
+
+/// The key and data of the record at `position`, and where the next one begins.
+fn record(image: &[u8], position: usize, end: usize) -> Option<(&[u8], &[u8], usize)> {
+    let image = image.get(..end)?;
+    let (key, data) = pair(image, position)?;
+    let key_at = position.checked_add(8)?;
+    let data_at = key_at.checked_add(key as usize)?;
+    let next = data_at.checked_add(data as usize)?;
+    Some((image.get(key_at..data_at)?, image.get(data_at..next)?, next))
+}
+
+/// One of the 256 hash tables.
+#[derive(Clone, Copy)]
+struct Table {
+    number: u32,
+    position: usize,
+    slots: usize,
+}
+
+impl Table {
+    fn of(image: &[u8], number: u32) -> Option<Table> {
+        let (position, slots) = pair(image, number as usize * 8)?;
+        Some(Table {
+            number,
+            position: position as usize,
+            slots: slots as usize,
+        })
+    }
+
+    /// Where the search for a hash starts; `None` in an empty table.
+    fn start(&self, hash: u32) -> Option<usize> {
+        (hash as usize >> 8).checked_rem(self.slots)
+    }
+
+    /// The hash and the position in a slot; position 0 marks an empty one.
+    fn slot(&self, image: &[u8], slot: usize) -> Option<(u32, u32)> {
+        pair(image, self.position.checked_add(slot.checked_mul(8)?)?)
+    }
+
+    fn end(&self) -> Option<usize> {
+        self.position.checked_add(self.slots.checked_mul(8)?)
+    }
+}
+
+/// Where the records end, if the whole image is sound. Takes time in proportion
+/// to the image, whatever it holds.
+fn check(image: &[u8]) -> Option<usize> {
+    let mut tables = (0..256)
+        .map(|number| Table::of(image, number))
+        .collect::<Option<Vec<_>>>()?;
+    tables.retain(|table| table.slots > 0);
+    tables.sort_unstable_by_key(|table| table.position);
+    // Without gap or overlap, up to the last byte: so no cut goes unnoticed.
+    let mut data_end = image.len();
+    for table in tables.iter().rev() {
+        if table.end()? != data_end {
+            return None;
+        }
+        data_end = table.position;
+    }
+
+    let mut starts = Vec::new();
+    let mut position = HEADER;
+    while position != data_end {
+        let (key, _, next) = record(image, position, data_end)?;
+        starts.push((position, hash(key), false));
+        position = next;
+    }
+
+    let mut found = 0;
+    for table in &tables {
+        found += check_table(image, table, &mut starts)?;
+    }
+    (found == starts.len()).then_some(data_end)
+}
+
+/// How many records the table leads to: each is where a search finds it, and
+/// none was found before.
+fn check_table(image: &[u8], table: &Table, starts: &mut [(usize, u32, bool)]) -> Option<usize> {
+    let mut slots = Vec::new();
+    for slot in 0..table.slots {
+        slots.push(table.slot(image, slot)?);
+    }
+    // A search passes full slots only. Begin behind an empty one, so that the
+    // run of full slots before each slot is known; a full table is one run.
+    let empty = slots.iter().position(|&(_, position)| position == 0);
+    let (first, mut run) = empty.map_or((0, table.slots), |slot| (slot, 0));
+    let mut found = 0;
+    for at in (first..table.slots).chain(0..first) {
+        let (hash, position) = *slots.get(at)?;
+        if position == 0 {
+            if hash != 0 {
+                return None;
+            }
+            run = 0;
+            continue;
+        }
+        let index = starts
+            .binary_search_by_key(&(position as usize), |start| start.0)
+            .ok()?;
+        let (_, real, seen) = starts.get_mut(index)?;
+        let distance = (at + table.slots - table.start(hash)?) % table.slots;
+        if *seen || *real != hash || hash & 0xff != table.number || distance > run {
+            return None;
+        }
+        *seen = true;
+        found += 1;
+        run += 1;
+    }
+    Some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An image with one table that holds everything, and its records' keys.
+    fn crowded(keys: &[&[u8]], slots: usize) -> Vec<u8> {
+        let mut image = vec![0; HEADER];
+        let mut table = vec![(0, 0); slots];
+        for key in keys {
+            let hash = hash(key);
+            let mut slot = (hash as usize >> 8) % slots;
+            while table[slot].1 != 0 {
+                slot = (slot + 1) % slots;
+            }
+            table[slot] = (hash, u32::try_from(image.len()).expect("small"));
+            let length = u32::try_from(key.len()).expect("small");
+            image.extend([length.to_le_bytes(), 0_u32.to_le_bytes()].concat());
+            image.extend(*key);
+        }
+        let start = u32::try_from(image.len()).expect("small");
+        let at = 8 * (hash(keys[0]) as usize % 256);
+        image[at..at + 4].copy_from_slice(&start.to_le_bytes());
+        image[at + 4..at + 8].copy_from_slice(&u32::try_from(slots).expect("small").to_le_bytes());
+        for (hash, position) in table {
+            image.extend([hash.to_le_bytes(), position.to_le_bytes()].concat());
+        }
+        image
+    }
+
+    #[test]
+    fn hashes_are_those_of_the_format() {
+        assert_eq!(hash(b""), 5381);
+        assert_eq!(hash(b"Hello, world!"), 0x5643_69e8);
+    }
+
+    #[test]
+    fn a_full_table_is_searched_once_round() {
+        // Three records of one key, no empty slot to stop at.
+        let key: &[u8] = b"key";
+        let image = crowded(&[key, key, key], 3);
+        let database = Database::from_image(image).expect("sound");
+        assert_eq!(database.find(key), Some((key, &b""[..])));
+        assert_eq!(database.records().count(), 3);
+        // The same table, but another key of the same hash table.
+        let other = (0..100_000_u32)
+            .map(|number| number.to_string().into_bytes())
+            .find(|other| hash(other) & 0xff == hash(key) & 0xff)
+            .expect("one of 256");
+        assert_eq!(database.find(&other), None);
+    }
+
+    #[test]
+    fn a_record_that_no_search_finds_is_damage() {
+        let key: &[u8] = b"key";
+        let sound = crowded(&[key], 4);
+        assert!(Database::from_image(sound.clone()).is_ok());
+        let table = sound.len() - 4 * 8;
+        let slot = (0..4)
+            .find(|slot| sound[table + slot * 8 + 4] != 0 || sound[table + slot * 8 + 5] != 0)
+            .expect("the record");
+        // One slot further, behind an empty one.
+        let mut moved = sound.clone();
+        let entry: Vec<u8> = moved[table + slot * 8..table + slot * 8 + 8].to_vec();
+        moved[table + slot * 8..table + slot * 8 + 8].fill(0);
+        let next = (slot + 1) % 4;
+        moved[table + next * 8..table + next * 8 + 8].copy_from_slice(&entry);
+        assert!(Database::from_image(moved).is_err());
+        // In no slot at all.
+        let mut lost = sound.clone();
+        lost[table..].fill(0);
+        assert!(Database::from_image(lost).is_err());
+        // In two.
+        let mut twice = sound;
+        twice[table + next * 8..table + next * 8 + 8].copy_from_slice(&entry);
+        assert!(Database::from_image(twice).is_err());
+    }
+
+    #[test]
+    fn a_stamp_is_fresh_for_a_moment_only() {
+        let stamp = Stamp {
+            device: 0,
+            inode: 0,
+            size: 0,
+            modified: (0, 0),
+            changed: (1_000_000, 5),
+        };
+        let at =
+            |milliseconds: u64| UNIX_EPOCH + Duration::from_millis(1_000_000_000 + milliseconds);
+        assert!(stamp.fresh(at(0)));
+        assert!(stamp.fresh(at(20)));
+        assert!(!stamp.fresh(at(2000)));
+        // A server whose clock is far ahead does not make it fresh for ever.
+        assert!(!stamp.fresh(UNIX_EPOCH));
+    }
+}
