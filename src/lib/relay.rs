@@ -131,12 +131,14 @@ impl Relay {
 
     /// Moves bytes until the end.
     pub fn run(&mut self) -> Ending {
-        let ending = match self.flow() {
-            Ok(ending) => ending,
+        let ending = self.flow().unwrap_or_else(|ending| {
             // After our own end, the peer may vanish as it likes.
-            Err(_) if self.parted.is_some() && self.outbound.is_empty() => Ending::Done,
-            Err(ending) => ending,
-        };
+            if self.parted.is_some() && self.outbound.is_empty() {
+                Ending::Done
+            } else {
+                ending
+            }
+        });
         if !matches!(ending, Ending::Lost(_)) && self.parted.is_none() {
             // Whatever the cause: the peer is told that this is the end.
             self.part();

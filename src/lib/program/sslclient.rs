@@ -236,11 +236,11 @@ fn serve(
     match relay.run() {
         Ending::Done => {}
         Ending::Truncated => {
-            report.status("truncated: the server ended the connection without close_notify")
+            report.status("truncated: the server ended the connection without close_notify");
         }
         Ending::Lost(why) => report.warning(format_args!("connection lost: {why}")),
         Ending::Idle(seconds) => {
-            report.warning(format_args!("no byte either way for {seconds} seconds"))
+            report.warning(format_args!("no byte either way for {seconds} seconds"));
         }
         Ending::Broken(why) => report.warning(format_args!("connection broken: {why}")),
     }

@@ -197,7 +197,7 @@ impl Task<'_> {
             )),
             Ending::Lost(why) => report.status(format_args!("{who}: connection lost: {why}")),
             Ending::Idle(seconds) => {
-                self.drop_connection(format_args!("no byte either way for {seconds} seconds"))
+                self.drop_connection(format_args!("no byte either way for {seconds} seconds"));
             }
             Ending::Broken(why) => self.drop_connection(why),
         }

@@ -217,25 +217,20 @@ impl<'a> Supervisor<'a> {
     }
 
     fn settle(&mut self, ended: Ended) {
-        let launcher = match self.engines.remove(&ended.id) {
-            Some(launcher) => {
-                if let Some(slot) = self.slots.get_mut(&launcher) {
-                    slot.engine = None;
-                }
-                launcher
-            }
-            None => {
-                let Some(slot) = self.slots.get_mut(&ended.id) else {
-                    return;
-                };
-                slot.launcher_ended = true;
-                let Ended { id, status } = ended;
-                self.setup
-                    .report
-                    .status(format_args!("end {id} status {status}"));
-                id
-            }
+        let Ended { id, status } = ended;
+        let engine_of = self.engines.remove(&id);
+        let launcher = engine_of.unwrap_or(id);
+        let Some(slot) = self.slots.get_mut(&launcher) else {
+            return;
         };
+        if engine_of.is_some() {
+            slot.engine = None;
+        } else {
+            slot.launcher_ended = true;
+            self.setup
+                .report
+                .status(format_args!("end {id} status {status}"));
+        }
         let over = |slot: &Slot| slot.launcher_ended && slot.engine.is_none();
         if self.slots.get(&launcher).is_some_and(over)
             && let Some(slot) = self.slots.remove(&launcher)
