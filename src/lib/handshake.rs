@@ -8,11 +8,11 @@ use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
-use openssl::ssl::{ErrorCode, Ssl, SslRef, SslStream};
+use openssl::ssl::{ErrorCode, NameType, Ssl, SslRef, SslStream};
 
 use crate::hello::{self, Authentication};
 use crate::settings::Version;
-use crate::store::KeyKind;
+use crate::store::{KeyKind, server};
 use crate::sys::poll::{self, Ready};
 use crate::sys::socket;
 use crate::text;
@@ -180,14 +180,17 @@ pub enum Failure {
     Refused(String),
     /// The peer's certificate does not verify.
     Certificate(verify::Refusal),
+    /// The server name that the client asked for is not served; the alert.
+    Name(Vec<u8>, String),
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Late(text) | Failure::Gone(text) | Failure::Refused(text) => {
-                out.write_str(text)
-            }
+            Failure::Late(text)
+            | Failure::Gone(text)
+            | Failure::Refused(text)
+            | Failure::Name(_, text) => out.write_str(text),
             Failure::Certificate(refusal) => write!(out, "certificate did not verify: {refusal}"),
         }
     }
@@ -294,6 +297,8 @@ fn peer(ssl: &SslRef) -> &'static str {
 
 /// `SSL_R_*` of sslerr.h.
 mod reason {
+    /// What libssl says when the server-name callback refuses.
+    pub const CALLBACK_FAILED: i32 = 234;
     pub const NO_PROTOCOLS_AVAILABLE: i32 = 191;
     pub const NO_SHARED_CIPHER: i32 = 193;
     pub const NO_SUITABLE_KEY_SHARE: i32 = 101;
@@ -311,6 +316,10 @@ mod reason {
 fn explain(stream: &Session, error: &openssl::ssl::Error, side: Side<'_>) -> Failure {
     let ssl = stream.ssl();
     let wire = stream.get_ref();
+    let side = Side {
+        kinds: server::chosen_kinds(ssl).unwrap_or(side.kinds),
+        ..side
+    };
     if let Some(refusal) = verify::refusal(ssl)
         && error.ssl_error().is_some()
         && !alerts::seen(ssl).iter().any(|alert| !alert.sent)
@@ -336,6 +345,15 @@ fn explain(stream: &Session, error: &openssl::ssl::Error, side: Side<'_>) -> Fai
             None => gone(stream),
         };
     };
+    if stack
+        .errors()
+        .iter()
+        .any(|error| error.reason_code() == reason::CALLBACK_FAILED)
+        && let Some(name) = ssl.servername_raw(NameType::HOST_NAME)
+        && let Some(alert) = &alert
+    {
+        return Failure::Name(name.to_vec(), alert.clone());
+    }
     let first = stack.errors().first();
     let code = first.map_or(0, openssl::error::Error::reason_code);
     let own = explain_reason(ssl, wire, code, side).unwrap_or_else(|| crate::store::queue(stack));

@@ -25,6 +25,8 @@ pub mod connection;
 
 pub mod rulesdb;
 
+pub mod watch;
+
 pub mod rules;
 
 pub mod settings;

@@ -55,7 +55,8 @@ impl Stamp {
 
     /// Whether the file changed so shortly before `now` that a further change
     /// could leave the same stamp.
-    fn fresh(&self, now: SystemTime) -> bool {
+    #[must_use]
+    pub fn fresh(&self, now: SystemTime) -> bool {
         let (seconds, nanoseconds) = self.changed;
         let changed = Duration::new(
             u64::try_from(seconds).unwrap_or_default(),

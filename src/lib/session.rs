@@ -375,7 +375,8 @@ fn describe_name(edits: &mut Edits, prefix: &str, name: &X509NameRef) {
 }
 
 /// An iPAddress entry; one of no known length in hexadecimal.
-fn address_text(bytes: &[u8]) -> String {
+#[must_use]
+pub fn address_text(bytes: &[u8]) -> String {
     if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
         return IpAddr::from(v4).to_string();
     }

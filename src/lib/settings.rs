@@ -144,6 +144,29 @@ impl Settings {
             .or_else(|| self.get(other).map(|value| (other, value)))
     }
 
+    /// The files that these settings name, and the directories whose files all
+    /// count.
+    #[must_use]
+    pub fn paths(&self) -> (Vec<&str>, Vec<&str>) {
+        const FILES: &[&str] = &[
+            "CAFILE",
+            "CCAFILE",
+            "CERTCHAINFILE",
+            "CERTFILE",
+            "CERTFILE_ALT",
+            "CRLFILE",
+            "DHFILE",
+            "KEYFILE",
+            "KEYFILE_ALT",
+            "PINFILE",
+        ];
+        let files = FILES.iter().filter_map(|name| self.get(name));
+        (
+            files.filter(|path| *path != "-").collect(),
+            self.get("CADIR").into_iter().collect(),
+        )
+    }
+
     /// A protocol version.
     ///
     /// # Errors

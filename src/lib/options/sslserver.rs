@@ -48,6 +48,12 @@ pub struct Options {
     pub paranoid: bool,
     /// `-z -m -Y -Z`.
     pub ask: Ask,
+    /// `-x`: the rules database.
+    pub rules: Option<String>,
+    /// `-X`: a missing rules database allows everything.
+    pub missing_rules_allow: bool,
+    /// `-k`: check, print, and serve nothing.
+    pub check: bool,
 }
 
 impl Default for Options {
@@ -66,6 +72,9 @@ impl Default for Options {
             handshake_seconds: 26,
             paranoid: false,
             ask: Ask::default(),
+            rules: None,
+            missing_rules_allow: false,
+            check: false,
         }
     }
 }
@@ -103,6 +112,9 @@ pub const TABLE: Table<Options> = Table {
         ('m', Flag(|o| o.ask = Ask::Required)),
         ('Y', Flag(|o| o.ask = Ask::Optional)),
         ('Z', Flag(|o| o.ask = Ask::No)),
+        ('X', Flag(|o| o.missing_rules_allow = true)),
+        ('k', Flag(|o| o.check = true)),
+        ('x', Value("cdb", |o, v| keep(&mut o.rules, v))),
         (
             'c',
             Value("limit", |o, v| set(&mut o.limit, v, 1, 1_000_000)),

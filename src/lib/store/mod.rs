@@ -13,8 +13,9 @@ use openssl::error::ErrorStack;
 use openssl::nid::Nid;
 use openssl::pkey::{Id, PKey, PKeyRef, Private, Public};
 use openssl::ssl::{SslContextBuilder, SslMode, SslOptions, SslVersion};
+use openssl::stack::Stack;
 use openssl::x509::store::X509StoreBuilder;
-use openssl::x509::{X509, X509Ref};
+use openssl::x509::{X509, X509Ref, X509StoreContext};
 
 use crate::report::{self, Fail};
 use crate::settings::{self, Settings, Version};
@@ -296,6 +297,21 @@ fn anchor_store(anchors: &[X509]) -> Result<X509StoreBuilder, ErrorStack> {
 pub fn is_self_issued(certificate: &X509Ref) -> bool {
     let (subject, issuer) = (certificate.subject_name(), certificate.issuer_name());
     subject.try_cmp(issuer).is_ok_and(std::cmp::Ordering::is_eq)
+}
+
+/// Whether the system's anchors hold the issuer of a certificate.
+#[must_use]
+pub fn system_knows_issuer(certificate: &X509Ref) -> bool {
+    let verified = X509StoreBuilder::new().and_then(|mut store| {
+        store.set_default_paths()?;
+        let store = store.build();
+        let untrusted = Stack::<X509>::new()?;
+        let mut context = X509StoreContext::new()?;
+        context.init(&store, certificate, &untrusted, |context| {
+            context.verify_cert()
+        })
+    });
+    verified.unwrap_or(false)
 }
 
 /// What server and client contexts have in common: versions, ciphers, groups,

@@ -2,15 +2,16 @@
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use openssl::dh::Dh;
 use openssl::error::ErrorStack;
+use openssl::ex_data::Index;
 use openssl::pkey::PKey;
 use openssl::sha::Sha256;
 use openssl::ssl::{
-    AlpnError, SslContext, SslContextBuilder, SslFiletype, SslMethod, SslOptions,
-    SslSessionCacheMode, SslVerifyMode,
+    AlpnError, NameType, SniError, Ssl, SslAlert, SslContext, SslContextBuilder, SslFiletype,
+    SslMethod, SslOptions, SslRef, SslSessionCacheMode, SslVerifyMode,
 };
 use openssl::stack::Stack;
 use openssl::x509::store::X509Lookup;
@@ -18,7 +19,8 @@ use openssl::x509::verify::X509VerifyFlags;
 use openssl::x509::{X509, X509Crl, X509Name};
 
 use super::{
-    Certificate, KeyKind, KeyPlace, SignerSource, anchor_store, anchors, cipher_list, queue, unable,
+    Certificate, KeyKind, KeyPlace, Signer, SignerSource, anchor_store, anchors, cipher_list,
+    queue, unable,
 };
 use crate::hello;
 use crate::options::sslserver::Ask;
@@ -93,6 +95,88 @@ impl Jail {
     }
 }
 
+/// A certificate with its signer.
+pub struct Pair {
+    /// Certificate and chain.
+    pub certificate: Certificate,
+    /// What signs for it.
+    pub signer: Signer,
+}
+
+/// What a client that names a server is served.
+#[derive(Clone)]
+pub enum Choice {
+    /// The connection's own store.
+    Own,
+    /// These certificates; all else stays the store's.
+    Pairs(Arc<Vec<Pair>>),
+    /// Nothing: unrecognized_name (RFC 6066 section 3).
+    Denied,
+    /// Nothing, since what should serve it could not be loaded.
+    Broken,
+}
+
+/// Chooses by server name, as the client wrote it.
+pub type Chooser = Arc<dyn Fn(&[u8]) -> Choice + Send + Sync>;
+
+/// The certificates that the settings name, with their signers.
+///
+/// # Errors
+/// The first thing that is wrong: variable, path, reason.
+pub fn pairs(settings: &Settings, signers: &dyn SignerSource) -> Result<Vec<Pair>, Fail> {
+    certificates(settings)?
+        .into_iter()
+        .map(|(certificate, place)| {
+            let public = certificate
+                .leaf
+                .public_key()
+                .map_err(|error| internal(&error))?;
+            let signer = signers.signer(&place, &public)?;
+            Ok(Pair {
+                certificate,
+                signer,
+            })
+        })
+        .collect()
+}
+
+/// The kinds of keys that serve a connection whose server name chose its
+/// certificates.
+#[must_use]
+pub fn chosen_kinds(ssl: &SslRef) -> Option<&[KeyKind]> {
+    ssl.ex_data(kinds_index().ok()?).map(Vec::as_slice)
+}
+
+type KindsIndex = Index<Ssl, Vec<KeyKind>>;
+
+fn kinds_index() -> Result<KindsIndex, ErrorStack> {
+    static INDEX: OnceLock<KindsIndex> = OnceLock::new();
+    if let Some(index) = INDEX.get() {
+        return Ok(*index);
+    }
+    let index = Ssl::new_ex_index()?;
+    Ok(*INDEX.get_or_init(|| index))
+}
+
+/// Gives a connection the certificates of its server name.
+fn serve_name(ssl: &mut SslRef, pairs: &[Pair]) -> Result<(), ErrorStack> {
+    tls_ffi::forget_certificates(ssl);
+    for Pair {
+        certificate,
+        signer,
+    } in pairs
+    {
+        ssl.set_certificate(&certificate.leaf)?;
+        for intermediate in &certificate.intermediates {
+            ssl.add_chain_cert(intermediate.clone())?;
+        }
+        ssl.set_private_key(signer)?;
+    }
+    let kinds = pairs.iter().map(|pair| pair.certificate.kind).collect();
+    ssl.set_ex_data(kinds_index()?, kinds);
+    Ok(())
+}
+
 /// Everything that serves connections of one kind.
 pub struct Store {
     /// Context that engines inherit.
@@ -116,14 +200,16 @@ impl Store {
     ///
     /// # Errors
     /// The first thing that is wrong: variable, path, reason.
-    pub fn load(settings: &Settings, ask: Ask, signers: &dyn SignerSource) -> Result<Store, Fail> {
+    pub fn load(
+        settings: &Settings,
+        ask: Ask,
+        signers: &dyn SignerSource,
+        chooser: Option<Chooser>,
+    ) -> Result<Store, Fail> {
         let mut warnings = super::cipher_warnings(settings);
-        let certificates = certificates(settings)?;
-        warnings.extend(
-            certificates
-                .iter()
-                .filter_map(|(certificate, _)| certificate.date_warning()),
-        );
+        let pairs = pairs(settings, signers)?;
+        let certificates = pairs.iter().map(|pair| &pair.certificate);
+        warnings.extend(certificates.clone().filter_map(Certificate::date_warning));
         let ask = match settings.request() {
             Request::Off => Ask::No,
             Request::Required if ask != Ask::Named => Ask::Required,
@@ -134,7 +220,7 @@ impl Store {
         let ciphers = cipher_list(settings);
         super::apply_common(&mut context, settings, ciphers)?;
         context.set_options(SslOptions::CIPHER_SERVER_PREFERENCE);
-        let dh_group = set_dh(&mut context, settings, &certificates)?;
+        let dh_group = set_dh(&mut context, settings, certificates)?;
         hello::record(&mut context, ciphers.to_owned(), dh_group)
             .map_err(|error| internal(&error))?;
         let policy = Arc::new(Policy {
@@ -152,13 +238,21 @@ impl Store {
                     .to_owned(),
             );
         }
-        for (certificate, place) in &certificates {
-            let public = certificate
-                .leaf
-                .public_key()
-                .map_err(|error| internal(&error))?;
-            let signer = signers.signer(place, &public)?;
-            certificate.install(&mut context, &signer)?;
+        for pair in &pairs {
+            pair.certificate.install(&mut context, &pair.signer)?;
+        }
+        if let Some(chooser) = chooser {
+            context.set_servername_callback(move |ssl, alert| {
+                let name = ssl.servername_raw(NameType::HOST_NAME);
+                let choice = name.map_or(Choice::Own, |name| chooser(name));
+                *alert = match choice {
+                    Choice::Own => return Ok(()),
+                    Choice::Pairs(pairs) if serve_name(ssl, &pairs).is_ok() => return Ok(()),
+                    Choice::Denied => SslAlert::UNRECOGNIZED_NAME,
+                    Choice::Pairs(_) | Choice::Broken => SslAlert::INTERNAL_ERROR,
+                };
+                Err(SniError::ALERT_FATAL)
+            });
         }
         set_sessions(&mut context, settings, &session_context)?;
         if let Some(protocols) = settings.protocols()? {
@@ -169,10 +263,7 @@ impl Store {
         }
         Ok(Store {
             context: context.build(),
-            certificates: certificates
-                .into_iter()
-                .map(|(certificate, _)| certificate)
-                .collect(),
+            certificates: pairs.into_iter().map(|pair| pair.certificate).collect(),
             ask,
             policy,
             versions: settings.versions()?,
@@ -230,10 +321,10 @@ fn pair(
 
 /// Finite-field DH below TLS 1.3: the file's parameters, or the group of RFC
 /// 7919 that fits the RSA key. Returns that group's number.
-fn set_dh(
+fn set_dh<'a>(
     context: &mut SslContextBuilder,
     settings: &Settings,
-    certificates: &[(Certificate, KeyPlace)],
+    mut certificates: impl Iterator<Item = &'a Certificate>,
 ) -> Result<Option<u16>, Fail> {
     if let Some(path) = settings.get("DHFILE") {
         let fail = |why: &str| unable("set cipher parameters", "DHFILE", path, why);
@@ -248,12 +339,10 @@ fn set_dh(
             .map_err(|error| fail(&queue(&error)))?;
         return Ok(None);
     }
-    let rsa_bits = certificates
-        .iter()
-        .find_map(|(certificate, _)| match certificate.kind {
-            KeyKind::Rsa(bits) => Some(bits),
-            _ => None,
-        });
+    let rsa_bits = certificates.find_map(|certificate| match certificate.kind {
+        KeyKind::Rsa(bits) => Some(bits),
+        _ => None,
+    });
     let (name, number) = match rsa_bits {
         // DHE suites are signed by RSA keys only.
         None => return Ok(None),
@@ -310,7 +399,8 @@ fn set_client_verification(
 ) -> Result<[u8; 32], Fail> {
     let mut print = Sha256::new();
     let depth = settings.verify_depth()?;
-    print.update(format!("{ask:?} {depth}").as_bytes());
+    // Another cipher list or version floor is another right, too.
+    print.update(format!("{ask:?} {settings:?}").as_bytes());
     for pin in &policy.pins {
         print.update(pin);
     }

@@ -201,6 +201,36 @@ pub fn add_chain_certificate(
     check(c_int::from(done == 1))
 }
 
+/// The ciphers of a context, in its order: `SSL_CTX_get_ciphers`.
+#[must_use]
+pub fn ciphers(context: &openssl::ssl::SslContextRef) -> Vec<&openssl::ssl::SslCipherRef> {
+    unsafe extern "C" {
+        fn SSL_CTX_get_ciphers(ctx: *const ffi::SSL_CTX) -> *mut ffi::stack_st_SSL_CIPHER;
+    }
+    // SAFETY: the context is valid for the whole call; the stack belongs to it
+    // and lives as long as the borrow, unchanged, since a built context's list
+    // is never set again.
+    unsafe {
+        let stack = SSL_CTX_get_ciphers(context.as_ptr());
+        if stack.is_null() {
+            return Vec::new();
+        }
+        openssl::stack::StackRef::<openssl::ssl::SslCipher>::from_ptr(stack)
+            .iter()
+            .collect()
+    }
+}
+
+/// Forgets the certificates that a connection took over from its context:
+/// `SSL_certs_clear`.
+pub fn forget_certificates(ssl: &mut SslRef) {
+    unsafe extern "C" {
+        fn SSL_certs_clear(ssl: *mut ffi::SSL);
+    }
+    // SAFETY: the SslRef wraps a valid SSL, exclusively borrowed for the call.
+    unsafe { SSL_certs_clear(ssl.as_ptr()) };
+}
+
 /// Completes the chain of the certificate that was set last from the context's
 /// anchors, the root left out, as far as it can be: `SSL_CTX_build_cert_chain`.
 pub fn complete_chain(context: &mut SslContextBuilder) {

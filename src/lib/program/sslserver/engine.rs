@@ -8,9 +8,10 @@ use std::net::TcpStream;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use openssl::ssl::Ssl;
+use openssl::ssl::{NameType, Ssl};
 
 use super::Setup;
+use super::generation::Generation;
 use crate::connection::Connection;
 use crate::handshake::{self, Session, Side};
 use crate::options::sslserver::Ask;
@@ -36,6 +37,7 @@ pub(super) struct Ends {
 /// What an engine is to do.
 pub(super) struct Task<'a> {
     pub setup: &'a Setup,
+    pub generation: &'a Generation,
     pub store: &'a Store,
     pub connection: &'a Connection,
     /// The process that becomes the program, and that the log tells of.
@@ -106,7 +108,10 @@ impl Task<'_> {
         };
         self.check_name(&session)?;
         self.setup.report.tls(account.line(self.launcher));
-        let variables = account.variables(self.setup.options.common.full).to_wire();
+        let asked_name = session.ssl().servername_raw(NameType::HOST_NAME);
+        let mut variables = self.generation.name_variables(asked_name);
+        variables.extend(account.variables(self.setup.options.common.full));
+        let variables = variables.to_wire();
         // A launcher that is gone takes the connection with it: its pipes are
         // closed too.
         let _ = fd::write_all(&control, &variables);
@@ -138,6 +143,10 @@ impl Task<'_> {
             handshake::Failure::Certificate(refusal) => {
                 format!("client certificate did not verify: {refusal}")
             }
+            handshake::Failure::Name(name, alert) => match self.generation.name_refusal(&name) {
+                Some(why) => format!("{why}; {alert}"),
+                None => alert,
+            },
             other => other.to_string(),
         })
     }
@@ -175,9 +184,8 @@ impl Task<'_> {
             .ssl()
             .certificate()
             .and_then(|certificate| verify::fingerprint(certificate).ok());
-        self.store
-            .certificates
-            .iter()
+        self.generation
+            .certificates()
             .find(|certificate| verify::fingerprint(&certificate.leaf).ok() == used)
             .map_or(&[], |certificate| &certificate.intermediates)
     }

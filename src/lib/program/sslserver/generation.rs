@@ -1,62 +1,529 @@
-//! One generation of stores: all that a set of files made at one time. A
+//! One generation of stores: everything that a set of files made at one time. A
 //! generation is complete or not there.
 #![forbid(unsafe_code)]
 
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+
 use super::Setup;
+use crate::connection::Connection;
+use crate::environ::Edits;
 use crate::handshake;
 use crate::keyholder::LocalKeys;
-use crate::report::{Fail, Report};
-use crate::store::server::Store;
+use crate::report::{self, Fail, Report};
+use crate::rules::{Client, Rule, Rules, Scope, Verdict};
+use crate::settings::{self, Settings};
+use crate::store::Certificate;
+use crate::store::server::{self, Choice, Chooser, Pair, Store};
+use crate::text;
+use crate::watch::Watch;
+
+/// A variable of a rule that is a setting.
+type Setting = (String, String);
 
 /// The stores that serve new connections.
 pub(super) struct Generation {
-    pub default: Store,
+    /// `None` without `-x`; the reason where the database cannot be used.
+    rules: Option<Result<Arc<Rules>, String>>,
+    /// There is no file where the database should be.
+    rules_missing: bool,
+    stores: Vec<Served>,
+    /// The store of each combination of settings that a connection can have, or
+    /// why there is none.
+    by_settings: HashMap<Settings, Result<usize, String>>,
+    names: Names,
+    /// Rules whose store cannot be loaded, with the reason.
+    pub broken: BTreeMap<String, String>,
+    /// The files that all this was read from, as they were before.
+    pub watch: Watch,
 }
 
+/// A store, and the addresses of the rules that lead to it; none: the
+/// environment alone.
+pub(super) struct Served {
+    pub store: Store,
+    pub addresses: Vec<String>,
+    pub settings: Settings,
+}
+
+/// What a connection meets.
+pub(super) struct Chosen<'a> {
+    pub store: &'a Store,
+    /// Variables of its rules that are no settings.
+    pub variables: Edits,
+}
+
+/// Why a connection is not served.
+pub(super) enum Refusal {
+    /// A rule says so.
+    Denied,
+    /// What should serve it is not there.
+    Unable(String),
+}
+
+/// The certificates of server names, by the key of their rule.
+type Names = Arc<HashMap<Vec<u8>, Choice>>;
+
 impl Generation {
-    /// Loads everything that the settings name.
-    pub fn load(setup: &Setup, keys: &LocalKeys) -> Result<Generation, Fail> {
-        let default = Store::load(&setup.settings, setup.options.ask, keys)?;
-        handshake::rehearse(&default.context);
-        Ok(Generation { default })
+    /// Loads everything that the settings and the rules name. The paths go to
+    /// `watch` before they are read, also where loading fails.
+    pub fn load(setup: &Setup, keys: &LocalKeys, watch: &mut Watch) -> Result<Generation, Fail> {
+        let rules = open_rules(setup, watch);
+        let mut loader = Loader {
+            setup,
+            keys,
+            watch,
+            chooser: None,
+            stores: Vec::new(),
+            by_settings: HashMap::new(),
+            broken: BTreeMap::new(),
+        };
+        let mut names = Names::default();
+        if let Some(Ok(rules)) = &rules {
+            names = Arc::new(loader.load_names(rules));
+            if !names.is_empty() {
+                loader.chooser = Some(chooser(rules, &names));
+            }
+        }
+        let own = loader.load(&setup.settings, "");
+        let mut others = 0;
+        if let Some(Ok(rules)) = &rules {
+            others = loader.load_rules(rules);
+        }
+        if let Err(why) = own {
+            // Rules may bring all the certificates that there are.
+            let unset = setup.settings.either("CERTFILE", "CERTCHAINFILE").is_none();
+            if !unset || (others == 0 && names.is_empty()) {
+                return Err(Fail::temporary(why));
+            }
+        }
+        let Loader {
+            stores,
+            by_settings,
+            broken,
+            watch,
+            ..
+        } = loader;
+        for served in stores.iter().take(REHEARSALS) {
+            handshake::rehearse(&served.store.context);
+        }
+        let rules_missing = setup
+            .options
+            .rules
+            .as_deref()
+            .is_some_and(|path| !Path::new(path).exists());
+        Ok(Generation {
+            rules,
+            rules_missing,
+            stores,
+            by_settings,
+            names,
+            broken,
+            watch: watch.clone(),
+        })
     }
 
-    /// Says what an administrator should know at start and after a reload.
-    pub fn warn(&self, report: &Report) {
-        for warning in &self.default.warnings {
+    /// The store and the variables of a connection.
+    pub fn choose(&self, setup: &Setup, connection: &Connection) -> Result<Chosen<'_>, Refusal> {
+        let mut settings = None;
+        let mut variables = Edits::new();
+        let rules = match &self.rules {
+            None => None,
+            Some(Ok(rules)) => Some(rules),
+            Some(Err(why)) => return Err(Refusal::Unable(why.clone())),
+        };
+        let met = rules.map(|rules| {
+            let client = Client::new(
+                connection.remote.address.ip(),
+                connection.remote.name.as_deref(),
+                connection.info.as_deref(),
+            );
+            [
+                rules.lookup_local(connection.local.address.ip()),
+                rules.lookup(&client),
+            ]
+        });
+        for rule in met.into_iter().flatten().flatten() {
+            if rule.verdict() == Verdict::Deny {
+                return Err(Refusal::Denied);
+            }
+            let changed = rule_settings(&rule);
+            if !changed.is_empty() {
+                settings
+                    .get_or_insert_with(|| setup.settings.clone())
+                    .overlay(changed);
+            }
+            for (name, value) in other_variables(&rule) {
+                variables.set(name, value);
+            }
+        }
+        let settings = settings.as_ref().unwrap_or(&setup.settings);
+        match self.by_settings.get(settings) {
+            Some(Ok(at)) => Ok(Chosen {
+                store: &self.stores[*at].store,
+                variables,
+            }),
+            Some(Err(why)) => Err(Refusal::Unable(why.clone())),
+            None => Err(Refusal::Unable("no store for these rules".to_owned())),
+        }
+    }
+
+    /// Variables of the rule that a server name meets.
+    pub fn name_variables(&self, name: Option<&[u8]>) -> Edits {
+        let mut variables = Edits::new();
+        if let (Some(Ok(rules)), Some(name)) = (&self.rules, name)
+            && let Some(rule) = rules.lookup_sni(name)
+        {
+            for (name, value) in other_variables(&rule) {
+                variables.set(name, value);
+            }
+        }
+        variables
+    }
+
+    /// Why a server name is not served, if a rule is the cause.
+    pub fn name_refusal(&self, name: &[u8]) -> Option<String> {
+        let Some(Ok(rules)) = &self.rules else {
+            return None;
+        };
+        let rule = rules.lookup_sni(name)?;
+        let name_shown = text::excerpt(name, 255);
+        match self.names.get(rule.key())? {
+            Choice::Denied => Some(format!(
+                "server name {name_shown} is denied by rule {}",
+                shown(&rule)
+            )),
+            Choice::Broken => {
+                let address = shown(&rule);
+                let why = self.broken.get(&address).map_or("", String::as_str);
+                Some(format!("server name {name_shown}: rule {address}: {why}"))
+            }
+            Choice::Own | Choice::Pairs(_) => None,
+        }
+    }
+
+    /// Every certificate in use.
+    pub fn certificates(&self) -> impl Iterator<Item = &Certificate> {
+        let own = self
+            .stores
+            .iter()
+            .flat_map(|served| &served.store.certificates);
+        let named = self.names.values().filter_map(|choice| match choice {
+            Choice::Pairs(pairs) => Some(pairs),
+            _ => None,
+        });
+        own.chain(named.flat_map(|pairs| pairs.iter().map(|pair| &pair.certificate)))
+    }
+
+    /// The stores, the environment's own first if there is one.
+    pub fn stores(&self) -> &[Served] {
+        &self.stores
+    }
+
+    /// The rules for server names, by address, with what they choose.
+    pub fn named(&self) -> Vec<(String, &Choice)> {
+        let Some(Ok(rules)) = &self.rules else {
+            return Vec::new();
+        };
+        rules
+            .iter()
+            .filter_map(|rule| Some((shown(&rule), self.names.get(rule.key())?)))
+            .collect()
+    }
+
+    /// Why the rules cannot be used, if they can't.
+    pub fn rules_trouble(&self) -> Option<&str> {
+        match &self.rules {
+            Some(Err(why)) => Some(why),
+            _ => None,
+        }
+    }
+
+    /// What an administrator should know, each thing once.
+    pub fn warnings(&self) -> BTreeSet<String> {
+        let mut warnings = BTreeSet::new();
+        if let Some(why) = self.rules_trouble() {
+            warnings.insert(format!("{why}: every client is denied"));
+        }
+        for (address, why) in &self.broken {
+            warnings.insert(format!("rule {address}: {why}"));
+        }
+        warnings.extend(
+            self.stores
+                .iter()
+                .flat_map(|served| served.store.warnings.clone()),
+        );
+        warnings.extend(self.certificates().filter_map(Certificate::date_warning));
+        warnings
+    }
+
+    /// Says it, but for what was said of the generation before.
+    pub fn warn(&self, before: Option<&Generation>, report: &Report) {
+        let said = before.map(Generation::warnings).unwrap_or_default();
+        for warning in self.warnings().difference(&said) {
             report.warning(warning);
         }
     }
 
     /// Says which certificates are near their end, or past it.
     pub fn warn_of_dates(&self, report: &Report) {
-        for certificate in &self.default.certificates {
-            if let Some(warning) = certificate.date_warning() {
-                report.warning(warning);
+        let warnings: BTreeSet<String> = self
+            .certificates()
+            .filter_map(Certificate::date_warning)
+            .collect();
+        for warning in warnings {
+            report.warning(warning);
+        }
+    }
+
+    /// Says what differs from the generation before.
+    pub fn tell_changes(&self, before: &Generation, report: &Report) {
+        let by_place = |generation: &Generation| -> BTreeMap<(&'static str, String), String> {
+            generation
+                .certificates()
+                .map(|certificate| {
+                    (
+                        (certificate.variable, certificate.path.clone()),
+                        certificate.description(),
+                    )
+                })
+                .collect()
+        };
+        let (old, new) = (by_place(before), by_place(self));
+        for ((variable, path), description) in &new {
+            let path_shown = text::excerpt(path.as_bytes(), 200);
+            match old.get(&(*variable, path.clone())) {
+                Some(same) if same == description => {}
+                Some(old) => report.notice(format_args!(
+                    "{variable} {path_shown} changed: from {old} to {description}"
+                )),
+                None => report.notice(format_args!("{variable} {path_shown} added: {description}")),
             }
         }
     }
 
-    /// Says which certificates differ from those of the generation before.
-    pub fn tell_changes(&self, before: &Generation, report: &Report) {
-        let old = &before.default.certificates;
-        for (at, new) in self.default.certificates.iter().enumerate() {
-            match old.get(at) {
-                Some(old) if old.leaf.to_der().ok() == new.leaf.to_der().ok() => {}
-                Some(old) => report.notice(format_args!(
-                    "{} {} changed: from {} to {}",
-                    new.variable,
-                    new.path,
-                    old.description(),
-                    new.description()
-                )),
-                None => report.notice(format_args!(
-                    "{} {} added: {}",
-                    new.variable,
-                    new.path,
-                    new.description()
-                )),
+    /// Whether a rule's store that could be loaded before cannot be now.
+    pub fn lost_rule(&self, before: &Generation) -> Option<String> {
+        // A damaged file may be one that is still being written. One that is
+        // gone is gone: nobody must be let in by rules that were taken away.
+        if let (Some(why), None, false) = (
+            self.rules_trouble(),
+            before.rules_trouble(),
+            self.rules_missing,
+        ) {
+            return Some(why.to_owned());
+        }
+        self.broken
+            .iter()
+            .find(|(address, _)| !before.broken.contains_key(*address))
+            .map(|(address, why)| format!("rule {address}: {why}"))
+    }
+}
+
+/// How many stores make a handshake with themselves before the first fork: what
+/// it fills is common to all that use the same algorithms.
+const REHEARSALS: usize = 4;
+
+fn open_rules(setup: &Setup, watch: &mut Watch) -> Option<Result<Arc<Rules>, String>> {
+    let path = setup.options.rules.as_deref()?;
+    let file = Path::new(path);
+    watch.add(file);
+    let opened = if setup.options.missing_rules_allow {
+        Rules::open_or_none(file)
+    } else {
+        Rules::open(file)
+    };
+    Some(opened.map(Arc::new).map_err(|error| {
+        let path = text::excerpt(path.as_bytes(), 300);
+        format!("unable to read rules {path}: {}", report::reason(&error))
+    }))
+}
+
+/// A rule's address as messages show it; the one that every client meets has
+/// none.
+fn shown(rule: &Rule<'_>) -> String {
+    let address = rule.address();
+    if address.is_empty() {
+        "(empty)".to_owned()
+    } else {
+        address
+    }
+}
+
+/// The variables of a rule that are settings.
+fn rule_settings(rule: &Rule<'_>) -> Vec<Setting> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    rule.variables()
+        .map(|(name, value)| (text(name), text(value)))
+        .filter(|(name, _)| settings::is_setting(name))
+        .collect()
+}
+
+/// The variables of a rule that are the program's.
+fn other_variables<'a>(rule: &Rule<'a>) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+    rule.variables().filter(|(name, _)| {
+        let name = std::str::from_utf8(name).unwrap_or_default();
+        !settings::is_setting(name)
+    })
+}
+
+fn chooser(rules: &Arc<Rules>, names: &Names) -> Chooser {
+    let (rules, names) = (Arc::clone(rules), Arc::clone(names));
+    Arc::new(move |name| {
+        rules
+            .lookup_sni(name)
+            .and_then(|rule| names.get(rule.key()).cloned())
+            .unwrap_or(Choice::Own)
+    })
+}
+
+/// A generation in the making.
+struct Loader<'a> {
+    setup: &'a Setup,
+    keys: &'a LocalKeys,
+    watch: &'a mut Watch,
+    chooser: Option<Chooser>,
+    stores: Vec<Served>,
+    by_settings: HashMap<Settings, Result<usize, String>>,
+    broken: BTreeMap<String, String>,
+}
+
+impl Loader<'_> {
+    /// Loads the store of these settings, unless it is there. A failure is kept
+    /// under the rule's address, if it is a rule's.
+    fn load(&mut self, settings: &Settings, address: &str) -> Result<(), String> {
+        let known = match self.by_settings.get(settings) {
+            Some(known) => known.clone(),
+            None => {
+                self.watch_files(settings);
+                let ask = self.setup.options.ask;
+                let loaded = Store::load(settings, ask, self.keys, self.chooser.clone());
+                let known = match loaded {
+                    Ok(store) => {
+                        self.stores.push(Served {
+                            store,
+                            addresses: Vec::new(),
+                            settings: settings.clone(),
+                        });
+                        Ok(self.stores.len() - 1)
+                    }
+                    Err(fail) => Err(fail.to_string()),
+                };
+                self.by_settings.insert(settings.clone(), known.clone());
+                known
+            }
+        };
+        match known {
+            Ok(at) => {
+                if !address.is_empty() {
+                    self.stores[at].addresses.push(address.to_owned());
+                }
+                Ok(())
+            }
+            Err(why) => {
+                if !address.is_empty() {
+                    self.broken.insert(address.to_owned(), why.clone());
+                }
+                Err(why)
             }
         }
+    }
+
+    fn watch_files(&mut self, settings: &Settings) {
+        let (files, directories) = settings.paths();
+        for file in files {
+            self.watch.add(Path::new(file));
+        }
+        for directory in directories {
+            self.watch.add_directory(Path::new(directory));
+        }
+    }
+
+    /// The certificates of every `sni=` rule.
+    fn load_names(&mut self, rules: &Rules) -> HashMap<Vec<u8>, Choice> {
+        const TAKEN_OVER: &[&str] = &[
+            "CERTCHAINFILE",
+            "CERTFILE",
+            "CERTFILE_ALT",
+            "KEYFILE",
+            "KEYFILE_ALT",
+        ];
+        let mut shared: HashMap<Settings, Choice> = HashMap::new();
+        let mut names = HashMap::new();
+        for rule in rules
+            .iter()
+            .filter(|rule| rule.scope() == Scope::ServerName)
+        {
+            let choice = if rule.verdict() == Verdict::Deny {
+                Choice::Denied
+            } else {
+                let mut settings = Settings::default();
+                let own = rule_settings(&rule);
+                settings.overlay(
+                    own.into_iter()
+                        .filter(|(name, _)| TAKEN_OVER.contains(&name.as_str())),
+                );
+                if settings == Settings::default() {
+                    Choice::Own
+                } else if let Some(known) = shared.get(&settings) {
+                    known.clone()
+                } else {
+                    self.watch_files(&settings);
+                    let loaded = server::pairs(&settings, self.keys);
+                    let choice = self.name_choice(&rule, loaded);
+                    shared.insert(settings, choice.clone());
+                    choice
+                }
+            };
+            // Where two records have one key, the first is the one that is met.
+            names.entry(rule.key().to_vec()).or_insert(choice);
+        }
+        names
+    }
+
+    fn name_choice(&mut self, rule: &Rule<'_>, loaded: Result<Vec<Pair>, Fail>) -> Choice {
+        match loaded {
+            Ok(pairs) => Choice::Pairs(Arc::new(pairs)),
+            Err(fail) => {
+                self.broken.insert(shown(rule), fail.to_string());
+                Choice::Broken
+            }
+        }
+    }
+
+    /// The store of every combination of settings that the rules can make: the
+    /// environment's, a `local=` rule's over it, a client's rule over that.
+    /// Returns how many loaded.
+    fn load_rules(&mut self, rules: &Rules) -> usize {
+        let distinct = |wanted: fn(Scope) -> bool| -> Vec<(Vec<Setting>, String)> {
+            let mut seen = HashSet::new();
+            rules
+                .iter()
+                .filter(|rule| wanted(rule.scope()) && rule.verdict() == Verdict::Allow)
+                .map(|rule| (rule_settings(&rule), shown(&rule)))
+                .filter(|(settings, _)| !settings.is_empty() && seen.insert(settings.clone()))
+                .collect()
+        };
+        let locals = distinct(|scope| scope == Scope::Local);
+        let clients = distinct(|scope| scope == Scope::Client);
+        let none = (Vec::new(), String::new());
+        let before = self.stores.len();
+        for (local, local_address) in std::iter::once(&none).chain(&locals) {
+            for (client, client_address) in std::iter::once(&none).chain(&clients) {
+                let mut settings = self.setup.settings.clone();
+                settings.overlay(local.iter().cloned());
+                settings.overlay(client.iter().cloned());
+                let address = match (local_address.as_str(), client_address.as_str()) {
+                    ("", "") => continue,
+                    (local, "") => local.to_owned(),
+                    ("", client) => client.to_owned(),
+                    (local, client) => format!("{client} with {local}"),
+                };
+                // A failure is kept under the rule's address.
+                let _ = self.load(&settings, &address);
+            }
+        }
+        self.stores.len() - before
     }
 }

@@ -5,13 +5,13 @@
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
+use super::generation::{Generation, Refusal};
 use super::{Setup, engine};
 use crate::child::Child;
 use crate::connection::Connection;
 use crate::environ::Edits;
-use crate::report::{TEMPORARY, reason};
+use crate::report::{NEVER, TEMPORARY, reason};
 use crate::session;
-use crate::store::server::Store;
 use crate::sys::{fd, process, signal, socket};
 
 /// An engine that writes more variables than this is not one of ours.
@@ -20,7 +20,7 @@ const VARIABLES_LIMIT: usize = 1024 * 1024;
 /// What a launcher inherits.
 pub(super) struct Context<'a> {
     pub setup: &'a Setup,
-    pub store: &'a Store,
+    pub generation: &'a Generation,
     pub registry: BorrowedFd<'a>,
 }
 
@@ -60,7 +60,18 @@ fn serve(context: &Context<'_>, client: TcpStream, address: SocketAddr) -> Resul
         "pid {id} from {}",
         connection.remote_ip(family)
     ));
-    report.status(format_args!("ok {id} {}", connection.status_fields(family)));
+    let fields = connection.status_fields(family);
+    let chosen = match context.generation.choose(setup, &connection) {
+        Ok(chosen) => chosen,
+        Err(refusal) => {
+            report.status(format_args!("deny {id} {fields}"));
+            return match refusal {
+                Refusal::Denied => Ok(NEVER),
+                Refusal::Unable(why) => Err(why),
+            };
+        }
+    };
+    report.status(format_args!("ok {id} {fields}"));
 
     let (control, engine_control) = fd::stream_pair().map_err(unable("create socket"))?;
     let (input, engine_output) = fd::pipe().map_err(unable("create pipe"))?;
@@ -73,7 +84,8 @@ fn serve(context: &Context<'_>, client: TcpStream, address: SocketAddr) -> Resul
     };
     let task = engine::Task {
         setup,
-        store: context.store,
+        generation: context.generation,
+        store: chosen.store,
         connection: &connection,
         launcher: id,
     };
@@ -94,6 +106,7 @@ fn serve(context: &Context<'_>, client: TcpStream, address: SocketAddr) -> Resul
     drop(control);
     let mut edits = session::stale();
     edits.extend(connection.variables(family, setup.options.common.tcp_names));
+    edits.extend(chosen.variables);
     edits.extend(tls);
     let failure = Child {
         words: &setup.program,

@@ -18,11 +18,15 @@ use crate::sys::user::{self, Identity};
 use crate::sys::{fd, signal};
 use crate::text;
 use crate::tls_ffi::tickets;
+use crate::watch::Watch;
 
+mod check;
 mod engine;
 mod generation;
 mod launcher;
 mod supervisor;
+
+use self::generation::Generation;
 
 /// What every process of one sslserver knows, settled at start.
 struct Setup {
@@ -69,8 +73,12 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     tickets::renew()
         .map_err(|error| Fail::temporary(format!("unable to make ticket keys: {error}")))?;
     let keys = LocalKeys { password };
-    let generation = generation::Generation::load(&setup, &keys)?;
-    generation.warn(report);
+    let mut watch = Watch::default();
+    let generation = Generation::load(&setup, &keys, &mut watch)?;
+    if setup.options.check {
+        return check::run(&generation);
+    }
+    generation.warn(None, report);
     signal::ignore_pipe();
     let mask = signal::watch().map_err(Fail::unable("set up signals"))?;
     if options.port_line {

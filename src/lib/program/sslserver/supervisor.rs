@@ -19,11 +19,14 @@ use crate::sys::poll::{self, Ready};
 use crate::sys::process::{self, Ended, ProcessId};
 use crate::sys::{fd, signal};
 use crate::tls_ffi::tickets;
+use crate::watch::Watch;
 
 /// How many clients are taken before signals are looked at again.
 const ROUND: usize = 16;
 /// How long accepting rests when the system is out of descriptors or memory.
 const REST: Duration = Duration::from_millis(200);
+/// How often files are looked at, at most.
+const LOOK: Duration = Duration::from_secs(1);
 /// How often dates of certificates are looked at.
 const DAY: Duration = Duration::from_secs(86400);
 
@@ -49,6 +52,12 @@ pub(super) struct Supervisor<'a> {
     /// Engines say here whose they are, before they look at the network.
     registry: (OwnedFd, OwnedFd),
     next_dates: Instant,
+    /// When files were last looked at.
+    looked: Instant,
+    /// What was wrong with the files at the last look: said once.
+    complained: Option<String>,
+    /// What the last load, good or not, has read.
+    watch: Watch,
 }
 
 impl<'a> Supervisor<'a> {
@@ -68,6 +77,7 @@ impl<'a> Supervisor<'a> {
         Ok(Supervisor {
             setup,
             listener,
+            watch: generation.watch.clone(),
             generation,
             keys,
             mask,
@@ -76,6 +86,8 @@ impl<'a> Supervisor<'a> {
             census: Census::default(),
             registry,
             next_dates: Instant::now() + DAY,
+            looked: Instant::now(),
+            complained: None,
         })
     }
 
@@ -94,6 +106,11 @@ impl<'a> Supervisor<'a> {
             }
             if seen.hangup {
                 self.reload();
+                if let Err(error) = tickets::renew() {
+                    self.setup
+                        .report
+                        .warning(format_args!("unable to make ticket keys: {error}"));
+                }
             }
             let now = Instant::now();
             if now >= self.next_dates {
@@ -133,7 +150,10 @@ impl<'a> Supervisor<'a> {
                 return None;
             }
             match self.listener.accept() {
-                Accepted::Client(client, address) => self.begin(client, address),
+                Accepted::Client(client, address) => {
+                    self.look_at_files();
+                    self.begin(client, address);
+                }
                 Accepted::Nobody => return None,
                 Accepted::Exhausted(error) => {
                     let reason = report::reason(&error);
@@ -162,7 +182,7 @@ impl<'a> Supervisor<'a> {
         }
         let context = launcher::Context {
             setup: self.setup,
-            store: &self.generation.default,
+            generation: &self.generation,
             registry: self.registry.1.as_fd(),
         };
         let (listener, registry) = (&self.listener, &self.registry.0);
@@ -247,21 +267,44 @@ impl<'a> Supervisor<'a> {
             .status(format_args!("status: {}/{limit}", self.slots.len()));
     }
 
-    /// HUP: the next generation, and ticket keys that no old ticket fits.
+    /// Notices changed files by itself, at a connection, once a second at most.
+    fn look_at_files(&mut self) {
+        let now = Instant::now();
+        if now.duration_since(self.looked) < LOOK {
+            return;
+        }
+        self.looked = now;
+        if self.watch.has_changed() {
+            self.reload();
+        }
+    }
+
+    /// Loads the next generation beside this one, and swaps it in if all that
+    /// served before can be served again.
     fn reload(&mut self) {
         let report = &self.setup.report;
-        match Generation::load(self.setup, &self.keys) {
-            Ok(next) => {
-                next.tell_changes(&self.generation, report);
-                next.warn(report);
-                self.generation = next;
-            }
-            Err(fail) => report.warning(format_args!(
-                "unable to reload, the old material keeps serving: {fail}"
-            )),
+        // What the last generation read stays watched where this one fails
+        // before it comes to it.
+        let mut watch = self.generation.watch.anew();
+        let failed = match Generation::load(self.setup, &self.keys, &mut watch) {
+            Ok(next) => match next.lost_rule(&self.generation) {
+                None => {
+                    next.tell_changes(&self.generation, report);
+                    next.warn(Some(&self.generation), report);
+                    self.generation = next;
+                    None
+                }
+                Some(why) => Some(why),
+            },
+            Err(fail) => Some(fail.to_string()),
+        };
+        self.watch = watch;
+        if failed.is_some() && failed != self.complained {
+            let why = failed.as_deref().unwrap_or_default();
+            report.warning(format_args!(
+                "unable to reload, the old material keeps serving: {why}"
+            ));
         }
-        if let Err(error) = tickets::renew() {
-            report.warning(format_args!("unable to make ticket keys: {error}"));
-        }
+        self.complained = failed;
     }
 }

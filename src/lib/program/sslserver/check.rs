@@ -1,0 +1,205 @@
+//! `-k`: everything that would be served, printed for a person to read, and
+//! whether anything is wrong with it.
+#![forbid(unsafe_code)]
+
+use std::fmt::Write as _;
+
+use openssl::asn1::Asn1Time;
+use openssl::ssl::SslContextRef;
+use openssl::x509::X509;
+
+use super::generation::{Generation, Served};
+use crate::report::{Fail, TEMPORARY};
+use crate::settings::Version;
+use crate::store::server::{Choice, Pair};
+use crate::store::{Certificate, KeyKind, is_self_issued};
+use crate::sys::fd;
+use crate::text;
+use crate::tls_ffi;
+use crate::tls_ffi::names::{self, AlternativeName};
+
+/// Prints all of a generation. Returns 0, or 111 where something is wrong.
+pub(super) fn run(generation: &Generation) -> Result<u8, Fail> {
+    let mut out = String::new();
+    let mut wrong: Vec<String> = Vec::new();
+    for served in generation.stores() {
+        describe_store(&mut out, served, &mut wrong);
+    }
+    for (address, choice) in generation.named() {
+        let _ = writeln!(out, "rule {address}:");
+        match choice {
+            Choice::Own => out.push_str("  the connection's own store\n"),
+            Choice::Denied => out.push_str("  denied with the alert unrecognized_name\n"),
+            Choice::Broken => out.push_str("  cannot be loaded, see below\n"),
+            Choice::Pairs(pairs) => describe_pairs(&mut out, pairs, &mut wrong),
+        }
+    }
+    if let Some(why) = generation.rules_trouble() {
+        wrong.push(format!("{why}: every client is denied"));
+    }
+    wrong.extend(
+        generation
+            .broken
+            .iter()
+            .map(|(address, why)| format!("rule {address}: {why}")),
+    );
+    wrong.dedup();
+    for why in &wrong {
+        let _ = writeln!(out, "wrong: {why}");
+    }
+    fd::write_all(std::io::stdout(), out.as_bytes()).map_err(Fail::unable("write the report"))?;
+    Ok(if wrong.is_empty() { 0 } else { TEMPORARY })
+}
+
+fn describe_store(out: &mut String, served: &Served, wrong: &mut Vec<String>) {
+    /// How many rules that share a store are named.
+    const NAMED: usize = 10;
+    let Served {
+        store, addresses, ..
+    } = served;
+    if addresses.is_empty() {
+        out.push_str("environment:\n");
+    } else {
+        let more = addresses.len().saturating_sub(NAMED);
+        let mut named = addresses[..addresses.len() - more].join(", ");
+        if more > 0 {
+            let _ = write!(named, " and {more} more");
+        }
+        let _ = writeln!(out, "rule {named}:");
+    }
+    let kinds: Vec<KeyKind> = store
+        .certificates
+        .iter()
+        .map(|certificate| certificate.kind)
+        .collect();
+    for certificate in &store.certificates {
+        describe_certificate(out, certificate);
+    }
+    describe_clients(out, &kinds);
+    let (min, max) = store.versions;
+    let max = max.unwrap_or(Version::Tls13);
+    let _ = writeln!(out, "  versions: TLS {min} to {max}");
+    let suites = usable_ciphers(&store.context, &kinds, (min, max));
+    let _ = writeln!(out, "  ciphers: {}", suites.join(" "));
+    let asked = match store.ask {
+        crate::options::sslserver::Ask::No => "not asked for",
+        crate::options::sslserver::Ask::Optional => "asked for, not required",
+        crate::options::sslserver::Ask::Required => "required",
+        crate::options::sslserver::Ask::Named => "required, and must name the client's host",
+    };
+    let _ = writeln!(out, "  client certificate: {asked}");
+    for warning in &store.warnings {
+        // What is only near its end is not wrong yet.
+        if warning.contains("certificate expires at") {
+            let _ = writeln!(out, "  note: {warning}");
+        } else {
+            wrong.push(warning.clone());
+        }
+    }
+}
+
+fn describe_pairs(out: &mut String, pairs: &[Pair], wrong: &mut Vec<String>) {
+    for pair in pairs {
+        describe_certificate(out, &pair.certificate);
+        let expired =
+            Asn1Time::days_from_now(0).is_ok_and(|now| pair.certificate.leaf.not_after() < now);
+        if expired {
+            wrong.extend(pair.certificate.date_warning());
+        }
+    }
+    let kinds: Vec<KeyKind> = pairs.iter().map(|pair| pair.certificate.kind).collect();
+    describe_clients(out, &kinds);
+}
+
+fn describe_certificate(out: &mut String, certificate: &Certificate) {
+    let Certificate {
+        variable,
+        path,
+        leaf,
+        kind,
+        ..
+    } = certificate;
+    let subject = text::excerpt(&names::rfc4514_form(leaf.subject_name()), 300);
+    let _ = writeln!(out, "  {variable} {}", text::excerpt(path.as_bytes(), 300));
+    let _ = writeln!(out, "    subject: {subject}");
+    let listed: Vec<String> = names::alternative_names(leaf)
+        .iter()
+        .map(|name| match name {
+            AlternativeName::Dns(name) | AlternativeName::Email(name) => text::printable(name),
+            AlternativeName::Ip(bytes) => crate::session::address_text(bytes),
+        })
+        .collect();
+    if listed.is_empty() {
+        out.push_str("    names: none in subjectAltName: clients that check names refuse it\n");
+    } else {
+        let _ = writeln!(out, "    names: {}", listed.join(" "));
+    }
+    let bits = leaf.public_key().map_or(0, |key| key.bits());
+    let _ = writeln!(out, "    key: {kind} {bits} bits");
+    let _ = writeln!(out, "    not after: {}", leaf.not_after());
+    let _ = writeln!(out, "    chain: {}", chain_state(certificate));
+}
+
+/// Whether a client that knows the root alone can build the chain.
+fn chain_state(certificate: &Certificate) -> String {
+    let mut last: &X509 = &certificate.leaf;
+    for (at, next) in certificate.intermediates.iter().enumerate() {
+        if next.issued(last) != openssl::x509::X509VerifyResult::OK {
+            return format!(
+                "broken: certificate {} of the file did not issue the one before it",
+                at + 2
+            );
+        }
+        last = next;
+    }
+    let length = certificate.intermediates.len();
+    if is_self_issued(last) {
+        return format!("complete, with its root ({length} beyond the certificate)");
+    }
+    let issuer = text::excerpt(&names::rfc4514_form(last.issuer_name()), 200);
+    if crate::store::system_knows_issuer(last) {
+        format!("complete ({length} intermediates; the root is among the system's: {issuer})")
+    } else {
+        format!("incomplete, unless clients trust {issuer} itself ({length} intermediates)")
+    }
+}
+
+fn describe_clients(out: &mut String, kinds: &[KeyKind]) {
+    let rsa = kinds.iter().any(|kind| matches!(kind, KeyKind::Rsa(_)));
+    let ecdsa = kinds.iter().any(|kind| matches!(kind, KeyKind::Ecdsa(_)));
+    let line = match (rsa, ecdsa) {
+        (true, true) => "all kinds",
+        (true, false) => "all but those that accept ECDSA only (rare)",
+        (false, true) => {
+            "not RSA-only senders (old mail servers): an RSA certificate in CERTFILE_ALT would serve them"
+        }
+        (false, false) => "not RSA-only or ECDSA-only senders, which are most mail servers",
+    };
+    let _ = writeln!(out, "  clients served: {line}");
+}
+
+/// The ciphers that can be agreed on with these keys and versions.
+fn usable_ciphers(
+    context: &SslContextRef,
+    kinds: &[KeyKind],
+    (min, max): (Version, Version),
+) -> Vec<String> {
+    let rsa = kinds.iter().any(|kind| matches!(kind, KeyKind::Rsa(_)));
+    let other = kinds.iter().any(|kind| !matches!(kind, KeyKind::Rsa(_)));
+    tls_ffi::ciphers(context)
+        .into_iter()
+        .filter(|cipher| {
+            let description = cipher.description();
+            let has = |word: &str| {
+                description
+                    .split_ascii_whitespace()
+                    .any(|part| part == word)
+            };
+            if cipher.version() == "TLSv1.3" {
+                return max >= Version::Tls13;
+            }
+            min < Version::Tls13 && (has("Au=RSA") && rsa || has("Au=ECDSA") && other)
+        })
+        .map(|cipher| cipher.name().to_owned())
+        .collect()
+}
