@@ -491,6 +491,12 @@ mod tests {
         let mut twice = sound;
         twice[table + next * 8..table + next * 8 + 8].copy_from_slice(&entry);
         assert!(Database::from_image(twice).is_err());
+        // In two, in the place of another one with the same hash.
+        let mut hidden = crowded(&[key, key], 2);
+        let table = hidden.len() - 2 * 8;
+        let entry = hidden[table..table + 8].to_vec();
+        hidden[table + 8..].copy_from_slice(&entry);
+        assert!(Database::from_image(hidden).is_err());
     }
 
     #[test]
