@@ -44,7 +44,6 @@ pub(super) struct Generation {
 pub(super) struct Served {
     pub store: Store,
     pub addresses: Vec<String>,
-    pub settings: Settings,
 }
 
 /// What a connection meets.
@@ -404,7 +403,6 @@ impl Loader<'_> {
                         self.stores.push(Served {
                             store,
                             addresses: Vec::new(),
-                            settings: settings.clone(),
                         });
                         Ok(self.stores.len() - 1)
                     }
