@@ -278,9 +278,8 @@ unsafe extern "C" fn examine(
     status: c_int,
     _: *mut c_void,
 ) -> c_int {
-    const EMPTY: c_int = 1;
-    const NO_DECRYPT: c_int = 2;
-    const SUCCESS: c_int = 3;
+    const SUCCESS: c_int = 5;
+    const SUCCESS_RENEW: c_int = 6;
     const IGNORE_RENEW: c_int = 2;
     const USE: c_int = 3;
     const USE_RENEW: c_int = 4;
@@ -291,7 +290,8 @@ unsafe extern "C" fn examine(
             len: *mut usize,
         ) -> c_int;
     }
-    if matches!(status, EMPTY | NO_DECRYPT) {
+    // For an empty or unreadable ticket there is no session to look at.
+    if !matches!(status, SUCCESS | SUCCESS_RENEW) || session.is_null() {
         return IGNORE_RENEW;
     }
     let mut data = ptr::null_mut();
