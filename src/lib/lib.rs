@@ -45,6 +45,8 @@ pub mod session;
 
 pub mod relay;
 
+pub mod control;
+
 pub mod child;
 
 pub mod program;

@@ -76,6 +76,35 @@ impl Flow {
     }
 }
 
+/// Drops the first replies of a program: a reply is a line whose fourth byte is
+/// not `-`, with the lines before it.
+#[derive(Debug, Default)]
+struct Swallow {
+    replies: u32,
+    column: usize,
+    continued: bool,
+}
+
+impl Swallow {
+    /// How much of the bytes belongs to what is dropped.
+    fn length(&mut self, bytes: &[u8]) -> usize {
+        for (at, &byte) in bytes.iter().enumerate() {
+            if self.replies == 0 {
+                return at;
+            }
+            if byte == b'\n' {
+                self.replies -= u32::from(!self.continued);
+                self.column = 0;
+                self.continued = false;
+            } else {
+                self.column += 1;
+                self.continued |= self.column == 4 && byte == b'-';
+            }
+        }
+        bytes.len()
+    }
+}
+
 /// The relay of one connection.
 pub struct Relay {
     session: Session,
@@ -85,6 +114,7 @@ pub struct Relay {
     to_program: Option<OwnedFd>,
     outbound: Flow,
     inbound: Flow,
+    swallow: Swallow,
     /// The peer sends no more: close_notify, or its end of file.
     peer_done: bool,
     truncated: bool,
@@ -114,6 +144,7 @@ impl Relay {
             to_program: Some(to_program),
             outbound: Flow::new()?,
             inbound: Flow::new()?,
+            swallow: Swallow::default(),
             peer_done: false,
             truncated: false,
             parted: None,
@@ -127,6 +158,11 @@ impl Relay {
         let length = text.len().min(BUFFER);
         self.outbound.pages[..length].copy_from_slice(&text[..length]);
         self.outbound.end = length;
+    }
+
+    /// Keeps the program's next replies from the peer.
+    pub fn drop_replies(&mut self, count: u32) {
+        self.swallow.replies = count;
     }
 
     /// Moves bytes until the end.
@@ -227,6 +263,10 @@ impl Relay {
             Ok(count) if count > 0 => {
                 self.outbound.end = count;
                 self.moved += count as u64;
+                if self.swallow.replies > 0 {
+                    let dropped = self.swallow.length(self.outbound.waiting());
+                    self.outbound.consume(dropped);
+                }
                 true
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
@@ -413,5 +453,33 @@ impl Relay {
             self.to_program = None;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_are_dropped_whole_however_they_are_cut() {
+        let text = b"220-hello\r\n220 there\r\n250 next\r\nab\n";
+        for cut in 0..text.len() {
+            let mut swallow = Swallow {
+                replies: 1,
+                ..Swallow::default()
+            };
+            let (one, other) = text.split_at(cut);
+            let kept: Vec<u8> = [one, other]
+                .iter()
+                .flat_map(|part| part[swallow.length(part)..].to_vec())
+                .collect();
+            assert_eq!(kept, b"250 next\r\nab\n", "cut at {cut}");
+        }
+        let mut swallow = Swallow {
+            replies: 3,
+            ..Swallow::default()
+        };
+        assert_eq!(swallow.length(text), text.len());
+        assert_eq!(Swallow::default().length(text), 0);
     }
 }

@@ -52,6 +52,8 @@ pub struct Options {
     pub rules: Option<String>,
     /// `-X`: a missing rules database allows everything.
     pub missing_rules_allow: bool,
+    /// `-n`: the program starts in plaintext and asks for TLS.
+    pub delayed: bool,
     /// `-k`: check, print, and serve nothing.
     pub check: bool,
 }
@@ -74,6 +76,7 @@ impl Default for Options {
             ask: Ask::default(),
             rules: None,
             missing_rules_allow: false,
+            delayed: false,
             check: false,
         }
     }
@@ -104,6 +107,8 @@ pub const TABLE: Table<Options> = Table {
         ('P', Flag(|o| o.paranoid = false)),
         ('r', Flag(|o| o.common.ident = true)),
         ('R', Flag(|o| o.common.ident = false)),
+        ('n', Flag(|o| o.delayed = true)),
+        ('N', Flag(|o| o.delayed = false)),
         ('s', Flag(|o| o.common.full = true)),
         ('S', Flag(|o| o.common.full = false)),
         ('e', Flag(|o| o.common.tcp_names = true)),

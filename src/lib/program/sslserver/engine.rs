@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use openssl::ssl::{NameType, Ssl};
 use super::Setup;
 use super::generation::Generation;
 use crate::connection::Connection;
+use crate::control::{self, Start};
 use crate::handshake::{self, Session, Side};
 use crate::options::sslserver::Ask;
 use crate::relay::{Ending, Relay};
@@ -59,7 +60,12 @@ pub(super) fn run(task: &Task<'_>, ends: Ends, registry: BorrowedFd<'_>) -> u8 {
     let served = registered
         .map_err(|error| format!("unable to register: {}", reason(&error)))
         .and_then(|()| task.give_up_rights())
-        .and_then(|()| task.serve(ends));
+        .and_then(|()| task.wait_for_start(&ends.control))
+        .and_then(|start| match start {
+            Some(start) => task.serve(ends, start),
+            // The program never asked for TLS.
+            None => Ok(()),
+        });
     match served {
         Ok(()) => 0,
         Err(failure) => {
@@ -92,14 +98,38 @@ impl Task<'_> {
         sandbox::confine().map_err(unable("confine the TLS process"))
     }
 
-    fn serve(&self, ends: Ends) -> Result<(), String> {
+    /// Under `-n`, sleeps until the program asks.
+    fn wait_for_start(&self, control: &OwnedFd) -> Result<Option<Start>, String> {
+        if !self.setup.options.delayed {
+            return Ok(Some(Start {
+                answer: true,
+                drop_replies: 0,
+            }));
+        }
+        control::wait_for_start(control).map_err(|error| error.to_string())
+    }
+
+    fn serve(&self, ends: Ends, start: Start) -> Result<(), String> {
         let Ends {
             client,
             control,
             from_program,
             to_program,
         } = ends;
-        let session = self.handshake(client)?;
+        // Under `-n` the program has the socket too: closing ours would not end
+        // the connection.
+        let plain = self
+            .setup
+            .options
+            .delayed
+            .then(|| client.try_clone())
+            .transpose()
+            .map_err(|error| format!("unable to set up descriptors: {}", reason(&error)))?;
+        let session = self.handshake(client).inspect_err(|_| {
+            if let Some(plain) = &plain {
+                let _ = plain.shutdown(Shutdown::Both);
+            }
+        })?;
         let account = Account {
             ssl: session.ssl(),
             role: Role::Server,
@@ -114,12 +144,20 @@ impl Task<'_> {
         let variables = variables.to_wire();
         // A launcher that is gone takes the connection with it: its pipes are
         // closed too.
-        let _ = fd::write_all(&control, &variables);
+        if start.answer {
+            let _ = fd::write_all(&control, &variables);
+        }
         drop(control);
         let mut relay = Relay::new(session, from_program, to_program, self.setup.idle)
             .map_err(|error| format!("unable to start the relay: {}", reason(&error)))?;
-        relay.begin_with(self.setup.options.banner.as_bytes());
+        if !self.setup.options.delayed {
+            relay.begin_with(self.setup.options.banner.as_bytes());
+        }
+        relay.drop_replies(start.drop_replies);
         self.tell(&relay.run());
+        if let Some(plain) = plain {
+            let _ = plain.shutdown(Shutdown::Both);
+        }
         Ok(())
     }
 

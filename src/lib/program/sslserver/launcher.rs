@@ -3,12 +3,13 @@
 #![forbid(unsafe_code)]
 
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
 
 use super::generation::{Generation, Refusal};
 use super::{Setup, engine};
 use crate::child::Child;
 use crate::connection::Connection;
+use crate::control;
 use crate::environ::Edits;
 use crate::report::{NEVER, TEMPORARY, reason};
 use crate::session;
@@ -89,6 +90,11 @@ fn serve(context: &Context<'_>, client: TcpStream, address: SocketAddr) -> Resul
         connection: &connection,
         launcher: id,
     };
+    let plain = setup
+        .options
+        .delayed
+        .then(|| ends.client.as_fd().try_clone_to_owned());
+    let plain = plain.transpose().map_err(unable("set up descriptors"))?;
     let registry = context.registry;
     let mut place = Some(ends);
     process::spawn_sibling(|| match place.take() {
@@ -99,24 +105,56 @@ fn serve(context: &Context<'_>, client: TcpStream, address: SocketAddr) -> Resul
     // The engine's ends are the engine's alone: a socket that stayed open here
     // would keep the client from its end of file.
     drop(place);
-    let Some(tls) = verdict(&control) else {
-        // The engine said why.
-        return Ok(TEMPORARY);
-    };
-    drop(control);
     let mut edits = session::stale();
     edits.extend(connection.variables(family, setup.options.common.tcp_names));
     edits.extend(chosen.variables);
-    edits.extend(tls);
+    let descriptors = if let Some(plain) = plain {
+        start_in_plaintext(setup, &mut edits, plain, [control, input, output])
+    } else {
+        let Some(tls) = verdict(&control) else {
+            // The engine said why.
+            return Ok(TEMPORARY);
+        };
+        edits.extend(tls);
+        Ok(vec![(input, 0), (output, 1)])
+    };
     let failure = Child {
         words: &setup.program,
         edits: &edits,
         identity: setup.identity.as_ref(),
-        descriptors: vec![(input, 0), (output, 1)],
+        descriptors: descriptors.map_err(unable("set up descriptors"))?,
     }
     .exec();
     report.warning(format_args!("dropping connection, {failure}"));
     Ok(TEMPORARY)
+}
+
+/// Descriptors and variables of a program that asks for TLS itself: it gets the
+/// bare socket, and behind the descriptors that we were started with the control
+/// socket and the pipes that it is to use from then on.
+fn start_in_plaintext(
+    setup: &Setup,
+    edits: &mut Edits,
+    plain: OwnedFd,
+    own: [OwnedFd; 3],
+) -> std::io::Result<Vec<(OwnedFd, RawFd)>> {
+    fd::write_all(&plain, setup.options.banner.as_bytes())?;
+    let first = fd::inherited_above_standard()
+        .into_iter()
+        .max()
+        .unwrap_or(2)
+        + 1;
+    let mut descriptors = vec![(plain.try_clone()?, 0), (plain, 1)];
+    for ((name, number), descriptor) in ["SSLCTLFD", "SSLREADFD", "SSLWRITEFD"]
+        .iter()
+        .zip(first..)
+        .zip(own)
+    {
+        edits.set(name, number.to_string());
+        descriptors.push((descriptor, number));
+    }
+    edits.set("SSLCTLEXT", control::EXTENSIONS);
+    Ok(descriptors)
 }
 
 /// The engine's variables, or nothing where it failed.

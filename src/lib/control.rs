@@ -1,0 +1,159 @@
+//! The control socket of UCSPI-TLS, the server's end: see ucspi-tls(7).
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::os::fd::AsFd;
+
+use crate::sys::fd;
+
+/// The extensions that `SSLCTLEXT` announces.
+pub const EXTENSIONS: &str = "reply";
+
+/// No program greets more often.
+const REPLIES_LIMIT: u32 = 1000;
+
+/// A program's wish for TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// The variables are to be sent back (`Y`).
+    pub answer: bool,
+    /// How many replies of the program the client must not see (`R`).
+    pub drop_replies: u32,
+}
+
+/// What the bytes so far come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// A command may follow.
+    Idle,
+    /// Inside `R`: the length of its netstring.
+    Length(usize),
+    /// Inside `R`: so many digits left, the number so far.
+    Digits(usize, u32),
+    /// Inside `R`: its comma.
+    Comma(u32),
+}
+
+/// Reads commands byte by byte, however they are cut.
+#[derive(Debug)]
+struct Parser {
+    state: State,
+    drop_replies: u32,
+}
+
+impl Parser {
+    fn new() -> Parser {
+        Parser {
+            state: State::Idle,
+            drop_replies: 0,
+        }
+    }
+
+    /// Takes one byte. `Err`: no command of ours.
+    fn feed(&mut self, byte: u8) -> Result<Option<Start>, ()> {
+        let digit = u32::from(byte.wrapping_sub(b'0'));
+        self.state = match (self.state, byte) {
+            (State::Idle, b'y' | b'Y') => {
+                return Ok(Some(Start {
+                    answer: byte == b'Y',
+                    drop_replies: self.drop_replies,
+                }));
+            }
+            (State::Idle, b'R') => State::Length(0),
+            (State::Length(length @ 1..=4), b':') => State::Digits(length, 0),
+            (State::Length(0), b'0'..=b'9') => State::Length(digit as usize),
+            (State::Digits(left, number), b'0'..=b'9') => {
+                let number = number * 10 + digit;
+                if left == 1 {
+                    State::Comma(number)
+                } else {
+                    State::Digits(left - 1, number)
+                }
+            }
+            (State::Comma(number @ ..=REPLIES_LIMIT), b',') => {
+                self.drop_replies = number;
+                State::Idle
+            }
+            _ => return Err(()),
+        };
+        Ok(None)
+    }
+}
+
+/// Waits until the program asks for TLS. `None`: it has closed the socket, by
+/// its end at the latest, and wants none.
+///
+/// # Errors
+/// As read(2); [`io::ErrorKind::InvalidData`] for a command that is none.
+pub fn wait_for_start(control: impl AsFd) -> io::Result<Option<Start>> {
+    let mut parser = Parser::new();
+    let mut byte = [0];
+    loop {
+        // Byte by byte: nothing behind the command is ours.
+        match fd::read_some(&control, &mut byte) {
+            Ok(0) => return Ok(None),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        match parser.feed(byte[0]) {
+            Ok(Some(start)) => return Ok(Some(start)),
+            Ok(None) => {}
+            Err(()) => {
+                let text = format!(
+                    "the program sent an unknown command: \"{}\"",
+                    crate::text::printable(&byte)
+                );
+                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(bytes: &[u8]) -> Result<Option<Start>, ()> {
+        let mut parser = Parser::new();
+        for &byte in bytes {
+            if let Some(start) = parser.feed(byte)? {
+                return Ok(Some(start));
+            }
+        }
+        Ok(None)
+    }
+
+    #[test]
+    fn commands_are_understood() {
+        let start = |answer, drop_replies| {
+            Ok(Some(Start {
+                answer,
+                drop_replies,
+            }))
+        };
+        assert_eq!(read(b"y"), start(false, 0));
+        assert_eq!(read(b"Y"), start(true, 0));
+        assert_eq!(read(b"R1:1,Y"), start(true, 1));
+        assert_eq!(read(b"R2:12,y"), start(false, 12));
+        assert_eq!(read(b"R4:1000,y"), start(false, 1000));
+        assert_eq!(read(b"R1:1"), Ok(None));
+    }
+
+    #[test]
+    fn junk_is_refused() {
+        for bad in [
+            &b"x"[..],
+            b"R:,",
+            b"R0:,",
+            b"R5:10000,",
+            b"R4:1001,",
+            b"R1:x,",
+            b"R1:1;",
+            b"R11:",
+            b"\0",
+        ] {
+            assert_eq!(read(bad), Err(()), "{bad:?}");
+        }
+    }
+}
