@@ -100,9 +100,13 @@ pub fn kill_ip_options(socket: &TcpStream) {
     }
 }
 
-/// Bytes that the peer has not acknowledged yet, those not yet sent included.
+/// Bytes that the peer has not acknowledged yet, those not yet sent included;
+/// none where the connection is no more, for then nobody ever will.
 #[must_use]
 pub fn unacknowledged(socket: impl AsFd) -> usize {
+    if is_closed(&socket) {
+        return 0;
+    }
     let mut count: libc::c_int = 0;
     // SAFETY: TIOCOUTQ writes one int through the pointer, which is valid for
     // the call.
@@ -111,6 +115,35 @@ pub fn unacknowledged(socket: impl AsFd) -> usize {
         return 0;
     }
     usize::try_from(count).unwrap_or(0)
+}
+
+/// Whether the kernel has given the connection up: a reset came, or it was
+/// tried long enough. The queue keeps its bytes then, and no poll tells of it
+/// once both directions are shut.
+#[cfg(target_os = "linux")]
+fn is_closed(socket: impl AsFd) -> bool {
+    // TCP_CLOSE of the kernel's tcp_states.h.
+    const CLOSED: u8 = 7;
+    let mut state: u8 = 0;
+    let mut length: libc::socklen_t = 1;
+    // SAFETY: TCP_INFO begins with the state, one byte; the kernel writes no
+    // more than `length` bytes through the pointer, which is valid for the call.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut state).cast(),
+            &raw mut length,
+        )
+    };
+    done == 0 && state == CLOSED
+}
+
+/// Elsewhere the queue is asked alone.
+#[cfg(not(target_os = "linux"))]
+fn is_closed(_: impl AsFd) -> bool {
+    false
 }
 
 /// Receives without waiting.
