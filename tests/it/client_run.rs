@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use openssl::ssl::{SslVerifyMode, SslVersion};
 
 use crate::harness::dial::Noise;
+use crate::harness::process::default_signals;
 use crate::harness::{
     Authority, Client, Identity, KeyKind, Leaf, Peer, Place, Setup, eventually, need, peer, run,
 };
@@ -41,10 +42,16 @@ fn the_program_has_these_descriptors_and_no_other() {
     let place = Place::new("fd-table");
     let server = Setup::new(&place, &["true"]).start();
     let ended = Client::new(&place).run("localhost", server.port, &["/bin/ls", "/proc/self/fd"]);
-    let base = run(Command::new("/bin/ls").arg("/proc/self/fd"), b"").text();
+    // What the tests' own parents left open reaches every child of theirs, and
     // ls itself opens one more, the first that is free.
-    assert_eq!(base, "0\n1\n2\n3\n", "what the tests were started with");
-    assert_eq!(ended.text(), "0\n1\n2\n3\n6\n7\n", "{}", ended.stderr);
+    let base = run(Command::new("/bin/ls").arg("/proc/self/fd"), b"").text();
+    let mut wanted: Vec<_> = base.lines().chain(["6", "7"]).collect();
+    let text = ended.text();
+    let mut seen: Vec<_> = text.lines().collect();
+    wanted.sort_unstable();
+    wanted.dedup();
+    seen.sort_unstable();
+    assert_eq!(seen, wanted, "{}", ended.stderr);
 }
 
 #[test]
@@ -53,13 +60,7 @@ fn the_program_starts_with_default_signals() {
     let server = Setup::new(&place, &["true"]).start();
     let ended =
         Client::new(&place).run("localhost", server.port, &["/bin/cat", "/proc/self/status"]);
-    for field in ["SigBlk", "SigIgn", "SigCgt"] {
-        assert_eq!(
-            crate::harness::process::status_field(&ended.text(), field),
-            "0000000000000000",
-            "{field}"
-        );
-    }
+    default_signals(&ended.text());
 }
 
 #[test]
@@ -389,7 +390,7 @@ fn the_local_end_can_be_chosen() {
     );
     // An address that is not ours.
     let ended = Client::new(&place).options("-i 192.0.2.1").read(&server);
-    ended.failed(111, "192.0.2.1");
+    ended.failed(111, "cannot assign requested address");
 }
 
 #[test]
@@ -611,7 +612,7 @@ fn s_server_and_gnutls_serv_are_reached() {
     crate::harness::process::kill_group(child.id());
     child.wait().unwrap();
     assert!(
-        text.contains("HTTP/1.0 200") && text.contains("TLS1.3"),
+        text.contains("HTTP/1.0 200") && text.contains("</BODY></HTML>"),
         "{text}"
     );
 }

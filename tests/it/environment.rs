@@ -225,7 +225,6 @@ fn store_variables_do_not_reach_the_program() {
         "SSL_UID",
         "SSL_GID",
         "SSL_USER",
-        "SSL_GROUP",
     ] {
         assert!(!found.contains_key(name), "{name}: {found:?}");
     }

@@ -18,7 +18,7 @@ fn every_key_type_is_served_in_both_versions() {
         (KeyKind::Rsa2048, Id::RSA, "rsa"),
         (KeyKind::P256, Id::EC, "ecdsa"),
         (KeyKind::P384, Id::EC, "ecdsa"),
-        (KeyKind::Ed25519, Id::ED25519, "ed25519"),
+        (KeyKind::Ed25519, Id::ED25519, "eddsa"),
     ] {
         let server = Setup::new(&place, &["echo", "served"])
             .options("-V")
@@ -112,7 +112,7 @@ fn two_pairs_serve_clients_of_either_kind_with_and_without_a_name() {
                     .version(version)
                     .ciphers("ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256")
                     .signatures(&format!(
-                        "{algorithm}:ecdsa_secp256r1_sha256:rsa_pss_rsae_sha256:rsa_pkcs1_sha256"
+                        "{algorithm}:ecdsa_secp384r1_sha384:rsa_pss_rsae_sha256:rsa_pkcs1_sha256"
                     ))
                     .connect();
                 assert_eq!(
@@ -226,16 +226,15 @@ fn ciphers_suites_and_groups_are_chosen() {
             .cipher(),
         "TLS_CHACHA20_POLY1305_SHA256"
     );
+    // An RSA certificate, whose use no group forbids.
+    let server = Setup::new(&place, &["true"])
+        .identity(&Identity::localhost(KeyKind::Rsa2048))
+        .env("TLS_GROUPS", "P-384:X25519")
+        .start();
     for version in BOTH {
-        assert!(
-            Dial::to(&server)
-                .version(version)
-                .groups("P-256")
-                .attempt()
-                .is_err(),
-            "{version:?}"
-        );
-        let client = Dial::to(&server).version(version).groups("P-384").connect();
+        let dial = || Dial::to(&server).version(version).ciphers("ECDHE+AESGCM");
+        assert!(dial().groups("P-256").attempt().is_err(), "{version:?}");
+        let client = dial().groups("P-384").connect();
         assert_eq!(client.stream.ssl().peer_tmp_key().unwrap().bits(), 384);
     }
 }

@@ -238,9 +238,11 @@ fn no_shared_version_names_both_sides() {
             .attempt()
             .is_err()
     );
-    assert_eq!(
-        reason(&server),
-        "no shared version: client offers at most TLSv1.1, TLS_MIN is 1.2"
+    assert!(
+        reason(&server)
+            .starts_with("no shared version: client offers at most TLSv1.1, TLS_MIN is 1.2"),
+        "{}",
+        server.log()
     );
     let server = Setup::new(&place, &["true"]).env("TLS_MIN", "1.3").start();
     assert!(
@@ -249,9 +251,11 @@ fn no_shared_version_names_both_sides() {
             .attempt()
             .is_err()
     );
-    assert_eq!(
-        reason(&server),
-        "no shared version: client offers at most TLSv1.2, TLS_MIN is 1.3"
+    assert!(
+        reason(&server)
+            .starts_with("no shared version: client offers at most TLSv1.2, TLS_MIN is 1.3"),
+        "{}",
+        server.log()
     );
     let server = Setup::new(&place, &["true"]).env("TLS_MAX", "1.2").start();
     assert!(
@@ -366,7 +370,7 @@ fn a_handshake_that_stops_is_told_with_its_state() {
     assert_eq!(stream.read(&mut [0; 10]).unwrap_or(0), 0);
     let why = reason(&server);
     assert!(
-        why.contains("timed out") && why.to_lowercase().contains("hello"),
+        why.contains("timed out") && why.contains("client sent nothing") && why.contains("state"),
         "{why}"
     );
     server.quiet();
