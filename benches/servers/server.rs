@@ -228,9 +228,7 @@ impl Server {
             .args(arguments)
             .env("CERTFILE", ground.credentials.certificate(key))
             .env("KEYFILE", ground.credentials.key(key))
-            // ucspi-ssl has compiled-in anchors and parameters, which need not
-            // exist; empty values turn them off. No other server minds.
-            .envs(["CADIR", "CAFILE", "CCAFILE", "DHFILE"].map(|name| (name, "")))
+            .envs(extras(contender.kind, ground))
             .stdin(Stdio::null())
             .stdout(if port == 0 {
                 Stdio::piped()
@@ -381,6 +379,17 @@ fn free_port() -> Outcome<u16> {
         .local_addr()
         .map(|at| at.port())
         .map_err(because("read a port"))
+}
+
+/// Further variables. ucspi-ssl insists on anchors, and its compiled-in paths
+/// need not exist; empty values turn the rest of them off.
+fn extras(kind: Kind, ground: &Ground) -> Vec<(&'static str, PathBuf)> {
+    if kind != Kind::UcspiSsl {
+        return Vec::new();
+    }
+    let mut extras = vec![("CAFILE", ground.credentials.ca.clone())];
+    extras.extend(["CADIR", "CCAFILE", "DHFILE"].map(|name| (name, PathBuf::new())));
+    extras
 }
 
 fn arguments(

@@ -9,7 +9,9 @@ pub struct Figures {
     pub server: String,
     /// One figure per round.
     pub rounds: Vec<f64>,
-    /// Why there are none.
+    /// Rounds that came to nothing.
+    pub failures: u32,
+    /// Why there are no more.
     pub absent: Option<String>,
 }
 
@@ -79,6 +81,9 @@ impl Results {
                 let short: String = why.chars().take(60).collect();
                 let _ = write!(text, "  {short}");
             }
+            if !figures.rounds.is_empty() && figures.failures > 0 {
+                let _ = write!(text, "  {} rounds failed", figures.failures);
+            }
             text.push('\n');
         }
         text
@@ -100,9 +105,10 @@ impl Results {
                     .map_or("null".to_owned(), |median| format!("{median:.6}"));
                 let absent = figures.absent.as_deref().map_or("null".to_owned(), quoted);
                 format!(
-                    "{{\"server\":{},\"median\":{median},\"rounds\":[{}],\"absent\":{absent}}}",
+                    "{{\"server\":{},\"median\":{median},\"rounds\":[{}],\"failures\":{},\"absent\":{absent}}}",
                     quoted(&figures.server),
-                    rounds.join(",")
+                    rounds.join(","),
+                    figures.failures
                 )
             })
             .collect();
