@@ -5,13 +5,21 @@
 // A test that cannot go on ends there; one that is skipped says so.
 #![allow(clippy::expect_used, clippy::print_stderr)]
 
+mod fixture;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use fixture::{Place, Server, certificate};
 use ucspi_tls::options::{self, Kind, Table};
 use ucspi_tls::report::{NEVER, TEMPORARY};
+use ucspi_tls::settings;
+
+/// Settings that are kept from the program and that nothing reads yet: they
+/// come into the page with the code that reads them.
+const UNREAD: &[&str] = &["SSL_SANDBOX"];
 
 /// What is compared of one program.
 struct Program {
@@ -36,6 +44,16 @@ fn programs() -> Vec<Program> {
             &options::sslclient::TABLE,
             env!("CARGO_BIN_EXE_sslclient"),
             &["128+n"],
+        ),
+        Program::new(
+            &options::sslrules::TABLE,
+            env!("CARGO_BIN_EXE_sslrules"),
+            &["0"],
+        ),
+        Program::new(
+            &options::sslrulescheck::TABLE,
+            env!("CARGO_BIN_EXE_sslrulescheck"),
+            &["0"],
         ),
     ]
 }
@@ -140,6 +158,15 @@ fn items<'a>(lines: &[&'a str], begin: &str) -> Vec<&'a str> {
         .collect()
 }
 
+/// The variables whose items these are.
+fn variables(lines: &[&str]) -> BTreeSet<String> {
+    items(lines, "Ev ")
+        .iter()
+        .flat_map(|item| item["Ev ".len()..].split(" , "))
+        .map(str::to_owned)
+        .collect()
+}
+
 #[test]
 fn mandoc_finds_no_fault_with_any_page() {
     if Command::new("mandoc")
@@ -188,7 +215,8 @@ fn every_program_and_shell_tool_has_a_page_of_its_name() {
 fn a_page_describes_every_letter_once_and_no_other() {
     for program in programs() {
         let page = program.page();
-        let described = items(&section(&page, "OPTIONS"), "Fl ");
+        let lines: Vec<&str> = page.lines().collect();
+        let described = items(&lines, "Fl ");
         let once: BTreeSet<&str> = described.iter().copied().collect();
         assert_eq!(described.len(), once.len(), "{}: twice", program.name);
         let wanted: BTreeSet<String> = program
@@ -206,7 +234,9 @@ fn a_synopsis_is_the_option_table() {
     for program in programs() {
         let page = program.page();
         let mut wanted = vec![".Nm".to_owned()];
-        wanted.push(format!(".Op Fl {}", program.cluster()));
+        if !program.cluster().is_empty() {
+            wanted.push(format!(".Op Fl {}", program.cluster()));
+        }
         for (letter, value) in &program.letters {
             if value.is_some() {
                 wanted.push(format!(".Op {}", Program::macros(*letter, *value)));
@@ -249,7 +279,11 @@ fn a_wrong_option_shows_every_letter_and_ends_with_100() {
         assert!(output.stdout.is_empty(), "{}", program.name);
         let line = String::from_utf8(output.stderr).expect("ASCII");
         assert_eq!(line.matches('\n').count(), 1, "one line: {line}");
-        let begin = format!("{0}: usage: {0} [ -{1} ] ", program.name, program.cluster());
+        let flags = match program.cluster().as_str() {
+            "" => String::new(),
+            cluster => format!("[ -{cluster} ] "),
+        };
+        let begin = format!("{0}: usage: {0} {flags}", program.name);
         assert!(line.starts_with(&begin), "{line}");
         for (letter, value) in &program.letters {
             if let Some(value) = value {
@@ -257,10 +291,7 @@ fn a_wrong_option_shows_every_letter_and_ends_with_100() {
                 assert!(line.contains(&option), "no{option}in {line}");
             }
         }
-        assert!(
-            line.contains(&format!("] {} (", program.operands)),
-            "{line}"
-        );
+        assert!(line.contains(&format!(" {} (", program.operands)), "{line}");
         assert!(line.contains(&format!("-{stranger}")), "{line}");
     }
 }
@@ -279,5 +310,148 @@ fn a_page_lists_the_exit_codes() {
             .chain(program.more_codes.iter().map(|code| (*code).to_owned()))
             .collect();
         assert_eq!(listed, wanted, "{}", program.name);
+    }
+}
+
+#[test]
+fn the_servers_page_describes_every_setting_and_no_other() {
+    let page = read(&doc().join("sslserver.1"));
+    let described = variables(&section(&page, "ENVIRONMENT"));
+    let wanted: BTreeSet<String> = settings::NAMES
+        .iter()
+        .filter(|name| !UNREAD.contains(name))
+        // -U reads them; they are no settings, and stay in the environment.
+        .chain(&["UID", "GID"])
+        .map(|name| (*name).to_owned())
+        .collect();
+    assert_eq!(described, wanted);
+}
+
+/// A variable's name as the page writes it: `n` for a number that counts, `c`
+/// for the part of a name.
+fn as_on_the_page(name: &str) -> String {
+    for end in ["_SAN_DNS_", "_SAN_Email_", "_SAN_IP_", "_CERT_CHAIN_"] {
+        if let Some((begin, number)) = name.split_once(end)
+            && number.bytes().all(|byte| byte.is_ascii_digit())
+        {
+            return format!("{begin}{end}n");
+        }
+    }
+    match name.rsplit_once("_DN_") {
+        Some((begin, part)) if part != "RFC4514" => format!("{begin}_DN_c"),
+        _ => name.to_owned(),
+    }
+}
+
+/// Given only where IPv6, ident, a name or ALPN come into it.
+const NOT_HERE: &[&str] = &[
+    "SSLREMOTEHOST",
+    "SSLREMOTEINFO",
+    "SSL_ALPN",
+    "SSL_TLS_SNI",
+    "TCP6INTERFACE",
+    "TCP6LOCALHOST",
+    "TCP6LOCALIP",
+    "TCP6LOCALPORT",
+    "TCP6REMOTEHOST",
+    "TCP6REMOTEINFO",
+    "TCP6REMOTEIP",
+    "TCP6REMOTEPORT",
+    "TCPREMOTEHOST",
+    "TCPREMOTEINFO",
+];
+
+#[test]
+fn the_environments_page_describes_what_both_programs_give() {
+    let place = Place::new();
+    let (ours, theirs) = (certificate(&place, "server"), certificate(&place, "client"));
+    // A certificate behind the first is a chain, whatever it is of.
+    for (own, other) in [(&ours, &theirs), (&theirs, &ours)] {
+        let chain = [read(own), read(other)].concat();
+        place.write("chain", &chain);
+        fs::rename(place.path("chain"), own.with_extension("chain")).expect("rename");
+    }
+    let server = Server::start(
+        &place,
+        &ours.with_extension("chain"),
+        &["-esY"],
+        "exec env -0",
+    );
+    let output = Command::new("timeout")
+        .args(["60", env!("CARGO_BIN_EXE_sslclient"), "-esRHl0", "-a"])
+        .arg(&ours)
+        .arg("-c")
+        .arg(theirs.with_extension("chain"))
+        .args(["127.0.0.1", &server.port])
+        .args(["sh", "-c", "env -0; exec cat <&6"])
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").expect("PATH"))
+        .stdin(Stdio::null())
+        .output()
+        .expect("sslclient runs");
+    let text = String::from_utf8(output.stdout).expect("ASCII");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}{text}");
+    let given: BTreeSet<String> = text
+        .split('\0')
+        .filter_map(|pair| pair.split_once('=').map(|(name, _)| name))
+        .filter(|name| {
+            ["SSL", "TCP", "PROTO"]
+                .iter()
+                .any(|begin| name.starts_with(begin))
+        })
+        .map(as_on_the_page)
+        .collect();
+    assert!(
+        text.contains("\0SSL_SERVER_VERIFY=SUCCESS\0"),
+        "no client: {text}"
+    );
+    assert!(
+        text.contains("\0SSL_CLIENT_VERIFY=FAILED:"),
+        "no server: {text}"
+    );
+    let page = read(&doc().join("ucspi-tls-environment.7"));
+    let described = variables(&section(&page, "DESCRIPTION"));
+    let unknown: Vec<&String> = given.difference(&described).collect();
+    assert!(unknown.is_empty(), "not described: {unknown:?}");
+    let missing: Vec<&String> = described
+        .difference(&given)
+        .filter(|name| !NOT_HERE.contains(&name.as_str()))
+        .collect();
+    assert!(missing.is_empty(), "described, and not given: {missing:?}");
+}
+
+#[test]
+fn the_clients_page_describes_settings_only() {
+    let page = read(&doc().join("sslclient.1"));
+    for name in variables(&section(&page, "ENVIRONMENT")) {
+        assert!(settings::is_setting(&name), "{name}");
+    }
+}
+
+#[test]
+fn every_test_that_security_md_names_exists() {
+    let text = read(&doc().join("security.md"));
+    let tables = text
+        .split_once("## What shows it")
+        .expect("the tables of tests")
+        .1;
+    // The last cell of a row, without its backquotes.
+    let named: Vec<&str> = tables
+        .lines()
+        .filter_map(|line| line.trim_end_matches(" |").rsplit_once("| "))
+        .flat_map(|(_, cell)| cell.split(", "))
+        .filter_map(|name| name.strip_prefix('`')?.strip_suffix('`'))
+        .collect();
+    assert!(!named.is_empty());
+    let sources: String = [root().join("tests"), root().join("tests/it")]
+        .iter()
+        .flat_map(|folder| files(folder))
+        .filter(|path| path.extension().is_some_and(|end| end == "rs"))
+        .map(|path| read(&path))
+        .collect();
+    for name in named {
+        let head = format!("#[test]\nfn {name}() {{");
+        assert!(sources.contains(&head), "no test {name}");
     }
 }

@@ -4,23 +4,18 @@
 //! Most tests put a stand-in for sslclient into PATH and run the tools under
 //! every shell that is installed; the rest talk to a real sslserver.
 #![forbid(unsafe_code)]
-#![allow(clippy::expect_used)] // a test that cannot go on ends there
+// A test that cannot go on ends there; one that is skipped says so.
+#![allow(clippy::expect_used, clippy::print_stderr)]
+
+mod fixture;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 
-use openssl::asn1::Asn1Time;
-use openssl::bn::BigNum;
-use openssl::ec::{EcGroup, EcKey};
-use openssl::hash::MessageDigest;
-use openssl::nid::Nid;
-use openssl::pkey::PKey;
-use openssl::x509::extension::{BasicConstraints, SubjectAlternativeName};
-use openssl::x509::{X509, X509NameBuilder};
+use fixture::{Place, Server, certificate};
 
 /// Every byte that a shell or a log might stumble over.
 const NASTY: &str = "$(touch bad1)`touch bad2`;touch bad3;'\"\\ * ? & | < > \t#~{}[]!";
@@ -48,29 +43,17 @@ esac
 exec "$@" 6< "$PLACE/from" 7> "$PLACE/to"
 "#;
 
-/// A folder of one test's own, removed with it.
-struct Place(PathBuf);
+/// What a place is for here: `bin` holds the `sslclient` and the `sh` of a test.
+trait Tools {
+    fn search_path(&self) -> String;
+    fn read(&self, name: &str) -> Vec<u8>;
+    fn tool(&self, name: &str) -> Command;
+    fn stand_in(&self, answer: impl AsRef<[u8]>);
+    fn words(&self) -> Vec<String>;
+    fn run(&self, name: &str, args: &[&str], mode: &str, input: &[u8]) -> Output;
+}
 
-impl Place {
-    fn new() -> Place {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR"))
-            .join(format!("shell-{}-{number}", std::process::id()));
-        fs::create_dir_all(path.join("bin")).expect("folder");
-        Place(path)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-
-    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
-        let path = self.path(name);
-        fs::write(&path, bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        path
-    }
-
+impl Tools for Place {
     fn read(&self, name: &str) -> Vec<u8> {
         let path = self.path(name);
         fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
@@ -123,12 +106,6 @@ impl Place {
             .stdin(input)
             .output()
             .expect("the tool runs")
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -367,4 +344,143 @@ fn https_says_when_there_is_no_body() {
             );
         }
     });
+}
+
+/// A place whose `sslclient` is the real one.
+fn real_place() -> Place {
+    let place = Place::new();
+    symlink(env!("CARGO_BIN_EXE_sslclient"), place.path("bin/sslclient")).expect("link");
+    place
+}
+
+#[test]
+fn sslconnect_gets_a_whole_answer_after_its_input_ended() {
+    let place = real_place();
+    let (input, expected) = lines();
+    place.write("answer", binary());
+    let anchor = certificate(&place, "server");
+    let server = Server::start(
+        &place,
+        &anchor,
+        &[],
+        r#"cat > "$PLACE/said"; exec cat "$PLACE/answer""#,
+    );
+    let input = fs::File::open(place.write("input", input)).expect("input");
+    let output = place
+        .tool("sslconnect")
+        .args(["127.0.0.1", &server.port, "-a"])
+        .arg(&anchor)
+        .stdin(input)
+        .output()
+        .expect("the tool runs");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stderr), "");
+    assert!(place.read("said") == expected, "not what was sent");
+    assert!(output.stdout == binary(), "not what was answered");
+}
+
+#[test]
+fn sslconnect_talks_both_ways_and_ends_with_the_server() {
+    let place = real_place();
+    let program =
+        r#"while read -r line; do echo "heard $line"; case $line in quit*) exit; esac; done"#;
+    let anchor = certificate(&place, "server");
+    let server = Server::start(&place, &anchor, &[], program);
+    let mut client = place
+        .tool("sslconnect")
+        .args(["0", &server.port, "-a"])
+        .arg(&anchor)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the tool runs");
+    // Kept open to the end: the server's end alone must be enough.
+    let mut input = client.stdin.take().expect("a pipe");
+    let mut output = BufReader::new(client.stdout.take().expect("a pipe"));
+    for word in ["one", "two", "quit"] {
+        input
+            .write_all(format!("{word}\n").as_bytes())
+            .expect("input");
+        let mut line = String::new();
+        output.read_line(&mut line).expect("an answer");
+        assert_eq!(line, format!("heard {word}\r\n"));
+    }
+    let mut rest = Vec::new();
+    output.read_to_end(&mut rest).expect("the end");
+    assert!(rest.is_empty());
+    assert!(client.wait().expect("ends").success());
+    drop(input);
+}
+
+#[test]
+fn sslcat_and_https_read_from_a_real_server() {
+    let place = real_place();
+    let mut answer = b"HTTP/1.0 200 OK\r\nA: b\r\n\r\n".to_vec();
+    answer.extend(binary());
+    place.write("answer", &answer);
+    let program = r#"
+        if [ -e "$PLACE/ask" ]; then
+          while IFS= read -r line; do
+            printf '%s\n' "$line"
+            case $line in ?) break ;; esac
+          done > "$PLACE/said"
+        fi
+        exec cat "$PLACE/answer""#;
+    let anchor = certificate(&place, "server");
+    let server = Server::start(&place, &anchor, &[], program);
+    let run = |tool: &str, args: &[&str]| {
+        let output = place
+            .tool(tool)
+            .args(args)
+            .arg("-a")
+            .arg(&anchor)
+            .stdin(Stdio::null())
+            .output()
+            .expect("the tool runs");
+        assert!(output.status.success(), "{tool}: {}", text(&output.stderr));
+        assert_eq!(text(&output.stderr), "", "{tool}");
+        output.stdout
+    };
+    let got = run("sslcat", &["127.0.0.1", &server.port]);
+    assert!(got == answer, "sslcat: not what was sent");
+    place.write("ask", "");
+    let got = run("https@", &["127.0.0.1", "a?b", &server.port]);
+    assert!(got == binary(), "https@: not the body");
+    let request = format!(
+        "GET /a?b HTTP/1.0\r\nHost: 127.0.0.1:{}\r\n\r\n",
+        server.port
+    );
+    assert_eq!(text(&place.read("said")), request);
+}
+
+#[test]
+fn no_tool_prints_what_an_unverified_server_sends() {
+    let place = real_place();
+    let anchor = certificate(&place, "server");
+    let server = Server::start(&place, &anchor, &[], "echo; echo secret");
+    for tool in ["sslconnect", "sslcat", "https@"] {
+        let mut args = vec!["127.0.0.1"];
+        args.extend((tool == "https@").then_some(""));
+        args.push(&server.port);
+        let run = |more: &[&str]| {
+            let output = place
+                .tool(tool)
+                .args(&args)
+                .args(more)
+                .stdin(Stdio::null())
+                .output();
+            output.expect("the tool runs")
+        };
+        let output = run(&[]);
+        assert_eq!(output.status.code(), Some(111), "{tool}");
+        assert!(output.stdout.is_empty(), "{tool}");
+        let said = text(&output.stderr);
+        assert!(
+            said.starts_with("sslclient: fatal: unable to verify server certificate"),
+            "{said}"
+        );
+        let output = run(&["-X"]);
+        assert!(output.status.success(), "{tool}: {}", text(&output.stderr));
+        assert!(text(&output.stdout).ends_with("secret\n"), "{tool}");
+    }
 }
