@@ -196,7 +196,9 @@ mod tests {
         let mut expected = Vec::new();
         let mut given = Vec::new();
         for round in 0..200_usize {
-            let piece: Vec<u8> = (0..round % 17).map(|at| u8::try_from(at * round % 256).unwrap()).collect();
+            let piece: Vec<u8> = (0..round % 17)
+                .map(|at| u8::try_from(at * round % 256).unwrap())
+                .collect();
             expected.extend_from_slice(&piece);
             buffer.push(&piece);
             let count = (round % 11).min(buffer.len());
