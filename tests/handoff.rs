@@ -6,6 +6,8 @@
 //! so that a test sees every byte. Its descriptors, commands and variables are
 //! those of ucspi-tls(7). Every wait has a deadline.
 #![forbid(unsafe_code)]
+// A test that cannot go on ends there; one that is skipped says so.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -41,6 +43,8 @@ struct Server {
     extension: bool,
     /// `SSLREADFD` and `SSLWRITEFD` are one socket.
     one_socket: bool,
+    /// `SSLCTLFD` is that socket too.
+    one_for_all: bool,
     handshake: Handshake,
 }
 
@@ -55,12 +59,14 @@ enum Handshake {
 const OURS: Server = Server {
     extension: true,
     one_socket: false,
+    one_for_all: false,
     handshake: Handshake::Works,
 };
 
 const ANOTHERS: Server = Server {
     extension: false,
     one_socket: true,
+    one_for_all: true,
     handshake: Handshake::Works,
 };
 
@@ -89,7 +95,7 @@ impl Server {
         let (client, socket) = UnixStream::pair().unwrap();
         client.set_read_timeout(Some(DEADLINE)).unwrap();
         client.set_write_timeout(Some(DEADLINE)).unwrap();
-        let (control, child_control) = fd::stream_pair().unwrap();
+        let (mut control, mut child_control) = fd::stream_pair().unwrap();
         let (child_reads, to_program, from_program, child_writes): (OwnedFd, File, File, OwnedFd) =
             if self.one_socket {
                 let (ours, childs) = fd::stream_pair().unwrap();
@@ -106,6 +112,15 @@ impl Server {
                     child_writes,
                 )
             };
+        if self.one_for_all {
+            control = to_program.try_clone().unwrap().into();
+            child_control = child_reads.try_clone().unwrap();
+        }
+        let control_number = if self.one_for_all {
+            child_reads.as_raw_fd()
+        } else {
+            child_control.as_raw_fd()
+        };
         let mut command = Command::new(env!("CARGO_BIN_EXE_starttls-handoff"));
         command
             .args(arguments)
@@ -113,7 +128,7 @@ impl Server {
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("SSLREMOTEIP", "192.0.2.7")
             .env("SSLLOCALHOST", "mx.test")
-            .env("SSLCTLFD", child_control.as_raw_fd().to_string())
+            .env("SSLCTLFD", control_number.to_string())
             .env("SSLREADFD", child_reads.as_raw_fd().to_string())
             .stdin(OwnedFd::from(socket.try_clone().unwrap()))
             .stdout(OwnedFd::from(socket.try_clone().unwrap()))
@@ -130,9 +145,10 @@ impl Server {
         command.envs(environment.iter().copied());
         let mut process = {
             let _alone = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
-            for inherited in [&child_control, &child_reads, &child_writes] {
-                fd::set_close_on_exec(inherited, false).unwrap();
-            }
+            // Those whose numbers the program is told, and no copies.
+            fd::set_close_on_exec(&child_reads, false).unwrap();
+            fd::set_close_on_exec(&child_control, self.one_for_all).unwrap();
+            fd::set_close_on_exec(&child_writes, self.one_socket).unwrap();
             let process = command.spawn().unwrap();
             drop((child_control, child_reads, child_writes));
             process
@@ -462,10 +478,11 @@ fn after_tls_the_process_is_the_program_and_nothing_stands_between() {
 
 #[test]
 fn under_a_server_without_the_extension_the_greeting_is_dropped_here() {
-    for one_socket in [true, false] {
-        let program = Scripted::smtp(&format!("between-{one_socket}"));
+    for (one_socket, one_for_all) in [(false, false), (true, false), (true, true)] {
+        let program = Scripted::smtp(&format!("between-{one_socket}-{one_for_all}"));
         let server = Server {
             one_socket,
+            one_for_all,
             ..ANOTHERS
         };
         let mut session = server.start(&[], &["-v", "smtp", &program.path]);
@@ -1414,10 +1431,7 @@ fn smtpfront_echo_serves_before_and_inside_tls() {
         return;
     }
     for server in [OURS, ANOTHERS] {
-        let mut session = server.start(
-            &[("RELAYCLIENT", "")],
-            &["smtp", "/usr/sbin/smtpfront-echo"],
-        );
+        let mut session = server.start(&[], &["smtp", "/usr/sbin/smtpfront-echo", "accept"]);
         assert!(session.reply()[0].starts_with("220 "));
         session.send("EHLO c\r\n");
         let shown = session.reply();

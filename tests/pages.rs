@@ -37,6 +37,11 @@ fn programs() -> Vec<Program> {
             env!("CARGO_BIN_EXE_sslclient"),
             &["128+n"],
         ),
+        Program::new(
+            &options::starttls_handoff::TABLE,
+            env!("CARGO_BIN_EXE_starttls-handoff"),
+            &["0", "128+n"],
+        ),
     ]
 }
 

@@ -1,5 +1,6 @@
 //! Whole dialogues, told as transcripts: each is played at once, byte by byte
 //! and in odd pieces, and must come out the same.
+#![forbid(unsafe_code)]
 
 use super::*;
 

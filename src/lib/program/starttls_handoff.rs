@@ -6,11 +6,11 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::AsFd as _;
-use std::os::unix::process::CommandExt as _;
+use std::os::fd::{AsFd as _, OwnedFd, RawFd};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::child::Child;
 use crate::dialogue::{Dialogue, Protocol, Settings};
 use crate::environ::Edits;
 use crate::options::starttls_handoff::{Options, TABLE};
@@ -70,9 +70,9 @@ struct Program {
 }
 
 impl Program {
-    /// Its command, with an environment that tells nothing of the control
-    /// socket, and of TLS only what is in `session`.
-    fn command(&self, session: Edits) -> Command {
+    /// An environment that tells nothing of the control socket, and of TLS
+    /// only what is in `session`.
+    fn environment(session: Edits) -> Edits {
         let mut edits = Edits::new();
         edits.remove("UCSPITLS");
         for name in control::NAMES {
@@ -82,24 +82,37 @@ impl Program {
             edits.remove_prefix(prefix);
         }
         edits.extend(session);
+        edits
+    }
+
+    /// The program as a child.
+    fn command(&self, session: Edits) -> Command {
         let mut command = Command::new(&self.name);
         command
             .args(&self.arguments)
             .env_clear()
-            .envs(edits.apply(std::env::vars_os()));
+            .envs(Program::environment(session).apply(std::env::vars_os()));
         command
     }
 
     fn unable(&self) -> impl FnOnce(io::Error) -> Fail {
-        Fail::unable(format!(
-            "run {}",
-            text::printable(self.name.as_encoded_bytes())
-        ))
+        let name = text::excerpt(self.name.as_encoded_bytes(), 200);
+        Fail::unable(format!("run {name}"))
     }
 
-    /// Becomes the program.
-    fn become_it(&self, command: &mut Command) -> Fail {
-        self.unable()(command.exec())
+    /// Becomes the program, on these descriptors. Returns only with the reason
+    /// why not.
+    fn become_it(&self, session: Edits, descriptors: Vec<(OwnedFd, RawFd)>) -> Fail {
+        let mut words = vec![self.name.clone()];
+        words.extend_from_slice(&self.arguments);
+        let unable = Child {
+            words: &words,
+            edits: &Program::environment(session),
+            identity: None,
+            descriptors,
+        }
+        .exec();
+        Fail::temporary(unable.to_string())
     }
 }
 
@@ -123,7 +136,7 @@ pub fn main() -> ExitCode {
         if policy == Policy::Without {
             // Taken over, the server's descriptors end with exec.
             let _unused = Control::inherit(|name| std::env::var_os(name));
-            return Err(program.become_it(&mut program.command(Edits::new())));
+            return Err(program.become_it(Edits::new(), Vec::new()));
         }
         Session {
             protocol,
@@ -236,9 +249,8 @@ impl Session<'_> {
         self.report_tls(&session);
         drop(client);
         if control.drops_replies || replies == 0 {
-            let mut command = self.program.command(session);
-            command.stdin(control.read).stdout(control.write);
-            return Err(self.program.become_it(&mut command));
+            let descriptors = vec![(control.read, 0), (control.write, 1)];
+            return Err(self.program.become_it(session, descriptors));
         }
         self.swallow(control, session)
     }

@@ -29,6 +29,8 @@ pub(super) struct Control {
     pub(super) write: OwnedFd,
     /// The server drops greetings (`reply` in `SSLCTLEXT`).
     pub(super) drops_replies: bool,
+    /// Plaintext comes behind the answer, on the same socket.
+    shared: bool,
 }
 
 /// How a handshake ended.
@@ -67,18 +69,18 @@ impl Control {
             fd::set_close_on_exec(&taken, true).map_err(Fail::unable("set up descriptors"))?;
             Ok(taken)
         };
-        if control == read || control == write {
-            return Err(Fail::temporary(
-                "no UCSPI-TLS server above: SSLCTLFD is not a descriptor of its own",
-            ));
-        }
+        let copy = |fd: &OwnedFd| fd.try_clone().map_err(Fail::unable("set up descriptors"));
+        // Some servers give one socket for two or all of the three.
         let socket = take("SSLCTLFD", control)?;
-        let taken = take("SSLREADFD", read)?;
-        // Some servers give one socket for both directions.
-        let write = if write == read {
-            taken
-                .try_clone()
-                .map_err(Fail::unable("set up descriptors"))?
+        let taken = if read == control {
+            copy(&socket)?
+        } else {
+            take("SSLREADFD", read)?
+        };
+        let write = if write == control {
+            copy(&socket)?
+        } else if write == read {
+            copy(&taken)?
         } else {
             take("SSLWRITEFD", write)?
         };
@@ -91,6 +93,7 @@ impl Control {
                 .as_bytes()
                 .split(|&byte| byte == b' ')
                 .any(|word| word == b"reply"),
+            shared: read == control,
         })
     }
 
@@ -106,6 +109,7 @@ impl Control {
             read,
             write,
             drops_replies: true,
+            shared: false,
         }
     }
 
@@ -133,6 +137,7 @@ impl Control {
     pub(super) fn answer(&self, deadline: Instant) -> Result<Answer, Fail> {
         let mut answer = Vec::new();
         let mut piece = [0; 8192];
+        let most = if self.shared { 1 } else { piece.len() };
         loop {
             if let Some(edits) = variables(&answer) {
                 return Ok(Answer::Up(edits));
@@ -142,7 +147,7 @@ impl Control {
             if wanted[0].1 == Ready::default() {
                 return Ok(Answer::Late);
             }
-            match fd::read_some(&self.socket, &mut piece) {
+            match fd::read_some(&self.socket, &mut piece[..most]) {
                 Ok(0) | Err(_) => return Ok(Answer::Failed),
                 Ok(count) => answer.extend_from_slice(&piece[..count]),
             }
@@ -159,11 +164,7 @@ impl Control {
 /// are dropped: the process that sends them reads the client's bytes, and must
 /// not choose, say, the program's `PATH`.
 fn variables(answer: &[u8]) -> Option<Edits> {
-    let end = if answer.first() == Some(&0) {
-        0
-    } else {
-        answer.windows(2).position(|pair| pair == [0, 0])?
-    };
+    let end = answer.windows(2).position(|pair| pair == [0, 0])?;
     let mut edits = Edits::new();
     for item in answer[..end].split(|&byte| byte == 0) {
         let (name, value) = match item.iter().position(|&byte| byte == b'=') {
@@ -207,10 +208,8 @@ mod tests {
             applied(&edits),
             ["SSL_ALPN=", "SSL_PROTOCOL=TLSv1.3", "TLS_X=a=b"]
         );
-        for empty in [&b"\0"[..], b"\0\0"] {
-            assert!(applied(&variables(empty).expect("complete")).is_empty());
-        }
-        assert!(variables(b"").is_none());
+        assert!(applied(&variables(b"\0\0").expect("complete")).is_empty());
+        assert!(variables(b"\0").is_none() && variables(b"").is_none());
     }
 
     #[test]
@@ -254,7 +253,7 @@ mod tests {
             (None, "SSLCTLFD is not set"),
             (Some("x"), "SSLCTLFD is not set"),
             (Some("1"), "SSLCTLFD is not set"),
-            (Some("999"), "not a descriptor of its own"),
+            (Some("999"), "SSLCTLFD 999 is not open"),
         ] {
             let fail = Control::inherit(|_| value.map(OsString::from)).expect_err("no server");
             assert!(fail.to_string().contains(reason), "{fail}");
