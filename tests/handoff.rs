@@ -1100,15 +1100,15 @@ fn odd_bytes_end_nothing_that_need_not_end() {
     for (sent, shown) in [
         (
             "NOOP\0\r\n",
-            "500 5.5.2 A command holds no NUL and no bare CR\r\n",
+            "500 5.5.2 A command holds no control character\r\n",
         ),
         (
             "\0\0\0\n",
-            "500 5.5.2 A command holds no NUL and no bare CR\r\n",
+            "500 5.5.2 A command holds no control character\r\n",
         ),
         (
             "NOOP\rNOOP\r\n",
-            "500 5.5.2 A command holds no NUL and no bare CR\r\n",
+            "500 5.5.2 A command holds no control character\r\n",
         ),
         ("NOOP\n", "250 ok\r\n"),
         ("\r\n", "250 ok\r\n"),

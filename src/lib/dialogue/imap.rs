@@ -117,7 +117,7 @@ impl Imap {
         let tagged = |text: &str| format!("{} {text}", String::from_utf8_lossy(tag));
         let privacy = is_one_of(verb, &["LOGIN", "AUTHENTICATE"]) && !wire.settings.allow_clear;
         let answer = if is_ambiguous(line) {
-            tagged("BAD A command holds no NUL and no bare CR")
+            tagged("BAD A command holds no control character")
         } else if verb.eq_ignore_ascii_case(b"STARTTLS") {
             if !arguments.is_empty() {
                 tagged("BAD STARTTLS takes no argument")

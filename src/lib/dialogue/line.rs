@@ -67,10 +67,10 @@ pub(super) fn body(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
-/// Whether a command holds a byte that programs disagree about: a NUL ends a
-/// line for some, a bare carriage return for others.
+/// Whether a command holds a byte that programs disagree about: a NUL or a bare
+/// carriage return ends a line for some, any control is a blank for others.
 pub(super) fn is_ambiguous(line: &[u8]) -> bool {
-    body(line).iter().any(|&byte| byte == 0 || byte == b'\r')
+    body(line).iter().any(|&byte| byte < b' ' && byte != b'\t')
 }
 
 /// The letters that a command begins with, and what follows them, trimmed.

@@ -180,7 +180,7 @@ impl Grammar for Pop3 {
     }
 }
 
-const AMBIGUOUS: &str = "-ERR A command holds no NUL and no bare CR";
+const AMBIGUOUS: &str = "-ERR A command holds no control character";
 const TLS_FIRST: &str = "-ERR [AUTH] Must issue a STLS command first";
 
 fn start(wire: &mut Wire, arguments: &[u8]) {

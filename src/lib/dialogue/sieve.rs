@@ -89,7 +89,7 @@ impl Sieve {
             Next::Refused(answer) => self.refuse(wire, line, answer),
             Next::Rest | Next::Sasl if is_ambiguous(line) => wire.malformed(),
             Next::Command if is_ambiguous(line) => {
-                self.refuse(wire, line, "NO \"A command holds no NUL and no bare CR\"");
+                self.refuse(wire, line, "NO \"A command holds no control character\"");
             }
             Next::Command if verb.eq_ignore_ascii_case(b"STARTTLS") => {
                 if arguments.is_empty() {

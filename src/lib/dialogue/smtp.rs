@@ -81,26 +81,6 @@ impl Smtp {
         self.ask(wire, line, owed)
     }
 
-    fn chunk(&mut self, wire: &mut Wire, line: &[u8], arguments: &[u8]) -> Taken {
-        let Some((size, last)) = chunk_size(arguments) else {
-            wire.tell("501 5.5.4 BDAT takes a size and LAST");
-            return Taken::Yes;
-        };
-        if !self.chunking {
-            // The program would take the chunk for commands.
-            wire.tell("503 5.5.1 BDAT is not offered");
-            wire.skip(size);
-            return Taken::Yes;
-        }
-        wire.pass(size);
-        let owed = if last {
-            Owed::Message { left: None }
-        } else {
-            Owed::Chunk
-        };
-        self.ask(wire, line, owed)
-    }
-
     /// One line of the reply to EHLO: passwords out, STARTTLS in, once.
     fn edit_line(&mut self, wire: &mut Wire, line: &[u8], last: bool) {
         let (keyword, _) = word(line.get(4..).unwrap_or_default());
@@ -157,7 +137,7 @@ impl Smtp {
                     self.recipients = 0;
                 }
             }
-            Owed::Other if code == b"354" => {
+            Owed::Hello | Owed::Other if code == b"354" => {
                 wire.reading = Reading::Content(Dot::default());
                 self.owed.push_back(Owed::Message { left: None });
                 return;
@@ -236,11 +216,21 @@ impl Grammar for Smtp {
             };
             return self.ask(wire, line, owed);
         }
-        if !ambiguous && self.chunking && verb.eq_ignore_ascii_case(b"BDAT") {
+        if !ambiguous
+            && self.chunking
+            && verb.eq_ignore_ascii_case(b"BDAT")
+            && let Some((size, last)) = chunk_size(arguments)
+        {
             if self.owed.len() >= PIPELINE {
                 return Taken::NotYet;
             }
-            return self.chunk(wire, line, arguments);
+            wire.pass(size);
+            let owed = if last {
+                Owed::Message { left: None }
+            } else {
+                Owed::Chunk
+            };
+            return self.ask(wire, line, owed);
         }
         // Everything else decides how to go on, or is answered here and must
         // not overtake an answer of the program's.
@@ -252,7 +242,14 @@ impl Grammar for Smtp {
         } else if verb.eq_ignore_ascii_case(b"STARTTLS") {
             start(wire, arguments);
         } else if verb.eq_ignore_ascii_case(b"BDAT") {
-            return self.chunk(wire, line, arguments);
+            match chunk_size(arguments) {
+                // The program would take the chunk for commands.
+                Some((size, _)) => {
+                    wire.tell("503 5.5.1 BDAT is not offered");
+                    wire.skip(size);
+                }
+                None => wire.tell("501 5.5.4 BDAT takes a size and LAST"),
+            }
         } else if verb.eq_ignore_ascii_case(b"AUTH") && !wire.settings.allow_clear {
             wire.tell("538 5.7.11 Encryption required for requested authentication mechanism");
         } else if is_one_of(verb, &["TURN", "ATRN"]) {
@@ -310,7 +307,7 @@ impl Grammar for Smtp {
     }
 }
 
-const AMBIGUOUS: &str = "500 5.5.2 A command holds no NUL and no bare CR";
+const AMBIGUOUS: &str = "500 5.5.2 A command holds no control character";
 
 /// The upgrade command; every earlier one is answered.
 fn start(wire: &mut Wire, arguments: &[u8]) {
