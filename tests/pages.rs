@@ -55,6 +55,11 @@ fn programs() -> Vec<Program> {
             env!("CARGO_BIN_EXE_sslrulescheck"),
             &["0"],
         ),
+        Program::new(
+            &options::starttls_handoff::TABLE,
+            env!("CARGO_BIN_EXE_starttls-handoff"),
+            &["0", "128+n"],
+        ),
     ]
 }
 

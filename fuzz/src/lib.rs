@@ -2,6 +2,8 @@
 //! A target panics where a promise of the library is broken.
 #![forbid(unsafe_code)]
 
+pub mod dialogue;
+
 use ucspi_tls::rules::{Client, Rules, Scope, Verdict, compile};
 use ucspi_tls::rulesdb::Database;
 
@@ -17,6 +19,31 @@ pub struct Target {
 
 /// All of them.
 pub const TARGETS: &[Target] = &[
+    Target {
+        name: "dialogue_any",
+        run: dialogue::dialogue_any,
+        seeds: dialogue::any_seeds,
+    },
+    Target {
+        name: "dialogue_imap",
+        run: dialogue::dialogue_imap,
+        seeds: dialogue::imap_seeds,
+    },
+    Target {
+        name: "dialogue_pop3",
+        run: dialogue::dialogue_pop3,
+        seeds: dialogue::pop3_seeds,
+    },
+    Target {
+        name: "dialogue_sieve",
+        run: dialogue::dialogue_sieve,
+        seeds: dialogue::sieve_seeds,
+    },
+    Target {
+        name: "dialogue_smtp",
+        run: dialogue::dialogue_smtp,
+        seeds: dialogue::smtp_seeds,
+    },
     Target {
         name: "rules_cdb",
         run: rules_cdb,

@@ -15,6 +15,8 @@ pub mod environ;
 
 pub mod options;
 
+pub mod dialogue;
+
 pub mod resolve;
 
 pub mod listener;

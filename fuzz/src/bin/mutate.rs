@@ -48,6 +48,17 @@ const WORDS: &[&[u8]] = &[
     b"\xff\xff\xff\xff",
     b"\0\0\0\0",
     b"\0\x08\0\0",
+    b"\r\n",
+    b"\r",
+    b" ",
+    b".\r\n",
+    b"AUTH ",
+    b"DATA\r\n",
+    b"EHLO x\r\n",
+    b"STARTTLS\r\n",
+    b"{3}\r\n",
+    b"{3+}\r\n",
+    b"a LOGIN ",
 ];
 
 fn mutate(dice: &mut Dice, seeds: &[Vec<u8>]) -> Vec<u8> {

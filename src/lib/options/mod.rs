@@ -15,6 +15,7 @@ pub mod sslclient;
 pub mod sslrules;
 pub mod sslrulescheck;
 pub mod sslserver;
+pub mod starttls_handoff;
 
 /// What a letter does to the options `T` of its program.
 pub enum Kind<T> {

@@ -11,6 +11,7 @@ pub mod sslclient;
 pub mod sslrules;
 pub mod sslrulescheck;
 pub mod sslserver;
+pub mod starttls_handoff;
 
 /// The key's password, up to a NUL or the end, from descriptor 3.
 fn read_password(wanted: bool) -> Result<Option<Password>, Fail> {

@@ -159,6 +159,20 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
     }
 }
 
+/// Looks at what [`receive`] would give, and leaves it there.
+///
+/// # Errors
+/// As recv(2); an interruption is tried again.
+pub fn peek(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_PEEK;
+    loop {
+        match recv(socket.as_fd().as_raw_fd(), buffer, flags) {
+            Err(Errno::EINTR) => {}
+            other => return Ok(other?),
+        }
+    }
+}
+
 /// Sends without waiting and without a PIPE signal.
 ///
 /// # Errors
@@ -171,6 +185,24 @@ pub fn transmit(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
             other => return Ok(other?),
         }
     }
+}
+
+/// Tells the other side that nothing more will come.
+///
+/// # Errors
+/// As shutdown(2).
+pub fn finish(socket: impl AsFd) -> io::Result<()> {
+    let fd = socket.as_fd().as_raw_fd();
+    Ok(nix::sys::socket::shutdown(
+        fd,
+        nix::sys::socket::Shutdown::Write,
+    )?)
+}
+
+/// The name of this host, as the system knows it.
+#[must_use]
+pub fn host_name() -> Option<String> {
+    nix::unistd::gethostname().ok()?.into_string().ok()
 }
 
 /// The number of a network interface.

@@ -1,0 +1,6 @@
+//! The starttls-handoff program: see starttls-handoff(1).
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    ucspi_tls::program::starttls_handoff::main()
+}

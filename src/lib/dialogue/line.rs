@@ -1,0 +1,293 @@
+//! Bytes on their way through a dialogue, and how lines are cut and read.
+//!
+//! Nothing here fails on hostile input, and nothing looks at a byte twice.
+#![forbid(unsafe_code)]
+
+/// Bytes that wait: pushed behind, taken from the front.
+#[derive(Debug, Default)]
+pub(super) struct Buffer {
+    bytes: Vec<u8>,
+    start: usize,
+    /// Up to here (from `start`) no line feed was found yet.
+    searched: usize,
+}
+
+impl Buffer {
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        if self.start > 0 && self.start == self.bytes.len() {
+            self.bytes.clear();
+            self.start = 0;
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    pub(super) fn front(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len() - self.start
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Drops up to `count` bytes from the front.
+    pub(super) fn take(&mut self, count: usize) {
+        let count = count.min(self.len());
+        self.start += count;
+        self.searched = self.searched.saturating_sub(count);
+        // Moving the rest costs no more than the bytes that were taken.
+        if self.start >= self.len() {
+            self.bytes.drain(..self.start);
+            self.start = 0;
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Buffer::default();
+    }
+
+    /// The length of the first line, its line feed included.
+    pub(super) fn line(&mut self) -> Option<usize> {
+        let found = self.front()[self.searched..]
+            .iter()
+            .position(|&byte| byte == b'\n')
+            .map(|at| self.searched + at);
+        // A line that is found may be asked for again; it is found at once.
+        self.searched = found.unwrap_or(self.len());
+        found.map(|at| at + 1)
+    }
+}
+
+/// A line without its line feed and the carriage return before that.
+pub(super) fn body(line: &[u8]) -> &[u8] {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+/// Whether a command holds a byte that programs disagree about: a NUL or a bare
+/// carriage return ends a line for some, any control is a blank for others.
+pub(super) fn is_ambiguous(line: &[u8]) -> bool {
+    body(line).iter().any(|&byte| byte < b' ' && byte != b'\t')
+}
+
+/// The letters that a command begins with, and what follows them, trimmed.
+/// Blanks and controls before them are skipped, and any other byte ends them:
+/// there is a program for every such reading, and a password command must be
+/// found whichever one runs.
+pub(super) fn verb(line: &[u8]) -> (&[u8], &[u8]) {
+    let start = line
+        .iter()
+        .position(|&byte| byte > b' ')
+        .unwrap_or(line.len());
+    let line = &line[start..];
+    let end = line
+        .iter()
+        .position(|byte| !byte.is_ascii_alphabetic())
+        .unwrap_or(line.len());
+    (&line[..end], line[end..].trim_ascii())
+}
+
+/// The next word and what is behind it; any run of blanks and controls parts
+/// words.
+pub(super) fn word(text: &[u8]) -> (&[u8], &[u8]) {
+    let text = text.trim_ascii_start();
+    let end = text
+        .iter()
+        .position(|&byte| byte <= b' ')
+        .unwrap_or(text.len());
+    (&text[..end], &text[end..])
+}
+
+/// Whether a word is one of these, in any case.
+pub(super) fn is_one_of(word: &[u8], names: &[&str]) -> bool {
+    names
+        .iter()
+        .any(|name| word.eq_ignore_ascii_case(name.as_bytes()))
+}
+
+/// A decimal number of 1 to 10 digits, no larger than 2^31-1: beyond that
+/// programs disagree about what they read.
+pub(super) fn size(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() || digits.len() > 10 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let size = digits
+        .iter()
+        .fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0'));
+    (size <= 0x7fff_ffff).then_some(size)
+}
+
+/// What stands in the braces that end a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Literal {
+    /// `{n}`: the sender waits to be asked for the n bytes.
+    Waits(u64),
+    /// `{n+}`: the n bytes follow at once.
+    Follows(u64),
+    /// Braces that hold no number, or one that is too large.
+    Bad,
+}
+
+/// The literal that a line announces, if it ends with a closing brace behind
+/// a digit or a plus sign.
+pub(super) fn literal(line: &[u8]) -> Option<Literal> {
+    let inside = body(line).strip_suffix(b"}")?;
+    let open = inside.iter().rposition(|&byte| byte == b'{')?;
+    let inside = &inside[open + 1..];
+    let (digits, follows) = match inside.strip_suffix(b"+") {
+        Some(digits) => (digits, true),
+        None => (inside, false),
+    };
+    if !digits.first().is_some_and(u8::is_ascii_digit) {
+        return None;
+    }
+    Some(match (size(digits), follows) {
+        (Some(size), true) => Literal::Follows(size),
+        (Some(size), false) => Literal::Waits(size),
+        (None, _) => Literal::Bad,
+    })
+}
+
+/// Finds the line of a single dot that ends message content. Only CR LF ends a
+/// line here (RFC 5321, section 4.1.1.4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Dot {
+    /// At the start of a line.
+    #[default]
+    Start,
+    /// Within a line.
+    Inside,
+    /// Behind a CR within a line.
+    Return,
+    /// Behind a dot at the start of a line.
+    Seen,
+    /// Behind that dot and a CR.
+    SeenReturn,
+}
+
+impl Dot {
+    /// How many of the bytes belong to the content, its last line included,
+    /// and whether that line was among them.
+    pub(super) fn scan(&mut self, bytes: &[u8]) -> (usize, bool) {
+        for (at, &byte) in bytes.iter().enumerate() {
+            *self = match (*self, byte) {
+                (Dot::SeenReturn, b'\n') => return (at + 1, true),
+                (Dot::Seen, b'\r') => Dot::SeenReturn,
+                (Dot::Start, b'.') => Dot::Seen,
+                (Dot::Return, b'\n') => Dot::Start,
+                (_, b'\r') => Dot::Return,
+                _ => Dot::Inside,
+            };
+        }
+        (bytes.len(), false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_gives_back_what_it_got() {
+        let mut buffer = Buffer::default();
+        let mut expected = Vec::new();
+        let mut given = Vec::new();
+        for round in 0..200_usize {
+            let piece: Vec<u8> = (0..round % 17)
+                .map(|at| u8::try_from(at * round % 256).unwrap())
+                .collect();
+            expected.extend_from_slice(&piece);
+            buffer.push(&piece);
+            let count = (round % 11).min(buffer.len());
+            given.extend_from_slice(&buffer.front()[..count]);
+            buffer.take(count);
+        }
+        given.extend_from_slice(buffer.front());
+        assert_eq!(given, expected);
+    }
+
+    #[test]
+    fn lines_are_found_whatever_the_pieces() {
+        let mut buffer = Buffer::default();
+        let mut lines = Vec::new();
+        for piece in [&b"a"[..], b"\r", b"\nbb\n", b"\n", b"c\r\nd"] {
+            buffer.push(piece);
+            while let Some(length) = buffer.line() {
+                assert_eq!(buffer.line(), Some(length), "asked again");
+                lines.push(buffer.front()[..length].to_vec());
+                buffer.take(length);
+            }
+        }
+        assert_eq!(lines, [&b"a\r\n"[..], b"bb\n", b"\n", b"c\r\n"]);
+        assert_eq!(buffer.front(), b"d");
+    }
+
+    #[test]
+    fn verbs_are_found_in_every_disguise() {
+        for line in [
+            &b"AUTH PLAIN x\r\n"[..],
+            b"auth\tPLAIN x\r\n",
+            b" \t AUTH",
+            b"AUTH\n",
+            b"AuTh=x\r\n",
+            b"\x01AUTH: x",
+        ] {
+            assert!(is_one_of(verb(line).0, &["AUTH"]), "{line:?}");
+        }
+        assert_eq!(verb(b"STARTTLS \t\r\n"), (&b"STARTTLS"[..], &b""[..]));
+        assert_eq!(verb(b"EHLO a b \r\n"), (&b"EHLO"[..], &b"a b"[..]));
+        assert_eq!(verb(b"\r\n"), (&b""[..], &b""[..]));
+        assert!(!is_one_of(verb(b"XAUTH\r\n").0, &["AUTH"]));
+    }
+
+    #[test]
+    fn literals_and_their_limits() {
+        for (line, expected) in [
+            (&b"a LOGIN {5}\r\n"[..], Some(Literal::Waits(5))),
+            (b"a LOGIN {5+}\n", Some(Literal::Follows(5))),
+            (b"a X ~{0}\r\n", Some(Literal::Waits(0))),
+            (
+                b"a X {2147483647+}\r\n",
+                Some(Literal::Follows(2_147_483_647)),
+            ),
+            (b"a X {2147483648+}\r\n", Some(Literal::Bad)),
+            (b"a X {99999999999999999999}\r\n", Some(Literal::Bad)),
+            (b"a X {5x}\r\n", Some(Literal::Bad)),
+            (b"a X {x}\r\n", None),
+            (b"a X {}\r\n", None),
+            (b"a X \"{5}\"\r\n", None),
+            (b"a X {5} \r\n", None),
+            (b"5}\r\n", None),
+        ] {
+            assert_eq!(literal(line), expected, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_dot_between_two_crlf_ends_content() {
+        for (content, length) in [
+            (&b".\r\n"[..], Some(3)),
+            (b"a\r\n.\r\nQUIT\r\n", Some(6)),
+            (b"a\r\n..\r\n.\r\n", Some(10)),
+            (b"a\n.\nb\n.\r\nc\r\n\r.\r\n.\r\n", Some(19)),
+            (b"a\r\n.\r\r\n.\r\n", Some(10)),
+            (b"\r\r\n.\r\n", Some(6)),
+            (b"a.\r\n", None),
+        ] {
+            for cut in 0..=content.len() {
+                let mut dot = Dot::default();
+                let (first, ended) = dot.scan(&content[..cut]);
+                let found = if ended {
+                    Some(first)
+                } else {
+                    let (more, ended) = dot.scan(&content[cut..]);
+                    ended.then_some(cut + more)
+                };
+                assert_eq!(found, length, "{content:?} cut at {cut}");
+            }
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! `ManageSieve` as a server sees it before login: RFC 5804.
+#![forbid(unsafe_code)]
+
+use super::line::{Literal, is_ambiguous, is_one_of, literal, verb};
+use super::{Answering, Farewell, Grammar, LINE_LIMIT, Reading, Taken, Wire, counted};
+
+/// The response that the program owes. Commands are sent on one at a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Owed {
+    /// The greeting, which is a list of capabilities.
+    #[default]
+    Greeting,
+    Nothing,
+    Capabilities,
+    /// The client is logged in if it is OK; any string before is a challenge.
+    Login,
+    Other,
+}
+
+/// What the client's next line is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum Next {
+    #[default]
+    Command,
+    /// The rest of a command, behind a literal.
+    Rest,
+    /// The rest of a command that is not sent on, behind which comes this.
+    Refused(&'static str),
+    /// The answer to a challenge.
+    Sasl,
+}
+
+/// The state of one dialogue.
+#[derive(Debug, Default)]
+pub(super) struct Sieve {
+    owed: Owed,
+    next: Next,
+    /// Within a line of the program's, behind a literal; whether that line ends
+    /// the response, and how.
+    continued: Option<Kind>,
+}
+
+/// A line of the program's, by its beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Data,
+    Dropped,
+    Ok,
+    Refusal,
+}
+
+impl Sieve {
+    /// Sends a line on; behind a literal it goes on.
+    fn ask(&mut self, wire: &mut Wire, line: &[u8]) {
+        wire.forward(line);
+        self.next = Next::Command;
+        wire.reading = Reading::Hold;
+        if let Some(Literal::Follows(size)) = literal(line) {
+            wire.pass(size);
+            self.next = Next::Rest;
+        }
+    }
+
+    /// Answers a command here, behind its literals.
+    fn refuse(&mut self, wire: &mut Wire, line: &[u8], answer: &'static str) {
+        if let Some(Literal::Follows(size)) = literal(line) {
+            if size > LINE_LIMIT as u64 {
+                wire.malformed();
+            }
+            wire.skip(size);
+            self.next = Next::Refused(answer);
+        } else {
+            wire.tell(answer);
+            self.next = Next::Command;
+        }
+    }
+
+    /// The part that a dialogue with a program and one without have in common.
+    /// `None`: the line is for the program.
+    fn answer_here(&mut self, wire: &mut Wire, line: &[u8]) -> Option<()> {
+        if matches!(literal(line), Some(Literal::Waits(_) | Literal::Bad)) {
+            // A client has no such form (section 4), and programs disagree
+            // about what follows it.
+            wire.malformed();
+            return Some(());
+        }
+        let (verb, arguments) = verb(line);
+        match self.next {
+            Next::Refused(answer) => self.refuse(wire, line, answer),
+            Next::Rest | Next::Sasl if is_ambiguous(line) => wire.malformed(),
+            Next::Command if is_ambiguous(line) => {
+                self.refuse(wire, line, "NO \"A command holds no control character\"");
+            }
+            Next::Command if verb.eq_ignore_ascii_case(b"STARTTLS") => {
+                if arguments.is_empty() {
+                    wire.upgrade();
+                } else {
+                    self.refuse(wire, line, "NO \"STARTTLS takes no argument\"");
+                }
+            }
+            Next::Command
+                if verb.eq_ignore_ascii_case(b"AUTHENTICATE") && !wire.settings.allow_clear =>
+            {
+                self.refuse(wire, line, TLS_FIRST);
+            }
+            Next::Command | Next::Rest | Next::Sasl => return None,
+        }
+        Some(())
+    }
+
+    fn answered(&mut self, wire: &mut Wire, positive: bool) {
+        let owed = std::mem::replace(&mut self.owed, Owed::Nothing);
+        if owed == Owed::Login && positive {
+            wire.open();
+        } else if wire.reading == Reading::Hold {
+            self.next = Next::Command;
+            wire.reading = Reading::Lines;
+        }
+    }
+}
+
+impl Grammar for Sieve {
+    fn greet(&mut self, wire: &mut Wire) {
+        own_capabilities(wire);
+    }
+
+    fn refuse_line(&mut self, wire: &mut Wire, line: &[u8]) {
+        if self.answer_here(wire, line).is_some() {
+            return;
+        }
+        let (verb, _) = verb(line);
+        if verb.eq_ignore_ascii_case(b"CAPABILITY") {
+            own_capabilities(wire);
+        } else if verb.eq_ignore_ascii_case(b"NOOP") {
+            self.refuse(wire, line, "OK \"done\"");
+        } else if verb.eq_ignore_ascii_case(b"LOGOUT") {
+            wire.tell("OK \"bye\"");
+            wire.end();
+        } else {
+            self.refuse(wire, line, TLS_FIRST);
+        }
+    }
+
+    fn client_line(&mut self, wire: &mut Wire, line: &[u8]) -> Taken {
+        if self.answer_here(wire, line).is_some() {
+            return Taken::Yes;
+        }
+        if self.next == Next::Command {
+            let (verb, _) = verb(line);
+            self.owed = if verb.eq_ignore_ascii_case(b"CAPABILITY") {
+                Owed::Capabilities
+            } else if verb.eq_ignore_ascii_case(b"AUTHENTICATE") {
+                Owed::Login
+            } else {
+                Owed::Other
+            };
+        }
+        self.ask(wire, line);
+        // The program may have answered before the end of the command.
+        if self.owed == Owed::Nothing && wire.reading == Reading::Hold {
+            wire.reading = Reading::Lines;
+        }
+        Taken::Yes
+    }
+
+    fn program_line(&mut self, wire: &mut Wire, line: &[u8]) {
+        let kind = match self.continued.take() {
+            Some(kind) => kind,
+            None => self.kind(wire, line),
+        };
+        let lists = matches!(self.owed, Owed::Greeting | Owed::Capabilities);
+        if kind == Kind::Ok && lists && wire.offer {
+            wire.tell("\"STARTTLS\"");
+        }
+        if kind != Kind::Dropped {
+            wire.relay(line);
+        }
+        if let Some(Literal::Waits(size) | Literal::Follows(size)) = literal(line) {
+            self.continued = Some(kind);
+            wire.answering = if kind == Kind::Dropped {
+                counted(size, Answering::Skip, Answering::Lines)
+            } else {
+                counted(size, Answering::Pass, Answering::Lines)
+            };
+            return;
+        }
+        match kind {
+            Kind::Ok => self.answered(wire, true),
+            Kind::Refusal => self.answered(wire, false),
+            Kind::Data if self.owed == Owed::Login => {
+                self.next = Next::Sasl;
+                wire.reading = Reading::Lines;
+            }
+            Kind::Data | Kind::Dropped => {}
+        }
+    }
+
+    fn go_ahead(&mut self) -> String {
+        "OK \"Begin TLS\"".to_owned()
+    }
+
+    fn decline(&mut self) -> String {
+        "NO (TRYLATER) \"TLS is not available now\"".to_owned()
+    }
+
+    fn farewell(&self, _: &str, why: Farewell) -> String {
+        match why {
+            Farewell::Idle => "BYE \"Idle for too long\"".to_owned(),
+            Farewell::LineTooLong => "BYE \"Line too long\"".to_owned(),
+            Farewell::Malformed => "BYE \"Cannot be read\"".to_owned(),
+            Farewell::Unavailable => "BYE (TRYLATER) \"No service now\"".to_owned(),
+        }
+    }
+}
+
+impl Sieve {
+    fn kind(&self, wire: &mut Wire, line: &[u8]) -> Kind {
+        let (word, _) = verb(line);
+        if word.eq_ignore_ascii_case(b"OK") {
+            return Kind::Ok;
+        }
+        if is_one_of(word, &["NO", "BYE"]) {
+            return Kind::Refusal;
+        }
+        if matches!(self.owed, Owed::Greeting | Owed::Capabilities) {
+            if is_capability(line, "STARTTLS") {
+                return Kind::Dropped;
+            }
+            if is_capability(line, "SASL") && !wire.settings.allow_clear {
+                // Section 1.7: an empty list says that STARTTLS comes first.
+                wire.tell("\"SASL\" \"\"");
+                return Kind::Dropped;
+            }
+        }
+        Kind::Data
+    }
+}
+
+const TLS_FIRST: &str = "NO (ENCRYPT-NEEDED) \"STARTTLS comes first\"";
+
+/// Whether a line begins with this capability's name, a quoted string.
+fn is_capability(line: &[u8], name: &str) -> bool {
+    let Some(rest) = line.trim_ascii_start().strip_prefix(b"\"") else {
+        return false;
+    };
+    let end = rest.iter().position(|&byte| byte == b'"');
+    end.is_some_and(|end| rest[..end].eq_ignore_ascii_case(name.as_bytes()))
+}
+
+/// The capability list where no program runs. What scripts may use is not
+/// known before TLS.
+fn own_capabilities(wire: &mut Wire) {
+    wire.tell("\"IMPLEMENTATION\" \"ucspi-tls\"");
+    wire.tell("\"SASL\" \"\"");
+    wire.tell("\"SIEVE\" \"\"");
+    if wire.offer {
+        wire.tell("\"STARTTLS\"");
+    }
+    wire.tell("\"VERSION\" \"1.0\"");
+    wire.tell("OK");
+}

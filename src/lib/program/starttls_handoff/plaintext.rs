@@ -1,0 +1,612 @@
+//! The plaintext phase: one poll loop between the client, a dialogue and the
+//! program. It ends with an upgrade that is clean, or with the connection.
+//!
+//! Nothing waits but poll; a side that is slow holds back the other, and the
+//! dialogue's limits are the only memory.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::dialogue::{Dialogue, Event, Farewell, LINE_LIMIT};
+use crate::report::{self, Fail};
+use crate::sys::child::Running;
+use crate::sys::poll::{self, Ready};
+use crate::sys::{fd, socket};
+
+use super::control::Control;
+
+/// How long a program may take to end that has nothing more to do.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// How long the last line for a client that is dropped may take.
+const PARTING: Duration = Duration::from_secs(2);
+
+/// Bytes per read.
+const PIECE: usize = 16384;
+
+/// The client, in the clear. The server's processes have the same socket, so
+/// its mode is left alone: only single calls do not wait.
+pub(super) struct Client {
+    pub(super) input: OwnedFd,
+    pub(super) output: OwnedFd,
+}
+
+impl Client {
+    /// Reads what is there.
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match socket::receive(&self.input, buffer) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOTSOCK) => {
+                if !is_readable(self.input.as_fd()) {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                fd::read_some(&self.input, buffer)
+            }
+            other => other,
+        }
+    }
+
+    /// Writes what there is room for.
+    fn transmit(&self, bytes: &[u8]) -> io::Result<usize> {
+        match socket::transmit(&self.output, bytes) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOTSOCK) => {
+                // A pipe that poll calls writable takes this much at once.
+                fd::write_some(&self.output, &bytes[..bytes.len().min(libc::PIPE_BUF)])
+            }
+            other => other,
+        }
+    }
+
+    /// Looks at the next byte, which stays there.
+    fn look(&self) -> io::Result<Look> {
+        let mut byte = [0];
+        match socket::peek(&self.input, &mut byte) {
+            Ok(0) => Ok(Look::End),
+            Ok(_) => Ok(Look::Byte(byte[0])),
+            Err(error) if error.raw_os_error() == Some(libc::ENOTSOCK) => Ok(Look::Blind),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// What a look at the client's next byte finds.
+enum Look {
+    /// It is no socket, and has no such look.
+    Blind,
+    Byte(u8),
+    End,
+}
+
+/// The program, on pipes.
+struct Program {
+    running: Running,
+    input: Option<OwnedFd>,
+    output: Option<OwnedFd>,
+}
+
+impl Program {
+    fn close(&mut self) {
+        self.input = None;
+        self.output = None;
+    }
+}
+
+/// How the phase ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// With the client or the program. The program's exit code.
+    Ended(u8),
+    /// The connection is to be closed, for this reason.
+    Dropped(String),
+    /// The client waits for the go-ahead, and has sent nothing behind its
+    /// command.
+    Upgrade,
+}
+
+/// Limits on time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Times {
+    /// Without a byte from either side.
+    pub(super) idle: Duration,
+    /// For all of the phase.
+    pub(super) end: Option<Instant>,
+}
+
+/// The phase.
+pub(super) struct Phase<'a> {
+    dialogue: Dialogue,
+    client: &'a Client,
+    control: &'a Control,
+    program: Option<Program>,
+    times: Times,
+    /// The client's end of file came.
+    client_ended: bool,
+    /// Reading from or writing to the client failed.
+    client_gone: bool,
+    /// TLS was found to be out of reach.
+    withdrawn: bool,
+    /// Anything came from the program.
+    greeted: bool,
+}
+
+impl<'a> Phase<'a> {
+    /// A phase in front of a program that is not started.
+    pub(super) fn new(
+        dialogue: Dialogue,
+        client: &'a Client,
+        control: &'a Control,
+        times: Times,
+    ) -> Self {
+        Phase {
+            dialogue,
+            client,
+            control,
+            program: None,
+            times,
+            client_ended: false,
+            client_gone: false,
+            withdrawn: false,
+            greeted: false,
+        }
+    }
+
+    /// Starts the program.
+    pub(super) fn start(&mut self, command: &mut Command) -> io::Result<()> {
+        let (program_reads, input) = fd::pipe()?;
+        let (output, program_writes) = fd::pipe()?;
+        fd::set_nonblocking(&input, true)?;
+        fd::set_nonblocking(&output, true)?;
+        command
+            .stdin(Stdio::from(program_reads))
+            .stdout(Stdio::from(program_writes));
+        self.program = Some(Program {
+            running: Running::new(command)?,
+            input: Some(input),
+            output: Some(output),
+        });
+        Ok(())
+    }
+
+    /// Tells the client that there is nothing to serve it.
+    pub(super) fn excuse(&mut self) {
+        self.part(Farewell::Unavailable);
+    }
+
+    /// Relays until the client may begin TLS, or the end.
+    pub(super) fn run(&mut self) -> Result<Outcome, Fail> {
+        let mut last_byte = Instant::now();
+        loop {
+            if let Some(outcome) = self.settle()? {
+                return Ok(outcome);
+            }
+            let idle_end = last_byte + self.times.idle;
+            let deadline = self.times.end.map_or(idle_end, |end| end.min(idle_end));
+            if self.transfer(deadline)? {
+                last_byte = Instant::now();
+            } else if Instant::now() >= deadline {
+                self.part(Farewell::Idle);
+                return self.dropped(if deadline == idle_end {
+                    format!("no byte within {} s", self.times.idle.as_secs())
+                } else {
+                    "no TLS within the time allowed".to_owned()
+                });
+            }
+        }
+    }
+
+    /// Answers the upgrade command and waits for the first byte of the
+    /// handshake, so that a client which sent on in the clear is caught here.
+    /// The program's pipes are closed before.
+    pub(super) fn go_ahead(&mut self, deadline: Instant) -> Result<Outcome, Fail> {
+        if let Some(program) = &mut self.program {
+            program.close();
+        }
+        self.dialogue.go_ahead();
+        if !self.flush(deadline)? {
+            return self.dropped("client took no go-ahead".to_owned());
+        }
+        loop {
+            match self.client.look() {
+                Ok(Look::End) => return self.dropped("client sent no handshake".to_owned()),
+                // A handshake record begins with 22, that of old clients with
+                // a high bit; anything else is text.
+                Ok(Look::Byte(byte)) if byte != 22 && byte < 0x80 => {
+                    return self.dropped("client went on in the clear: injection".to_owned());
+                }
+                Ok(_) => return Ok(Outcome::Upgrade),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return self.dropped(report::reason(&error)),
+            }
+            let mut wanted = [(self.client.input.as_fd(), Ready::READ)];
+            poll::wait(&mut wanted, Some(deadline)).map_err(Fail::unable("wait"))?;
+            if wanted[0].1 == Ready::default() {
+                return self.dropped("client sent no handshake in time".to_owned());
+            }
+        }
+    }
+
+    /// Ends the program that served in the clear, if there is one.
+    pub(super) fn end(mut self) -> Result<(), Fail> {
+        self.end_program(GRACE).map(|_| ())
+    }
+
+    /// Acts on what the last bytes brought. `None`: there is more to come.
+    fn settle(&mut self) -> Result<Option<Outcome>, Fail> {
+        loop {
+            let told = self.dialogue.for_client().is_empty();
+            match self.dialogue.event() {
+                Some(Event::Ended) if told => return self.finished().map(Some),
+                Some(Event::Injection(count)) => {
+                    let reason = format!(
+                        "client sent {count} bytes in the clear behind its upgrade command: injection"
+                    );
+                    return self.dropped(reason).map(Some);
+                }
+                Some(Event::LineTooLong) => {
+                    self.part(Farewell::LineTooLong);
+                    let reason = format!("client sent a line over {LINE_LIMIT} bytes");
+                    return self.dropped(reason).map(Some);
+                }
+                Some(Event::Malformed) => {
+                    self.part(Farewell::Malformed);
+                    let reason = "client sent a command that cannot be read".to_owned();
+                    return self.dropped(reason).map(Some);
+                }
+                Some(Event::ProgramLineTooLong) => {
+                    self.part(Farewell::Unavailable);
+                    let reason = format!("program sent a line over {LINE_LIMIT} bytes");
+                    return self.dropped(reason).map(Some);
+                }
+                Some(Event::Upgrade) if told && !self.control.is_alive() => {
+                    self.dialogue.decline();
+                    continue;
+                }
+                Some(Event::Upgrade) if told => match self.look_behind() {
+                    Some(true) => return Ok(Some(Outcome::Upgrade)),
+                    Some(false) => continue,
+                    None => {}
+                },
+                _ => {}
+            }
+            let over = match self.program {
+                Some(_) => self.dialogue.client_has_all(),
+                None => self.client_ended && told,
+            };
+            if self.client_gone || over {
+                return self.finished().map(Some);
+            }
+            if self.dialogue.program_has_all()
+                && let Some(program) = &mut self.program
+            {
+                program.input = None;
+            }
+            return Ok(None);
+        }
+    }
+
+    /// Whether anything came behind the upgrade command: true if nothing did,
+    /// `None` if the client is gone.
+    fn look_behind(&mut self) -> Option<bool> {
+        let mut buffer = [0; PIECE];
+        match self.client.receive(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(true),
+            Ok(0) | Err(_) => {
+                self.client_gone = true;
+                None
+            }
+            Ok(count) => {
+                self.dialogue.feed_client(&buffer[..count]);
+                Some(false)
+            }
+        }
+    }
+
+    /// Waits, and moves what can be moved. False if nothing could.
+    fn transfer(&mut self, deadline: Instant) -> Result<bool, Fail> {
+        let upgrading = self.dialogue.event() == Some(Event::Upgrade);
+        let program = self.program.as_ref();
+        let places: [(Side, bool, Option<BorrowedFd<'_>>); 5] = [
+            (
+                Side::FromClient,
+                !self.client_ended && (upgrading || self.dialogue.client_room() > 0),
+                Some(self.client.input.as_fd()),
+            ),
+            (
+                Side::ToClient,
+                !self.dialogue.for_client().is_empty(),
+                Some(self.client.output.as_fd()),
+            ),
+            (
+                Side::FromProgram,
+                self.dialogue.program_room() > 0,
+                program.and_then(|program| Some(program.output.as_ref()?.as_fd())),
+            ),
+            (
+                Side::ToProgram,
+                !self.dialogue.for_program().is_empty(),
+                program.and_then(|program| Some(program.input.as_ref()?.as_fd())),
+            ),
+            (
+                Side::Control,
+                !self.withdrawn,
+                Some(self.control.as_borrowed()),
+            ),
+        ];
+        let mut sides = Vec::with_capacity(places.len());
+        let mut wanted = Vec::with_capacity(places.len());
+        for (side, is_wanted, fd) in places {
+            if let (true, Some(fd)) = (is_wanted, fd) {
+                sides.push(side);
+                wanted.push((fd, side.interest()));
+            }
+        }
+        poll::wait(&mut wanted, Some(deadline)).map_err(Fail::unable("wait"))?;
+        let ready: Vec<Side> = sides
+            .into_iter()
+            .zip(&wanted)
+            .filter(|(_, (_, ready))| *ready != Ready::default())
+            .map(|(side, _)| side)
+            .collect();
+        let mut moved = false;
+        for side in ready {
+            moved |= self.move_bytes(side);
+        }
+        Ok(moved)
+    }
+
+    /// Moves bytes on one side that is ready; false if there was none.
+    fn move_bytes(&mut self, side: Side) -> bool {
+        let mut buffer = [0; PIECE];
+        match side {
+            Side::FromClient => {
+                let room = match self.dialogue.client_room() {
+                    // Behind the upgrade command any byte is one too many.
+                    0 => PIECE,
+                    room => room.min(PIECE),
+                };
+                match self.client.receive(&mut buffer[..room]) {
+                    Ok(0) => {
+                        self.client_ended = true;
+                        self.dialogue.end_client();
+                        // It will not see the answer to its upgrade.
+                        self.client_gone |= self.dialogue.event() == Some(Event::Upgrade);
+                        true
+                    }
+                    Ok(count) => {
+                        self.dialogue.feed_client(&buffer[..count]);
+                        true
+                    }
+                    Err(error) => self.client_failed(&error),
+                }
+            }
+            Side::ToClient => match self.client.transmit(self.dialogue.for_client()) {
+                Ok(count) => {
+                    self.dialogue.client_took(count);
+                    count > 0
+                }
+                Err(error) => self.client_failed(&error),
+            },
+            Side::FromProgram => {
+                let room = self.dialogue.program_room().min(PIECE);
+                let Some(program) = &mut self.program else {
+                    return false;
+                };
+                let Some(output) = &program.output else {
+                    return false;
+                };
+                match fd::read_some(output, &mut buffer[..room]) {
+                    Ok(count) if count > 0 => {
+                        self.greeted = true;
+                        self.dialogue.feed_program(&buffer[..count]);
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                    _ => {
+                        program.output = None;
+                        self.dialogue.end_program();
+                    }
+                }
+                true
+            }
+            Side::ToProgram => {
+                let Some(program) = &mut self.program else {
+                    return false;
+                };
+                let Some(input) = &program.input else {
+                    return false;
+                };
+                match fd::write_some(input, self.dialogue.for_program()) {
+                    Ok(count) => self.dialogue.program_took(count),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                    // It reads no more, but may still have something to say.
+                    Err(_) => program.input = None,
+                }
+                true
+            }
+            Side::Control => {
+                self.withdrawn = true;
+                self.dialogue.withdraw();
+                false
+            }
+        }
+    }
+
+    fn client_failed(&mut self, error: &io::Error) -> bool {
+        self.client_gone |= error.kind() != io::ErrorKind::WouldBlock;
+        self.client_gone
+    }
+
+    /// The client or the program is done: the program may take its time.
+    fn finished(&mut self) -> Result<Outcome, Fail> {
+        self.end_program(self.times.idle).map(Outcome::Ended)
+    }
+
+    fn dropped(&mut self, reason: String) -> Result<Outcome, Fail> {
+        self.end_program(GRACE)?;
+        Ok(Outcome::Dropped(reason))
+    }
+
+    fn end_program(&mut self, patience: Duration) -> Result<u8, Fail> {
+        let Some(mut program) = self.program.take() else {
+            return Ok(0);
+        };
+        program.close();
+        let status = program
+            .running
+            .end_by(Instant::now() + patience)
+            .map_err(Fail::unable("wait for the program"))?;
+        Ok(shell_code(status))
+    }
+
+    /// Whether the program ended before it said a word.
+    pub(super) fn was_greeted(&self) -> bool {
+        self.greeted
+    }
+
+    /// Sends a last line. The client may be in the middle of a flood: what it
+    /// still sends is read for a while, or the reset of a socket with unread
+    /// bytes would overtake the line.
+    fn part(&mut self, why: Farewell) {
+        let deadline = Instant::now() + PARTING;
+        self.dialogue.bid_farewell(why);
+        if !self.flush(deadline).unwrap_or(false) || socket::finish(&self.client.output).is_err() {
+            return;
+        }
+        let mut buffer = [0; PIECE];
+        while Instant::now() < deadline {
+            let mut wanted = [(self.client.input.as_fd(), Ready::READ)];
+            if poll::wait(&mut wanted, Some(deadline)).is_err() {
+                return;
+            }
+            match self.client.receive(&mut buffer) {
+                Ok(0) => return,
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return,
+                _ => {}
+            }
+        }
+    }
+
+    /// Writes everything that waits for the client; false if it would not take
+    /// it in time.
+    fn flush(&mut self, deadline: Instant) -> Result<bool, Fail> {
+        while !self.dialogue.for_client().is_empty() {
+            let mut wanted = [(self.client.output.as_fd(), Ready::WRITE)];
+            poll::wait(&mut wanted, Some(deadline)).map_err(Fail::unable("wait"))?;
+            if wanted[0].1 == Ready::default() {
+                return Ok(false);
+            }
+            self.move_bytes(Side::ToClient);
+            if self.client_gone {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// The ends of the four ways, and the server above.
+#[derive(Clone, Copy, Debug)]
+enum Side {
+    Control,
+    FromClient,
+    FromProgram,
+    ToClient,
+    ToProgram,
+}
+
+impl Side {
+    fn interest(self) -> Ready {
+        match self {
+            Side::Control | Side::FromClient | Side::FromProgram => Ready::READ,
+            Side::ToClient | Side::ToProgram => Ready::WRITE,
+        }
+    }
+}
+
+fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    let mut wanted = [(fd, Ready::READ)];
+    poll::wait(&mut wanted, Some(Instant::now())).is_ok() && wanted[0].1 != Ready::default()
+}
+
+/// The exit code as a shell gives it: 128+n where signal n ended the program.
+pub(super) fn shell_code(status: ExitStatus) -> u8 {
+    let code = match (status.code(), status.signal()) {
+        (Some(code), _) => code,
+        (None, Some(signal)) => 128 + signal,
+        (None, None) => 111,
+    };
+    u8::try_from(code & 0xff).unwrap_or(u8::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dialogue::{Protocol, Settings};
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::net::UnixStream;
+
+    /// Runs a phase without a program against a client that says `talk` and
+    /// then listens to the end: the outcome, and what it heard.
+    fn phase_with(times: Times, talk: &'static [u8]) -> (Outcome, String) {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let client = Client {
+            input: ours.try_clone().unwrap().into(),
+            output: ours.into(),
+        };
+        let (control, _server) = fd::stream_pair().unwrap();
+        let (read, write) = fd::pipe().unwrap();
+        let control = Control::of(control, read, write);
+        let dialogue = Dialogue::alone(Settings {
+            protocol: Protocol::Smtp,
+            allow_clear: false,
+            host: "mx.test".to_owned(),
+        });
+        theirs.write_all(talk).unwrap();
+        let listener = std::thread::spawn(move || {
+            let mut heard = String::new();
+            theirs.read_to_string(&mut heard).unwrap();
+            heard
+        });
+        let outcome = Phase::new(dialogue, &client, &control, times)
+            .run()
+            .unwrap();
+        drop(client);
+        (outcome, listener.join().unwrap())
+    }
+
+    #[test]
+    fn a_client_that_takes_too_long_is_told_and_dropped() {
+        let now = Instant::now();
+        let hour = Duration::from_secs(3600);
+        for (idle, end, reason) in [
+            (hour, Some(now), "no TLS within the time allowed"),
+            (Duration::ZERO, Some(now + hour), "no byte within 0 s"),
+            (Duration::ZERO, None, "no byte within 0 s"),
+        ] {
+            let (outcome, heard) = phase_with(Times { idle, end }, b"");
+            assert_eq!(outcome, Outcome::Dropped(reason.to_owned()));
+            assert_eq!(
+                heard,
+                "220 mx.test ESMTP\r\n421 4.4.2 mx.test idle for too long\r\n"
+            );
+        }
+    }
+
+    #[test]
+    fn a_clean_upgrade_is_told_from_an_injection() {
+        let times = Times {
+            idle: Duration::from_secs(60),
+            end: None,
+        };
+        assert_eq!(phase_with(times, b"STARTTLS\r\n").0, Outcome::Upgrade);
+        assert_eq!(
+            phase_with(times, b"STARTTLS\r\nRSET\r\n").0,
+            Outcome::Dropped(
+                "client sent 6 bytes in the clear behind its upgrade command: injection".to_owned()
+            )
+        );
+        assert_eq!(phase_with(times, b"NOOP\r\nQUIT\r\n").0, Outcome::Ended(0));
+    }
+}
