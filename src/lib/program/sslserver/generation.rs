@@ -392,25 +392,12 @@ impl Loader<'_> {
     /// Loads the store of these settings, unless it is there. A failure is kept
     /// under the rule's address, if it is a rule's.
     fn load(&mut self, settings: &Settings, address: &str) -> Result<(), String> {
-        let known = match self.by_settings.get(settings) {
-            Some(known) => known.clone(),
-            None => {
-                self.watch_files(settings);
-                let ask = self.setup.options.ask;
-                let loaded = Store::load(settings, ask, self.keys, self.chooser.clone());
-                let known = match loaded {
-                    Ok(store) => {
-                        self.stores.push(Served {
-                            store,
-                            addresses: Vec::new(),
-                        });
-                        Ok(self.stores.len() - 1)
-                    }
-                    Err(fail) => Err(fail.to_string()),
-                };
-                self.by_settings.insert(settings.clone(), known.clone());
-                known
-            }
+        let known = if let Some(known) = self.by_settings.get(settings) {
+            known.clone()
+        } else {
+            let made = self.make(settings);
+            self.by_settings.insert(settings.clone(), made.clone());
+            made
         };
         match known {
             Ok(at) => {
@@ -426,6 +413,17 @@ impl Loader<'_> {
                 Err(why)
             }
         }
+    }
+
+    fn make(&mut self, settings: &Settings) -> Result<usize, String> {
+        self.watch_files(settings);
+        let ask = self.setup.options.ask;
+        let store = Store::load(settings, ask, self.keys, self.chooser.clone());
+        self.stores.push(Served {
+            store: store.map_err(|fail| fail.to_string())?,
+            addresses: Vec::new(),
+        });
+        Ok(self.stores.len() - 1)
     }
 
     fn watch_files(&mut self, settings: &Settings) {
