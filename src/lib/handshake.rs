@@ -16,7 +16,7 @@ use crate::store::{KeyKind, server};
 use crate::sys::poll::{self, Ready};
 use crate::sys::socket;
 use crate::text;
-use crate::tls_ffi::alerts;
+use crate::tls_ffi::{self, alerts};
 use crate::verify;
 
 /// How many of the first bytes of a peer are kept to say what came instead of TLS.
@@ -525,8 +525,19 @@ fn no_shared_cipher(ssl: &SslRef, side: Side<'_>) -> String {
             verdict.with(&offer)
         );
     }
+    // A suite in common is of no use where no curve is: that of the exchange, or
+    // of an ECDSA certificate (RFC 8422 section 5.1).
+    let allowed = tls_ffi::ciphers(ssl.ssl_context());
+    let suite = allowed.iter().any(|cipher| {
+        cipher.name().contains('-') && names.iter().any(|name| name == cipher.name())
+    });
+    let cause = if suite {
+        "it takes no curve of TLS_GROUPS, or not the certificate's"
+    } else {
+        "CIPHERS allows none of them"
+    };
     format!(
-        "no shared cipher: client offers only {offer}, our certificate is {}; CIPHERS allows none of them",
+        "no shared cipher: client offers {offer}, our certificate is {}; {cause}",
         kinds_text(side.kinds)
     )
 }

@@ -296,13 +296,16 @@ fn new_keys_may_be_asked_for_at_any_time() {
         ("k", "KEYUPDATE", 2),
         ("three", "three", 1),
     ] {
-        writeln!(stdin, "{line}").unwrap();
+        // In one piece: a command counts only at the beginning of a read.
+        stdin.write_all(format!("{line}\n").as_bytes()).unwrap();
         eventually(line, || {
             let text = fs::read_to_string(&said).unwrap();
-            (text.lines().filter(|line| *line == answer).count() >= count).then_some(())
+            let whole = format!("{answer}\n");
+            let found = text.split_inclusive('\n').filter(|line| **line == whole);
+            (found.count() >= count).then_some(())
         });
     }
-    writeln!(stdin, "Q").unwrap();
+    stdin.write_all(b"Q\n").unwrap();
     process::wait(&mut child, PATIENCE);
     server.line("sslserver: end ");
     server.quiet();

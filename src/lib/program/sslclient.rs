@@ -92,6 +92,9 @@ fn store(options: &Options) -> Result<Store, Fail> {
         .as_deref()
         .filter(|path| !path.is_empty());
     let key = options.key.as_deref().filter(|path| !path.is_empty());
+    if key.is_some() && certificate.is_none() {
+        return Err(TABLE.usage("-k is of no use without -c"));
+    }
     let request = Request {
         anchors: (
             options.anchor_file.as_deref(),

@@ -73,7 +73,7 @@ impl Store {
         let mut warnings = super::cipher_warnings(settings);
         let mut context =
             SslContextBuilder::new(SslMethod::tls_client()).map_err(|error| internal(&error))?;
-        super::apply_common(&mut context, settings, super::cipher_list(settings))?;
+        super::apply_common(&mut context, settings, ("-z", super::cipher_list(settings)))?;
         context.set_session_cache_mode(SslSessionCacheMode::OFF);
         set_anchors(&mut context, request.anchors)?;
         if let Some(depth) = request.depth {

@@ -315,14 +315,14 @@ pub fn system_knows_issuer(certificate: &X509Ref) -> bool {
 }
 
 /// What server and client contexts have in common: versions, ciphers, groups,
-/// and how libssl uses memory.
+/// and how libssl uses memory. The cipher list comes with the name of what set it.
 ///
 /// # Errors
 /// The setting that is wrong, and why.
 fn apply_common(
     context: &mut SslContextBuilder,
     settings: &Settings,
-    ciphers: &str,
+    (setting, ciphers): (&str, &str),
 ) -> Result<(), Fail> {
     let (min, max) = settings.versions()?;
     let internal = |error: &ErrorStack| {
@@ -350,7 +350,7 @@ fn apply_common(
     context.set_cipher_list(ciphers).map_err(|error| {
         let list = text::excerpt(ciphers.as_bytes(), 200);
         Fail::temporary(format!(
-            "unable to set cipher list: \"{list}\": {}",
+            "unable to set cipher list: {setting} \"{list}\": {}",
             queue(&error)
         ))
     })?;

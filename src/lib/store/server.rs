@@ -218,7 +218,7 @@ impl Store {
         let mut context =
             SslContextBuilder::new(SslMethod::tls_server()).map_err(|error| internal(&error))?;
         let ciphers = cipher_list(settings);
-        super::apply_common(&mut context, settings, ciphers)?;
+        super::apply_common(&mut context, settings, ("CIPHERS", ciphers))?;
         context.set_options(SslOptions::CIPHER_SERVER_PREFERENCE);
         let dh_group = set_dh(&mut context, settings, certificates)?;
         hello::record(&mut context, ciphers.to_owned(), dh_group)
