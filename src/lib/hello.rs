@@ -64,22 +64,32 @@ pub fn of(ssl: &SslRef) -> Option<&Hello> {
     ssl.ex_data(index().ok()?)
 }
 
+/// What a context's DHE suites use below TLS 1.3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FiniteField {
+    /// There are none: no certificate of the context can sign for them.
+    Unused,
+    /// A group of RFC 7919, by its number.
+    Group(u16),
+    /// Parameters of the administrator's own.
+    Own,
+}
+
 /// Has the connections of a context keep their ClientHello. `ciphers` is the
-/// cipher list of the context and `dh_group` the RFC 7919 group that its DHE
-/// suites use: a client that knows such groups but not this one must not be
-/// given DHE (RFC 7919 section 4).
+/// cipher list of the context. A client that knows groups of RFC 7919, but not
+/// the one in use, must not be given DHE (RFC 7919 section 4).
 ///
 /// # Errors
 /// Libcrypto has no room for per-connection data.
 pub fn record(
     context: &mut SslContextBuilder,
     ciphers: String,
-    dh_group: Option<u16>,
+    finite_field: FiniteField,
 ) -> Result<(), ErrorStack> {
     let index = index()?;
     context.set_client_hello_callback(move |ssl, _| {
         let hello = Hello::read(ssl);
-        if !hello.knows_group(dh_group) {
+        if !hello.accepts(finite_field) {
             ssl.set_cipher_list(&format!("{ciphers}:!kDHE"))?;
         }
         ssl.set_ex_data(index, hello);
@@ -105,12 +115,18 @@ impl Hello {
         }
     }
 
-    /// Whether DHE with this group would surprise the client: false if it lists
-    /// groups of RFC 7919 (0x0100 to 0x01ff) and this is not among them.
-    fn knows_group(&self, group: Option<u16>) -> bool {
+    /// Whether DHE with this would surprise the client: false if it lists groups
+    /// of RFC 7919 (0x0100 to 0x01ff) and this is not among them.
+    fn accepts(&self, finite_field: FiniteField) -> bool {
+        if finite_field == FiniteField::Unused {
+            return true;
+        }
         let groups = self.groups();
-        let finite: Vec<u16> = groups.into_iter().filter(|group| group >> 8 == 1).collect();
-        finite.is_empty() || group.is_some_and(|group| finite.contains(&group))
+        let mut finite = groups
+            .into_iter()
+            .filter(|group| group >> 8 == 1)
+            .peekable();
+        finite.peek().is_none() || finite.any(|group| finite_field == FiniteField::Group(group))
     }
 
     /// Protocol versions on offer, GREASE and drafts left out.
@@ -271,11 +287,13 @@ mod tests {
             groups: Some(list.to_vec()),
             ..Hello::default()
         };
-        assert!(with(&[0, 2, 0, 23]).knows_group(Some(0x0100)));
-        assert!(with(&[0, 4, 0, 23, 1, 0]).knows_group(Some(0x0100)));
-        assert!(!with(&[0, 4, 0, 23, 1, 4]).knows_group(Some(0x0100)));
-        assert!(!with(&[0, 4, 0, 23, 1, 4]).knows_group(None));
-        assert!(Hello::default().knows_group(None));
+        let ours = FiniteField::Group(0x0100);
+        assert!(with(&[0, 2, 0, 23]).accepts(ours));
+        assert!(with(&[0, 4, 0, 23, 1, 0]).accepts(ours));
+        assert!(!with(&[0, 4, 0, 23, 1, 4]).accepts(ours));
+        assert!(!with(&[0, 4, 0, 23, 1, 4]).accepts(FiniteField::Own));
+        assert!(with(&[0, 4, 0, 23, 1, 4]).accepts(FiniteField::Unused));
+        assert!(Hello::default().accepts(FiniteField::Own));
     }
 
     #[test]

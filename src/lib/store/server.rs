@@ -22,7 +22,7 @@ use super::{
     Certificate, KeyKind, KeyPlace, Signer, SignerSource, anchor_store, anchors, cipher_list,
     queue, unable,
 };
-use crate::hello;
+use crate::hello::{self, FiniteField};
 use crate::options::sslserver::Ask;
 use crate::report::Fail;
 use crate::settings::{Request, Settings, Version};
@@ -220,8 +220,8 @@ impl Store {
         let ciphers = cipher_list(settings);
         super::apply_common(&mut context, settings, ("CIPHERS", ciphers))?;
         context.set_options(SslOptions::CIPHER_SERVER_PREFERENCE);
-        let dh_group = set_dh(&mut context, settings, certificates)?;
-        hello::record(&mut context, ciphers.to_owned(), dh_group)
+        let finite_field = set_dh(&mut context, settings, certificates)?;
+        hello::record(&mut context, ciphers.to_owned(), finite_field)
             .map_err(|error| internal(&error))?;
         let policy = Arc::new(Policy {
             tolerant: ask == Ask::Optional,
@@ -320,12 +320,12 @@ fn pair(
 }
 
 /// Finite-field DH below TLS 1.3: the file's parameters, or the group of RFC
-/// 7919 that fits the RSA key. Returns that group's number.
+/// 7919 that fits the RSA key.
 fn set_dh<'a>(
     context: &mut SslContextBuilder,
     settings: &Settings,
     mut certificates: impl Iterator<Item = &'a Certificate>,
-) -> Result<Option<u16>, Fail> {
+) -> Result<FiniteField, Fail> {
     if let Some(path) = settings.get("DHFILE") {
         let fail = |why: &str| unable("set cipher parameters", "DHFILE", path, why);
         let bytes = super::read_file(Path::new(path)).map_err(|why| fail(&why))?;
@@ -337,7 +337,7 @@ fn set_dh<'a>(
         context
             .set_tmp_dh(&dh)
             .map_err(|error| fail(&queue(&error)))?;
-        return Ok(None);
+        return Ok(FiniteField::Own);
     }
     let rsa_bits = certificates.find_map(|certificate| match certificate.kind {
         KeyKind::Rsa(bits) => Some(bits),
@@ -345,13 +345,13 @@ fn set_dh<'a>(
     });
     let (name, number) = match rsa_bits {
         // DHE suites are signed by RSA keys only.
-        None => return Ok(None),
+        None => return Ok(FiniteField::Unused),
         Some(..=2048) => ("ffdhe2048", 0x0100),
         Some(..=3072) => ("ffdhe3072", 0x0101),
         Some(_) => ("ffdhe4096", 0x0102),
     };
     tls_ffi::set_dh_group(context, name).map_err(|error| internal(&error))?;
-    Ok(Some(number))
+    Ok(FiniteField::Group(number))
 }
 
 /// The fingerprints of `PINFILE`, a line each.
