@@ -12,6 +12,7 @@ use crate::harness::dial::Noise;
 use crate::harness::process::default_signals;
 use crate::harness::{
     Authority, Client, Identity, KeyKind, Leaf, Peer, Place, Setup, eventually, need, peer, run,
+    skip,
 };
 
 fn localhost() -> Identity {
@@ -538,6 +539,84 @@ fn a_server_that_wants_a_certificate_gets_none_by_default() {
     let ended = Client::new(&place).script("localhost", peer.at.port(), "cat <&6");
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert!(!peer.join());
+}
+
+#[test]
+fn each_protocol_can_be_asked_for() {
+    let place = Place::new("client-family");
+    let script = "echo $SSLREMOTEIP";
+    let server = Setup::script(&place, script).host("::1").start();
+    let own = ["/bin/sh", "-c", "echo $PROTO $SSLREMOTEIP; cat <&6"];
+    for (letters, proto) in [("", "SSL"), ("-6", "SSL6"), ("-e", "TCP6")] {
+        let ended = Client::new(&place)
+            .options(letters)
+            .run("::1", server.port, &own);
+        assert_eq!(
+            ended.text(),
+            format!("{proto} ::1\n::1\n"),
+            "{letters} {}",
+            ended.stderr
+        );
+    }
+    let ended = Client::new(&place)
+        .options("-4")
+        .run("::1", server.port, &own);
+    ended.failed(111, "::1");
+    // A link-local address needs its interface.
+    let ended = Client::new(&place)
+        .options("-I nosuchinterface")
+        .run("fe80::1", server.port, &own);
+    ended.failed(111, "nosuchinterface");
+}
+
+#[test]
+fn the_server_s_ident_answer_is_passed_on() {
+    let Ok(listener) = TcpListener::bind("127.0.0.76:113") else {
+        skip!("port 113 cannot be had");
+    };
+    let place = Place::new("client-ident");
+    let server = Setup::new(&place, &["true"]).host("127.0.0.76").start();
+    let asked = std::thread::spawn(move || {
+        let stream = peer::accept(&listener);
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(&stream), &mut line).unwrap();
+        let ports = line.trim_end().to_owned();
+        write!(&stream, "{ports} : USERID : UNIX : daemon\r\n").unwrap();
+        ports
+    });
+    let ended = Client::new(&place).options("-N -r -t 20").script(
+        "127.0.0.76",
+        server.port,
+        "echo $SSLREMOTEINFO",
+    );
+    assert_eq!(ended.text(), "daemon\n", "{}", ended.stderr);
+    let ports = asked.join().unwrap();
+    let first = ports.split(',').next().unwrap().trim();
+    assert_eq!(first, server.port.to_string(), "the server's port first");
+}
+
+#[test]
+fn nagle_follows_its_letter() {
+    let place = Place::new("client-nagle");
+    let Some(strace) = crate::sockets::strace() else {
+        skip!("strace is not installed or may not trace");
+    };
+    let server = Setup::new(&place, &["true"]).start();
+    for (letters, wanted) in [("", true), ("-d", false), ("-dD", true)] {
+        let file = place.fresh("trace").to_str().unwrap().to_owned();
+        let words = ["-f", "-e", "trace=setsockopt", "-o", &file].map(str::to_owned);
+        let ended = Client::new(&place)
+            .options(letters)
+            .through(
+                [strace.to_str().unwrap().to_owned()]
+                    .into_iter()
+                    .chain(words),
+            )
+            .run("localhost", server.port, &["true"]);
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        let calls = std::fs::read_to_string(&file).unwrap();
+        assert_eq!(calls.contains("TCP_NODELAY, [1]"), wanted, "{calls}");
+    }
 }
 
 /// A foreign server that prints nothing we could wait for: its port is taken

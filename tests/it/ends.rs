@@ -371,6 +371,56 @@ fn the_program_is_the_supervisor_s_child_and_has_none_of_ours() {
 }
 
 #[test]
+fn an_engine_that_dies_takes_its_connection_alone() {
+    let place = Place::new("dead-engine");
+    let marker = place.text("eof");
+    let server = Setup::script(&place, &format!("echo up; cat; : >{marker}"))
+        .options("-v")
+        .start();
+    let mut other = Dial::to(&server).connect();
+    assert_eq!(other.line(), "up\n");
+    let others: Vec<_> = server.busy().iter().map(|one| one.pid).collect();
+    let mut client = Dial::to(&server).connect();
+    assert_eq!(client.line(), "up\n");
+    let ok = &server.lines("sslserver: ok ", 2)[1];
+    let program: i32 = ok.split(' ').nth(2).unwrap().parse().unwrap();
+    let engine = server
+        .busy()
+        .into_iter()
+        .find(|one| one.pid != program && one.parent != program && !others.contains(&one.pid))
+        .expect("an engine");
+    let engine = nix::unistd::Pid::from_raw(engine.pid);
+    nix::sys::signal::kill(engine, nix::sys::signal::Signal::SIGKILL).unwrap();
+    let (bytes, end) = client.rest();
+    assert!(bytes.is_empty() && end != End::CloseNotify, "{end:?}");
+    eventually("the program saw the end", || {
+        fs::exists(&marker).unwrap().then_some(())
+    });
+    server.line(&format!("sslserver: end {program} status 0"));
+    other.send("still here");
+    assert_eq!(other.read_exact(10), b"still here");
+    other.half_close();
+    assert_eq!(other.text(), "");
+    server.quiet();
+}
+
+#[test]
+fn a_server_without_standard_descriptors_serves_all_the_same() {
+    let place = Place::new("closed-standard");
+    let closing = ["/bin/sh", "-c", "exec \"$@\" <&-", "sh"];
+    let server = Setup::new(&place, &["cat"]).through(closing).start();
+    for count in 0..3 {
+        let bytes = Noise::new(count).bytes(50_000);
+        let mut client = Dial::to(&server).connect();
+        client.send(&bytes);
+        client.half_close();
+        assert!(client.rest() == (bytes, End::CloseNotify), "{count}");
+    }
+    server.quiet();
+    server.stop();
+}
+
+#[test]
 fn connections_live_on_when_the_supervisor_is_told_to_end() {
     let place = Place::new("term");
     let server = Setup::new(&place, &["cat"]).start();

@@ -86,16 +86,17 @@ fn the_backlog_is_what_b_says() {
     }
 }
 
+/// strace, where it is there and may trace.
+pub fn strace() -> Option<std::path::PathBuf> {
+    let strace = crate::harness::program("strace")?;
+    let mut trial = std::process::Command::new(&strace);
+    let trial = run(trial.args(["-f", "-o", "/dev/null", "true"]), b"");
+    (trial.code == Some(0)).then_some(strace)
+}
+
 /// The calls of setsockopt(2) during one connection.
 fn socket_options(place: &Place, letters: &str) -> Option<String> {
-    let strace = crate::harness::program("strace")?;
-    let trial = run(
-        std::process::Command::new(&strace).args(["-f", "-o", "/dev/null", "true"]),
-        b"",
-    );
-    if trial.code != Some(0) {
-        return None;
-    }
+    let strace = strace()?;
     let file = place.fresh("trace");
     let file = file.to_str().unwrap();
     let words = [
