@@ -104,6 +104,7 @@ impl<'a> Supervisor<'a> {
             let next_keys = tickets::rotate().unwrap_or_else(|_| Instant::now() + DAY);
             let seen = signal::seen();
             if seen.terminate {
+                self.finish();
                 return Ok(0);
             }
             if seen.child {
@@ -170,6 +171,18 @@ impl<'a> Supervisor<'a> {
             }
         }
         None
+    }
+
+    /// Clients in the backlog believe that they are connected, and would be
+    /// reset: they are served too, as far as `-c` goes.
+    fn finish(&mut self) {
+        self.listener.finish();
+        self.reap();
+        while self.slots.len() < self.setup.options.limit
+            && let Accepted::Client(client, address) = self.listener.accept()
+        {
+            self.begin(client, address);
+        }
     }
 
     fn begin(&mut self, client: TcpStream, address: SocketAddr) {
