@@ -4,6 +4,9 @@
 
 pub mod dialogue;
 
+use std::net::IpAddr;
+
+use ucspi_tls::proxy::{Header, Malformed, Networks, Reader};
 use ucspi_tls::rules::{Client, Rules, Scope, Verdict, compile};
 use ucspi_tls::rulesdb::Database;
 
@@ -19,6 +22,11 @@ pub struct Target {
 
 /// All of them.
 pub const TARGETS: &[Target] = &[
+    Target {
+        name: "proxy",
+        run: proxy,
+        seeds: proxy_seeds,
+    },
     Target {
         name: "dialogue_any",
         run: dialogue::dialogue_any,
@@ -216,6 +224,82 @@ pub fn rules_text(bytes: &[u8]) {
         assert!(rule.is_none_or(|rule| rule.scope() == Scope::Client));
         if let Some(rule) = rules.lookup_sni(bytes) {
             assert_eq!(rule.scope(), Scope::ServerName);
+        }
+    }
+}
+
+fn proxy_seeds() -> Vec<Vec<u8>> {
+    let block = |rest: &[u8]| [b"\r\n\r\n\0\r\nQUIT\n", rest].concat();
+    let mut tlvs = block(b"\x21\x11\0\x1b\x01\x02\x03\x04\x05\x06\x07\x08\0\x01\0\x02");
+    tlvs.extend(b"\x04\0\x01x\x20\0\x05\x01\0\0\0\0");
+    vec![
+        b"PROXY TCP4 1.2.3.4 5.6.7.8 9 65535\r\n\x16\x03".to_vec(),
+        b"PROXY TCP6 2001:db8::1 ::ffff:1.2.3.4 0 1\r\n".to_vec(),
+        b"PROXY UNKNOWN ff \r\n".to_vec(),
+        block(b"\x20\0\0\0\x16"),
+        block(&[&b"\x21\x21\0\x24"[..], &[1; 36]].concat()),
+        block(&[&b"\x21\x31\0\xd8"[..], &[b'/'; 216]].concat()),
+        block(b"\x21\x11\0\x13\x01\x02\x03\x04\x05\x06\x07\x08\0\x01\0\x02\x03\0\x04\0\0\0\0"),
+        tlvs,
+        b"127.0.0.0/8,2001:db8::/32,::ffff:1.2.3.4/100,1.2.3.4".to_vec(),
+    ]
+}
+
+/// The header in pieces of this size, as far as it goes: bytes taken, and what
+/// came of it.
+fn read_header(bytes: &[u8], size: usize) -> (usize, Result<Option<Header>, Malformed>) {
+    let mut reader = Reader::new();
+    for piece in bytes.chunks(size) {
+        let before = reader.taken();
+        match reader.push(piece) {
+            Ok((taken, header)) => {
+                assert!(taken <= piece.len() && reader.taken() == before + taken);
+                assert!(header.is_some() || taken == piece.len());
+                if header.is_some() {
+                    return (reader.taken(), Ok(header));
+                }
+            }
+            Err(wrong) => return (reader.taken(), Err(wrong)),
+        }
+    }
+    (reader.taken(), Ok(None))
+}
+
+/// Any bytes as a header: however they are cut up the same comes of them, and
+/// the same bytes are taken; what follows is of no account; addresses survive
+/// being written down. And any bytes as a list of networks.
+pub fn proxy(bytes: &[u8]) {
+    let (taken, whole) = read_header(bytes, bytes.len().max(1));
+    for size in [1, 2, 7, 100] {
+        assert_eq!(read_header(bytes, size), (taken, whole), "{size}");
+    }
+    if let Ok(Some(header)) = whole {
+        assert!((15..=16 + 65535).contains(&taken));
+        assert_eq!(read_header(&bytes[..taken], 4096).1, whole);
+        assert_eq!(read_header(&bytes[..taken - 1], 4096).1, Ok(None));
+        if let Header::Proxied { client, server } = header {
+            assert_eq!(client.is_ipv4(), server.is_ipv4());
+            let line = format!(
+                "PROXY TCP{} {} {} {} {}\r\n",
+                if client.is_ipv4() { 4 } else { 6 },
+                client.ip(),
+                server.ip(),
+                client.port(),
+                server.port()
+            );
+            assert_eq!(read_header(line.as_bytes(), 107), (line.len(), whole));
+        }
+    }
+    let Ok(list) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    if let Ok(networks) = Networks::parse(list) {
+        for item in list.split(',') {
+            let address = item.split('/').next().and_then(|text| text.parse().ok());
+            let address: IpAddr = address.expect("an address");
+            // Mapped ones are IPv4, which no network of IPv6 holds.
+            let mapped = address.to_canonical() != address;
+            assert!(mapped || networks.contain(address), "{item}");
         }
     }
 }

@@ -23,6 +23,8 @@ pub mod listener;
 
 pub mod dialer;
 
+pub mod proxy;
+
 pub mod connection;
 
 pub mod rulesdb;

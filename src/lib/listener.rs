@@ -70,6 +70,14 @@ impl Listener {
         Ok(address.map_err(Fail::unable("get local address"))?.port())
     }
 
+    /// Begins no more connections: those that [`Listener::accept`] still gives
+    /// are the last.
+    pub fn finish(&self) {
+        // Where it fails, a client that comes between the last accept and the
+        // close is reset, as everywhere else.
+        let _ = socket::end_listening(&self.0);
+    }
+
     /// The next client, if one waits.
     #[must_use]
     pub fn accept(&self) -> Accepted {

@@ -24,6 +24,7 @@ mod logging;
 mod names;
 mod peers;
 mod privileges;
+mod proxy;
 mod resumption;
 mod sockets;
 mod usage;

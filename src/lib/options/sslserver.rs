@@ -56,6 +56,8 @@ pub struct Options {
     pub delayed: bool,
     /// `-k`: check, print, and serve nothing.
     pub check: bool,
+    /// `-L`: networks whose senders begin with a PROXY header.
+    pub senders: Option<String>,
 }
 
 impl Default for Options {
@@ -78,6 +80,7 @@ impl Default for Options {
             missing_rules_allow: false,
             delayed: false,
             check: false,
+            senders: None,
         }
     }
 }
@@ -169,5 +172,6 @@ pub const TABLE: Table<Options> = Table {
             }),
         ),
         ('l', Value("name", |o, v| keep(&mut o.common.local_name, v))),
+        ('L', Value("nets", |o, v| keep(&mut o.senders, v))),
     ],
 };

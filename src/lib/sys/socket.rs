@@ -34,6 +34,58 @@ pub fn listen_on(
     Ok(TcpListener::from(fd))
 }
 
+/// Lets a listening socket begin no more connections; those that are complete
+/// can still be accepted, and the ones under way become so. A client that comes
+/// now tries again, and is refused once the socket is closed.
+///
+/// # Errors
+/// As setsockopt(2).
+#[cfg(target_os = "linux")]
+pub fn end_listening(listener: impl AsFd) -> io::Result<()> {
+    let step = |code: u32, if_not: u8, k: u32| libc::sock_filter {
+        code: u16::try_from(code).unwrap_or_default(),
+        jt: 0,
+        jf: if_not,
+        k,
+    };
+    // A TCP socket's filter sees the TCP header: drop what has SYN set. Sockets
+    // that are accepted inherit it, and see no SYN.
+    let mut steps = [
+        step(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 13),
+        step(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, 1, 2),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0),
+        step(libc::BPF_RET | libc::BPF_K, 0, u32::MAX),
+    ];
+    let program = libc::sock_fprog {
+        len: 4,
+        filter: steps.as_mut_ptr(),
+    };
+    // SAFETY: the program and its four steps live until the call returns; the
+    // kernel copies them, and calls nothing back.
+    let done = unsafe {
+        libc::setsockopt(
+            listener.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            libc::socklen_t::try_from(size_of_val(&program)).unwrap_or_default(),
+        )
+    };
+    if done < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Elsewhere there is no such filter: a client that comes too late is reset.
+///
+/// # Errors
+/// None.
+#[cfg(not(target_os = "linux"))]
+pub fn end_listening(_: impl AsFd) -> io::Result<()> {
+    Ok(())
+}
+
 /// A TCP socket of the address's family, nonblocking and close-on-exec.
 ///
 /// # Errors

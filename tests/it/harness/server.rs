@@ -30,6 +30,7 @@ pub struct Setup<'a> {
     before: Vec<OsString>,
     options: Vec<String>,
     host: String,
+    port: u16,
     prog: Vec<String>,
     env: Vec<(String, OsString)>,
 }
@@ -53,6 +54,7 @@ impl<'a> Setup<'a> {
             before: Vec::new(),
             options: vec!["-RHl".into(), "localhost".into()],
             host: "127.0.0.1".into(),
+            port: 0,
             prog: prog.iter().map(|&word| word.to_owned()).collect(),
             env: vec![("PATH".into(), path)],
         };
@@ -89,6 +91,12 @@ impl<'a> Setup<'a> {
         self
     }
 
+    /// A port that an earlier server was given, in place of 0.
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
     /// Sets a variable; the last one of a name wins.
     pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
         self.env.push((name.to_owned(), value.into()));
@@ -118,7 +126,7 @@ impl<'a> Setup<'a> {
             .arg("-1")
             .args(&self.options)
             .arg(&self.host)
-            .arg("0")
+            .arg(self.port.to_string())
             .args(&self.prog)
             .env_clear()
             .envs(self.env.iter().map(|(name, value)| (name, value)));
@@ -242,6 +250,24 @@ impl Server {
             );
             thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// Ends the supervisor with TERM, and lets its connections live on.
+    pub fn retire(&self) {
+        self.signal(Signal::SIGTERM);
+        let pid = self.pid().cast_signed();
+        eventually("the supervisor ends", || {
+            process::process(pid)
+                .is_none_or(|one| one.state == 'Z')
+                .then_some(())
+        });
+    }
+
+    /// Waits until the connections of a retired server have ended.
+    pub fn over(&self) {
+        eventually("the last connection ends", || {
+            self.busy().is_empty().then_some(())
+        });
     }
 
     /// Ends the supervisor with TERM and fails unless its exit code is 0.

@@ -12,6 +12,7 @@ use openssl::ssl::{NameType, Ssl};
 
 use super::Setup;
 use super::generation::Generation;
+use super::registry::Entry;
 use crate::connection::Connection;
 use crate::control::{self, Start};
 use crate::handshake::{self, Session, Side};
@@ -47,9 +48,7 @@ pub(super) struct Task<'a> {
 
 /// Serves one client. Returns the exit code of this process.
 pub(super) fn run(task: &Task<'_>, ends: Ends, registry: BorrowedFd<'_>) -> u8 {
-    let mut name = task.launcher.to_ne_bytes().to_vec();
-    name.extend(process::own_id().to_ne_bytes());
-    let registered = fd::write_all(registry, &name);
+    let registered = Entry::Engine(process::own_id()).send(registry, task.launcher);
     fd::close_all_but(&[
         io::stderr().as_fd(),
         ends.client.as_fd(),

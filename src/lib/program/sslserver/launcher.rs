@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
 
 use super::generation::{Generation, Refusal};
-use super::{Setup, engine};
+use super::{Setup, engine, proxied};
 use crate::child::Child;
 use crate::connection::Connection;
 use crate::control;
@@ -23,6 +23,8 @@ pub(super) struct Context<'a> {
     pub setup: &'a Setup,
     pub generation: &'a Generation,
     pub registry: BorrowedFd<'a>,
+    /// Where to ask for admission: under `-L` and `-C`.
+    pub answer: Option<&'a OwnedFd>,
 }
 
 /// Serves one client. Returns the exit code of this process, unless it becomes
@@ -56,6 +58,23 @@ fn serve(context: &Context<'_>, client: TcpStream, address: SocketAddr) -> Resul
         let _ = client.set_nodelay(true);
     }
     let local = client.local_addr().map_err(unable("get local address"))?;
+    let (local, address) = match &setup.senders {
+        Some(senders) => proxied::ends(senders, &client, (local, address), family)?,
+        None => (local, address),
+    };
+    if let Some(answer) = context.answer {
+        let admission = proxied::Admission {
+            registry: context.registry,
+            answer,
+        };
+        if !admission
+            .is_granted(id, address.ip())
+            .map_err(unable("ask for admission"))?
+        {
+            // The supervisor said why.
+            return Ok(TEMPORARY);
+        }
+    }
     let connection = Connection::settle(local, address, &setup.naming);
     report.status(format_args!(
         "pid {id} from {}",

@@ -10,6 +10,7 @@ use crate::connection::Naming;
 use crate::keyholder::LocalKeys;
 use crate::listener::Listener;
 use crate::options::sslserver::{Options, TABLE};
+use crate::proxy::Networks;
 use crate::report::{self, Fail, Report};
 use crate::resolve;
 use crate::settings::Settings;
@@ -24,6 +25,8 @@ mod check;
 mod engine;
 mod generation;
 mod launcher;
+mod proxied;
+mod registry;
 mod supervisor;
 
 use self::generation::Generation;
@@ -33,6 +36,8 @@ struct Setup {
     report: Report,
     options: Options,
     naming: Naming,
+    /// `-L`: whose PROXY header is believed; `None`: there is none.
+    senders: Option<Networks>,
     settings: Settings,
     /// Whom the program runs as; `None`: as this process does.
     identity: Option<Identity>,
@@ -92,6 +97,10 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
 
 /// Everything that needs no socket and no key.
 fn settle(report: Report, options: Options, program: Vec<OsString>) -> Result<Setup, Fail> {
+    let senders = options.senders.as_deref().map(Networks::parse);
+    let senders = senders
+        .transpose()
+        .map_err(|wrong| TABLE.usage(format!("-L: {wrong}")))?;
     let settings = Settings::from_environment();
     let root = user::is_root();
     let (user, group) = if options.user_from_environment {
@@ -141,6 +150,7 @@ fn settle(report: Report, options: Options, program: Vec<OsString>) -> Result<Se
             local_name: common.local_name.clone(),
             ident_seconds: common.ident.then_some(common.ident_seconds),
         },
+        senders,
         settings,
         identity: (root && wanted).then_some(identity),
         root,

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::SigSet;
 
 use super::generation::Generation;
-use super::{Setup, launcher};
+use super::registry::{self, Entry};
+use super::{Setup, launcher, proxied};
 use crate::connection::shown;
 use crate::keyholder::LocalKeys;
 use crate::listener::{Accepted, Census, Listener};
@@ -32,7 +33,8 @@ const DAY: Duration = Duration::from_secs(86400);
 
 /// A connection in progress: it ends when both of its processes have.
 struct Slot {
-    address: IpAddr,
+    /// Whom the census counts it for; under `-L` it is known later.
+    address: Option<IpAddr>,
     launcher_ended: bool,
     engine: Option<ProcessId>,
 }
@@ -51,6 +53,8 @@ pub(super) struct Supervisor<'a> {
     census: Census,
     /// Engines say here whose they are, before they look at the network.
     registry: (OwnedFd, OwnedFd),
+    /// By launcher: those that wait to hear whether `-C` lets their client in.
+    waiting: HashMap<ProcessId, OwnedFd>,
     next_dates: Instant,
     /// When files were last looked at.
     looked: Instant,
@@ -85,6 +89,7 @@ impl<'a> Supervisor<'a> {
             engines: HashMap::new(),
             census: Census::default(),
             registry,
+            waiting: HashMap::new(),
             next_dates: Instant::now() + DAY,
             looked: Instant::now(),
             complained: None,
@@ -99,6 +104,7 @@ impl<'a> Supervisor<'a> {
             let next_keys = tickets::rotate().unwrap_or_else(|_| Instant::now() + DAY);
             let seen = signal::seen();
             if seen.terminate {
+                self.finish();
                 return Ok(0);
             }
             if seen.child {
@@ -167,37 +173,70 @@ impl<'a> Supervisor<'a> {
         None
     }
 
+    /// Clients in the backlog believe that they are connected, and would be
+    /// reset: they are served too, as far as `-c` goes.
+    fn finish(&mut self) {
+        self.listener.finish();
+        self.reap();
+        while self.slots.len() < self.setup.options.limit
+            && let Accepted::Client(client, address) = self.listener.accept()
+        {
+            self.begin(client, address);
+        }
+    }
+
     fn begin(&mut self, client: TcpStream, address: SocketAddr) {
         let Setup {
-            report, options, ..
+            report,
+            options,
+            senders,
+            ..
         } = self.setup;
-        if let Some(limit) = options.limit_per_address
-            && self.census.count(address.ip()) >= limit
-        {
-            report.warning(format_args!(
-                "dropping connection from {}: it has {limit} already (-C)",
-                shown(address.ip(), options.common.family)
-            ));
+        // A sender's address says nothing of the client's.
+        let known = senders.is_none().then_some(address.ip());
+        if known.is_some_and(|address| !self.admits(address)) {
             return;
         }
+        let asks = known.is_none() && options.limit_per_address.is_some();
+        let answer = match asks.then(fd::pipe).transpose() {
+            Ok(answer) => answer,
+            Err(error) => {
+                let reason = report::reason(&error);
+                report.warning(format_args!(
+                    "dropping connection, unable to create pipe: {reason}"
+                ));
+                return;
+            }
+        };
         let context = launcher::Context {
             setup: self.setup,
             generation: &self.generation,
             registry: self.registry.1.as_fd(),
+            answer: answer.as_ref().map(|(read, _)| read),
         };
         let (listener, registry) = (&self.listener, &self.registry.0);
+        let answers = answer.iter().map(|(_, write)| write);
+        let answers = answers.chain(self.waiting.values());
         let forked = process::spawn(|| {
             fd::disown(listener);
             fd::disown(registry);
+            // Left open, these would keep others from the end of file that an
+            // ended supervisor leaves them.
+            answers.for_each(fd::disown);
             launcher::run(&context, client, address)
         });
         match forked {
             Ok(launcher) => {
-                self.census.enter(address.ip());
+                if let Some(address) = known {
+                    self.census.enter(address);
+                }
+                if let Some((_, answer)) = answer {
+                    self.waiting.insert(launcher, answer);
+                }
                 self.slots.insert(
                     launcher,
                     Slot {
-                        address: address.ip(),
+                        address: known,
                         launcher_ended: false,
                         engine: None,
                     },
@@ -211,20 +250,56 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// Learns which engines belong to which launchers.
+    /// Learns which engines belong to which launchers, and clients' addresses.
     fn register(&mut self) {
-        let mut message = [0; 4096];
+        let mut message = [0; 128 * registry::LENGTH];
         while let Ok(count @ 1..) = fd::read_some(&self.registry.0, &mut message) {
-            for pair in message[..count].chunks_exact(8) {
-                let number = |at: usize| {
-                    i32::from_ne_bytes([pair[at], pair[at + 1], pair[at + 2], pair[at + 3]])
-                };
-                let (launcher, engine) = (number(0), number(4));
-                if let Some(slot) = self.slots.get_mut(&launcher) {
-                    slot.engine = Some(engine);
-                    self.engines.insert(engine, launcher);
+            for entry in message[..count].as_chunks().0 {
+                match Entry::from_bytes(entry) {
+                    (launcher, Entry::Address(address)) => self.answer(launcher, address),
+                    (launcher, Entry::Engine(engine)) => {
+                        if let Some(slot) = self.slots.get_mut(&launcher) {
+                            slot.engine = Some(engine);
+                            self.engines.insert(engine, launcher);
+                        }
+                    }
                 }
             }
+        }
+    }
+
+    /// Tells a launcher whether `-C` lets its client in.
+    fn answer(&mut self, launcher: ProcessId, address: IpAddr) {
+        let Some(answer) = self.waiting.remove(&launcher) else {
+            return;
+        };
+        let word = if self.admits(address) {
+            if let Some(slot) = self.slots.get_mut(&launcher) {
+                slot.address = Some(address);
+                self.census.enter(address);
+            }
+            proxied::ADMITTED
+        } else {
+            proxied::DENIED
+        };
+        // A launcher that has ended is reaped like any other.
+        let _ = fd::write_all(&answer, word);
+    }
+
+    /// Whether `-C` lets one more in from there; says so where it doesn't.
+    fn admits(&self, address: IpAddr) -> bool {
+        let Setup {
+            report, options, ..
+        } = self.setup;
+        match options.limit_per_address {
+            Some(limit) if self.census.count(address) >= limit => {
+                report.warning(format_args!(
+                    "dropping connection from {}: it has {limit} already (-C)",
+                    shown(address, options.common.family)
+                ));
+                false
+            }
+            _ => true,
         }
     }
 
@@ -247,6 +322,7 @@ impl<'a> Supervisor<'a> {
             slot.engine = None;
         } else {
             slot.launcher_ended = true;
+            self.waiting.remove(&id);
             self.setup
                 .report
                 .status(format_args!("end {id} status {status}"));
@@ -255,7 +331,9 @@ impl<'a> Supervisor<'a> {
         if self.slots.get(&launcher).is_some_and(over)
             && let Some(slot) = self.slots.remove(&launcher)
         {
-            self.census.leave(slot.address);
+            if let Some(address) = slot.address {
+                self.census.leave(address);
+            }
             self.tell_count();
         }
     }
