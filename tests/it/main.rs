@@ -24,6 +24,8 @@ mod logging;
 mod names;
 mod peers;
 mod privileges;
+mod reload;
 mod resumption;
 mod sockets;
+mod stores;
 mod usage;
