@@ -331,7 +331,11 @@ fn what_was_read_again_is_named() {
             log.lines().any(|one| one == line).then_some(())
         });
     };
-    replace(&place, "crl.pem", root.crl(&place, &[client.serial()], false));
+    replace(
+        &place,
+        "crl.pem",
+        root.crl(&place, &[client.serial()], false),
+    );
     told(&format!("CRLFILE {crl} changed"));
     replace(&place, "ca.pem", Authority::root("Another").pem());
     told(&format!("CAFILE {ca} changed"));

@@ -502,10 +502,7 @@ fn a_rule_says_which_client_certificates_count() {
         (1, [Some("NONE"); 4]),
         (2, [None, Some("SUCCESS"), Some("SUCCESS"), None]),
         (3, [None, Some("SUCCESS"), None, None]),
-        (
-            4,
-            [None, Some("SUCCESS"), Some("SUCCESS"), Some("PINNED")],
-        ),
+        (4, [None, Some("SUCCESS"), Some("SUCCESS"), Some("PINNED")]),
         (5, [None, None, None, Some("SUCCESS")]),
     ] {
         for (theirs, wanted) in all.into_iter().zip(wanted) {
@@ -702,7 +699,11 @@ fn a_server_name_chooses_the_certificate() {
         assert_eq!(shown_for(&server, Some(name)), wanted, "{name:?}");
     }
     assert_eq!(shown_for(&server, None), "localhost");
-    for name in ["denied.example.com", "Denied.Example.com.", "x.denied.example.org"] {
+    for name in [
+        "denied.example.com",
+        "Denied.Example.com.",
+        "x.denied.example.org",
+    ] {
         let why = Dial::to(&server).name(Some(name)).attempt().err().unwrap();
         assert!(why.contains("unrecognized name"), "{name}: {why}");
         let line = server.line(&format!("server name {name} is denied by rule sni="));
