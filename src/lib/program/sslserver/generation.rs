@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Setup;
@@ -35,6 +35,8 @@ pub(super) struct Generation {
     names: Names,
     /// Rules whose store cannot be loaded, with the reason.
     pub broken: BTreeMap<String, String>,
+    /// Which variable named a file; keys are left out.
+    files: BTreeMap<PathBuf, &'static str>,
     /// The files that all this was read from, as they were before.
     pub watch: Watch,
 }
@@ -79,6 +81,7 @@ impl Generation {
             stores: Vec::new(),
             by_settings: HashMap::new(),
             broken: BTreeMap::new(),
+            files: BTreeMap::new(),
         };
         let mut names = Names::default();
         if let Some(Ok(rules)) = &rules {
@@ -103,17 +106,16 @@ impl Generation {
             stores,
             by_settings,
             broken,
+            mut files,
             watch,
             ..
         } = loader;
         for served in stores.iter().take(REHEARSALS) {
             handshake::rehearse(&served.store.context);
         }
-        let rules_missing = setup
-            .options
-            .rules
-            .as_deref()
-            .is_some_and(|path| !Path::new(path).exists());
+        let rules_file = setup.options.rules.as_deref().map(Path::new);
+        let rules_missing = rules_file.is_some_and(|path| !path.exists());
+        files.extend(rules_file.map(|path| (path.to_owned(), "rules")));
         Ok(Generation {
             rules,
             rules_missing,
@@ -121,6 +123,7 @@ impl Generation {
             by_settings,
             names,
             broken,
+            files,
             watch: watch.clone(),
         })
     }
@@ -302,15 +305,36 @@ impl Generation {
                 .collect()
         };
         let (old, new) = (by_place(before), by_place(self));
+        let mut told = BTreeSet::new();
         for ((variable, path), description) in &new {
             let path_shown = text::excerpt(path.as_bytes(), 200);
             match old.get(&(*variable, path.clone())) {
                 Some(same) if same == description => {}
-                Some(old) => report.notice(format_args!(
-                    "{variable} {path_shown} changed: from {old} to {description}"
-                )),
-                None => report.notice(format_args!("{variable} {path_shown} added: {description}")),
+                Some(old) => {
+                    told.insert(Path::new(path));
+                    report.notice(format_args!(
+                        "{variable} {path_shown} changed: from {old} to {description}"
+                    ));
+                }
+                None => {
+                    told.insert(Path::new(path));
+                    report.notice(format_args!("{variable} {path_shown} added: {description}"));
+                }
             }
+        }
+        // A file that is new here comes with a rule that changed, and the one
+        // of a directory with the directory.
+        let others: BTreeSet<(&str, &Path)> = self
+            .watch
+            .changed_since(&before.watch)
+            .filter(|path| !told.contains(path))
+            .flat_map(|path| [Some(path), path.parent()].into_iter().flatten())
+            .filter_map(|path| Some((*self.files.get(path)?, path)))
+            .filter(|(_, path)| before.files.contains_key(*path))
+            .collect();
+        for (variable, path) in others {
+            let path_shown = text::excerpt(path.as_os_str().as_encoded_bytes(), 200);
+            report.notice(format_args!("{variable} {path_shown} changed"));
         }
     }
 
@@ -414,6 +438,7 @@ struct Loader<'a> {
     stores: Vec<Served>,
     by_settings: HashMap<Settings, Result<usize, String>>,
     broken: BTreeMap<String, String>,
+    files: BTreeMap<PathBuf, &'static str>,
 }
 
 impl Loader<'_> {
@@ -440,12 +465,17 @@ impl Loader<'_> {
     }
 
     fn watch_files(&mut self, settings: &Settings) {
-        let (files, directories) = settings.paths();
-        for file in files {
-            self.watch.add(Path::new(file));
-        }
-        for directory in directories {
-            self.watch.add_directory(Path::new(directory));
+        for (variable, path) in settings.paths() {
+            let path = Path::new(path);
+            if variable == "CADIR" {
+                self.watch.add_directory(path);
+            } else {
+                self.watch.add(path);
+            }
+            // A key has its certificate to speak for it.
+            if !variable.starts_with("KEYFILE") {
+                self.files.entry(path.to_owned()).or_insert(variable);
+            }
         }
     }
 
