@@ -25,7 +25,7 @@ mod table;
 use account::Accounting;
 use client::{Client, Connection, Version};
 use credentials::{Credentials, Key};
-use server::{Contender, Ground, Kind, Program, Server};
+use server::{Contender, Ground, Kind, Program, Rules, Server};
 use table::{Figures, Results};
 
 /// A result whose failure is a sentence for the reader of the table.
@@ -57,6 +57,25 @@ struct Case {
     key: Key,
     version: Version,
     load: Load,
+    contest: Contest,
+}
+
+/// Between whom a case is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Contest {
+    /// sslserver and the servers of others.
+    Servers,
+    /// sslserver without rules, and as clients of its stores see it.
+    Stores,
+}
+
+impl Settings {
+    fn contenders(&self, case: &Case) -> &[Contender] {
+        match case.contest {
+            Contest::Servers => &self.contenders,
+            Contest::Stores => &self.stores,
+        }
+    }
 }
 
 struct Settings {
@@ -67,6 +86,8 @@ struct Settings {
     only: Vec<String>,
     json: bool,
     contenders: Vec<Contender>,
+    /// Of [`Contest::Stores`].
+    stores: Vec<Contender>,
     also: Option<PathBuf>,
     accounting: Accounting,
 }
@@ -180,6 +201,12 @@ fn settings(words: &[String]) -> Outcome<Option<Settings>> {
             kind.unwrap_or_default()
         )
     })?;
+    let store = |label, rules| Contender::sslserver(label, ours.clone()).with_rules(rules);
+    let stores = vec![
+        Contender::sslserver("no rules", ours.clone()),
+        store(DEFAULT_STORE, Rules::ForOthers),
+        store("store of a rule", Rules::ForUs),
+    ];
     let mut contenders = vec![
         Contender::sslserver("sslserver", ours),
         Contender::found("tcpserver", Kind::Tcpserver, "TCPSERVER", &["tcpserver"]),
@@ -212,10 +239,14 @@ fn settings(words: &[String]) -> Outcome<Option<Settings>> {
         only: found.opt_strs("only"),
         json: found.opt_present("json"),
         contenders,
+        stores,
         also,
         accounting,
     }))
 }
+
+/// The label that a rule's store is compared with.
+const DEFAULT_STORE: &str = "default store";
 
 /// The label of the server that `--also` names.
 const ALSO: &str = "also";
@@ -244,9 +275,26 @@ fn cases(settings: &Settings) -> Vec<Case> {
                     number: settings.connections,
                     resumed,
                 },
+                contest: Contest::Servers,
             });
         }
     }
+    let (key, version) = (Key::Ecdsa, Version::Tls13);
+    cases.push(Case {
+        title: format!(
+            "CPU per connection with 10000 stores, {}, {}, full handshake",
+            key.name(),
+            version.name()
+        ),
+        unit: "ms",
+        key,
+        version,
+        load: Load::Connections {
+            number: settings.connections,
+            resumed: false,
+        },
+        contest: Contest::Stores,
+    });
     let rest = [
         ("CPU per GiB to the program", "s", Load::To(settings.bytes)),
         (
@@ -261,13 +309,13 @@ fn cases(settings: &Settings) -> Vec<Case> {
         ),
     ];
     for (title, unit, load) in rest {
-        let (key, version) = (Key::Ecdsa, Version::Tls13);
         cases.push(Case {
             title: format!("{title}, {}, {}", key.name(), version.name()),
             unit,
             key,
             version,
             load,
+            contest: Contest::Servers,
         });
     }
     let wanted = |case: &Case| {
@@ -329,8 +377,9 @@ fn measure_all(settings: &Settings, cases: &[Case], ground: &Ground) -> Vec<Resu
     let begin = |case: &Case| Results {
         title: case.title.clone(),
         unit: case.unit,
+        contest: case.contest,
         figures: settings
-            .contenders
+            .contenders(case)
             .iter()
             .map(|contender| Figures {
                 server: contender.label.clone(),
@@ -359,7 +408,8 @@ fn measure_all(settings: &Settings, cases: &[Case], ground: &Ground) -> Vec<Resu
                     settings.rounds,
                     case.title
                 ));
-                let servers = settings.contenders.len();
+                let contenders = settings.contenders(case);
+                let servers = contenders.len();
                 // Whoever comes first pays for a cold cache: take turns.
                 for turn in 0..servers {
                     let index = (turn + round as usize) % servers;
@@ -367,7 +417,7 @@ fn measure_all(settings: &Settings, cases: &[Case], ground: &Ground) -> Vec<Resu
                     if figures.absent.is_some() {
                         continue;
                     }
-                    let contender = &settings.contenders[index];
+                    let contender = &contenders[index];
                     // Some servers lose an answer now and then; that ends the
                     // round, is told, and is no reason to give them up.
                     for attempt in 1..=ATTEMPTS {
@@ -552,7 +602,11 @@ fn report(settings: &Settings, results: &[Results]) -> Outcome<()> {
     }
     say(&head)?;
     for results in results {
-        say(&format!("\n{}", results.table(&yardsticks)))?;
+        let table = match results.contest {
+            Contest::Servers => results.table(&yardsticks),
+            Contest::Stores => results.table(&[DEFAULT_STORE]),
+        };
+        say(&format!("\n{table}"))?;
     }
     if settings.json {
         let cases: Vec<String> = results.iter().map(Results::json).collect();

@@ -2,8 +2,9 @@
 //! a program, and how it is ended with all its processes.
 #![forbid(unsafe_code)]
 
+use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -38,6 +39,64 @@ pub struct Contender {
     pub kind: Kind,
     /// Nowhere: it is not installed.
     pub binary: Option<PathBuf>,
+    /// Which rules it has, if any.
+    pub rules: Option<Rules>,
+}
+
+/// Ten thousand rules, each of which sets a store. They share a few files, as
+/// customers of one host do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rules {
+    /// All are for others than the bench's client.
+    ForOthers,
+    /// One more is for the client.
+    ForUs,
+}
+
+impl Rules {
+    /// Compiles them into the directory, and gives the database.
+    fn compile(self, ground: &Ground, key: Key) -> Outcome<PathBuf> {
+        const FILES: u32 = 5;
+        let copy = |at: u32, end: &str| ground.directory.join(format!("store{at}.{key:?}.{end}"));
+        for at in 0..FILES {
+            fs::copy(ground.credentials.certificate(key), copy(at, "pem"))
+                .and_then(|_| fs::copy(ground.credentials.key(key), copy(at, "key")))
+                .map_err(because("copy a certificate"))?;
+        }
+        let store = |at: u32| {
+            format!(
+                "allow,CERTFILE=\"{}\",KEYFILE=\"{}\"",
+                copy(at % FILES, "pem").display(),
+                copy(at % FILES, "key").display()
+            )
+        };
+        let mut text = String::new();
+        for at in 0..10_000 {
+            let _ = writeln!(text, "10.1.{}.{}:{}", at / 250, at % 250 + 1, store(at));
+        }
+        if self == Rules::ForUs {
+            let _ = writeln!(text, "127.0.0.1:{}", store(0));
+        }
+        let cdb = ground.directory.join(format!("{self:?}.{key:?}.cdb"));
+        let mut child = Command::new(env!("CARGO_BIN_EXE_sslrules"))
+            .arg(&cdb)
+            .arg(cdb.with_extension("tmp"))
+            .stdin(Stdio::piped())
+            .spawn()
+            .map_err(because("start sslrules"))?;
+        let fed = child
+            .stdin
+            .take()
+            .ok_or("no pipe to sslrules")?
+            .write_all(text.as_bytes());
+        let ended = child.wait().map_err(because("wait for sslrules"))?;
+        fed.map_err(because("write rules"))?;
+        if ended.success() {
+            Ok(cdb)
+        } else {
+            Err("sslrules failed".to_owned())
+        }
+    }
 }
 
 impl Contender {
@@ -52,6 +111,7 @@ impl Contender {
             label: label.to_owned(),
             kind,
             binary,
+            rules: None,
         }
     }
 
@@ -61,6 +121,15 @@ impl Contender {
             label: label.to_owned(),
             kind: Kind::Sslserver,
             binary: Some(binary),
+            rules: None,
+        }
+    }
+
+    /// The same with rules.
+    pub fn with_rules(self, rules: Rules) -> Self {
+        Contender {
+            rules: Some(rules),
+            ..self
         }
     }
 
@@ -179,12 +248,20 @@ impl Server {
         let binary = contender.binary.as_ref().ok_or("not installed")?;
         let words = program.words(&ground.directory)?;
         let says_port = !matches!(contender.kind, Kind::Socat | Kind::Stunnel);
+        let rules = match contender.rules {
+            Some(rules) => vec![
+                "-x".into(),
+                rules.compile(ground, key)?.display().to_string(),
+            ],
+            None => Vec::new(),
+        };
         let mut failure = String::new();
         // Where the bench must choose a free port, another process can take it
         // before the server does.
         for _ in 0..5 {
             let port = if says_port { 0 } else { free_port()? };
-            let arguments = arguments(contender.kind, ground, key, port, &words)?;
+            let own = arguments(contender.kind, ground, key, port, &words)?;
+            let arguments: Vec<String> = rules.iter().cloned().chain(own).collect();
             match Server::spawn(contender, binary, &arguments, ground, key, port) {
                 Ok(server) => return Ok(server),
                 Err(why) => failure = why,

@@ -3,6 +3,8 @@
 
 use std::fmt::Write as _;
 
+use crate::Contest;
+
 /// What one server showed in one case.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
@@ -39,6 +41,7 @@ impl Figures {
 pub struct Results {
     pub title: String,
     pub unit: &'static str,
+    pub contest: Contest,
     pub figures: Vec<Figures>,
 }
 
@@ -60,7 +63,7 @@ impl Results {
             "server", "median", "least", "most"
         );
         for server in yardsticks {
-            let _ = write!(text, "{:>12}", format!("/{server}"));
+            let _ = write!(text, "{:>16}", format!("/{server}"));
         }
         text.push('\n');
         for figures in &self.figures {
@@ -73,7 +76,7 @@ impl Results {
                 for server in yardsticks {
                     let base = self.median_of(server).filter(|&base| base > 0.0);
                     let ratio = base.map_or("-".to_owned(), |base| format!("{:.2}", median / base));
-                    let _ = write!(text, "{ratio:>12}");
+                    let _ = write!(text, "{ratio:>16}");
                 }
             }
             if let Some(why) = &figures.absent {

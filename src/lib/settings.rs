@@ -144,11 +144,11 @@ impl Settings {
             .or_else(|| self.get(other).map(|value| (other, value)))
     }
 
-    /// The files that these settings name, and the directories whose files all
-    /// count.
-    #[must_use]
-    pub fn paths(&self) -> (Vec<&str>, Vec<&str>) {
-        const FILES: &[&str] = &[
+    /// The files that these settings name, by variable; of a directory
+    /// (`CADIR`) all files count.
+    pub fn paths(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        const PATHS: &[&str] = &[
+            "CADIR",
             "CAFILE",
             "CCAFILE",
             "CERTCHAINFILE",
@@ -160,11 +160,10 @@ impl Settings {
             "KEYFILE_ALT",
             "PINFILE",
         ];
-        let files = FILES.iter().filter_map(|name| self.get(name));
-        (
-            files.filter(|path| *path != "-").collect(),
-            self.get("CADIR").into_iter().collect(),
-        )
+        PATHS
+            .iter()
+            .filter_map(|name| Some((*name, self.get(name)?)))
+            .filter(|(_, path)| *path != "-")
     }
 
     /// A protocol version.

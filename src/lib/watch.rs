@@ -1,7 +1,7 @@
 //! Which of a set of files changed since they were read: one stat(2) each.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -44,6 +44,25 @@ impl Watch {
         self.0
             .iter()
             .any(|(path, before)| before.fresh || known(path).stamp != before.stamp)
+    }
+
+    /// Watches what `other` watches, too. What is known of a path that both
+    /// have stays.
+    pub fn extend(&mut self, other: Watch) {
+        for (path, known) in other.0 {
+            self.0.entry(path).or_insert(known);
+        }
+    }
+
+    /// The paths that are not what they were when `before` knew them, or that
+    /// one of the two does not know.
+    pub fn changed_since<'a>(&'a self, before: &'a Watch) -> impl Iterator<Item = &'a Path> {
+        let stamp = |watch: &'a Watch, path: &PathBuf| watch.0.get(path).map(|known| &known.stamp);
+        let paths: BTreeSet<&PathBuf> = self.0.keys().chain(before.0.keys()).collect();
+        paths
+            .into_iter()
+            .filter(move |path| stamp(self, path) != stamp(before, path))
+            .map(PathBuf::as_path)
     }
 
     /// The same paths as they are now.
@@ -93,6 +112,12 @@ mod tests {
         assert!(!watch.has_changed());
         std::fs::write(&file, "2").expect("written");
         assert!(watch.has_changed(), "same size, same second");
+        let before = watch.clone();
+        let mut later = Watch::default();
+        later.add(&file);
+        later.extend(before.clone());
+        let changed: Vec<&Path> = later.changed_since(&before).collect();
+        assert_eq!(changed, [file.as_path()]);
         std::fs::remove_dir_all(&directory).expect("removed");
     }
 }

@@ -25,6 +25,8 @@ mod names;
 mod peers;
 mod privileges;
 mod proxy;
+mod reload;
 mod resumption;
 mod sockets;
+mod stores;
 mod usage;

@@ -2,13 +2,14 @@
 //! whether anything is wrong with it.
 #![forbid(unsafe_code)]
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 
 use openssl::asn1::Asn1Time;
 use openssl::ssl::SslContextRef;
 use openssl::x509::X509;
 
-use super::generation::{Generation, Served};
+use super::generation::{Generation, Served, listed};
 use crate::report::{Fail, TEMPORARY};
 use crate::settings::Version;
 use crate::store::server::{Choice, Pair};
@@ -37,14 +38,9 @@ pub(super) fn run(generation: &Generation) -> Result<u8, Fail> {
     if let Some(why) = generation.rules_trouble() {
         wrong.push(format!("{why}: every client is denied"));
     }
-    wrong.extend(
-        generation
-            .broken
-            .iter()
-            .map(|(address, why)| format!("rule {address}: {why}")),
-    );
-    wrong.dedup();
-    for why in &wrong {
+    wrong.extend(generation.broken_lines());
+    let mut said = HashSet::new();
+    for why in wrong.iter().filter(|why| said.insert(*why)) {
         let _ = writeln!(out, "wrong: {why}");
     }
     fd::write_all(std::io::stdout(), out.as_bytes()).map_err(Fail::unable("write the report"))?;
@@ -52,21 +48,15 @@ pub(super) fn run(generation: &Generation) -> Result<u8, Fail> {
 }
 
 fn describe_store(out: &mut String, served: &Served, wrong: &mut Vec<String>) {
-    /// How many rules that share a store are named.
-    const NAMED: usize = 10;
     let Served {
-        store, addresses, ..
+        store,
+        own,
+        addresses,
     } = served;
-    if addresses.is_empty() {
-        out.push_str("environment:\n");
-    } else {
-        let more = addresses.len().saturating_sub(NAMED);
-        let mut named = addresses[..addresses.len() - more].join(", ");
-        if more > 0 {
-            let _ = write!(named, " and {more} more");
-        }
-        let _ = writeln!(out, "rule {named}:");
-    }
+    let rules = (!addresses.is_empty()).then(|| format!("rule {}", listed(addresses)));
+    let own = own.then(|| "environment".to_owned());
+    let led: Vec<String> = own.into_iter().chain(rules).collect();
+    let _ = writeln!(out, "{}:", led.join(", "));
     let kinds: Vec<KeyKind> = store
         .certificates
         .iter()

@@ -2,8 +2,8 @@
 //! generation is complete or not there.
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Setup;
@@ -35,14 +35,18 @@ pub(super) struct Generation {
     names: Names,
     /// Rules whose store cannot be loaded, with the reason.
     pub broken: BTreeMap<String, String>,
+    /// Which variable named a file; keys are left out.
+    files: BTreeMap<PathBuf, &'static str>,
     /// The files that all this was read from, as they were before.
     pub watch: Watch,
 }
 
-/// A store, and the addresses of the rules that lead to it; none: the
-/// environment alone.
+/// A store, and what leads to it.
 pub(super) struct Served {
     pub store: Store,
+    /// The environment alone does.
+    pub own: bool,
+    /// The rules that do.
     pub addresses: Vec<String>,
 }
 
@@ -77,6 +81,7 @@ impl Generation {
             stores: Vec::new(),
             by_settings: HashMap::new(),
             broken: BTreeMap::new(),
+            files: BTreeMap::new(),
         };
         let mut names = Names::default();
         if let Some(Ok(rules)) = &rules {
@@ -85,7 +90,7 @@ impl Generation {
                 loader.chooser = Some(chooser(rules, &names));
             }
         }
-        let own = loader.load(&setup.settings, "");
+        let own = loader.load(&setup.settings);
         let mut others = 0;
         if let Some(Ok(rules)) = &rules {
             others = loader.load_rules(rules);
@@ -101,17 +106,16 @@ impl Generation {
             stores,
             by_settings,
             broken,
+            mut files,
             watch,
             ..
         } = loader;
         for served in stores.iter().take(REHEARSALS) {
             handshake::rehearse(&served.store.context);
         }
-        let rules_missing = setup
-            .options
-            .rules
-            .as_deref()
-            .is_some_and(|path| !Path::new(path).exists());
+        let rules_file = setup.options.rules.as_deref().map(Path::new);
+        let rules_missing = rules_file.is_some_and(|path| !path.exists());
+        files.extend(rules_file.map(|path| (path.to_owned(), "rules")));
         Ok(Generation {
             rules,
             rules_missing,
@@ -119,6 +123,7 @@ impl Generation {
             by_settings,
             names,
             broken,
+            files,
             watch: watch.clone(),
         })
     }
@@ -231,6 +236,18 @@ impl Generation {
             .collect()
     }
 
+    /// `rule ADDRESS: REASON`, with the rules that have one reason in one line.
+    pub fn broken_lines(&self) -> Vec<String> {
+        let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (address, why) in &self.broken {
+            by_reason.entry(why).or_default().push(address);
+        }
+        by_reason
+            .into_iter()
+            .map(|(why, addresses)| format!("rule {}: {why}", listed(&addresses)))
+            .collect()
+    }
+
     /// Why the rules cannot be used, if they can't.
     pub fn rules_trouble(&self) -> Option<&str> {
         match &self.rules {
@@ -245,9 +262,7 @@ impl Generation {
         if let Some(why) = self.rules_trouble() {
             warnings.insert(format!("{why}: every client is denied"));
         }
-        for (address, why) in &self.broken {
-            warnings.insert(format!("rule {address}: {why}"));
-        }
+        warnings.extend(self.broken_lines());
         warnings.extend(
             self.stores
                 .iter()
@@ -290,15 +305,36 @@ impl Generation {
                 .collect()
         };
         let (old, new) = (by_place(before), by_place(self));
+        let mut told = BTreeSet::new();
         for ((variable, path), description) in &new {
             let path_shown = text::excerpt(path.as_bytes(), 200);
             match old.get(&(*variable, path.clone())) {
                 Some(same) if same == description => {}
-                Some(old) => report.notice(format_args!(
-                    "{variable} {path_shown} changed: from {old} to {description}"
-                )),
-                None => report.notice(format_args!("{variable} {path_shown} added: {description}")),
+                Some(old) => {
+                    told.insert(Path::new(path));
+                    report.notice(format_args!(
+                        "{variable} {path_shown} changed: from {old} to {description}"
+                    ));
+                }
+                None => {
+                    told.insert(Path::new(path));
+                    report.notice(format_args!("{variable} {path_shown} added: {description}"));
+                }
             }
+        }
+        // A file that is new here comes with a rule that changed, and the one
+        // of a directory with the directory.
+        let others: BTreeSet<(&str, &Path)> = self
+            .watch
+            .changed_since(&before.watch)
+            .filter(|path| !told.contains(path))
+            .flat_map(|path| [Some(path), path.parent()].into_iter().flatten())
+            .filter_map(|path| Some((*self.files.get(path)?, path)))
+            .filter(|(_, path)| before.files.contains_key(*path))
+            .collect();
+        for (variable, path) in others {
+            let path_shown = text::excerpt(path.as_os_str().as_encoded_bytes(), 200);
+            report.notice(format_args!("{variable} {path_shown} changed"));
         }
     }
 
@@ -367,6 +403,22 @@ fn other_variables<'a>(rule: &Rule<'a>) -> impl Iterator<Item = (&'a [u8], &'a [
     })
 }
 
+/// Addresses of rules as a message names them.
+pub(super) fn listed<T: AsRef<str>>(addresses: &[T]) -> String {
+    /// How many are named.
+    const NAMED: usize = 10;
+    let named = &addresses[..addresses.len().min(NAMED)];
+    let text = named
+        .iter()
+        .map(AsRef::as_ref)
+        .collect::<Vec<&str>>()
+        .join(", ");
+    match addresses.len() - named.len() {
+        0 => text,
+        more => format!("{text} and {more} more"),
+    }
+}
+
 fn chooser(rules: &Arc<Rules>, names: &Names) -> Chooser {
     let (rules, names) = (Arc::clone(rules), Arc::clone(names));
     Arc::new(move |name| {
@@ -386,33 +438,18 @@ struct Loader<'a> {
     stores: Vec<Served>,
     by_settings: HashMap<Settings, Result<usize, String>>,
     broken: BTreeMap<String, String>,
+    files: BTreeMap<PathBuf, &'static str>,
 }
 
 impl Loader<'_> {
-    /// Loads the store of these settings, unless it is there. A failure is kept
-    /// under the rule's address, if it is a rule's.
-    fn load(&mut self, settings: &Settings, address: &str) -> Result<(), String> {
-        let known = if let Some(known) = self.by_settings.get(settings) {
-            known.clone()
-        } else {
-            let made = self.make(settings);
-            self.by_settings.insert(settings.clone(), made.clone());
-            made
-        };
-        match known {
-            Ok(at) => {
-                if !address.is_empty() {
-                    self.stores[at].addresses.push(address.to_owned());
-                }
-                Ok(())
-            }
-            Err(why) => {
-                if !address.is_empty() {
-                    self.broken.insert(address.to_owned(), why.clone());
-                }
-                Err(why)
-            }
+    /// Loads the store of these settings, unless it is there.
+    fn load(&mut self, settings: &Settings) -> Result<usize, String> {
+        if let Some(known) = self.by_settings.get(settings) {
+            return known.clone();
         }
+        let made = self.make(settings);
+        self.by_settings.insert(settings.clone(), made.clone());
+        made
     }
 
     fn make(&mut self, settings: &Settings) -> Result<usize, String> {
@@ -421,18 +458,24 @@ impl Loader<'_> {
         let store = Store::load(settings, ask, self.keys, self.chooser.clone());
         self.stores.push(Served {
             store: store.map_err(|fail| fail.to_string())?,
+            own: *settings == self.setup.settings,
             addresses: Vec::new(),
         });
         Ok(self.stores.len() - 1)
     }
 
     fn watch_files(&mut self, settings: &Settings) {
-        let (files, directories) = settings.paths();
-        for file in files {
-            self.watch.add(Path::new(file));
-        }
-        for directory in directories {
-            self.watch.add_directory(Path::new(directory));
+        for (variable, path) in settings.paths() {
+            let path = Path::new(path);
+            if variable == "CADIR" {
+                self.watch.add_directory(path);
+            } else {
+                self.watch.add(path);
+            }
+            // A key has its certificate to speak for it.
+            if !variable.starts_with("KEYFILE") {
+                self.files.entry(path.to_owned()).or_insert(variable);
+            }
         }
     }
 
@@ -492,32 +535,55 @@ impl Loader<'_> {
     /// environment's, a `local=` rule's over it, a client's rule over that.
     /// Returns how many loaded.
     fn load_rules(&mut self, rules: &Rules) -> usize {
-        let distinct = |wanted: fn(Scope) -> bool| -> Vec<(Vec<Setting>, String)> {
-            let mut seen = HashSet::new();
-            rules
+        let distinct = |wanted: Scope| -> Vec<(Vec<Setting>, Vec<String>)> {
+            let mut places = HashMap::new();
+            let mut found: Vec<(Vec<Setting>, Vec<String>)> = Vec::new();
+            let wanted = rules
                 .iter()
-                .filter(|rule| wanted(rule.scope()) && rule.verdict() == Verdict::Allow)
-                .map(|rule| (rule_settings(&rule), shown(&rule)))
-                .filter(|(settings, _)| !settings.is_empty() && seen.insert(settings.clone()))
-                .collect()
+                .filter(|rule| rule.scope() == wanted && rule.verdict() == Verdict::Allow);
+            for rule in wanted {
+                let settings = rule_settings(&rule);
+                if settings.is_empty() {
+                    continue;
+                }
+                let at = *places.entry(settings.clone()).or_insert(found.len());
+                if at == found.len() {
+                    found.push((settings, Vec::new()));
+                }
+                found[at].1.push(shown(&rule));
+            }
+            found
         };
-        let locals = distinct(|scope| scope == Scope::Local);
-        let clients = distinct(|scope| scope == Scope::Client);
-        let none = (Vec::new(), String::new());
+        let locals = distinct(Scope::Local);
+        let clients = distinct(Scope::Client);
+        let none = (Vec::new(), Vec::new());
         let before = self.stores.len();
-        for (local, local_address) in std::iter::once(&none).chain(&locals) {
-            for (client, client_address) in std::iter::once(&none).chain(&clients) {
+        for (local, local_addresses) in std::iter::once(&none).chain(&locals) {
+            for (client, client_addresses) in std::iter::once(&none).chain(&clients) {
                 let mut settings = self.setup.settings.clone();
                 settings.overlay(local.iter().cloned());
                 settings.overlay(client.iter().cloned());
-                let address = match (local_address.as_str(), client_address.as_str()) {
-                    ("", "") => continue,
-                    (local, "") => local.to_owned(),
-                    ("", client) => client.to_owned(),
-                    (local, client) => format!("{client} with {local}"),
+                let one = |addresses: &[String]| addresses.first().cloned();
+                let (addresses, parts) = match (&local_addresses[..], &client_addresses[..]) {
+                    ([], []) => continue,
+                    (addresses, []) | ([], addresses) => (addresses.to_vec(), None),
+                    (local, client) => (
+                        vec![format!("{} with {}", listed(client), listed(local))],
+                        one(local).zip(one(client)),
+                    ),
                 };
-                // A failure is kept under the rule's address.
-                let _ = self.load(&settings, &address);
+                match self.load(&settings) {
+                    Ok(at) => self.stores[at].addresses.extend(addresses),
+                    // One of the two was named with what is wrong.
+                    Err(_)
+                        if parts.is_some_and(|(local, client)| {
+                            self.broken.contains_key(&local) || self.broken.contains_key(&client)
+                        }) => {}
+                    Err(why) => {
+                        let broken = addresses.into_iter().map(|one| (one, why.clone()));
+                        self.broken.extend(broken);
+                    }
+                }
             }
         }
         self.stores.len() - before

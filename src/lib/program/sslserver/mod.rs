@@ -67,9 +67,16 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     let setup = settle(*report, options, operands.collect())?;
     let options = &setup.options;
     let password = super::read_password(options.common.password)?;
+    let port = resolve::port(&port)?;
+    let keys = LocalKeys { password };
+    let mut watch = Watch::default();
+    if options.check {
+        // The service itself may have the port.
+        return check::run(&Generation::load(&setup, &keys, &mut watch)?);
+    }
     let listener = Listener::open(
         &host,
-        resolve::port(&port)?,
+        port,
         options.common.family,
         options.common.interface.as_deref(),
         options.backlog,
@@ -77,22 +84,19 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     let bound = listener.port()?;
     tickets::renew()
         .map_err(|error| Fail::temporary(format!("unable to make ticket keys: {error}")))?;
-    let keys = LocalKeys { password };
-    let mut watch = Watch::default();
     let generation = Generation::load(&setup, &keys, &mut watch)?;
-    if setup.options.check {
-        return check::run(&generation);
-    }
     generation.warn(None, report);
     signal::ignore_pipe();
     let mask = signal::watch().map_err(Fail::unable("set up signals"))?;
+    let supervisor = supervisor::Supervisor::new(&setup, listener, generation, keys, mask)?;
+    // From here on nothing is left to be set up.
     if options.port_line {
         let line = format!("{bound}\n");
         fd::write_all(std::io::stdout(), line.as_bytes())
             .map_err(Fail::unable("write the port"))?;
     }
     fd::detach_standard().map_err(Fail::unable("open the null device"))?;
-    supervisor::Supervisor::new(&setup, listener, generation, keys, mask)?.run()
+    supervisor.run()
 }
 
 /// Everything that needs no socket and no key.

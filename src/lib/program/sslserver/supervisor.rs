@@ -361,9 +361,8 @@ impl<'a> Supervisor<'a> {
     /// served before can be served again.
     fn reload(&mut self) {
         let report = &self.setup.report;
-        // What the last generation read stays watched where this one fails
-        // before it comes to it.
-        let mut watch = self.generation.watch.anew();
+        let before = self.generation.watch.anew();
+        let mut watch = Watch::default();
         let failed = match Generation::load(self.setup, &self.keys, &mut watch) {
             Ok(next) => match next.lost_rule(&self.generation) {
                 None => {
@@ -376,6 +375,11 @@ impl<'a> Supervisor<'a> {
             },
             Err(fail) => Some(fail.to_string()),
         };
+        if failed.is_some() {
+            // It may have failed before it came to a file that the last
+            // generation read: that stays watched.
+            watch.extend(before);
+        }
         self.watch = watch;
         if failed.is_some() && failed != self.complained {
             let why = failed.as_deref().unwrap_or_default();
