@@ -17,6 +17,7 @@ mod client_verify;
 mod clients;
 mod ends;
 mod environment;
+mod handoff;
 mod hostile;
 mod keys;
 mod load;

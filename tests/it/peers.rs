@@ -141,8 +141,9 @@ fn gnutls_is_served_and_resumes() {
     server.quiet();
 }
 
-/// popa3d with one user whose mailbox holds one letter.
-fn pop3s(place: &Place, popa3d: &Path) -> Server {
+/// Words that run the rest where `tester`, with the password `sesame`, has a
+/// mailbox of one letter.
+pub fn with_mailbox(place: &Place) -> Vec<String> {
     let mail = place.path("mail");
     std::fs::create_dir(&mail).unwrap();
     let letter = "From a@example.com Sat Jan  1 00:00:00 2022\nFrom: a@example.com\nSubject: one\n\nThe only letter.\n\n";
@@ -169,9 +170,13 @@ fn pop3s(place: &Place, popa3d: &Path) -> Server {
         .iter()
         .map(|(file, target)| (file.as_str(), target.as_str()))
         .collect();
+    overlay::mounted(&pairs)
+}
+
+fn pop3s(place: &Place, popa3d: &Path) -> Server {
     Setup::new(place, &[popa3d.to_str().unwrap()])
         .options("-v")
-        .through(overlay::mounted(&pairs))
+        .through(with_mailbox(place))
         .start()
 }
 

@@ -172,14 +172,22 @@ impl Dot {
     /// How many of the bytes belong to the content, its last line included,
     /// and whether that line was among them.
     pub(super) fn scan(&mut self, bytes: &[u8]) -> (usize, bool) {
-        for (at, &byte) in bytes.iter().enumerate() {
+        let mut at = 0;
+        while let Some(&byte) = bytes.get(at) {
+            at += 1;
             *self = match (*self, byte) {
-                (Dot::SeenReturn, b'\n') => return (at + 1, true),
+                (Dot::SeenReturn, b'\n') => return (at, true),
                 (Dot::Seen, b'\r') => Dot::SeenReturn,
                 (Dot::Start, b'.') => Dot::Seen,
                 (Dot::Return, b'\n') => Dot::Start,
                 (_, b'\r') => Dot::Return,
-                _ => Dot::Inside,
+                _ => {
+                    // Most bytes are here: nothing before the next CR matters.
+                    let rest = &bytes[at..];
+                    let next = rest.iter().position(|&byte| byte == b'\r');
+                    at += next.unwrap_or(rest.len());
+                    Dot::Inside
+                }
             };
         }
         (bytes.len(), false)

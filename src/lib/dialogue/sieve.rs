@@ -257,5 +257,10 @@ fn own_capabilities(wire: &mut Wire) {
         wire.tell("\"STARTTLS\"");
     }
     wire.tell("\"VERSION\" \"1.0\"");
-    wire.tell("OK");
+    // Some clients wait for more than the bare word.
+    let text = format!(
+        "OK \"{} ready\"",
+        wire.settings.host.replace(['"', '\\'], "?")
+    );
+    wire.tell(&text);
 }

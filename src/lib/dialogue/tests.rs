@@ -828,7 +828,8 @@ fn alone_it_greets_and_refuses_everything_but_the_upgrade() {
         &[
             Shown(
                 "\"IMPLEMENTATION\" \"ucspi-tls\"\r\n\"SASL\" \"\"\r\n\"SIEVE\" \"\"\r\n\
-                 \"STARTTLS\"\r\n\"VERSION\" \"1.0\"\r\nOK\r\n",
+                 \"STARTTLS\"\r\n\"VERSION\" \"1.0\"\r\n\
+                 OK \"mx.test ready\"\r\n",
             ),
             Client("NOOP\r\nPUTSCRIPT \"x\" {10+}\r\nSTARTTLS\r\n\r\nLOGOUT\r\n"),
             Shown("OK \"done\"\r\nNO (ENCRYPT-NEEDED) \"STARTTLS comes first\"\r\nOK \"bye\"\r\n"),
