@@ -13,9 +13,9 @@ pub mod tls_ffi;
 
 pub mod environ;
 
-pub mod options;
-
 pub mod dialogue;
+
+pub mod options;
 
 pub mod resolve;
 

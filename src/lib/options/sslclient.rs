@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::Kind::{Flag, Value};
 use super::{Common, Family, LONGEST, Table, keep, number, set};
+use crate::dialogue::Protocol;
 use crate::report::Verbosity;
 
 /// The options, with their defaults.
@@ -37,6 +38,8 @@ pub struct Options {
     pub match_name: bool,
     /// `-m`: match this name, and send it, in place of the host.
     pub name: Option<String>,
+    /// `-y`: the protocol in which the server is asked for TLS.
+    pub upgrade: Option<Protocol>,
 }
 
 impl Default for Options {
@@ -55,6 +58,7 @@ impl Default for Options {
             verify: true,
             match_name: true,
             name: None,
+            upgrade: None,
         }
     }
 }
@@ -153,5 +157,15 @@ pub const TABLE: Table<Options> = Table {
             }),
         ),
         ('m', Value("name", |o, v| keep(&mut o.name, v))),
+        (
+            'y',
+            Value("protocol", |o, v| {
+                let protocol = Protocol::from_name(v);
+                o.upgrade = Some(protocol.ok_or_else(|| {
+                    format!("\"{v}\" is not one of smtp, lmtp, pop3, imap, sieve")
+                })?);
+                Ok(())
+            }),
+        ),
     ],
 };

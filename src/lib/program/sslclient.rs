@@ -2,13 +2,14 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::child::Child;
 use crate::connection::{Connection, Naming, shown};
-use crate::dialer::Dialer;
+use crate::dialer::{Clear, Dialer};
+use crate::dialogue::{self, Protocol};
 use crate::environ::Edits;
 use crate::handshake::{self, Failure, Session, Side};
 use crate::keyholder::LocalKeys;
@@ -20,6 +21,7 @@ use crate::session::{self, Account, Role, Verdict};
 use crate::settings::Settings;
 use crate::store::client::{Reference, Request, Store};
 use crate::sys::{fd, process, sandbox, signal};
+use crate::text;
 use crate::verify::Refusal;
 
 /// What ucspi tools take for a host on this machine.
@@ -58,7 +60,16 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     let reference = Reference::new(options.name.as_deref().unwrap_or(host));
     let stream = connect(&report, &options, host, port)?;
     let connection = describe(&options, &stream)?;
-    let session = secure(&options, &store, &reference, stream)?;
+    let (first, second) = options.connect_seconds;
+    // Whatever comes before the program is run has this much time in all.
+    let limit = Duration::from_secs(u64::from(first) + u64::from(second));
+    let begun = Instant::now();
+    let greeting = match options.upgrade {
+        Some(protocol) => upgrade(protocol, &connection, &stream, begun + limit)?,
+        None => Vec::new(),
+    };
+    let limit = limit.saturating_sub(begun.elapsed());
+    let session = secure(&options, &store, &reference, stream, limit)?;
     let account = Account {
         ssl: session.ssl(),
         role: Role::Client,
@@ -69,7 +80,7 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     let mut edits = session::stale();
     edits.extend(connection.variables(common.family, common.tcp_names));
     edits.extend(account.variables(common.full));
-    serve(&report, &options, session, &program, &edits)
+    serve(&report, &options, session, &greeting, &program, &edits)
 }
 
 /// The context, with what the options and the environment say.
@@ -163,15 +174,46 @@ fn describe(options: &Options, stream: &TcpStream) -> Result<Connection, Fail> {
     Ok(connection)
 }
 
+/// The dialogue that ends with the server's leave to start TLS; its greeting.
+fn upgrade(
+    protocol: Protocol,
+    connection: &Connection,
+    stream: &TcpStream,
+    deadline: Instant,
+) -> Result<Vec<u8>, Fail> {
+    let name = hello_name(connection);
+    let mut stream = Clear {
+        socket: stream,
+        deadline,
+    };
+    dialogue::client::upgrade(&mut stream, protocol, &name).map_err(|refusal| {
+        Fail::temporary(format!(
+            "unable to start TLS with {}: {refusal}",
+            protocol.upgrade_command()
+        ))
+    })
+}
+
+/// What EHLO calls this host: its name, or its address (RFC 5321 section 4.1.3).
+fn hello_name(connection: &Connection) -> String {
+    let local = &connection.local;
+    let name = local.name.as_deref().map(text::printable);
+    let name =
+        name.filter(|name| !matches!(name.as_str(), "" | "0") && !name.contains([' ', '\\']));
+    name.unwrap_or_else(|| match local.address.ip() {
+        IpAddr::V4(ip) => format!("[{ip}]"),
+        IpAddr::V6(ip) => format!("[IPv6:{ip}]"),
+    })
+}
+
 /// The handshake, and every check that was asked for.
 fn secure(
     options: &Options,
     store: &Store,
     reference: &Reference,
     stream: TcpStream,
+    limit: Duration,
 ) -> Result<Session, Fail> {
-    let (first, second) = options.connect_seconds;
-    let limit = Duration::from_secs(u64::from(first) + u64::from(second));
     let ssl = store
         .connection(reference, options.verify && options.match_name)
         .map_err(|error| {
@@ -209,6 +251,7 @@ fn serve(
     report: &Report,
     options: &Options,
     session: Session,
+    greeting: &[u8],
     program: &[OsString],
     edits: &Edits,
 ) -> Result<u8, Fail> {
@@ -236,6 +279,7 @@ fn serve(
     let idle = (idle > 0).then(|| Duration::from_secs(idle.into()));
     let mut relay = Relay::new(session, from_program, to_program, idle)
         .map_err(Fail::unable("start the relay"))?;
+    relay.replay(greeting);
     match relay.run() {
         Ending::Done => {}
         Ending::Truncated => {
