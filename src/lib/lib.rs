@@ -31,6 +31,8 @@ pub mod watch;
 
 pub mod rules;
 
+pub mod policy;
+
 pub mod settings;
 
 pub mod hello;

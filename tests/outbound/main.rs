@@ -12,4 +12,5 @@
 mod harness;
 
 mod daemons;
+mod policy;
 mod upgrade;

@@ -40,6 +40,14 @@ pub struct Options {
     pub name: Option<String>,
     /// `-y`: the protocol in which the server is asked for TLS.
     pub upgrade: Option<Protocol>,
+    /// `-P`: file of the policy for each partner.
+    pub destinations: Option<String>,
+    /// `-f`: the envelope sender of the mail that is to be sent.
+    pub sender: Option<String>,
+    /// `-M`: file of certificates by sender.
+    pub own_certificates: Option<String>,
+    /// `-K`: say which rule holds, and connect to nothing.
+    pub explain: bool,
 }
 
 impl Default for Options {
@@ -59,6 +67,10 @@ impl Default for Options {
             match_name: true,
             name: None,
             upgrade: None,
+            destinations: None,
+            sender: None,
+            own_certificates: None,
+            explain: false,
         }
     }
 }
@@ -80,7 +92,8 @@ fn connect_seconds(field: &mut (u32, u32), value: &str) -> Result<(), String> {
 pub const TABLE: Table<Options> = Table {
     program: "sslclient",
     operands: "host port prog [ args ]",
-    least: 3,
+    // Under -K there is nothing to run; else the program counts them.
+    least: 2,
     letters: &[
         ('q', Flag(|o| o.common.verbosity = Verbosity::Silent)),
         ('Q', Flag(|o| o.common.verbosity = Verbosity::Errors)),
@@ -102,6 +115,7 @@ pub const TABLE: Table<Options> = Table {
         ('X', Flag(|o| o.verify = false)),
         ('n', Flag(|o| o.match_name = true)),
         ('N', Flag(|o| o.match_name = false)),
+        ('K', Flag(|o| o.explain = true)),
         (
             'i',
             Value("ip", |o, v| {
@@ -166,6 +180,15 @@ pub const TABLE: Table<Options> = Table {
                 })?);
                 Ok(())
             }),
+        ),
+        (
+            'P',
+            Value("tlsdestinations", |o, v| keep(&mut o.destinations, v)),
+        ),
+        ('f', Value("sender", |o, v| keep(&mut o.sender, v))),
+        (
+            'M',
+            Value("domaincerts", |o, v| keep(&mut o.own_certificates, v)),
         ),
     ],
 };
