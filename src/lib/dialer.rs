@@ -2,7 +2,7 @@
 //! longer second one, as tcpclient's `-T x+y`.
 #![forbid(unsafe_code)]
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
@@ -78,5 +78,53 @@ impl Dialer {
             }
         }
         socket::end_connect(&fd)
+    }
+}
+
+/// A connected socket whose reads and writes wait no longer than a deadline,
+/// however the peer's bytes drip.
+pub struct Clear<'a> {
+    /// The socket; whether it waits by itself makes no difference.
+    pub socket: &'a TcpStream,
+    /// When reading and writing fail with [`io::ErrorKind::TimedOut`].
+    pub deadline: Instant,
+}
+
+impl Clear<'_> {
+    fn wait(&self, ready: Ready) -> io::Result<()> {
+        let mut wanted = [(self.socket.as_fd(), ready)];
+        poll::wait(&mut wanted, Some(self.deadline))?;
+        if wanted[0].1 == Ready::default() || Instant::now() >= self.deadline {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        Ok(())
+    }
+}
+
+impl Read for Clear<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            self.wait(Ready::READ)?;
+            match socket::receive(self.socket, buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                other => return other,
+            }
+        }
+    }
+}
+
+impl Write for Clear<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            self.wait(Ready::WRITE)?;
+            match socket::transmit(self.socket, bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                other => return other,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

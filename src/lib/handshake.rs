@@ -370,7 +370,7 @@ fn gone(stream: &Session) -> Failure {
     if wire.received == 0 {
         return Failure::Gone(format!("{who} closed the connection without a byte"));
     }
-    Failure::Gone(not_tls(wire).unwrap_or_else(|| {
+    Failure::Gone(not_tls(wire, who).unwrap_or_else(|| {
         let state = stream.ssl().state_string_long();
         format!("{who} closed the connection in the handshake (state {state})")
     }))
@@ -424,16 +424,16 @@ fn explain_reason(ssl: &SslRef, wire: &Wire, code: i32, side: Side<'_>) -> Optio
         | reason::NO_PROTOCOLS_AVAILABLE
             if ssl.is_server() =>
         {
-            no_shared_version(ssl, side).or_else(|| not_tls(wire))
+            no_shared_version(ssl, side).or_else(|| not_tls(wire, peer(ssl)))
         }
         reason::PEER_DID_NOT_RETURN_A_CERTIFICATE => Some("client gave no certificate".to_owned()),
-        _ => not_tls(wire),
+        _ => not_tls(wire, peer(ssl)),
     }
 }
 
 /// `not TLS: client sent "EHLO x"`, if what came first is no handshake record
 /// (RFC 8446 section 5.1) and no SSLv2 ClientHello.
-fn not_tls(wire: &Wire) -> Option<String> {
+fn not_tls(wire: &Wire, who: &str) -> Option<String> {
     let first = *wire.opening.first()?;
     let plausible = match wire.opening.get(1) {
         Some(second) => (first == 22 || first == 21) && *second == 3,
@@ -454,7 +454,7 @@ fn not_tls(wire: &Wire) -> Option<String> {
         line
     };
     Some(format!(
-        "not TLS: client sent \"{}\"",
+        "not TLS: {who} sent \"{}\"",
         text::printable(shown)
     ))
 }

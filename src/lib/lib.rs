@@ -13,9 +13,9 @@ pub mod tls_ffi;
 
 pub mod environ;
 
-pub mod options;
-
 pub mod dialogue;
+
+pub mod options;
 
 pub mod resolve;
 
@@ -32,6 +32,8 @@ pub mod rulesdb;
 pub mod watch;
 
 pub mod rules;
+
+pub mod policy;
 
 pub mod settings;
 

@@ -165,6 +165,13 @@ impl Relay {
         self.swallow.replies = count;
     }
 
+    /// Puts text before all that the peer says; at most 64 KiB.
+    pub fn replay(&mut self, text: &[u8]) {
+        let length = text.len().min(BUFFER);
+        self.inbound.pages[..length].copy_from_slice(&text[..length]);
+        self.inbound.end = length;
+    }
+
     /// Moves bytes until the end.
     pub fn run(&mut self) -> Ending {
         let ending = self.flow().unwrap_or_else(|ending| {

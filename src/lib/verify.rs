@@ -139,7 +139,7 @@ impl Policy {
 }
 
 /// Keeps the first refusal of a connection.
-fn remember(context: &X509StoreContextRef, refusal: Refusal) {
+pub(crate) fn remember(context: &X509StoreContextRef, refusal: Refusal) {
     let place = X509StoreContext::ssl_idx()
         .ok()
         .and_then(|index| context.ex_data(index))

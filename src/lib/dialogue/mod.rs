@@ -1,5 +1,6 @@
 //! The line dialogues in which a client asks a server for TLS: SMTP, LMTP,
-//! POP3, IMAP and `ManageSieve`, as one who stands between client and program.
+//! POP3, IMAP and `ManageSieve`, as one who stands between client and program;
+//! [`client`] is the client's own side.
 //!
 //! Pure state: bytes in, bytes and events out. No descriptor, no clock, and no
 //! buffer grows beyond [`LINE_LIMIT`] and [`HIGH_WATER`] together, whatever
@@ -14,6 +15,8 @@
 //! To keep them, a command whose answer decides how the next bytes are to be
 //! read is sent on alone: what the client pipelined behind it waits.
 #![forbid(unsafe_code)]
+
+pub mod client;
 
 mod imap;
 mod line;

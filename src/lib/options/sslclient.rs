@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::Kind::{Flag, Value};
 use super::{Common, Family, LONGEST, Table, keep, number, set};
+use crate::dialogue::Protocol;
 use crate::report::Verbosity;
 
 /// The options, with their defaults.
@@ -37,6 +38,16 @@ pub struct Options {
     pub match_name: bool,
     /// `-m`: match this name, and send it, in place of the host.
     pub name: Option<String>,
+    /// `-y`: the protocol in which the server is asked for TLS.
+    pub upgrade: Option<Protocol>,
+    /// `-P`: file of the policy for each partner.
+    pub destinations: Option<String>,
+    /// `-f`: the envelope sender of the mail that is to be sent.
+    pub sender: Option<String>,
+    /// `-M`: file of certificates by sender.
+    pub own_certificates: Option<String>,
+    /// `-K`: say which rule holds, and connect to nothing.
+    pub explain: bool,
 }
 
 impl Default for Options {
@@ -55,6 +66,11 @@ impl Default for Options {
             verify: true,
             match_name: true,
             name: None,
+            upgrade: None,
+            destinations: None,
+            sender: None,
+            own_certificates: None,
+            explain: false,
         }
     }
 }
@@ -76,7 +92,8 @@ fn connect_seconds(field: &mut (u32, u32), value: &str) -> Result<(), String> {
 pub const TABLE: Table<Options> = Table {
     program: "sslclient",
     operands: "host port prog [ args ]",
-    least: 3,
+    // Under -K there is nothing to run; else the program counts them.
+    least: 2,
     letters: &[
         ('q', Flag(|o| o.common.verbosity = Verbosity::Silent)),
         ('Q', Flag(|o| o.common.verbosity = Verbosity::Errors)),
@@ -98,6 +115,7 @@ pub const TABLE: Table<Options> = Table {
         ('X', Flag(|o| o.verify = false)),
         ('n', Flag(|o| o.match_name = true)),
         ('N', Flag(|o| o.match_name = false)),
+        ('K', Flag(|o| o.explain = true)),
         (
             'i',
             Value("ip", |o, v| {
@@ -153,5 +171,24 @@ pub const TABLE: Table<Options> = Table {
             }),
         ),
         ('m', Value("name", |o, v| keep(&mut o.name, v))),
+        (
+            'y',
+            Value("protocol", |o, v| {
+                let protocol = Protocol::from_name(v);
+                o.upgrade = Some(protocol.ok_or_else(|| {
+                    format!("\"{v}\" is not one of smtp, lmtp, pop3, imap, sieve")
+                })?);
+                Ok(())
+            }),
+        ),
+        (
+            'P',
+            Value("tlsdestinations", |o, v| keep(&mut o.destinations, v)),
+        ),
+        ('f', Value("sender", |o, v| keep(&mut o.sender, v))),
+        (
+            'M',
+            Value("domaincerts", |o, v| keep(&mut o.own_certificates, v)),
+        ),
     ],
 };

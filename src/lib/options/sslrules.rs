@@ -1,16 +1,20 @@
-//! sslrules' command line: as tcprules', it has operands only.
+//! sslrules' command line: as tcprules', but for `-t`.
 #![forbid(unsafe_code)]
 
+use super::Kind::Flag;
 use super::Table;
 
-/// No options.
+/// The options, with their defaults.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Options;
+pub struct Options {
+    /// `-t`: the text is tlsdestinations, not rules.
+    pub destinations: bool,
+}
 
-/// Operands of sslrules(1).
+/// Letters and operands of sslrules(1).
 pub const TABLE: Table<Options> = Table {
     program: "sslrules",
     operands: "rules.cdb rules.tmp",
     least: 2,
-    letters: &[],
+    letters: &[('t', Flag(|o| o.destinations = true))],
 };

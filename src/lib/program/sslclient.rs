@@ -2,25 +2,32 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
-use std::net::TcpStream;
+use std::fmt::Write as _;
+use std::io;
+use std::net::{IpAddr, TcpStream};
+use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::child::Child;
 use crate::connection::{Connection, Naming, shown};
-use crate::dialer::Dialer;
+use crate::dialer::{Clear, Dialer};
+use crate::dialogue::{self, Protocol};
 use crate::environ::Edits;
 use crate::handshake::{self, Failure, Session, Side};
-use crate::keyholder::LocalKeys;
+use crate::keyholder::{LocalKeys, Password};
 use crate::options::sslclient::{Options, TABLE};
+use crate::policy::domaincerts::{self, OwnCertificate};
+use crate::policy::{self, Destinations, Rule, Start, Tls};
 use crate::relay::{Ending, Relay};
 use crate::report::{self, Fail, Report, TEMPORARY};
 use crate::resolve;
 use crate::session::{self, Account, Role, Verdict};
 use crate::settings::Settings;
-use crate::store::client::{Reference, Request, Store};
+use crate::store::client::{Partner, Reference, Request, Store};
 use crate::sys::{fd, process, sandbox, signal};
-use crate::verify::Refusal;
+use crate::text;
+use crate::verify::{self, Refusal};
 
 /// What ucspi tools take for a host on this machine.
 const THIS_HOST: &str = "127.0.0.1";
@@ -51,29 +58,162 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
         &host
     };
     let port = resolve::port(&port)?;
-    let store = store(&options)?;
+    if options.explain {
+        return explain(&options, host);
+    }
+    if program.is_empty() {
+        return Err(TABLE.usage("too few arguments"));
+    }
+    let plan = Plan::make(&report, &options, host, port)?;
+    let store = store(&options, &plan, host)?;
     for warning in &store.warnings {
         report.warning(warning);
     }
     let reference = Reference::new(options.name.as_deref().unwrap_or(host));
-    let stream = connect(&report, &options, host, port)?;
+    let stream = connect(&report, &options, host, plan.port)?;
     let connection = describe(&options, &stream)?;
-    let session = secure(&options, &store, &reference, stream)?;
+    let (first, second) = options.connect_seconds;
+    // Whatever comes before the program is run has this much time in all.
+    let limit = Duration::from_secs(u64::from(first) + u64::from(second));
+    let begun = Instant::now();
+    let greeting = match plan.upgrade {
+        Some(protocol) => upgrade(protocol, &connection, &stream, begun + limit)?,
+        None => Vec::new(),
+    };
+    let limit = limit.saturating_sub(begun.elapsed());
+    let match_name = plan.rule.is_none() && options.verify && options.match_name;
+    let session = secure(match_name, &store, &reference, stream, limit)?;
+    store
+        .approve(session.ssl())
+        .map_err(|refusal| untrusted(&refusal, &reference))?;
+    if let Some(rule) = &plan.rule
+        && rule.tls() != Tls::Required
+        && rule.check() != policy::Check::Nothing
+        && let Some(refusal) = verify::refusal(session.ssl())
+    {
+        report.warning(format_args!(
+            "server certificate did not verify, which {} lets pass: {refusal}",
+            place(rule)
+        ));
+    }
     let account = Account {
         ssl: session.ssl(),
         role: Role::Client,
-        verdict: Verdict::of(session.ssl(), true, &store.policy),
+        verdict: if store.pinned(session.ssl()) {
+            Verdict::Pinned
+        } else {
+            Verdict::of(session.ssl(), true, &store.policy)
+        },
         own_chain: &store.own_chain,
     };
     report.tls(account.line(process::own_id()));
     let mut edits = session::stale();
     edits.extend(connection.variables(common.family, common.tcp_names));
     edits.extend(account.variables(common.full));
-    serve(&report, &options, session, &program, &edits)
+    serve(&report, &options, session, &greeting, &program, &edits)
 }
 
-/// The context, with what the options and the environment say.
-fn store(options: &Options) -> Result<Store, Fail> {
+/// What the options and the policy of `-P` and `-M` come to.
+struct Plan {
+    rule: Option<Rule>,
+    own: Option<OwnCertificate>,
+    port: u16,
+    upgrade: Option<Protocol>,
+}
+
+impl Plan {
+    fn make(report: &Report, options: &Options, host: &str, port: u16) -> Result<Plan, Fail> {
+        let own = own_certificate(options)?;
+        let Some(path) = &options.destinations else {
+            return Ok(Plan {
+                rule: None,
+                own,
+                port,
+                upgrade: options.upgrade,
+            });
+        };
+        let destinations = Destinations::open(Path::new(path))?;
+        if destinations.is_missing() {
+            let shown = text::excerpt(path.as_bytes(), 300);
+            report.warning(format_args!("there is no {shown}: no rule holds"));
+        }
+        let rule = rule(&destinations, options, host)?;
+        if rule.tls() == Tls::Never {
+            return Err(Fail::temporary(format!(
+                "unable to use TLS: {} says that it is never tried with {}",
+                place(&rule),
+                text::excerpt(host.as_bytes(), 255)
+            )));
+        }
+        let port = rule.value.port.unwrap_or(policy::Port::plain(port));
+        let upgrade = match port.start {
+            Start::AtOnce | Start::Qmtps => None,
+            Start::StartTls => Some(options.upgrade.unwrap_or(Protocol::Smtp)),
+        };
+        Ok(Plan {
+            rule: Some(rule),
+            own,
+            port: port.number,
+            upgrade,
+        })
+    }
+}
+
+/// Where a rule stands.
+fn place(rule: &Rule) -> String {
+    match rule.line {
+        Some(line) => format!("tlsdestinations line {line}"),
+        None => "the lack of a line in tlsdestinations".to_owned(),
+    }
+}
+
+fn rule(destinations: &Destinations, options: &Options, host: &str) -> Result<Rule, Fail> {
+    let sender = options.sender.as_deref().and_then(policy::sender_domain);
+    destinations
+        .look_up(&[host], sender.as_deref())
+        .map_err(|unusable| Fail::temporary(unusable.to_string()))
+}
+
+fn own_certificate(options: &Options) -> Result<Option<OwnCertificate>, Fail> {
+    let Some(path) = &options.own_certificates else {
+        return Ok(None);
+    };
+    let text = policy::read_optional(Path::new(path))?;
+    let sender = options.sender.as_deref().and_then(policy::sender_domain);
+    domaincerts::look_up(&text, sender.as_deref()).map_err(Fail::temporary)
+}
+
+/// `-K`: which rule holds, and which lines of the file never can.
+fn explain(options: &Options, host: &str) -> Result<u8, Fail> {
+    let Some(path) = &options.destinations else {
+        return Err(TABLE.usage("-K needs -P"));
+    };
+    let path = Path::new(path);
+    let rule = rule(&Destinations::open(path)?, options, host);
+    let mut out = String::new();
+    let host = text::excerpt(host.as_bytes(), 255);
+    match &rule {
+        Ok(rule) => out.extend([&host, ": ", &rule.to_string(), "\n"]),
+        Err(wrong) => out.extend([&host, ": deferred: ", &wrong.to_string(), "\n"]),
+    }
+    if let Some(own) = own_certificate(options)? {
+        let certificate = text::printable(own.certificate.as_bytes());
+        let line = own.line;
+        let _ = writeln!(
+            out,
+            "{host}: our certificate is {certificate}, domaincerts line {line}"
+        );
+    }
+    for (line, why) in policy::dead_lines(&policy::read_optional(path)?) {
+        let _ = writeln!(out, "line {line} {why}");
+    }
+    io::Write::write_all(&mut io::stdout().lock(), out.as_bytes())
+        .map_err(Fail::unable("write output"))?;
+    rule.map(|_| 0)
+}
+
+/// The context, with what the options, the policy and the environment say.
+fn store(options: &Options, plan: &Plan, host: &str) -> Result<Store, Fail> {
     let mut settings = Settings::default();
     let named = ["TLS_MIN", "TLS_MAX", "TLS_GROUPS", "CIPHERSUITES"];
     settings.overlay(
@@ -81,11 +221,17 @@ fn store(options: &Options) -> Result<Store, Fail> {
             .iter()
             .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))),
     );
-    if let Some(ciphers) = &options.ciphers {
+    let value = plan.rule.as_ref().map(|rule| &rule.value);
+    let ciphers = value.and_then(|value| value.ciphers.as_ref());
+    if let Some(ciphers) = ciphers.or(options.ciphers.as_ref()) {
         settings.overlay([("CIPHERS".to_owned(), ciphers.clone())]);
     }
+    let own_password = plan.own.as_ref().and_then(|own| own.password.as_deref());
     let keys = LocalKeys {
-        password: super::read_password(options.common.password)?,
+        password: match own_password {
+            Some(password) => Some(Password::new(password.into())),
+            None => super::read_password(options.common.password)?,
+        },
     };
     let certificate = options
         .certificate
@@ -95,16 +241,31 @@ fn store(options: &Options) -> Result<Store, Fail> {
     if key.is_some() && certificate.is_none() {
         return Err(TABLE.usage("-k is of no use without -c"));
     }
+    let given = certificate.map(|path| (("-c", path), ("-k", key.unwrap_or(path))));
+    let own = plan.own.as_ref().map(|own| {
+        let name = "domaincerts";
+        ((name, own.certificate.as_str()), (name, own.key.as_str()))
+    });
+    let named = options.name.as_deref().unwrap_or(host);
     let request = Request {
-        anchors: (
-            options.anchor_file.as_deref(),
-            options.anchor_dir.as_deref(),
-        ),
-        certificate: certificate.map(|path| (path, key.unwrap_or(path))),
-        depth: options.depth,
-        tolerant: !options.verify,
+        anchors: plan.rule.as_ref().and_then(Partner::anchors).unwrap_or((
+            options.anchor_file.as_deref().map(|path| ("-a", path)),
+            options.anchor_dir.as_deref().map(|path| ("-A", path)),
+        )),
+        certificate: own.or(given),
+        depth: value.and_then(|value| value.depth).or(options.depth),
+        tolerant: !options.verify && plan.rule.is_none(),
+        partner: plan
+            .rule
+            .as_ref()
+            .map(|rule| Partner::of(rule, named, named)),
     };
-    Store::load(&settings, &request, &keys)
+    Store::load(&settings, &request, &keys).map_err(|fail| match &plan.rule {
+        Some(Rule {
+            line: Some(line), ..
+        }) => Fail::temporary(format!("under tlsdestinations line {line}: {fail}")),
+        _ => fail,
+    })
 }
 
 /// A connection to the first address that answers.
@@ -163,23 +324,52 @@ fn describe(options: &Options, stream: &TcpStream) -> Result<Connection, Fail> {
     Ok(connection)
 }
 
+/// The dialogue that ends with the server's leave to start TLS; its greeting.
+fn upgrade(
+    protocol: Protocol,
+    connection: &Connection,
+    stream: &TcpStream,
+    deadline: Instant,
+) -> Result<Vec<u8>, Fail> {
+    let name = hello_name(connection);
+    let mut stream = Clear {
+        socket: stream,
+        deadline,
+    };
+    dialogue::client::upgrade(&mut stream, protocol, &name).map_err(|refusal| {
+        Fail::temporary(format!(
+            "unable to start TLS with {}: {refusal}",
+            protocol.upgrade_command()
+        ))
+    })
+}
+
+/// What EHLO calls this host: its name, or its address (RFC 5321 section 4.1.3).
+fn hello_name(connection: &Connection) -> String {
+    let local = &connection.local;
+    let name = local.name.as_deref().map(text::printable);
+    let name =
+        name.filter(|name| !matches!(name.as_str(), "" | "0") && !name.contains([' ', '\\']));
+    name.unwrap_or_else(|| match local.address.ip() {
+        IpAddr::V4(ip) => format!("[{ip}]"),
+        IpAddr::V6(ip) => format!("[IPv6:{ip}]"),
+    })
+}
+
 /// The handshake, and every check that was asked for.
 fn secure(
-    options: &Options,
+    match_name: bool,
     store: &Store,
     reference: &Reference,
     stream: TcpStream,
+    limit: Duration,
 ) -> Result<Session, Fail> {
-    let (first, second) = options.connect_seconds;
-    let limit = Duration::from_secs(u64::from(first) + u64::from(second));
-    let ssl = store
-        .connection(reference, options.verify && options.match_name)
-        .map_err(|error| {
-            Fail::temporary(format!(
-                "unable to create SSL instance: {}",
-                crate::store::queue(&error)
-            ))
-        })?;
+    let ssl = store.connection(reference, match_name).map_err(|error| {
+        Fail::temporary(format!(
+            "unable to create SSL instance: {}",
+            crate::store::queue(&error)
+        ))
+    })?;
     let side = Side {
         kinds: &[],
         versions: (crate::settings::Version::Tls12, None),
@@ -209,6 +399,7 @@ fn serve(
     report: &Report,
     options: &Options,
     session: Session,
+    greeting: &[u8],
     program: &[OsString],
     edits: &Edits,
 ) -> Result<u8, Fail> {
@@ -236,6 +427,7 @@ fn serve(
     let idle = (idle > 0).then(|| Duration::from_secs(idle.into()));
     let mut relay = Relay::new(session, from_program, to_program, idle)
         .map_err(Fail::unable("start the relay"))?;
+    relay.replay(greeting);
     match relay.run() {
         Ending::Done => {}
         Ending::Truncated => {

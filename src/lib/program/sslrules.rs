@@ -7,13 +7,13 @@ use std::process::ExitCode;
 
 use crate::options::sslrules::TABLE;
 use crate::report::{self, Fail};
-use crate::{rules, rulesdb};
+use crate::{policy, rules, rulesdb};
 
 /// The whole program.
 #[must_use]
 pub fn main() -> ExitCode {
     report::run(TABLE.program, |report| {
-        let (_, operands) = TABLE.parse(std::env::args_os().skip(1))?;
+        let (options, operands) = TABLE.parse(std::env::args_os().skip(1))?;
         let [cdb, temporary] = operands.as_slice() else {
             // Most likely the text's name without `<`: do not wait for input.
             return Err(TABLE.usage("too many arguments"));
@@ -24,6 +24,12 @@ pub fn main() -> ExitCode {
             .lock()
             .read_to_end(&mut text)
             .map_err(Fail::unable("read input"))?;
+        if options.destinations {
+            let records = policy::compile(&text).map_err(|bad| Fail::Never(bad.to_string()))?;
+            let records = records.iter().map(|(key, data)| (&**key, &**data));
+            rulesdb::replace(Path::new(cdb), Path::new(temporary), records)?;
+            return Ok(0);
+        }
         let compiled = rules::compile(&text).map_err(|bad| Fail::Never(bad.to_string()))?;
         for remark in &compiled.remarks {
             report.warning(remark);

@@ -2,30 +2,57 @@
 #![forbid(unsafe_code)]
 
 use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
 
 use openssl::error::ErrorStack;
+use openssl::hash::{MessageDigest, hash};
 use openssl::ssl::{
-    Ssl, SslContext, SslContextBuilder, SslMethod, SslSessionCacheMode, SslVerifyMode,
+    Ssl, SslContext, SslContextBuilder, SslFiletype, SslMethod, SslRef, SslSessionCacheMode,
+    SslVerifyMode,
 };
-use openssl::x509::X509;
-use openssl::x509::verify::X509CheckFlags;
+use openssl::x509::store::X509Lookup;
+use openssl::x509::verify::{X509CheckFlags, X509VerifyFlags};
+use openssl::x509::{X509, X509Ref, X509StoreContextRef, X509VerifyResult};
 
-use super::{Certificate, KeyPlace, SignerSource, anchor_store, anchors, queue};
+use super::{Certificate, KeyPlace, SignerSource, anchor_store, anchors, queue, unable};
+use crate::policy::{Anchors, Check, Pin, Rule, Tls};
 use crate::report::Fail;
 use crate::settings::Settings;
-use crate::verify::{self, Policy};
+use crate::tls_ffi::{self, names};
+use crate::verify::{self, Policy, Refusal};
+
+/// A path, behind the option or file that names it.
+pub type Named<'a> = (&'static str, &'a str);
 
 /// What a client verifies, and with what.
 pub struct Request<'a> {
     /// File and directory of trust anchors, with the option or field that names
     /// them; both unset: the system's.
-    pub anchors: (Option<&'a str>, Option<&'a str>),
+    pub anchors: (Option<Named<'a>>, Option<Named<'a>>),
     /// Client certificate and key.
-    pub certificate: Option<(&'a str, &'a str)>,
+    pub certificate: Option<(Named<'a>, Named<'a>)>,
     /// How long the server's chain may be; libcrypto's own limit.
     pub depth: Option<u32>,
     /// Go on with a server that does not verify.
     pub tolerant: bool,
+    /// What a partner's server must show, in place of the caller's name check.
+    pub partner: Option<Partner>,
+}
+
+/// What the policy for a partner asks of its server.
+#[derive(Clone, Debug)]
+pub struct Partner {
+    /// What the certificate must do.
+    pub check: Check,
+    /// The names of which it must have one, for the checks that ask for a name.
+    pub names: Vec<Reference>,
+    /// The fingerprints of which it must have one, for [`Check::Pin`].
+    pub pins: Vec<Pin>,
+    /// A failure is remembered, and the connection goes on.
+    pub lenient: bool,
+    /// Ciphers without a certificate are offered.
+    pub anonymous: bool,
 }
 
 /// Everything that connections to servers need.
@@ -34,6 +61,7 @@ pub struct Store {
     pub context: SslContext,
     /// What becomes of a certificate that does not verify.
     pub policy: Policy,
+    partner: Option<Arc<Partner>>,
     /// The intermediates of our own certificate.
     pub own_chain: Vec<X509>,
     /// What an administrator should know.
@@ -53,7 +81,10 @@ impl Reference {
     /// A host argument as a reference identifier (RFC 9525 section 6.1).
     #[must_use]
     pub fn new(host: &str) -> Reference {
-        match host.parse() {
+        let bare = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'));
+        match bare.unwrap_or(host).parse() {
             Ok(address) => Reference::Address(address),
             Err(_) => Reference::Host(host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()),
         }
@@ -73,7 +104,13 @@ impl Store {
         let mut warnings = super::cipher_warnings(settings);
         let mut context =
             SslContextBuilder::new(SslMethod::tls_client()).map_err(|error| internal(&error))?;
-        super::apply_common(&mut context, settings, ("-z", super::cipher_list(settings)))?;
+        let partner = request.partner.clone().map(Arc::new);
+        let mut ciphers = super::cipher_list(settings).to_owned();
+        if partner.as_ref().is_some_and(|partner| partner.anonymous) {
+            ciphers = anonymous(&ciphers);
+        }
+        let setting = if partner.is_some() { "ciphers" } else { "-z" };
+        super::apply_common(&mut context, settings, (setting, &ciphers))?;
         context.set_session_cache_mode(SslSessionCacheMode::OFF);
         set_anchors(&mut context, request.anchors)?;
         if let Some(depth) = request.depth {
@@ -84,15 +121,21 @@ impl Store {
             pins: Vec::new(),
         };
         let judge = policy.clone();
-        context.set_verify_callback(SslVerifyMode::PEER, move |good, chain| {
-            judge.judge(good, chain)
+        let asked = partner.clone();
+        context.set_verify_callback(SslVerifyMode::PEER, move |good, chain| match &asked {
+            Some(partner) => partner.judge(&judge, good, chain),
+            None => judge.judge(good, chain),
         });
         let mut own_chain = Vec::new();
-        if let Some((path, key_path)) = request.certificate {
-            let certificate = Certificate::read("-c", path)?;
+        if let Some(((variable, path), (key_variable, key_path))) = request.certificate {
+            let certificate = Certificate::read(variable, path)?;
             warnings.extend(certificate.date_warning());
             let place = KeyPlace {
-                variable: if path == key_path { "-c" } else { "-k" },
+                variable: if path == key_path {
+                    variable
+                } else {
+                    key_variable
+                },
                 path: key_path.to_owned(),
             };
             let public = certificate
@@ -105,6 +148,7 @@ impl Store {
         Ok(Store {
             context: context.build(),
             policy,
+            partner,
             own_chain,
             warnings,
         })
@@ -134,6 +178,199 @@ impl Store {
         ssl.set_connect_state();
         Ok(ssl)
     }
+
+    /// Whether a session's server has shown what its policy asks, which the
+    /// handshake alone does not prove: a cipher may do without a certificate.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn approve(&self, ssl: &SslRef) -> Result<(), Refusal> {
+        let Some(partner) = self.partner.as_ref().filter(|partner| !partner.lenient) else {
+            return Ok(());
+        };
+        let bad = |reason: &str| {
+            Err(Refusal {
+                depth: 0,
+                subject: String::new(),
+                reason: reason.to_owned(),
+                name: false,
+            })
+        };
+        let leaf = ssl.peer_certificate();
+        match (partner.check, leaf) {
+            (Check::Nothing, _) | (Check::Certificate, Some(_)) => Ok(()),
+            (_, None) => bad("the server showed no certificate"),
+            (Check::Pin, Some(leaf)) if partner.pinned(&leaf) => Ok(()),
+            (Check::Pin, Some(_)) => bad(OTHER_FINGERPRINT),
+            (_, Some(_)) if ssl.verify_result() != X509VerifyResult::OK => {
+                bad(ssl.verify_result().error_string())
+            }
+            (Check::Chain, Some(_)) => Ok(()),
+            (Check::Name | Check::ExactName, Some(leaf)) if partner.named(&leaf) => Ok(()),
+            (Check::Name | Check::ExactName, Some(_)) => bad(OTHER_NAME),
+        }
+    }
+
+    /// Whether the session's certificate is one of a partner's pinned ones.
+    #[must_use]
+    pub fn pinned(&self, ssl: &SslRef) -> bool {
+        self.partner.as_ref().is_some_and(|partner| {
+            partner.check == Check::Pin
+                && ssl
+                    .peer_certificate()
+                    .is_some_and(|leaf| partner.pinned(&leaf))
+        })
+    }
+}
+
+/// The reasons that are ours, not libcrypto's.
+const OTHER_FINGERPRINT: &str = "its fingerprint is none of those in tlsdestinations";
+const OTHER_NAME: &str = "hostname mismatch";
+
+impl Partner {
+    /// What a rule asks of a server reached as `host` for mail to `domain`.
+    #[must_use]
+    pub fn of(rule: &Rule, host: &str, domain: &str) -> Partner {
+        let names = rule.names(host, domain);
+        Partner {
+            check: rule.check(),
+            names: names.into_iter().map(Reference::new).collect(),
+            pins: rule.value.pins.clone(),
+            lenient: rule.tls() != Tls::Required,
+            anonymous: rule.allows_anonymous(),
+        }
+    }
+
+    /// The trust anchors that a rule names; a file or a directory.
+    #[must_use]
+    pub fn anchors(rule: &Rule) -> Option<(Option<Named<'_>>, Option<Named<'_>>)> {
+        match rule.value.anchors.as_ref()? {
+            Anchors::File(path) => Some((Some(("cafile", path)), None)),
+            Anchors::Directory(path) => Some((None, Some(("cafile", path)))),
+        }
+    }
+
+    /// The verify callback under a policy, as [`Policy::judge`].
+    fn judge(&self, strict: &Policy, good: bool, context: &mut X509StoreContextRef) -> bool {
+        let leaf = context
+            .chain()
+            .and_then(|chain| chain.iter().next())
+            .map(ToOwned::to_owned);
+        match self.check {
+            Check::Pin => {
+                let Some(leaf) = leaf else {
+                    return false;
+                };
+                if self.pinned(&leaf) {
+                    context.set_error(X509VerifyResult::OK);
+                    return true;
+                }
+                let reason = format!("{OTHER_FINGERPRINT}: it is {}", print_of(&leaf));
+                self.refuse(context, &leaf, reason, false)
+            }
+            // What is wrong is kept for the log.
+            Check::Nothing | Check::Certificate => {
+                strict.judge(good, context);
+                true
+            }
+            Check::Chain | Check::Name | Check::ExactName if !good => {
+                strict.judge(good, context) || self.lenient
+            }
+            Check::Name | Check::ExactName if context.error_depth() == 0 => match leaf {
+                Some(leaf) if !self.named(&leaf) => {
+                    self.refuse(context, &leaf, OTHER_NAME.to_owned(), true)
+                }
+                _ => true,
+            },
+            Check::Chain | Check::Name | Check::ExactName => true,
+        }
+    }
+
+    fn refuse(
+        &self,
+        context: &mut X509StoreContextRef,
+        leaf: &X509Ref,
+        reason: String,
+        name: bool,
+    ) -> bool {
+        context.set_error(X509VerifyResult::APPLICATION_VERIFICATION);
+        let refusal = Refusal {
+            depth: 0,
+            subject: names::slash_form(leaf.subject_name()),
+            reason,
+            name,
+        };
+        verify::remember(context, refusal);
+        self.lenient
+    }
+
+    fn pinned(&self, leaf: &X509Ref) -> bool {
+        self.pins.iter().any(|pin| match pin {
+            Pin::Certificate(wanted) => digest_of(wanted.len())
+                .and_then(|digest| leaf.digest(digest).ok())
+                .is_some_and(|print| *print == **wanted),
+            Pin::Key(wanted) => leaf
+                .public_key()
+                .and_then(|key| key.public_key_to_der())
+                .and_then(|der| hash(MessageDigest::sha256(), &der))
+                .is_ok_and(|print| *print == *wanted),
+        })
+    }
+
+    /// RFC 9525: only subjectAltName counts, and every entry of it.
+    fn named(&self, leaf: &X509Ref) -> bool {
+        self.names.iter().any(|name| match name {
+            Reference::Host(host) if self.check == Check::ExactName => {
+                let entries = names::alternative_names(leaf);
+                entries.iter().any(|entry| match entry {
+                    names::AlternativeName::Dns(entry) => {
+                        let entry = entry.strip_suffix(b".").unwrap_or(entry);
+                        entry.eq_ignore_ascii_case(host.as_bytes())
+                    }
+                    _ => false,
+                })
+            }
+            Reference::Host(host) => tls_ffi::names_host(leaf, host),
+            Reference::Address(address) => {
+                let bytes = match address {
+                    IpAddr::V4(address) => address.octets().to_vec(),
+                    IpAddr::V6(address) => address.octets().to_vec(),
+                };
+                names::alternative_names(leaf).contains(&names::AlternativeName::Ip(bytes))
+            }
+        })
+    }
+}
+
+/// The hash whose fingerprints are so long.
+fn digest_of(length: usize) -> Option<MessageDigest> {
+    match length {
+        20 => Some(MessageDigest::sha1()),
+        28 => Some(MessageDigest::sha224()),
+        32 => Some(MessageDigest::sha256()),
+        64 => Some(MessageDigest::sha512()),
+        _ => None,
+    }
+}
+
+/// A certificate's SHA-256, as it can be put into tlsdestinations.
+fn print_of(leaf: &X509Ref) -> String {
+    let print = verify::fingerprint(leaf).unwrap_or_default();
+    format!("={}", crate::text::hex(&print))
+}
+
+/// A cipher list with those that need no certificate added. Libssl allows them
+/// at security level 0 only.
+fn anonymous(list: &str) -> String {
+    let kept = list
+        .split(':')
+        .filter(|word| !matches!(*word, "!aNULL" | "!ADH" | "!AECDH"));
+    let mut list = kept.collect::<Vec<_>>().join(":");
+    list.push_str(":aNULL+AES");
+    if !list.contains("@SECLEVEL") {
+        list.push_str(":@SECLEVEL=0");
+    }
+    list
 }
 
 fn internal(error: &ErrorStack) -> Fail {
@@ -144,26 +381,37 @@ fn internal(error: &ErrorStack) -> Fail {
 /// the empty name stands for none.
 fn set_anchors(
     context: &mut SslContextBuilder,
-    (file, directory): (Option<&str>, Option<&str>),
+    (file, directory): (Option<Named<'_>>, Option<Named<'_>>),
 ) -> Result<(), Fail> {
     if file.is_none() && directory.is_none() {
         return context
             .set_default_verify_paths()
             .map_err(|error| internal(&error));
     }
-    let file = file
-        .filter(|path| !path.is_empty())
-        .map(|path| ("-a", path));
-    let directory = directory
-        .filter(|path| !path.is_empty())
-        .map(|path| ("-A", path));
+    let file = file.filter(|(_, path)| !path.is_empty());
+    let directory = directory.filter(|(_, path)| !path.is_empty());
     let found = anchors(file, directory)?;
-    context.set_cert_store(
-        anchor_store(&found)
-            .map_err(|error| internal(&error))?
-            .build(),
-    );
+    let mut store = anchor_store(&found).map_err(|error| internal(&error))?;
+    if let Some((option, path)) = file
+        && holds_lists(path)
+    {
+        store
+            .add_lookup(X509Lookup::file())
+            .and_then(|lookup| lookup.load_crl_file(path, SslFiletype::PEM).map(|_| ()))
+            .and_then(|()| {
+                store.set_flags(X509VerifyFlags::CRL_CHECK | X509VerifyFlags::CRL_CHECK_ALL)
+            })
+            .map_err(|error| unable("load revocation lists", option, path, &queue(&error)))?;
+    }
+    context.set_cert_store(store.build());
     Ok(())
+}
+
+/// Whether a file of anchors has revocation lists in it too.
+fn holds_lists(path: &str) -> bool {
+    const BEGIN: &[u8] = b"-----BEGIN X509 CRL-----";
+    super::read_file(Path::new(path))
+        .is_ok_and(|bytes| bytes.windows(BEGIN.len()).any(|window| window == BEGIN))
 }
 
 #[cfg(test)]

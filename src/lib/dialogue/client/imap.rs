@@ -1,0 +1,108 @@
+//! IMAP: STARTTLS (RFC 9051 section 6.2.1, RFC 3501 the same).
+#![forbid(unsafe_code)]
+
+use std::io::{Read, Write};
+
+use super::Refusal;
+use super::lines::{Lines, REPLY_LIMIT, literal};
+
+/// The dialogue up to the go-ahead; the greeting without its capabilities.
+pub(super) fn upgrade<S: Read + Write>(lines: &mut Lines<'_, S>) -> Result<Vec<u8>, Refusal> {
+    let greeting = lines.line("before its greeting")?;
+    match words(&greeting) {
+        (b"*", status) if status.eq_ignore_ascii_case(b"OK") => {}
+        (b"*", status) if status.eq_ignore_ascii_case(b"PREAUTH") => {
+            return Err(Refusal::PreAuthenticated(greeting));
+        }
+        (b"*", status) if status.eq_ignore_ascii_case(b"BYE") => {
+            return Err(Refusal::Refused("the connection", greeting));
+        }
+        _ => return Err(Refusal::Malformed("before its greeting", greeting)),
+    }
+    let mut listed = command(lines, "a1", "CAPABILITY", "after CAPABILITY")?;
+    listed.retain(|line| {
+        let (star, word) = words(line);
+        star == b"*" && word.eq_ignore_ascii_case(b"CAPABILITY")
+    });
+    let offered = listed
+        .iter()
+        .flat_map(|line| line.trim_ascii_end().split(|&byte| byte == b' '))
+        .any(|word| word.eq_ignore_ascii_case(b"STARTTLS"));
+    if !offered {
+        return Err(Refusal::NotOffered("STARTTLS", listed.concat()));
+    }
+    command(lines, "a2", "STARTTLS", "after STARTTLS")?;
+    lines.nothing_waits(b"")?;
+    Ok(without_capabilities(&greeting))
+}
+
+/// Sends a command and reads up to its tagged OK; the untagged lines before it.
+fn command<S: Read + Write>(
+    lines: &mut Lines<'_, S>,
+    tag: &str,
+    command: &'static str,
+    place: &'static str,
+) -> Result<Vec<Vec<u8>>, Refusal> {
+    // Untagged data may come at any time; an answer before its command may not.
+    let mut untagged = Vec::new();
+    while lines.has_line() {
+        let line = lines.line(place)?;
+        if !line.starts_with(b"* ") {
+            return Err(Refusal::Injection(line.len() + lines.waiting(), line));
+        }
+        untagged.push(line);
+    }
+    untagged.clear();
+    lines.command(&format!("{tag} {command}"), place)?;
+    let mut size = 0;
+    loop {
+        let line = lines.line(place)?;
+        size += line.len();
+        if size > REPLY_LIMIT {
+            return Err(Refusal::TooLong(place));
+        }
+        if literal(&line).is_some() {
+            // A literal: nothing that a server has need of before TLS.
+            return Err(Refusal::Malformed(place, line));
+        }
+        match words(&line) {
+            (b"*", status) if status.eq_ignore_ascii_case(b"BYE") => {
+                return Err(Refusal::Refused(command, line));
+            }
+            (b"*", _) => untagged.push(line),
+            (found, status) if found == tag.as_bytes() => {
+                if status.eq_ignore_ascii_case(b"OK") {
+                    return Ok(untagged);
+                }
+                return Err(Refusal::Refused(command, line));
+            }
+            _ => return Err(Refusal::Malformed(place, line)),
+        }
+    }
+}
+
+/// The first two words of a line.
+fn words(line: &[u8]) -> (&[u8], &[u8]) {
+    let mut words = line.trim_ascii_end().split(|&byte| byte == b' ');
+    (
+        words.next().unwrap_or_default(),
+        words.next().unwrap_or_default(),
+    )
+}
+
+/// `* OK [CAPABILITY ...] ready` as `* OK ready`: what was learnt in the clear
+/// must not be used inside TLS (RFC 9051 section 6.2.1).
+fn without_capabilities(greeting: &[u8]) -> Vec<u8> {
+    const CODE: &[u8] = b"[CAPABILITY";
+    let after_status = &greeting[greeting.len().min(5)..];
+    let code = after_status.get(..CODE.len());
+    if !code.is_some_and(|code| code.eq_ignore_ascii_case(CODE)) {
+        return greeting.to_vec();
+    }
+    let text = match after_status.iter().position(|&byte| byte == b']') {
+        Some(end) => after_status[end + 1..].trim_ascii(),
+        None => b"",
+    };
+    let text = if text.is_empty() { b"ready" } else { text };
+    [b"* OK ", text, b"\r\n"].concat()
+}

@@ -1,0 +1,142 @@
+//! Lines from a server, within limits: no reply grows without bound, and no
+//! byte that came too early is taken for an answer.
+#![forbid(unsafe_code)]
+
+use std::io::{self, Read, Write};
+
+use super::Refusal;
+
+/// The longest line, in bytes with its end. RFC 5321 (4.5.3.1.5) wants 512.
+pub const LINE_LIMIT: usize = 4096;
+/// The longest reply, in bytes.
+pub const REPLY_LIMIT: usize = 64 * 1024;
+
+/// How much is read at once.
+const PIECE: usize = 4096;
+
+/// A server's lines, and a way to answer.
+pub struct Lines<'a, S> {
+    stream: &'a mut S,
+    buffer: Vec<u8>,
+    start: usize,
+}
+
+impl<'a, S: Read + Write> Lines<'a, S> {
+    /// Nothing was read yet.
+    pub fn new(stream: &'a mut S) -> Lines<'a, S> {
+        Lines {
+            stream,
+            buffer: Vec::new(),
+            start: 0,
+        }
+    }
+
+    /// The next line with its line feed. `place` says where in the dialogue.
+    ///
+    /// # Errors
+    /// [`Refusal::TooLong`], the end, or a failure of the stream.
+    pub fn line(&mut self, place: &'static str) -> Result<Vec<u8>, Refusal> {
+        let mut searched = self.start;
+        loop {
+            if let Some(at) = self.buffer[searched..].iter().position(|&b| b == b'\n') {
+                let end = searched + at + 1;
+                if end - self.start > LINE_LIMIT {
+                    return Err(Refusal::TooLong(place));
+                }
+                let line = self.buffer[self.start..end].to_vec();
+                self.start = end;
+                return Ok(line);
+            }
+            if self.buffer.len() - self.start >= LINE_LIMIT {
+                return Err(Refusal::TooLong(place));
+            }
+            self.buffer.drain(..self.start);
+            self.start = 0;
+            searched = self.buffer.len();
+            if self.fill(place)? == 0 {
+                return Err(Refusal::Ended(place));
+            }
+        }
+    }
+
+    /// As many bytes.
+    ///
+    /// # Errors
+    /// As [`Lines::line`].
+    pub fn bytes(&mut self, count: usize, place: &'static str) -> Result<Vec<u8>, Refusal> {
+        if count > REPLY_LIMIT {
+            return Err(Refusal::TooLong(place));
+        }
+        while self.waiting() < count {
+            if self.fill(place)? == 0 {
+                return Err(Refusal::Ended(place));
+            }
+        }
+        let bytes = self.buffer[self.start..self.start + count].to_vec();
+        self.start += count;
+        Ok(bytes)
+    }
+
+    fn fill(&mut self, place: &'static str) -> Result<usize, Refusal> {
+        let mut piece = [0; PIECE];
+        let count = loop {
+            match self.stream.read(&mut piece) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => break other.map_err(|error| Refusal::Io(place, error))?,
+            }
+        };
+        self.buffer.extend_from_slice(&piece[..count]);
+        Ok(count)
+    }
+
+    /// Bytes that were read and not yet taken.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.buffer.len() - self.start
+    }
+
+    /// Whether a whole line was read and not yet taken.
+    #[must_use]
+    pub fn has_line(&self) -> bool {
+        self.buffer[self.start..].contains(&b'\n')
+    }
+
+    /// Sends bytes as they are.
+    ///
+    /// # Errors
+    /// A failure of the stream.
+    pub fn send(&mut self, bytes: &[u8], place: &'static str) -> Result<(), Refusal> {
+        self.stream
+            .write_all(bytes)
+            .and_then(|()| self.stream.flush())
+            .map_err(|error| Refusal::Io(place, error))
+    }
+
+    /// Sends a command, to which no answer may be there already.
+    ///
+    /// # Errors
+    /// As [`Lines::send`]; [`Refusal::Injection`] where the server spoke first.
+    pub fn command(&mut self, command: &str, place: &'static str) -> Result<(), Refusal> {
+        self.nothing_waits(b"")?;
+        self.send(format!("{command}\r\n").as_bytes(), place)
+    }
+
+    /// Fails where bytes were read behind the reply that was taken last.
+    ///
+    /// # Errors
+    /// [`Refusal::Injection`].
+    pub fn nothing_waits(&self, reply: &[u8]) -> Result<(), Refusal> {
+        match self.waiting() {
+            0 => Ok(()),
+            count => Err(Refusal::Injection(count, reply.to_vec())),
+        }
+    }
+}
+
+/// The size of the literal that a line announces at its end.
+pub(super) fn literal(line: &[u8]) -> Option<usize> {
+    let inner = line.trim_ascii_end().strip_suffix(b"}")?;
+    let inner = inner.strip_suffix(b"+").unwrap_or(inner);
+    let open = inner.iter().rposition(|&byte| byte == b'{')?;
+    str::from_utf8(&inner[open + 1..]).ok()?.parse().ok()
+}

@@ -1,0 +1,81 @@
+//! ManageSieve: STARTTLS (RFC 5804 section 2.2).
+#![forbid(unsafe_code)]
+
+use std::io::{Read, Write};
+
+use super::Refusal;
+use super::lines::{Lines, REPLY_LIMIT, literal};
+
+/// The dialogue up to the go-ahead. The greeting is a list of capabilities, and
+/// the server sends it again inside TLS: nothing of this one is handed on.
+pub(super) fn upgrade<S: Read + Write>(lines: &mut Lines<'_, S>) -> Result<Vec<u8>, Refusal> {
+    let place = "before its greeting";
+    let mut all = Vec::new();
+    let mut offered = false;
+    loop {
+        let line = logical_line(lines, place)?;
+        all.extend_from_slice(&line);
+        if all.len() > REPLY_LIMIT {
+            return Err(Refusal::TooLong(place));
+        }
+        if line.starts_with(b"\"") || line.starts_with(b"{") {
+            offered |= name(&line).is_some_and(|name| name.eq_ignore_ascii_case(b"STARTTLS"));
+            continue;
+        }
+        if !is_good(&line, place)? {
+            return Err(Refusal::Refused("the connection", line));
+        }
+        break;
+    }
+    if !offered {
+        return Err(Refusal::NotOffered("STARTTLS", all));
+    }
+    lines.command("STARTTLS", "before STARTTLS")?;
+    let answer = logical_line(lines, "after STARTTLS")?;
+    if !is_good(&answer, "after STARTTLS")? {
+        return Err(Refusal::Refused("STARTTLS", answer));
+    }
+    lines.nothing_waits(&answer)?;
+    Ok(Vec::new())
+}
+
+/// A line with the literals in it: `{n}` or `{n+}` at an end stands for n bytes
+/// that follow it.
+fn logical_line<S: Read + Write>(
+    lines: &mut Lines<'_, S>,
+    place: &'static str,
+) -> Result<Vec<u8>, Refusal> {
+    let mut all = lines.line(place)?;
+    while let Some(count) = literal(&all) {
+        let bytes = lines.bytes(count, place)?;
+        all.extend_from_slice(&bytes);
+        let rest = lines.line(place)?;
+        all.extend_from_slice(&rest);
+        if all.len() > REPLY_LIMIT {
+            return Err(Refusal::TooLong(place));
+        }
+    }
+    Ok(all)
+}
+
+/// The quoted name that a capability line begins with.
+fn name(line: &[u8]) -> Option<&[u8]> {
+    let inner = line.strip_prefix(b"\"")?;
+    let end = inner.iter().position(|&byte| byte == b'"')?;
+    Some(&inner[..end])
+}
+
+fn is_good(line: &[u8], place: &'static str) -> Result<bool, Refusal> {
+    let word = line
+        .trim_ascii_end()
+        .split(|byte| matches!(byte, b' ' | b'('))
+        .next()
+        .unwrap_or_default();
+    if word.eq_ignore_ascii_case(b"OK") {
+        Ok(true)
+    } else if word.eq_ignore_ascii_case(b"NO") || word.eq_ignore_ascii_case(b"BYE") {
+        Ok(false)
+    } else {
+        Err(Refusal::Malformed(place, line.to_vec()))
+    }
+}

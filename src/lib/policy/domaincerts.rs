@@ -1,0 +1,75 @@
+//! domaincerts: which certificate of ours a sender's mail is sent with.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+
+use super::line;
+use crate::text;
+
+/// A line of domaincerts.
+#[derive(Clone, PartialEq, Eq)]
+pub struct OwnCertificate {
+    /// The line's number.
+    pub line: usize,
+    /// PEM file: certificate, then its intermediates.
+    pub certificate: String,
+    /// PEM file: key; that of the certificate where the field is empty.
+    pub key: String,
+    /// The key's password.
+    pub password: Option<String>,
+}
+
+/// Without the password.
+impl fmt::Debug for OwnCertificate {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let OwnCertificate {
+            line,
+            certificate,
+            key,
+            ..
+        } = self;
+        write!(out, "line {line}: {certificate}|{key}")
+    }
+}
+
+/// The line for a sender's domain: its own, then those of the domains above it
+/// from long to short (`.example.com`), then `*`.
+///
+/// # Errors
+/// The line that decides has no certificate.
+pub fn look_up(text: &[u8], sender: Option<&str>) -> Result<Option<OwnCertificate>, String> {
+    let mut keys = Vec::new();
+    if let Some(domain) = sender {
+        keys.push(domain.to_ascii_lowercase());
+        let dots = domain.match_indices('.').filter(|(at, _)| *at > 0);
+        keys.extend(dots.map(|(at, _)| domain[at..].to_ascii_lowercase()));
+    }
+    keys.push("*".to_owned());
+    let found = line::lines(text)
+        .filter_map(|line| {
+            let rank = keys.iter().position(|key| key.as_bytes() == line.key)?;
+            Some((rank, line))
+        })
+        .min_by_key(|(rank, _)| *rank);
+    let Some((_, line)) = found else {
+        return Ok(None);
+    };
+    let wrong = |why: &dyn fmt::Display| {
+        let key = text::excerpt(&line.key, 200);
+        format!("domaincerts line {} \"{key}\": {why}", line.number)
+    };
+    let value = line.value.map_err(|why| wrong(&why))?;
+    let mut fields = value.splitn(3, '|');
+    let certificate = fields.next().unwrap_or_default().trim();
+    let key = fields.next().unwrap_or_default().trim();
+    let password = fields.next().filter(|password| !password.is_empty());
+    if certificate.is_empty() {
+        return Err(wrong(&"no certificate"));
+    }
+    Ok(Some(OwnCertificate {
+        line: line.number,
+        certificate: certificate.to_owned(),
+        key: if key.is_empty() { certificate } else { key }.to_owned(),
+        password: password.map(str::to_owned),
+    }))
+}

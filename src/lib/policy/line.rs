@@ -1,0 +1,330 @@
+//! One line of tlsdestinations: its key's form, and its value's fields.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+
+use crate::text;
+
+/// What a line says of TLS and of the certificate, by its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// `!`: TLS is never tried.
+    Never,
+    /// `%`: the certificate must have a fingerprint.
+    Pinned,
+    /// `=`: it must verify and name the host exactly.
+    Exact,
+    /// `~`: it must verify and name the host, wildcards allowed.
+    Named,
+    /// No sign, or `+*`: it must verify where a CA is given.
+    Trusted,
+    /// `-`: none is needed.
+    Unverified,
+    /// `*`: used if offered, and verified where a CA is given.
+    Opportunistic,
+    /// `-` alone: used if offered.
+    OpportunisticUnverified,
+}
+
+/// Whom a key stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// One host or domain.
+    Host(String),
+    /// Every name below a domain; begins with the dot.
+    Below(String),
+    /// Everybody.
+    All,
+}
+
+/// A key's meaning; `None` where it is no form of key, so that no destination
+/// can meet it. The key is in lower case.
+#[must_use]
+pub fn meaning(key: &str) -> Option<(Kind, Scope)> {
+    let (kind, rest) = match key.as_bytes().first()? {
+        b'!' => (Kind::Never, &key[1..]),
+        b'%' => (Kind::Pinned, &key[1..]),
+        b'=' => (Kind::Exact, &key[1..]),
+        b'~' => (Kind::Named, &key[1..]),
+        b'-' if key == "-" => return Some((Kind::OpportunisticUnverified, Scope::All)),
+        b'-' => (Kind::Unverified, &key[1..]),
+        b'*' if key == "*" => return Some((Kind::Opportunistic, Scope::All)),
+        b'+' if key == "+*" => return Some((Kind::Trusted, Scope::All)),
+        _ => (Kind::Trusted, key),
+    };
+    let scope = match rest {
+        "*" if !matches!(kind, Kind::Pinned | Kind::Trusted) => Scope::All,
+        "" | "." => return None,
+        name if name.contains(['*', ' ', '\t', '+', '=', '~', '!', '%']) => return None,
+        name if name.starts_with('.') => match kind {
+            Kind::Exact | Kind::Pinned => return None,
+            _ => Scope::Below(name.to_owned()),
+        },
+        name => Scope::Host(name.to_owned()),
+    };
+    Some((kind, scope))
+}
+
+/// A fingerprint that a certificate must have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pin {
+    /// Of the whole certificate: SHA-1, SHA-224, SHA-256 or SHA-512, by length.
+    Certificate(Vec<u8>),
+    /// SHA-256 of the public key (SubjectPublicKeyInfo).
+    Key([u8; 32]),
+}
+
+/// As it is written.
+impl fmt::Display for Pin {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Pin::Certificate(print) => out.write_str(&text::hex(print)),
+            Pin::Key(print) => write!(out, "spki:{}", text::hex(print)),
+        }
+    }
+}
+
+/// Where trust anchors are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Anchors {
+    /// A PEM file.
+    File(String),
+    /// A directory of such files.
+    Directory(String),
+}
+
+/// How TLS begins on a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// At once.
+    AtOnce,
+    /// At once, and QMTP inside.
+    Qmtps,
+    /// By STARTTLS.
+    StartTls,
+}
+
+/// A port, and how TLS begins there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// 1 to 65535.
+    pub number: u16,
+    /// How.
+    pub start: Start,
+}
+
+impl Port {
+    /// A port by its number: 465 and 6209 begin with TLS.
+    #[must_use]
+    pub fn plain(number: u16) -> Port {
+        let start = match number {
+            465 => Start::AtOnce,
+            6209 => Start::Qmtps,
+            _ => Start::StartTls,
+        };
+        Port { number, start }
+    }
+
+    /// `25`, `465`, `s4465`.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Port> {
+        let (digits, at_once) = match word.strip_prefix(['s', 'S']) {
+            Some(digits) => (digits, true),
+            None => (word, false),
+        };
+        let number = text::number(digits, 1..=65535)?;
+        let mut port = Port::plain(u16::try_from(number).ok()?);
+        if at_once && port.start == Start::StartTls {
+            port.start = Start::AtOnce;
+        }
+        Some(port)
+    }
+}
+
+/// A value's fields; those that are empty or left out are `None`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Value {
+    /// CA file or directory.
+    pub anchors: Option<Anchors>,
+    /// Fingerprints in place of it.
+    pub pins: Vec<Pin>,
+    /// Cipher list.
+    pub ciphers: Option<String>,
+    /// How long the chain may be.
+    pub depth: Option<u32>,
+    /// Port.
+    pub port: Option<Port>,
+    /// For this sender's mail only; in lower case.
+    pub sender: Option<String>,
+}
+
+/// What can be wrong with a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wrong {
+    /// The depth is no number from 0 to 100.
+    Depth,
+    /// The key is empty.
+    EmptyKey,
+    /// More than four fields.
+    Fields,
+    /// A fingerprint is not hexadecimal or of no known length.
+    Fingerprint,
+    /// No colon ends the key.
+    NoColon,
+    /// `%` without a fingerprint.
+    NoFingerprint,
+    /// Bytes that are no UTF-8.
+    NotText,
+    /// The port is none.
+    Port,
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Wrong::Depth => "the depth is not a number from 0 to 100",
+            Wrong::EmptyKey => "the key is empty",
+            Wrong::Fields => "more than four fields",
+            Wrong::Fingerprint => "a fingerprint is not hexadecimal or of no known length",
+            Wrong::NoColon => "no colon ends the key",
+            Wrong::NoFingerprint => "% needs a fingerprint (=hex)",
+            Wrong::NotText => "it is not UTF-8",
+            Wrong::Port => "the port is not a number from 1 to 65535, with s before it or not",
+        })
+    }
+}
+
+impl Value {
+    /// The sender that a value is for, read before all else: what is wrong with
+    /// a line matters only to those whom it is for.
+    #[must_use]
+    pub fn sender_of(value: &str) -> Option<String> {
+        let sender = value.splitn(4, '|').nth(3)?.trim();
+        let sender = sender.strip_prefix('@').unwrap_or(sender);
+        // With a fifth field the line is wrong for everybody.
+        (!sender.is_empty() && !sender.contains('|')).then(|| sender.to_ascii_lowercase())
+    }
+
+    /// Reads a value under a key of this kind.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(value: &str, kind: Kind) -> Result<Value, Wrong> {
+        let fields: Vec<&str> = value.split('|').map(str::trim).collect();
+        let (first, ciphers, third) = match fields.as_slice() {
+            // `cafile;port`, or `;port` alone.
+            [only] => {
+                let (first, port) = only.split_once(';').unwrap_or((only, ""));
+                (first.trim(), "", format!(";{port}"))
+            }
+            [first, ciphers] => (*first, *ciphers, String::new()),
+            [first, ciphers, third] | [first, ciphers, third, _] => {
+                (*first, *ciphers, (*third).to_owned())
+            }
+            _ => return Err(Wrong::Fields),
+        };
+        let (depth, port) = third.split_once(';').unwrap_or((&third, ""));
+        let depth = match depth.trim() {
+            "" => None,
+            depth => Some(text::number(depth, 0..=100).ok_or(Wrong::Depth)?),
+        };
+        let port = match port.trim() {
+            "" => None,
+            port => Some(Port::parse(port).ok_or(Wrong::Port)?),
+        };
+        let mut parsed = Value {
+            ciphers: (!ciphers.is_empty()).then(|| ciphers.to_owned()),
+            depth: depth.and_then(|depth| u32::try_from(depth).ok()),
+            port,
+            sender: Value::sender_of(value),
+            ..Value::default()
+        };
+        if first.starts_with('=') || is_key_pin(first) {
+            parsed.pins = first
+                .split(',')
+                .map(|item| pin(item.trim()).ok_or(Wrong::Fingerprint))
+                .collect::<Result<_, _>>()?;
+        } else if kind == Kind::Pinned {
+            return Err(Wrong::NoFingerprint);
+        } else if let Some(path) = first.strip_suffix('/') {
+            let path = if path.is_empty() { "/" } else { path };
+            parsed.anchors = Some(Anchors::Directory(path.to_owned()));
+        } else if !first.is_empty() {
+            parsed.anchors = Some(Anchors::File(first.to_owned()));
+        }
+        Ok(parsed)
+    }
+}
+
+fn is_key_pin(item: &str) -> bool {
+    let head = item.get(..5);
+    head.is_some_and(|head| head.eq_ignore_ascii_case("spki:"))
+}
+
+/// `=hex` or `spki:hex`, colons and case ignored.
+fn pin(item: &str) -> Option<Pin> {
+    let item = item.strip_prefix('=').unwrap_or(item);
+    if is_key_pin(item) {
+        return Some(Pin::Key(bytes(&item[5..])?.try_into().ok()?));
+    }
+    let print = bytes(item)?;
+    matches!(print.len(), 20 | 28 | 32 | 64).then_some(Pin::Certificate(print))
+}
+
+fn bytes(hex: &str) -> Option<Vec<u8>> {
+    let digits: Vec<u8> = hex
+        .chars()
+        .filter(|c| *c != ':')
+        .map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
+        .collect::<Option<_>>()?;
+    let pairs = digits.chunks_exact(2);
+    if !pairs.remainder().is_empty() {
+        return None;
+    }
+    Some(pairs.map(|pair| pair[0] * 16 + pair[1]).collect())
+}
+
+/// A line's number, key in lower case and value; `None` for a comment or a
+/// blank line.
+pub(super) struct Line<'a> {
+    pub(super) number: usize,
+    pub(super) key: Vec<u8>,
+    pub(super) value: Result<&'a str, Wrong>,
+}
+
+/// The lines of a file that say something. Trailing blanks do not count.
+pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = Line<'_>> {
+    let lines = text.split(|&byte| byte == b'\n');
+    lines.enumerate().filter_map(|(at, line)| {
+        let line = line.trim_ascii_end();
+        if line.is_empty() || line.starts_with(b"#") {
+            return None;
+        }
+        let end = key_end(line);
+        let (key, value) = match end {
+            Some(end) => (
+                &line[..end],
+                str::from_utf8(&line[end + 1..]).map_err(|_| Wrong::NotText),
+            ),
+            None => (line, Err(Wrong::NoColon)),
+        };
+        Some(Line {
+            number: at + 1,
+            key: key.to_ascii_lowercase(),
+            value,
+        })
+    })
+}
+
+/// The colon that ends the key; those of an IPv6 address in brackets do not.
+fn key_end(line: &[u8]) -> Option<usize> {
+    let open = line.iter().take(2).position(|&byte| byte == b'[');
+    let from = match open {
+        Some(open) => open + line[open..].iter().position(|&byte| byte == b']')?,
+        None => 0,
+    };
+    line[from..]
+        .iter()
+        .position(|&byte| byte == b':')
+        .map(|at| from + at)
+}

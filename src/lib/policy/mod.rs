@@ -1,0 +1,375 @@
+//! Per-partner policy for outbound mail: tlsdestinations and domaincerts, in
+//! s/qmail's format, looked up and explained. See tlsdestinations(5).
+//!
+//! A look-up is a pure function of the file's bytes, the destination and the
+//! sender. A line that decides and is wrong is an error, never passed over.
+//! What a domain publishes (DANE, MTA-STS) is to be weighed against a rule by
+//! [`Rule::outranks_records`]; nothing here asks for it.
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use crate::report::{self, Fail};
+use crate::rulesdb::Database;
+use crate::text;
+
+mod compile;
+pub mod domaincerts;
+mod explain;
+mod line;
+
+pub use compile::{BadLine, compile};
+pub use explain::dead_lines;
+pub use line::{Anchors, Kind, Pin, Port, Scope, Start, Value, Wrong, meaning};
+
+/// Whether TLS is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tls {
+    /// It is not even tried.
+    Never,
+    /// If the server offers it.
+    Offered,
+    /// Or nothing is sent.
+    Required,
+}
+
+/// What a server's certificate must do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// It may be missing.
+    Nothing,
+    /// It must be there, whatever it says.
+    Certificate,
+    /// It must lead to an anchor.
+    Chain,
+    /// That, and name the host, wildcards allowed.
+    Name,
+    /// That, and name the host letter by letter.
+    ExactName,
+    /// It must have one of the fingerprints, whoever signed it.
+    Pin,
+}
+
+/// What holds for a destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Where it stands; `None`: no line holds.
+    pub line: Option<usize>,
+    /// The line's key.
+    pub key: String,
+    /// By the key.
+    pub kind: Kind,
+    /// Whom the key stands for.
+    pub scope: Scope,
+    /// The fields.
+    pub value: Value,
+}
+
+impl Rule {
+    /// What holds where no line does: as `*` without a CA.
+    #[must_use]
+    pub fn none() -> Rule {
+        Rule {
+            line: None,
+            key: "*".to_owned(),
+            kind: Kind::Opportunistic,
+            scope: Scope::All,
+            value: Value::default(),
+        }
+    }
+
+    /// Whether TLS is used.
+    #[must_use]
+    pub fn tls(&self) -> Tls {
+        match self.kind {
+            Kind::Never => Tls::Never,
+            Kind::Opportunistic | Kind::OpportunisticUnverified => Tls::Offered,
+            _ => Tls::Required,
+        }
+    }
+
+    /// What the certificate must do. Under [`Tls::Offered`] a failure is a line
+    /// in the log only.
+    #[must_use]
+    pub fn check(&self) -> Check {
+        let anchors = self.value.anchors.is_some();
+        match self.kind {
+            Kind::Never => Check::Nothing,
+            // s/qmail takes a fingerprint under any key.
+            _ if !self.value.pins.is_empty() => Check::Pin,
+            Kind::Pinned => Check::Pin,
+            Kind::Exact => Check::ExactName,
+            Kind::Named => Check::Name,
+            Kind::Trusted | Kind::Opportunistic if anchors => Check::Chain,
+            Kind::Trusted => Check::Certificate,
+            Kind::Opportunistic | Kind::Unverified | Kind::OpportunisticUnverified => {
+                Check::Nothing
+            }
+        }
+    }
+
+    /// Whether ciphers without a certificate may be offered.
+    #[must_use]
+    pub fn allows_anonymous(&self) -> bool {
+        matches!(self.kind, Kind::Unverified | Kind::OpportunisticUnverified)
+            && self.value.pins.is_empty()
+    }
+
+    /// The names of which the certificate must have one, for a server reached
+    /// as `host` for mail to `domain`.
+    #[must_use]
+    pub fn names<'a>(&'a self, host: &'a str, domain: &'a str) -> Vec<&'a str> {
+        match &self.scope {
+            Scope::Host(key) if self.kind == Kind::Exact => vec![key],
+            _ if host == domain => vec![host],
+            _ => vec![host, domain],
+        }
+    }
+
+    /// Whether the postmaster's word stands above what the destination
+    /// publishes of itself: rows 1 to 4.
+    #[must_use]
+    pub fn outranks_records(&self) -> bool {
+        match self.kind {
+            Kind::Never | Kind::Pinned => true,
+            Kind::Exact | Kind::Named => self.scope != Scope::All,
+            _ => false,
+        }
+    }
+}
+
+/// A line that decides for a destination, and is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unusable {
+    /// The line's number.
+    pub line: usize,
+    /// What is wrong.
+    pub wrong: Wrong,
+    key: Vec<u8>,
+}
+
+/// `tlsdestinations line 3 "=mx.example": the depth is ...`.
+impl fmt::Display for Unusable {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Unusable { line, wrong, key } = self;
+        let key = text::excerpt(key, 200);
+        write!(out, "tlsdestinations line {line} \"{key}\": {wrong}")
+    }
+}
+
+/// Whose mail it is: the domain of an envelope sender, in lower case; `None` for
+/// a bounce.
+#[must_use]
+pub fn sender_domain(sender: &str) -> Option<String> {
+    let domain = sender.rsplit_once('@').map_or(sender, |(_, domain)| domain);
+    let domain = domain.strip_suffix('.').unwrap_or(domain);
+    (!domain.is_empty()).then(|| domain.to_ascii_lowercase())
+}
+
+/// A file of rules, or its compiled form.
+pub struct Destinations(Source);
+
+enum Source {
+    Missing,
+    Text(Vec<u8>),
+    Compiled(Box<Database>),
+}
+
+impl Destinations {
+    /// The rules of a text.
+    #[must_use]
+    pub fn from_text(text: impl Into<Vec<u8>>) -> Destinations {
+        Destinations(Source::Text(text.into()))
+    }
+
+    /// The rules of a database that [`compile`] filled.
+    #[must_use]
+    pub fn from_database(database: Database) -> Destinations {
+        Destinations(Source::Compiled(Box::new(database)))
+    }
+
+    /// Reads a file, or the `.cdb` beside it that is not older.
+    ///
+    /// # Errors
+    /// One of them is there and cannot be read. No file is no error: then no
+    /// line holds.
+    pub fn open(path: &Path) -> Result<Destinations, Fail> {
+        let mut compiled = path.as_os_str().to_owned();
+        compiled.push(".cdb");
+        let compiled = Path::new(&compiled);
+        let shown = |path: &Path| text::excerpt(path.as_os_str().as_encoded_bytes(), 300);
+        let time = |path: &Path| match fs::metadata(path).and_then(|about| about.modified()) {
+            Ok(time) => Ok(Some(time)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Fail::unable(format!("read {}", shown(path)))(error)),
+        };
+        let (text, database) = (time(path)?, time(compiled)?);
+        if database.is_some() && database >= text {
+            let database = Database::open(compiled)
+                .map_err(Fail::unable(format!("read {}", shown(compiled))))?;
+            return Ok(Destinations::from_database(database));
+        }
+        if text.is_none() {
+            return Ok(Destinations(Source::Missing));
+        }
+        fs::read(path)
+            .map(Destinations::from_text)
+            .map_err(Fail::unable(format!("read {}", shown(path))))
+    }
+
+    /// Whether there is no file at all.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        matches!(self.0, Source::Missing)
+    }
+
+    /// What holds for mail of `sender`'s domain to one of `hosts`: rows 1 to 6
+    /// for each in turn (the recipient's domain, then the MX host), then those
+    /// for everybody.
+    ///
+    /// # Errors
+    /// The line that decides is wrong.
+    pub fn look_up(&self, hosts: &[&str], sender: Option<&str>) -> Result<Rule, Unusable> {
+        let mut keys = Vec::new();
+        for host in hosts {
+            keys.extend(named_keys(host));
+        }
+        keys.extend(EVERYBODY.iter().map(|key| (*key).to_owned()));
+        match self.first(&keys, sender) {
+            Some(rule) => rule,
+            None => Ok(Rule::none()),
+        }
+    }
+
+    /// The rule of the first key that has a line for this sender.
+    fn first(&self, keys: &[String], sender: Option<&str>) -> Option<Result<Rule, Unusable>> {
+        match &self.0 {
+            Source::Missing => None,
+            Source::Text(text) => {
+                let mut ranks = HashMap::new();
+                for (rank, key) in keys.iter().enumerate() {
+                    ranks.entry(key.as_bytes()).or_insert(rank);
+                }
+                let mut found: Vec<(usize, line::Line<'_>)> = line::lines(text)
+                    .filter_map(|line| Some((*ranks.get(line.key.as_slice())?, line)))
+                    .collect();
+                // Stable: lines of one key stay in their order.
+                found.sort_by_key(|(rank, _)| *rank);
+                found
+                    .into_iter()
+                    .find_map(|(_, line)| decide(line.number, &line.key, line.value, sender))
+            }
+            Source::Compiled(database) => keys.iter().find_map(|key| {
+                let (key, data) = database.find(key.as_bytes())?;
+                compile::entries(data)
+                    .find_map(|(number, value)| decide(number, key, value, sender))
+            }),
+        }
+    }
+
+    /// The text's bytes; `None` where only the compiled form was read.
+    #[must_use]
+    pub fn text(&self) -> Option<&[u8]> {
+        match &self.0 {
+            Source::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+}
+
+/// What a line says to a sender; `None` where it is for others.
+fn decide(
+    number: usize,
+    key: &[u8],
+    value: Result<&str, Wrong>,
+    sender: Option<&str>,
+) -> Option<Result<Rule, Unusable>> {
+    let unusable = |wrong| {
+        Err(Unusable {
+            line: number,
+            wrong,
+            key: key.to_vec(),
+        })
+    };
+    if key.is_empty() {
+        return Some(unusable(Wrong::EmptyKey));
+    }
+    let value = match value {
+        Ok(value) => value,
+        Err(wrong) => return Some(unusable(wrong)),
+    };
+    if let Some(wanted) = Value::sender_of(value)
+        && sender != Some(&wanted)
+    {
+        return None;
+    }
+    let key_text = str::from_utf8(key).ok()?;
+    let (kind, scope) = meaning(key_text)?;
+    Some(match Value::parse(value, kind) {
+        Ok(value) => Ok(Rule {
+            line: Some(number),
+            key: key_text.to_owned(),
+            kind,
+            scope,
+            value,
+        }),
+        Err(wrong) => unusable(wrong),
+    })
+}
+
+/// Keys for everybody, in their order.
+const EVERYBODY: [&str; 6] = ["=*", "~*", "+*", "-*", "*", "-"];
+
+/// The keys of rows 1 to 6 that a destination meets, in their order. The empty
+/// key, which s/qmail's walk ends with, is an error where it is reached.
+fn named_keys(host: &str) -> Vec<String> {
+    let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    let bare = bare.map_or(host.as_str(), |host| host.trim_start_matches("ipv6:"));
+    let mut exact = vec![host.clone()];
+    let mut below = Vec::new();
+    if bare.parse::<std::net::IpAddr>().is_ok() {
+        exact = vec![format!("[{bare}]"), bare.to_owned()];
+    } else {
+        let dots = host.match_indices('.').filter(|(at, _)| *at > 0);
+        below = dots.map(|(at, _)| host[at..].to_owned()).collect();
+    }
+    let walk = |sign: &str| -> Vec<String> {
+        let names = exact.iter().chain(&below);
+        names.map(|name| format!("{sign}{name}")).collect()
+    };
+    let only =
+        |sign: &str| -> Vec<String> { exact.iter().map(|name| format!("{sign}{name}")).collect() };
+    let mut keys = walk("!");
+    keys.push("!*".to_owned());
+    keys.extend(only("%"));
+    keys.extend(only("="));
+    keys.extend(walk("~"));
+    keys.extend(walk(""));
+    keys.push(String::new());
+    keys.extend(walk("-"));
+    keys
+}
+
+/// A file's text for a policy that must not be guessed: a missing file is an
+/// empty one, any other failure an error.
+pub(crate) fn read_optional(path: &Path) -> Result<Vec<u8>, Fail> {
+    match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => {
+            let shown = text::excerpt(path.as_os_str().as_encoded_bytes(), 300);
+            let why = report::reason(&error);
+            Err(Fail::temporary(format!("unable to read {shown}: {why}")))
+        }
+        Ok(text) => Ok(text),
+    }
+}
+
+#[cfg(test)]
+mod tests;

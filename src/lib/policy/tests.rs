@@ -1,0 +1,426 @@
+//! The table of tlsdestinations(5), row against row, and its fields.
+#![forbid(unsafe_code)]
+
+use super::*;
+
+fn rule(text: &str, host: &str, sender: Option<&str>) -> Result<Rule, Unusable> {
+    Destinations::from_text(text).look_up(&[host], sender)
+}
+
+/// The line that decides for a host.
+fn line(text: &str, host: &str) -> Option<usize> {
+    rule(text, host, None).expect("sound").line
+}
+
+/// Every key that `mx.a.example` meets, in the order of the table.
+const ORDER: [&str; 21] = [
+    "!mx.a.example",
+    "!.a.example",
+    "!.example",
+    "!*",
+    "%mx.a.example",
+    "=mx.a.example",
+    "~mx.a.example",
+    "~.a.example",
+    "~.example",
+    "mx.a.example",
+    ".a.example",
+    ".example",
+    "-mx.a.example",
+    "-.a.example",
+    "-.example",
+    "=*",
+    "~*",
+    "+*",
+    "-*",
+    "*",
+    "-",
+];
+
+fn with_value(key: &str) -> String {
+    let value = if key.starts_with('%') {
+        "=0123456789abcdef0123456789abcdef01234567"
+    } else {
+        ""
+    };
+    format!("{key}:{value}\n")
+}
+
+#[test]
+fn of_two_keys_the_earlier_row_decides_wherever_it_stands() {
+    for (rank, first) in ORDER.iter().enumerate() {
+        for second in &ORDER[rank + 1..] {
+            let (first, second) = (with_value(first), with_value(second));
+            for (text, wanted) in [
+                (format!("{first}{second}"), 1),
+                (format!("{second}{first}"), 2),
+            ] {
+                for host in ["mx.a.example", "MX.A.Example."] {
+                    assert_eq!(line(&text, host), Some(wanted), "{text}");
+                }
+                let compiled = compiled(&text);
+                let found = compiled.look_up(&["mx.a.example"], None).expect("sound");
+                assert_eq!(found.line, Some(wanted), "compiled {text}");
+            }
+        }
+    }
+}
+
+/// The compiled form, through a file.
+fn compiled(text: &str) -> Destinations {
+    let records = compile(text.as_bytes()).expect("compiles");
+    let folder = std::env::temp_dir().join(format!("tlsdestinations-{}", std::process::id()));
+    fs::create_dir_all(&folder).expect("folder");
+    let thread = format!("{:?}", std::thread::current().id());
+    let (cdb, temporary) = (folder.join(&thread), folder.join(thread + ".tmp"));
+    let pairs = records.iter().map(|(key, data)| (&**key, &**data));
+    crate::rulesdb::replace(&cdb, &temporary, pairs).expect("written");
+    Destinations::from_database(Database::open(&cdb).expect("sound"))
+}
+
+#[test]
+fn a_row_says_what_is_asked() {
+    let required = Tls::Required;
+    for (key, tls, check, outranks) in [
+        ("!mx.a.example", Tls::Never, Check::Nothing, true),
+        ("!*", Tls::Never, Check::Nothing, true),
+        ("%mx.a.example", required, Check::Pin, true),
+        ("=mx.a.example", required, Check::ExactName, true),
+        ("~mx.a.example", required, Check::Name, true),
+        ("~.example", required, Check::Name, true),
+        ("mx.a.example", required, Check::Certificate, false),
+        (".example", required, Check::Certificate, false),
+        ("-mx.a.example", required, Check::Nothing, false),
+        ("=*", required, Check::ExactName, false),
+        ("~*", required, Check::Name, false),
+        ("+*", required, Check::Certificate, false),
+        ("-*", required, Check::Nothing, false),
+        ("*", Tls::Offered, Check::Nothing, false),
+        ("-", Tls::Offered, Check::Nothing, false),
+    ] {
+        let found = rule(&with_value(key), "mx.a.example", None).expect("sound");
+        assert_eq!(found.line, Some(1), "{key}");
+        assert_eq!((found.tls(), found.check()), (tls, check), "{key}");
+        assert_eq!(found.outranks_records(), outranks, "{key}");
+        assert_eq!(found.allows_anonymous(), key.starts_with('-'), "{key}");
+    }
+    for key in ["mx.a.example", "+*", "*"] {
+        let found = rule(&format!("{key}:/ca.pem"), "mx.a.example", None).expect("sound");
+        assert_eq!(found.check(), Check::Chain, "{key}");
+    }
+    let none = rule("", "mx.a.example", None).expect("sound");
+    assert_eq!(none, Rule::none());
+    assert_eq!((none.tls(), none.check()), (Tls::Offered, Check::Nothing));
+}
+
+#[test]
+fn a_key_stands_for_its_own_and_no_other() {
+    for (key, host, meets) in [
+        ("a.example", "mx.a.example", false),
+        (".a.example", "a.example", false),
+        (".a.example", "b.mx.a.example", true),
+        (".a.example", "mx.ba.example", false),
+        ("=a.example", "mx.a.example", false),
+        ("~a.example", "mx.a.example", false),
+        ("~.a.example", "mx.a.example", true),
+        ("%.a.example", "mx.a.example", false),
+        ("=.a.example", "mx.a.example", false),
+        ("%*", "mx.a.example", false),
+        ("+a.example", "a.example", false),
+        ("*.a.example", "mx.a.example", false),
+        ("192.0.2.1", "192.0.2.1", true),
+        ("192.0.2.1", "[192.0.2.1]", true),
+        ("[192.0.2.1]", "192.0.2.1", true),
+        (".0.2.1", "192.0.2.1", false),
+        ("=[2001:db8::1]", "[IPv6:2001:db8::1]", true),
+        ("[2001:db8::1]", "2001:db8::1", true),
+    ] {
+        let found = line(&with_value(key), host);
+        assert_eq!(found.is_some(), meets, "{key} {host}");
+    }
+}
+
+#[test]
+fn mail_goes_by_domain_then_by_host_then_by_everybody_s_rows() {
+    let look = |text: &str| {
+        let found = Destinations::from_text(text).look_up(&["a.example", "mx.b.example"], None);
+        found.expect("sound").line
+    };
+    assert_eq!(look("=mx.b.example:\na.example:\n"), Some(2));
+    assert_eq!(look("=*:\n-.b.example:\n"), Some(2));
+    assert_eq!(look("*:\n=*:\n"), Some(2));
+    let rule = rule("~a.example:", "a.example", None).expect("sound");
+    assert_eq!(
+        rule.names("mx.b.example", "a.example"),
+        ["mx.b.example", "a.example"]
+    );
+    let exact = Destinations::from_text("=a.example:")
+        .look_up(&["a.example"], None)
+        .expect("sound");
+    assert_eq!(exact.names("mx.b.example", "a.example"), ["a.example"]);
+}
+
+#[test]
+fn fields_may_be_empty_or_left_out() {
+    type Fields<'a> = (&'a str, &'a str, Option<u32>, Option<(u16, Start)>);
+    for (value, (anchors, ciphers, depth, port)) in [
+        ("", ("", "", None, None)),
+        ("/ca.pem", ("/ca.pem", "", None, None)),
+        ("/ca/", ("/ca/", "", None, None)),
+        (
+            "/ca.pem|HIGH:!MD5|3;26|",
+            ("/ca.pem", "HIGH:!MD5", Some(3), Some((26, Start::StartTls))),
+        ),
+        ("|HIGH", ("", "HIGH", None, None)),
+        ("||2", ("", "", Some(2), None)),
+        ("||;465", ("", "", None, Some((465, Start::AtOnce)))),
+        (";465", ("", "", None, Some((465, Start::AtOnce)))),
+        (";s4465", ("", "", None, Some((4465, Start::AtOnce)))),
+        (";6209", ("", "", None, Some((6209, Start::Qmtps)))),
+        (
+            "/ca.pem;25",
+            ("/ca.pem", "", None, Some((25, Start::StartTls))),
+        ),
+        (
+            " /ca.pem | | 4 ; 25 ",
+            ("/ca.pem", "", Some(4), Some((25, Start::StartTls))),
+        ),
+    ] as [(&str, Fields<'_>); 12]
+    {
+        let parsed = Value::parse(value, Kind::Exact).expect(value);
+        let written = match &parsed.anchors {
+            Some(Anchors::File(path)) => path.clone(),
+            Some(Anchors::Directory(path)) => format!("{path}/"),
+            None => String::new(),
+        };
+        assert_eq!(written, anchors, "{value}");
+        assert_eq!(parsed.ciphers.unwrap_or_default(), ciphers, "{value}");
+        assert_eq!(parsed.depth, depth, "{value}");
+        assert_eq!(
+            parsed.port.map(|port| (port.number, port.start)),
+            port,
+            "{value}"
+        );
+    }
+}
+
+#[test]
+fn fingerprints_have_their_length() {
+    let hex = |bytes: usize| "aB".repeat(bytes);
+    for (bytes, good) in [
+        (20, true),
+        (28, true),
+        (32, true),
+        (64, true),
+        (16, false),
+        (48, false),
+        (0, false),
+    ] {
+        let value = format!("={}", hex(bytes));
+        let parsed = Value::parse(&value, Kind::Pinned);
+        assert_eq!(parsed.is_ok(), good, "{bytes}");
+    }
+    let several = format!("=AB:{}, ={},spki:{}", hex(19), hex(32), hex(32));
+    let parsed = Value::parse(&several, Kind::Pinned).expect("three");
+    assert_eq!(
+        parsed.pins,
+        [
+            Pin::Certificate(vec![0xab; 20]),
+            Pin::Certificate(vec![0xab; 32]),
+            Pin::Key([0xab; 32])
+        ]
+    );
+    for (value, wrong) in [
+        ("/ca.pem", Wrong::NoFingerprint),
+        ("", Wrong::NoFingerprint),
+        ("=xyz", Wrong::Fingerprint),
+        ("=abc", Wrong::Fingerprint),
+        ("spki:aabb", Wrong::Fingerprint),
+    ] {
+        assert_eq!(Value::parse(value, Kind::Pinned), Err(wrong), "{value}");
+    }
+    // s/qmail takes them under other keys too.
+    let text = format!("mx.example:={}", hex(20));
+    assert_eq!(
+        rule(&text, "mx.example", None).expect("sound").check(),
+        Check::Pin
+    );
+}
+
+#[test]
+fn a_rule_for_a_sender_passes_others_by() {
+    let text = "=mx.example:/a.pem|||one.example\n=mx.example:/b.pem|||Two.Example\n~.example:\n";
+    for (sender, wanted) in [
+        (Some("one.example"), 1),
+        (Some("two.example"), 2),
+        (Some("x.one.example"), 3),
+        (None, 3),
+    ] {
+        for rules in [Destinations::from_text(text), compiled(text)] {
+            let found = rules.look_up(&["mx.example"], sender).expect("sound");
+            assert_eq!(found.line, Some(wanted), "{sender:?}");
+        }
+    }
+    assert_eq!(
+        sender_domain("a@b@One.Example").as_deref(),
+        Some("one.example")
+    );
+    assert_eq!(sender_domain(""), None);
+    assert_eq!(sender_domain("#@[]").as_deref(), Some("[]"));
+}
+
+#[test]
+fn a_wrong_line_is_an_error_for_those_whom_it_decides() {
+    for (text, host, wrong) in [
+        ("=a.example:||x", "a.example", Wrong::Depth),
+        ("=a.example:||101", "a.example", Wrong::Depth),
+        ("=a.example:;0", "a.example", Wrong::Port),
+        ("=a.example:;s", "a.example", Wrong::Port),
+        ("=a.example:a|b|c|d|e", "a.example", Wrong::Fields),
+        ("%a.example:=abcd", "a.example", Wrong::Fingerprint),
+        ("# c\n\n=a.example\n*:", "a.example", Wrong::NoColon),
+        ("-a.example:\n:x\n", "a.example", Wrong::EmptyKey),
+        (":*", "a.example", Wrong::EmptyKey),
+    ] {
+        let fail = rule(text, host, None).expect_err(text);
+        assert_eq!(fail.wrong, wrong, "{text}");
+        assert!(
+            fail.to_string().starts_with("tlsdestinations line "),
+            "{fail}"
+        );
+        assert!(compile(text.as_bytes()).is_err(), "{text}");
+    }
+    let bytes = Destinations::from_text(b"=a.example:\xff\n".to_vec());
+    let fail = bytes.look_up(&["a.example"], None).expect_err("no text");
+    assert_eq!(fail.wrong, Wrong::NotText);
+    // Those whom it does not decide go on.
+    let text = "=a.example:||x\nb.example:\n=b.example:||x|other.example\n:\n";
+    assert_eq!(line(text, "b.example"), Some(2));
+    let bad = compile(b"a.example:\n=b.example:||x\n").expect_err("refused");
+    assert_eq!(bad.line, 2);
+    assert!(bad.to_string().contains("\"=b.example\""), "{bad}");
+}
+
+#[test]
+fn a_line_that_never_holds_is_named() {
+    let said = |text: &str| -> Vec<(usize, String)> { dead_lines(text.as_bytes()) };
+    let dead = |text: &str| -> Vec<usize> {
+        let lines = said(text).into_iter();
+        lines
+            .filter(|(_, why)| why.contains("never"))
+            .map(|(line, _)| line)
+            .collect()
+    };
+    assert_eq!(
+        dead("=a.example:\n~a.example:\n.example:\n*:\n-:\n"),
+        [2, 5]
+    );
+    assert_eq!(dead("a.example:\nA.EXAMPLE:\n"), [2]);
+    assert_eq!(
+        dead("~.example:\na.example:\n.a.example:\n=a.example:\n"),
+        [2, 3]
+    );
+    assert_eq!(dead("!*:\n=a.example:\n!a.example:\n*:\n"), [2, 4]);
+    assert_eq!(dead("-:\n*:\n-*:\n+*:\n~*:\n=*:\n"), [1, 2, 3, 4, 5]);
+    assert_eq!(
+        dead("=a.example:|||one.example\n=a.example:|||ONE.example\n=a.example:\n"),
+        [2]
+    );
+    assert_eq!(
+        dead("=a.example:|||one.example\n~a.example:\n"),
+        [] as [usize; 0]
+    );
+    assert_eq!(dead("=.a.example:\n%*:\n*.example:\n+x:\n"), [1, 2, 3, 4]);
+    assert_eq!(said("a.example:\n\n=b.example:||x\nno-colon\n").len(), 2);
+    assert!(
+        said("=b.example:||x\n")[0]
+            .1
+            .starts_with("is wrong: the depth")
+    );
+    assert_eq!(
+        said(":x\n-a.example:\n*:\n").len(),
+        3,
+        "the empty key takes all"
+    );
+}
+
+#[test]
+fn a_dead_line_decides_for_nobody() {
+    // Every line that is called dead can be taken out, for every host.
+    let hosts = [
+        "a.example",
+        "mx.a.example",
+        "b.mx.a.example",
+        "example",
+        "other.test",
+    ];
+    for first in ORDER {
+        for second in ORDER {
+            let text = format!("{}{}", with_value(first), with_value(second));
+            let dead: Vec<usize> = dead_lines(text.as_bytes())
+                .into_iter()
+                .map(|(line, _)| line)
+                .collect();
+            for number in 1..=2 {
+                let decides = hosts.iter().any(|host| line(&text, host) == Some(number));
+                assert_eq!(decides, !dead.contains(&number), "{text}line {number}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_rule_can_be_read() {
+    for (text, wanted) in [
+        (
+            "=mx.example:/ca.pem|HIGH|2;465|one.example",
+            "line 1 \"=mx.example\" holds: TLS is required; the certificate must verify with the CAs in /ca.pem and name mx.example exactly; ciphers HIGH; depth 2; port 465, TLS at once; for mail of one.example",
+        ),
+        (
+            "!.example:",
+            "line 1 \"!.example\" holds: TLS is never tried",
+        ),
+        (
+            "*:/ca/",
+            "line 1 \"*\" holds: TLS is used if offered; the certificate must verify with the CAs in /ca/ (a failure is logged only)",
+        ),
+        (
+            "~*:",
+            "line 1 \"~*\" holds: TLS is required; the certificate must verify with the system's CAs and name the host, wildcards allowed",
+        ),
+        (
+            "",
+            "no line holds: TLS is used if offered; no certificate is needed",
+        ),
+    ] {
+        let found = rule(text, "mx.example", Some("one.example")).expect("sound");
+        assert_eq!(found.to_string(), wanted);
+    }
+}
+
+#[test]
+fn the_longest_suffix_of_a_sender_s_domain_wins() {
+    let text =
+        b"*:all.pem\n.example:e.pem|e.key|se|cret\nA.example:a.pem\n.b.example:\nc.example\n";
+    let find = |sender| domaincerts::look_up(text, sender);
+    let some = |sender| find(Some(sender)).expect("sound").expect("a line");
+    assert_eq!(some("a.example").certificate, "a.pem");
+    assert_eq!(some("a.example").key, "a.pem");
+    assert_eq!(some("x.a.example").certificate, "e.pem");
+    assert_eq!(some("x.a.example").key, "e.key");
+    assert_eq!(some("x.a.example").password.as_deref(), Some("se|cret"));
+    assert_eq!(some("other.test").certificate, "all.pem");
+    assert_eq!(find(None).expect("sound").expect("all").line, 1);
+    assert!(
+        find(Some("x.b.example"))
+            .expect_err("empty")
+            .contains("line 4")
+    );
+    assert!(
+        find(Some("c.example"))
+            .expect_err("no colon")
+            .contains("no colon")
+    );
+    assert_eq!(domaincerts::look_up(b"a.example:x\n", None), Ok(None));
+    assert!(!format!("{:?}", some("x.a.example")).contains("cret"));
+}
