@@ -425,7 +425,7 @@ fn bad_lines_end_with_100_and_leave_the_old_database() {
     for arguments in [&[][..], &["a.cdb"], &["a.cdb", "a.tmp", "text"]] {
         let output = run(Command::new(SSLRULES).args(arguments), b"");
         assert_eq!(output.status.code(), Some(100));
-        let usage = "sslrules: usage: sslrules rules.cdb rules.tmp (";
+        let usage = "sslrules: usage: sslrules [ -t ] rules.cdb rules.tmp (";
         assert!(stderr(&output).starts_with(usage), "{output:?}");
     }
 }

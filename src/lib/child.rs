@@ -1,13 +1,13 @@
 //! Becoming the program: descriptors, user, signals, environment, exec.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
-use crate::environ::Edits;
 use crate::sys::user::Identity;
 use crate::sys::{fd, signal};
 
@@ -15,8 +15,8 @@ use crate::sys::{fd, signal};
 pub struct Child<'a> {
     /// The program and its arguments.
     pub words: &'a [OsString],
-    /// What to change in the environment.
-    pub edits: &'a Edits,
+    /// Its environment, whole.
+    pub environment: BTreeMap<OsString, OsString>,
     /// Whom it runs as; `None` leaves that as it is.
     pub identity: Option<&'a Identity>,
     /// Descriptors, and the numbers under which the program finds them. No
@@ -56,7 +56,7 @@ impl Child<'_> {
         let error = Command::new(program)
             .args(arguments)
             .env_clear()
-            .envs(self.edits.apply(std::env::vars_os()))
+            .envs(self.environment)
             .exec();
         let name = crate::text::excerpt(program.as_encoded_bytes(), 200);
         Unable::Run(name, error)

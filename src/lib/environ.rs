@@ -54,6 +54,22 @@ impl Edits {
         }
     }
 
+    /// Keeps only those that set a variable whose name is allowed: for edits
+    /// that come from a process that is trusted less.
+    pub fn restrict(&mut self, allowed: impl Fn(&[u8]) -> bool) {
+        self.0
+            .retain(|edit| matches!(edit, Edit::Set(name, _) if allowed(name)));
+    }
+
+    /// The value that a variable is set to here.
+    #[must_use]
+    pub fn value(&self, wanted: &str) -> Option<&[u8]> {
+        self.0.iter().rev().find_map(|edit| match edit {
+            Edit::Set(name, value) if name == wanted.as_bytes() => Some(value.as_slice()),
+            _ => None,
+        })
+    }
+
     /// Appends the edits of `later`.
     pub fn extend(&mut self, later: Edits) {
         self.0.extend(later.0);
@@ -142,6 +158,15 @@ mod tests {
             .map(|(name, value)| format!("{}={}", name.display(), value.display()))
             .collect();
         assert_eq!(text, ["B=x", "D=d", "SSL_A=1"]);
+    }
+
+    #[test]
+    fn a_weaker_process_sets_no_other_variable() {
+        let mut edits = Edits::from_wire(b"SSL_A=1\0LD_PRELOAD=x\0SSL_A=2\0\0").expect("complete");
+        edits.restrict(|name| name.starts_with(b"SSL_"));
+        assert_eq!(edits.value("SSL_A"), Some(&b"2"[..]));
+        assert_eq!(edits.value("LD_PRELOAD"), None);
+        assert_eq!(edits.apply(Vec::new()).len(), 1);
     }
 
     #[test]

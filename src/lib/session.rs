@@ -2,8 +2,6 @@
 //! environment.md and the TLS line of logging.md.
 #![forbid(unsafe_code)]
 
-use std::net::IpAddr;
-
 use openssl::asn1::Asn1Time;
 use openssl::nid::Nid;
 use openssl::ssl::{NameType, SslRef};
@@ -80,36 +78,48 @@ impl Verdict {
     }
 }
 
+/// How the names of a session's variables begin, where one name stands for many.
+const PREFIXES: &[&str] = &["SSL_CLIENT_", "SSL_SERVER_", "SSL_CIPHER_"];
+
+/// The names of a session's other variables.
+const NAMES: &[&str] = &[
+    "SSL_ALPN",
+    "SSL_CIPHER",
+    "SSL_COMPRESS_METHOD",
+    "SSL_GROUP",
+    "SSL_PEER_CERT_HASH",
+    "SSL_PEER_S_DN",
+    "SSL_PROTOCOL",
+    "SSL_SECURE_RENEG",
+    "SSL_SESSION_ID",
+    "SSL_SESSION_RESUMED",
+    "SSL_TLS_SNI",
+    "SSL_VERSION_INTERFACE",
+    "SSL_VERSION_LIBRARY",
+];
+
+/// The variables of UCSPI-TLS.
+const CONTROL: &[&str] = &["SSLCTLEXT", "SSLCTLFD", "SSLREADFD", "SSLWRITEFD"];
+
+/// Whether a name is that of a variable of a session: no other is taken from an
+/// engine, which reads the client's bytes.
+#[must_use]
+pub fn is_variable(name: &[u8]) -> bool {
+    NAMES.iter().any(|known| known.as_bytes() == name)
+        || PREFIXES
+            .iter()
+            .any(|prefix| name.starts_with(prefix.as_bytes()))
+}
+
 /// Removes every variable that could be taken for one of a session, and the
 /// settings, which are no business of a program's.
 #[must_use]
 pub fn stale() -> Edits {
     let mut edits = Edits::new();
-    for prefix in ["SSL_CLIENT_", "SSL_SERVER_", "SSL_CIPHER_"] {
+    for prefix in PREFIXES {
         edits.remove_prefix(prefix);
     }
-    for name in [
-        "SSL_PROTOCOL",
-        "SSL_CIPHER",
-        "SSL_GROUP",
-        "SSL_SESSION_RESUMED",
-        "SSL_SESSION_ID",
-        "SSL_TLS_SNI",
-        "SSL_ALPN",
-        "SSL_PEER_S_DN",
-        "SSL_PEER_CERT_HASH",
-        "SSL_COMPRESS_METHOD",
-        "SSL_SECURE_RENEG",
-        "SSL_VERSION_INTERFACE",
-        "SSL_VERSION_LIBRARY",
-        "SSLCTLFD",
-        "SSLREADFD",
-        "SSLWRITEFD",
-        "SSLCTLEXT",
-    ]
-    .iter()
-    .chain(settings::NAMES)
-    {
+    for name in NAMES.iter().chain(CONTROL).chain(settings::NAMES) {
         edits.remove(name);
     }
     edits
@@ -319,14 +329,12 @@ fn describe(edits: &mut Edits, prefix: &str, certificate: &X509Ref, chain: &[X50
     }
     let (mut hosts, mut mailboxes, mut addresses) = (0, 0, 0);
     for name in names::alternative_names(certificate) {
-        let (kind, count, value) = match name {
-            names::AlternativeName::Dns(name) => ("DNS", &mut hosts, text::printable(&name)),
-            names::AlternativeName::Email(name) => {
-                ("Email", &mut mailboxes, text::printable(&name))
-            }
-            names::AlternativeName::Ip(bytes) => ("IP", &mut addresses, address_text(&bytes)),
+        let (kind, count) = match name {
+            names::AlternativeName::Dns(_) => ("DNS", &mut hosts),
+            names::AlternativeName::Email(_) => ("Email", &mut mailboxes),
+            names::AlternativeName::Ip(_) => ("IP", &mut addresses),
         };
-        edits.set(format!("{prefix}_SAN_{kind}_{count}"), value);
+        edits.set(format!("{prefix}_SAN_{kind}_{count}"), name.to_string());
         *count += 1;
     }
     edits.set(
@@ -371,17 +379,5 @@ fn describe_name(edits: &mut Edits, prefix: &str, name: &X509NameRef) {
                 text::printable(entry.data().as_slice()),
             );
         }
-    }
-}
-
-/// An iPAddress entry; one of no known length in hexadecimal.
-#[must_use]
-pub fn address_text(bytes: &[u8]) -> String {
-    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
-        return IpAddr::from(v4).to_string();
-    }
-    match <[u8; 16]>::try_from(bytes) {
-        Ok(v6) => IpAddr::from(v6).to_string(),
-        Err(_) => text::hex(bytes),
     }
 }

@@ -33,8 +33,8 @@ pub struct Refusal {
     pub subject: String,
     /// Libcrypto's words.
     pub reason: String,
-    /// The chain is good, the name is not.
-    pub name: bool,
+    /// The chain is good, the name is not: the names that the certificate holds.
+    pub names: Option<String>,
 }
 
 /// `depth 1, /CN=Some CA: certificate has expired`.
@@ -120,6 +120,7 @@ impl Policy {
             context.set_error(X509VerifyResult::OK);
             return true;
         }
+        let other_name = matches!(code, HOSTNAME_MISMATCH | IP_ADDRESS_MISMATCH);
         let refusal = Refusal {
             depth: context.error_depth(),
             subject: context
@@ -127,7 +128,12 @@ impl Policy {
                 .map(|certificate| names::slash_form(certificate.subject_name()))
                 .unwrap_or_default(),
             reason: error.error_string().to_owned(),
-            name: matches!(code, HOSTNAME_MISMATCH | IP_ADDRESS_MISMATCH),
+            names: other_name.then(|| {
+                context
+                    .current_cert()
+                    .map(names::listed)
+                    .unwrap_or_default()
+            }),
         };
         remember(context, refusal);
         self.tolerant

@@ -271,7 +271,11 @@ fn store(options: &Options, plan: &Plan, host: &str) -> Result<Store, Fail> {
 /// A connection to the first address that answers.
 fn connect(report: &Report, options: &Options, host: &str, port: u16) -> Result<TcpStream, Fail> {
     let common = &options.common;
-    let addresses = resolve::addresses(host, port, common.family, common.interface.as_deref())?;
+    let mut addresses = resolve::addresses(host, port, common.family, common.interface.as_deref())?;
+    if let Some(local) = options.local_address {
+        // From an address of one family none of the other can be reached.
+        addresses.retain(|address| address.is_ipv4() == local.is_ipv4());
+    }
     let dialer = Dialer {
         seconds: options.connect_seconds,
         local_address: options.local_address,
@@ -382,13 +386,13 @@ fn secure(
 
 /// A server that is not who it should be.
 fn untrusted(refusal: &Refusal, reference: &Reference) -> Fail {
-    if refusal.name {
+    if let Some(names) = &refusal.names {
         let wanted = match reference {
             Reference::Host(name) => crate::text::excerpt(name.as_bytes(), 255),
             Reference::Address(address) => address.to_string(),
         };
         return Fail::temporary(format!(
-            "server name does not match certificate: {refusal}: wanted {wanted}"
+            "unable to verify server certificate: {refusal}: server name does not match certificate: wanted {wanted}, it names {names}"
         ));
     }
     Fail::temporary(format!("unable to verify server certificate: {refusal}"))
@@ -412,7 +416,7 @@ fn serve(
         };
         let failure = Child {
             words: program,
-            edits,
+            environment: edits.apply(std::env::vars_os()),
             identity: None,
             descriptors: vec![(input, 6), (output, 7)],
         }

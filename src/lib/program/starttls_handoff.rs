@@ -107,7 +107,7 @@ impl Program {
         words.extend_from_slice(&self.arguments);
         let unable = Child {
             words: &words,
-            edits: &Program::environment(session),
+            environment: Program::environment(session).apply(std::env::vars_os()),
             identity: None,
             descriptors,
         }

@@ -193,7 +193,7 @@ impl Store {
                 depth: 0,
                 subject: String::new(),
                 reason: reason.to_owned(),
-                name: false,
+                names: None,
             })
         };
         let leaf = ssl.peer_certificate();
@@ -298,7 +298,7 @@ impl Partner {
             depth: 0,
             subject: names::slash_form(leaf.subject_name()),
             reason,
-            name,
+            names: name.then(|| names::listed(leaf)),
         };
         verify::remember(context, refusal);
         self.lenient

@@ -2,6 +2,8 @@
 //! make them printable.
 
 use std::ffi::{CStr, c_char, c_int, c_ulong, c_void};
+use std::fmt;
+use std::net::IpAddr;
 use std::ptr;
 
 use foreign_types::ForeignTypeRef as _;
@@ -9,6 +11,7 @@ use openssl::x509::{X509NameRef, X509Ref};
 use openssl_sys as ffi;
 
 use super::string_bytes;
+use crate::text;
 
 /// An entry of subjectAltName.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +49,45 @@ pub fn alternative_names(certificate: &X509Ref) -> Vec<AlternativeName> {
             }
         })
         .collect()
+}
+
+/// The names of subjectAltName for a message, a few of them, made printable.
+#[must_use]
+pub fn listed(certificate: &X509Ref) -> String {
+    const SHOWN: usize = 8;
+    let names = alternative_names(certificate);
+    let mut texts: Vec<String> = names
+        .iter()
+        .take(SHOWN)
+        .map(AlternativeName::to_string)
+        .collect();
+    if names.len() > SHOWN {
+        texts.push("...".to_owned());
+    }
+    if texts.is_empty() {
+        return "no name".to_owned();
+    }
+    texts.join(", ")
+}
+
+/// The name, printable; an address as people write it.
+impl fmt::Display for AlternativeName {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AlternativeName::Dns(name) | AlternativeName::Email(name) => {
+                out.write_str(&text::printable(name))
+            }
+            AlternativeName::Ip(bytes) => {
+                if let Ok(v4) = <[u8; 4]>::try_from(bytes.as_slice()) {
+                    return IpAddr::from(v4).fmt(out);
+                }
+                match <[u8; 16]>::try_from(bytes.as_slice()) {
+                    Ok(v6) => IpAddr::from(v6).fmt(out),
+                    Err(_) => out.write_str(&text::hex(bytes)),
+                }
+            }
+        }
+    }
 }
 
 /// A name in slash form, `/C=US/CN=a`: `X509_NAME_oneline`, which writes

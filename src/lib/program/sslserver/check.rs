@@ -17,7 +17,7 @@ use crate::store::{Certificate, KeyKind, is_self_issued};
 use crate::sys::fd;
 use crate::text;
 use crate::tls_ffi;
-use crate::tls_ffi::names::{self, AlternativeName};
+use crate::tls_ffi::names;
 
 /// Prints all of a generation. Returns 0, or 111 where something is wrong.
 pub(super) fn run(generation: &Generation) -> Result<u8, Fail> {
@@ -114,10 +114,7 @@ fn describe_certificate(out: &mut String, certificate: &Certificate) {
     let _ = writeln!(out, "    subject: {subject}");
     let listed: Vec<String> = names::alternative_names(leaf)
         .iter()
-        .map(|name| match name {
-            AlternativeName::Dns(name) | AlternativeName::Email(name) => text::printable(name),
-            AlternativeName::Ip(bytes) => crate::session::address_text(bytes),
-        })
+        .map(names::AlternativeName::to_string)
         .collect();
     if listed.is_empty() {
         out.push_str("    names: none in subjectAltName: clients that check names refuse it\n");

@@ -8,7 +8,7 @@ use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use openssl::ssl::{NameType, Ssl};
+use openssl::ssl::Ssl;
 
 use super::Setup;
 use super::generation::Generation;
@@ -129,18 +129,16 @@ impl Task<'_> {
                 let _ = plain.shutdown(Shutdown::Both);
             }
         })?;
+        let full = self.setup.options.common.full;
         let account = Account {
             ssl: session.ssl(),
             role: Role::Server,
             verdict: Verdict::of(session.ssl(), self.store.ask != Ask::No, &self.store.policy),
-            own_chain: self.own_chain(&session),
+            own_chain: if full { self.own_chain(&session) } else { &[] },
         };
         self.check_name(&session)?;
         self.setup.report.tls(account.line(self.launcher));
-        let asked_name = session.ssl().servername_raw(NameType::HOST_NAME);
-        let mut variables = self.generation.name_variables(asked_name);
-        variables.extend(account.variables(self.setup.options.common.full));
-        let variables = variables.to_wire();
+        let variables = account.variables(full).to_wire();
         // A launcher that is gone takes the connection with it: its pipes are
         // closed too.
         if start.answer {
@@ -154,6 +152,8 @@ impl Task<'_> {
         }
         relay.drop_replies(start.drop_replies);
         self.tell(&relay.run());
+        // The process ends now: taking the session apart would be for nothing.
+        std::mem::forget(relay);
         if let Some(plain) = plain {
             let _ = plain.shutdown(Shutdown::Both);
         }

@@ -124,7 +124,7 @@ fn serve(context: &Context<'_>, client: TcpStream, address: SocketAddr) -> Resul
     // The engine's ends are the engine's alone: a socket that stayed open here
     // would keep the client from its end of file.
     drop(place);
-    let mut edits = session::stale();
+    let mut edits = Edits::new();
     edits.extend(connection.variables(family, setup.options.common.tcp_names));
     edits.extend(chosen.variables);
     let descriptors = if let Some(plain) = plain {
@@ -134,12 +134,13 @@ fn serve(context: &Context<'_>, client: TcpStream, address: SocketAddr) -> Resul
             // The engine said why.
             return Ok(TEMPORARY);
         };
+        edits.extend(context.generation.name_variables(tls.value("SSL_TLS_SNI")));
         edits.extend(tls);
         Ok(vec![(input, 0), (output, 1)])
     };
     let failure = Child {
         words: &setup.program,
-        edits: &edits,
+        environment: edits.apply(setup.environment.clone()),
         identity: setup.identity.as_ref(),
         descriptors: descriptors.map_err(unable("set up descriptors"))?,
     }
@@ -182,7 +183,11 @@ fn verdict(control: &OwnedFd) -> Option<Edits> {
     let mut buffer = [0; 4096];
     loop {
         match fd::read_some(control.as_fd(), &mut buffer) {
-            Ok(0) => return Edits::from_wire(&wire),
+            Ok(0) => {
+                let mut edits = Edits::from_wire(&wire)?;
+                edits.restrict(session::is_variable);
+                return Some(edits);
+            }
             Ok(count) if wire.len() < VARIABLES_LIMIT => wire.extend_from_slice(&buffer[..count]),
             _ => return None,
         }

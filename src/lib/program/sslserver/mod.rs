@@ -2,6 +2,7 @@
 //! supervisor; the other files are its processes.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use crate::options::sslserver::{Options, TABLE};
 use crate::proxy::Networks;
 use crate::report::{self, Fail, Report};
 use crate::resolve;
+use crate::session;
 use crate::settings::Settings;
 use crate::store::server::Jail;
 use crate::sys::user::{self, Identity};
@@ -46,6 +48,9 @@ struct Setup {
     /// Seconds without a byte; `None` for ever.
     idle: Option<Duration>,
     program: Vec<OsString>,
+    /// What every program's environment begins with: ours, without what could be
+    /// taken for a session's and without the settings.
+    environment: BTreeMap<OsString, OsString>,
 }
 
 /// The whole program.
@@ -155,6 +160,7 @@ fn settle(report: Report, options: Options, program: Vec<OsString>) -> Result<Se
             ident_seconds: common.ident.then_some(common.ident_seconds),
         },
         senders,
+        environment: session::stale().apply(std::env::vars_os()),
         settings,
         identity: (root && wanted).then_some(identity),
         root,

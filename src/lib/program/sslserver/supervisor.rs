@@ -98,7 +98,7 @@ impl<'a> Supervisor<'a> {
 
     /// Serves until TERM.
     pub fn run(mut self) -> Result<u8, Fail> {
-        self.tell_count();
+        self.tell_count(self.slots.len());
         let mut resting = None;
         loop {
             let next_keys = tickets::rotate().unwrap_or_else(|_| Instant::now() + DAY);
@@ -217,6 +217,8 @@ impl<'a> Supervisor<'a> {
         let (listener, registry) = (&self.listener, &self.registry.0);
         let answers = answer.iter().map(|(_, write)| write);
         let answers = answers.chain(self.waiting.values());
+        // Before the child can write its own lines, as tcpserver.
+        self.tell_count(self.slots.len() + 1);
         let forked = process::spawn(|| {
             fd::disown(listener);
             fd::disown(registry);
@@ -241,12 +243,14 @@ impl<'a> Supervisor<'a> {
                         engine: None,
                     },
                 );
-                self.tell_count();
             }
-            Err(error) => report.warning(format_args!(
-                "dropping connection, unable to fork: {}",
-                report::reason(&error)
-            )),
+            Err(error) => {
+                report.warning(format_args!(
+                    "dropping connection, unable to fork: {}",
+                    report::reason(&error)
+                ));
+                self.tell_count(self.slots.len());
+            }
         }
     }
 
@@ -334,15 +338,15 @@ impl<'a> Supervisor<'a> {
             if let Some(address) = slot.address {
                 self.census.leave(address);
             }
-            self.tell_count();
+            self.tell_count(self.slots.len());
         }
     }
 
-    fn tell_count(&self) {
+    fn tell_count(&self, count: usize) {
         let limit = self.setup.options.limit;
         self.setup
             .report
-            .status(format_args!("status: {}/{limit}", self.slots.len()));
+            .status(format_args!("status: {count}/{limit}"));
     }
 
     /// Notices changed files by itself, at a connection, once a second at most.
