@@ -419,6 +419,57 @@ fn rules_that_change_count() {
 }
 
 #[test]
+fn rules_that_were_taken_away_let_nobody_in() {
+    let place = Place::new("taken-away");
+    let (certificate, key) = place.identity("own", &called("own").issue());
+    let text = format!("127.0.0.1:allow,CERTFILE=\"{certificate}\",KEYFILE=\"{key}\"\n");
+    let cdb = compile(&place, "rules.cdb", &text);
+    // Not even where all certificates came from them.
+    let server = Setup::new(&place, &["true"])
+        .unset("CERTFILE")
+        .unset("KEYFILE")
+        .option("-x")
+        .option(&cdb)
+        .start();
+    let served = || Some(Dial::to(&server).attempt().ok()?.server_name());
+    let until = |wanted: Option<&str>| {
+        eventually("the rules count", || {
+            (served().as_deref() == wanted).then_some(())
+        });
+    };
+    assert_eq!(served().as_deref(), Some("own"));
+    fs::remove_file(&cdb).unwrap();
+    until(None);
+    server.line("every client is denied");
+    compile(&place, "rules.cdb", &text);
+    until(Some("own"));
+    server.quiet();
+}
+
+#[test]
+fn rules_that_may_be_missing_come_and_go() {
+    let place = Place::new("come-and-go");
+    let cdb = place.text("rules.cdb");
+    let server = Setup::new(&place, &["true"])
+        .options("-Xx")
+        .option(&cdb)
+        .start();
+    let comes_in = || Dial::to(&server).attempt().is_ok();
+    assert!(comes_in());
+    compile(&place, "rules.cdb", ":deny\n");
+    eventually("they are found", || (!comes_in()).then_some(()));
+    // Damaged is not missing.
+    place.write("rules.cdb", "");
+    eventually("it is told", || {
+        assert!(!comes_in());
+        server.log().contains(BROKEN).then_some(())
+    });
+    fs::remove_file(&cdb).unwrap();
+    eventually("nobody is kept out", || comes_in().then_some(()));
+    server.quiet();
+}
+
+#[test]
 fn a_broken_store_that_is_mended_serves() {
     let place = Place::new("mended");
     let certificate = place.text("late.pem");

@@ -97,8 +97,10 @@ impl Generation {
         }
         if let Err(why) = own {
             // Rules may bring all the certificates that there are.
+            // Where they are lost, denying is better than serving by old ones.
             let unset = setup.settings.either("CERTFILE", "CERTCHAINFILE").is_none();
-            if !unset || (others == 0 && names.is_empty()) {
+            let lost = matches!(rules, Some(Err(_)));
+            if !unset || (others == 0 && names.is_empty() && !lost) {
                 return Err(Fail::temporary(why));
             }
         }
