@@ -265,7 +265,7 @@ fn settings(words: &[String]) -> Outcome<Option<Settings>> {
 const DEFAULT_STORE: &str = "default store";
 
 /// The label of the program that knows STARTTLS itself.
-const OWN: &str = "mailfront's own";
+const OWN: &str = "mailfront";
 
 /// The label of the server that `--also` names.
 const ALSO: &str = "also";
