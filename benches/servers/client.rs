@@ -33,12 +33,29 @@ impl Version {
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A way to connect: in plain text, or with TLS of one version.
-pub struct Client(Option<SslConnector>);
+pub struct Client {
+    connector: Option<SslConnector>,
+    /// It asks for TLS in SMTP.
+    upgrades: bool,
+}
 
 impl Client {
     /// For a server without TLS.
     pub fn plain() -> Self {
-        Client(None)
+        Client {
+            connector: None,
+            upgrades: false,
+        }
+    }
+
+    /// The same, but it greets in the clear and sends STARTTLS.
+    pub fn upgrading(self, upgrades: bool) -> Self {
+        Client { upgrades, ..self }
+    }
+
+    /// Whether the server's greeting was before TLS.
+    pub fn is_greeted(&self) -> bool {
+        self.upgrades
     }
 
     /// Offers one version, one group and one cipher per key type, so that every
@@ -61,25 +78,35 @@ impl Client {
             Ok(builder.build())
         };
         build()
-            .map(|connector| Client(Some(connector)))
+            .map(|connector| Client {
+                connector: Some(connector),
+                upgrades: false,
+            })
             .map_err(|error: openssl::error::ErrorStack| because("set up a client")(error))
     }
 
     /// Whether it speaks TLS.
     pub fn encrypts(&self) -> bool {
-        self.0.is_some()
+        self.connector.is_some()
     }
 
     /// A new connection with a full handshake.
     pub fn connect(&self, port: u16) -> Outcome<Connection> {
-        let socket = dial(port)?;
-        let Some(connector) = &self.0 else {
+        let mut socket = dial(port)?;
+        let Some(connector) = &self.connector else {
             return Ok(Connection::Plain(socket));
         };
         let ssl = connector
             .configure()
             .and_then(|configuration| configuration.into_ssl("127.0.0.1"))
             .map_err(because("set up a connection"))?;
+        if self.upgrades {
+            reply(&mut socket, "220")?;
+            for (command, code) in [(&b"EHLO a\r\n"[..], "250"), (b"STARTTLS\r\n", "220")] {
+                socket.write_all(command).map_err(because("write"))?;
+                reply(&mut socket, code)?;
+            }
+        }
         handshake(ssl, socket)
     }
 
@@ -107,6 +134,25 @@ fn handshake(ssl: Ssl, socket: TcpStream) -> Outcome<Connection> {
     let mut stream = SslStream::new(ssl, socket).map_err(because("set up a connection"))?;
     stream.connect().map_err(because("handshake"))?;
     Ok(Connection::Tls(stream))
+}
+
+/// Reads an SMTP reply, which must have this code.
+fn reply(from: &mut impl Read, code: &str) -> Outcome<()> {
+    loop {
+        let mut line = Vec::new();
+        let mut byte = [0];
+        while line.last() != Some(&b'\n') {
+            from.read_exact(&mut byte).map_err(because("read"))?;
+            line.push(byte[0]);
+        }
+        if !line.starts_with(code.as_bytes()) {
+            let text = String::from_utf8_lossy(&line).into_owned();
+            return Err(format!("answered {text:?}"));
+        }
+        if line.get(3) != Some(&b'-') {
+            return Ok(());
+        }
+    }
 }
 
 /// An open connection.
@@ -146,6 +192,18 @@ impl Connection {
         }
         self.close();
         Ok(())
+    }
+
+    /// A short SMTP session, and closes.
+    pub fn mail(&mut self, is_greeted: bool) -> Outcome<()> {
+        if !is_greeted {
+            reply(self, "220")?;
+        }
+        for (command, code) in [(&b"EHLO a\r\n"[..], "250"), (b"QUIT\r\n", "221")] {
+            self.write_all(command).map_err(because("write"))?;
+            reply(self, code)?;
+        }
+        self.drain(0)
     }
 
     /// Sends `bytes` bytes.

@@ -45,6 +45,8 @@ enum Load {
     From(u64),
     /// So many connections at once that say nothing.
     Idle(u32),
+    /// SMTP sessions in a row, most of which ask for TLS on the way.
+    Mail(u32),
     /// One connection that sends the program so many bytes.
     To(u64),
 }
@@ -63,6 +65,8 @@ struct Case {
 /// Between whom a case is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Contest {
+    /// Ways to STARTTLS, all with this project's sslserver.
+    Mailers,
     /// sslserver and the servers of others.
     Servers,
     /// sslserver without rules, and as clients of its stores see it.
@@ -72,6 +76,7 @@ enum Contest {
 impl Settings {
     fn contenders(&self, case: &Case) -> &[Contender] {
         match case.contest {
+            Contest::Mailers => &self.mailers,
             Contest::Servers => &self.contenders,
             Contest::Stores => &self.stores,
         }
@@ -88,6 +93,8 @@ struct Settings {
     contenders: Vec<Contender>,
     /// Of [`Contest::Stores`].
     stores: Vec<Contender>,
+    /// Of [`Contest::Mailers`].
+    mailers: Vec<Contender>,
     also: Option<PathBuf>,
     accounting: Accounting,
 }
@@ -208,7 +215,7 @@ fn settings(words: &[String]) -> Outcome<Option<Settings>> {
         store("store of a rule", Rules::ForUs),
     ];
     let mut contenders = vec![
-        Contender::sslserver("sslserver", ours),
+        Contender::sslserver("sslserver", ours.clone()),
         Contender::found("tcpserver", Kind::Tcpserver, "TCPSERVER", &["tcpserver"]),
         Contender::found(
             "stunnel",
@@ -228,6 +235,14 @@ fn settings(words: &[String]) -> Outcome<Option<Settings>> {
         ),
         Contender::found("s6-tlsserver", Kind::S6, "S6_TLSSERVER", &["s6-tlsserver"]),
     ];
+    let mailers = [
+        ("starttls-handoff", Kind::Handoff),
+        (OWN, Kind::Mailfront),
+        ("TLS at once", Kind::Sslserver),
+    ];
+    let mailers = mailers
+        .map(|(label, kind)| Contender::around_mailfront(label, kind, &ours))
+        .into();
     if let Some(path) = &also {
         contenders.insert(1, Contender::sslserver(ALSO, path.clone()));
     }
@@ -240,6 +255,7 @@ fn settings(words: &[String]) -> Outcome<Option<Settings>> {
         json: found.opt_present("json"),
         contenders,
         stores,
+        mailers,
         also,
         accounting,
     }))
@@ -247,6 +263,9 @@ fn settings(words: &[String]) -> Outcome<Option<Settings>> {
 
 /// The label that a rule's store is compared with.
 const DEFAULT_STORE: &str = "default store";
+
+/// The label of the program that knows STARTTLS itself.
+const OWN: &str = "mailfront";
 
 /// The label of the server that `--also` names.
 const ALSO: &str = "also";
@@ -294,6 +313,18 @@ fn cases(settings: &Settings) -> Vec<Case> {
             resumed: false,
         },
         contest: Contest::Stores,
+    });
+    cases.push(Case {
+        title: format!(
+            "CPU per STARTTLS session of SMTP, {}, {}",
+            key.name(),
+            version.name()
+        ),
+        unit: "ms",
+        key,
+        version,
+        load: Load::Mail(settings.connections),
+        contest: Contest::Mailers,
     });
     let rest = [
         ("CPU per GiB to the program", "s", Load::To(settings.bytes)),
@@ -456,7 +487,7 @@ fn measure(
     running: &mut Running,
 ) -> Outcome<f64> {
     let client = if contender.encrypts() {
-        Client::tls(case.version, &ground.credentials.ca)?
+        Client::tls(case.version, &ground.credentials.ca)?.upgrading(contender.upgrades())
     } else {
         Client::plain()
     };
@@ -464,6 +495,7 @@ fn measure(
         Load::Connections { .. } => Program::Echo,
         Load::From(bytes) => Program::Source(bytes),
         Load::Idle(_) => Program::Cat,
+        Load::Mail(_) => Program::Smtp,
         Load::To(bytes) => Program::Sink(bytes),
     };
     if let Load::Idle(number) = case.load {
@@ -484,11 +516,11 @@ fn measure(
 /// First connections, which fault in pages and fill caches.
 fn warm(server: &Server, client: &Client, load: Load) -> Outcome<()> {
     let times = match load {
-        Load::Connections { .. } => 10,
+        Load::Connections { .. } | Load::Mail(_) => 10,
         _ => 1,
     };
     for _ in 0..times {
-        exchange(&mut client.connect(server.port)?, load)?;
+        exchange(client, &mut client.connect(server.port)?, load)?;
     }
     Ok(())
 }
@@ -498,7 +530,7 @@ fn busy(server: &Server, client: &Client, load: Load) -> Outcome<f64> {
     let mut session = None;
     if matches!(load, Load::Connections { resumed: true, .. }) && client.encrypts() {
         let mut first = client.connect(server.port)?;
-        exchange(&mut first, load)?;
+        exchange(client, &mut first, load)?;
         session = Some(first.resumable().ok_or("no session to resume")?);
     }
     let before = server.cpu()?;
@@ -507,14 +539,14 @@ fn busy(server: &Server, client: &Client, load: Load) -> Outcome<f64> {
         reason = "a round moves far less than 2^52 bytes"
     )]
     let per_second = match load {
-        Load::Connections { number, .. } | Load::Idle(number) => {
+        Load::Connections { number, .. } | Load::Idle(number) | Load::Mail(number) => {
             for _ in 0..number {
                 one_connection(client, server.port, load, &mut session)?;
             }
             1e3 / f64::from(number)
         }
         Load::From(bytes) | Load::To(bytes) => {
-            exchange(&mut client.connect(server.port)?, load)?;
+            exchange(client, &mut client.connect(server.port)?, load)?;
             f64::from(1 << 30) / bytes as f64
         }
     };
@@ -530,10 +562,10 @@ fn one_connection(
     session: &mut Option<Resumable>,
 ) -> Outcome<()> {
     let Some(earlier) = session else {
-        return exchange(&mut client.connect(port)?, load);
+        return exchange(client, &mut client.connect(port)?, load);
     };
     let mut connection = Client::resume(port, earlier)?;
-    exchange(&mut connection, load)?;
+    exchange(client, &mut connection, load)?;
     if !connection.was_resumed() {
         return Err("does not resume".to_owned());
     }
@@ -544,7 +576,7 @@ fn one_connection(
 }
 
 /// The whole life of a connection after its handshake, with its answer checked.
-fn exchange(connection: &mut Connection, load: Load) -> Outcome<()> {
+fn exchange(client: &Client, connection: &mut Connection, load: Load) -> Outcome<()> {
     match load {
         Load::Connections { .. } => connection.expect(b"ok\n"),
         Load::From(bytes) => connection.drain(bytes),
@@ -554,6 +586,7 @@ fn exchange(connection: &mut Connection, load: Load) -> Outcome<()> {
             connection.write_all(b"hi\n").map_err(because("write"))?;
             connection.read_exact(&mut answer).map_err(because("read"))
         }
+        Load::Mail(_) => connection.mail(client.is_greeted()),
         Load::To(bytes) => {
             connection.pour(bytes)?;
             connection.expect(b"done\n")
@@ -567,13 +600,13 @@ const SILENCE: Duration = Duration::from_secs(2);
 
 /// Memory that each of `number` idle connections adds.
 fn idle(server: &mut Server, client: &Client, number: u32) -> Outcome<f64> {
-    exchange(&mut client.connect(server.port)?, Load::Idle(1))?;
+    exchange(client, &mut client.connect(server.port)?, Load::Idle(1))?;
     server.rest();
     let before = server.memory()?;
     let mut open = Vec::new();
     for _ in 0..number {
         let mut connection = client.connect(server.port)?;
-        exchange(&mut connection, Load::Idle(number))?;
+        exchange(client, &mut connection, Load::Idle(number))?;
         open.push(connection);
     }
     thread::sleep(SILENCE);
@@ -603,6 +636,7 @@ fn report(settings: &Settings, results: &[Results]) -> Outcome<()> {
     say(&head)?;
     for results in results {
         let table = match results.contest {
+            Contest::Mailers => results.table(&[OWN]),
             Contest::Servers => results.table(&yardsticks),
             Contest::Stores => results.table(&[DEFAULT_STORE]),
         };

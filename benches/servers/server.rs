@@ -24,6 +24,10 @@ use crate::{Outcome, because};
 /// How a server is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
+    /// sslserver -n and starttls-handoff, in front of an SMTP program.
+    Handoff,
+    /// sslserver -n and the SMTP program's own STARTTLS.
+    Mailfront,
     S6,
     Socat,
     Sslserver,
@@ -133,6 +137,21 @@ impl Contender {
         }
     }
 
+    /// An sslserver of this project around Debian's mailfront, if it is there.
+    pub fn around_mailfront(label: &str, kind: Kind, binary: &Path) -> Self {
+        Contender {
+            label: label.to_owned(),
+            kind,
+            binary: mailfront().map(|_| binary.to_owned()),
+            rules: None,
+        }
+    }
+
+    /// Whether a client of it asks for TLS in SMTP.
+    pub fn upgrades(&self) -> bool {
+        matches!(self.kind, Kind::Handoff | Kind::Mailfront)
+    }
+
     /// Whether a client of it speaks TLS.
     pub fn encrypts(&self) -> bool {
         self.kind != Kind::Tcpserver
@@ -154,6 +173,12 @@ fn find(place: &str) -> Option<PathBuf> {
         .find(|path| executable(path))
 }
 
+fn mailfront() -> Option<PathBuf> {
+    ["mailfront", "/usr/sbin/mailfront"]
+        .iter()
+        .find_map(|place| find(place))
+}
+
 /// The program that a server runs for each connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Program {
@@ -163,6 +188,8 @@ pub enum Program {
     Echo,
     /// Takes that many bytes, then says `done`.
     Sink(u64),
+    /// Serves SMTP.
+    Smtp,
     /// Sends that many bytes.
     Source(u64),
 }
@@ -173,6 +200,12 @@ impl Program {
     fn words(self, directory: &Path) -> Outcome<Vec<String>> {
         let script = match self {
             Program::Cat => return Ok(vec!["/bin/cat".to_owned()]),
+            Program::Smtp => {
+                let path = mailfront().ok_or("mailfront is not installed")?;
+                let mut words = vec![path.display().to_string()];
+                words.extend(["smtp", "echo", "accept"].map(str::to_owned));
+                return Ok(words);
+            }
             Program::Echo => return Ok(vec!["/bin/echo".to_owned(), "ok".to_owned()]),
             Program::Sink(bytes) => {
                 format!(
@@ -461,6 +494,9 @@ fn free_port() -> Outcome<u16> {
 /// Further variables. ucspi-ssl insists on anchors, and its compiled-in paths
 /// need not exist; empty values turn the rest of them off.
 fn extras(kind: Kind, ground: &Ground) -> Vec<(&'static str, PathBuf)> {
+    if kind == Kind::Mailfront {
+        return vec![("UCSPITLS", PathBuf::new())];
+    }
     if kind != Kind::UcspiSsl {
         return Vec::new();
     }
@@ -492,9 +528,10 @@ fn arguments(
         "0",
     ];
     let s6_way = ["-1", "-c", LIMIT, "-b", "100", "--", "127.0.0.1", "0"];
-    let before: Vec<String> = match kind {
+    let mut program = program.to_vec();
+    let mut before: Vec<String> = match kind {
         Kind::S6 => s6_way.map(str::to_owned).into(),
-        Kind::Sslserver | Kind::Tcpserver | Kind::UcspiSsl => {
+        Kind::Handoff | Kind::Mailfront | Kind::Sslserver | Kind::Tcpserver | Kind::UcspiSsl => {
             tcpserver_way.map(str::to_owned).into()
         }
         Kind::Socat => {
@@ -516,5 +553,15 @@ fn arguments(
             return Ok(vec![path.display().to_string()]);
         }
     };
-    Ok(before.into_iter().chain(program.iter().cloned()).collect())
+    if kind == Kind::Handoff {
+        let handoff = env!("CARGO_BIN_EXE_starttls-handoff");
+        program.splice(..0, [handoff, "smtp"].map(str::to_owned));
+    } else if kind == Kind::Mailfront {
+        program.push("starttls-ucspi".to_owned());
+    }
+    if matches!(kind, Kind::Handoff | Kind::Mailfront) {
+        before.insert(0, "-n".to_owned());
+    }
+    before.extend(program);
+    Ok(before)
 }
