@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
@@ -86,6 +86,7 @@ impl Exim {
 pub struct Dovecot {
     child: Child,
     pub imap: u16,
+    /// 0 where it is not installed: Debian has one POP3 server at a time.
     pub pop3: u16,
     pub sieve: u16,
     pub lmtp: u16,
@@ -102,10 +103,17 @@ impl Dovecot {
     pub fn start(place: &Place, identity: &Identity) -> Option<Dovecot> {
         let binary = program("dovecot")?;
         let (certificate, key) = place.identity("dovecot", identity);
-        let (imap, pop3, sieve, lmtp) = (free_port(), free_port(), free_port(), free_port());
+        let (imap, sieve, lmtp) = (free_port(), free_port(), free_port());
+        let has_pop3 = Path::new("/usr/lib/dovecot/pop3-login").exists();
+        let pop3 = if has_pop3 { free_port() } else { 0 };
+        let protocols = if has_pop3 {
+            "imap pop3 sieve lmtp"
+        } else {
+            "imap sieve lmtp"
+        };
         let log = place.path("dovecot.log");
         let mut config = format!(
-            "base_dir = {base}\nlog_path = {log}\nprotocols = imap pop3 sieve lmtp\nssl = yes\n\
+            "base_dir = {base}\nlog_path = {log}\nprotocols = {protocols}\nssl = yes\n\
              ssl_cert = <{certificate}\nssl_key = <{key}\ndefault_login_user = nobody\n\
              default_internal_user = nobody\ndefault_internal_group = nogroup\nlisten = 127.0.0.1\n\
              mail_location = maildir:{base}/mail/%u\nservice anvil {{\n chroot =\n}}\n\
@@ -121,6 +129,9 @@ impl Dovecot {
             ("managesieve-login", "sieve", sieve),
             ("lmtp", "lmtp", lmtp),
         ] {
+            if port == 0 {
+                continue;
+            }
             let _ = write!(
                 config,
                 "service {service} {{\n chroot =\n inet_listener {name} {{\n  port = {port}\n }}\n"
@@ -150,6 +161,7 @@ impl Dovecot {
         eventually("dovecot listens", || {
             [imap, pop3, sieve, lmtp]
                 .iter()
+                .filter(|port| **port != 0)
                 .all(|port| std::net::TcpStream::connect(("127.0.0.1", *port)).is_ok())
                 .then_some(())
         });

@@ -413,6 +413,10 @@ fn dovecot_upgrades_in_four_protocols() {
             "PIPELINING",
         ),
     ] {
+        if port == 0 {
+            println!("skipped in part: dovecot has no {protocol} here");
+            continue;
+        }
         let script = format!("printf '{command}\\r\\n' >&7; cat <&6");
         let ended =
             Client::new(&place)
