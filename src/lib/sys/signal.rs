@@ -54,9 +54,18 @@ pub fn watch() -> io::Result<SigSet> {
     Ok(SigSet::empty())
 }
 
-/// What came since the last call.
+/// What came since the last call. Signals that wait are let in first: a wait
+/// that finds a descriptor ready does not do that, so under load they would wait
+/// for a quiet moment.
 #[must_use]
 pub fn seen() -> Seen {
+    let mut watched = SigSet::empty();
+    let _ = sigprocmask(
+        SigmaskHow::SIG_SETMASK,
+        Some(&SigSet::empty()),
+        Some(&mut watched),
+    );
+    let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&watched), None);
     Seen {
         terminate: TERMINATE.swap(false, Ordering::Relaxed),
         hangup: HANGUP.swap(false, Ordering::Relaxed),

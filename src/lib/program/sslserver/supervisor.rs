@@ -130,9 +130,14 @@ impl<'a> Supervisor<'a> {
             let wake = resting.map_or(wake, |until: Instant| wake.min(until));
             let accepting = self.slots.len() < self.setup.options.limit && resting.is_none();
             let ready = {
-                let mut wanted = vec![(self.registry.0.as_fd(), Ready::READ)];
+                let mut wanted = Vec::with_capacity(2);
                 if accepting {
                     wanted.push((self.listener.as_fd(), Ready::READ));
+                }
+                // Engines are looked up when a child ends; only a launcher that
+                // waits for an answer is worth waking up for.
+                if !self.waiting.is_empty() {
+                    wanted.push((self.registry.0.as_fd(), Ready::READ));
                 }
                 poll::wait_with_signals(
                     &mut wanted,
@@ -140,7 +145,7 @@ impl<'a> Supervisor<'a> {
                     self.mask,
                 )
                 .map_err(Fail::unable("wait for connections"))?;
-                wanted.get(1).is_some_and(|(_, came)| came.read)
+                accepting && wanted.first().is_some_and(|(_, came)| came.read)
             };
             self.register();
             if ready {
