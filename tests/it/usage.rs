@@ -239,6 +239,23 @@ fn an_expired_certificate_is_warned_about_and_served() {
 }
 
 #[test]
+fn a_certificate_is_warned_about_two_weeks_before_its_end() {
+    let place = Place::new("near-its-end");
+    for (days, warned) in [(13, true), (15, false)] {
+        let server = Setup::new(&place, &["echo", "served"])
+            .identity(&Leaf::localhost().ending_in(days).issue())
+            .start();
+        let mut client = crate::harness::Dial::to(&server).connect();
+        assert_eq!(client.text(), "served\n");
+        let log = server.log();
+        let warning = log.lines().any(|line| {
+            line.starts_with("sslserver: warning: CERTFILE ") && line.contains("expires at")
+        });
+        assert_eq!(warning, warned, "{days} days: {log}");
+    }
+}
+
+#[test]
 fn weak_or_wrong_dh_parameters_are_refused() {
     let place = Place::new("weak-dh");
     // RFC 2409's 1024-bit group: well-known, and too short.

@@ -322,6 +322,12 @@ impl Leaf {
         self
     }
 
+    /// Valid for so many days from now.
+    pub fn ending_in(mut self, days: i64) -> Leaf {
+        self.days = (-30, days);
+        self
+    }
+
     /// Below the usual intermediate.
     pub fn issue(self) -> Identity {
         self.issue_by(Authority::shared())
