@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod dialogue;
+pub mod keyholder;
 
 use std::net::IpAddr;
 
@@ -22,6 +23,11 @@ pub struct Target {
 
 /// All of them.
 pub const TARGETS: &[Target] = &[
+    Target {
+        name: "keyholder",
+        run: keyholder::keyholder,
+        seeds: keyholder::seeds,
+    },
     Target {
         name: "proxy",
         run: proxy,

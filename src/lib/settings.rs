@@ -89,6 +89,17 @@ impl fmt::Display for Version {
     }
 }
 
+/// What `SSL_SANDBOX` says of the filter of system calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filter {
+    /// Unset: where it can be had.
+    Wanted,
+    /// `0`: none.
+    Off,
+    /// `require`: nothing is served without.
+    Required,
+}
+
 /// One connection's settings. Equal settings share one store.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Settings(BTreeMap<&'static str, String>);
@@ -241,6 +252,19 @@ impl Settings {
             None | Some("1") => Ok(true),
             Some("0") => Ok(false),
             Some(value) => Err(wrong("TICKETS", value, "neither 0 nor 1")),
+        }
+    }
+
+    /// `SSL_SANDBOX`.
+    ///
+    /// # Errors
+    /// Neither 0, 1 nor require.
+    pub fn filter(&self) -> Result<Filter, Fail> {
+        match self.get("SSL_SANDBOX") {
+            None | Some("1") => Ok(Filter::Wanted),
+            Some("0") => Ok(Filter::Off),
+            Some("require") => Ok(Filter::Required),
+            Some(value) => Err(wrong("SSL_SANDBOX", value, "not one of 0, 1, require")),
         }
     }
 
@@ -425,6 +449,16 @@ mod tests {
             assert_eq!(bad.versions().expect_err("refused").code(), 111);
         }
         assert_eq!(Version::Tls12.wire(), 0x0303);
+    }
+
+    #[test]
+    fn the_filter_is_off_only_where_that_is_said() {
+        let filter = |value| settings(&[("SSL_SANDBOX", value)]).filter();
+        assert_eq!(filter("").expect("unset"), Filter::Wanted);
+        assert_eq!(filter("1").expect("1"), Filter::Wanted);
+        assert_eq!(filter("0").expect("0"), Filter::Off);
+        assert_eq!(filter("require").expect("require"), Filter::Required);
+        assert_eq!(filter("no").expect_err("refused").code(), 111);
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod ends;
 mod environment;
 mod handoff;
 mod hostile;
+mod isolation;
 mod keys;
 mod load;
 mod logging;

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io;
 use std::net::{IpAddr, TcpStream};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use crate::dialer::{Clear, Dialer};
 use crate::dialogue::{self, Protocol};
 use crate::environ::Edits;
 use crate::handshake::{self, Failure, Session, Side};
-use crate::keyholder::{LocalKeys, Password};
+use crate::keyholder::{self, OwnKey, Password};
 use crate::options::sslclient::{Options, TABLE};
 use crate::policy::domaincerts::{self, OwnCertificate};
 use crate::policy::{self, Destinations, Rule, Start, Tls};
@@ -23,9 +24,10 @@ use crate::relay::{Ending, Relay};
 use crate::report::{self, Fail, Report, TEMPORARY};
 use crate::resolve;
 use crate::session::{self, Account, Role, Verdict};
-use crate::settings::Settings;
+use crate::settings::{Filter, Settings};
 use crate::store::client::{Partner, Reference, Request, Store};
-use crate::sys::{fd, process, sandbox, signal};
+use crate::sys::sandbox::{self, Confinement, Sandbox};
+use crate::sys::{fd, process, signal};
 use crate::text;
 use crate::verify::{self, Refusal};
 
@@ -82,7 +84,9 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     };
     let limit = limit.saturating_sub(begun.elapsed());
     let match_name = plan.rule.is_none() && options.verify && options.match_name;
-    let session = secure(match_name, &store, &reference, stream, limit)?;
+    let session = secure(match_name, &store, &reference, stream, limit);
+    forget_key();
+    let session = session?;
     store
         .approve(session.ssl())
         .map_err(|refusal| untrusted(&refusal, &reference))?;
@@ -227,10 +231,13 @@ fn store(options: &Options, plan: &Plan, host: &str) -> Result<Store, Fail> {
         settings.overlay([("CIPHERS".to_owned(), ciphers.clone())]);
     }
     let own_password = plan.own.as_ref().and_then(|own| own.password.as_deref());
-    let keys = LocalKeys {
+    let keys = OwnKey {
         password: match own_password {
-            Some(password) => Some(Password::new(password.into())),
-            None => super::read_password(options.common.password)?,
+            Some(password) => Some(Password::new(password.as_bytes())),
+            None => super::password_descriptor(options.common.password)?
+                .as_ref()
+                .map(Password::read)
+                .transpose()?,
         },
     };
     let certificate = options
@@ -398,6 +405,49 @@ fn untrusted(refusal: &Refusal, reference: &Reference) -> Fail {
     Fail::temporary(format!("unable to verify server certificate: {refusal}"))
 }
 
+/// Nobody needs our key once the handshake is over.
+fn forget_key() {
+    #[cfg(feature = "test-switches")]
+    if keyholder::test_switch() == Some("keep-key") {
+        return;
+    }
+    keyholder::link::close();
+}
+
+/// Gives up everything that the relay does not need.
+fn confine(session: &Session, from_program: &OwnedFd, to_program: &OwnedFd) -> Result<(), Fail> {
+    let filter = filter()?;
+    let sandbox = Sandbox::prepare(sandbox::Role::Client);
+    if filter == Filter::Required && !sandbox.has_filter() {
+        return Err(Fail::temporary(format!(
+            "unable to use SSL_SANDBOX: \"require\": this system lacks {}",
+            sandbox.missing().join(", ")
+        )));
+    }
+    let descriptors = [
+        session.get_ref().socket().as_raw_fd(),
+        from_program.as_raw_fd(),
+        to_program.as_raw_fd(),
+    ];
+    let confinement = Confinement {
+        filter: filter != Filter::Off,
+        highest: descriptors.into_iter().max().unwrap_or(2),
+    };
+    sandbox
+        .take_on(confinement)
+        .map_err(Fail::unable("confine the TLS process"))?;
+    // Its descriptors are closed.
+    std::mem::forget(sandbox);
+    Ok(())
+}
+
+/// `SSL_SANDBOX`.
+fn filter() -> Result<Filter, Fail> {
+    let mut settings = Settings::default();
+    settings.overlay(std::env::var("SSL_SANDBOX").map(|value| ("SSL_SANDBOX".to_owned(), value)));
+    settings.filter()
+}
+
 /// Runs the program beside the relay. Returns the program's exit code.
 fn serve(
     report: &Report,
@@ -426,7 +476,7 @@ fn serve(
     })
     .map_err(Fail::unable("fork"))?;
     drop(ends);
-    sandbox::confine().map_err(Fail::unable("confine the TLS process"))?;
+    confine(&session, &from_program, &to_program)?;
     let idle = options.common.idle_seconds;
     let idle = (idle > 0).then(|| Duration::from_secs(idle.into()));
     let mut relay = Relay::new(session, from_program, to_program, idle)

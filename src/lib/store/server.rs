@@ -25,7 +25,7 @@ use super::{
 use crate::hello::{self, FiniteField};
 use crate::options::sslserver::Ask;
 use crate::report::Fail;
-use crate::settings::{Request, Settings, Version};
+use crate::settings::{Filter, Request, Settings, Version};
 use crate::sys::user::{self, Identity};
 use crate::text;
 use crate::tls_ffi::{self, tickets};
@@ -191,6 +191,8 @@ pub struct Store {
     pub versions: (Version, Option<Version>),
     /// Where its engines live.
     pub jail: Jail,
+    /// Whether their system calls are filtered.
+    pub filter: Filter,
     /// What an administrator should know.
     pub warnings: Vec<String>,
 }
@@ -268,6 +270,7 @@ impl Store {
             policy,
             versions: settings.versions()?,
             jail: Jail::from_settings(settings)?,
+            filter: settings.filter()?,
             warnings,
         })
     }

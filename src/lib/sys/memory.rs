@@ -1,4 +1,5 @@
-//! Buffers that give their memory back to the system while nothing flows.
+//! Buffers that give their memory back to the system while nothing flows, and
+//! memory that never reaches a disk.
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -69,6 +70,56 @@ impl Drop for Pages {
         let _ = unsafe { munmap(self.start, self.length) };
     }
 }
+
+/// Keeps what this process can write to out of swap: the pages in use now, and
+/// with `later` those that come. Program text and tables are left out, which
+/// would only cost memory.
+///
+/// # Errors
+/// As mlock2(2); an unprivileged process may lock little.
+pub fn lock(mut later: bool) -> io::Result<()> {
+    use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+
+    if later {
+        // What may be locked must not shrink with the user. Where that is not
+        // allowed, what comes later may stay unlocked.
+        let raised = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
+        later = raised.is_ok();
+    }
+    let maps = std::fs::read_to_string("/proc/self/maps")?;
+    for line in maps.lines() {
+        let mut words = line.split_whitespace();
+        let (Some(range), Some(rights)) = (words.next(), words.next()) else {
+            continue;
+        };
+        if !rights.starts_with("rw") {
+            continue;
+        }
+        let mut ends = range
+            .split('-')
+            .filter_map(|end| usize::from_str_radix(end, 16).ok());
+        let (Some(start), Some(end)) = (ends.next(), ends.next()) else {
+            continue;
+        };
+        // SAFETY: locking changes no byte; MLOCK_ONFAULT touches no page that is
+        // not in use. The kernel checks the range.
+        let done =
+            unsafe { libc::syscall(libc::SYS_mlock2, start, end - start, libc::MLOCK_ONFAULT) };
+        if done < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    if later {
+        // SAFETY: takes flags only.
+        if unsafe { libc::mlockall(libc::MCL_FUTURE | MCL_ONFAULT) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// linux/mman.h; libc has it for some architectures only.
+const MCL_ONFAULT: libc::c_int = 4;
 
 #[cfg(test)]
 mod tests {

@@ -4,6 +4,7 @@
 pub mod child;
 pub mod fd;
 pub mod memory;
+pub mod parcel;
 pub mod poll;
 pub mod process;
 pub mod sandbox;

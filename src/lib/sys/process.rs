@@ -84,6 +84,12 @@ pub struct Ended {
 }
 
 impl Ended {
+    /// Whether a filter of system calls ended it.
+    #[must_use]
+    pub fn broke_filter(self) -> bool {
+        libc::WIFSIGNALED(self.status) && libc::WTERMSIG(self.status) == libc::SIGSYS
+    }
+
     /// The exit code as a shell gives it: 128+n where signal n ended it.
     #[must_use]
     pub fn shell_code(self) -> u8 {
@@ -130,4 +136,18 @@ pub fn is_running(id: ProcessId) -> bool {
         waitpid(Pid::from_raw(id), Some(WaitPidFlag::WNOHANG)),
         Ok(nix::sys::wait::WaitStatus::StillAlive)
     )
+}
+
+/// Ends a child that has not been reaped by KILL.
+pub fn kill(id: ProcessId) {
+    // SAFETY: takes numbers only. A number of ours that was not reaped is
+    // nobody else's.
+    unsafe { libc::kill(id, libc::SIGKILL) };
+}
+
+/// Gives this process the name that ps(1) shows beside its command line.
+pub fn name(name: &str) {
+    if let Ok(name) = std::ffi::CString::new(name) {
+        let _ = nix::sys::prctl::set_name(&name);
+    }
 }

@@ -11,6 +11,7 @@ use openssl_sys as ffi;
 
 pub mod alerts;
 pub mod names;
+pub mod provider;
 pub mod resume;
 pub mod tickets;
 

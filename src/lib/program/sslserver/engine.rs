@@ -5,8 +5,8 @@
 use std::fmt;
 use std::io;
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
 
 use openssl::ssl::Ssl;
 
@@ -16,14 +16,17 @@ use super::registry::Entry;
 use crate::connection::Connection;
 use crate::control::{self, Start};
 use crate::handshake::{self, Session, Side};
+use crate::keyholder;
 use crate::options::sslserver::Ask;
 use crate::relay::{Ending, Relay};
 use crate::report::{TEMPORARY, reason};
 use crate::session::{Account, Role, Verdict};
+use crate::settings::Filter;
 use crate::store::KeyKind;
 use crate::store::server::Store;
+use crate::sys::fd;
 use crate::sys::process::{self, ProcessId};
-use crate::sys::{fd, sandbox};
+use crate::sys::sandbox::{self, Confinement};
 use crate::text;
 use crate::tls_ffi;
 use crate::verify;
@@ -34,6 +37,8 @@ pub(super) struct Ends {
     pub control: OwnedFd,
     pub from_program: OwnedFd,
     pub to_program: OwnedFd,
+    /// To the keyholder.
+    pub link: OwnedFd,
 }
 
 /// What an engine is to do.
@@ -49,19 +54,32 @@ pub(super) struct Task<'a> {
 /// Serves one client. Returns the exit code of this process.
 pub(super) fn run(task: &Task<'_>, ends: Ends, registry: BorrowedFd<'_>) -> u8 {
     let registered = Entry::Engine(process::own_id()).send(registry, task.launcher);
-    fd::close_all_but(&[
-        io::stderr().as_fd(),
+    // Under `-n` the program has the socket too: closing ours would not end the
+    // connection.
+    let delayed = task.setup.options.delayed;
+    let plain = delayed.then(|| ends.client.try_clone()).transpose();
+    let log = io::stderr();
+    let mut kept = vec![
+        log.as_fd(),
         ends.client.as_fd(),
         ends.control.as_fd(),
         ends.from_program.as_fd(),
         ends.to_program.as_fd(),
-    ]);
+        ends.link.as_fd(),
+    ];
+    kept.extend(task.setup.sandbox.descriptor());
+    if let Ok(Some(plain)) = &plain {
+        kept.push(plain.as_fd());
+    }
+    fd::close_all_but(&kept);
+    let highest = kept.iter().map(AsRawFd::as_raw_fd).max().unwrap_or(2);
     let served = registered
         .map_err(|error| format!("unable to register: {}", reason(&error)))
-        .and_then(|()| task.give_up_rights())
-        .and_then(|()| task.wait_for_start(&ends.control))
-        .and_then(|start| match start {
-            Some(start) => task.serve(ends, start),
+        .and_then(|()| task.give_up_rights(highest, &ends.link))
+        .and_then(|()| plain.map_err(unable("set up descriptors")))
+        .and_then(|plain| Ok((plain, task.wait_for_start(&ends.control)?)))
+        .and_then(|(plain, start)| match start {
+            Some(start) => task.serve(ends, plain, start),
             // The program never asked for TLS.
             None => Ok(()),
         });
@@ -74,6 +92,11 @@ pub(super) fn run(task: &Task<'_>, ends: Ends, registry: BorrowedFd<'_>) -> u8 {
     }
 }
 
+/// `unable to STEP: REASON`.
+fn unable(step: &'static str) -> impl Fn(io::Error) -> String {
+    move |error| format!("unable to {step}: {}", reason(&error))
+}
+
 impl Task<'_> {
     fn drop_connection(&self, why: impl fmt::Display) {
         self.setup.report.warning(format_args!(
@@ -83,10 +106,9 @@ impl Task<'_> {
         ));
     }
 
-    fn give_up_rights(&self) -> Result<(), String> {
-        let unable = |step: &'static str| {
-            move |error: io::Error| format!("unable to {step}: {}", reason(&error))
-        };
+    /// `highest` is the number of the last descriptor.
+    #[cfg_attr(not(feature = "test-switches"), expect(unused_variables))]
+    fn give_up_rights(&self, highest: RawFd, link: &OwnedFd) -> Result<(), String> {
         if self.setup.root {
             let jail = &self.store.jail;
             if let Some(root) = &jail.root {
@@ -94,7 +116,26 @@ impl Task<'_> {
             }
             jail.identity.assume().map_err(unable("change user"))?;
         }
-        sandbox::confine().map_err(unable("confine the TLS process"))
+        let confinement = Confinement {
+            filter: self.store.filter != Filter::Off,
+            highest,
+        };
+        let sandbox = &self.setup.sandbox;
+        sandbox
+            .take_on(confinement)
+            .map_err(unable("confine the TLS process"))?;
+        #[cfg(feature = "test-switches")]
+        if let Some(what) = keyholder::test_switch().and_then(|word| word.strip_prefix("try-")) {
+            self.setup.report.warning(sandbox::attempt(what));
+        }
+        #[cfg(feature = "test-switches")]
+        if let Some(what) = keyholder::test_switch().and_then(|word| word.strip_prefix("ask-")) {
+            for what in what.split('-') {
+                let said = keyholder::link::attempt(link, what);
+                self.setup.report.warning(said);
+            }
+        }
+        Ok(())
     }
 
     /// Under `-n`, sleeps until the program asks.
@@ -108,23 +149,15 @@ impl Task<'_> {
         control::wait_for_start(control).map_err(|error| error.to_string())
     }
 
-    fn serve(&self, ends: Ends, start: Start) -> Result<(), String> {
+    fn serve(&self, ends: Ends, plain: Option<TcpStream>, start: Start) -> Result<(), String> {
         let Ends {
             client,
             control,
             from_program,
             to_program,
+            link,
         } = ends;
-        // Under `-n` the program has the socket too: closing ours would not end
-        // the connection.
-        let plain = self
-            .setup
-            .options
-            .delayed
-            .then(|| client.try_clone())
-            .transpose()
-            .map_err(|error| format!("unable to set up descriptors: {}", reason(&error)))?;
-        let session = self.handshake(client).inspect_err(|_| {
+        let session = self.handshake(client, link).inspect_err(|_| {
             if let Some(plain) = &plain {
                 let _ = plain.shutdown(Shutdown::Both);
             }
@@ -146,7 +179,7 @@ impl Task<'_> {
         }
         drop(control);
         let mut relay = Relay::new(session, from_program, to_program, self.setup.idle)
-            .map_err(|error| format!("unable to start the relay: {}", reason(&error)))?;
+            .map_err(unable("start the relay"))?;
         if !self.setup.options.delayed {
             relay.begin_with(self.setup.options.banner.as_bytes());
         }
@@ -160,7 +193,7 @@ impl Task<'_> {
         Ok(())
     }
 
-    fn handshake(&self, client: TcpStream) -> Result<Session, String> {
+    fn handshake(&self, client: TcpStream, link: OwnedFd) -> Result<Session, String> {
         let internal = |error: openssl::error::ErrorStack| crate::store::queue(&error);
         let mut ssl = Ssl::new(&self.store.context).map_err(internal)?;
         verify::watch(&mut ssl).map_err(internal)?;
@@ -176,7 +209,11 @@ impl Task<'_> {
             versions: self.store.versions,
         };
         let limit = Duration::from_secs(self.setup.options.handshake_seconds.into());
-        handshake::perform(ssl, client, limit, side).map_err(|failure| match failure {
+        keyholder::link::open(link, Instant::now() + limit);
+        let session = handshake::perform(ssl, client, limit, side);
+        let unsigned = keyholder::link::close();
+        session.map_err(|failure| match failure {
+            _ if unsigned.is_some() => unsigned.unwrap_or_default(),
             handshake::Failure::Certificate(refusal) => {
                 format!("client certificate did not verify: {refusal}")
             }

@@ -4,16 +4,17 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Setup;
 use crate::connection::Connection;
 use crate::environ::Edits;
 use crate::handshake;
-use crate::keyholder::LocalKeys;
+use crate::keyholder::{Keyholder, Master};
 use crate::report::{self, Fail, Report};
 use crate::rules::{Client, Rule, Rules, Scope, Verdict};
-use crate::settings::{self, Settings};
+use crate::settings::{self, Filter, Settings};
 use crate::store::Certificate;
 use crate::store::server::{self, Choice, Chooser, Pair, Store};
 use crate::text;
@@ -29,6 +30,8 @@ pub(super) struct Generation {
     /// There is no file where the database should be.
     rules_missing: bool,
     stores: Vec<Served>,
+    /// What signs for them.
+    pub keyholder: Keyholder,
     /// The store of each combination of settings that a connection can have, or
     /// why there is none.
     by_settings: HashMap<Settings, Result<usize, String>>,
@@ -71,11 +74,12 @@ type Names = Arc<HashMap<Vec<u8>, Choice>>;
 impl Generation {
     /// Loads everything that the settings and the rules name. The paths go to
     /// `watch` before they are read, also where loading fails.
-    pub fn load(setup: &Setup, keys: &LocalKeys, watch: &mut Watch) -> Result<Generation, Fail> {
+    pub fn load(setup: &Setup, master: &Rc<Master>, watch: &mut Watch) -> Result<Generation, Fail> {
+        let mut keyholder = Keyholder::open(master)?;
         let rules = open_rules(setup, watch);
         let mut loader = Loader {
             setup,
-            keys,
+            keys: &keyholder,
             watch,
             chooser: None,
             stores: Vec::new(),
@@ -112,9 +116,13 @@ impl Generation {
             watch,
             ..
         } = loader;
-        for served in stores.iter().take(REHEARSALS) {
-            handshake::rehearse(&served.store.context);
-        }
+        let watch = watch.clone();
+        keyholder.seal()?;
+        keyholder.rehearse(|| {
+            for served in stores.iter().take(REHEARSALS) {
+                handshake::rehearse(&served.store.context);
+            }
+        });
         let rules_file = setup.options.rules.as_deref().map(Path::new);
         let rules_missing = rules_file.is_some_and(|path| !path.exists());
         files.extend(rules_file.map(|path| (path.to_owned(), "rules")));
@@ -122,11 +130,12 @@ impl Generation {
             rules,
             rules_missing,
             stores,
+            keyholder,
             by_settings,
             names,
             broken,
             files,
-            watch: watch.clone(),
+            watch,
         })
     }
 
@@ -434,7 +443,7 @@ fn chooser(rules: &Arc<Rules>, names: &Names) -> Chooser {
 /// A generation in the making.
 struct Loader<'a> {
     setup: &'a Setup,
-    keys: &'a LocalKeys,
+    keys: &'a Keyholder,
     watch: &'a mut Watch,
     chooser: Option<Chooser>,
     stores: Vec<Served>,
@@ -457,9 +466,17 @@ impl Loader<'_> {
     fn make(&mut self, settings: &Settings) -> Result<usize, String> {
         self.watch_files(settings);
         let ask = self.setup.options.ask;
-        let store = Store::load(settings, ask, self.keys, self.chooser.clone());
+        let store = Store::load(settings, ask, self.keys, self.chooser.clone())
+            .map_err(|fail| fail.to_string())?;
+        let sandbox = &self.setup.sandbox;
+        if store.filter == Filter::Required && !sandbox.has_filter() {
+            return Err(format!(
+                "unable to use SSL_SANDBOX: \"require\": this system lacks {}",
+                sandbox.missing().join(", ")
+            ));
+        }
         self.stores.push(Served {
-            store: store.map_err(|fail| fail.to_string())?,
+            store,
             own: *settings == self.setup.settings,
             addresses: Vec::new(),
         });

@@ -29,11 +29,16 @@ pub(super) struct Context<'a> {
 
 /// Serves one client. Returns the exit code of this process, unless it becomes
 /// the program.
-pub(super) fn run(context: &Context<'_>, client: TcpStream, address: SocketAddr) -> u8 {
+pub(super) fn run(
+    context: &Context<'_>,
+    client: TcpStream,
+    address: SocketAddr,
+    link: OwnedFd,
+) -> u8 {
     let report = &context.setup.report;
     signal::reset();
     signal::ignore_pipe();
-    match serve(context, client, address) {
+    match serve(context, client, address, link) {
         Ok(code) => code,
         Err(failure) => {
             report.warning(format_args!("dropping connection, {failure}"));
@@ -42,7 +47,12 @@ pub(super) fn run(context: &Context<'_>, client: TcpStream, address: SocketAddr)
     }
 }
 
-fn serve(context: &Context<'_>, client: TcpStream, address: SocketAddr) -> Result<u8, String> {
+fn serve(
+    context: &Context<'_>,
+    client: TcpStream,
+    address: SocketAddr,
+    link: OwnedFd,
+) -> Result<u8, String> {
     let setup = context.setup;
     let report = &setup.report;
     let family = setup.options.common.family;
@@ -101,6 +111,7 @@ fn serve(context: &Context<'_>, client: TcpStream, address: SocketAddr) -> Resul
         control: engine_control,
         from_program: engine_input,
         to_program: engine_output,
+        link,
     };
     let task = engine::Task {
         setup,

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::connection::Naming;
-use crate::keyholder::LocalKeys;
+use crate::keyholder::Master;
 use crate::listener::Listener;
 use crate::options::sslserver::{Options, TABLE};
 use crate::proxy::Networks;
@@ -17,6 +17,7 @@ use crate::resolve;
 use crate::session;
 use crate::settings::Settings;
 use crate::store::server::Jail;
+use crate::sys::sandbox::{self, Sandbox};
 use crate::sys::user::{self, Identity};
 use crate::sys::{fd, signal};
 use crate::text;
@@ -51,6 +52,8 @@ struct Setup {
     /// What every program's environment begins with: ours, without what could be
     /// taken for a session's and without the settings.
     environment: BTreeMap<OsString, OsString>,
+    /// What engines take on.
+    sandbox: Sandbox,
 }
 
 /// The whole program.
@@ -71,13 +74,14 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     let (host, port) = (word("host")?, word("port")?);
     let setup = settle(*report, options, operands.collect())?;
     let options = &setup.options;
-    let password = super::read_password(options.common.password)?;
+    // Before there is anything that it could inherit.
+    let password = super::password_descriptor(options.common.password)?;
+    let master = Master::start(*report, password)?;
     let port = resolve::port(&port)?;
-    let keys = LocalKeys { password };
     let mut watch = Watch::default();
     if options.check {
         // The service itself may have the port.
-        return check::run(&Generation::load(&setup, &keys, &mut watch)?);
+        return check::run(&Generation::load(&setup, &master, &mut watch)?);
     }
     let listener = Listener::open(
         &host,
@@ -89,11 +93,12 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     let bound = listener.port()?;
     tickets::renew()
         .map_err(|error| Fail::temporary(format!("unable to make ticket keys: {error}")))?;
-    let generation = Generation::load(&setup, &keys, &mut watch)?;
+    let generation = Generation::load(&setup, &master, &mut watch)?;
     generation.warn(None, report);
+    setup.tell_missing(&generation);
     signal::ignore_pipe();
     let mask = signal::watch().map_err(Fail::unable("set up signals"))?;
-    let supervisor = supervisor::Supervisor::new(&setup, listener, generation, keys, mask)?;
+    let supervisor = supervisor::Supervisor::new(&setup, listener, generation, master, mask)?;
     // From here on nothing is left to be set up.
     if options.port_line {
         let line = format!("{bound}\n");
@@ -102,6 +107,25 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     }
     fd::detach_standard().map_err(Fail::unable("open the null device"))?;
     supervisor.run()
+}
+
+impl Setup {
+    /// Says what this system does not let our processes give up.
+    fn tell_missing(&self, generation: &Generation) {
+        let mut engine = self.sandbox.missing().to_vec();
+        if !self.root {
+            engine.push("chroot and a user of their own (not started as root)".to_owned());
+        }
+        for (who, missing) in [
+            ("TLS processes", &*engine),
+            ("the keyholder", generation.keyholder.missing()),
+        ] {
+            if !missing.is_empty() {
+                let list = missing.join(", ");
+                self.report.status(format_args!("{who}: without {list}"));
+            }
+        }
+    }
 }
 
 /// Everything that needs no socket and no key.
@@ -166,6 +190,7 @@ fn settle(report: Report, options: Options, program: Vec<OsString>) -> Result<Se
         root,
         idle: (common.idle_seconds > 0).then(|| Duration::from_secs(common.idle_seconds.into())),
         program,
+        sandbox: Sandbox::prepare(sandbox::Role::Engine),
         options,
     })
 }

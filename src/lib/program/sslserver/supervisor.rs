@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::SigSet;
@@ -13,8 +14,9 @@ use super::generation::Generation;
 use super::registry::{self, Entry};
 use super::{Setup, launcher, proxied};
 use crate::connection::shown;
-use crate::keyholder::LocalKeys;
+use crate::keyholder::{LinkId, Master};
 use crate::listener::{Accepted, Census, Listener};
+use crate::options::sslserver::Options;
 use crate::report::{self, Fail};
 use crate::sys::poll::{self, Ready};
 use crate::sys::process::{self, Ended, ProcessId};
@@ -31,12 +33,16 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How often dates of certificates are looked at.
 const DAY: Duration = Duration::from_secs(86400);
 
+/// How long the names of a client may take.
+const NAMES_SECONDS: u32 = 120;
+
 /// A connection in progress: it ends when both of its processes have.
 struct Slot {
     /// Whom the census counts it for; under `-L` it is known later.
     address: Option<IpAddr>,
     launcher_ended: bool,
     engine: Option<ProcessId>,
+    link: LinkId,
 }
 
 /// See the file's head.
@@ -44,7 +50,7 @@ pub(super) struct Supervisor<'a> {
     setup: &'a Setup,
     listener: Listener,
     generation: Generation,
-    keys: LocalKeys,
+    master: Rc<Master>,
     mask: SigSet,
     /// By launcher, which is the process that the log tells of.
     slots: HashMap<ProcessId, Slot>,
@@ -69,7 +75,7 @@ impl<'a> Supervisor<'a> {
         setup: &'a Setup,
         listener: Listener,
         generation: Generation,
-        keys: LocalKeys,
+        master: Rc<Master>,
         mask: SigSet,
     ) -> Result<Self, Fail> {
         let registry = fd::pipe()
@@ -83,7 +89,7 @@ impl<'a> Supervisor<'a> {
             listener,
             watch: generation.watch.clone(),
             generation,
-            keys,
+            master,
             mask,
             slots: HashMap::new(),
             engines: HashMap::new(),
@@ -128,6 +134,10 @@ impl<'a> Supervisor<'a> {
             }
             let wake = next_keys.min(self.next_dates);
             let wake = resting.map_or(wake, |until: Instant| wake.min(until));
+            let wake = match self.generation.keyholder.wake() {
+                Some(keyholder) => wake.min(keyholder),
+                None => wake,
+            };
             let accepting = self.slots.len() < self.setup.options.limit && resting.is_none();
             let ready = {
                 let mut wanted = Vec::with_capacity(2);
@@ -139,6 +149,8 @@ impl<'a> Supervisor<'a> {
                 if !self.waiting.is_empty() {
                     wanted.push((self.registry.0.as_fd(), Ready::READ));
                 }
+                let controls = self.generation.keyholder.descriptors();
+                wanted.extend(controls.map(|control| (control, Ready::READ)));
                 poll::wait_with_signals(
                     &mut wanted,
                     Some(wake.saturating_duration_since(now)),
@@ -147,6 +159,7 @@ impl<'a> Supervisor<'a> {
                 .map_err(Fail::unable("wait for connections"))?;
                 accepting && wanted.first().is_some_and(|(_, came)| came.read)
             };
+            self.generation.keyholder.attend(&self.setup.report);
             self.register();
             if ready {
                 resting = self.accept().map(|()| Instant::now() + REST);
@@ -213,6 +226,16 @@ impl<'a> Supervisor<'a> {
                 return;
             }
         };
+        let (link, link_end) = match self.generation.keyholder.link(link_seconds(options)) {
+            Ok(made) => made,
+            Err(error) => {
+                let reason = report::reason(&error);
+                report.warning(format_args!(
+                    "dropping connection, unable to create socket: {reason}"
+                ));
+                return;
+            }
+        };
         let context = launcher::Context {
             setup: self.setup,
             generation: &self.generation,
@@ -230,7 +253,7 @@ impl<'a> Supervisor<'a> {
             // Left open, these would keep others from the end of file that an
             // ended supervisor leaves them.
             answers.for_each(fd::disown);
-            launcher::run(&context, client, address)
+            launcher::run(&context, client, address, link_end)
         });
         match forked {
             Ok(launcher) => {
@@ -246,10 +269,12 @@ impl<'a> Supervisor<'a> {
                         address: known,
                         launcher_ended: false,
                         engine: None,
+                        link,
                     },
                 );
             }
             Err(error) => {
+                self.generation.keyholder.done(link);
                 report.warning(format_args!(
                     "dropping connection, unable to fork: {}",
                     report::reason(&error)
@@ -329,6 +354,11 @@ impl<'a> Supervisor<'a> {
         };
         if engine_of.is_some() {
             slot.engine = None;
+            if ended.broke_filter() {
+                self.setup.report.warning(format_args!(
+                    "the TLS process of pid {launcher} was killed: it made a system call that its sandbox forbids"
+                ));
+            }
         } else {
             slot.launcher_ended = true;
             self.waiting.remove(&id);
@@ -340,6 +370,7 @@ impl<'a> Supervisor<'a> {
         if self.slots.get(&launcher).is_some_and(over)
             && let Some(slot) = self.slots.remove(&launcher)
         {
+            self.generation.keyholder.done(slot.link);
             if let Some(address) = slot.address {
                 self.census.leave(address);
             }
@@ -372,7 +403,7 @@ impl<'a> Supervisor<'a> {
         let report = &self.setup.report;
         let before = self.generation.watch.anew();
         let mut watch = Watch::default();
-        let failed = match Generation::load(self.setup, &self.keys, &mut watch) {
+        let failed = match Generation::load(self.setup, &self.master, &mut watch) {
             Ok(next) => match next.lost_rule(&self.generation) {
                 None => {
                     next.tell_changes(&self.generation, report);
@@ -398,4 +429,16 @@ impl<'a> Supervisor<'a> {
         }
         self.complained = failed;
     }
+}
+
+/// How long a connection may have its signature: to the end of the handshake,
+/// the slowest of names included. Under `-n` its program decides when that is.
+fn link_seconds(options: &Options) -> u32 {
+    if options.delayed {
+        return 0;
+    }
+    options
+        .handshake_seconds
+        .saturating_add(options.common.ident_seconds)
+        .saturating_add(NAMES_SECONDS)
 }

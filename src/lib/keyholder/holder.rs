@@ -1,0 +1,486 @@
+//! The supervisor's end of a keyholder: the source of one generation's signers,
+//! and the watch over its workers. A worker that dies or hangs is replaced, and
+//! whoever waits for a signature gets it from the next.
+#![forbid(unsafe_code)]
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use openssl::pkey::{PKey, PKeyRef, Public};
+
+use super::link;
+use super::master::{Master, receive};
+use super::worker::{answer, order};
+use crate::report::{self, Fail, Report};
+use crate::store::{KeyKind, KeyPlace, Signer, SignerSource};
+use crate::sys::parcel;
+use crate::sys::poll::{self, Ready};
+use crate::sys::process::ProcessId;
+use crate::tls_ffi::provider;
+
+/// How often a worker that gets links is asked whether it lives.
+const QUESTION: Duration = Duration::from_millis(250);
+/// How long it may take to answer, at first; a machine that is slower than that
+/// gets twice the time after each replacement, up to the last.
+const SILENCE: Duration = Duration::from_millis(500);
+const LONGEST_SILENCE: Duration = Duration::from_secs(8);
+/// How long until a replacement that failed is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+/// How long until a full socket is tried again.
+const FULL: Duration = Duration::from_millis(10);
+/// RSA keys longer than this are slow enough for more than one worker.
+const QUICK_BITS: u32 = 2048;
+/// The most workers of one keyholder.
+const WORKERS: usize = 4;
+/// Links that are kept before those that nobody uses any more are looked for.
+const SWEEP: usize = 64;
+
+/// Names one connection's link; no two keyholders of a process give the same.
+pub type LinkId = u64;
+
+static NEXT_LINK: AtomicU64 = AtomicU64::new(0);
+
+/// One generation's keyholder.
+pub struct Keyholder {
+    master: Rc<Master>,
+    keys: RefCell<Vec<Loaded>>,
+    workers: RefCell<Vec<Worker>>,
+    /// Copies of the workers' ends, for whoever takes a dead worker's place.
+    links: HashMap<LinkId, Held>,
+    sweep_at: usize,
+    /// What the workers could not give up.
+    missing: Vec<String>,
+    #[cfg(feature = "test-switches")]
+    local: Option<super::local::LocalKeys>,
+}
+
+/// A key that every worker has, under its place in the list.
+struct Loaded {
+    path: String,
+    public: PKey<Public>,
+}
+
+struct Held {
+    socket: OwnedFd,
+    worker: usize,
+    end: Option<Instant>,
+    sent: bool,
+}
+
+struct Worker {
+    id: ProcessId,
+    /// `None` while there is no process.
+    control: Option<OwnedFd>,
+    /// When it was asked whether it lives, and has not answered.
+    asked: Option<Instant>,
+    last_asked: Instant,
+    /// It got links that no question came with.
+    unasked: bool,
+    silence: Duration,
+    retry: Instant,
+    /// The failure to replace it was told.
+    told: bool,
+}
+
+impl Worker {
+    fn fork(master: &Master) -> Result<Worker, Fail> {
+        let (id, control) = master.fork().map_err(Fail::unable("start a keyholder"))?;
+        let now = Instant::now();
+        Ok(Worker {
+            id,
+            control: Some(control),
+            asked: None,
+            last_asked: now,
+            unasked: false,
+            silence: SILENCE,
+            retry: now,
+            told: false,
+        })
+    }
+
+    /// One order and its answer. The inner failure is the worker's own.
+    fn ask(&self, order: u8, text: &[u8]) -> Result<Result<Vec<u8>, String>, Fail> {
+        let unable = || Fail::unable("talk to the keyholder");
+        let control = self
+            .control
+            .as_ref()
+            .ok_or_else(|| unable()(io::ErrorKind::NotConnected.into()))?;
+        parcel::give(control, &[&[order], text].concat()).map_err(unable())?;
+        let reply = receive(control).map_err(unable())?;
+        match reply.split_first() {
+            Some((&answer::ERROR, why)) => Ok(Err(String::from_utf8_lossy(why).into_owned())),
+            Some((_, rest)) => Ok(Ok(rest.to_vec())),
+            None => Err(Fail::temporary("the keyholder ended while it was started")),
+        }
+    }
+
+    fn load(&self, path: &str) -> Result<Result<PKey<Public>, String>, Fail> {
+        let public = self.ask(order::LOAD, path.as_bytes())?;
+        Ok(public.and_then(|der| {
+            PKey::public_key_from_der(&der).map_err(|error| crate::store::queue(&error))
+        }))
+    }
+
+    /// Returns what it could not give up.
+    fn seal(&self) -> Result<Vec<String>, Fail> {
+        let missing = self.ask(order::SEAL, b"")?.map_err(Fail::temporary)?;
+        Ok(String::from_utf8_lossy(&missing)
+            .lines()
+            .map(str::to_owned)
+            .collect())
+    }
+}
+
+impl SignerSource for Keyholder {
+    fn signer(&self, place: &KeyPlace, public: &PKeyRef<Public>) -> Result<Signer, Fail> {
+        #[cfg(feature = "test-switches")]
+        if let Some(local) = &self.local {
+            return local.signer(place, public);
+        }
+        let mut keys = self.keys.borrow_mut();
+        let known = keys.iter().position(|key| key.path == place.path);
+        let number = if let Some(number) = known {
+            number
+        } else {
+            let workers = self.workers.borrow();
+            let worker = workers
+                .first()
+                .ok_or_else(|| Fail::temporary("the keyholder is closed"))?;
+            let key = worker
+                .load(&place.path)?
+                .map_err(|why| Fail::temporary(format!("unable to load key: {place}: {why}")))?;
+            keys.push(Loaded {
+                path: place.path.clone(),
+                public: key,
+            });
+            keys.len() - 1
+        };
+        // A signer is made from the certificate's key, so libssl's own
+        // comparison of the two would always hold.
+        if !keys[number].public.public_eq(public) {
+            return Err(Fail::temporary(format!(
+                "key does not match certificate: {place}"
+            )));
+        }
+        let number =
+            u32::from(u16::try_from(number).map_err(|_| {
+                Fail::temporary(format!("unable to load key: {place}: too many keys"))
+            })?);
+        provider::key(public, number).map_err(|error| {
+            Fail::temporary(format!(
+                "unable to load key: {place}: {}",
+                crate::store::queue(&error)
+            ))
+        })
+    }
+}
+
+impl Keyholder {
+    /// A keyholder that can load keys, and does not sign yet.
+    ///
+    /// # Errors
+    /// Out of processes, memory or descriptors.
+    pub fn open(master: &Rc<Master>) -> Result<Keyholder, Fail> {
+        Ok(Keyholder {
+            workers: RefCell::new(vec![Worker::fork(master)?]),
+            master: Rc::clone(master),
+            keys: RefCell::default(),
+            links: HashMap::new(),
+            sweep_at: SWEEP,
+            missing: Vec::new(),
+            #[cfg(feature = "test-switches")]
+            local: super::local_signing().then_some(super::local::LocalKeys),
+        })
+    }
+
+    /// Ends the loading: the workers give up their rights and sign.
+    ///
+    /// # Errors
+    /// They cannot.
+    pub fn seal(&mut self) -> Result<(), Fail> {
+        let slow =
+            self.keys.get_mut().iter().any(
+                |key| matches!(KeyKind::of(&key.public), KeyKind::Rsa(bits) if bits > QUICK_BITS),
+            );
+        let wanted = if slow {
+            std::thread::available_parallelism().map_or(1, |count| count.get().min(WORKERS))
+        } else {
+            1
+        };
+        for worker in self.workers.get_mut() {
+            self.missing = worker.seal()?;
+        }
+        while self.workers.get_mut().len() < wanted {
+            let worker = self.another()?;
+            self.workers.get_mut().push(worker);
+        }
+        Ok(())
+    }
+
+    /// What its workers could not give up here, for an administrator.
+    #[must_use]
+    pub fn missing(&self) -> &[String] {
+        &self.missing
+    }
+
+    /// A worker with the same keys as the first had.
+    fn another(&self) -> Result<Worker, Fail> {
+        let worker = Worker::fork(&self.master)?;
+        for key in self.keys.borrow().iter() {
+            let shown = crate::text::excerpt(key.path.as_bytes(), 300);
+            let public = worker
+                .load(&key.path)?
+                .map_err(|why| Fail::temporary(format!("unable to load key: {shown}: {why}")))?;
+            if !public.public_eq(&key.public) {
+                return Err(Fail::temporary(format!(
+                    "the key has changed since it was loaded: {shown}"
+                )));
+            }
+        }
+        worker.seal()?;
+        Ok(worker)
+    }
+
+    /// Lets `rehearsal` have a few signatures in this process.
+    pub fn rehearse(&mut self, rehearsal: impl FnOnce()) {
+        const SECONDS: u32 = 10;
+        let Ok((id, socket)) = self.link_for(SECONDS, 16) else {
+            return;
+        };
+        link::open(socket, Instant::now() + Duration::from_secs(SECONDS.into()));
+        rehearsal();
+        // It was only to fill caches.
+        let _ = link::close();
+        self.done(id);
+    }
+
+    /// A link for one signature within so many seconds (0: for ever): its name,
+    /// and the engine's end.
+    ///
+    /// # Errors
+    /// Out of descriptors or memory.
+    pub fn link(&mut self, seconds: u32) -> io::Result<(LinkId, OwnedFd)> {
+        self.link_for(seconds, 1)
+    }
+
+    fn link_for(&mut self, seconds: u32, signatures: u8) -> io::Result<(LinkId, OwnedFd)> {
+        if self.links.len() >= self.sweep_at {
+            self.sweep();
+        }
+        let (socket, engine) = parcel::pair()?;
+        let id = NEXT_LINK.fetch_add(1, Ordering::Relaxed);
+        let workers = self.workers.get_mut();
+        let now = Instant::now();
+        let turn = usize::try_from(id).unwrap_or(0);
+        // In turn, past those that are being replaced.
+        let worker = (0..workers.len())
+            .map(|step| turn.wrapping_add(step) % workers.len())
+            .find(|&at| workers[at].control.is_some())
+            .unwrap_or(0);
+        let mut held = Held {
+            socket,
+            worker,
+            end: (seconds > 0).then(|| now + Duration::from_secs(seconds.into())),
+            sent: false,
+        };
+        #[cfg(feature = "test-switches")]
+        {
+            // Whoever compares with local signing compares without links.
+            held.sent = self.local.is_some();
+        }
+        if !held.sent
+            && let Some(worker) = workers.get_mut(worker)
+        {
+            worker.send(&mut held, signatures, now);
+        }
+        self.links.insert(id, held);
+        Ok((id, engine))
+    }
+
+    /// Nobody uses this link any more.
+    pub fn done(&mut self, id: LinkId) {
+        self.links.remove(&id);
+    }
+
+    /// Forgets links whose engine has closed its end.
+    fn sweep(&mut self) {
+        let mut wanted: Vec<(BorrowedFd<'_>, Ready)> = self
+            .links
+            .values()
+            .map(|held| (held.socket.as_fd(), Ready::default()))
+            .collect();
+        if poll::wait(&mut wanted, Some(Instant::now())).is_ok() {
+            let gone: Vec<bool> = wanted.iter().map(|(_, came)| came.gone).collect();
+            let mut gone = gone.into_iter();
+            self.links.retain(|_, _| !gone.next().unwrap_or(false));
+        }
+        self.sweep_at = SWEEP.max(2 * self.links.len());
+    }
+
+    /// What to wait for: something comes when [`Keyholder::attend`] has work.
+    pub fn descriptors(&mut self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.workers
+            .get_mut()
+            .iter()
+            .filter_map(|worker| worker.control.as_ref().map(|control| control.as_fd()))
+    }
+
+    /// When [`Keyholder::attend`] has work anyway.
+    #[must_use]
+    pub fn wake(&self) -> Option<Instant> {
+        let unsent = self.links.values().any(|held| !held.sent);
+        let workers = self.workers.borrow();
+        workers
+            .iter()
+            .filter_map(|worker| match (&worker.control, worker.asked) {
+                (None, _) => Some(worker.retry),
+                (_, Some(asked)) => Some(asked + worker.silence),
+                (_, None) => worker.unasked.then(|| worker.last_asked + QUESTION),
+            })
+            .chain(unsent.then(|| Instant::now() + FULL))
+            .min()
+    }
+
+    /// Looks after the workers. Returns quickly; call it often.
+    pub fn attend(&mut self, report: &Report) {
+        let now = Instant::now();
+        for at in 0..self.workers.get_mut().len() {
+            let worker = &mut self.workers.get_mut()[at];
+            let silence = worker.silence;
+            let verdict = worker.look(now);
+            match verdict {
+                Health::Sound => {}
+                Health::Absent if now < worker.retry => {}
+                Health::Absent => self.replace(at, report),
+                Health::Ended => {
+                    let id = worker.id;
+                    report.warning(format_args!(
+                        "keyholder {id} ended; another takes its place"
+                    ));
+                    self.replace(at, report);
+                }
+                Health::Silent => {
+                    let id = worker.id;
+                    report.warning(format_args!(
+                        "keyholder {id} said nothing for {} ms; another takes its place",
+                        silence.as_millis()
+                    ));
+                    self.master.kill(id);
+                    self.replace(at, report);
+                }
+            }
+            self.resend(at, now);
+        }
+    }
+
+    fn replace(&mut self, at: usize, report: &Report) {
+        let made = self.another();
+        let worker = &mut self.workers.get_mut()[at];
+        let silence = worker.silence;
+        match made {
+            Ok(mut new) => {
+                new.silence = (silence * 2).min(LONGEST_SILENCE);
+                *worker = new;
+                for held in self.links.values_mut().filter(|held| held.worker == at) {
+                    held.sent = false;
+                }
+            }
+            Err(fail) => {
+                if !worker.told {
+                    report.warning(format_args!("unable to replace the keyholder: {fail}"));
+                }
+                worker.told = true;
+                worker.control = None;
+                worker.retry = Instant::now() + RETRY;
+            }
+        }
+    }
+
+    /// Links that the worker does not have.
+    fn resend(&mut self, at: usize, now: Instant) {
+        let worker = &mut self.workers.get_mut()[at];
+        for held in self.links.values_mut() {
+            if !held.sent && held.worker == at {
+                worker.send(held, 1, now);
+            }
+        }
+    }
+}
+
+/// How a worker is.
+enum Health {
+    Sound,
+    Ended,
+    Silent,
+    Absent,
+}
+
+impl Worker {
+    /// Hears it and asks it, as far as that needs no waiting.
+    fn look(&mut self, now: Instant) -> Health {
+        let Some(control) = &self.control else {
+            return Health::Absent;
+        };
+        let mut buffer = [0; 16];
+        loop {
+            match parcel::take(control, &mut buffer) {
+                Ok(1..) => self.asked = None,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                _ => {
+                    self.control = None;
+                    return Health::Ended;
+                }
+            }
+        }
+        if self.asked.is_some_and(|asked| now >= asked + self.silence) {
+            self.control = None;
+            return Health::Silent;
+        }
+        if self.unasked && self.asked.is_none() && now >= self.last_asked + QUESTION {
+            // A full socket is silence too.
+            let _ = parcel::give(control, &[order::PING]);
+            self.ask_now(now);
+        }
+        Health::Sound
+    }
+
+    fn ask_now(&mut self, now: Instant) {
+        self.asked = Some(now);
+        self.last_asked = now;
+        self.unasked = false;
+    }
+
+    /// Gives it a link; one that it cannot take now waits.
+    fn send(&mut self, held: &mut Held, signatures: u8, now: Instant) {
+        let Some(control) = &self.control else {
+            return;
+        };
+        let seconds = match held.end {
+            None => 0,
+            Some(end) => {
+                let left = end.saturating_duration_since(now).as_secs();
+                u32::try_from(left).unwrap_or(u32::MAX).max(1)
+            }
+        };
+        let question = self.asked.is_none() && now >= self.last_asked + QUESTION;
+        let mut message = vec![order::LINK, signatures, u8::from(question)];
+        message.extend(seconds.to_be_bytes());
+        if let Err(error) = parcel::give_with(control, &message, held.socket.as_fd()) {
+            // Whatever it is: it is tried again, and a worker that is gone is
+            // found out at the next look.
+            let _ = report::reason(&error);
+            return;
+        }
+        held.sent = true;
+        if question {
+            self.ask_now(now);
+        } else {
+            self.unasked = true;
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Keys read from files: by a worker of the keyholder, and by a client for its
+//! own one connection.
+#![forbid(unsafe_code)]
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use openssl::error::ErrorStack;
+use openssl::hash::MessageDigest;
+use openssl::nid::Nid;
+use openssl::pkey::{PKey, PKeyRef, Private, Public};
+use openssl::rsa;
+use openssl::sign::RsaPssSaltlen;
+
+use crate::report::Fail;
+use crate::store::{self, KeyPlace, Signer, SignerSource};
+use crate::sys::fd;
+use crate::tls_ffi::provider::{self, Digest, Padding};
+use crate::tls_ffi::wipe;
+
+/// The longest password of a key, libcrypto's `PEM_BUFSIZE`.
+pub const PASSWORD_LIMIT: usize = 1024;
+
+/// A secret text, overwritten when it is given up.
+pub struct Password(Box<[u8]>, usize);
+
+impl Password {
+    /// A copy of a secret text; what is behind [`PASSWORD_LIMIT`] bytes of it is
+    /// left out, as libcrypto would.
+    #[must_use]
+    pub fn new(text: &[u8]) -> Password {
+        let text = &text[..text.len().min(PASSWORD_LIMIT)];
+        Password(text.into(), text.len())
+    }
+
+    /// Reads a password up to a NUL or the end of file.
+    ///
+    /// # Errors
+    /// It cannot be read, or is longer than [`PASSWORD_LIMIT`].
+    pub fn read(from: &OwnedFd) -> Result<Password, Fail> {
+        let mut password = Password(vec![0; PASSWORD_LIMIT + 1].into_boxed_slice(), 0);
+        let Password(bytes, length) = &mut password;
+        while *length < bytes.len() {
+            let count = fd::read_some(from, &mut bytes[*length..])
+                .map_err(Fail::unable("read password"))?;
+            let new = &bytes[*length..*length + count];
+            if let Some(end) = new.iter().position(|&byte| byte == 0) {
+                *length += end;
+                return Ok(password);
+            }
+            *length += count;
+            if count == 0 {
+                return Ok(password);
+            }
+        }
+        Err(Fail::temporary("unable to read password: too long"))
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.0[..self.1]
+    }
+}
+
+impl Drop for Password {
+    fn drop(&mut self) {
+        wipe(&mut self.0);
+    }
+}
+
+/// Signers that hold their key: what tests and measurements compare with.
+#[cfg(feature = "test-switches")]
+pub(super) struct LocalKeys;
+
+#[cfg(feature = "test-switches")]
+impl SignerSource for LocalKeys {
+    fn signer(&self, place: &KeyPlace, public: &PKeyRef<Public>) -> Result<Signer, Fail> {
+        let key = read(&place.path, None)
+            .map_err(|why| Fail::temporary(format!("unable to load key: {place}: {why}")))?;
+        if !store::server::fits(&key, public) {
+            return Err(Fail::temporary(format!(
+                "key does not match certificate: {place}"
+            )));
+        }
+        Ok(key)
+    }
+}
+
+/// The key of one client connection. It is in this process, but libssl never
+/// has it: [`super::link::close`] ends it, and nothing of it is left.
+pub struct OwnKey {
+    /// The password of `-3`.
+    pub password: Option<Password>,
+}
+
+impl SignerSource for OwnKey {
+    fn signer(&self, place: &KeyPlace, public: &PKeyRef<Public>) -> Result<Signer, Fail> {
+        let failed = |why: String| Fail::temporary(format!("unable to load key: {place}: {why}"));
+        let key = read(&place.path, self.password.as_ref()).map_err(failed)?;
+        if !store::server::fits(&key, public) {
+            return Err(Fail::temporary(format!(
+                "key does not match certificate: {place}"
+            )));
+        }
+        provider::sign_with(Some(Box::new(move |wanted| {
+            sign(&key, wanted.padding, wanted.digest, wanted.message).ok()
+        })));
+        provider::key(public, 0).map_err(|error| failed(store::queue(&error)))
+    }
+}
+
+/// Makes a signature.
+///
+/// # Errors
+/// The key cannot sign so.
+pub(super) fn sign(
+    key: &PKeyRef<Private>,
+    padding: Padding,
+    digest: Digest,
+    message: &[u8],
+) -> Result<Vec<u8>, ErrorStack> {
+    let digest = match digest {
+        Digest::None => None,
+        Digest::Md5Sha1 => MessageDigest::from_nid(Nid::MD5_SHA1),
+        Digest::Sha1 => Some(MessageDigest::sha1()),
+        Digest::Sha224 => Some(MessageDigest::sha224()),
+        Digest::Sha256 => Some(MessageDigest::sha256()),
+        Digest::Sha384 => Some(MessageDigest::sha384()),
+        Digest::Sha512 => Some(MessageDigest::sha512()),
+    };
+    let mut signer = match digest {
+        Some(digest) => openssl::sign::Signer::new(digest, key)?,
+        None => openssl::sign::Signer::new_without_digest(key)?,
+    };
+    match padding {
+        Padding::None => {}
+        Padding::Pkcs1 => signer.set_rsa_padding(rsa::Padding::PKCS1)?,
+        Padding::Pss => {
+            signer.set_rsa_padding(rsa::Padding::PKCS1_PSS)?;
+            signer.set_rsa_pss_saltlen(RsaPssSaltlen::DIGEST_LENGTH)?;
+        }
+    }
+    signer.sign_oneshot_to_vec(message)
+}
+
+/// Reads a PEM key. The file's bytes do not stay in memory.
+///
+/// # Errors
+/// Why there is no key, without the path.
+pub(super) fn read(path: &str, password: Option<&Password>) -> Result<PKey<Private>, String> {
+    let mut bytes = store::read_file(Path::new(path))?;
+    // Libcrypto's reader of PEM leaves lines of it in memory that it gave back.
+    if let Some(mut der) = decoded(&bytes) {
+        let key = PKey::private_key_from_der(&der);
+        wipe(&mut der);
+        if let Ok(key) = key {
+            wipe(&mut bytes);
+            return Ok(key);
+        }
+    }
+    let mut wanted_password = false;
+    let key = PKey::private_key_from_pem_callback(&bytes, |buffer| {
+        wanted_password = true;
+        let password = password.map_or(&[][..], Password::bytes);
+        let length = password.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&password[..length]);
+        Ok(length)
+    });
+    let empty = bytes.is_empty();
+    wipe(&mut bytes);
+    key.map_err(|error| {
+        let reason = store::queue(&error);
+        match (empty, wanted_password, password.is_some()) {
+            (true, ..) => "it is empty".to_owned(),
+            (_, true, false) => "it is encrypted, and no password was given with -3".to_owned(),
+            (_, true, true) => format!("the password of -3 does not open it ({reason})"),
+            (_, false, _) => match reason.as_str() {
+                "no start line" | "unsupported" => "no PEM private key in it".to_owned(),
+                _ => reason,
+            },
+        }
+    })
+}
+
+/// The bytes of the first private key of a PEM text (RFC 7468), if it is there
+/// and not encrypted.
+fn decoded(text: &[u8]) -> Option<Vec<u8>> {
+    const BEGIN: &[u8] = b"-----BEGIN ";
+    const LABEL: &[u8] = b"PRIVATE KEY-----";
+    let mut lines = text.split(|&byte| byte == b'\n');
+    lines.by_ref().find(|line| {
+        let line = line.trim_ascii_end();
+        line.starts_with(BEGIN) && line.ends_with(LABEL)
+    })?;
+    // Of its final size at once: a vector that grows leaves copies behind.
+    let mut digits = Vec::with_capacity(text.len());
+    for line in lines {
+        if line.starts_with(b"-") {
+            break;
+        }
+        digits.extend(line.iter().filter(|byte| !byte.is_ascii_whitespace()));
+    }
+    let der = std::str::from_utf8(&digits)
+        .ok()
+        .and_then(|digits| openssl::base64::decode_block(digits).ok());
+    wipe(&mut digits);
+    der
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_keys_are_decoded_and_others_are_left_to_libcrypto() {
+        let key = PKey::generate_ed25519().expect("a key");
+        let pem = key.private_key_to_pem_pkcs8().expect("PEM");
+        let der = key.private_key_to_pkcs8().expect("DER");
+        assert_eq!(decoded(&pem), Some(der.clone()));
+        let behind = [b"-----BEGIN X-----\nAAAA\n-----END X-----\n", &*pem].concat();
+        assert_eq!(decoded(&behind), Some(der.clone()));
+        let windows = String::from_utf8(pem.clone())
+            .expect("text")
+            .replace('\n', "\r\n");
+        assert_eq!(decoded(windows.as_bytes()), Some(der));
+        let headers = b"-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nAAAA\n-----END";
+        assert_eq!(decoded(headers), None);
+        assert_eq!(decoded(b""), None);
+    }
+}

@@ -1,0 +1,224 @@
+//! The process that forks keyholders. It is forked first of all, keeps the
+//! rights that reading key files takes and the password, reads no key itself,
+//! and hears nobody but the supervisor.
+#![forbid(unsafe_code)]
+
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::local::Password;
+use super::worker;
+use crate::report::{self, Fail, Report};
+use crate::sys::poll::{self, Ready};
+use crate::sys::process::{self, ProcessId};
+use crate::sys::sandbox::{self, Role, Sandbox};
+use crate::sys::{fd, memory, parcel, signal};
+
+/// How long a process of ours may take to do what is asked of it at start.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What the supervisor says.
+mod order {
+    /// Fork a worker whose control socket comes along.
+    pub const FORK: u8 = b'F';
+    /// Kill the worker with this process number (four bytes).
+    pub const KILL: u8 = b'K';
+}
+
+/// The supervisor's end.
+pub struct Master {
+    socket: OwnedFd,
+    id: ProcessId,
+}
+
+impl Master {
+    /// Forks the master. `password` is the descriptor that the password is read
+    /// from; this process never reads it.
+    ///
+    /// # Errors
+    /// The password cannot be read, or out of processes or descriptors.
+    pub fn start(report: Report, password: Option<OwnedFd>) -> Result<Rc<Master>, Fail> {
+        let (socket, other) = parcel::pair().map_err(Fail::unable("create socket"))?;
+        let id = process::spawn(move || run(&other, password, report))
+            .map_err(Fail::unable("fork the key master"))?;
+        let master = Master { socket, id };
+        match &*master
+            .answer()
+            .map_err(Fail::unable("start the key master"))?
+        {
+            [] => Err(Fail::temporary("unable to start the key master")),
+            [0, ..] => Ok(Rc::new(master)),
+            [_, why @ ..] => Err(Fail::temporary(String::from_utf8_lossy(why))),
+        }
+    }
+
+    /// Its process number.
+    #[must_use]
+    pub fn id(&self) -> ProcessId {
+        self.id
+    }
+
+    /// Forks a worker: its process number and its control socket.
+    pub(super) fn fork(&self) -> io::Result<(ProcessId, OwnedFd)> {
+        let (control, other) = parcel::pair()?;
+        parcel::give_with(&self.socket, &[order::FORK], other.as_fd())?;
+        drop(other);
+        let answer = self.answer()?;
+        match <[u8; 4]>::try_from(&*answer).map(i32::from_ne_bytes) {
+            Ok(id @ 1..) => Ok((id, control)),
+            Ok(error) => Err(io::Error::from_raw_os_error(-error)),
+            Err(_) => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    /// Ends a worker, whatever it is at.
+    pub(super) fn kill(&self, id: ProcessId) {
+        let message = [&[order::KILL], &id.to_ne_bytes()[..]].concat();
+        // A master that is gone has nobody to kill; its workers end by themselves.
+        let _ = parcel::give(&self.socket, &message);
+    }
+
+    fn answer(&self) -> io::Result<Vec<u8>> {
+        receive(&self.socket)
+    }
+}
+
+/// The next message of a process of ours, within its patience; empty at its end.
+pub(super) fn receive(socket: &OwnedFd) -> io::Result<Vec<u8>> {
+    let mut buffer = vec![0; worker::ANSWER_LIMIT];
+    let mut wanted = [(socket.as_fd(), Ready::READ)];
+    poll::wait(&mut wanted, Some(Instant::now() + PATIENCE))?;
+    let length = match parcel::take(socket, &mut buffer) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            return Err(io::Error::from(io::ErrorKind::TimedOut));
+        }
+        other => other?,
+    };
+    buffer.truncate(length);
+    Ok(buffer)
+}
+
+/// The whole process. Returns its exit code.
+fn run(socket: &OwnedFd, password: Option<OwnedFd>, report: Report) -> u8 {
+    process::name("keymaster");
+    // The supervisor's standard output must not stay open here.
+    let log = io::stderr();
+    let mut kept = vec![log.as_fd(), socket.as_fd()];
+    kept.extend(password.as_ref().map(|descriptor| descriptor.as_fd()));
+    fd::close_all_but(&kept);
+    let prepared = fd::detach_standard()
+        .map_err(Fail::unable("open the null device"))
+        .and_then(|()| {
+            let password = password.as_ref().map(Password::read).transpose()?;
+            sandbox::seal().map_err(Fail::unable("confine the key master"))?;
+            let mask = signal::watch().map_err(Fail::unable("set up signals"))?;
+            Ok((password, mask))
+        });
+    let (secret, mask) = match prepared {
+        Ok(prepared) => prepared,
+        Err(fail) => {
+            let text = fail.to_string();
+            let _ = parcel::give(socket, &[&[1], text.as_bytes()].concat());
+            return report::TEMPORARY;
+        }
+    };
+    drop(password);
+    if secret.is_some() {
+        // Where that is not allowed, the keyholder says so for both.
+        let _ = memory::lock(false);
+    }
+    let mut master = Forker {
+        socket,
+        secret,
+        sandbox: Sandbox::prepare(Role::Keyholder),
+        report,
+        workers: HashSet::new(),
+    };
+    if parcel::give(socket, &[0]).is_err() {
+        return report::TEMPORARY;
+    }
+    loop {
+        let mut wanted = [(socket.as_fd(), Ready::READ)];
+        if poll::wait_with_signals(&mut wanted, None, mask).is_err() {
+            return report::TEMPORARY;
+        }
+        let seen = signal::seen();
+        if seen.terminate {
+            return 0;
+        }
+        while let Some(ended) = process::reap() {
+            master.workers.remove(&ended.id);
+        }
+        if !master.obey() {
+            return 0;
+        }
+    }
+}
+
+/// The master at work.
+struct Forker<'a> {
+    socket: &'a OwnedFd,
+    secret: Option<Password>,
+    sandbox: Sandbox,
+    report: Report,
+    /// Children that have not been reaped: their numbers are theirs.
+    workers: HashSet<ProcessId>,
+}
+
+impl Forker<'_> {
+    /// Does what was asked for; false at the supervisor's end.
+    fn obey(&mut self) -> bool {
+        let mut buffer = [0; 16];
+        let (length, passed) = match parcel::take_with(self.socket, &mut buffer) {
+            Ok((0, _)) => return false,
+            Ok(taken) => taken,
+            Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
+        };
+        match (&buffer[..length], passed) {
+            ([order::FORK], Some(control)) => {
+                let answer = match self.fork(control) {
+                    Ok(id) => id,
+                    Err(error) => -error.raw_os_error().unwrap_or(libc::EAGAIN),
+                };
+                let _ = parcel::give(self.socket, &answer.to_ne_bytes());
+            }
+            ([order::KILL, number @ ..], _) => {
+                let id = <[u8; 4]>::try_from(number).map_or(0, i32::from_ne_bytes);
+                if self.workers.contains(&id) {
+                    process::kill(id);
+                }
+            }
+            _ => {}
+        }
+        true
+    }
+
+    fn fork(&mut self, control: OwnedFd) -> io::Result<ProcessId> {
+        // The child's copy of the password is the child's to wipe.
+        let mut secret = self.secret.take();
+        let (sandbox, report) = (&self.sandbox, self.report);
+        let place = &mut secret;
+        let id = process::spawn(|| {
+            let log = io::stderr();
+            let mut kept = vec![log.as_fd(), control.as_fd()];
+            kept.extend(sandbox.descriptor());
+            fd::close_all_but(&kept);
+            signal::reset();
+            signal::ignore_pipe();
+            process::name("keyholder");
+            worker::run(worker::Start {
+                control,
+                password: place.take(),
+                sandbox,
+                report,
+            })
+        });
+        self.secret = secret;
+        let id = id?;
+        self.workers.insert(id);
+        Ok(id)
+    }
+}

@@ -1,0 +1,38 @@
+//! Where private keys live: processes of their own, which read the key files,
+//! give up everything else, and sign what a TLS server signs.
+//!
+//! A [`Master`] is forked at start, before anything else is. It alone keeps the
+//! password, and forks a keyholder's [`worker`]s whenever stores are loaded or a
+//! worker died. A [`Keyholder`] is the supervisor's end of the workers of one
+//! generation of stores; [`link`] is the engine's end of one connection's link.
+#![forbid(unsafe_code)]
+
+mod holder;
+pub mod link;
+mod local;
+mod master;
+pub mod protocol;
+mod worker;
+
+pub use holder::{Keyholder, LinkId};
+pub use local::{OwnKey, PASSWORD_LIMIT, Password};
+pub use master::Master;
+
+/// Whether this build was told to keep the keys in engines, as a control of the
+/// tests that look for them there and as what measurements are compared with.
+#[cfg(feature = "test-switches")]
+fn local_signing() -> bool {
+    test_switch() == Some("local-signing")
+}
+
+/// What a test wants done, in a build for tests.
+#[cfg(feature = "test-switches")]
+#[must_use]
+pub fn test_switch() -> Option<&'static str> {
+    use std::sync::OnceLock;
+
+    static SWITCH: OnceLock<Option<String>> = OnceLock::new();
+    SWITCH
+        .get_or_init(|| std::env::var("UCSPI_TLS_TEST").ok())
+        .as_deref()
+}

@@ -1,0 +1,373 @@
+//! The process with the keys. It loads what the supervisor names, gives up all
+//! rights, and then signs for engines, one link per connection. Nothing that an
+//! engine sends can end it.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use openssl::pkey::{PKey, Private};
+
+use super::local::{self, Password};
+use super::protocol::{self, REQUEST_LIMIT, Refusal, Request};
+use crate::report::{self, Report};
+use crate::store::KeyKind;
+use crate::sys::poll::{self, Ready};
+use crate::sys::sandbox::{self, Sandbox};
+use crate::sys::user::Identity;
+use crate::sys::{memory, parcel, process, user};
+use crate::tls_ffi::provider::{Digest, Padding};
+
+/// The longest message of the supervisor: a path.
+pub(super) const ORDER_LIMIT: usize = 8192;
+/// The longest answer to one: a public key, or a reason.
+pub(super) const ANSWER_LIMIT: usize = 16384;
+/// How many signatures are made before the supervisor is listened to again.
+const ROUND: usize = 8;
+/// The first of the user numbers that keyholders take; their process number is
+/// added. The users of systems, of people and of containers all end below
+/// (systemd's "Users, Groups, UIDs and GIDs" lists them).
+const FIRST_USER: u32 = 0x7000_0000;
+
+/// What the supervisor says; the rest of the message follows the first byte.
+pub(super) mod order {
+    /// Load the key of this file.
+    pub const LOAD: u8 = b'L';
+    /// Give up all rights and begin to sign.
+    pub const SEAL: u8 = b'S';
+    /// A link: how many signatures, whether to say that it came, and for how
+    /// many seconds (four bytes, high byte first; 0 for ever). The descriptor
+    /// comes along.
+    pub const LINK: u8 = b'N';
+    /// Say that you live.
+    pub const PING: u8 = b'P';
+}
+
+/// What it hears.
+pub(super) mod answer {
+    /// The key's SubjectPublicKeyInfo.
+    pub const KEY: u8 = b'K';
+    /// Why it was not done.
+    pub const ERROR: u8 = b'E';
+    /// Done: what rights it could not give up, a line each.
+    pub const SEALED: u8 = b'S';
+    /// I live.
+    pub const ALIVE: u8 = b'A';
+}
+
+/// What a worker starts with.
+pub(super) struct Start<'a> {
+    pub control: OwnedFd,
+    pub password: Option<Password>,
+    pub sandbox: &'a Sandbox,
+    pub report: Report,
+}
+
+/// A key, and what it can sign.
+struct Key {
+    secret: PKey<Private>,
+    kind: KeyKind,
+}
+
+/// One connection's link.
+struct Link {
+    socket: OwnedFd,
+    /// Signatures that are left.
+    left: u8,
+    end: Option<Instant>,
+}
+
+/// The whole process. Returns its exit code.
+pub(super) fn run(start: Start<'_>) -> u8 {
+    let Start {
+        control,
+        password,
+        sandbox,
+        report,
+    } = start;
+    let loader = Loader {
+        control,
+        password,
+        sandbox,
+        keys: Vec::new(),
+    };
+    match loader.load() {
+        Some((control, keys)) => {
+            let mut service = Service {
+                control: Some(control),
+                keys,
+                links: Vec::new(),
+                report,
+            };
+            while service.serve() {}
+            0
+        }
+        // The supervisor is gone, or could not use what it heard.
+        None => 0,
+    }
+}
+
+/// The time before any engine is near.
+struct Loader<'a> {
+    control: OwnedFd,
+    password: Option<Password>,
+    sandbox: &'a Sandbox,
+    keys: Vec<Key>,
+}
+
+impl Loader<'_> {
+    /// Loads until told to seal; `None` if that never comes.
+    fn load(mut self) -> Option<(OwnedFd, Vec<Key>)> {
+        let mut buffer = vec![0; ORDER_LIMIT];
+        loop {
+            poll::wait(&mut [(self.control.as_fd(), Ready::READ)], None).ok()?;
+            let length = parcel::take(&self.control, &mut buffer).ok()?;
+            match buffer[..length].split_first()? {
+                (&order::LOAD, path) => {
+                    let path = String::from_utf8_lossy(path).into_owned();
+                    let reply = match self.read(&path) {
+                        Ok(public) => [&[answer::KEY], &public[..]].concat(),
+                        Err(why) => [&[answer::ERROR], why.as_bytes()].concat(),
+                    };
+                    parcel::give(&self.control, &reply).ok()?;
+                }
+                (&order::SEAL, _) => break,
+                _ => return None,
+            }
+        }
+        // From here on nobody needs the password.
+        drop(self.password.take());
+        for key in &self.keys {
+            key.warm_up();
+        }
+        let reply = match give_up_rights(self.sandbox) {
+            Ok(missing) => [&[answer::SEALED], missing.join("\n").as_bytes()].concat(),
+            Err(why) => [&[answer::ERROR], why.as_bytes()].concat(),
+        };
+        parcel::give(&self.control, &reply).ok()?;
+        (reply[0] == answer::SEALED).then_some((self.control, self.keys))
+    }
+
+    /// Reads one key. Its public half goes to the supervisor.
+    fn read(&mut self, path: &str) -> Result<Vec<u8>, String> {
+        let secret = local::read(path, self.password.as_ref())?;
+        let public = secret
+            .public_key_to_der()
+            .map_err(|error| crate::store::queue(&error))?;
+        let key =
+            PKey::public_key_from_der(&public).map_err(|error| crate::store::queue(&error))?;
+        self.keys.push(Key {
+            kind: KeyKind::of(&key),
+            secret,
+        });
+        Ok(public)
+    }
+}
+
+/// Locks memory, leaves the file system and the user, and takes the sandbox on.
+/// Returns what could not be had.
+fn give_up_rights(sandbox: &Sandbox) -> Result<Vec<String>, String> {
+    let mut missing = sandbox.missing().to_vec();
+    let unable =
+        |step: &str, error: io::Error| format!("unable to {step}: {}", report::reason(&error));
+    let root = user::is_root();
+    if let Err(error) = memory::lock(root) {
+        missing.push(format!("locked memory ({})", report::reason(&error)));
+    }
+    if root {
+        if let Err(error) = sandbox::enter_nowhere() {
+            missing.push(format!("chroot ({})", report::reason(&error)));
+        }
+        sandbox::drop_bounds();
+        let number = FIRST_USER + process::own_id().cast_unsigned();
+        let own = Identity {
+            user: Some(number),
+            group: Some(number),
+            groups: Vec::new(),
+        };
+        if let Err(error) = own.assume() {
+            // A container may map few users. Without capabilities, root is one
+            // more user that engines are not.
+            missing.push(format!("a user of its own ({})", report::reason(&error)));
+            sandbox::drop_capabilities().map_err(|error| unable("give up capabilities", error))?;
+        }
+    } else {
+        missing.push("chroot and a user of its own (not started as root)".to_owned());
+    }
+    sandbox
+        .take_on_with_descriptors()
+        .map_err(|error| unable("confine the keyholder", error))?;
+    Ok(missing)
+}
+
+/// The time of engines.
+struct Service {
+    /// The supervisor; `None` once it is gone, or has a newer keyholder.
+    control: Option<OwnedFd>,
+    keys: Vec<Key>,
+    /// In the order of their coming.
+    links: Vec<Link>,
+    report: Report,
+}
+
+impl Service {
+    /// One round: everybody who waits gets a turn. False at the end.
+    fn serve(&mut self) -> bool {
+        if self.control.is_none() && self.links.is_empty() {
+            return false;
+        }
+        let now = Instant::now();
+        self.links
+            .retain(|link| link.end.is_none_or(|end| end > now));
+        let end = self.links.iter().filter_map(|link| link.end).min();
+        let mut wanted: Vec<(BorrowedFd<'_>, Ready)> = self
+            .links
+            .iter()
+            .map(|link| (link.socket.as_fd(), Ready::READ))
+            .chain(
+                self.control
+                    .iter()
+                    .map(|control| (control.as_fd(), Ready::READ)),
+            )
+            .collect();
+        if poll::wait(&mut wanted, end).is_err() {
+            return false;
+        }
+        let ready: Vec<bool> = wanted
+            .iter()
+            .map(|(_, came)| came.read || came.gone)
+            .collect();
+        if self.control.is_some() && ready.last() == Some(&true) {
+            self.obey();
+        }
+        // First come, first served; whoever is served is gone from the list.
+        let mut served = 0;
+        let links = std::mem::take(&mut self.links);
+        let mut kept = Vec::with_capacity(links.len());
+        for (at, mut link) in links.into_iter().enumerate() {
+            let wants = ready.get(at) == Some(&true);
+            if !wants || served == ROUND {
+                kept.push(link);
+                continue;
+            }
+            served += 1;
+            if self.sign(&mut link) {
+                kept.push(link);
+            }
+        }
+        self.links = kept;
+        true
+    }
+
+    /// Takes what the supervisor sent.
+    fn obey(&mut self) {
+        let mut buffer = [0; 64];
+        while let Some(control) = &self.control {
+            let (length, passed) = match parcel::take_with(control, &mut buffer) {
+                Ok((0, _)) => {
+                    self.control = None;
+                    return;
+                }
+                Ok(taken) => taken,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // It ended without reading all: what it sent is still to come.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => continue,
+                // Out of descriptors: the supervisor sends it again to the next.
+                Err(_) => {
+                    self.control = None;
+                    return;
+                }
+            };
+            let alive = match (&buffer[..length], passed) {
+                ([order::LINK, left, ping, rest @ ..], Some(socket)) => {
+                    let seconds = <[u8; 4]>::try_from(rest).map_or(1, u32::from_be_bytes);
+                    let end = Duration::from_secs(seconds.into());
+                    self.links.push(Link {
+                        socket,
+                        left: *left,
+                        end: (seconds > 0).then(|| Instant::now() + end),
+                    });
+                    *ping != 0
+                }
+                ([order::PING], _) => true,
+                _ => false,
+            };
+            if alive && let Some(control) = &self.control {
+                // A supervisor that is gone is found out by the next message.
+                let _ = parcel::give(control, &[answer::ALIVE]);
+            }
+        }
+    }
+
+    /// Serves one link; false when that was its last time.
+    fn sign(&mut self, link: &mut Link) -> bool {
+        let mut buffer = [0; REQUEST_LIMIT];
+        let request = match parcel::take(&link.socket, &mut buffer) {
+            Ok(length @ 1..) => Ok(&buffer[..length]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(Refusal::Malformed),
+            // The engine is done, or gone.
+            _ => return false,
+        };
+        let signed = request.and_then(|request| self.decide(request));
+        if let Err(refusal) = signed {
+            self.report.warning(format_args!(
+                "the keyholder refused to sign for a TLS process: {refusal}"
+            ));
+        }
+        let reply = protocol::reply(signed.as_deref().map_err(|refusal| *refusal));
+        // It fits: the engine has had nothing else to read. One that is gone is
+        // no matter.
+        let _ = parcel::give(&link.socket, &reply);
+        link.left = link.left.saturating_sub(1);
+        let more = signed.is_ok() && link.left > 0;
+        if !more {
+            // The supervisor has a copy, for whoever takes our place.
+            parcel::end(&link.socket);
+        }
+        more
+    }
+
+    fn decide(&self, bytes: &[u8]) -> Result<Vec<u8>, Refusal> {
+        let request = Request::parse(bytes)?;
+        let key = self
+            .keys
+            .get(usize::from(request.key))
+            .ok_or(Refusal::NoSuchKey)?;
+        protocol::judge(&request, key.kind)?;
+        local::sign(
+            &key.secret,
+            request.padding,
+            request.digest,
+            request.message,
+        )
+        .map_err(|_| Refusal::Failed)
+    }
+}
+
+impl Key {
+    /// Signs for nobody: what libcrypto makes at the first use of a key and of
+    /// an algorithm is made before the doors close.
+    fn warm_up(&self) {
+        let tries: &[(Padding, Digest)] = match self.kind {
+            KeyKind::Rsa(_) => &[
+                (Padding::Pss, Digest::Sha256),
+                (Padding::Pss, Digest::Sha384),
+                (Padding::Pss, Digest::Sha512),
+                (Padding::Pkcs1, Digest::Sha256),
+                (Padding::Pkcs1, Digest::Sha1),
+            ],
+            KeyKind::Ecdsa(_) => &[
+                (Padding::None, Digest::Sha256),
+                (Padding::None, Digest::Sha384),
+                (Padding::None, Digest::Sha512),
+            ],
+            KeyKind::Eddsa | KeyKind::Other => &[(Padding::None, Digest::None)],
+        };
+        for (padding, digest) in tries {
+            // A key may not do all of them (RSASSA-PSS keys name theirs).
+            let _ = local::sign(&self.secret, *padding, *digest, b"");
+        }
+    }
+}

@@ -1,0 +1,662 @@
+//! Where keys are and where they are not: the memory of every process is read
+//! and searched. What engines and keyholders cannot do, and what becomes of
+//! connections when a keyholder dies.
+#![forbid(unsafe_code)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use openssl::pkey::{Id, PKey, Private};
+use openssl::ssl::SslVersion;
+
+use crate::harness::process::{Process, group, process, status_field};
+use crate::harness::{
+    Client, Dial, Identity, KeyKind, Leaf, Place, Server, Setup, Tls, dial, eventually, need,
+    need_root, skip,
+};
+
+const PASSWORD: &str = "correct horse battery staple";
+
+/// Byte strings to look for, each with its name.
+#[derive(Default)]
+struct Needles {
+    all: Vec<(String, Vec<u8>)>,
+    /// By the first two bytes.
+    by_start: BTreeMap<[u8; 2], Vec<usize>>,
+}
+
+impl Needles {
+    fn add(&mut self, name: &str, bytes: &[u8]) {
+        self.by_start
+            .entry([bytes[0], bytes[1]])
+            .or_default()
+            .push(self.all.len());
+        self.all.push((name.to_owned(), bytes.to_vec()));
+    }
+
+    /// A number in both byte orders: whole, and three windows of each.
+    fn number(&mut self, name: &str, bytes: &[u8]) {
+        let reversed: Vec<u8> = bytes.iter().rev().copied().collect();
+        for (order, bytes) in [("big", bytes), ("little", &*reversed)] {
+            self.add(&format!("{name}, {order} end first"), bytes);
+            for at in [0, (bytes.len() - 16) / 2, bytes.len() - 16] {
+                let part = &bytes[at..at + 16];
+                self.add(&format!("{name}, {order} end first, from {at}"), part);
+            }
+        }
+    }
+
+    /// All that is secret of a key.
+    fn secrets(key: &PKey<Private>) -> Needles {
+        let mut needles = Needles::default();
+        match key.id() {
+            Id::RSA => {
+                let rsa = key.rsa().unwrap();
+                for (name, number) in [
+                    ("d", Some(rsa.d())),
+                    ("p", rsa.p()),
+                    ("q", rsa.q()),
+                    ("dp", rsa.dmp1()),
+                    ("dq", rsa.dmq1()),
+                    ("qinv", rsa.iqmp()),
+                ] {
+                    needles.number(name, &number.unwrap().to_vec());
+                }
+            }
+            Id::EC => {
+                let key = key.ec_key().unwrap();
+                needles.number("the scalar", &key.private_key().to_vec());
+            }
+            _ => needles.number("the seed", &key.raw_private_key().unwrap()),
+        }
+        let pem = String::from_utf8(key.private_key_to_pem_pkcs8().unwrap()).unwrap();
+        for line in pem.lines().filter(|line| !line.starts_with('-')) {
+            // The start of the first line is the algorithm's name, which every
+            // key of the kind has.
+            let end = &line[line.len() / 2..];
+            if end.len() >= 12 {
+                needles.add("a line of PEM", end.as_bytes());
+            }
+        }
+        needles
+    }
+
+    /// The names of those that a process has in its memory.
+    fn found_in(&self, pid: i32) -> BTreeSet<String> {
+        const CHUNK: usize = 1 << 20;
+        let mut found = BTreeSet::new();
+        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+        let Ok(memory) = fs::File::open(format!("/proc/{pid}/mem")) else {
+            assert!(
+                process(pid).is_none_or(|one| one.state == 'Z'),
+                "{pid} cannot be read"
+            );
+            return found;
+        };
+        let longest = self.all.iter().map(|(_, bytes)| bytes.len()).max().unwrap();
+        let mut known = vec![false; 1 << 16];
+        for [one, two] in self.by_start.keys() {
+            known[usize::from(*one) << 8 | usize::from(*two)] = true;
+        }
+        let mut read = 0;
+        for line in maps.lines() {
+            let (range, rest) = line.split_once(' ').unwrap();
+            if !rest.starts_with('r') || line.ends_with("[vvar]") || line.contains("[vvar_") {
+                continue;
+            }
+            let (start, end) = range.split_once('-').unwrap();
+            let (start, end) = (
+                u64::from_str_radix(start, 16).unwrap(),
+                u64::from_str_radix(end, 16).unwrap(),
+            );
+            let mut at = start;
+            while at < end {
+                let length = usize::try_from(end - at).unwrap().min(CHUNK + longest);
+                let mut bytes = vec![0; length];
+                if memory.read_exact_at(&mut bytes, at).is_err() {
+                    break;
+                }
+                read += length;
+                for (offset, pair) in bytes.windows(2).enumerate() {
+                    if !known[usize::from(pair[0]) << 8 | usize::from(pair[1])] {
+                        continue;
+                    }
+                    for &one in &self.by_start[&[pair[0], pair[1]]] {
+                        let (name, wanted) = &self.all[one];
+                        if bytes[offset..].starts_with(wanted) {
+                            found.insert(name.clone());
+                        }
+                    }
+                }
+                at += CHUNK as u64;
+            }
+        }
+        assert!(read > 1 << 20, "{pid}: only {read} bytes could be read");
+        found
+    }
+}
+
+/// What a process is.
+fn role(one: &Process, server: &Server) -> &'static str {
+    let name = fs::read_to_string(format!("/proc/{}/comm", one.pid)).unwrap_or_default();
+    match name.trim_end() {
+        "keyholder" => "keyholder",
+        "keymaster" => "master",
+        "sslserver" if one.pid == server.pid().cast_signed() => "supervisor",
+        "sslserver" => "engine",
+        _ => "program",
+    }
+}
+
+/// What each process of a server has of the needles, by its role.
+fn search(server: &Server, needles: &Needles) -> Vec<(&'static str, BTreeSet<String>)> {
+    let mut roles = Vec::new();
+    for one in group(server.pid()) {
+        if one.state != 'Z' {
+            roles.push((role(&one, server), needles.found_in(one.pid)));
+        }
+    }
+    roles
+}
+
+/// Fails unless the needles are in the keyholder and nowhere else.
+fn in_the_keyholder_alone(server: &Server, needles: &Needles, when: &str) {
+    let roles = search(server, needles);
+    for wanted in ["supervisor", "master", "keyholder", "engine", "program"] {
+        assert!(
+            roles.iter().any(|(role, _)| *role == wanted),
+            "{when}: no {wanted} in {roles:?}"
+        );
+    }
+    for (role, found) in &roles {
+        if *role == "keyholder" {
+            assert!(!found.is_empty(), "{when}: the search finds nothing at all");
+        } else {
+            assert!(found.is_empty(), "{when}: the {role} has {found:?}");
+        }
+    }
+}
+
+/// The keyholders of a server.
+fn keyholders(server: &Server) -> Vec<i32> {
+    group(server.pid())
+        .iter()
+        .filter(|one| one.state != 'Z' && role(one, server) == "keyholder")
+        .map(|one| one.pid)
+        .collect()
+}
+
+fn engine(server: &Server) -> i32 {
+    let all = group(server.pid());
+    let mut engines = all.iter().filter(|one| role(one, server) == "engine");
+    engines.next().expect("an engine").pid
+}
+
+const VERSIONS: [SslVersion; 2] = [SslVersion::TLS1_2, SslVersion::TLS1_3];
+const KINDS: [KeyKind; 4] = [
+    KeyKind::P256,
+    KeyKind::P384,
+    KeyKind::Rsa2048,
+    KeyKind::Ed25519,
+];
+
+fn live(server: &Server, version: SslVersion) -> Tls {
+    let mut client = Dial::to(server).version(version).connect();
+    client.send("there");
+    assert_eq!(client.read_exact(5), b"there");
+    client
+}
+
+#[test]
+fn a_key_is_in_the_keyholder_and_nowhere_else() {
+    need_root!();
+    for kind in KINDS {
+        let place = Place::new("key-memory");
+        let identity = Identity::localhost(kind);
+        let needles = Needles::secrets(&identity.key);
+        let server = Setup::new(&place, &["cat"]).identity(&identity).start();
+        for version in VERSIONS {
+            let _client = live(&server, version);
+            in_the_keyholder_alone(&server, &needles, &format!("{kind:?}, {version:?}"));
+        }
+        let old = keyholders(&server);
+        server.signal(Signal::SIGHUP);
+        eventually("another keyholder serves", || {
+            let _client = live(&server, SslVersion::TLS1_3);
+            let now = keyholders(&server);
+            (!now.is_empty() && now.iter().all(|one| !old.contains(one))).then_some(())
+        });
+        server.quiet();
+        let _client = live(&server, SslVersion::TLS1_3);
+        in_the_keyholder_alone(&server, &needles, &format!("{kind:?}, after a reload"));
+    }
+}
+
+/// An `openssl s_client` that stays.
+struct Resumer(Child);
+
+impl Resumer {
+    fn start(server: &Server, words: &[&str]) -> (Resumer, String) {
+        let mut child = Command::new("openssl")
+            .args(["s_client", "-quiet", "-connect", &server.at.to_string()])
+            .args(words)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        (Resumer(child), line)
+    }
+}
+
+impl Drop for Resumer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_resumed_session_brings_no_key_into_an_engine() {
+    need_root!();
+    need!("openssl");
+    let place = Place::new("key-resumed");
+    let identity = Identity::localhost(KeyKind::Rsa2048);
+    let needles = Needles::secrets(&identity.key);
+    let server = Setup::script(&place, "echo $SSL_SESSION_RESUMED; exec cat")
+        .identity(&identity)
+        .start();
+    for version in ["-tls1_2", "-tls1_3"] {
+        let file = place.text(&format!("session{version}"));
+        let words = [version, "-sess_out", &file];
+        let (_first, said) = Resumer::start(&server, &words);
+        assert_eq!(said, "Initial\n");
+        // s_client writes the file when the ticket comes.
+        eventually("a session is kept", || {
+            fs::metadata(&file)
+                .is_ok_and(|about| about.len() > 0)
+                .then_some(())
+        });
+        let (_second, said) = Resumer::start(&server, &[version, "-sess_in", &file]);
+        assert_eq!(said, "Resumed\n");
+        in_the_keyholder_alone(&server, &needles, &format!("resumed, {version}"));
+    }
+}
+
+#[test]
+fn the_password_stays_with_the_master() {
+    need_root!();
+    let place = Place::new("key-password");
+    let identity = Identity::localhost(KeyKind::P256);
+    let secrets = Needles::secrets(&identity.key);
+    let mut password = Needles::default();
+    password.add("the password", PASSWORD.as_bytes());
+    let (certificate, _) = place.identity("own", &identity);
+    let key = place.write("locked.key", identity.locked_key_pem(PASSWORD));
+    let file = place.write("password", PASSWORD);
+    let server = Setup::new(&place, &["cat"])
+        .options("-3")
+        .env("CERTFILE", &certificate)
+        .env("KEYFILE", &key)
+        .through([
+            "/bin/sh".to_owned(),
+            "-c".into(),
+            format!("exec 3<{file}; exec \"$@\""),
+            "sh".into(),
+        ])
+        .start();
+    for round in 0..2 {
+        let _client = live(&server, SslVersion::TLS1_3);
+        in_the_keyholder_alone(&server, &secrets, &format!("round {round}"));
+        for (role, found) in search(&server, &password) {
+            assert_eq!(
+                !found.is_empty(),
+                role == "master",
+                "round {round}: the password in the {role}"
+            );
+        }
+        // The password must open the key again.
+        let old = keyholders(&server);
+        server.signal(Signal::SIGHUP);
+        eventually("another keyholder serves", || {
+            let _client = live(&server, SslVersion::TLS1_3);
+            let now = keyholders(&server);
+            (!now.is_empty() && now.iter().all(|one| !old.contains(one))).then_some(())
+        });
+    }
+}
+
+/// The control: the same search, where engines hold the key.
+#[test]
+fn the_search_finds_a_key_in_an_engine_that_has_it() {
+    need_root!();
+    for kind in KINDS {
+        let place = Place::new("key-control");
+        let identity = Identity::localhost(kind);
+        let needles = Needles::secrets(&identity.key);
+        let server = Setup::new(&place, &["cat"])
+            .identity(&identity)
+            .env("UCSPI_TLS_TEST", "local-signing")
+            .start();
+        for version in VERSIONS {
+            let _client = live(&server, version);
+            let roles = search(&server, &needles);
+            let found = roles.iter().find(|(role, _)| *role == "engine").unwrap();
+            assert!(!found.1.is_empty(), "{kind:?} {version:?}: {roles:?}");
+        }
+    }
+}
+
+#[test]
+fn a_client_s_key_is_gone_when_the_program_runs() {
+    need_root!();
+    for kind in KINDS {
+        let place = Place::new("client-key");
+        let identity = Leaf::new("client").key(kind).issue();
+        let (certificate, key) = place.identity("client", &identity);
+        let needles = Needles::secrets(&identity.key);
+        let anchors = place.write("ca.pem", crate::harness::Authority::shared_root().pem());
+        let server = Setup::new(&place, &["cat"])
+            .options("-m")
+            .env("CAFILE", anchors)
+            .start();
+        for version in ["1.2", "1.3"] {
+            for keep in [false, true] {
+                let mut child = Client::new(&place)
+                    .options("-c")
+                    .option(&certificate)
+                    .options("-k")
+                    .option(&key)
+                    .env("TLS_MAX", version)
+                    .env("UCSPI_TLS_TEST", if keep { "keep-key" } else { "" })
+                    .command("localhost", server.port, &["/bin/sh", "-c", "echo up; cat"])
+                    .stdin(Stdio::piped())
+                    .stdout(Stdio::piped())
+                    .spawn()
+                    .unwrap();
+                let mut line = String::new();
+                BufReader::new(child.stdout.take().unwrap())
+                    .read_line(&mut line)
+                    .unwrap();
+                assert_eq!(line, "up\n");
+                let found = needles.found_in(child.id().cast_signed());
+                let _ = child.kill();
+                let _ = child.wait();
+                // The same search finds what was kept on purpose.
+                assert_eq!(!found.is_empty(), keep, "{kind:?} {version}: {found:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_the_sandbox_forbids_ends_the_engine() {
+    let place = Place::new("sandbox");
+    for what in ["open", "socket", "execve", "kill", "ptrace"] {
+        let setup = |sandbox: &str| {
+            Setup::new(&place, &["cat"])
+                .env("UCSPI_TLS_TEST", format!("try-{what}"))
+                .env("SSL_SANDBOX", sandbox)
+                .start()
+        };
+        let server = setup("");
+        assert!(Dial::to(&server).attempt().is_err(), "{what}");
+        server.line("made a system call that its sandbox forbids");
+        server.quiet();
+        let told = server.log().contains(&format!("warning: {what} "));
+        assert!(!told, "{}", server.log());
+        // Without the filter the engine lives to tell how it went.
+        let server = setup("0");
+        if what != "execve" {
+            live(&server, SslVersion::TLS1_3);
+            server.line(&format!("warning: {what} "));
+        }
+    }
+}
+
+#[test]
+fn an_engine_opens_nothing() {
+    need!("strace");
+    let place = Place::new("no-open");
+    let trace = place.text("trace");
+    let identity = Identity::localhost(KeyKind::Rsa2048);
+    let server = Setup::new(&place, &["cat"])
+        .identity(&identity)
+        .through(["strace", "-f", "-qq", "-o", &trace])
+        .start();
+    for version in VERSIONS {
+        let mut client = live(&server, version);
+        client.half_close();
+        client.text();
+    }
+    let mut engines = BTreeMap::new();
+    eventually("two engines have ended", || {
+        engines.clear();
+        for line in fs::read_to_string(&trace).unwrap().lines() {
+            let Some((pid, call)) = line.split_once(' ') else {
+                continue;
+            };
+            let call = call.trim_start();
+            // The first byte of the client's is asked for behind all that is
+            // given up.
+            if call.starts_with("seccomp(SECCOMP_SET_MODE_FILTER") {
+                engines.insert(pid.to_owned(), Vec::new());
+            } else if let Some(calls) = engines.get_mut(pid) {
+                calls.push(call.to_owned());
+            }
+        }
+        // Others have a filter too, but no client.
+        engines.retain(|_, calls| {
+            let any = |name: &str| calls.iter().any(|call| call.starts_with(name));
+            any("shutdown(") && !any("recvmsg(")
+        });
+        let over = |calls: &Vec<String>| calls.iter().any(|call| call.starts_with("exit_group"));
+        (engines.len() == 2 && engines.values().all(over)).then_some(())
+    });
+    for calls in engines.values() {
+        assert!(calls.iter().any(|call| call.starts_with("recvfrom(")));
+        for call in calls {
+            assert!(!call.starts_with("open"), "{call}");
+            assert!(!call.contains("ENOSYS"), "{call}");
+        }
+    }
+}
+
+#[test]
+fn engines_and_keyholders_have_given_everything_up() {
+    need_root!();
+    let place = Place::new("given-up");
+    let server = Setup::new(&place, &["cat"]).start();
+    let _client = live(&server, SslVersion::TLS1_3);
+    let read = |pid: i32, file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
+    let users = |pid: i32| status_field(&read(pid, "status"), "Uid");
+    let (engine, keyholder) = (engine(&server), keyholders(&server)[0]);
+    for pid in [engine, keyholder] {
+        let status = read(pid, "status");
+        for (field, value) in [
+            ("NoNewPrivs", "1"),
+            ("Seccomp", "2"),
+            ("CapPrm", "0000000000000000"),
+            ("CapEff", "0000000000000000"),
+            ("CapAmb", "0000000000000000"),
+            ("Groups", ""),
+        ] {
+            assert_eq!(status_field(&status, field), value, "{field} of {pid}");
+        }
+        let limits = read(pid, "limits");
+        for limit in ["Max core file size", "Max processes"] {
+            let line = limits.lines().find(|line| line.starts_with(limit)).unwrap();
+            assert_eq!(line[limit.len()..].split_whitespace().next(), Some("0"));
+        }
+    }
+    // An engine may neither read nor signal the keyholder.
+    assert_ne!(users(engine), users(keyholder));
+    assert!(!users(keyholder).split(' ').any(|user| user == "0"));
+    assert_eq!(
+        status_field(&read(keyholder, "status"), "CapBnd"),
+        "0000000000000000"
+    );
+    let root = fs::read_link(format!("/proc/{keyholder}/root")).unwrap();
+    assert!(root.to_string_lossy().contains("(deleted)"), "{root:?}");
+    // Two keyholders are not each other's user either.
+    let other = Setup::new(&place, &["cat"]).start();
+    assert_ne!(users(keyholders(&other)[0]), users(keyholder));
+}
+
+#[test]
+fn the_keyholder_signs_one_server_s_handshake_and_no_more() {
+    let place = Place::new("refused");
+    let ask = |what: &str| {
+        Setup::new(&place, &["cat"])
+            .env("UCSPI_TLS_TEST", format!("ask-{what}"))
+            .start()
+    };
+    // The engine has used its signature up before the client came.
+    let server = ask("server-server");
+    assert!(Dial::to(&server).attempt().is_err());
+    server.line("server was signed");
+    server.line("server was not signed: ");
+    server.quiet();
+    for what in ["client", "hello"] {
+        let server = ask(what);
+        assert!(Dial::to(&server).attempt().is_err(), "{what}");
+        server.line(&format!("{what} was not signed: the keyholder refused"));
+        server.line("refused to sign for a TLS process: a message that is not of a TLS server");
+        server.quiet();
+    }
+}
+
+#[test]
+fn a_keyholder_that_dies_or_hangs_is_replaced() {
+    need_root!();
+    let place = Place::new("replaced");
+    for (signal, said) in [
+        (Signal::SIGKILL, "ended; another takes its place"),
+        (Signal::SIGSTOP, "said nothing for"),
+    ] {
+        let server = Setup::new(&place, &["cat"]).start();
+        let mut before = live(&server, SslVersion::TLS1_3);
+        // Connected, and silent until the keyholder is gone.
+        let waiting = dial::plain(server.at);
+        eventually("its engine is there", || {
+            (group(server.pid())
+                .iter()
+                .filter(|one| role(one, &server) == "engine")
+                .count()
+                >= 3)
+                .then_some(())
+        });
+        let old = keyholders(&server);
+        kill(Pid::from_raw(old[0]), signal).unwrap();
+        // Those who come now wait and are served, and so is who was there.
+        let mut during = live(&server, SslVersion::TLS1_2);
+        let mut waited = Dial::to(&server).over(waiting).expect("a handshake");
+        server.line(said);
+        for client in [&mut before, &mut during, &mut waited] {
+            client.send("still here");
+            assert_eq!(client.read_exact(10), b"still here");
+        }
+        let now = keyholders(&server);
+        assert!(now.len() == 1 && now != old, "{old:?} {now:?}");
+        drop((before, during, waited));
+        server.quiet();
+    }
+}
+
+#[test]
+fn a_reload_keeps_the_old_keyholder_for_who_is_in_a_handshake() {
+    need_root!();
+    let place = Place::new("old-keyholder");
+    let server = Setup::new(&place, &["cat"]).start();
+    let waiting = dial::plain(server.at);
+    eventually("its engine is there", || {
+        (group(server.pid())
+            .iter()
+            .filter(|one| role(one, &server) == "engine")
+            .count()
+            >= 2)
+            .then_some(())
+    });
+    let old = keyholders(&server);
+    server.signal(Signal::SIGHUP);
+    eventually("both keyholders are there", || {
+        (keyholders(&server).len() == 2).then_some(())
+    });
+    let mut client = Dial::to(&server).over(waiting).expect("a handshake");
+    client.send("x");
+    assert_eq!(client.read_exact(1), b"x");
+    eventually("the old one has ended", || {
+        let now = keyholders(&server);
+        (now.len() == 1 && now != old).then_some(())
+    });
+}
+
+#[test]
+fn many_clients_are_served_while_keyholders_die() {
+    need_root!();
+    let place = Place::new("dying");
+    let server = Setup::new(&place, &["cat"]).start();
+    let end = Instant::now() + Duration::from_secs(3);
+    let mut served = 0;
+    while Instant::now() < end {
+        for pid in keyholders(&server) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        for _ in 0..5 {
+            live(&server, SslVersion::TLS1_3);
+            served += 1;
+        }
+    }
+    assert!(served > 5);
+    server.quiet();
+}
+
+#[test]
+fn an_unprivileged_server_says_what_it_lacks() {
+    need_root!();
+    need!("setpriv");
+    let place = Place::new("unprivileged-keys");
+    let identity = Identity::localhost(KeyKind::P256);
+    let (_, key) = place.identity("open", &identity);
+    if fs::metadata(&key).is_err() {
+        skip!("no key");
+    }
+    let words = [
+        "setpriv",
+        "--reuid",
+        "65534",
+        "--regid",
+        "65534",
+        "--clear-groups",
+    ];
+    let server = Setup::new(&place, &["cat"])
+        .options("-v")
+        .through(words)
+        .start();
+    live(&server, SslVersion::TLS1_3);
+    for who in ["TLS processes", "the keyholder"] {
+        let line = server.line(&format!("sslserver: {who}: without "));
+        assert!(line.contains("not started as root"), "{line}");
+    }
+    // The same user, but nobody can look into it.
+    let keyholder = keyholders(&server)[0];
+    let status = fs::read_to_string(format!("/proc/{keyholder}/status")).unwrap();
+    assert_eq!(status_field(&status, "Seccomp"), "2");
+    let looked = Command::new(words[0])
+        .args(&words[1..])
+        .args(["head", "-c1", &format!("/proc/{keyholder}/maps")])
+        .output()
+        .unwrap();
+    assert!(!looked.status.success(), "{looked:?}");
+    std::io::stdout().flush().unwrap();
+}
