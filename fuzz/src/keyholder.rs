@@ -22,7 +22,12 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let messages = [
         [&[0x20; 64], SERVER, &[7; 32]].concat(),
         [&[0x20; 64], SERVER, &[7; 48]].concat(),
-        [&[0x20; 64], &b"TLS 1.3, client CertificateVerify\0"[..], &[7; 32]].concat(),
+        [
+            &[0x20; 64],
+            &b"TLS 1.3, client CertificateVerify\0"[..],
+            &[7; 32],
+        ]
+        .concat(),
         [&[9; 64][..], &[3, 0, 29, 32], &[5; 32]].concat(),
         [&[9; 64][..], &[3, 0, 23, 65, 4], &[5; 64]].concat(),
         [

@@ -5,8 +5,13 @@
 pub mod dialogue;
 pub mod keyholder;
 
+use std::io::{self, Read, Write};
 use std::net::IpAddr;
 
+use ucspi_tls::dialogue::Protocol;
+use ucspi_tls::dialogue::client::lines::{LINE_LIMIT, REPLY_LIMIT};
+use ucspi_tls::dialogue::client::upgrade;
+use ucspi_tls::policy::{self, Destinations, Tls};
 use ucspi_tls::proxy::{Header, Malformed, Networks, Reader};
 use ucspi_tls::rules::{Client, Rules, Scope, Verdict, compile};
 use ucspi_tls::rulesdb::Database;
@@ -59,6 +64,11 @@ pub const TARGETS: &[Target] = &[
         seeds: dialogue::smtp_seeds,
     },
     Target {
+        name: "replies",
+        run: replies,
+        seeds: reply_seeds,
+    },
+    Target {
         name: "rules_cdb",
         run: rules_cdb,
         seeds: cdb_seeds,
@@ -67,6 +77,11 @@ pub const TARGETS: &[Target] = &[
         name: "rules_text",
         run: rules_text,
         seeds: text_seeds,
+    },
+    Target {
+        name: "tlsdestinations",
+        run: tlsdestinations,
+        seeds: destination_seeds,
     },
 ];
 
@@ -308,4 +323,141 @@ pub fn proxy(bytes: &[u8]) {
             assert!(mapped || networks.contain(address), "{item}");
         }
     }
+}
+
+fn reply_seeds() -> Vec<Vec<u8>> {
+    [
+        &b"\x00\x05220 x\r\n250-x\r\n250 STARTTLS\r\n220 go\r\n"[..],
+        b"\x01\x01220-x\r\n220 x\r\n250-x\r\n250 STARTTLS\r\n220 go\r\n",
+        b"\x02\x09+OK\r\n+OK\r\nSTLS\r\n.\r\n+OK\r\n",
+        b"\x03\x04* OK [CAPABILITY X] y\r\n* CAPABILITY STARTTLS\r\na1 OK\r\na2 OK\r\n",
+        b"\x04\xff\"STARTTLS\" {3}\r\nabc\r\nOK\r\nOK \"x\"\r\n",
+    ]
+    .map(<[u8]>::to_vec)
+    .into()
+}
+
+/// A server whose answers are these bytes, in pieces that end with lines so that
+/// an honest order of things comes about.
+struct Server<'a> {
+    bytes: &'a [u8],
+    piece: usize,
+    heard: Vec<u8>,
+    given: usize,
+}
+
+impl Read for Server<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let line = self.bytes.iter().position(|&byte| byte == b'\n');
+        let whole = line.map_or(self.bytes.len(), |at| at + 1);
+        let count = whole.min(self.piece).min(buffer.len());
+        buffer[..count].copy_from_slice(&self.bytes[..count]);
+        self.bytes = &self.bytes[count..];
+        self.given += count;
+        Ok(count)
+    }
+}
+
+impl Write for Server<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.heard.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Any bytes as a server's side of the dialogue before TLS: it ends, within its
+/// limits; a refusal is one printable line; no go-ahead comes without the
+/// upgrade having been asked for.
+pub fn replies(bytes: &[u8]) {
+    let [protocol, piece, bytes @ ..] = bytes else {
+        return;
+    };
+    let all = [
+        Protocol::Smtp,
+        Protocol::Lmtp,
+        Protocol::Pop3,
+        Protocol::Imap,
+        Protocol::Sieve,
+    ];
+    let protocol = all[usize::from(*protocol) % all.len()];
+    let mut server = Server {
+        bytes,
+        piece: usize::from(*piece).max(1),
+        heard: Vec::new(),
+        given: 0,
+    };
+    match upgrade(&mut server, protocol, "me.example") {
+        Ok(greeting) => {
+            let command = format!("{}\r\n", protocol.upgrade_command());
+            assert!(server.heard.ends_with(command.as_bytes()));
+            assert!(greeting.len() <= REPLY_LIMIT + LINE_LIMIT);
+            let text = greeting.get(4..).unwrap_or_default().trim_ascii();
+            let head = text.get(..11).unwrap_or_default();
+            let listed = head.eq_ignore_ascii_case(b"[CAPABILITY");
+            assert!(protocol != Protocol::Imap || !listed);
+        }
+        Err(refusal) => {
+            let said = refusal.to_string();
+            assert!(said.len() < 4000 && said.bytes().all(|byte| (0x20..0x7f).contains(&byte)));
+        }
+    }
+    assert!(server.given <= 5 * (REPLY_LIMIT + 2 * LINE_LIMIT));
+}
+
+fn destination_seeds() -> Vec<Vec<u8>> {
+    let text: &[u8] =
+        b"!a.example:\n%mx.a.example:=0123456789abcdef0123456789abcdef01234567,spki:00\n\
+        =mx.a.example:/ca|HIGH|3;s465|one.example\n~.a.example:/ca/\n.example:\n-b.example:;6209\n\
+        =*:\n~*:\n+*:\n-*:\n*:\n-:\n[::1]:x\n:\nno colon\n";
+    let lines = text.split_inclusive(|&byte| byte == b'\n');
+    let mut seeds: Vec<Vec<u8>> = lines.map(<[u8]>::to_vec).collect();
+    seeds.push(text.to_vec());
+    seeds
+}
+
+/// Any bytes as tlsdestinations: what is looked up is the line that says so, a
+/// line that is called dead decides for nobody, and no line after it makes a
+/// rule that requires TLS weaker.
+pub fn tlsdestinations(bytes: &[u8]) {
+    let rules = Destinations::from_text(bytes);
+    let lines = bytes.split(|&byte| byte == b'\n').count();
+    let dead: Vec<usize> = policy::dead_lines(bytes)
+        .into_iter()
+        .filter(|(_, why)| why.contains("never"))
+        .map(|(line, _)| line)
+        .collect();
+    let weaker = Destinations::from_text([bytes, b"\n*:\n-:\n-*:\n"].concat());
+    for host in [
+        "mx.a.example",
+        "a.example",
+        "b.example",
+        "[::1]",
+        "192.0.2.1",
+        "",
+    ] {
+        for sender in [None, Some("one.example")] {
+            match rules.look_up(&[host], sender) {
+                Ok(rule) => {
+                    let line = rule.line.unwrap_or(0);
+                    assert!(line <= lines && !dead.contains(&line), "line {line}");
+                    assert!(!rule.to_string().contains('\n'));
+                    if rule.tls() == Tls::Required && rule.line.is_some() {
+                        let again = weaker.look_up(&[host], sender).expect("still sound");
+                        // `-*` comes before nothing that requires more.
+                        assert_eq!(again.line, rule.line);
+                    }
+                }
+                Err(wrong) => assert!((1..=lines).contains(&wrong.line), "{wrong}"),
+            }
+        }
+    }
+    match policy::compile(bytes) {
+        Ok(records) => assert!(records.iter().all(|(key, _)| !key.is_empty())),
+        Err(bad) => assert!((1..=lines).contains(&bad.line), "{bad}"),
+    }
+    let _ = policy::domaincerts::look_up(bytes, Some("mx.a.example"));
 }

@@ -22,9 +22,9 @@ pub struct Exim {
 }
 
 impl Exim {
-    /// With STARTTLS, or TLS at once; every message is written to a file in
+    /// With STARTTLS, or with `-tls-on-connect` TLS at once; every message is written to a file in
     /// `mail`. `None` where Exim cannot run.
-    pub fn start(place: &Place, identity: &Identity, more: &str) -> Option<Exim> {
+    pub fn start(place: &Place, identity: &Identity, words: &[&str]) -> Option<Exim> {
         let binary = program("exim4")?;
         let (certificate, key) = place.identity("exim", identity);
         let spool = place.path("exim-spool");
@@ -39,7 +39,7 @@ impl Exim {
                 "primary_hostname = mx.test\nspool_directory = {spool}\nlog_file_path = {spool}/%slog\n\
                  tls_advertise_hosts = *\ntls_certificate = {certificate}\ntls_privatekey = {key}\n\
                  acl_smtp_rcpt = accept_all\nacl_smtp_data = accept_all\ndaemon_smtp_ports = 0\n\
-                 message_size_limit = 100M\nsmtp_accept_max = 0\nrecipients_max = 0\nprdr_enable = false\n{more}\n\
+                 message_size_limit = 100M\nsmtp_accept_max = 0\nrecipients_max = 0\nprdr_enable = false\n\
                  begin acl\naccept_all:\n  accept\n\
                  begin routers\nall:\n  driver = accept\n  transport = file\n\
                  begin transports\nfile:\n  driver = appendfile\n  directory = {mail}\n  \
@@ -47,7 +47,7 @@ impl Exim {
                  user = {user}\n  batch_max = 1000\n  create_directory = false\n",
                 spool = spool.display(),
                 mail = place.text("mail"),
-                user = "mail",
+                user = "Debian-exim",
             ),
         );
         // Exim refuses a configuration that others may write.
@@ -60,12 +60,14 @@ impl Exim {
         assert!(check.status.success(), "{check:?}");
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let at = listener.local_addr().unwrap();
+        let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
         thread::spawn(move || {
             while let Ok((stream, _)) = listener.accept() {
                 let fd = OwnedFd::from(stream);
                 let output = fd.try_clone().unwrap();
                 let child = Command::new(&binary)
                     .args(["-C", &config, "-odi", "-bs"])
+                    .args(&words)
                     .stdin(Stdio::from(fd))
                     .stdout(Stdio::from(output))
                     .stderr(Stdio::null())

@@ -357,7 +357,7 @@ fn an_unknown_protocol_is_wrong_usage() {
 fn exim_upgrades() {
     need_root!();
     let place = Place::new("upgrade-exim");
-    let Some(exim) = Exim::start(&place, &Identity::localhost(KeyKind::P256), "") else {
+    let Some(exim) = Exim::start(&place, &Identity::localhost(KeyKind::P256), &[]) else {
         skip!("exim4 is not installed");
     };
     let script = "read greeting <&6; printf '%s\\n' \"$greeting\"; printf 'EHLO me\\r\\n' >&7; \

@@ -340,6 +340,10 @@ fn named_keys(host: &str) -> Vec<String> {
         let dots = host.match_indices('.').filter(|(at, _)| *at > 0);
         below = dots.map(|(at, _)| host[at..].to_owned()).collect();
     }
+    if host.is_empty() {
+        // No name meets no host's key: `-` alone is everybody's.
+        return vec!["!*".to_owned(), String::new()];
+    }
     let walk = |sign: &str| -> Vec<String> {
         let names = exact.iter().chain(&below);
         names.map(|name| format!("{sign}{name}")).collect()

@@ -115,6 +115,7 @@ fn a_row_says_what_is_asked() {
 
 #[test]
 fn a_key_stands_for_its_own_and_no_other() {
+    assert_eq!(line("-:\n=*:\n", ""), Some(2), "no host's key");
     for (key, host, meets) in [
         ("a.example", "mx.a.example", false),
         (".a.example", "a.example", false),

@@ -6,6 +6,8 @@ use std::os::fd::OwnedFd;
 use crate::report::Fail;
 use crate::sys::fd;
 
+#[cfg(feature = "remote")]
+pub mod qmail_sslremote;
 pub mod sslclient;
 pub mod sslrules;
 pub mod sslrulescheck;

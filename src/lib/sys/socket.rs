@@ -269,6 +269,20 @@ pub fn interface_name(index: u32) -> Option<String> {
     if_indextoname(index).ok()?.into_string().ok()
 }
 
+/// The addresses of this machine's interfaces.
+///
+/// # Errors
+/// As getifaddrs(3).
+pub fn own_addresses() -> io::Result<Vec<IpAddr>> {
+    let interfaces = nix::ifaddrs::getifaddrs()?;
+    let addresses = interfaces.filter_map(|interface| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+    });
+    Ok(addresses.collect())
+}
+
 /// Whether an IPv6 address needs an interface.
 #[must_use]
 pub fn is_link_local(address: IpAddr) -> bool {

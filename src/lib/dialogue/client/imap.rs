@@ -94,15 +94,18 @@ fn words(line: &[u8]) -> (&[u8], &[u8]) {
 /// must not be used inside TLS (RFC 9051 section 6.2.1).
 fn without_capabilities(greeting: &[u8]) -> Vec<u8> {
     const CODE: &[u8] = b"[CAPABILITY";
-    let after_status = &greeting[greeting.len().min(5)..];
-    let code = after_status.get(..CODE.len());
-    if !code.is_some_and(|code| code.eq_ignore_ascii_case(CODE)) {
+    let mut text = greeting[greeting.len().min(4)..].trim_ascii();
+    let mut found = false;
+    while let Some(code) = text.get(..CODE.len())
+        && code.eq_ignore_ascii_case(CODE)
+    {
+        found = true;
+        let end = text.iter().position(|&byte| byte == b']');
+        text = end.map_or(&b""[..], |end| text[end + 1..].trim_ascii());
+    }
+    if !found {
         return greeting.to_vec();
     }
-    let text = match after_status.iter().position(|&byte| byte == b']') {
-        Some(end) => after_status[end + 1..].trim_ascii(),
-        None => b"",
-    };
     let text = if text.is_empty() { b"ready" } else { text };
     [b"* OK ", text, b"\r\n"].concat()
 }

@@ -77,6 +77,11 @@ impl<'a, S: Read + Write> Lines<'a, S> {
         Ok(bytes)
     }
 
+    /// The stream itself, to set its limits.
+    pub fn stream(&mut self) -> &mut S {
+        self.stream
+    }
+
     fn fill(&mut self, place: &'static str) -> Result<usize, Refusal> {
         let mut piece = [0; PIECE];
         let count = loop {

@@ -397,3 +397,23 @@ fn a_time_out_names_the_place() {
     assert_eq!(timeout.to_string(), "timed out after EHLO");
     assert_eq!(shown(&[b'x'; 999]).len(), 403);
 }
+
+#[test]
+fn no_capability_of_a_greeting_is_handed_on() {
+    let parts: Parts<'_> = &[
+        ("a1 CAPABILITY", b"* CAPABILITY STARTTLS\r\na1 OK\r\n"),
+        ("a2 STARTTLS", b"a2 OK\r\n"),
+    ];
+    for (greeting, replayed) in [
+        (&b"* OK hi\r\n"[..], &b"* OK hi\r\n"[..]),
+        (b"* OK\r\n", b"* OK\r\n"),
+        (b"* OK [ALERT] x\r\n", b"* OK [ALERT] x\r\n"),
+        (b"* ok [capability a] x\r\n", b"* OK x\r\n"),
+        (b"* OK  [CAPABILITY a]\r\n", b"* OK ready\r\n"),
+        (b"* OK [CAPABILITY a] [CAPABILITY b] x\r\n", b"* OK x\r\n"),
+        (b"* OK [CAPABILITY a\r\n", b"* OK ready\r\n"),
+    ] {
+        let seen = run(Protocol::Imap, greeting, parts).expect("upgraded");
+        assert_eq!(seen, replayed, "{}", String::from_utf8_lossy(greeting));
+    }
+}

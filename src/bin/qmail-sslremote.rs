@@ -1,0 +1,6 @@
+//! qmail-sslremote: see its man page.
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    ucspi_tls::program::qmail_sslremote::main()
+}

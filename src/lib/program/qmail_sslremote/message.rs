@@ -1,0 +1,234 @@
+//! The message on descriptor 0: what has to be known of it before it is sent,
+//! and its form on the wire.
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::io::{self, Read, Seek as _, SeekFrom};
+
+/// How much of the message is worked on at once.
+const PIECE: usize = 32 * 1024;
+
+/// A message that can be read twice.
+pub struct Message {
+    source: Source,
+    /// Bytes on the wire, dots included.
+    pub size: u64,
+    /// A byte over 127 is in it.
+    pub eight_bit: bool,
+    /// A byte over 127 is in its header.
+    pub eight_bit_header: bool,
+    /// Its last line has no newline.
+    pub partial: bool,
+}
+
+enum Source {
+    File(File, u64),
+    Memory(Vec<u8>),
+}
+
+impl Message {
+    /// Looks at the whole message. What cannot be read twice is kept in memory.
+    ///
+    /// # Errors
+    /// As read(2).
+    pub fn examine(mut file: File) -> io::Result<Message> {
+        let regular = file.metadata()?.is_file();
+        let start = if regular { file.stream_position()? } else { 0 };
+        let source = if regular {
+            Source::File(file, start)
+        } else {
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes)?;
+            Source::Memory(bytes)
+        };
+        let mut message = Message {
+            source,
+            size: 0,
+            eight_bit: false,
+            eight_bit_header: false,
+            partial: false,
+        };
+        let mut size = 0;
+        let mut header = Header::default();
+        let mut eight_bit = false;
+        let mut stuffing = Stuffing::default();
+        message.each_piece(|piece| {
+            eight_bit |= !piece.is_ascii();
+            header.look(piece);
+            let mut out = Vec::new();
+            stuffing.apply(piece, &mut out);
+            size += out.len() as u64;
+            Ok(())
+        })?;
+        message.size = size;
+        message.eight_bit = eight_bit;
+        message.eight_bit_header = header.eight_bit;
+        message.partial = !stuffing.at_line_start;
+        Ok(message)
+    }
+
+    fn each_piece(&mut self, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        match &mut self.source {
+            Source::Memory(bytes) => bytes.chunks(PIECE).try_for_each(take),
+            Source::File(file, start) => {
+                file.seek(SeekFrom::Start(*start))?;
+                let mut piece = vec![0; PIECE];
+                loop {
+                    match file.read(&mut piece) {
+                        Ok(0) => return Ok(()),
+                        Ok(count) => take(&piece[..count])?,
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives the message's form on the wire piece by piece, without the last dot.
+    ///
+    /// # Errors
+    /// Reading fails, or whatever `send` says.
+    pub fn send(&mut self, mut send: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        let mut stuffing = Stuffing::default();
+        let mut out = Vec::with_capacity(PIECE + PIECE / 8);
+        self.each_piece(|piece| {
+            out.clear();
+            stuffing.apply(piece, &mut out);
+            send(&out)
+        })
+    }
+}
+
+/// Whether a byte over 127 came before the first empty line.
+struct Header {
+    over: bool,
+    line_empty: bool,
+    eight_bit: bool,
+}
+
+impl Default for Header {
+    fn default() -> Self {
+        Header {
+            over: false,
+            line_empty: true,
+            eight_bit: false,
+        }
+    }
+}
+
+impl Header {
+    fn look(&mut self, piece: &[u8]) {
+        for &byte in piece {
+            if self.over {
+                return;
+            }
+            match byte {
+                b'\n' if self.line_empty => self.over = true,
+                b'\n' => self.line_empty = true,
+                b'\r' => {}
+                _ => {
+                    self.line_empty = false;
+                    self.eight_bit |= byte > 127;
+                }
+            }
+        }
+    }
+}
+
+/// RFC 5321, 4.5.2: a dot before each line that begins with one. A bare line
+/// feed becomes CR LF; a bare CR stays what it is, as with qmail-remote.
+struct Stuffing {
+    at_line_start: bool,
+    after_cr: bool,
+}
+
+impl Default for Stuffing {
+    fn default() -> Self {
+        Stuffing {
+            at_line_start: true,
+            after_cr: false,
+        }
+    }
+}
+
+impl Stuffing {
+    fn apply(&mut self, piece: &[u8], out: &mut Vec<u8>) {
+        for &byte in piece {
+            match byte {
+                b'.' if self.at_line_start => out.push(b'.'),
+                b'\n' if !self.after_cr => out.push(b'\r'),
+                _ => {}
+            }
+            out.push(byte);
+            self.at_line_start = byte == b'\n';
+            self.after_cr = byte == b'\r';
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(bytes: &[u8]) -> (Message, Vec<u8>) {
+        let mut file = tempfile(bytes);
+        file.seek(SeekFrom::Start(0)).expect("seek");
+        let mut message = Message::examine(file).expect("readable");
+        let mut sent = Vec::new();
+        let collect = |piece: &[u8]| {
+            sent.extend_from_slice(piece);
+            Ok(())
+        };
+        message.send(collect).expect("sent");
+        (message, sent)
+    }
+
+    fn tempfile(bytes: &[u8]) -> File {
+        let name = format!(
+            "message-{}-{:?}",
+            std::process::id(),
+            std::thread::current().id()
+        );
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, bytes).expect("written");
+        let file = File::open(&path).expect("opened");
+        std::fs::remove_file(&path).expect("removed");
+        file
+    }
+
+    #[test]
+    fn dots_are_stuffed_and_line_ends_made_whole() {
+        for (bytes, wire) in [
+            (&b""[..], &b""[..]),
+            (b".\n", b"..\r\n"),
+            (b"..a\n.\n", b"...a\r\n..\r\n"),
+            (b"a\r\nb\n", b"a\r\nb\r\n"),
+            (b"a\r\n.\r\nMAIL\n", b"a\r\n..\r\nMAIL\r\n"),
+            (b"a\r.\nb\rc\n", b"a\r.\r\nb\rc\r\n"),
+            (b"a\n.\rb\n", b"a\r\n..\rb\r\n"),
+            (b"a\r\r\n.\n", b"a\r\r\n..\r\n"),
+        ] {
+            let (message, sent) = message(bytes);
+            assert_eq!(sent, wire, "{bytes:?}");
+            assert_eq!(message.size, wire.len() as u64);
+            assert!(!message.partial);
+        }
+        let mut long = vec![b'.'; 100_000];
+        long.push(b'\n');
+        let (_, sent) = self::message(&long);
+        assert_eq!(sent.len(), 100_003);
+    }
+
+    #[test]
+    fn what_the_server_must_know_is_found_out() {
+        let (plain, _) = message(b"a: b\n\nc\n");
+        assert!(!plain.eight_bit && !plain.eight_bit_header && !plain.partial);
+        let (body, _) = message(b"a: b\n\n\xff\n");
+        assert!(body.eight_bit && !body.eight_bit_header);
+        let (header, _) = message(b"a: \xc3\xa4\n\nc\n");
+        assert!(header.eight_bit && header.eight_bit_header);
+        let (partial, _) = message(b"a\nb");
+        assert!(partial.partial);
+    }
+}

@@ -1,0 +1,265 @@
+//! An SMTP server that does what a test says, in plain, after STARTTLS or in TLS
+//! from the start, and remembers what it heard.
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use openssl::ssl::{Ssl, SslContext};
+
+use crate::harness::process::PATIENCE;
+
+/// One connection.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// Commands, each with `S: ` before it if it came inside TLS.
+    pub commands: Vec<String>,
+    /// The message as it came, dots still stuffed.
+    pub message: Option<Vec<u8>>,
+    pub tls: bool,
+    /// TLS was tried and failed.
+    pub broken: bool,
+}
+
+/// How a server behaves.
+#[derive(Clone)]
+pub struct Fake {
+    pub greeting: String,
+    pub capabilities: String,
+    /// Replies other than the usual, by verb; `DOT` is the end of the message.
+    /// An empty one ends the connection.
+    pub replies: HashMap<&'static str, String>,
+    pub context: Option<SslContext>,
+    pub at_once: bool,
+}
+
+impl Fake {
+    /// Without TLS.
+    pub fn plain() -> Fake {
+        Fake {
+            greeting: "220 fake ESMTP\r\n".into(),
+            capabilities: "250-fake\r\n250-8BITMIME\r\n250 SIZE 1000\r\n".into(),
+            replies: HashMap::new(),
+            context: None,
+            at_once: false,
+        }
+    }
+
+    /// With STARTTLS.
+    pub fn tls(context: SslContext) -> Fake {
+        Fake {
+            capabilities: "250-fake\r\n250-STARTTLS\r\n250-PIPELINING\r\n250 HELP\r\n".into(),
+            context: Some(context),
+            ..Fake::plain()
+        }
+    }
+
+    pub fn at_once(mut self) -> Fake {
+        self.at_once = true;
+        self
+    }
+
+    pub fn greeting(mut self, text: &str) -> Fake {
+        text.clone_into(&mut self.greeting);
+        self
+    }
+
+    pub fn offers(mut self, text: &str) -> Fake {
+        text.clone_into(&mut self.capabilities);
+        self
+    }
+
+    pub fn reply(mut self, verb: &'static str, text: &str) -> Fake {
+        self.replies.insert(verb, text.to_owned());
+        self
+    }
+
+    /// Serves on port 25 of an address.
+    pub fn at(self, ip: IpAddr) -> Running {
+        self.listen(SocketAddr::new(ip, 25))
+    }
+
+    pub fn listen(self, at: SocketAddr) -> Running {
+        let listener = TcpListener::bind(at).unwrap();
+        let at = listener.local_addr().unwrap();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let shared = Arc::clone(&seen);
+        thread::spawn(move || {
+            while let Ok((stream, _)) = listener.accept() {
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                let number = {
+                    let mut all = shared.lock().unwrap();
+                    all.push(Seen::default());
+                    all.len() - 1
+                };
+                let one = Connection {
+                    fake: self.clone(),
+                    number,
+                    seen: Arc::clone(&shared),
+                };
+                thread::spawn(move || one.serve(stream));
+            }
+        });
+        Running { at, seen }
+    }
+}
+
+/// A server that runs until the tests end.
+pub struct Running {
+    pub at: SocketAddr,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+impl Running {
+    pub fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    /// The only connection.
+    pub fn only(&self) -> Seen {
+        let mut all = self.seen();
+        assert_eq!(all.len(), 1, "{all:?}");
+        all.remove(0)
+    }
+
+    pub fn messages(&self) -> usize {
+        self.seen()
+            .iter()
+            .filter(|one| one.message.is_some())
+            .count()
+    }
+}
+
+trait Stream: Read + Write {}
+impl<T: Read + Write> Stream for T {}
+
+struct Connection {
+    fake: Fake,
+    number: usize,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+impl Connection {
+    fn note(&self, change: impl FnOnce(&mut Seen)) {
+        change(&mut self.seen.lock().unwrap()[self.number]);
+    }
+
+    fn serve(&self, stream: TcpStream) {
+        if self.fake.at_once {
+            self.serve_tls(stream, true);
+            return;
+        }
+        let mut stream = stream;
+        if stream.write_all(self.fake.greeting.as_bytes()).is_err() {
+            return;
+        }
+        if self.talk(&mut stream, "") {
+            self.serve_tls(stream, false);
+        }
+    }
+
+    fn serve_tls(&self, stream: TcpStream, greet: bool) {
+        let Some(context) = &self.fake.context else {
+            return;
+        };
+        let Ok(mut tls) = Ssl::new(context).unwrap().accept(stream) else {
+            self.note(|seen| seen.broken = true);
+            return;
+        };
+        self.note(|seen| seen.tls = true);
+        if greet && tls.write_all(self.fake.greeting.as_bytes()).is_err() {
+            return;
+        }
+        self.talk(&mut tls, "S: ");
+        let _ = tls.shutdown();
+    }
+
+    /// True where TLS is to begin.
+    fn talk(&self, stream: &mut dyn Stream, mark: &str) -> bool {
+        let mut buffer = Vec::new();
+        loop {
+            let Some(line) = line(stream, &mut buffer) else {
+                return false;
+            };
+            let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+            self.note(|seen| seen.commands.push(format!("{mark}{line}")));
+            let verb = line.split(' ').next().unwrap_or_default().to_uppercase();
+            let usual = match verb.as_str() {
+                "EHLO" if mark.is_empty() => self.fake.capabilities.clone(),
+                "EHLO" => self.fake.capabilities.replace("250-STARTTLS\r\n", ""),
+                "STARTTLS" => "220 go ahead\r\n".into(),
+                "DATA" => "354 go on\r\n".into(),
+                "QUIT" => "221 bye\r\n".into(),
+                _ => "250 ok\r\n".to_owned(),
+            };
+            let reply = self
+                .fake
+                .replies
+                .get(verb.as_str())
+                .cloned()
+                .unwrap_or(usual);
+            // In pieces of one byte where the test says so.
+            if reply.is_empty() || stream.write_all(reply.as_bytes()).is_err() {
+                return false;
+            }
+            let _ = stream.flush();
+            match verb.as_str() {
+                "STARTTLS" if reply.starts_with("220") => return true,
+                "QUIT" => return false,
+                "DATA" if reply.starts_with("354") && !self.content(stream, &mut buffer) => {
+                    return false;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn content(&self, stream: &mut dyn Stream, buffer: &mut Vec<u8>) -> bool {
+        let mut message = Vec::new();
+        loop {
+            let Some(line) = line(stream, buffer) else {
+                return false;
+            };
+            if line == b".\r\n" {
+                break;
+            }
+            message.extend_from_slice(&line);
+        }
+        self.note(|seen| seen.message = Some(message));
+        let reply = self
+            .fake
+            .replies
+            .get("DOT")
+            .map_or("250 ok\r\n", String::as_str);
+        !reply.is_empty() && stream.write_all(reply.as_bytes()).is_ok() && stream.flush().is_ok()
+    }
+}
+
+/// The next line, up to its CR LF alone.
+fn line(stream: &mut dyn Stream, buffer: &mut Vec<u8>) -> Option<Vec<u8>> {
+    let mut searched: usize = 0;
+    loop {
+        if let Some(at) = buffer[searched..].windows(2).position(|two| two == b"\r\n") {
+            let rest = buffer.split_off(searched + at + 2);
+            return Some(std::mem::replace(buffer, rest));
+        }
+        searched = buffer.len().saturating_sub(1);
+        let mut piece = [0; 8192];
+        match stream.read(&mut piece) {
+            Ok(count) if count > 0 => buffer.extend_from_slice(&piece[..count]),
+            _ => return None,
+        }
+    }
+}
+
+/// A message's bytes from its form on the wire.
+pub fn unstuffed(wire: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for line in wire.split_inclusive(|&byte| byte == b'\n') {
+        out.extend_from_slice(line.strip_prefix(b".").unwrap_or(line));
+    }
+    out
+}

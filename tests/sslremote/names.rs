@@ -1,0 +1,153 @@
+//! Where mail goes: MX, addresses, routes, ourselves.
+#![forbid(unsafe_code)]
+
+use crate::dns::Names;
+use crate::fake::Fake;
+use crate::harness::{Place, need_root, skip};
+use crate::remote::{MESSAGE, Remote, fresh_ip};
+
+#[test]
+fn exchangers_are_tried_in_their_order() {
+    need_root!();
+    let place = Place::new("remote-mx");
+    let (first, second, third) = (fresh_ip(), fresh_ip(), fresh_ip());
+    let zone = format!(
+        "d IN MX 30 three\nd IN MX 10 one\nd IN MX 20 two\none IN A {first}\ntwo IN A {second}\n\
+         three IN A {third}\nbare IN A {third}\n\
+         us IN MX 10 one\nus IN MX 20 here\nus IN MX 30 three\nhere IN A 127.0.0.1\n\
+         best IN MX 10 here\nbest IN MX 20 three\n\
+         null IN MX 0 .\nempty IN TXT x\nlost IN MX 10 nowhere\nlost2 IN MX 10 empty\n\
+         far IN MX 10 mx.elsewhere.\n\
+         half IN MX 10 mx.elsewhere.\nhalf IN MX 20 three\nalias IN CNAME d\n\
+         six IN MX 10 v6\nv6 IN AAAA ::1\n"
+    );
+    let Some(names) = Names::serve(&place, &zone) else {
+        skip!("nsd is not installed");
+    };
+    let remote = Remote::new(&place).dns(names.ip);
+    let three = Fake::plain().at(third);
+    let sent = format!(
+        "K{third} accepted message (no TLS: it was not offered).\nRemote host said: 250 ok\n"
+    );
+    assert_eq!(remote.send("d.test"), sent, "the others are down");
+    assert_eq!(remote.send("bare.test"), sent, "no MX: the host itself");
+    assert_eq!(remote.send("D.Test."), sent);
+    assert_eq!(remote.send("half.test"), sent, "one name cannot be told");
+    assert_eq!(remote.send("alias.test"), sent);
+    let two = Fake::plain().greeting("421 later\r\n").at(second);
+    assert_eq!(remote.send("d.test"), sent, "4xx: the next");
+    assert_eq!(two.seen().len(), 1);
+    assert!(
+        !two.seen()[0]
+            .commands
+            .iter()
+            .any(|line| line.contains("MAIL"))
+    );
+    let before = three.seen().len();
+    let one = Fake::plain().at(first);
+    assert!(remote.send("d.test").starts_with(&format!("K{first} ")));
+    assert!(remote.send("us.test").starts_with(&format!("K{first} ")));
+    assert_eq!((one.seen().len(), three.seen().len()), (2, before));
+    for (host, said) in [
+        (
+            "best.test",
+            "DSorry. Although I'm listed as a best-preference MX or A for that host,\nit isn't in my control/locals file, so I don't treat it as local. (#5.4.6)\n",
+        ),
+        (
+            "nx.test",
+            "DSorry, I couldn't find any host named nx.test. (#5.1.2)\n",
+        ),
+        (
+            "empty.test",
+            "DSorry, I couldn't find a mail exchanger or IP address. (#5.4.4)\n",
+        ),
+        (
+            "lost.test",
+            "DSorry, I couldn't find a mail exchanger or IP address. (#5.4.4)\n",
+        ),
+        (
+            "lost2.test",
+            "DSorry, I couldn't find a mail exchanger or IP address. (#5.4.4)\n",
+        ),
+        (
+            "null.test",
+            "DSorry, null.test accepts no mail: its MX is null. (#5.1.10)\n",
+        ),
+    ] {
+        assert_eq!(remote.send(host), said);
+    }
+    for host in ["x.elsewhere", "far.test"] {
+        let said = remote.send(host);
+        assert!(said.starts_with("ZDNS lookup of "), "{said}");
+        assert!(said.contains(" failed temporarily. (#4.4.3)\n"), "{said}");
+    }
+}
+
+#[test]
+fn equal_preferences_come_in_random_order() {
+    need_root!();
+    let place = Place::new("remote-equal");
+    let (first, second) = (fresh_ip(), fresh_ip());
+    let zone = format!("d IN MX 10 one\nd IN MX 10 two\none IN A {first}\ntwo IN A {second}\n");
+    let Some(names) = Names::serve(&place, &zone) else {
+        skip!("nsd is not installed");
+    };
+    let remote = Remote::new(&place).dns(names.ip);
+    let (one, two) = (Fake::plain().at(first), Fake::plain().at(second));
+    // 40 coins that all fall alike are one in 2^39.
+    for _ in 0..40 {
+        remote.send("d.test");
+        if !one.seen().is_empty() && !two.seen().is_empty() {
+            return;
+        }
+    }
+    panic!("{} and {}", one.seen().len(), two.seen().len());
+}
+
+#[test]
+fn no_name_server_is_a_temporary_failure() {
+    let place = Place::new("remote-no-dns");
+    let remote = Remote::new(&place).dns("127.0.0.1".parse().unwrap());
+    let said = remote.send("d.test");
+    assert!(
+        said.starts_with("ZDNS lookup of d.test failed temporarily. (#4.4.3)\n"),
+        "{said}"
+    );
+}
+
+#[test]
+fn addresses_in_brackets_and_routes_need_no_name_server() {
+    let place = Place::new("remote-routes");
+    let server = Fake::plain().listen("127.0.0.1:0".parse().unwrap());
+    let port = server.at.port();
+    let six = Fake::plain().listen("[::1]:0".parse().unwrap());
+    let remote = Remote::new(&place).control(
+        "smtproutes",
+        &format!(
+            "a.example:[127.0.0.1]:{port}\n.b.example:[127.0.0.1];{port}\nsix.example:[::1]:{}\n\
+             login.example:[127.0.0.1];{port}|user|password\nbad.example:[127.0.0.1]:x\n",
+            six.at.port()
+        ),
+    );
+    assert!(remote.send("a.example").starts_with("K127.0.0.1 "));
+    assert!(remote.send("x.b.example").starts_with("K127.0.0.1 "));
+    assert!(remote.send("six.example").starts_with("K::1 "));
+    assert_eq!(server.messages(), 2);
+    assert!(remote.send("bad.example").starts_with(
+        "ZUnable to read control files. (#4.3.0)\nReason: smtproutes line 5 is wrong"
+    ));
+    let remote = remote.policy(&format!("[127.0.0.1]:\n*:||;{port}\n"));
+    let said = remote.send("login.example");
+    assert!(said.starts_with("Zsmtproutes asks for a login"), "{said}");
+    assert_eq!(server.messages(), 2);
+}
+
+#[test]
+fn the_ports_of_rules_count_before_those_of_routes() {
+    let place = Place::new("remote-ports");
+    let server = Fake::plain().listen("127.0.0.1:0".parse().unwrap());
+    let remote = Remote::new(&place)
+        .control("smtproutes", ":[127.0.0.1]:1\n")
+        .policy(&format!("*:||;{}\n", server.at.port()));
+    assert!(remote.send("a.example").starts_with("K127.0.0.1 "));
+}
