@@ -220,15 +220,9 @@ fn popa3d_answers_curl_and_gnutls() {
     if let Some(gnutls) = gnutls {
         let mut command = Command::new(gnutls);
         let port = server.port.to_string();
-        command.args([
-            "--x509cafile",
-            &anchors,
-            "--port",
-            &port,
-            "--crlf",
-            "localhost",
-        ]);
-        let ended = run(&mut command, b"USER tester\nQUIT\n");
+        command.args(["--x509cafile", &anchors, "--port", &port, "localhost"]);
+        // Its own --crlf garbles lines that come in one piece.
+        let ended = run(&mut command, b"USER tester\r\nQUIT\r\n");
         assert_eq!(
             ended.text().matches("+OK").count(),
             3,
