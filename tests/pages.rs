@@ -17,10 +17,6 @@ use ucspi_tls::options::{self, Kind, Table};
 use ucspi_tls::report::{NEVER, TEMPORARY};
 use ucspi_tls::settings;
 
-/// Settings that are kept from the program and that nothing reads yet: they
-/// come into the page with the code that reads them.
-const UNREAD: &[&str] = &["SSL_SANDBOX"];
-
 /// What is compared of one program.
 struct Program {
     name: &'static str,
@@ -324,7 +320,6 @@ fn the_servers_page_describes_every_setting_and_no_other() {
     let described = variables(&section(&page, "ENVIRONMENT"));
     let wanted: BTreeSet<String> = settings::NAMES
         .iter()
-        .filter(|name| !UNREAD.contains(name))
         // -U reads them; they are no settings, and stay in the environment.
         .chain(&["UID", "GID"])
         .map(|name| (*name).to_owned())
