@@ -486,44 +486,16 @@ fn no_shared_cipher(ssl: &SslRef, side: Side<'_>) -> String {
     };
     let ciphers = hello.ciphers(ssl);
     let names: Vec<String> = ciphers.iter().map(|cipher| cipher.name.clone()).collect();
-    let version = hello
-        .versions()
-        .into_iter()
-        .max()
-        .map_or("", hello::version_name);
-    let offer = format!("({}; {version})", listed(&names));
+    let offer = offer(hello, &names);
     // TLS 1.3 suites say nothing of the key, and play no part below 1.3.
-    let mut needs: Vec<Authentication> = ciphers
-        .iter()
-        .map(|cipher| cipher.authentication)
-        .filter(|need| matches!(need, Authentication::Rsa | Authentication::Ecdsa))
-        .collect();
-    needs.sort_unstable();
-    needs.dedup();
-    if let [need] = needs[..]
-        && let Some(verdict) = key_verdict(need, side.kinds)
-    {
-        return format!(
-            "no shared cipher: client offers only {}",
-            verdict.with(&offer)
-        );
+    let suites = ciphers.iter().map(|cipher| cipher.authentication);
+    if let Some(verdict) = key_verdict(suites, side.kinds, &offer) {
+        return format!("no shared cipher: client offers only {verdict}");
     }
     // The suites may fit while no signature does (RFC 5246 section 7.4.1.4.1).
-    let mut signs: Vec<Authentication> = hello
-        .signatures()
-        .into_iter()
-        .map(|(_, need)| need)
-        .collect();
-    signs.retain(|need| matches!(need, Authentication::Rsa | Authentication::Ecdsa));
-    signs.sort_unstable();
-    signs.dedup();
-    if let [need] = signs[..]
-        && let Some(verdict) = key_verdict(need, side.kinds)
-    {
-        return format!(
-            "no shared cipher: client accepts only {}",
-            verdict.with(&offer)
-        );
+    let signatures = hello.signatures().into_iter().map(|(_, need)| need);
+    if let Some(verdict) = key_verdict(signatures, side.kinds, &offer) {
+        return format!("no shared cipher: client accepts only {verdict}");
     }
     // A suite in common is of no use where no curve is: that of the exchange, or
     // of an ECDSA certificate (RFC 8422 section 5.1).
@@ -552,23 +524,10 @@ fn no_shared_signature(ssl: &SslRef, side: Side<'_>) -> String {
         .iter()
         .map(|(scheme, _)| hello::signature_name(*scheme))
         .collect();
-    let version = hello
-        .versions()
-        .into_iter()
-        .max()
-        .map_or("", hello::version_name);
-    let offer = format!("({}; {version})", listed(&names));
-    let mut needs: Vec<Authentication> = schemes.into_iter().map(|(_, need)| need).collect();
-    needs.retain(|need| matches!(need, Authentication::Rsa | Authentication::Ecdsa));
-    needs.sort_unstable();
-    needs.dedup();
-    if let [need] = needs[..]
-        && let Some(verdict) = key_verdict(need, side.kinds)
-    {
-        return format!(
-            "no shared signature algorithm: client accepts only {}",
-            verdict.with(&offer)
-        );
+    let offer = offer(hello, &names);
+    let needs = schemes.into_iter().map(|(_, need)| need);
+    if let Some(verdict) = key_verdict(needs, side.kinds, &offer) {
+        return format!("no shared signature algorithm: client accepts only {verdict}");
     }
     format!(
         "no shared signature algorithm: client accepts only {offer}, our certificate is {}",
@@ -576,22 +535,26 @@ fn no_shared_signature(ssl: &SslRef, side: Side<'_>) -> String {
     )
 }
 
-/// The kind of key is the cause.
-struct KeyVerdict {
-    wanted: &'static str,
-    ours: String,
+/// What a client offers: the first few names, and its highest version.
+fn offer(hello: &hello::Hello, names: &[String]) -> String {
+    let highest = hello.versions().into_iter().max();
+    let version = highest.map_or("", hello::version_name);
+    format!("({}; {version})", listed(names))
 }
 
-impl KeyVerdict {
-    fn with(&self, offer: &str) -> String {
-        let KeyVerdict { wanted, ours } = self;
-        format!(
-            "{wanted} authentication {offer}, our certificate is {ours}; an {wanted} certificate in CERTFILE_ALT would serve it"
-        )
-    }
-}
-
-fn key_verdict(need: Authentication, kinds: &[KeyKind]) -> Option<KeyVerdict> {
+/// Says so if the kind of our key is the cause: all that the client offers needs
+/// one kind, and we have none of it.
+fn key_verdict(
+    needs: impl Iterator<Item = Authentication>,
+    kinds: &[KeyKind],
+    offer: &str,
+) -> Option<String> {
+    let mut needs: Vec<Authentication> = needs
+        .filter(|need| matches!(need, Authentication::Rsa | Authentication::Ecdsa))
+        .collect();
+    needs.sort_unstable();
+    needs.dedup();
+    let [need] = needs[..] else { return None };
     let has_rsa = kinds.iter().any(|kind| matches!(kind, KeyKind::Rsa(_)));
     let has_other = kinds.iter().any(|kind| !matches!(kind, KeyKind::Rsa(_)));
     let wanted = match need {
@@ -599,10 +562,10 @@ fn key_verdict(need: Authentication, kinds: &[KeyKind]) -> Option<KeyVerdict> {
         Authentication::Ecdsa if !has_other => "ECDSA",
         _ => return None,
     };
-    Some(KeyVerdict {
-        wanted,
-        ours: kinds_text(kinds),
-    })
+    let ours = kinds_text(kinds);
+    Some(format!(
+        "{wanted} authentication {offer}, our certificate is {ours}; an {wanted} certificate in CERTFILE_ALT would serve it"
+    ))
 }
 
 fn kinds_text(kinds: &[KeyKind]) -> String {

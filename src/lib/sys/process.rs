@@ -2,8 +2,7 @@
 
 use std::io;
 
-use nix::sys::wait::{WaitPidFlag, waitpid};
-use nix::unistd::{ForkResult, Pid, fork};
+use nix::unistd::{ForkResult, fork};
 
 /// A process number.
 pub type ProcessId = i32;
@@ -65,15 +64,6 @@ pub fn end(code: u8) -> ! {
     unsafe { libc::_exit(i32::from(code)) }
 }
 
-/// Ends this process by the signal that ended another.
-pub fn end_by_signal(signal: i32) {
-    // SAFETY: both calls take numbers only.
-    unsafe {
-        libc::signal(signal, libc::SIG_DFL);
-        libc::raise(signal);
-    }
-}
-
 /// A child that ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ended {
@@ -127,15 +117,6 @@ fn wait_raw(id: ProcessId, flags: i32) -> Option<Ended> {
             return None;
         }
     }
-}
-
-/// Whether a child is still there, without reaping it.
-#[must_use]
-pub fn is_running(id: ProcessId) -> bool {
-    matches!(
-        waitpid(Pid::from_raw(id), Some(WaitPidFlag::WNOHANG)),
-        Ok(nix::sys::wait::WaitStatus::StillAlive)
-    )
 }
 
 /// Ends a child that has not been reaped by KILL.

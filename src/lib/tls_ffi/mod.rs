@@ -108,18 +108,6 @@ pub fn group_name(ssl: &SslRef) -> Option<String> {
     })
 }
 
-/// Whether libssl holds bytes of this session, decrypted or not, which poll(2)
-/// on the socket cannot see: `SSL_has_pending`.
-#[must_use]
-pub fn has_pending(ssl: &SslRef) -> bool {
-    unsafe extern "C" {
-        fn SSL_has_pending(ssl: *const ffi::SSL) -> c_int;
-    }
-    // SAFETY: the SslRef wraps a valid SSL for the whole call, which only reads
-    // it and never calls back.
-    unsafe { SSL_has_pending(ssl.as_ptr()) == 1 }
-}
-
 /// Whether the peer supports secure renegotiation (RFC 5746):
 /// `SSL_get_secure_renegotiation_support`.
 #[must_use]
