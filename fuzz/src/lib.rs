@@ -2,6 +2,7 @@
 //! A target panics where a promise of the library is broken.
 #![forbid(unsafe_code)]
 
+pub mod control;
 pub mod dialogue;
 pub mod keyholder;
 
@@ -28,6 +29,11 @@ pub struct Target {
 
 /// All of them.
 pub const TARGETS: &[Target] = &[
+    Target {
+        name: "control",
+        run: control::control,
+        seeds: control::seeds,
+    },
     Target {
         name: "keyholder",
         run: keyholder::keyholder,

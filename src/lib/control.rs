@@ -61,7 +61,7 @@ impl Parser {
             }
             (State::Idle, b'R') => State::Length(0),
             (State::Length(length @ 1..=4), b':') => State::Digits(length, 0),
-            (State::Length(0), b'0'..=b'9') => State::Length(digit as usize),
+            (State::Length(0), b'1'..=b'4') => State::Length(digit as usize),
             (State::Digits(left, number), b'0'..=b'9') => {
                 let number = number * 10 + digit;
                 if left == 1 {
@@ -151,6 +151,8 @@ mod tests {
             b"R1:x,",
             b"R1:1;",
             b"R11:",
+            b"R04:1000,",
+            b"R5",
             b"\0",
         ] {
             assert_eq!(read(bad), Err(()), "{bad:?}");
