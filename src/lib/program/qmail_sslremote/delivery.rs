@@ -1,0 +1,309 @@
+//! The delivery: one server after the other, in plain or in TLS as its plan says.
+#![forbid(unsafe_code)]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use openssl::ssl::SslRef;
+use openssl::x509::X509VerifyResult;
+
+use super::control::Control;
+use super::envelope::{self, Envelope, Talk};
+use super::link::Link;
+use super::message::Message;
+use super::plan::{Candidate, Plan};
+use super::report_text::{Report, Say};
+use super::targets::Target;
+use crate::dialer::Dialer;
+use crate::dialogue::client::Refusal;
+use crate::dialogue::client::smtp::Reply;
+use crate::handshake::{self, Failure, Side};
+use crate::policy::{Check, Rule, Start, Tls};
+use crate::report;
+use crate::settings::Version;
+use crate::store::client::{Reference, Store};
+use crate::text;
+use crate::verify;
+
+/// One message on its way.
+pub struct Delivery<'a> {
+    /// Our name and our patience.
+    pub control: &'a Control,
+    /// From whom to whom.
+    pub envelope: Envelope<'a>,
+    /// What.
+    pub message: Message,
+}
+
+/// How a try at one server ended.
+enum Outcome {
+    /// The report stands, whatever it is.
+    Done(Report),
+    /// Another server may take it; else this is the report.
+    Next(Say),
+    /// TLS was tried and failed where it need not be used: another server, else
+    /// this one without it.
+    WithoutTls(Say, String),
+}
+
+impl Delivery<'_> {
+    /// Tries one server after the other.
+    pub fn run(&mut self, candidates: &[Candidate]) -> Report {
+        let mut last = Say::new(
+            'Z',
+            "Sorry, I wasn't able to establish an SMTP connection. (#4.4.1)",
+        );
+        let mut again = Vec::new();
+        for candidate in candidates {
+            match self.attempt(candidate, None) {
+                Outcome::Done(report) => return report,
+                Outcome::Next(say) => last = say,
+                Outcome::WithoutTls(say, why) => {
+                    last = say;
+                    again.push((candidate, why));
+                }
+            }
+        }
+        for (candidate, why) in again {
+            match self.attempt(candidate, Some(&why)) {
+                Outcome::Done(report) => return report,
+                Outcome::Next(say) | Outcome::WithoutTls(say, _) => last = say,
+            }
+        }
+        last.into()
+    }
+
+    /// One connection; with `failed`, one without TLS, for that reason.
+    fn attempt(&mut self, candidate: &Candidate, failed: Option<&str>) -> Outcome {
+        let plan = match &candidate.plan {
+            Ok(plan) => plan,
+            Err(say) => return Outcome::Next(say.clone()),
+        };
+        if candidate.port.start == Start::Qmtps {
+            let say = "tlsdestinations asks for QMTPS, which qmail-sslremote does not do yet.";
+            return Outcome::Next(Say::new('Z', format!("{say} (#4.3.5)")));
+        }
+        let at = SocketAddr::new(candidate.target.ip, candidate.port.number);
+        let seconds = u32::try_from(self.control.connect.as_secs()).unwrap_or(u32::MAX);
+        let dialer = Dialer {
+            seconds: (seconds, 0),
+            local_address: None,
+            local_port: 0,
+        };
+        let socket = match dialer.connect(&[at]) {
+            Ok(socket) => socket,
+            Err(failures) => {
+                let sentence = "Sorry, I wasn't able to establish an SMTP connection. (#4.4.1)";
+                let why = failures.first().map_or_else(String::new, |failure| {
+                    format!("{at}: {}", report::reason(&failure.cause))
+                });
+                return Outcome::Next(Say::new('Z', sentence).because(why));
+            }
+        };
+        let _ = socket.set_nodelay(true);
+        let required = plan.rule.tls() == Tls::Required;
+        let use_tls = plan.rule.tls() != Tls::Never && failed.is_none();
+        let mut link = Link::clear(socket);
+        let mut how = match failed {
+            Some(why) => format!("no TLS, which failed: {why}"),
+            None => "no TLS".to_owned(),
+        };
+        let at_once = candidate.port.start == Start::AtOnce;
+        if at_once && use_tls {
+            match self.secure(link, candidate, plan) {
+                Ok((secured, words)) => (link, how) = (secured, words),
+                Err(failure) => return tls_failed(candidate, plan, at_once, &failure, None),
+            }
+        }
+        // Where TLS is required, nothing that is said before it is a reason to
+        // send the mail back.
+        let bounce = !required || at_once;
+        let ip = candidate.target.ip.to_string();
+        let mut talk = Talk::new(&mut link, self.control.remote);
+        let mut capabilities = match self.greet(&mut talk, &ip, bounce) {
+            Ok(reply) => reply,
+            Err(outcome) => return outcome,
+        };
+        if use_tls && !at_once {
+            if capabilities.capability("STARTTLS").is_some() {
+                match talk.start_tls() {
+                    Ok(()) => {
+                        drop(talk);
+                        match self.secure(link, candidate, plan) {
+                            Ok((secured, words)) => (link, how) = (secured, words),
+                            Err(why) => {
+                                return tls_failed(candidate, plan, at_once, &why, None);
+                            }
+                        }
+                        talk = Talk::new(&mut link, self.control.remote);
+                        // RFC 3207, 4.2: what was learnt in the clear is forgotten.
+                        capabilities = match self.hello(&mut talk, &ip, true) {
+                            Ok(reply) => reply,
+                            Err(outcome) => return outcome,
+                        };
+                    }
+                    Err(Refusal::Refused(_, reply)) if !required && !is_goodbye(&reply) => {
+                        how = String::from("no TLS: STARTTLS was refused");
+                    }
+                    Err(why) => {
+                        let reply = why.reply().map(<[u8]>::to_vec);
+                        let said = reply.as_deref();
+                        return tls_failed(candidate, plan, at_once, &bare(&why), said);
+                    }
+                }
+            } else if required {
+                talk.quit();
+                let why = "it does not offer STARTTLS";
+                let said = Some(capabilities.text.as_slice());
+                return tls_failed(candidate, plan, at_once, why, said);
+            } else {
+                how = String::from("no TLS: it was not offered");
+            }
+        }
+        let report = envelope::transmit(
+            &mut talk,
+            &capabilities,
+            &self.envelope,
+            &mut self.message,
+            (&ip, &how),
+        );
+        Outcome::Done(report)
+    }
+
+    /// The greeting and EHLO.
+    fn greet(&self, talk: &mut Talk<'_>, ip: &str, bounce: bool) -> Result<Reply, Outcome> {
+        let greeting = talk
+            .reply("before its greeting")
+            .map_err(|why| Outcome::Next(envelope::dropped(ip, &why, false)))?;
+        if greeting.code != 220 {
+            let sentence = format!("Connected to {ip} but greeting failed.");
+            let say = Say::new('Z', sentence).said(Some(&greeting.text));
+            talk.quit();
+            return Err(if greeting.is_temporary() {
+                Outcome::Next(say)
+            } else {
+                Outcome::Done(say.into())
+            });
+        }
+        self.hello(talk, ip, bounce)
+    }
+
+    /// EHLO, or HELO where that is refused; `bounce` where the refusal counts.
+    fn hello(&self, talk: &mut Talk<'_>, ip: &str, bounce: bool) -> Result<Reply, Outcome> {
+        let died = |why: Refusal| Outcome::Done(envelope::dropped(ip, &why, false).into());
+        let name = &self.control.helo_host;
+        let mut ask = |verb: &str| {
+            talk.send(format!("{verb} {name}").as_bytes(), "at EHLO")?;
+            talk.reply("after EHLO")
+        };
+        let reply = ask("EHLO").map_err(died)?;
+        if reply.code == 250 {
+            return Ok(reply);
+        }
+        let mut reply = ask("HELO").map_err(died)?;
+        if reply.code == 250 {
+            // Its lines list nothing.
+            reply.text = b"250 \r\n".to_vec();
+            return Ok(reply);
+        }
+        talk.quit();
+        let letter = if bounce && reply.code >= 500 {
+            'D'
+        } else {
+            'Z'
+        };
+        let sentence = format!("Connected to {ip} but my name was rejected.");
+        let say = Say::new(letter, sentence).said(Some(&reply.text));
+        Err(Outcome::Done(say.into()))
+    }
+
+    /// The handshake and every check; what the report will say of it.
+    fn secure(
+        &self,
+        link: Link,
+        candidate: &Candidate,
+        plan: &Plan,
+    ) -> Result<(Link, String), String> {
+        let socket = link.into_socket().ok_or("no socket")?;
+        let store = plan.store.as_ref().ok_or("TLS is never tried")?;
+        let reference = Reference::new(&candidate.target.host);
+        let ssl = store
+            .connection(&reference, false)
+            .map_err(|error| crate::store::queue(&error))?;
+        let side = Side {
+            kinds: &[],
+            versions: (Version::Tls12, None),
+        };
+        let limit = self.control.connect.max(Duration::from_secs(1));
+        let session =
+            handshake::perform(ssl, socket, limit, side).map_err(|failure| match failure {
+                Failure::Certificate(refusal) if refusal.names.is_some() => {
+                    format!("its certificate names another host: {refusal}")
+                }
+                Failure::Certificate(refusal) => {
+                    format!("its certificate did not verify: {refusal}")
+                }
+                other => format!("the handshake failed: {other}"),
+            })?;
+        store
+            .approve(session.ssl())
+            .map_err(|refusal| refusal.reason)?;
+        let words = words(session.ssl(), &plan.rule, store);
+        Ok((Link::tls(session), words))
+    }
+}
+
+/// What becomes of a try whose TLS failed: never a bounce.
+fn tls_failed(
+    candidate: &Candidate,
+    plan: &Plan,
+    at_once: bool,
+    why: &str,
+    reply: Option<&[u8]>,
+) -> Outcome {
+    let Target { host, ip } = &candidate.target;
+    let required = plan.rule.tls() == Tls::Required;
+    let demand = match plan.rule.line {
+        Some(line) if required => format!("; tlsdestinations line {line} requires TLS"),
+        _ => String::new(),
+    };
+    let sentence = format!("Connected to {ip} ({host}) but {why}{demand}. (#4.7.5)");
+    let say = Say::new('Z', sentence).said(reply);
+    if required || at_once {
+        return Outcome::Next(say);
+    }
+    Outcome::WithoutTls(say, text::excerpt(why.as_bytes(), 300))
+}
+
+/// 421: the server ends the connection.
+fn is_goodbye(reply: &[u8]) -> bool {
+    reply.starts_with(b"421")
+}
+
+/// A refusal in words that do not repeat the reply.
+fn bare(why: &Refusal) -> String {
+    match why {
+        Refusal::Refused(..) => "it refused STARTTLS".to_owned(),
+        Refusal::Injection(count, _) => {
+            format!("it sent {count} bytes in the clear that were not asked for")
+        }
+        other => format!("STARTTLS failed: {other}"),
+    }
+}
+
+/// `TLSv1.3 TLS_AES_256_GCM_SHA384 verified`.
+fn words(ssl: &SslRef, rule: &Rule, store: &Store) -> String {
+    let cipher = ssl.current_cipher().map_or("", |cipher| cipher.name());
+    let named = matches!(rule.check(), Check::Chain | Check::Name | Check::ExactName);
+    let good = ssl.verify_result() == X509VerifyResult::OK;
+    let verdict = match verify::refusal(ssl) {
+        _ if ssl.peer_certificate().is_none() => "anonymous".to_owned(),
+        _ if store.pinned(ssl) => "pinned".to_owned(),
+        None if named && good => "verified".to_owned(),
+        Some(refusal) if named || rule.check() == Check::Pin => {
+            format!("unverified: {refusal}")
+        }
+        _ => "unverified".to_owned(),
+    };
+    format!("{} {cipher} {verdict}", ssl.version_str())
+}
