@@ -4,7 +4,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use crate::environ::Edits;
@@ -204,8 +204,8 @@ fn ident(local: SocketAddr, remote: SocketAddr, limit: Duration) -> io::Result<O
     let fd = socket::stream_socket(server)?;
     // The answer is about a pair of addresses: ask from the right one.
     socket::bind_local(&fd, from)?;
-    let wait = |ready| -> io::Result<()> {
-        let mut wanted = [(fd.as_fd(), ready)];
+    let wait = |on: BorrowedFd<'_>, ready| -> io::Result<()> {
+        let mut wanted = [(on, ready)];
         poll::wait(&mut wanted, Some(deadline))?;
         if wanted[0].1 == Ready::default() {
             return Err(io::ErrorKind::TimedOut.into());
@@ -213,16 +213,16 @@ fn ident(local: SocketAddr, remote: SocketAddr, limit: Duration) -> io::Result<O
         Ok(())
     };
     if !socket::begin_connect(&fd, server)? {
-        wait(Ready::WRITE)?;
+        wait(fd.as_fd(), Ready::WRITE)?;
     }
-    let stream: TcpStream = socket::end_connect(&fd)?;
+    let stream: TcpStream = socket::end_connect(fd)?;
     let query = format!("{} , {}\r\n", remote.port(), local.port());
     // A fresh connection has room for so little.
     socket::transmit(&stream, query.as_bytes())?;
     let mut answer = Vec::new();
     let mut buffer = [0; IDENT_LIMIT];
     while !answer.contains(&b'\n') && answer.len() < IDENT_LIMIT {
-        wait(Ready::READ)?;
+        wait(stream.as_fd(), Ready::READ)?;
         match socket::receive(&stream, &mut buffer)? {
             0 => break,
             count => answer.extend_from_slice(&buffer[..count]),

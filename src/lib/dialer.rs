@@ -77,7 +77,7 @@ impl Dialer {
                 return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
             }
         }
-        socket::end_connect(&fd)
+        socket::end_connect(fd)
     }
 }
 

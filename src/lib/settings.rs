@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::report::Fail;
+use crate::sys::sandbox::Sandbox;
 use crate::text;
 
 /// Every variable that sslserver(1) reads. They decide a connection's store and
@@ -98,6 +99,33 @@ pub enum Filter {
     Off,
     /// `require`: nothing is served without.
     Required,
+}
+
+impl Filter {
+    /// What the environment's `SSL_SANDBOX` says, for a program without rules.
+    ///
+    /// # Errors
+    /// As [`Settings::filter`].
+    pub fn of_environment() -> Result<Filter, Fail> {
+        let mut settings = Settings::default();
+        let value = std::env::var("SSL_SANDBOX");
+        settings.overlay(value.map(|value| ("SSL_SANDBOX".to_owned(), value)));
+        settings.filter()
+    }
+
+    /// Whether this sandbox will do.
+    ///
+    /// # Errors
+    /// The filter is required and cannot be had here.
+    pub fn check(self, sandbox: &Sandbox) -> Result<(), Fail> {
+        if self == Filter::Required && !sandbox.has_filter() {
+            return Err(Fail::temporary(format!(
+                "unable to use SSL_SANDBOX: \"require\": this system lacks {}",
+                sandbox.missing().join(", ")
+            )));
+        }
+        Ok(())
+    }
 }
 
 /// One connection's settings. Equal settings share one store.

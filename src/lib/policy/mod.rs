@@ -54,6 +54,14 @@ pub enum Check {
     Pin,
 }
 
+impl Check {
+    /// Whether the certificate must lead to an anchor.
+    #[must_use]
+    pub fn verifies(self) -> bool {
+        matches!(self, Check::Chain | Check::Name | Check::ExactName)
+    }
+}
+
 /// What holds for a destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {

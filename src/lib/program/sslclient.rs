@@ -25,7 +25,7 @@ use crate::report::{self, Fail, Report, TEMPORARY};
 use crate::resolve;
 use crate::session::{self, Account, Role, Verdict};
 use crate::settings::{Filter, Settings};
-use crate::store::client::{Partner, Reference, Request, Store};
+use crate::store::client::{Partner, Reference, Request, Store, Trust};
 use crate::sys::sandbox::{self, Confinement, Sandbox};
 use crate::sys::{fd, process, signal};
 use crate::text;
@@ -254,11 +254,15 @@ fn store(options: &Options, plan: &Plan, host: &str) -> Result<Store, Fail> {
         ((name, own.certificate.as_str()), (name, own.key.as_str()))
     });
     let named = options.name.as_deref().unwrap_or(host);
+    let file = options.anchor_file.as_deref().map(|path| ("-a", path));
+    let directory = options.anchor_dir.as_deref().map(|path| ("-A", path));
+    let trust = match (file, directory) {
+        (None, None) => Trust::System,
+        _ => Trust::Files(file, directory),
+    };
+    let partner_trust = plan.rule.as_ref().and_then(Partner::trust);
     let request = Request {
-        anchors: plan.rule.as_ref().and_then(Partner::anchors).unwrap_or((
-            options.anchor_file.as_deref().map(|path| ("-a", path)),
-            options.anchor_dir.as_deref().map(|path| ("-A", path)),
-        )),
+        trust: partner_trust.unwrap_or(trust),
         certificate: own.or(given),
         depth: value.and_then(|value| value.depth).or(options.depth),
         tolerant: !options.verify && plan.rule.is_none(),
@@ -416,14 +420,9 @@ fn forget_key() {
 
 /// Gives up everything that the relay does not need.
 fn confine(session: &Session, from_program: &OwnedFd, to_program: &OwnedFd) -> Result<(), Fail> {
-    let filter = filter()?;
+    let filter = Filter::of_environment()?;
     let sandbox = Sandbox::prepare(sandbox::Role::Client);
-    if filter == Filter::Required && !sandbox.has_filter() {
-        return Err(Fail::temporary(format!(
-            "unable to use SSL_SANDBOX: \"require\": this system lacks {}",
-            sandbox.missing().join(", ")
-        )));
-    }
+    filter.check(&sandbox)?;
     let descriptors = [
         session.get_ref().socket().as_raw_fd(),
         from_program.as_raw_fd(),
@@ -439,13 +438,6 @@ fn confine(session: &Session, from_program: &OwnedFd, to_program: &OwnedFd) -> R
     // Its descriptors are closed.
     std::mem::forget(sandbox);
     Ok(())
-}
-
-/// `SSL_SANDBOX`.
-fn filter() -> Result<Filter, Fail> {
-    let mut settings = Settings::default();
-    settings.overlay(std::env::var("SSL_SANDBOX").map(|value| ("SSL_SANDBOX".to_owned(), value)));
-    settings.filter()
 }
 
 /// Runs the program beside the relay. Returns the program's exit code.

@@ -25,11 +25,22 @@ use crate::verify::{self, Policy, Refusal};
 /// A path, behind the option or file that names it.
 pub type Named<'a> = (&'static str, &'a str);
 
+/// Trust anchors.
+#[derive(Clone, Copy, Debug)]
+pub enum Trust<'a> {
+    /// Those of a file and of a directory, which take the place of the system's;
+    /// an empty name stands for none.
+    Files(Option<Named<'a>>, Option<Named<'a>>),
+    /// These.
+    Loaded(&'a [X509]),
+    /// The system's; libcrypto opens its files when it needs one.
+    System,
+}
+
 /// What a client verifies, and with what.
 pub struct Request<'a> {
-    /// File and directory of trust anchors, with the option or field that names
-    /// them; both unset: the system's.
-    pub anchors: (Option<Named<'a>>, Option<Named<'a>>),
+    /// Whose word counts.
+    pub trust: Trust<'a>,
     /// Client certificate and key.
     pub certificate: Option<(Named<'a>, Named<'a>)>,
     /// How long the server's chain may be; libcrypto's own limit.
@@ -112,7 +123,7 @@ impl Store {
         let setting = if partner.is_some() { "ciphers" } else { "-z" };
         super::apply_common(&mut context, settings, (setting, &ciphers))?;
         context.set_session_cache_mode(SslSessionCacheMode::OFF);
-        set_anchors(&mut context, request.anchors)?;
+        set_anchors(&mut context, request.trust)?;
         if let Some(depth) = request.depth {
             context.set_verify_depth(depth);
         }
@@ -243,11 +254,11 @@ impl Partner {
 
     /// The trust anchors that a rule names; a file or a directory.
     #[must_use]
-    pub fn anchors(rule: &Rule) -> Option<(Option<Named<'_>>, Option<Named<'_>>)> {
-        match rule.value.anchors.as_ref()? {
-            Anchors::File(path) => Some((Some(("cafile", path)), None)),
-            Anchors::Directory(path) => Some((None, Some(("cafile", path)))),
-        }
+    pub fn trust(rule: &Rule) -> Option<Trust<'_>> {
+        Some(match rule.value.anchors.as_ref()? {
+            Anchors::File(path) => Trust::Files(Some(("cafile", path)), None),
+            Anchors::Directory(path) => Trust::Files(None, Some(("cafile", path))),
+        })
     }
 
     /// The verify callback under a policy, as [`Policy::judge`].
@@ -377,17 +388,20 @@ fn internal(error: &ErrorStack) -> Fail {
     Fail::temporary(format!("unable to create SSL context: {}", queue(error)))
 }
 
-/// A file or a directory that is given takes the place of the system's anchors;
-/// the empty name stands for none.
-fn set_anchors(
-    context: &mut SslContextBuilder,
-    (file, directory): (Option<Named<'_>>, Option<Named<'_>>),
-) -> Result<(), Fail> {
-    if file.is_none() && directory.is_none() {
-        return context
-            .set_default_verify_paths()
-            .map_err(|error| internal(&error));
-    }
+fn set_anchors(context: &mut SslContextBuilder, trust: Trust<'_>) -> Result<(), Fail> {
+    let (file, directory) = match trust {
+        Trust::Files(file, directory) => (file, directory),
+        Trust::Loaded(loaded) => {
+            let store = anchor_store(loaded).map_err(|error| internal(&error))?;
+            context.set_cert_store(store.build());
+            return Ok(());
+        }
+        Trust::System => {
+            return context
+                .set_default_verify_paths()
+                .map_err(|error| internal(&error));
+        }
+    };
     let file = file.filter(|(_, path)| !path.is_empty());
     let directory = directory.filter(|(_, path)| !path.is_empty());
     let found = anchors(file, directory)?;
@@ -405,6 +419,33 @@ fn set_anchors(
     }
     context.set_cert_store(store.build());
     Ok(())
+}
+
+/// All of the system's anchors, for a process that opens no file later: those
+/// of libcrypto's default file, and of the files in its default directories
+/// whose names libcrypto would look up (`openssl rehash`'s).
+#[must_use]
+pub fn system_anchors() -> Vec<X509> {
+    let (file, directories) = tls_ffi::anchor_places();
+    let mut found = super::read_certificates(&file).unwrap_or_default();
+    for directory in directories {
+        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+            if is_hashed(&entry.file_name().to_string_lossy()) {
+                found.extend(super::read_certificates(&entry.path()).unwrap_or_default());
+            }
+        }
+    }
+    found
+}
+
+/// Whether a file's name is a hash of a subject and a number: `0a1b2c3d.0`.
+fn is_hashed(name: &str) -> bool {
+    name.split_once('.').is_some_and(|(hash, number)| {
+        hash.len() == 8
+            && hash.bytes().all(|byte| byte.is_ascii_hexdigit())
+            && !number.is_empty()
+            && number.bytes().all(|byte| byte.is_ascii_digit())
+    })
 }
 
 /// Whether a file of anchors has revocation lists in it too.

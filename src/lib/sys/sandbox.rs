@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
-use nix::sys::stat::{SFlag, fstat};
+use nix::sys::stat::{FileStat, SFlag, fstat};
 use nix::unistd::{chdir, chroot};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
@@ -27,12 +27,16 @@ pub enum Role {
     Client,
     /// The process with the keys.
     Keyholder,
+    /// A delivery: it calls one server after the other, and its message and its
+    /// report may be files.
+    Remote,
 }
 
 /// Sets of roles, as [`CALLS`] needs them.
-const ENGINES: &[Role] = &[Role::Engine, Role::Client];
+const ENGINES: &[Role] = &[Role::Engine, Role::Client, Role::Remote];
 const KEYHOLDER: &[Role] = &[Role::Keyholder];
-const ALL: &[Role] = &[Role::Engine, Role::Client, Role::Keyholder];
+const REMOTE: &[Role] = &[Role::Remote];
+const ALL: &[Role] = &[Role::Engine, Role::Client, Role::Keyholder, Role::Remote];
 
 /// What an argument of a call must be.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +79,7 @@ const fn call(
 const EXECUTABLE: u64 = libc::PROT_EXEC as u64;
 
 /// The one list that every filter is made from. Whatever is not in it ends the
-/// process.
+/// process. A call may stand in it twice if neither allows any arguments.
 #[rustfmt::skip]
 const CALLS: &[Call] = &[
     call(libc::SYS_read, ENGINES, Only::Any, "the program's output; the control socket of delayed TLS"),
@@ -88,11 +92,17 @@ const CALLS: &[Call] = &[
     call(libc::SYS_ppoll, ALL, Only::Any, "waiting, where poll is made of it"),
     call(libc::SYS_shutdown, ALL, Only::Any, "the half-close behind close_notify; a link that has had its signature"),
     call(libc::SYS_close, ALL, Only::Any, "pipes and links that are done with"),
+    call(libc::SYS_socket, REMOTE, Only::Among(0, &[libc::AF_INET as u64, libc::AF_INET6 as u64]), "the next server"),
+    call(libc::SYS_bind, REMOTE, Only::Any, "the sender's own address"),
+    call(libc::SYS_connect, REMOTE, Only::Any, "the next server"),
+    call(libc::SYS_setsockopt, REMOTE, Only::Among(1, &[libc::SOL_SOCKET as u64, libc::SOL_TCP as u64]), "no waiting for more to send; an address that was just in use"),
+    call(libc::SYS_lseek, REMOTE, Only::Any, "the message again, for the next server"),
     call(libc::SYS_ioctl, ENGINES, Only::Among(1, &[libc::TIOCOUTQ]), "whether the peer has got everything"),
     call(libc::SYS_getsockopt, ENGINES, Only::Exactly(&[(1, libc::SOL_TCP as u64), (2, libc::TCP_INFO as u64)]), "whether the peer has got everything"),
+    call(libc::SYS_getsockopt, REMOTE, Only::Exactly(&[(1, libc::SOL_SOCKET as u64), (2, libc::SO_ERROR as u64)]), "how connecting ended"),
     call(libc::SYS_fcntl, ALL, Only::Among(1, &[libc::F_GETFL as u64, libc::F_SETFL as u64, libc::F_GETFD as u64]), "pipes that never wait; a debug build looks before it closes"),
     call(libc::SYS_wait4, &[Role::Client], Only::Any, "the exit code of the program"),
-    call(libc::SYS_sigaltstack, &[Role::Client], Only::Any, "Rust's run-time takes its signal stack down at the end"),
+    call(libc::SYS_sigaltstack, &[Role::Client, Role::Remote], Only::Any, "Rust's run-time takes its signal stack down at the end"),
     call(libc::SYS_getpid, ALL, Only::Any, "libcrypto asks whether it was forked; the log names the process"),
     call(libc::SYS_getrandom, ALL, Only::Any, "randomness"),
     call(libc::SYS_brk, ALL, Only::Any, "memory"),
@@ -117,6 +127,7 @@ const CALLS: &[Call] = &[
 pub struct Sandbox {
     filter: Option<BpfProgram>,
     landlock: Option<OwnedFd>,
+    grows_a_file: bool,
     missing: Vec<String>,
 }
 
@@ -138,9 +149,10 @@ impl Sandbox {
         let mut sandbox = Sandbox {
             filter: None,
             landlock: None,
+            grows_a_file: grows_a_file(role),
             missing: Vec::new(),
         };
-        match landlock::ruleset() {
+        match landlock::ruleset(role == Role::Remote) {
             Ok(ruleset) => sandbox.landlock = Some(ruleset),
             Err(error) => missing.push(format!("Landlock ({})", crate::report::reason(&error))),
         }
@@ -148,7 +160,9 @@ impl Sandbox {
             Ok(program) => {
                 sandbox.filter = Some(program);
                 let tried = match role {
-                    Role::Client => is_known().map_err(|error| crate::report::reason(&error)),
+                    Role::Client | Role::Remote => {
+                        is_known().map_err(|error| crate::report::reason(&error))
+                    }
                     Role::Engine | Role::Keyholder => sandbox.try_out(),
                 };
                 if let Err(why) = tried {
@@ -158,8 +172,8 @@ impl Sandbox {
             }
             Err(why) => missing.push(format!("the filter of system calls ({why})")),
         }
-        if log_grows_a_file() {
-            missing.push("the limit on file size (descriptor 2 is a regular file)".to_owned());
+        if sandbox.grows_a_file {
+            missing.push("the limit on file size (what it writes is a regular file)".to_owned());
         }
         sandbox.missing = missing;
         sandbox
@@ -224,7 +238,7 @@ impl Sandbox {
 
     /// Limits and Landlock.
     fn close_in(&self) -> io::Result<()> {
-        if !log_grows_a_file() {
+        if !self.grows_a_file {
             setrlimit(Resource::RLIMIT_FSIZE, 0, 0)?;
         }
         if let Some(ruleset) = &self.landlock {
@@ -251,12 +265,14 @@ impl Sandbox {
     }
 }
 
-/// Whether the log is a regular file: a limit on file size would end us at the
-/// first line.
-fn log_grows_a_file() -> bool {
-    fstat(io::stderr()).is_ok_and(|about| {
+/// Whether the log, or the report of a delivery, is a regular file: a limit on
+/// file size would end us at the first line.
+fn grows_a_file(role: Role) -> bool {
+    let regular = |about: FileStat| {
         SFlag::from_bits_truncate(about.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG
-    })
+    };
+    fstat(io::stderr()).is_ok_and(regular)
+        || role == Role::Remote && fstat(io::stdout()).is_ok_and(regular)
 }
 
 /// The filter of a role.
@@ -292,7 +308,7 @@ fn filter(role: Role) -> Result<BpfProgram, String> {
                 )?])?]
             }
         };
-        rules.insert(call.number, allowed);
+        rules.entry(call.number).or_default().extend(allowed);
     }
     SeccompFilter::new(
         rules,
@@ -426,7 +442,8 @@ pub fn drop_capabilities() -> io::Result<()> {
     Ok(())
 }
 
-/// Landlock (landlock(7)): a ruleset that allows nothing it can forbid.
+/// Landlock (landlock(7)): a ruleset that allows nothing it can forbid, but what
+/// a delivery needs.
 mod landlock {
     use super::*;
 
@@ -440,7 +457,7 @@ mod landlock {
         scoped: u64,
     }
 
-    pub(super) fn ruleset() -> io::Result<OwnedFd> {
+    pub(super) fn ruleset(connects: bool) -> io::Result<OwnedFd> {
         // SAFETY: with this flag the call takes no pointer and returns a number.
         let version = unsafe {
             libc::syscall(
@@ -463,7 +480,7 @@ mod landlock {
         };
         let attributes = RulesetAttr {
             handled_access_fs: (1 << rights) - 1,
-            handled_access_net: if version >= 4 { 0b11 } else { 0 },
+            handled_access_net: if version >= 4 && !connects { 0b11 } else { 0 },
             scoped: if version >= 6 { 0b11 } else { 0 },
         };
         // Older kernels know a shorter structure.

@@ -128,9 +128,9 @@ pub fn begin_connect(fd: &OwnedFd, address: SocketAddr) -> io::Result<bool> {
 ///
 /// # Errors
 /// Why it failed.
-pub fn end_connect(fd: &OwnedFd) -> io::Result<TcpStream> {
-    match getsockopt(fd, sockopt::SocketError)? {
-        0 => Ok(TcpStream::from(fd.try_clone()?)),
+pub fn end_connect(fd: OwnedFd) -> io::Result<TcpStream> {
+    match getsockopt(&fd, sockopt::SocketError)? {
+        0 => Ok(TcpStream::from(fd)),
         error => Err(io::Error::from_raw_os_error(error)),
     }
 }

@@ -1,7 +1,10 @@
 //! The libssl and libcrypto calls that the openssl crate lacks, each behind a
 //! safe function. Names in backquotes are the C functions called.
 
-use std::ffi::{CStr, CString, c_char, c_int, c_long, c_uchar, c_uint, c_void};
+use std::env;
+use std::ffi::{CStr, CString, OsStr, OsString, c_char, c_int, c_long, c_uchar, c_uint, c_void};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 use std::ptr;
 
 use foreign_types::ForeignTypeRef as _;
@@ -249,6 +252,32 @@ pub fn names_host(certificate: &openssl::x509::X509Ref, host: &str) -> bool {
             ptr::null_mut(),
         ) == 1
     }
+}
+
+/// The file and the directories in which libcrypto looks for the system's
+/// anchors, as `SSL_CERT_FILE` and `SSL_CERT_DIR` say or as it was built.
+#[must_use]
+pub fn anchor_places() -> (PathBuf, Vec<PathBuf>) {
+    /// Libcrypto's constant texts.
+    fn text(pointer: *const c_char) -> OsString {
+        // SAFETY: these functions return NUL-terminated texts of libcrypto's own,
+        // which are never freed.
+        let text = unsafe { CStr::from_ptr(pointer) };
+        OsStr::from_bytes(text.to_bytes()).to_owned()
+    }
+    // SAFETY: none of them takes anything.
+    let [file_name, file, directory_name, directory] = unsafe {
+        [
+            ffi::X509_get_default_cert_file_env(),
+            ffi::X509_get_default_cert_file(),
+            ffi::X509_get_default_cert_dir_env(),
+            ffi::X509_get_default_cert_dir(),
+        ]
+    }
+    .map(text);
+    let file = env::var_os(file_name).unwrap_or(file);
+    let directories = env::var_os(directory_name).unwrap_or(directory);
+    (file.into(), env::split_paths(&directories).collect())
 }
 
 /// Bytes of an ASN.1 string: `ASN1_STRING_get0_data`.

@@ -18,6 +18,7 @@ use crate::dialer::Dialer;
 use crate::dialogue::client::Refusal;
 use crate::dialogue::client::smtp::Reply;
 use crate::handshake::{self, Failure, Side};
+use crate::keyholder;
 use crate::policy::{Check, Rule, Start, Tls};
 use crate::report;
 use crate::settings::Version;
@@ -160,6 +161,8 @@ impl Delivery<'_> {
                 how = String::from("no TLS: it was not offered");
             }
         }
+        // No other server is tried after this: nobody needs our key.
+        keyholder::link::close();
         let report = envelope::transmit(
             &mut talk,
             &capabilities,
@@ -294,7 +297,7 @@ fn bare(why: &Refusal) -> String {
 /// `TLSv1.3 TLS_AES_256_GCM_SHA384 verified`.
 fn words(ssl: &SslRef, rule: &Rule, store: &Store) -> String {
     let cipher = ssl.current_cipher().map_or("", |cipher| cipher.name());
-    let named = matches!(rule.check(), Check::Chain | Check::Name | Check::ExactName);
+    let named = rule.check().verifies();
     let good = ssl.verify_result() == X509VerifyResult::OK;
     let verdict = match verify::refusal(ssl) {
         _ if ssl.peer_certificate().is_none() => "anonymous".to_owned(),

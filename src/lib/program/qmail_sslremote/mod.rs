@@ -8,12 +8,17 @@
 use std::env;
 use std::ffi::OsString;
 use std::io::{self, Write as _};
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::report;
-use crate::sys::{fd, sandbox, signal};
+use openssl::asn1::Asn1Time;
+
+use crate::report::{self, Fail};
+use crate::settings::Filter;
+use crate::sys::sandbox::{self, Confinement, Sandbox};
+use crate::sys::{fd, signal};
 
 mod address;
 mod control;
@@ -40,6 +45,12 @@ const QMAIL_HOME: &str = "/var/qmail";
 #[must_use]
 pub fn main() -> ExitCode {
     signal::ignore_pipe();
+    // What else qmail-rspawn left open is no business of a mail server's.
+    fd::close_all_but(&[
+        io::stdin().as_fd(),
+        io::stdout().as_fd(),
+        io::stderr().as_fd(),
+    ]);
     let words: Vec<Vec<u8>> = env::args_os().skip(1).map(OsString::into_vec).collect();
     let report = run(&words).unwrap_or_else(Report::from);
     // If descriptor 1 is gone there is nobody left to tell.
@@ -114,9 +125,7 @@ fn run(words: &[Vec<u8>]) -> Result<Report, Say> {
         .iter()
         .map(|target| policy.candidate(target, destination, port))
         .collect();
-    // Nothing is opened after this; a kernel that refuses is no reason to keep
-    // the mail.
-    let _ = sandbox::confine();
+    confine()?;
     let mut delivery = Delivery {
         control: &control,
         envelope: Envelope {
@@ -126,6 +135,35 @@ fn run(words: &[Vec<u8>]) -> Result<Report, Say> {
         message,
     };
     Ok(delivery.run(&candidates))
+}
+
+/// Gives up everything that calling servers does not need: nothing is opened
+/// after this.
+fn confine() -> Result<(), Say> {
+    let sentence = "Unable to confine the delivery. (#4.3.0)";
+    let failed = |fail: Fail| Say::new('Z', sentence).because(fail.to_string());
+    let filter = Filter::of_environment().map_err(failed)?;
+    let unable = |error: io::Error| failed(Fail::unable("use a sandbox")(error));
+    // Libc reads the time zone when libcrypto first looks at a calendar.
+    let _ = Asn1Time::days_from_now(0);
+    // The next descriptor is the connection's, and there is one at a time.
+    let next = fd::duplicate_above(io::stdout(), 0).map_err(unable)?;
+    let highest = next.as_raw_fd();
+    drop(next);
+    let sandbox = Sandbox::prepare(sandbox::Role::Remote);
+    filter.check(&sandbox).map_err(failed)?;
+    let confinement = Confinement {
+        filter: filter != Filter::Off,
+        highest,
+    };
+    let taken = sandbox.take_on(confinement);
+    // Its descriptors are closed.
+    std::mem::forget(sandbox);
+    match taken {
+        // A kernel that refuses is no reason to keep the mail.
+        Err(error) if filter == Filter::Required => Err(unable(error)),
+        _ => Ok(()),
+    }
 }
 
 fn improper() -> Say {

@@ -1,7 +1,10 @@
 //! What tlsdestinations and domaincerts ask of a server.
 #![forbid(unsafe_code)]
 
+use std::cell::OnceCell;
 use std::path::Path;
+
+use openssl::x509::X509;
 
 use super::report_text::Say;
 use super::targets::Target;
@@ -11,13 +14,14 @@ use crate::policy::domaincerts::{self, OwnCertificate};
 use crate::policy::{self, Destinations, Port, Rule, Tls};
 use crate::report;
 use crate::settings::Settings;
-use crate::store::client::{Partner, Request, Store};
+use crate::store::client::{self, Partner, Request, Store, Trust};
 
 /// tlsdestinations and domaincerts, for one sender.
 pub struct Policy {
     destinations: Destinations,
     sender: Option<String>,
     own: Option<OwnCertificate>,
+    system_anchors: OnceCell<Vec<X509>>,
 }
 
 /// A server to be tried, with what is asked of it.
@@ -54,6 +58,7 @@ impl Policy {
             destinations,
             sender,
             own,
+            system_anchors: OnceCell::new(),
         })
     }
 
@@ -90,6 +95,11 @@ impl Policy {
         }
     }
 
+    /// The system's anchors, read once, and at all before the sandbox.
+    fn system_anchors(&self) -> &[X509] {
+        self.system_anchors.get_or_init(client::system_anchors)
+    }
+
     fn store(&self, rule: &Rule, host: &str, destination: &str) -> Result<Store, report::Fail> {
         let mut settings = Settings::default();
         if let Some(ciphers) = &rule.value.ciphers {
@@ -102,7 +112,11 @@ impl Policy {
         };
         let name = "domaincerts";
         let request = Request {
-            anchors: Partner::anchors(rule).unwrap_or_default(),
+            trust: match Partner::trust(rule) {
+                Some(trust) => trust,
+                None if rule.check().verifies() => Trust::Loaded(self.system_anchors()),
+                None => Trust::Loaded(&[]),
+            },
             certificate: own.map(|own| ((name, &*own.certificate), (name, &*own.key))),
             depth: rule.value.depth,
             tolerant: false,

@@ -14,7 +14,7 @@ use crate::handshake;
 use crate::keyholder::{Keyholder, Master};
 use crate::report::{self, Fail, Report};
 use crate::rules::{Client, Rule, Rules, Scope, Verdict};
-use crate::settings::{self, Filter, Settings};
+use crate::settings::{self, Settings};
 use crate::store::Certificate;
 use crate::store::server::{self, Choice, Chooser, Pair, Store};
 use crate::text;
@@ -468,13 +468,8 @@ impl Loader<'_> {
         let ask = self.setup.options.ask;
         let store = Store::load(settings, ask, self.keys, self.chooser.clone())
             .map_err(|fail| fail.to_string())?;
-        let sandbox = &self.setup.sandbox;
-        if store.filter == Filter::Required && !sandbox.has_filter() {
-            return Err(format!(
-                "unable to use SSL_SANDBOX: \"require\": this system lacks {}",
-                sandbox.missing().join(", ")
-            ));
-        }
+        let checked = store.filter.check(&self.setup.sandbox);
+        checked.map_err(|fail| fail.to_string())?;
         self.stores.push(Served {
             store,
             own: *settings == self.setup.settings,
