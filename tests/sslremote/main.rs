@@ -19,6 +19,7 @@ mod fake;
 mod postfix;
 mod remote;
 
+mod confinement;
 mod failures;
 mod names;
 mod real;

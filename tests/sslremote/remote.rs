@@ -67,7 +67,7 @@ impl<'a> Remote<'a> {
         self
     }
 
-    fn command(&self, words: &[&str]) -> Command {
+    pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_qmail-sslremote"));
         command.args(words).env_clear();
         command.env("QMAILHOME", self.place.path(""));
