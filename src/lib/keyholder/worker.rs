@@ -238,9 +238,7 @@ impl Service {
             .iter()
             .map(|(_, came)| came.read || came.gone)
             .collect();
-        if self.control.is_some() && ready.last() == Some(&true) {
-            self.obey();
-        }
+        let ordered = self.control.is_some() && ready.last() == Some(&true);
         // First come, first served; whoever is served is gone from the list.
         let mut served = 0;
         let links = std::mem::take(&mut self.links);
@@ -257,6 +255,9 @@ impl Service {
             }
         }
         self.links = kept;
+        if ordered {
+            self.obey();
+        }
         true
     }
 

@@ -32,6 +32,8 @@ extern "C" fn remember(signal: c_int) {
     }
 }
 
+const WATCHED: [Signal; 3] = [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGCHLD];
+
 /// Blocks TERM, HUP and CHLD and has them remembered. Returns the mask to wait
 /// with: nothing blocked.
 ///
@@ -39,7 +41,7 @@ extern "C" fn remember(signal: c_int) {
 /// As sigaction(2).
 pub fn watch() -> io::Result<SigSet> {
     let mut watched = SigSet::empty();
-    for signal in [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGCHLD] {
+    for signal in WATCHED {
         watched.add(signal);
         let action = SigAction::new(
             SigHandler::Handler(remember),
@@ -52,6 +54,16 @@ pub fn watch() -> io::Result<SigSet> {
     }
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&watched), None)?;
     Ok(SigSet::empty())
+}
+
+/// Undoes [`watch`], in a forked process that goes on without.
+pub fn unwatch() {
+    let action = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    for signal in WATCHED {
+        // SAFETY: no handler is installed.
+        let _ = unsafe { sigaction(signal, &action) };
+    }
+    let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
 }
 
 /// What came since the last call. Signals that wait are let in first: a wait

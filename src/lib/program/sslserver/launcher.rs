@@ -36,8 +36,7 @@ pub(super) fn run(
     link: OwnedFd,
 ) -> u8 {
     let report = &context.setup.report;
-    signal::reset();
-    signal::ignore_pipe();
+    signal::unwatch();
     match serve(context, client, address, link) {
         Ok(code) => code,
         Err(failure) => {
