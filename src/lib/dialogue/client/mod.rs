@@ -15,6 +15,8 @@ use crate::text;
 pub mod imap;
 pub mod lines;
 pub mod pop3;
+pub mod qmtp;
+pub mod sasl;
 pub mod sieve;
 pub mod smtp;
 

@@ -63,8 +63,13 @@ impl Reply {
     /// the whole word (RFC 5321 section 4.1.1.1).
     #[must_use]
     pub fn capability(&self, word: &str) -> Option<&[u8]> {
-        let mut lines = self.text.split(|&byte| byte == b'\n').skip(1);
-        lines.find_map(|line| {
+        self.all(word).next()
+    }
+
+    /// The parameters of every line with that capability.
+    pub fn all<'a>(&'a self, word: &str) -> impl Iterator<Item = &'a [u8]> {
+        let lines = self.text.split(|&byte| byte == b'\n').skip(1);
+        lines.filter_map(move |line| {
             let line = line.strip_suffix(b"\r").unwrap_or(line).get(4..)?;
             let (head, rest) = line.split_at_checked(word.len())?;
             let ends = rest.first().is_none_or(|byte| matches!(byte, b' ' | b'='));
