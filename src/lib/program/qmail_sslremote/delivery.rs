@@ -1,7 +1,8 @@
 //! The delivery: one server after the other, in plain or in TLS as its plan says.
 #![forbid(unsafe_code)]
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use openssl::ssl::SslRef;
@@ -12,10 +13,13 @@ use super::envelope::{self, Envelope, Talk};
 use super::link::Link;
 use super::message::Message;
 use super::plan::{Candidate, Plan};
+use super::qmtp;
 use super::report_text::{Report, Say};
+use super::routes::{Login, Origin, Protocol};
 use super::targets::Target;
 use crate::dialer::Dialer;
 use crate::dialogue::client::Refusal;
+use crate::dialogue::client::sasl::{self, Mechanism};
 use crate::dialogue::client::smtp::Reply;
 use crate::handshake::{self, Failure, Side};
 use crate::keyholder;
@@ -30,8 +34,12 @@ use crate::verify;
 pub struct Delivery<'a> {
     /// Our name and our patience.
     pub control: &'a Control,
-    /// From whom to whom.
+    /// From which address, under which name.
+    pub origin: &'a Origin,
+    /// From whom to whom, quoted for SMTP.
     pub envelope: Envelope<'a>,
+    /// The same as it is.
+    pub bare: Envelope<'a>,
     /// What.
     pub message: Message,
 }
@@ -80,36 +88,22 @@ impl Delivery<'_> {
             Ok(plan) => plan,
             Err(say) => return Outcome::Next(say.clone()),
         };
-        if candidate.port.start == Start::Qmtps {
-            let say = "tlsdestinations asks for QMTPS, which qmail-sslremote does not do yet.";
-            return Outcome::Next(Say::new('Z', format!("{say} (#4.3.5)")));
-        }
-        let at = SocketAddr::new(candidate.target.ip, candidate.port.number);
-        let seconds = u32::try_from(self.control.connect.as_secs()).unwrap_or(u32::MAX);
-        let dialer = Dialer {
-            seconds: (seconds, 0),
-            local_address: None,
-            local_port: 0,
-        };
-        let socket = match dialer.connect(&[at]) {
+        let socket = match self.connect(candidate) {
             Ok(socket) => socket,
-            Err(failures) => {
-                let sentence = "Sorry, I wasn't able to establish an SMTP connection. (#4.4.1)";
-                let why = failures.first().map_or_else(String::new, |failure| {
-                    format!("{at}: {}", report::reason(&failure.cause))
-                });
-                return Outcome::Next(Say::new('Z', sentence).because(why));
-            }
+            Err(say) => return Outcome::Next(say),
         };
         let _ = socket.set_nodelay(true);
-        let required = plan.rule.tls() == Tls::Required;
+        let required = plan.demand.is_some();
         let use_tls = plan.rule.tls() != Tls::Never && failed.is_none();
         let mut link = Link::clear(socket);
         let mut how = match failed {
             Some(why) => format!("no TLS, which failed: {why}"),
+            None if plan.rule.tls() != Tls::Never && candidate.protocol == Protocol::Qmtp => {
+                "no TLS: QMTP has none on this port".to_owned()
+            }
             None => "no TLS".to_owned(),
         };
-        let at_once = candidate.port.start == Start::AtOnce;
+        let at_once = candidate.port.start != Start::StartTls;
         if at_once && use_tls {
             match self.secure(link, candidate, plan) {
                 Ok((secured, words)) => (link, how) = (secured, words),
@@ -121,6 +115,12 @@ impl Delivery<'_> {
         let bounce = !required || at_once;
         let ip = candidate.target.ip.to_string();
         let mut talk = Talk::new(&mut link, self.control.remote);
+        if candidate.protocol == Protocol::Qmtp {
+            keyholder::link::close();
+            let ends = (&*ip, &*how);
+            let report = qmtp::transmit(&mut talk, &self.bare, &mut self.message, ends);
+            return Outcome::Done(report);
+        }
         let mut capabilities = match self.greet(&mut talk, &ip, bounce) {
             Ok(reply) => reply,
             Err(outcome) => return outcome,
@@ -161,6 +161,13 @@ impl Delivery<'_> {
                 how = String::from("no TLS: it was not offered");
             }
         }
+        if let Some((login, place)) = &plan.login {
+            let clear = talk.link().is_clear();
+            let offer = (&capabilities, clear);
+            if let Err(outcome) = log_in(&mut talk, offer, login, place, &ip) {
+                return outcome;
+            }
+        }
         // No other server is tried after this: nobody needs our key.
         keyholder::link::close();
         let report = envelope::transmit(
@@ -171,6 +178,37 @@ impl Delivery<'_> {
             (&ip, &how),
         );
         Outcome::Done(report)
+    }
+
+    /// A connection, from the address that domainips gives.
+    fn connect(&self, candidate: &Candidate) -> Result<TcpStream, Say> {
+        let at = SocketAddr::new(candidate.target.ip, candidate.port.number);
+        let seconds = u32::try_from(self.control.connect.as_secs()).unwrap_or(u32::MAX);
+        let dialer = Dialer {
+            seconds: (seconds, 0),
+            local_address: self.origin.address_for(at.ip()).ok().flatten(),
+            local_port: 0,
+        };
+        dialer.connect(&[at]).map_err(|failures| {
+            let cause = failures.first().map(|failure| &failure.cause);
+            if let Some(own) = dialer.local_address
+                && cause.is_some_and(|cause| cause.kind() == io::ErrorKind::AddrNotAvailable)
+            {
+                let place = &self.origin.place;
+                let sentence = format!("Can't bind to local ip address: {own}. (#4.3.0)");
+                return Say::new('Z', sentence).because(format!("{place} asks for it"));
+            }
+            let protocol = match candidate.protocol {
+                Protocol::Qmtp => "a QMTP",
+                Protocol::Smtp => "an SMTP",
+            };
+            let sentence =
+                format!("Sorry, I wasn't able to establish {protocol} connection. (#4.4.1)");
+            let why = cause.map_or_else(String::new, |cause| {
+                format!("{at}: {}", report::reason(cause))
+            });
+            Say::new('Z', sentence).because(why)
+        })
     }
 
     /// The greeting and EHLO.
@@ -194,7 +232,8 @@ impl Delivery<'_> {
     /// EHLO, or HELO where that is refused; `bounce` where the refusal counts.
     fn hello(&self, talk: &mut Talk<'_>, ip: &str, bounce: bool) -> Result<Reply, Outcome> {
         let died = |why: Refusal| Outcome::Done(envelope::dropped(ip, &why, false).into());
-        let name = &self.control.helo_host;
+        let own = self.origin.helo_host.as_ref();
+        let name = own.unwrap_or(&self.control.helo_host);
         let mut ask = |verb: &str| {
             talk.send(format!("{verb} {name}").as_bytes(), "at EHLO")?;
             talk.reply("after EHLO")
@@ -256,6 +295,53 @@ impl Delivery<'_> {
     }
 }
 
+/// AUTH. A login that fails is no fault of the sender's, so it is never a
+/// bounce; and it is not repeated with the relay's next address, since servers
+/// count failures.
+fn log_in(
+    talk: &mut Talk<'_>,
+    (capabilities, clear): (&Reply, bool),
+    login: &Login,
+    place: &str,
+    ip: &str,
+) -> Result<(), Outcome> {
+    let of = format!("the login of {place}");
+    let next = |what: &str| {
+        let say = Say::new('Z', format!("Connected to {ip} but {what}. (#4.7.0)"));
+        Err(Outcome::Next(say))
+    };
+    if capabilities.capability("AUTH").is_none() {
+        talk.quit();
+        return next(&format!("it does not offer AUTH, for {of}"));
+    }
+    let Some(mechanism) = Mechanism::choose(capabilities, clear) else {
+        talk.quit();
+        return next(&if clear {
+            format!("it does not offer AUTH CRAM-MD5, for {of}, and there is no TLS for another")
+        } else {
+            format!("it offers neither AUTH PLAIN nor LOGIN nor CRAM-MD5, for {of}")
+        });
+    };
+    let name = mechanism.name();
+    let failed = sasl::log_in(talk.lines(), mechanism, &login.user, &login.password);
+    let say = match failed {
+        Ok(()) => return Ok(()),
+        Err(sasl::Failure::Lost(why)) => {
+            return Err(Outcome::Next(envelope::dropped(ip, &why, false)));
+        }
+        Err(sasl::Failure::Refused(codes)) => {
+            let sentence = format!("Connected to {ip} but it refused {of} (AUTH {name}). (#4.7.8)");
+            Say::new('Z', sentence).said(Some(codes.as_bytes()))
+        }
+        Err(sasl::Failure::Stopped(why)) => {
+            let sentence = format!("Connected to {ip} but AUTH {name} failed with {of}. (#4.7.8)");
+            Say::new('Z', sentence).because(why)
+        }
+    };
+    talk.quit();
+    Err(Outcome::Done(say.into()))
+}
+
 /// What becomes of a try whose TLS failed: never a bounce.
 fn tls_failed(
     candidate: &Candidate,
@@ -265,11 +351,9 @@ fn tls_failed(
     reply: Option<&[u8]>,
 ) -> Outcome {
     let Target { host, ip } = &candidate.target;
-    let required = plan.rule.tls() == Tls::Required;
-    let demand = match plan.rule.line {
-        Some(line) if required => format!("; tlsdestinations line {line} requires TLS"),
-        _ => String::new(),
-    };
+    let required = plan.demand.is_some();
+    let demand = plan.demand.as_ref();
+    let demand = demand.map_or_else(String::new, |why| format!("; {why}"));
     let sentence = format!("Connected to {ip} ({host}) but {why}{demand}. (#4.7.5)");
     let say = Say::new('Z', sentence).said(reply);
     if required || at_once {

@@ -1,7 +1,7 @@
 //! The SMTP dialogue from MAIL to the last dot, and what its answers come to.
 #![forbid(unsafe_code)]
 
-use std::io::Write as _;
+use std::io;
 use std::time::Duration;
 
 use super::link::Link;
@@ -65,24 +65,43 @@ impl<'a> Talk<'a> {
     pub fn link(&mut self) -> &mut Link {
         self.lines.stream()
     }
+
+    /// What comes over it, for a dialogue of another kind that has as much time.
+    pub fn lines(&mut self) -> &mut Lines<'a, Link> {
+        self.lines.stream().allow(self.time);
+        &mut self.lines
+    }
+
+    /// Sends bytes of a message.
+    ///
+    /// # Errors
+    /// As [`Talk::reply`].
+    pub fn put(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        self.lines().send(bytes, "in the message")
+    }
 }
 
 /// What is sent, to whom.
 pub struct Envelope<'a> {
-    /// MAIL's address, quoted.
+    /// From whom.
     pub sender: &'a [u8],
-    /// RCPT's addresses, quoted.
+    /// To whom.
     pub recipients: &'a [Vec<u8>],
 }
 
 /// The dialogue's end where the connection died: with the warning of qmail-remote
 /// once the last dot may have been read.
 pub fn dropped(ip: &str, why: &Refusal, critical: bool) -> Say {
+    dropped_in("SMTP", ip, why, critical)
+}
+
+/// The same for a protocol.
+pub fn dropped_in(protocol: &str, ip: &str, why: &Refusal, critical: bool) -> Say {
     let duplicate = if critical { "Possible duplicate! " } else { "" };
     let say = match why {
         Refusal::Malformed(..) | Refusal::TooLong(_) | Refusal::Injection(..) => Say::new(
             'Z',
-            format!("Connected to {ip} but it does not talk SMTP. {duplicate}(#4.5.0)"),
+            format!("Connected to {ip} but it does not talk {protocol}. {duplicate}(#4.5.0)"),
         ),
         _ => Say::new(
             'Z',
@@ -97,7 +116,7 @@ fn letter(reply: &Reply) -> char {
     if reply.code >= 500 { 'D' } else { 'Z' }
 }
 
-/// MAIL, RCPT, DATA and the message. `how` is what the report of a success says
+/// MAIL, RCPT, DATA and the message; the addresses are quoted. `how` is what the report of a success says
 /// of TLS.
 pub fn transmit(
     talk: &mut Talk<'_>,
@@ -199,6 +218,12 @@ fn addresses(
     Ok(())
 }
 
+/// Keeps a failure of the connection apart from one of the message's file.
+pub fn note(why: Refusal, kept: &mut Option<Refusal>) -> io::Error {
+    *kept = Some(why);
+    io::ErrorKind::BrokenPipe.into()
+}
+
 /// DATA, the message, and the answer to it.
 fn content(talk: &mut Talk<'_>, message: &mut Message, ip: &str, how: &str) -> Result<Say, Say> {
     let died = |why: Refusal| dropped(ip, &why, false);
@@ -209,18 +234,8 @@ fn content(talk: &mut Talk<'_>, message: &mut Message, ip: &str, how: &str) -> R
         let say = Say::new(letter(&reply), format!("{ip} failed on DATA command."));
         return Err(say.said(Some(&reply.text)));
     }
-    let time = talk.time;
     let mut failed = None;
-    let link = talk.link();
-    let sent = message.send(|piece| {
-        link.allow(time);
-        let written = link.write_all(piece).and_then(|()| link.flush());
-        written.map_err(|error| {
-            let kind = error.kind();
-            failed = Some(Refusal::Io("in the message", error));
-            kind.into()
-        })
-    });
+    let sent = message.send(|piece| talk.put(piece).map_err(|why| note(why, &mut failed)));
     if let Some(why) = failed {
         return Err(dropped(ip, &why, false));
     }

@@ -43,6 +43,12 @@ impl Link {
         }
     }
 
+    /// Whether it is in plain.
+    #[must_use]
+    pub fn is_clear(&self) -> bool {
+        matches!(self.inner, Inner::Clear(_))
+    }
+
     /// Whatever comes now has this much time.
     pub fn allow(&mut self, time: Duration) {
         self.deadline = Instant::now() + time;

@@ -11,6 +11,8 @@ const PIECE: usize = 32 * 1024;
 /// A message that can be read twice.
 pub struct Message {
     source: Source,
+    /// Bytes as they came.
+    pub length: u64,
     /// Bytes on the wire, dots included.
     pub size: u64,
     /// A byte over 127 is in it.
@@ -43,12 +45,13 @@ impl Message {
         };
         let mut message = Message {
             source,
+            length: 0,
             size: 0,
             eight_bit: false,
             eight_bit_header: false,
             partial: false,
         };
-        let mut size = 0;
+        let (mut length, mut size) = (0, 0);
         let mut header = Header::default();
         let mut eight_bit = false;
         let mut stuffing = Stuffing::default();
@@ -57,9 +60,11 @@ impl Message {
             header.look(piece);
             let mut out = Vec::new();
             stuffing.apply(piece, &mut out);
+            length += piece.len() as u64;
             size += out.len() as u64;
             Ok(())
         })?;
+        message.length = length;
         message.size = size;
         message.eight_bit = eight_bit;
         message.eight_bit_header = header.eight_bit;
@@ -83,6 +88,21 @@ impl Message {
                 }
             }
         }
+    }
+
+    /// Gives the message as it came, piece by piece, and as many bytes as
+    /// [`Message::length`] says.
+    ///
+    /// # Errors
+    /// Reading fails, there are more or fewer by now, or whatever `send` says.
+    pub fn send_bare(&mut self, mut send: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        let changed = || io::Error::from(io::ErrorKind::InvalidData);
+        let mut left = self.length;
+        self.each_piece(|piece| {
+            left = left.checked_sub(piece.len() as u64).ok_or_else(changed)?;
+            send(piece)
+        })?;
+        if left > 0 { Err(changed()) } else { Ok(()) }
     }
 
     /// Gives the message's form on the wire piece by piece, without the last dot.
@@ -212,6 +232,7 @@ mod tests {
             let (message, sent) = message(bytes);
             assert_eq!(sent, wire, "{bytes:?}");
             assert_eq!(message.size, wire.len() as u64);
+            assert_eq!(message.length, bytes.len() as u64);
             assert!(!message.partial);
         }
         let mut long = vec![b'.'; 100_000];

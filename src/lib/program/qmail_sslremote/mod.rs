@@ -15,6 +15,7 @@ use std::process::ExitCode;
 
 use openssl::asn1::Asn1Time;
 
+use crate::policy;
 use crate::report::{self, Fail};
 use crate::settings::Filter;
 use crate::sys::sandbox::{self, Confinement, Sandbox};
@@ -28,7 +29,9 @@ mod envelope;
 mod link;
 mod message;
 mod plan;
+mod qmtp;
 mod report_text;
+mod routes;
 mod targets;
 
 use control::Control;
@@ -37,6 +40,7 @@ use envelope::Envelope;
 use message::Message;
 use plan::{Candidate, Policy};
 use report_text::{Report, Say};
+use routes::Origin;
 
 /// Where qmail lives.
 const QMAIL_HOME: &str = "/var/qmail";
@@ -105,33 +109,31 @@ fn run(words: &[Vec<u8>]) -> Result<Report, Say> {
             "SMTP cannot transfer messages with partial final lines. (#5.6.2)",
         ));
     }
-    let route = control
-        .route(&host)
-        .map_err(|why| temporary_control(&why))?;
-    let policy = Policy::read(folder, &String::from_utf8_lossy(sender))?;
-    let targets = match &route {
-        Some(route) => targets::relay_targets(&route.relay)?,
+    let bad_line = |why: String| temporary_control(&why);
+    let route = control.routes.look_up(&host, sender).map_err(bad_line)?;
+    let sender_text = String::from_utf8_lossy(sender);
+    let origin = policy::sender_domain(&sender_text);
+    let origin = Origin::look_up(&control.domain_ips, origin.as_deref()).map_err(bad_line)?;
+    let policy = Policy::read(folder, &sender_text)?;
+    let targets = match &route.relay {
+        Some(relay) => targets::relay_targets(relay, &route.place)?,
         None => targets::mail_targets(&host)?,
     };
-    let port = route.as_ref().and_then(|route| route.port);
-    if route.as_ref().is_some_and(|route| route.login.is_some()) {
-        return Err(Say::new(
-            'Z',
-            "smtproutes asks for a login, which qmail-sslremote does not do yet. (#4.3.5)",
-        ));
-    }
-    let destination = route.as_ref().map_or(host.as_str(), |route| &route.relay);
+    let targets = targets::of_family(targets, &origin)?;
+    let destination = route.relay.as_ref().unwrap_or(&host);
     let candidates: Vec<Candidate> = targets
         .iter()
-        .map(|target| policy.candidate(target, destination, port))
+        .map(|target| policy.candidate(target, destination, &route))
         .collect();
     confine()?;
     let mut delivery = Delivery {
         control: &control,
+        origin: &origin,
         envelope: Envelope {
             sender: &quoted_sender,
             recipients: &quoted,
         },
+        bare: Envelope { sender, recipients },
         message,
     };
     Ok(delivery.run(&candidates))

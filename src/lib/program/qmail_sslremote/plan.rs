@@ -7,14 +7,20 @@ use std::path::Path;
 use openssl::x509::X509;
 
 use super::report_text::Say;
+use super::routes::{Login, Protocol, Route};
 use super::targets::Target;
 use super::temporary_control;
 use crate::keyholder::{OwnKey, Password};
 use crate::policy::domaincerts::{self, OwnCertificate};
-use crate::policy::{self, Destinations, Port, Rule, Tls};
+use crate::policy::{self, Destinations, Port, Rule, Start, Tls};
 use crate::report;
 use crate::settings::Settings;
 use crate::store::client::{self, Partner, Request, Store, Trust};
+
+/// Ports, where nothing says otherwise.
+const SMTP: u16 = 25;
+const QMTP: u16 = 209;
+const QMTPS: u16 = 6209;
 
 /// tlsdestinations and domaincerts, for one sender.
 pub struct Policy {
@@ -28,6 +34,8 @@ pub struct Policy {
 pub struct Candidate {
     /// Who and where.
     pub target: Target,
+    /// What is spoken.
+    pub protocol: Protocol,
     /// Where, and when TLS begins.
     pub port: Port,
     /// `Err`: a wrong line decides.
@@ -40,6 +48,10 @@ pub struct Plan {
     pub rule: Rule,
     /// Where TLS is used at all.
     pub store: Option<Store>,
+    /// Why nothing is sent without TLS: words that end a sentence.
+    pub demand: Option<String>,
+    /// The route's, with the line that it stands in.
+    pub login: Option<(Login, String)>,
 }
 
 impl Policy {
@@ -63,7 +75,7 @@ impl Policy {
     }
 
     /// What holds for a server of a destination.
-    pub fn candidate(&self, target: &Target, destination: &str, port: Option<Port>) -> Candidate {
+    pub fn candidate(&self, target: &Target, destination: &str, route: &Route) -> Candidate {
         let hosts = [destination, target.host.as_str()];
         let hosts = if hosts[0] == hosts[1] {
             &hosts[..1]
@@ -71,25 +83,35 @@ impl Policy {
             &hosts[..]
         };
         let found = self.destinations.look_up(hosts, self.sender.as_deref());
-        let port = found
-            .as_ref()
-            .ok()
-            .and_then(|rule| rule.value.port)
-            .or(port)
-            .unwrap_or(Port::plain(25));
+        let port = port(found.as_ref().ok(), route);
+        let protocol = match port.start {
+            Start::Qmtps => Protocol::Qmtp,
+            _ => route.protocol,
+        };
         let bad = |why: &str| Say::new('Z', format!("TLS is not set up: {why}. (#4.7.5)"));
         let plan = found
             .map_err(|wrong| bad(&wrong.to_string()))
             .and_then(|rule| {
+                let demand = demand(&rule, route, protocol, port).map_err(|why| {
+                    let sentence = format!("Route and policy contradict each other: {why}.");
+                    Say::new('Z', format!("{sentence} (#4.7.5)"))
+                })?;
                 let wanted = rule.tls() != Tls::Never;
                 let store = wanted.then(|| self.store(&rule, &target.host, destination));
                 let store = store
                     .transpose()
                     .map_err(|fail| bad(&format!("{}{fail}", under(&rule))))?;
-                Ok(Plan { rule, store })
+                let login = route.login.clone();
+                Ok(Plan {
+                    rule,
+                    store,
+                    demand,
+                    login: login.map(|login| (login, route.place.clone())),
+                })
             });
         Candidate {
             target: target.clone(),
+            protocol,
             port,
             plan,
         }
@@ -123,6 +145,67 @@ impl Policy {
             partner: Some(Partner::of(rule, host, destination)),
         };
         Store::load(&settings, &request, &keys)
+    }
+}
+
+/// The rule's port, else the route's, else the protocol's: for QMTP the one with
+/// TLS where the rule requires TLS, since the other one has no way to it.
+fn port(rule: Option<&Rule>, route: &Route) -> Port {
+    let given = rule.and_then(|rule| rule.value.port).or(route.port);
+    let required = rule.is_some_and(|rule| rule.tls() == Tls::Required);
+    given.unwrap_or_else(|| {
+        Port::plain(match route.protocol {
+            Protocol::Qmtp if required => QMTPS,
+            Protocol::Qmtp => QMTP,
+            Protocol::Smtp => SMTP,
+        })
+    })
+}
+
+/// Why nothing may be sent without TLS, if that is so. `Err`: rule and route
+/// contradict each other.
+fn demand(
+    rule: &Rule,
+    route: &Route,
+    protocol: Protocol,
+    port: Port,
+) -> Result<Option<String>, String> {
+    let line = match rule.line {
+        Some(line) => format!("tlsdestinations line {line}"),
+        None => String::from("the default"),
+    };
+    let place = match &*route.place {
+        "" => line.clone(),
+        place => place.to_owned(),
+    };
+    let number = port.number;
+    let at_once = port.start != Start::StartTls;
+    match (protocol, rule.tls()) {
+        (Protocol::Qmtp, _) if route.login.is_some() => {
+            return Err(format!(
+                "{place} has a login, for which QMTP on port {number} has no place"
+            ));
+        }
+        (Protocol::Qmtp, Tls::Required) if !at_once => {
+            return Err(format!(
+                "{line} requires TLS, which QMTP on port {number} does not have"
+            ));
+        }
+        (Protocol::Qmtp, Tls::Never) if at_once => {
+            return Err(format!(
+                "QMTP on port {number} is in TLS, which {line} forbids"
+            ));
+        }
+        _ => {}
+    }
+    let guarded = route.login.as_ref().is_some_and(|login| !login.in_clear);
+    match rule.tls() {
+        Tls::Required => Ok(Some(format!("{line} requires TLS"))),
+        Tls::Never if guarded => Err(format!(
+            "{place} has a login, which is not sent without TLS, and {line} forbids TLS"
+        )),
+        _ if guarded => Ok(Some(format!("the login of {place} requires TLS"))),
+        _ => Ok(None),
     }
 }
 

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use super::dns::{Dns, Trouble};
 use super::report_text::Say;
+use super::routes::Origin;
 use super::temporary_control;
 use crate::sys::socket;
 use crate::text;
@@ -71,7 +72,7 @@ fn no_exchanger() -> Say {
 ///
 /// # Errors
 /// There are none, or nobody could tell.
-pub fn relay_targets(relay: &str) -> Result<Vec<Target>, Say> {
+pub fn relay_targets(relay: &str, place: &str) -> Result<Vec<Target>, Say> {
     let target = |ip| Target {
         host: relay.to_owned(),
         ip,
@@ -83,8 +84,26 @@ pub fn relay_targets(relay: &str) -> Result<Vec<Target>, Say> {
         Ok(found) => Ok(found.into_iter().map(target).collect()),
         Err(Trouble::Temporary(why)) => Err(no_dns(relay, &why)),
         // A name that an administrator wrote may be there tomorrow.
-        Err(_) => Err(no_dns(relay, "the relay of smtproutes has no address")),
+        Err(_) => Err(no_dns(
+            relay,
+            &format!("the relay of {place} has no address"),
+        )),
     }
+}
+
+/// Those that can be called from the addresses that domainips gives: one of the
+/// other family would be called from an address that it does not name.
+///
+/// # Errors
+/// That leaves none.
+pub fn of_family(mut targets: Vec<Target>, origin: &Origin) -> Result<Vec<Target>, Say> {
+    targets.retain(|target| origin.address_for(target.ip).is_ok());
+    if targets.is_empty() {
+        let place = &origin.place;
+        let why = format!("no server has an address of the family that {place} gives");
+        return Err(temporary_control(&why));
+    }
+    Ok(targets)
 }
 
 /// The addresses of a domain's mail exchangers, in the order in which they are

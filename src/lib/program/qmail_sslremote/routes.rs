@@ -1,0 +1,460 @@
+//! Which way a message goes: authsenders, qmtproutes and smtproutes, and from
+//! which address: domainips. All in s/qmail's forms.
+#![forbid(unsafe_code)]
+
+use std::net::IpAddr;
+
+use crate::dialogue::client::sasl::Secret;
+use crate::policy::Port;
+
+/// A control file's lines of `key:value`.
+#[derive(Clone, Debug)]
+pub struct Table {
+    name: &'static str,
+    /// It may hold passwords.
+    text: Secret,
+}
+
+/// The line of a table that decides.
+struct Found<'a> {
+    /// Among the keys that were looked up.
+    rank: usize,
+    /// `smtproutes line 3`.
+    place: String,
+    value: &'a [u8],
+}
+
+impl Table {
+    /// The lines of the file of that name.
+    #[must_use]
+    pub fn new(name: &'static str, text: Vec<u8>) -> Table {
+        let text = Secret::new(text);
+        Table { name, text }
+    }
+
+    /// The line of the first of these keys, all in lower case, that is in the
+    /// table. Of lines with one key the last counts, as with qmail.
+    fn find(&self, keys: &[Vec<u8>]) -> Option<Found<'_>> {
+        let lines = self.text.split(|&byte| byte == b'\n').enumerate();
+        let found = lines.filter_map(|(number, line)| {
+            let line = line.trim_ascii_end();
+            if line.starts_with(b"#") {
+                return None;
+            }
+            // An IPv6 address in brackets holds colons.
+            let from = if line.starts_with(b"[") {
+                line.iter().position(|&byte| byte == b']')?
+            } else {
+                0
+            };
+            let end = from + line[from..].iter().position(|&byte| byte == b':')?;
+            let key = &line[..end];
+            let rank = keys.iter().position(|one| one.eq_ignore_ascii_case(key))?;
+            Some((rank, number + 1, &line[end + 1..]))
+        });
+        let best = found.min_by_key(|&(rank, number, _)| (rank, usize::MAX - number));
+        best.map(|(rank, number, value)| Found {
+            rank,
+            place: format!("{} line {number}", self.name),
+            value,
+        })
+    }
+}
+
+/// A name, what is left of it from each of these bytes on, and nothing.
+fn walk(name: &[u8], stops: &[u8]) -> Vec<Vec<u8>> {
+    let name = name.to_ascii_lowercase();
+    let mut keys = vec![name.clone()];
+    let stops = (1..name.len()).filter(|&at| stops.contains(&name[at]));
+    keys.extend(stops.map(|at| name[at..].to_vec()));
+    if !name.is_empty() {
+        keys.push(Vec::new());
+    }
+    keys
+}
+
+/// What is spoken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// The Quick Mail Transfer Protocol.
+    Qmtp,
+    /// SMTP.
+    #[default]
+    Smtp,
+}
+
+/// Who we are to a relay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// Neither is ever shown.
+    pub user: Secret,
+    /// Not empty.
+    pub password: Secret,
+    /// The route says that it need not be inside TLS.
+    pub in_clear: bool,
+}
+
+/// Where a message goes; the default is by MX, in SMTP.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Route {
+    /// The line that says so; empty: none does.
+    pub place: String,
+    /// What is spoken there.
+    pub protocol: Protocol,
+    /// Host or address in brackets; `None`: by MX.
+    pub relay: Option<String>,
+    /// Port; `None`: the policy's or the protocol's.
+    pub port: Option<Port>,
+    /// What a relay asks for.
+    pub login: Option<Login>,
+}
+
+/// The three files that route.
+#[derive(Clone, Debug)]
+pub struct Routes {
+    /// By sender.
+    pub senders: Table,
+    /// By destination, for QMTP.
+    pub qmtp: Table,
+    /// By destination.
+    pub smtp: Table,
+}
+
+impl Routes {
+    /// The way for a destination and a sender. authsenders comes first: the
+    /// sender's line, that of its domain, of the domains above, of everybody. A
+    /// line without a value there leaves the sender to the other two, in which
+    /// the destination's line comes first, then those of the domains above it,
+    /// then that of everybody, and for each of these qmtproutes before
+    /// smtproutes; `!@` in them is for mail without a sender.
+    ///
+    /// # Errors
+    /// The line that decides is wrong.
+    pub fn look_up(&self, host: &str, sender: &[u8]) -> Result<Route, String> {
+        if let Some(found) = self.senders.find(&walk(sender, b"@."))
+            && !found.value.is_empty()
+        {
+            return parse(&found, Protocol::Smtp);
+        }
+        if sender.is_empty() {
+            let bounces = [b"!@".to_vec()];
+            if let Some((found, protocol)) = self.destination(&bounces)
+                && !found.value.is_empty()
+            {
+                return parse(&found, protocol);
+            }
+        }
+        let stops: &[u8] = if host.starts_with('[') { b"" } else { b"." };
+        match self.destination(&walk(host.as_bytes(), stops)) {
+            Some((found, protocol)) => parse(&found, protocol),
+            None => Ok(Route::default()),
+        }
+    }
+
+    fn destination(&self, keys: &[Vec<u8>]) -> Option<(Found<'_>, Protocol)> {
+        let qmtp = self.qmtp.find(keys);
+        let smtp = self.smtp.find(keys);
+        match (qmtp, smtp) {
+            (Some(qmtp), Some(smtp)) if smtp.rank < qmtp.rank => Some((smtp, Protocol::Smtp)),
+            (Some(qmtp), _) => Some((qmtp, Protocol::Qmtp)),
+            (None, smtp) => smtp.map(|found| (found, Protocol::Smtp)),
+        }
+    }
+}
+
+/// `relay`, `relay:port`, `relay;port|user|password`, each with `!` before it
+/// where the login may go in the clear. An empty relay: by MX.
+fn parse(found: &Found<'_>, protocol: Protocol) -> Result<Route, String> {
+    let route = parts(found.value, protocol);
+    let mut route = route.ok_or_else(|| format!("{} is wrong", found.place))?;
+    route.place.clone_from(&found.place);
+    Ok(route)
+}
+
+fn parts(value: &[u8], protocol: Protocol) -> Option<Route> {
+    let mut fields = value.splitn(3, |&byte| byte == b'|');
+    let target = str::from_utf8(fields.next().unwrap_or_default()).ok()?;
+    let (target, in_clear) = match target.trim().strip_prefix('!') {
+        Some(target) => (target.trim_start(), true),
+        None => (target.trim(), false),
+    };
+    let login = match (fields.next(), fields.next()) {
+        (Some(user), Some(password)) if !user.is_empty() && !password.is_empty() => Some(Login {
+            user: Secret::new(user.to_vec()),
+            password: Secret::new(password.to_vec()),
+            in_clear,
+        }),
+        (None, None) => None,
+        _ => return None,
+    };
+    let name_end = target.find(']').unwrap_or(0);
+    let (relay, port) = match target[name_end..].find([':', ';']) {
+        Some(at) => {
+            let (relay, port) = target.split_at(name_end + at);
+            (relay, Some(port[1..].trim()))
+        }
+        None => (target, None),
+    };
+    let port = match port {
+        None | Some("") => None,
+        Some(port) => Some(Port::parse(port)?),
+    };
+    // What has no place would be lost in silence: a port or a login of nobody's,
+    // leave to log in without a login, a login where there is no AUTH.
+    if relay.is_empty() && (port.is_some() || login.is_some())
+        || in_clear && login.is_none()
+        || protocol == Protocol::Qmtp && login.is_some()
+    {
+        return None;
+    }
+    Some(Route {
+        place: String::new(),
+        protocol,
+        relay: (!relay.is_empty()).then(|| relay.to_ascii_lowercase()),
+        port,
+        login,
+    })
+}
+
+/// What domainips says of a sender's domain.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The line that says so; empty: none does.
+    pub place: String,
+    /// The addresses to send from, one of each family at most; none: any.
+    pub addresses: Vec<IpAddr>,
+    /// The name for EHLO.
+    pub helo_host: Option<String>,
+}
+
+impl Origin {
+    /// Looks a sender's domain up: its own line, those of the domains above it,
+    /// that of everybody.
+    ///
+    /// # Errors
+    /// The line that decides is wrong.
+    pub fn look_up(domain_ips: &Table, domain: Option<&str>) -> Result<Origin, String> {
+        let mut keys = walk(domain.unwrap_or_default().as_bytes(), b".");
+        keys.push(b"*".to_vec());
+        let Some(found) = domain_ips.find(&keys) else {
+            return Ok(Origin::default());
+        };
+        let origin = origin(found.value).ok_or_else(|| format!("{} is wrong", found.place))?;
+        let place = found.place;
+        Ok(Origin { place, ..origin })
+    }
+
+    /// The address to call a server from. `Err`: there is none of its family.
+    ///
+    /// # Errors
+    /// The domain has addresses, all of the other family.
+    pub fn address_for(&self, server: IpAddr) -> Result<Option<IpAddr>, ()> {
+        let mut own = self.addresses.iter().copied();
+        match own.find(|ip| ip.is_ipv4() == server.is_ipv4()) {
+            None if !self.addresses.is_empty() => Err(()),
+            found => Ok(found),
+        }
+    }
+}
+
+/// `ip%interface|helohost`; also `ip,ip`, one of each family.
+fn origin(value: &[u8]) -> Option<Origin> {
+    let value = str::from_utf8(value).ok()?.trim();
+    let (addresses, name) = match value.split_once('|') {
+        Some((_, "")) => return None,
+        Some((addresses, name)) => (addresses, Some(name.to_owned())),
+        None => (value, None),
+    };
+    let mut origin = Origin {
+        helo_host: name,
+        ..Origin::default()
+    };
+    for word in addresses.split(',') {
+        // Of an interface only a link's own addresses have need, and no mail
+        // server is called from one of those.
+        let ip: IpAddr = word.split('%').next()?.trim().parse().ok()?;
+        if let IpAddr::V6(six) = ip
+            && six.is_unicast_link_local()
+        {
+            return None;
+        }
+        if origin.address_for(ip).is_ok_and(|own| own.is_some()) {
+            return None;
+        }
+        origin.addresses.push(ip);
+    }
+    Some(origin)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn routes(auth_senders: &str, qmtp_routes: &str, smtp_routes: &str) -> Routes {
+        Routes {
+            senders: Table::new("authsenders", auth_senders.into()),
+            qmtp: Table::new("qmtproutes", qmtp_routes.into()),
+            smtp: Table::new("smtproutes", smtp_routes.into()),
+        }
+    }
+
+    fn smtp(lines: &str, host: &str) -> Result<Route, String> {
+        routes("", "", lines).look_up(host, b"a@b")
+    }
+
+    #[test]
+    fn routes_have_three_forms() {
+        for (value, relay, port, login) in [
+            ("r.example", "r.example", None, None),
+            ("R.example:26", "r.example", Some(26), None),
+            (
+                "r.example;587|u|p:|w",
+                "r.example",
+                Some(587),
+                Some(("u", "p:|w", false)),
+            ),
+            ("!r.example|u|p", "r.example", None, Some(("u", "p", true))),
+            ("[192.0.2.1]:26", "[192.0.2.1]", Some(26), None),
+            ("[2001:db8::1]", "[2001:db8::1]", None, None),
+            ("[2001:db8::1]:26", "[2001:db8::1]", Some(26), None),
+        ] {
+            let route = smtp(&format!("a.example:{value}\n"), "a.example").expect("sound");
+            assert_eq!(route.relay.as_deref(), Some(relay), "{value}");
+            assert_eq!(route.port.map(|port| port.number), port, "{value}");
+            let login = login.map(|(user, password, in_clear)| Login {
+                user: Secret::new(user.into()),
+                password: Secret::new(password.into()),
+                in_clear,
+            });
+            assert_eq!(route.login, login, "{value}");
+        }
+        for bad in [
+            "r:x", "r;0", "r|u", "||", ":26", "r;1|u", "r||p", "r|u|", "|u|p", "!r", "!|u|p",
+        ] {
+            let wrong = smtp(&format!("# c\na.example:{bad}\n"), "a.example");
+            assert_eq!(wrong, Err("smtproutes line 2 is wrong".into()), "{bad}");
+        }
+        let wrong = routes("", "a.example:r|u|p\n", "").look_up("a.example", b"a@b");
+        assert_eq!(wrong, Err("qmtproutes line 1 is wrong".into()));
+    }
+
+    #[test]
+    fn the_longest_route_counts_and_an_empty_one_means_mx() {
+        let lines =
+            "# c\n:all\n.example:x\na.example:\n[192.0.2.1]:x\nMX.a.example:m\n.example:e\n";
+        let relay = |host: &str| smtp(lines, host).expect("sound").relay;
+        assert_eq!(relay("mx.A.example").as_deref(), Some("m"));
+        assert_eq!(relay("b.example").as_deref(), Some("e"), "the last of two");
+        assert_eq!(relay("a.example"), None);
+        assert_eq!(relay("b.test").as_deref(), Some("all"));
+        assert_eq!(relay("[192.0.2.1]").as_deref(), Some("x"));
+        assert_eq!(relay("[192.0.2.2]").as_deref(), Some("all"));
+    }
+
+    #[test]
+    fn senders_come_before_destinations_and_qmtp_before_smtp() {
+        let routes = routes(
+            "me@a.example:one;587|u|p\n@a.example:two\nno@a.example:\n.example:three\n",
+            "q.test:q1\n.test:q2;6209\n!@:q3\nmx.test:\n",
+            "q.test:s1\nm.q.test:s2\n:s3\n",
+        );
+        let to = |host: &str, sender: &str| {
+            let route = routes.look_up(host, sender.as_bytes()).expect("sound");
+            (
+                route.relay.unwrap_or_default(),
+                route.protocol == Protocol::Qmtp,
+                route.place,
+            )
+        };
+        for (host, sender, relay, qmtp, place) in [
+            ("q.test", "ME@a.example", "one", false, "authsenders line 1"),
+            ("q.test", "x@a.example", "two", false, "authsenders line 2"),
+            (
+                "q.test",
+                "x@m.example",
+                "three",
+                false,
+                "authsenders line 4",
+            ),
+            ("q.test", "no@a.example", "q1", true, "qmtproutes line 1"),
+            ("q.test", "x@b.org", "q1", true, "qmtproutes line 1"),
+            ("m.q.test", "x@b.org", "s2", false, "smtproutes line 2"),
+            ("x.test", "x@b.org", "q2", true, "qmtproutes line 2"),
+            ("mx.test", "x@b.org", "", true, "qmtproutes line 4"),
+            ("x.org", "x@b.org", "s3", false, "smtproutes line 3"),
+            ("x.org", "", "q3", true, "qmtproutes line 3"),
+        ] {
+            let wanted = (relay.to_owned(), qmtp, place.to_owned());
+            assert_eq!(to(host, sender), wanted, "{host} {sender}");
+        }
+        let everybody = self::routes(":all|u|p\n", "q.test:q1\n", "");
+        for sender in [&b"x@b.org"[..], b""] {
+            let route = everybody.look_up("q.test", sender).expect("sound");
+            assert_eq!(route.relay.as_deref(), Some("all"));
+        }
+    }
+
+    #[test]
+    fn passwords_are_not_for_debugging() {
+        let routes = routes("", "", ":relay|tim|tanstaaf\n");
+        let route = routes.look_up("x", b"y@z").expect("sound");
+        let shown = format!("{routes:?} {route:?}");
+        assert!(
+            !shown.contains("tim") && !shown.contains("tanstaaf"),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn a_senders_domain_has_an_address_of_its_own() {
+        let table = Table::new(
+            "domainips",
+            b"a.example:192.0.2.1\n.example:192.0.2.2%eth0|mail.example\n\
+              both.test:192.0.2.3,2001:db8::3|both\n*:2001:db8::4\n"
+                .to_vec(),
+        );
+        let four: IpAddr = "198.51.100.1".parse().expect("an address");
+        let six: IpAddr = "2001:db8::25".parse().expect("an address");
+        let none = Err(());
+        for (domain, for_four, for_six, name) in [
+            (Some("A.example"), Ok("192.0.2.1"), none, None),
+            (
+                Some("b.example"),
+                Ok("192.0.2.2"),
+                none,
+                Some("mail.example"),
+            ),
+            (
+                Some("both.test"),
+                Ok("192.0.2.3"),
+                Ok("2001:db8::3"),
+                Some("both"),
+            ),
+            (Some("org"), none, Ok("2001:db8::4"), None),
+            (None, none, Ok("2001:db8::4"), None),
+        ] {
+            let origin = Origin::look_up(&table, domain).expect("sound");
+            let ip = |text: &str| Some(text.parse::<IpAddr>().expect("an address"));
+            assert_eq!(origin.address_for(four), for_four.map(ip), "{domain:?}");
+            assert_eq!(origin.address_for(six), for_six.map(ip), "{domain:?}");
+            assert_eq!(origin.helo_host.as_deref(), name);
+        }
+        let nobody = Origin::look_up(&Table::new("domainips", Vec::new()), Some("x"));
+        assert_eq!(nobody.expect("sound").address_for(six), Ok(None));
+        for bad in [
+            "",
+            "|name",
+            "192.0.2.1|",
+            "x",
+            "192.0.2.256",
+            "192.0.2.1,192.0.2.2",
+            "fe80::1%eth0",
+            "192.0.2.1,",
+            "[192.0.2.1]",
+        ] {
+            let table = Table::new("domainips", format!("\nx:{bad}\n").into());
+            let wrong = Origin::look_up(&table, Some("x"));
+            assert_eq!(wrong, Err("domainips line 2 is wrong".into()), "{bad}");
+        }
+    }
+}
