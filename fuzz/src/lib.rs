@@ -5,6 +5,7 @@
 pub mod control;
 pub mod dialogue;
 pub mod keyholder;
+pub mod remote;
 
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
@@ -68,6 +69,16 @@ pub const TARGETS: &[Target] = &[
         name: "dialogue_smtp",
         run: dialogue::dialogue_smtp,
         seeds: dialogue::smtp_seeds,
+    },
+    Target {
+        name: "logins",
+        run: remote::logins,
+        seeds: remote::login_seeds,
+    },
+    Target {
+        name: "responses",
+        run: remote::responses,
+        seeds: remote::response_seeds,
     },
     Target {
         name: "replies",

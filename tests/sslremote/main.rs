@@ -21,5 +21,8 @@ mod remote;
 
 mod confinement;
 mod failures;
+mod login;
 mod names;
+mod origin;
+mod qmtp;
 mod real;

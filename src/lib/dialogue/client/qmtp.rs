@@ -173,7 +173,7 @@ mod tests {
                 "{all:?}"
             );
         }
-        let most = [b"65536:K", &[b'x'; 65535][..], b","].concat();
+        let most = [&b"65536:K"[..], &vec![b'x'; 65535], b","].concat();
         assert_eq!(read(&most)[0].as_ref().expect("sound").text.len(), 65535);
         for cut in [&b"5"[..], b"5:", b"5:Kabc", b"5:Kabcd"] {
             assert!(matches!(read(cut)[..], [Err(Refusal::Ended(_))]), "{cut:?}");
