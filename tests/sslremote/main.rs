@@ -20,6 +20,7 @@ mod postfix;
 mod remote;
 
 mod confinement;
+mod dnssec;
 mod failures;
 mod login;
 mod names;

@@ -24,7 +24,7 @@ use crate::sys::{fd, signal};
 mod address;
 mod control;
 mod delivery;
-mod dns;
+pub mod dns;
 mod envelope;
 mod link;
 mod message;

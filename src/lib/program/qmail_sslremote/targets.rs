@@ -3,8 +3,9 @@
 
 use std::env;
 use std::net::IpAddr;
+use std::path::Path;
 
-use super::dns::{Dns, Trouble};
+use super::dns::{Dns, Trouble, Trust};
 use super::report_text::Say;
 use super::routes::Origin;
 use super::temporary_control;
@@ -40,7 +41,8 @@ fn resolver() -> Result<Dns, Say> {
         ),
         _ => None,
     };
-    Dns::new(server).map_err(|why| no_dns("a name", &why))
+    let trust = Trust::read(Path::new("control")).map_err(|why| temporary_control(&why))?;
+    Dns::new(server, trust).map_err(|why| no_dns("a name", &why))
 }
 
 fn no_dns(name: &str, why: &str) -> Say {
@@ -81,7 +83,7 @@ pub fn relay_targets(relay: &str, place: &str) -> Result<Vec<Target>, Say> {
         return Ok(vec![target(ip)]);
     }
     match resolver()?.addresses(relay) {
-        Ok(found) => Ok(found.into_iter().map(target).collect()),
+        Ok(found) => Ok(found.records.into_iter().map(target).collect()),
         Err(Trouble::Temporary(why)) => Err(no_dns(relay, &why)),
         // A name that an administrator wrote may be there tomorrow.
         Err(_) => Err(no_dns(
@@ -120,7 +122,7 @@ pub fn mail_targets(domain: &str) -> Result<Vec<Target>, Say> {
     }
     let dns = resolver()?;
     let mut exchangers = match dns.exchangers(domain) {
-        Ok(found) => found,
+        Ok(found) => found.records,
         // RFC 5321, 5.1: the domain itself.
         Err(Trouble::NoRecords) => vec![(0, domain.to_owned())],
         Err(Trouble::NoSuchName) => return Err(no_host(domain)),
@@ -143,7 +145,7 @@ pub fn mail_targets(domain: &str) -> Result<Vec<Target>, Say> {
     for (preference, host) in exchangers {
         match dns.addresses(&host) {
             Ok(found) => {
-                for ip in found {
+                for ip in found.records {
                     if own.contains(&ip) || ip.is_unspecified() {
                         our_preference = our_preference.min(preference.into());
                     }

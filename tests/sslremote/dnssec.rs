@@ -1,0 +1,365 @@
+//! DNSSEC, from a root of our own: what is secure, what is not, what is bogus.
+#![forbid(unsafe_code)]
+
+use std::net::IpAddr;
+
+use ucspi_tls::program::qmail_sslremote::dns::{Dns, Trouble, Trust};
+
+use crate::dns::{Forwarder, Names, Signing, Zones, ask};
+use crate::fake::Fake;
+use crate::harness::{Place, need_root, skip};
+use crate::remote::{Remote, fresh_ip};
+use hickory_resolver::proto::op::{Message, OpCode, ResponseCode};
+use hickory_resolver::proto::rr::{Name, RecordType};
+
+/// What our own resolver says of a server's zones.
+fn dns(place: &Place, server: IpAddr, anchors: &str) -> Dns {
+    place.write("dnssecanchors", anchors);
+    let trust = Trust::read(&place.path("")).unwrap();
+    Dns::new(Some(server), trust).unwrap()
+}
+
+fn exchangers(dns: &Dns, domain: &str) -> Result<bool, Trouble> {
+    dns.exchangers(domain).map(|answer| answer.secure)
+}
+
+fn addresses(dns: &Dns, host: &str) -> Result<bool, Trouble> {
+    dns.addresses(host).map(|answer| answer.secure)
+}
+
+fn bogus<T: std::fmt::Debug>(found: Result<T, Trouble>) -> bool {
+    matches!(&found, Err(Trouble::Temporary(why)) if why.contains("DNSSEC validation of "))
+}
+
+/// Hosts and domains of a zone: `mx` is at `ip`.
+fn hosts(ip: IpAddr) -> String {
+    format!(
+        "d IN MX 10 mx\nmx IN A {ip}\nempty IN TXT x\nbare IN A {ip}\nalias IN CNAME d\n\
+         lost IN CNAME nx\n*.wild IN MX 10 mx\n*.other IN CNAME d\n*.lost IN CNAME nx\n"
+    )
+}
+
+/// Signed and unsigned zones, and broken ones.
+fn world(place: &Place, ip: IpAddr) -> Option<Names> {
+    let lines = hosts(ip);
+    let zones = Zones::new(place)?
+        .zone("child.signed", Signing::Nsec, &lines)
+        .zone("loose.signed", Signing::None, &lines)
+        .zone(
+            "signed",
+            Signing::Nsec,
+            &format!(
+                "{lines}away IN CNAME d.plain.\nmoved IN DNAME child.signed.\n\
+                 gone IN DNAME nowhere.signed.\nhalf IN MX 10 mx.plain.\n"
+            ),
+        )
+        .zone("loose.signed3", Signing::None, &lines)
+        .zone("signed3", Signing::Nsec3, &lines)
+        .zone("plain", Signing::None, &lines)
+        .zone("expired", Signing::Expired, &lines)
+        .zone(
+            "altered",
+            Signing::Altered("\t10 mx.altered.", "\t10 bare.altered."),
+            &lines,
+        )
+        .zone("stripped", Signing::Stripped, &lines);
+    Some(zones.serve())
+}
+
+#[test]
+fn signed_answers_are_secure_and_unsigned_ones_are_not() {
+    need_root!();
+    let place = Place::new("dnssec-proofs");
+    let Some(names) = world(&place, fresh_ip()) else {
+        skip!("nsd or ldnsutils is not installed");
+    };
+    let dns = dns(&place, names.ip, &names.anchors);
+    for domain in ["signed", "signed3", "child.signed"] {
+        assert_eq!(
+            exchangers(&dns, &format!("d.{domain}")),
+            Ok(true),
+            "{domain}"
+        );
+        assert_eq!(
+            addresses(&dns, &format!("mx.{domain}")),
+            Ok(true),
+            "{domain}"
+        );
+        assert_eq!(
+            exchangers(&dns, &format!("alias.{domain}")),
+            Ok(true),
+            "{domain}"
+        );
+        for host in ["any.wild", "a.b.wild", "any.other", "a.b.other"] {
+            let name = format!("{host}.{domain}");
+            assert_eq!(exchangers(&dns, &name), Ok(true), "{name}");
+        }
+        let none = Err(Trouble::NoRecords);
+        assert_eq!(
+            exchangers(&dns, &format!("empty.{domain}")),
+            none,
+            "{domain}"
+        );
+        assert_eq!(
+            addresses(&dns, &format!("empty.{domain}")),
+            none,
+            "{domain}"
+        );
+        let nobody = Err(Trouble::NoSuchName);
+        for host in ["nx", "a.nx", "lost", "any.lost"] {
+            let name = format!("{host}.{domain}");
+            assert_eq!(exchangers(&dns, &name), nobody, "{name}");
+            assert_eq!(addresses(&dns, &name), nobody, "{name}");
+        }
+    }
+    for domain in ["plain", "loose.signed", "loose.signed3"] {
+        assert_eq!(
+            exchangers(&dns, &format!("d.{domain}")),
+            Ok(false),
+            "{domain}"
+        );
+        assert_eq!(
+            addresses(&dns, &format!("mx.{domain}")),
+            Ok(false),
+            "{domain}"
+        );
+        let none = Err(Trouble::NoRecords);
+        assert_eq!(
+            exchangers(&dns, &format!("empty.{domain}")),
+            none,
+            "{domain}"
+        );
+        let nobody = Err(Trouble::NoSuchName);
+        assert_eq!(
+            exchangers(&dns, &format!("nx.{domain}")),
+            nobody,
+            "{domain}"
+        );
+    }
+    // Aliases: each step counts.
+    assert_eq!(exchangers(&dns, "away.signed"), Ok(false));
+    assert_eq!(exchangers(&dns, "d.moved.signed"), Ok(true));
+    let nobody = Err(Trouble::NoSuchName);
+    assert_eq!(exchangers(&dns, "d.gone.signed"), nobody);
+    assert_eq!(
+        exchangers(&dns, "d.nowhere"),
+        nobody,
+        "a TLD that is not there"
+    );
+    for domain in ["expired", "stripped"] {
+        for host in ["d", "empty", "nx"] {
+            let found = exchangers(&dns, &format!("{host}.{domain}"));
+            assert!(bogus(found.clone()), "{host}.{domain}: {found:?}");
+        }
+    }
+    assert!(bogus(exchangers(&dns, "d.altered")));
+    assert_eq!(
+        addresses(&dns, "mx.altered"),
+        Ok(true),
+        "only the MX was altered"
+    );
+}
+
+#[test]
+fn bogus_answers_keep_the_mail() {
+    need_root!();
+    let place = Place::new("dnssec-delivery");
+    let ip = fresh_ip();
+    let Some(names) = world(&place, ip) else {
+        skip!("nsd or ldnsutils is not installed");
+    };
+    let server = Fake::plain().at(ip);
+    let remote = Remote::new(&place)
+        .dns(names.ip)
+        .control("dnssecanchors", &names.anchors);
+    let sent =
+        format!("K{ip} accepted message (no TLS: it was not offered).\nRemote host said: 250 ok\n");
+    let good = [
+        "d.signed",
+        "d.signed3",
+        "bare.signed",
+        "d.child.signed",
+        "d.plain",
+        "d.loose.signed",
+        "half.signed",
+        "d.moved.signed",
+    ];
+    for host in good {
+        assert_eq!(remote.send(host), sent, "{host}");
+    }
+    for host in ["d.altered", "d.expired", "d.stripped", "bare.stripped"] {
+        let said = remote.send(host);
+        let start = format!(
+            "ZDNS lookup of {host} failed temporarily. (#4.4.3)\nReason: DNSSEC validation of {host}. MX failed: "
+        );
+        assert!(said.starts_with(&start), "{said}");
+    }
+    for domain in ["signed", "signed3"] {
+        let said = remote.send(&format!("nx.{domain}"));
+        let want = format!("DSorry, I couldn't find any host named nx.{domain}. (#5.1.2)\n");
+        assert_eq!(said, want);
+        let said = remote.send(&format!("empty.{domain}"));
+        let want = "DSorry, I couldn't find a mail exchanger or IP address. (#5.4.4)\n";
+        assert_eq!(said, want);
+    }
+    assert_eq!(server.messages(), good.len());
+    // The postmaster's word.
+    let remote = remote.control("dnssecinsecure", "# broken\n.stripped\n");
+    assert_eq!(remote.send("d.stripped"), sent);
+    assert!(remote.send("d.expired").starts_with("ZDNS "));
+    let remote = remote.control("dnssecanchors", "");
+    assert_eq!(
+        remote.send("d.expired"),
+        sent,
+        "no anchors: nothing is checked"
+    );
+    for junk in [
+        "x\n",
+        "signed. IN DNSKEY 257 3 13 AAAA\n",
+        ". IN DS 1 13 2 AB\n",
+    ] {
+        let remote = Remote::new(&place)
+            .dns(names.ip)
+            .control("dnssecanchors", junk);
+        let said = remote.send("d.plain");
+        let start = "ZUnable to read control files. (#4.3.0)\nReason: dnssecanchors: ";
+        assert!(said.starts_with(start), "{said}");
+    }
+}
+
+#[test]
+fn servers_without_dnssec_serve_as_before() {
+    need_root!();
+    let place = Place::new("dnssec-none");
+    let ip = fresh_ip();
+    let Some(names) = world(&place, ip) else {
+        skip!("nsd or ldnsutils is not installed");
+    };
+    let real = names.ip;
+    // One that knows nothing of EDNS, so that no signature comes through.
+    let old = Forwarder::start(move |question| {
+        let mut question = question.clone();
+        question.edns = None;
+        Some(ask(real, &question))
+    });
+    // One that refuses it.
+    let older = Forwarder::start(move |question| {
+        if question.edns.is_none() {
+            return Some(ask(real, question));
+        }
+        let mut reply = Message::error_msg(0, OpCode::Query, ResponseCode::FormErr);
+        reply.queries.clone_from(&question.queries);
+        Some(reply)
+    });
+    // One that refuses the root.
+    let rootless = Forwarder::start(move |question| {
+        let mut reply = ask(real, question);
+        if question.queries[0].name.is_root() {
+            reply = Message::error_msg(0, OpCode::Query, ResponseCode::Refused);
+            reply.queries.clone_from(&question.queries);
+        }
+        Some(reply)
+    });
+    for server in [old.ip, older.ip, rootless.ip] {
+        let dns = dns(&place, server, &names.anchors);
+        // What is bogus cannot be told from what is not.
+        for domain in ["signed", "plain", "expired", "altered", "stripped"] {
+            assert_eq!(
+                exchangers(&dns, &format!("d.{domain}")),
+                Ok(false),
+                "{domain}"
+            );
+            let nobody = Err(Trouble::NoSuchName);
+            assert_eq!(
+                exchangers(&dns, &format!("nx.{domain}")),
+                nobody,
+                "{domain}"
+            );
+            let none = Err(Trouble::NoRecords);
+            assert_eq!(
+                exchangers(&dns, &format!("empty.{domain}")),
+                none,
+                "{domain}"
+            );
+        }
+        assert_eq!(exchangers(&dns, "alias.signed"), Ok(false));
+    }
+    // Another root's anchors.
+    let other = Place::new("dnssec-other");
+    let strange = Zones::new(&other).unwrap().serve().anchors.clone();
+    let dns = dns(&place, real, &strange);
+    assert_eq!(exchangers(&dns, "d.signed"), Ok(false));
+    assert_eq!(exchangers(&dns, "d.expired"), Ok(false));
+}
+
+#[test]
+fn well_signed_records_of_others_prove_nothing() {
+    need_root!();
+    let place = Place::new("dnssec-foreign");
+    let forged = Place::new("dnssec-forged");
+    let ip = fresh_ip();
+    let Some(zones) = Zones::new(&forged) else {
+        skip!("nsd or ldnsutils is not installed");
+    };
+    // The forger's own root; its victim's zone has keys that the forger made.
+    let zones = zones.zone("victim", Signing::Nsec, &hosts(ip));
+    // A DS of that key at a name of the forger's, well signed under the real root.
+    let ds = zones.ds.replace("victim.", "x.evil.");
+    let forger = zones.serve();
+    let names = Zones::new(&place)
+        .unwrap()
+        .zone("victim", Signing::Nsec, &hosts(fresh_ip()))
+        .zone("evil", Signing::Nsec, &format!("x IN NS ns\n{ds}\n"))
+        .serve();
+    let (real, fake) = (names.ip, forger.ip);
+    let server = Forwarder::start(move |question| {
+        let query = &question.queries[0];
+        let victim = Name::from_ascii("victim.").unwrap();
+        if !victim.zone_of(&query.name) {
+            return Some(ask(real, question));
+        }
+        if query.query_type != RecordType::DS {
+            return Some(ask(fake, question));
+        }
+        let mut reply = ask(real, question);
+        let mut other = question.clone();
+        other.queries[0].name = Name::from_ascii("x.evil.").unwrap();
+        reply.answers.extend(ask(real, &other).answers);
+        Some(reply)
+    });
+    let dns = dns(&place, server.ip, &names.anchors);
+    assert!(bogus(exchangers(&dns, "d.victim")));
+    assert!(bogus(addresses(&dns, "mx.victim")));
+    assert_eq!(addresses(&dns, "ns.evil"), Ok(true), "the rest is sound");
+    let asked = server.take();
+    assert!(asked.contains(&"victim. DS".to_owned()), "{asked:?}");
+}
+
+#[test]
+fn a_check_costs_few_questions_and_none_is_put_twice() {
+    need_root!();
+    let place = Place::new("dnssec-questions");
+    let Some(names) = world(&place, fresh_ip()) else {
+        skip!("nsd or ldnsutils is not installed");
+    };
+    let real = names.ip;
+    let server = Forwarder::start(move |question| Some(ask(real, question)));
+    let delivery = |domain: &str, anchors: &str| {
+        let dns = dns(&place, server.ip, anchors);
+        exchangers(&dns, &format!("d.{domain}")).unwrap();
+        addresses(&dns, &format!("mx.{domain}")).unwrap();
+        let mut asked = server.take();
+        let count = asked.len();
+        println!("{domain}: {asked:?}");
+        asked.sort();
+        asked.dedup();
+        assert_eq!(asked.len(), count, "{domain}: {asked:?}");
+        count
+    };
+    assert_eq!(delivery("plain", ""), 3, "MX, AAAA, A");
+    // The root's keys; whether there are zones at d.plain, mx.plain and plain; the
+    // DS of plain.
+    assert_eq!(delivery("plain", &names.anchors), 8);
+    // The keys of the root and of the zone, its DS.
+    assert_eq!(delivery("signed", &names.anchors), 6);
+}
