@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use hickory_resolver::proto::op::Message;
+use hickory_resolver::proto::op::{Message, Query};
+use hickory_resolver::proto::rr::{Name, RecordType};
 
 use crate::harness::{Place, eventually, process, program};
 use crate::remote::fresh_ip;
@@ -59,24 +60,7 @@ impl Names {
             ip,
             anchors: String::new(),
         };
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        socket
-            .set_read_timeout(Some(Duration::from_millis(100)))
-            .unwrap();
-        // SOA of the last zone.
-        let mut query = b"\x12\x34\0\0\0\x01\0\0\0\0\0\0".to_vec();
-        let name = &zones.last().unwrap().0;
-        for label in name.split('.').filter(|label| !label.is_empty()) {
-            query.push(u8::try_from(label.len()).unwrap());
-            query.extend(label.as_bytes());
-        }
-        query.extend(b"\0\0\x06\0\x01");
-        eventually("the name server answers", || {
-            socket.send_to(&query, (ip, 53)).ok()?;
-            let mut reply = [0; 512];
-            let (count, _) = socket.recv_from(&mut reply).ok()?;
-            (count > 12 && reply[3].trailing_zeros() >= 4 && reply[7] > 0).then_some(())
-        });
+        wait_for(ip, &zones.last().unwrap().0);
         Some(names)
     }
 }
@@ -282,4 +266,75 @@ impl<'a> Zones<'a> {
         names.anchors = keys.unwrap().public;
         names
     }
+}
+
+/// A recursive resolver: Unbound, on port 53 of an address of its own. It ends
+/// with its value.
+pub struct Recursive {
+    child: Child,
+    pub ip: IpAddr,
+}
+
+impl Recursive {
+    /// Looks for the root at `root`. With `anchors` it validates. `None` where
+    /// Unbound is not installed.
+    pub fn start(place: &Place, root: IpAddr, anchors: Option<&str>) -> Option<Recursive> {
+        let binary = program("unbound")?;
+        let ip = fresh_ip();
+        let hints = place.write(
+            &format!("hints-{ip}"),
+            format!(". 3600 IN NS ns.\nns. 3600 IN A {root}\n"),
+        );
+        let anchors = anchors.map_or("module-config: \"iterator\"\n".to_owned(), |anchors| {
+            let file = place.write(&format!("anchors-{ip}"), anchors);
+            format!("module-config: \"validator iterator\"\n trust-anchor-file: \"{file}\"\n")
+        });
+        let config = place.write(
+            &format!("unbound-{ip}.conf"),
+            format!(
+                "server:\n interface: {ip}\n username: \"\"\n chroot: \"\"\n directory: \"{home}\"\n \
+                 pidfile: \"\"\n use-syslog: no\n logfile: \"\"\n num-threads: 1\n \
+                 do-daemonize: no\n do-not-query-localhost: no\n do-ip6: no\n \
+                 access-control: 127.0.0.0/8 allow\n root-hints: \"{hints}\"\n {anchors}\
+                 remote-control:\n control-enable: no\n",
+                home = place.path("").display(),
+            ),
+        );
+        let child = Command::new(binary)
+            .args(["-d", "-c", &config])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(place.path(&format!("unbound-{ip}.stderr"))).unwrap())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        wait_for(ip, ".");
+        Some(Recursive { child, ip })
+    }
+}
+
+impl Drop for Recursive {
+    fn drop(&mut self) {
+        process::kill_group(self.child.id());
+        let _ = self.child.wait();
+    }
+}
+
+/// Until a server knows the SOA of a zone.
+fn wait_for(ip: IpAddr, zone: &str) {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let limit = Some(Duration::from_millis(100));
+    socket.set_read_timeout(limit).unwrap();
+    let name = Name::from_ascii(format!("{}.", zone.trim_matches('.'))).unwrap();
+    let mut question = Message::query();
+    question.metadata.recursion_desired = true;
+    question.add_query(Query::query(name, RecordType::SOA));
+    let bytes = question.to_vec().unwrap();
+    eventually("the name server answers", || {
+        socket.send_to(&bytes, (ip, 53)).ok()?;
+        let mut reply = [0; 4096];
+        let count = socket.recv(&mut reply).ok()?;
+        let reply = Message::from_vec(&reply[..count]).ok()?;
+        (!reply.answers.is_empty()).then_some(())
+    });
 }

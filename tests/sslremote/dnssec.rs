@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ucspi_tls::program::qmail_sslremote::dns::{Dns, Trouble, Trust};
 
-use crate::dns::{Forwarder, Names, Signing, Zones, ask};
+use crate::dns::{Forwarder, Names, Recursive, Signing, Zones, ask};
 use crate::fake::Fake;
 use crate::harness::{Place, need_root, skip};
 use crate::remote::{Remote, fresh_ip};
@@ -27,8 +27,11 @@ fn addresses(dns: &Dns, host: &str) -> Result<bool, Trouble> {
     dns.addresses(host).map(|answer| answer.secure)
 }
 
-fn bogus<T: std::fmt::Debug>(found: Result<T, Trouble>) -> bool {
-    matches!(&found, Err(Trouble::Temporary(why)) if why.contains("DNSSEC validation of "))
+fn assert_bogus(found: Result<bool, Trouble>, name: &str) {
+    match found {
+        Err(Trouble::Temporary(why)) if why.contains("DNSSEC validation of ") => {}
+        other => panic!("{name}: {other:?}"),
+    }
 }
 
 /// Hosts and domains of a zone: `mx` is at `ip`.
@@ -148,11 +151,11 @@ fn signed_answers_are_secure_and_unsigned_ones_are_not() {
     );
     for domain in ["expired", "stripped"] {
         for host in ["d", "empty", "nx"] {
-            let found = exchangers(&dns, &format!("{host}.{domain}"));
-            assert!(bogus(found.clone()), "{host}.{domain}: {found:?}");
+            let name = format!("{host}.{domain}");
+            assert_bogus(exchangers(&dns, &name), &name);
         }
     }
-    assert!(bogus(exchangers(&dns, "d.altered")));
+    assert_bogus(exchangers(&dns, "d.altered"), "d.altered");
     assert_eq!(
         addresses(&dns, "mx.altered"),
         Ok(true),
@@ -293,6 +296,76 @@ fn servers_without_dnssec_serve_as_before() {
 }
 
 #[test]
+fn recursive_servers_between_change_nothing() {
+    need_root!();
+    let place = Place::new("dnssec-recursive");
+    let Some(names) = world(&place, fresh_ip()) else {
+        skip!("nsd or ldnsutils is not installed");
+    };
+    for anchors in [None, Some(names.anchors.as_str())] {
+        let Some(server) = Recursive::start(&place, names.ip, anchors) else {
+            skip!("unbound is not installed");
+        };
+        let dns = dns(&place, server.ip, &names.anchors);
+        for domain in ["signed", "signed3", "child.signed"] {
+            assert_eq!(
+                exchangers(&dns, &format!("d.{domain}")),
+                Ok(true),
+                "{domain}"
+            );
+            assert_eq!(
+                exchangers(&dns, &format!("any.wild.{domain}")),
+                Ok(true),
+                "{domain}"
+            );
+            let nobody = Err(Trouble::NoSuchName);
+            assert_eq!(
+                exchangers(&dns, &format!("nx.{domain}")),
+                nobody,
+                "{domain}"
+            );
+            assert_eq!(
+                exchangers(&dns, &format!("lost.{domain}")),
+                nobody,
+                "{domain}"
+            );
+            let none = Err(Trouble::NoRecords);
+            assert_eq!(
+                exchangers(&dns, &format!("empty.{domain}")),
+                none,
+                "{domain}"
+            );
+        }
+        for domain in ["plain", "loose.signed", "loose.signed3"] {
+            assert_eq!(
+                exchangers(&dns, &format!("d.{domain}")),
+                Ok(false),
+                "{domain}"
+            );
+            assert_eq!(
+                addresses(&dns, &format!("mx.{domain}")),
+                Ok(false),
+                "{domain}"
+            );
+        }
+        assert_eq!(exchangers(&dns, "away.signed"), Ok(false));
+        assert_eq!(exchangers(&dns, "d.moved.signed"), Ok(true));
+        for name in ["d.expired", "d.altered", "d.stripped", "nx.stripped"] {
+            let found = exchangers(&dns, name);
+            if anchors.is_none() {
+                assert_bogus(found, name);
+            } else {
+                // It says SERVFAIL, and no more.
+                assert!(
+                    matches!(found, Err(Trouble::Temporary(_))),
+                    "{name}: {found:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn well_signed_records_of_others_prove_nothing() {
     need_root!();
     let place = Place::new("dnssec-foreign");
@@ -328,8 +401,8 @@ fn well_signed_records_of_others_prove_nothing() {
         Some(reply)
     });
     let dns = dns(&place, server.ip, &names.anchors);
-    assert!(bogus(exchangers(&dns, "d.victim")));
-    assert!(bogus(addresses(&dns, "mx.victim")));
+    assert_bogus(exchangers(&dns, "d.victim"), "d.victim");
+    assert_bogus(addresses(&dns, "mx.victim"), "mx.victim");
     assert_eq!(addresses(&dns, "ns.evil"), Ok(true), "the rest is sound");
     let asked = server.take();
     assert!(asked.contains(&"victim. DS".to_owned()), "{asked:?}");
@@ -350,7 +423,6 @@ fn a_check_costs_few_questions_and_none_is_put_twice() {
         addresses(&dns, &format!("mx.{domain}")).unwrap();
         let mut asked = server.take();
         let count = asked.len();
-        println!("{domain}: {asked:?}");
         asked.sort();
         asked.dedup();
         assert_eq!(asked.len(), count, "{domain}: {asked:?}");
