@@ -10,7 +10,7 @@ use crate::fake::Fake;
 use crate::harness::{Place, need_root, skip};
 use crate::remote::{Remote, fresh_ip};
 use hickory_resolver::proto::op::{Message, OpCode, ResponseCode};
-use hickory_resolver::proto::rr::{Name, RecordType};
+use hickory_resolver::proto::rr::{Name, Record, RecordType};
 
 /// What our own resolver says of a server's zones.
 fn dns(place: &Place, server: IpAddr, anchors: &str) -> Dns {
@@ -38,7 +38,8 @@ fn assert_bogus(found: Result<bool, Trouble>, name: &str) {
 fn hosts(ip: IpAddr) -> String {
     format!(
         "d IN MX 10 mx\nmx IN A {ip}\nempty IN TXT x\nbare IN A {ip}\nalias IN CNAME d\n\
-         lost IN CNAME nx\n*.wild IN MX 10 mx\n*.other IN CNAME d\n*.lost IN CNAME nx\n"
+         lost IN CNAME nx\nloop IN CNAME loop2\nloop2 IN CNAME loop\n\
+         *.wild IN MX 10 mx\nhost.wild IN A {ip}\n*.other IN CNAME d\n*.lost IN CNAME nx\n"
     )
 }
 
@@ -137,6 +138,14 @@ fn signed_answers_are_secure_and_unsigned_ones_are_not() {
             exchangers(&dns, &format!("nx.{domain}")),
             nobody,
             "{domain}"
+        );
+    }
+    for domain in ["signed", "plain"] {
+        let found = exchangers(&dns, &format!("loop.{domain}"));
+        let endless = |why: &str| why.starts_with("too many aliases, at loop");
+        assert!(
+            matches!(&found, Err(Trouble::Temporary(why)) if endless(why)),
+            "{found:?}"
         );
     }
     // Aliases: each step counts.
@@ -406,6 +415,147 @@ fn well_signed_records_of_others_prove_nothing() {
     assert_eq!(addresses(&dns, "ns.evil"), Ok(true), "the rest is sound");
     let asked = server.take();
     assert!(asked.contains(&"victim. DS".to_owned()), "{asked:?}");
+}
+
+#[test]
+fn who_takes_signatures_away_below_a_signed_zone_is_found_out() {
+    need_root!();
+    let place = Place::new("dnssec-stripped");
+    let Some(names) = world(&place, fresh_ip()) else {
+        skip!("nsd or ldnsutils is not installed");
+    };
+    let real = names.ip;
+    let zones = [
+        "child.signed.",
+        "loose.signed.",
+        "loose.signed3.",
+        "signed3.",
+    ];
+    let zones = zones.map(|zone| Name::from_ascii(zone).unwrap());
+    let server = Forwarder::start(move |question| {
+        let mut reply = ask(real, question);
+        let name = &question.queries[0].name;
+        if zones.iter().any(|zone| zone.zone_of(name)) {
+            let plain = |record: &Record| {
+                let kind = record.record_type();
+                !kind.is_dnssec() && kind != RecordType::DS
+            };
+            reply.answers.retain(plain);
+            reply.authorities.retain(plain);
+        }
+        Some(reply)
+    });
+    let dns = dns(&place, server.ip, &names.anchors);
+    for zone in ["child.signed", "loose.signed", "loose.signed3", "signed3"] {
+        for host in ["d", "nx", "alias"] {
+            let name = format!("{host}.{zone}");
+            assert_bogus(exchangers(&dns, &name), &name);
+        }
+    }
+    assert_eq!(exchangers(&dns, "d.signed"), Ok(true));
+    assert_eq!(exchangers(&dns, "d.plain"), Ok(false));
+}
+
+/// A server's answer to another question, as if it had been asked for this name.
+fn renamed(server: IpAddr, question: &Message, other: &str) -> Message {
+    let mut asked = question.clone();
+    let other = Name::from_ascii(other).unwrap();
+    asked.queries[0].name = other.clone();
+    let mut reply = ask(server, &asked);
+    reply.queries.clone_from(&question.queries);
+    for record in &mut reply.answers {
+        if record.name == other {
+            record.name = question.queries[0].name.clone();
+        }
+    }
+    reply
+}
+
+#[test]
+fn replayed_denials_and_wildcards_prove_nothing() {
+    need_root!();
+    let place = Place::new("dnssec-replayed");
+    let Some(names) = world(&place, fresh_ip()) else {
+        skip!("nsd or ldnsutils is not installed");
+    };
+    let real = names.ip;
+    let server = Forwarder::start(move |question| {
+        let name = question.queries[0].name.to_ascii();
+        let other = match (name.as_str(), question.queries[0].query_type) {
+            // What is said of another zone, unsigned or signed.
+            ("d.signed.", RecordType::MX) => "nx.plain.",
+            ("bare.signed.", RecordType::AAAA | RecordType::A) => "nx.signed3.",
+            ("d.signed3.", RecordType::MX) => "nx.signed.",
+            // What is said of another name.
+            ("d.child.signed.", RecordType::MX) => "nx.child.signed.",
+            // A wildcard that does not hold there: the name exists.
+            ("host.wild.signed.", RecordType::MX) => "any.wild.signed.",
+            ("host.wild.signed3.", RecordType::MX) => "any.wild.signed3.",
+            ("a.host.wild.signed3.", RecordType::MX) => "a.any.wild.signed3.",
+            _ => return Some(ask(real, question)),
+        };
+        Some(renamed(real, question, other))
+    });
+    let straight = dns(&place, real, &names.anchors);
+    let dns = dns(&place, server.ip, &names.anchors);
+    for name in ["d.signed", "d.signed3", "d.child.signed"] {
+        assert_eq!(exchangers(&straight, name), Ok(true), "{name}");
+        assert_bogus(exchangers(&dns, name), name);
+    }
+    assert_eq!(addresses(&straight, "bare.signed"), Ok(true));
+    assert_bogus(addresses(&dns, "bare.signed"), "bare.signed");
+    for name in [
+        "host.wild.signed",
+        "host.wild.signed3",
+        "a.host.wild.signed3",
+    ] {
+        let found = exchangers(&straight, name);
+        assert!(
+            matches!(found, Err(Trouble::NoRecords | Trouble::NoSuchName)),
+            "{found:?}"
+        );
+        assert_bogus(exchangers(&dns, name), name);
+    }
+}
+
+#[test]
+fn servers_that_leave_questions_open_are_not_waited_for_long() {
+    need_root!();
+    let place = Place::new("dnssec-silent");
+    let Some(names) = world(&place, fresh_ip()) else {
+        skip!("nsd or ldnsutils is not installed");
+    };
+    let real = names.ip;
+    let without = move |kind: RecordType| {
+        Forwarder::start(move |question| {
+            (question.queries[0].query_type != kind).then(|| ask(real, question))
+        })
+    };
+    let (keyless, chainless) = (without(RecordType::DNSKEY), without(RecordType::DS));
+    place.write("dnssecanchors", &names.anchors);
+    let trust = Trust::read(&place.path("")).unwrap();
+    let other = trust.clone();
+    let first = std::thread::spawn(move || {
+        let dns = Dns::new(Some(keyless.ip), other).unwrap();
+        assert_eq!(
+            exchangers(&dns, "d.signed"),
+            Ok(false),
+            "as one without DNSSEC"
+        );
+        assert_eq!(addresses(&dns, "mx.signed"), Ok(false));
+        let asked = keyless.take();
+        let keys = asked.iter().filter(|one| one.ends_with(" DNSKEY"));
+        assert!(keys.count() < 10, "{asked:?}");
+    });
+    let dns = Dns::new(Some(chainless.ip), trust).unwrap();
+    // Its parent may have said that it is signed.
+    assert_bogus(exchangers(&dns, "d.plain"), "d.plain");
+    // What is known to stay open is not asked for again.
+    chainless.take();
+    assert_bogus(exchangers(&dns, "bare.plain"), "bare.plain");
+    let asked = chainless.take();
+    assert!(!asked.contains(&"plain. DS".to_owned()), "{asked:?}");
+    first.join().unwrap();
 }
 
 #[test]

@@ -13,9 +13,9 @@
 //! what builds on secure answers has to ask for them.
 #![forbid(unsafe_code)]
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hickory_resolver::net::dnssec::DnssecDnsHandle;
 use hickory_resolver::net::xfer::{DnsHandle as _, FirstAnswer as _};
@@ -35,9 +35,11 @@ pub use trust::Trust;
 /// How long one question waits for its answer, and how often it is asked.
 const TIMEOUT: Duration = Duration::from_secs(5);
 const ATTEMPTS: usize = 3;
-/// How long the root's keys, and all that it takes to check one answer, may take.
+/// How long the root's keys may take; all that it takes to check one answer, which
+/// is more than one question that stays open; and all checks together.
 const ROOT_LIMIT: Duration = Duration::from_secs(10);
-const CHECK_LIMIT: Duration = Duration::from_secs(20);
+const CHECK_LIMIT: Duration = Duration::from_secs(25);
+const ALL_CHECKS_LIMIT: Duration = Duration::from_secs(60);
 /// The most CNAMEs and DNAMEs in a row.
 const MOST_ALIASES: usize = 10;
 
@@ -69,6 +71,7 @@ pub struct Dns {
     checked: DnssecDnsHandle<Questions>,
     trust: Trust,
     root_is_signed: OnceCell<bool>,
+    time_left: Cell<Duration>,
 }
 
 /// Where one answer leads.
@@ -96,6 +99,7 @@ impl Dns {
             checked,
             trust,
             root_is_signed: OnceCell::new(),
+            time_left: Cell::new(ALL_CHECKS_LIMIT),
         })
     }
 
@@ -117,10 +121,14 @@ impl Dns {
     /// other where that is what it says.
     fn check(&self, query: Query, limit: Duration) -> Result<(Message, Proof), String> {
         let options = questions::options();
+        let start = Instant::now();
+        let limit = limit.min(self.time_left.get());
         let found = self.runtime.block_on(async {
             let asked = self.checked.lookup(query, options).first_answer();
             tokio::time::timeout(limit, asked).await
         });
+        let left = self.time_left.get().saturating_sub(start.elapsed());
+        self.time_left.set(left);
         match found {
             Ok(Ok(response)) => Ok((response.into_message(), Proof::Secure)),
             Ok(Err(NetError::Dns(DnsError::Nsec {
