@@ -63,15 +63,12 @@ impl Questions {
         timeout: Duration,
         attempts: usize,
     ) -> Result<Questions, NetError> {
-        let (servers, mut options) = match server {
-            Some(ip) => (
-                vec![NameServerConfig::udp_and_tcp(ip)],
-                ResolverOpts::default(),
-            ),
-            None => {
-                let (config, options) = system_conf::read_system_conf()?;
-                (config.name_servers().to_vec(), options)
-            }
+        let (servers, mut options) = if let Some(ip) = server {
+            let servers = vec![NameServerConfig::udp_and_tcp(ip)];
+            (servers, ResolverOpts::default())
+        } else {
+            let (config, options) = system_conf::read_system_conf()?;
+            (config.name_servers().to_vec(), options)
         };
         options.timeout = timeout;
         options.attempts = attempts;

@@ -77,11 +77,13 @@ impl Trust {
     }
 
     /// The root's keys.
+    #[must_use]
     pub fn anchors(&self) -> Arc<TrustAnchors> {
         Arc::clone(&self.anchors)
     }
 
     /// Whether no signatures are asked for there.
+    #[must_use]
     pub fn excepts(&self, name: &Name) -> bool {
         self.anchors.is_empty() || self.excepted.iter().any(|domain| domain.zone_of(name))
     }
