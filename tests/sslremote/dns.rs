@@ -44,7 +44,8 @@ impl Names {
         );
         for (number, (name, text)) in zones.iter().enumerate() {
             let file = place.write(&format!("zone-{ip}-{number}"), text);
-            config += &format!("zone:\n name: \"{name}\"\n zonefile: {file}\n");
+            config += "zone:\n";
+            config += &[" name: \"", name, "\"\n zonefile: ", &file, "\n"].concat();
         }
         let config = place.write(&format!("nsd-{ip}.conf"), config);
         let child = Command::new(binary)

@@ -38,7 +38,7 @@ fn assert_bogus(found: Result<bool, Trouble>, name: &str) {
 fn hosts(ip: IpAddr) -> String {
     format!(
         "d IN MX 10 mx\nmx IN A {ip}\nempty IN TXT x\nbare IN A {ip}\nalias IN CNAME d\n\
-         lost IN CNAME nx\nloop IN CNAME loop2\nloop2 IN CNAME loop\n\
+         lost IN CNAME nx\nback IN CNAME d.signed.\nloop IN CNAME loop2\nloop2 IN CNAME loop\n\
          *.wild IN MX 10 mx\nhost.wild IN A {ip}\n*.other IN CNAME d\n*.lost IN CNAME nx\n"
     )
 }
@@ -150,6 +150,8 @@ fn signed_answers_are_secure_and_unsigned_ones_are_not() {
     }
     // Aliases: each step counts.
     assert_eq!(exchangers(&dns, "away.signed"), Ok(false));
+    assert_eq!(exchangers(&dns, "back.plain"), Ok(false));
+    assert_eq!(exchangers(&dns, "back.child.signed"), Ok(true));
     assert_eq!(exchangers(&dns, "d.moved.signed"), Ok(true));
     let nobody = Err(Trouble::NoSuchName);
     assert_eq!(exchangers(&dns, "d.gone.signed"), nobody);
