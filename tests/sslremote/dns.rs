@@ -133,9 +133,11 @@ fn zone_text(name: &str, ip: IpAddr, lines: &str) -> String {
 pub enum Signing {
     /// Not at all, and its parent says so.
     None,
-    /// With NSEC, or with NSEC3.
+    /// Not at all, and its parent knows nothing of it.
+    Unknown,
+    /// With NSEC, or with NSEC3 of some rounds.
     Nsec,
-    Nsec3,
+    Nsec3(&'static str),
     /// With NSEC, until some years ago.
     Expired,
     /// With NSEC; then this is made that.
@@ -187,7 +189,9 @@ impl<'a> Zones<'a> {
             "{name}. IN NS ns.{name}.\nns.{name}. IN A {}\n{ds}",
             self.ip
         );
-        self.delegations.push((name.to_owned(), lines));
+        if signing != Signing::Unknown {
+            self.delegations.push((name.to_owned(), lines));
+        }
         self.ds = ds;
         self
     }
@@ -205,7 +209,7 @@ impl<'a> Zones<'a> {
 
     /// A zone's text as it is to be served, and its keys.
     fn signed(&self, name: &str, signing: Signing, text: &str) -> (String, Option<Keys>) {
-        if signing == Signing::None {
+        if matches!(signing, Signing::None | Signing::Unknown) {
             return (text.to_owned(), None);
         }
         let origin = format!("{name}.");
@@ -231,9 +235,9 @@ impl<'a> Zones<'a> {
         let output = format!("{file}.signed");
         let mut words = vec!["ldns-signzone", "-o", &origin, "-f", &output];
         words.extend(match signing {
-            Signing::Nsec3 => &["-n"][..],
-            Signing::Expired => &["-i", "20200101", "-e", "20200201"],
-            _ => &[],
+            Signing::Nsec3(rounds) => vec!["-n", "-t", rounds],
+            Signing::Expired => vec!["-i", "20200101", "-e", "20200201"],
+            _ => vec![],
         });
         words.extend([file.as_str(), &key]);
         tool(&words);

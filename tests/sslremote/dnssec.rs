@@ -58,8 +58,13 @@ fn world(place: &Place, ip: IpAddr) -> Option<Names> {
             ),
         )
         .zone("loose.signed3", Signing::None, &lines)
-        .zone("signed3", Signing::Nsec3, &lines)
+        .zone("signed3", Signing::Nsec3("0"), &lines)
+        .zone("loose.rounds", Signing::None, &lines)
+        .zone("rounds", Signing::Nsec3("500"), &lines)
+        .zone("giddy", Signing::Nsec3("501"), &lines)
         .zone("plain", Signing::None, &lines)
+        .zone("corp", Signing::Unknown, &lines)
+        .zone("unknown", Signing::Unknown, &lines)
         .zone("expired", Signing::Expired, &lines)
         .zone(
             "altered",
@@ -140,6 +145,17 @@ fn signed_answers_are_secure_and_unsigned_ones_are_not() {
             "{domain}"
         );
     }
+    // Rounds of NSEC3.
+    assert_eq!(exchangers(&dns, "any.wild.rounds"), Ok(true));
+    assert_eq!(exchangers(&dns, "nx.rounds"), Err(Trouble::NoSuchName));
+    assert_eq!(exchangers(&dns, "d.loose.rounds"), Ok(false));
+    assert_eq!(exchangers(&dns, "d.giddy"), Ok(true));
+    assert_bogus(exchangers(&dns, "any.wild.giddy"), "any.wild.giddy");
+    assert_bogus(exchangers(&dns, "nx.giddy"), "nx.giddy");
+    // The root proves that neither is there; one is known to be private.
+    assert_eq!(exchangers(&dns, "d.corp"), Ok(false));
+    assert_eq!(exchangers(&dns, "nx.corp"), Err(Trouble::NoSuchName));
+    assert_bogus(exchangers(&dns, "d.unknown"), "d.unknown");
     for domain in ["signed", "plain"] {
         let found = exchangers(&dns, &format!("loop.{domain}"));
         let endless = |why: &str| why.starts_with("too many aliases, at loop");
@@ -584,6 +600,21 @@ fn a_check_costs_few_questions_and_none_is_put_twice() {
     // The root's keys; whether there are zones at d.plain, mx.plain and plain; the
     // DS of plain.
     assert_eq!(delivery("plain", &names.anchors), 8);
+    let special = dns(&place, server.ip, &names.anchors);
+    let here = special.addresses("localhost").unwrap().records;
+    assert_eq!(
+        here,
+        ["::1", "127.0.0.1"].map(|ip| ip.parse::<IpAddr>().unwrap())
+    );
+    assert_eq!(exchangers(&special, "localhost"), Err(Trouble::NoRecords));
+    for name in ["x.onion", "x.invalid"] {
+        assert_eq!(
+            exchangers(&special, name),
+            Err(Trouble::NoSuchName),
+            "{name}"
+        );
+    }
+    assert!(server.take().is_empty());
     // The keys of the root and of the zone, its DS.
     assert_eq!(delivery("signed", &names.anchors), 6);
 }

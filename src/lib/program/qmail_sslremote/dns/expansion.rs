@@ -6,45 +6,41 @@ use hickory_resolver::proto::dnssec::rdata::{DNSSECRData, NSEC, NSEC3, RRSIG};
 use hickory_resolver::proto::op::Message;
 use hickory_resolver::proto::rr::{Name, RData};
 
-/// More rounds than this prove nothing: RFC 9276, 3.2.
-const MOST_ROUNDS: u16 = 100;
+use super::MOST_ROUNDS;
 
-/// What is known of an answer for `name` whose records are all well signed: secure
-/// where each was signed for its own name, or for a wildcard and the answer shows
-/// that nothing nearer exists (RFC 4035, 5.3.4; RFC 5155, 8.8).
-pub fn proof(message: &Message, name: &Name) -> Proof {
-    let used = message.answers.iter().filter_map(|record| {
+/// Of an answer for `name` whose records are all well signed: whether each was
+/// signed for its own name, or for a wildcard, and then the answer shows that
+/// nothing nearer exists (RFC 4035, 5.3.4; RFC 5155, 8.8).
+pub fn holds(message: &Message, name: &Name) -> bool {
+    let mut used = message.answers.iter().filter_map(|record| {
         match &record.data {
             // Of the signatures the one that was good has a proof.
             RData::DNSSEC(DNSSECRData::RRSIG(one)) if record.proof == Proof::Secure => Some(one),
             _ => None,
         }
     });
-    let wild = used.filter(|one| one.input().num_labels < name.num_labels());
-    wild.map(|signature| nothing_nearer(message, name, signature))
-        .min()
-        .unwrap_or(Proof::Secure)
+    used.all(|one| {
+        one.input().num_labels >= name.num_labels() || nothing_nearer(message, name, one)
+    })
 }
 
-fn nothing_nearer(message: &Message, name: &Name, signature: &RRSIG) -> Proof {
+fn nothing_nearer(message: &Message, name: &Name, signature: &RRSIG) -> bool {
     let zone = &signature.input().signer_name;
     let labels = usize::from(signature.input().num_labels);
     let nearer = name.trim_to(labels + 1);
-    let proofs = message.authorities.iter().filter_map(|record| {
+    message.authorities.iter().any(|record| {
         if record.proof != Proof::Secure || !zone.zone_of(&record.name) {
-            return None;
+            return false;
         }
         match &record.data {
-            RData::DNSSEC(DNSSECRData::NSEC(one)) => {
-                covers(&record.name, one, &nearer).then_some(Proof::Secure)
+            RData::DNSSEC(DNSSECRData::NSEC(one)) => covers(&record.name, one, &nearer),
+            RData::DNSSEC(DNSSECRData::NSEC3(one)) => {
+                record.name.base_name() == *zone
+                    && covers_hash(&record.name, one, &nearer).unwrap_or_default()
             }
-            RData::DNSSEC(DNSSECRData::NSEC3(one)) if record.name.base_name() == *zone => {
-                covers_hash(&record.name, one, &nearer)
-            }
-            _ => None,
+            _ => false,
         }
-    });
-    proofs.max().unwrap_or(Proof::Bogus)
+    })
 }
 
 fn covers(owner: &Name, nsec: &NSEC, name: &Name) -> bool {
@@ -57,9 +53,9 @@ fn covers(owner: &Name, nsec: &NSEC, name: &Name) -> bool {
     owner < name && (name < next || next <= owner)
 }
 
-fn covers_hash(owner: &Name, nsec3: &NSEC3, name: &Name) -> Option<Proof> {
+fn covers_hash(owner: &Name, nsec3: &NSEC3, name: &Name) -> Option<bool> {
     if nsec3.iterations() > MOST_ROUNDS {
-        return Some(Proof::Insecure);
+        return None;
     }
     let hash = nsec3
         .hash_algorithm()
@@ -68,12 +64,11 @@ fn covers_hash(owner: &Name, nsec3: &NSEC3, name: &Name) -> Option<Proof> {
     let hash = base32(hash.as_ref());
     let owner = owner.iter().next()?.to_ascii_lowercase();
     let next = base32(nsec3.next_hashed_owner_name());
-    let covered = if owner < next {
+    Some(if owner < next {
         owner < hash && hash < next
     } else {
         owner < hash || hash < next
-    };
-    covered.then_some(Proof::Secure)
+    })
 }
 
 /// Base 32 with the alphabet that keeps the order (RFC 4648, 7), in lower case.
@@ -155,13 +150,14 @@ mod tests {
             let label = String::from_utf8(base32(&hash(owner))).unwrap();
             covers_hash(&name(&format!("{label}.example.")), &one, &name(tried))
         };
-        let between = covers("example.", "ai.example.", 12, "a.example.");
-        assert_eq!(between, Some(Proof::Secure));
-        assert_eq!(covers("a.example.", "ai.example.", 12, "a.example."), None);
-        assert_eq!(covers("a.example.", "ai.example.", 12, "example."), None);
+        let all = |rounds| covers("example.", "ai.example.", rounds, "a.example.");
+        assert_eq!(all(12), Some(true));
+        assert_eq!(all(501), None, "too many rounds");
+        let not = |tried: &str| covers("a.example.", "ai.example.", 12, tried);
+        assert_eq!(not("a.example."), Some(false), "its owner");
+        assert_eq!(not("ai.example."), Some(false), "the next");
+        assert_eq!(not("example."), Some(false));
         let last = covers("ai.example.", "a.example.", 12, "example.");
-        assert_eq!(last, Some(Proof::Secure));
-        let rounds = covers("example.", "ai.example.", 101, "a.example.");
-        assert_eq!(rounds, Some(Proof::Insecure));
+        assert_eq!(last, Some(true));
     }
 }
