@@ -221,15 +221,14 @@ impl<'a> Zones<'a> {
             assert!(output.status.success(), "{words:?}: {output:?}");
             text
         };
-        let key = tool(&[
-            "ldns-keygen",
-            "-k",
-            "-a",
-            "ECDSAP256SHA256",
-            "-r",
-            "/dev/urandom",
-            &origin,
-        ]);
+        // RSA is what the real root has.
+        let algorithm = if name.is_empty() {
+            "RSASHA256"
+        } else {
+            "ECDSAP256SHA256"
+        };
+        let words = ["-k", "-a", algorithm, "-b", "2048", "-r", "/dev/urandom"];
+        let key = tool(&[&["ldns-keygen"], &words[..], &[&origin]].concat());
         let file = format!("unsigned-{name}-{}", self.ip);
         self.place.write(&file, text);
         let output = format!("{file}.signed");
