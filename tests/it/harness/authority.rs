@@ -18,8 +18,10 @@ use openssl::nid::Nid;
 use openssl::pkey::{Id, PKey, PKeyRef, Private};
 use openssl::rsa::Rsa;
 use openssl::symm::Cipher;
-use openssl::x509::extension::{BasicConstraints, KeyUsage, SubjectAlternativeName};
-use openssl::x509::{X509, X509Name, X509NameBuilder, X509NameRef};
+use openssl::x509::extension::{
+    BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAlternativeName,
+};
+use openssl::x509::{X509, X509Extension, X509Name, X509NameBuilder, X509NameRef};
 
 use super::{Place, run};
 
@@ -264,6 +266,8 @@ pub struct Leaf {
     days: (i64, i64),
     kind: KeyKind,
     role: &'static str,
+    purpose: Option<&'static str>,
+    raw_names: Vec<Vec<u8>>,
 }
 
 impl Leaf {
@@ -280,6 +284,8 @@ impl Leaf {
             days: (-1, 365),
             kind: KeyKind::P256,
             role: "leaf",
+            purpose: None,
+            raw_names: Vec::new(),
         }
     }
 
@@ -307,6 +313,21 @@ impl Leaf {
 
     pub fn key(mut self, kind: KeyKind) -> Leaf {
         self.kind = kind;
+        self
+    }
+
+    /// With an extended key usage, by its object identifier; without one a
+    /// certificate is good for everything.
+    pub fn purpose(mut self, oid: &'static str) -> Leaf {
+        self.purpose = Some(oid);
+        self
+    }
+
+    /// A GeneralName as its bytes (tag, value shorter than 128 bytes), in place
+    /// of all other names.
+    pub fn raw_name(mut self, tag: u8, value: &[u8]) -> Leaf {
+        let length = u8::try_from(value.len()).unwrap();
+        self.raw_names.push([&[tag, length], value].concat());
         self
     }
 
@@ -362,6 +383,20 @@ impl Leaf {
             let issuer = authority.map(|one| &*one.certificate);
             let names = names.build(&builder.x509v3_context(issuer, None)).unwrap();
             builder.append_extension(names).unwrap();
+        }
+        if !self.raw_names.is_empty() {
+            let names = self.raw_names.concat();
+            let length = u8::try_from(names.len()).unwrap();
+            assert!(length < 128, "the short form");
+            let sequence = [&[0x30, length], &*names].concat();
+            let value = openssl::asn1::Asn1OctetString::new_from_bytes(&sequence).unwrap();
+            let oid = openssl::asn1::Asn1Object::from_str("2.5.29.17").unwrap();
+            let names = X509Extension::new_from_der(&oid, false, &value).unwrap();
+            builder.append_extension2(&names).unwrap();
+        }
+        if let Some(oid) = self.purpose {
+            let usage = ExtendedKeyUsage::new().other(oid).build().unwrap();
+            builder.append_extension(usage).unwrap();
         }
         let signer = authority.map_or(&key, |one| &one.key);
         builder.sign(signer, digest(signer)).unwrap();
