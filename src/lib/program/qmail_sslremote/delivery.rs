@@ -143,7 +143,7 @@ impl Delivery<'_> {
                             Err(outcome) => return outcome,
                         };
                     }
-                    Err(Refusal::Refused(_, reply)) if !required && !is_goodbye(&reply) => {
+                    Err(Refusal::Refused(_, reply)) if !required && is_refusal(&reply) => {
                         how = String::from("no TLS: STARTTLS was refused");
                     }
                     Err(why) => {
@@ -362,9 +362,10 @@ fn tls_failed(
     Outcome::WithoutTls(say, text::excerpt(why.as_bytes(), 300))
 }
 
-/// 421: the server ends the connection.
-fn is_goodbye(reply: &[u8]) -> bool {
-    reply.starts_with(b"421")
+/// 4yz or 5yz, after which the session goes on; 421 ends it, and after another
+/// code nobody knows what the server waits for.
+fn is_refusal(reply: &[u8]) -> bool {
+    matches!(reply.first(), Some(b'4' | b'5')) && !reply.starts_with(b"421")
 }
 
 /// A refusal in words that do not repeat the reply.
