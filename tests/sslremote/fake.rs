@@ -8,7 +8,8 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use openssl::ssl::{Ssl, SslContext};
+use openssl::nid::Nid;
+use openssl::ssl::{NameType, Ssl, SslContext};
 
 use crate::harness::process::PATIENCE;
 
@@ -22,6 +23,21 @@ pub struct Seen {
     pub tls: bool,
     /// TLS was tried and failed.
     pub broken: bool,
+    /// The name that the client asked for in its hello.
+    pub wanted: Option<String>,
+    /// The common name of the client's certificate, where one was shown.
+    pub shown: Option<String>,
+}
+
+/// What a server does in place of a reply, for ever.
+#[derive(Clone, Copy, Debug)]
+pub enum Fault {
+    /// It neither reads nor writes, and keeps the connection.
+    Silence,
+    /// It sends these bytes again and again.
+    Endless(&'static [u8]),
+    /// The same, a byte each tenth of a second.
+    Drip(&'static [u8]),
 }
 
 /// How a server behaves.
@@ -29,11 +45,17 @@ pub struct Seen {
 pub struct Fake {
     pub greeting: String,
     pub capabilities: String,
-    /// Replies other than the usual, by verb; `DOT` is the end of the message.
-    /// An empty one ends the connection.
+    /// Replies other than the usual, by verb or whole line; `DOT` is the end of
+    /// the message. An empty one ends the connection.
     pub replies: HashMap<&'static str, String>,
     pub context: Option<SslContext>,
     pub at_once: bool,
+    /// Replies go byte by byte, each in a packet of its own.
+    pub bytewise: bool,
+    /// In place of the reply to a verb; `GREETING`, `HANDSHAKE`, `CONTENT` (after
+    /// a first part of the message was read) and `DOT` are verbs too. One that
+    /// begins with `S: ` counts inside TLS only.
+    pub fault: Option<(&'static str, Fault)>,
 }
 
 impl Fake {
@@ -45,6 +67,8 @@ impl Fake {
             replies: HashMap::new(),
             context: None,
             at_once: false,
+            bytewise: false,
+            fault: None,
         }
     }
 
@@ -74,6 +98,16 @@ impl Fake {
 
     pub fn reply(mut self, verb: &'static str, text: &str) -> Fake {
         self.replies.insert(verb, text.to_owned());
+        self
+    }
+
+    pub fn bytewise(mut self) -> Fake {
+        self.bytewise = true;
+        self
+    }
+
+    pub fn fault(mut self, verb: &'static str, fault: Fault) -> Fake {
+        self.fault = Some((verb, fault));
         self
     }
 
@@ -147,13 +181,56 @@ impl Connection {
         change(&mut self.seen.lock().unwrap()[self.number]);
     }
 
+    /// Sends a reply; false where the connection is over.
+    fn say(&self, stream: &mut dyn Stream, text: &[u8]) -> bool {
+        if self.fake.bytewise {
+            // Nagle's algorithm is off, so each goes alone.
+            return text
+                .iter()
+                .all(|byte| stream.write_all(&[*byte]).is_ok() && stream.flush().is_ok());
+        }
+        stream.write_all(text).is_ok() && stream.flush().is_ok()
+    }
+
+    /// Ends in a fault if this is its place; true where it is over.
+    fn fails(&self, stream: &mut dyn Stream, verb: &str) -> bool {
+        let Some((place, fault)) = self.fake.fault else {
+            return false;
+        };
+        if place != verb {
+            return false;
+        }
+        match fault {
+            // The client must end it; this thread ends with the tests.
+            Fault::Silence => loop {
+                thread::park();
+            },
+            Fault::Endless(bytes) => {
+                let many = bytes.repeat(4096 / bytes.len());
+                while stream.write_all(&many).is_ok() {}
+            }
+            Fault::Drip(bytes) => {
+                for byte in bytes.iter().cycle() {
+                    if stream.write_all(&[*byte]).is_err() || stream.flush().is_err() {
+                        break;
+                    }
+                    thread::sleep(std::time::Duration::from_millis(100));
+                }
+            }
+        }
+        true
+    }
+
     fn serve(&self, stream: TcpStream) {
+        let _ = stream.set_nodelay(true);
         if self.fake.at_once {
             self.serve_tls(stream, true);
             return;
         }
         let mut stream = stream;
-        if stream.write_all(self.fake.greeting.as_bytes()).is_err() {
+        if self.fails(&mut stream, "GREETING")
+            || !self.say(&mut stream, self.fake.greeting.as_bytes())
+        {
             return;
         }
         if self.talk(&mut stream, "") {
@@ -161,7 +238,10 @@ impl Connection {
         }
     }
 
-    fn serve_tls(&self, stream: TcpStream, greet: bool) {
+    fn serve_tls(&self, mut stream: TcpStream, greet: bool) {
+        if self.fails(&mut stream, "HANDSHAKE") {
+            return;
+        }
         let Some(context) = &self.fake.context else {
             return;
         };
@@ -169,8 +249,18 @@ impl Connection {
             self.note(|seen| seen.broken = true);
             return;
         };
-        self.note(|seen| seen.tls = true);
-        if greet && tls.write_all(self.fake.greeting.as_bytes()).is_err() {
+        let ssl = tls.ssl();
+        let wanted = ssl.servername(NameType::HOST_NAME).map(str::to_owned);
+        let shown = ssl.peer_certificate().map(|certificate| {
+            let mut names = certificate.subject_name().entries_by_nid(Nid::COMMONNAME);
+            names.next().unwrap().data().to_string().unwrap()
+        });
+        self.note(|seen| {
+            seen.tls = true;
+            seen.wanted = wanted;
+            seen.shown = shown;
+        });
+        if greet && !self.say(&mut tls, self.fake.greeting.as_bytes()) {
             return;
         }
         self.talk(&mut tls, "S: ");
@@ -187,6 +277,9 @@ impl Connection {
             let line = String::from_utf8_lossy(&line).trim_end().to_owned();
             self.note(|seen| seen.commands.push(format!("{mark}{line}")));
             let verb = line.split(' ').next().unwrap_or_default().to_uppercase();
+            if self.fails(stream, &verb) || self.fails(stream, &format!("{mark}{verb}")) {
+                return false;
+            }
             let usual = match verb.as_str() {
                 "EHLO" if mark.is_empty() => self.fake.capabilities.clone(),
                 "EHLO" => self.fake.capabilities.replace("250-STARTTLS\r\n", ""),
@@ -195,17 +288,10 @@ impl Connection {
                 "QUIT" => "221 bye\r\n".into(),
                 _ => "250 ok\r\n".to_owned(),
             };
-            let reply = self
-                .fake
-                .replies
-                .get(verb.as_str())
-                .cloned()
-                .unwrap_or(usual);
-            // In pieces of one byte where the test says so.
-            if reply.is_empty() || stream.write_all(reply.as_bytes()).is_err() {
+            let reply = self.reply_to(&line, &verb).unwrap_or(usual);
+            if reply.is_empty() || !self.say(stream, reply.as_bytes()) {
                 return false;
             }
-            let _ = stream.flush();
             match verb.as_str() {
                 "STARTTLS" if reply.starts_with("220") => return true,
                 "QUIT" => return false,
@@ -215,6 +301,12 @@ impl Connection {
                 _ => {}
             }
         }
+    }
+
+    /// What a test set for this line or its verb.
+    fn reply_to(&self, line: &str, verb: &str) -> Option<String> {
+        let replies = &self.fake.replies;
+        replies.get(line).or_else(|| replies.get(verb)).cloned()
     }
 
     fn content(&self, stream: &mut dyn Stream, buffer: &mut Vec<u8>) -> bool {
@@ -227,14 +319,20 @@ impl Connection {
                 break;
             }
             message.extend_from_slice(&line);
+            if self.fails(stream, "CONTENT") {
+                return false;
+            }
         }
         self.note(|seen| seen.message = Some(message));
+        if self.fails(stream, "DOT") {
+            return false;
+        }
         let reply = self
             .fake
             .replies
             .get("DOT")
             .map_or("250 ok\r\n", String::as_str);
-        !reply.is_empty() && stream.write_all(reply.as_bytes()).is_ok() && stream.flush().is_ok()
+        !reply.is_empty() && self.say(stream, reply.as_bytes())
     }
 }
 

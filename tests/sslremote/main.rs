@@ -25,5 +25,7 @@ mod failures;
 mod login;
 mod names;
 mod origin;
+mod passing_over;
 mod qmtp;
 mod real;
+mod rows;

@@ -1,0 +1,420 @@
+//! The table of tlsdestinations(5) as mail meets it: each row of keys against
+//! servers of every kind, each field, each length of a fingerprint, and lines
+//! that are wrong.
+#![forbid(unsafe_code)]
+
+use std::net::IpAddr;
+
+use openssl::hash::{MessageDigest, hash};
+use openssl::ssl::{SslContext, SslContextBuilder, SslMethod, SslVersion};
+
+use crate::dns::Names;
+use crate::fake::{Fake, Running};
+use crate::harness::authority::hex;
+use crate::harness::{Authority, Identity, Leaf, Place, need_root, peer, skip};
+use crate::remote::{Remote, fresh_ip};
+
+/// A server that has no certificate at all.
+fn anonymous() -> SslContext {
+    let mut context = SslContextBuilder::new(SslMethod::tls_server()).unwrap();
+    context
+        .set_max_proto_version(Some(SslVersion::TLS1_2))
+        .unwrap();
+    context.set_cipher_list("aNULL:@SECLEVEL=0").unwrap();
+    context.build()
+}
+
+fn shows(identity: &Identity) -> Fake {
+    Fake::tls(peer::context(identity, |_| ()))
+}
+
+/// Servers by the domains whose exchanger they are: `mx.NAME.test`.
+struct World {
+    names: Names,
+    servers: Vec<(&'static str, Running)>,
+    pin: String,
+}
+
+impl World {
+    fn new(place: &Place) -> Option<World> {
+        let good = Leaf::new("good")
+            .dns("mx.good.test")
+            .dns("good.test")
+            .issue();
+        let pin = format!("={}", good.fingerprint());
+        let kinds = [
+            ("good", shows(&good)),
+            ("wild", shows(&Leaf::new("x").dns("*.wild.test").issue())),
+            ("other", shows(&Leaf::new("x").dns("x.example").issue())),
+            (
+                "late",
+                shows(&Leaf::new("x").dns("mx.late.test").expired().issue()),
+            ),
+            (
+                "strange",
+                shows(
+                    &Leaf::new("x")
+                        .dns("mx.strange.test")
+                        .dns("strange.test")
+                        .self_signed(),
+                ),
+            ),
+            ("anon", Fake::tls(anonymous())),
+            ("bare", Fake::plain()),
+        ];
+        let mut zone = String::new();
+        let mut servers = Vec::new();
+        for (name, fake) in kinds {
+            let ip: IpAddr = fresh_ip();
+            zone += &format!("{name} IN MX 10 mx.{name}\nmx.{name} IN A {ip}\n");
+            servers.push((name, fake.at(ip)));
+        }
+        Some(World {
+            names: Names::serve(place, &zone)?,
+            servers,
+            pin,
+        })
+    }
+
+    /// Sends one mail to `NAME.test` under these lines and gives the report;
+    /// checks that what was reported is what came about.
+    fn send(&self, place: &Place, lines: &str, name: &str) -> String {
+        let (_, server) = self.servers.iter().find(|(one, _)| *one == name).unwrap();
+        let before = server.seen().len();
+        let lines = lines.replace("PIN", &self.pin);
+        let remote = Remote::new(place).dns(self.names.ip).policy(&lines);
+        let report = remote.send(&format!("{name}.test"));
+        let since = &server.seen()[before..];
+        let arrived = since.iter().filter(|one| one.message.is_some()).count();
+        assert_eq!(
+            arrived == 1,
+            report.starts_with('K'),
+            "{lines}{name}: {report}"
+        );
+        for one in since {
+            let clear = one.commands.iter().any(|line| line.starts_with("MAIL"));
+            let said = report.contains("(no TLS");
+            assert_eq!(clear, said, "{lines}{name}: {report}");
+        }
+        report
+    }
+}
+
+/// What must be in a report, after its first letter.
+enum End {
+    /// Delivered, with this verdict.
+    Sent(&'static str),
+    /// Deferred, with this reason and 4.7.5.
+    Kept(&'static str),
+}
+use End::{Kept, Sent};
+
+#[test]
+#[allow(clippy::too_many_lines)] // a table
+fn each_row_of_keys_asks_what_it_says() {
+    need_root!();
+    let place = Place::new("remote-rows");
+    let Some(world) = World::new(&place) else {
+        skip!("nsd is not installed");
+    };
+    let none = "it does not offer STARTTLS; tlsdestinations line 1 requires TLS";
+    let chain = "its certificate did not verify: depth 0, /CN=x: self-signed certificate";
+    let issuer = "its certificate did not verify";
+    let name = "its certificate names another host";
+    for (lines, host, end) in [
+        // 1: by the domain, the domains above it, the exchanger; before all others.
+        (
+            "!good.test:\n=*:CA\n%good.test:PIN\n",
+            "good",
+            Sent("(no TLS)"),
+        ),
+        ("!.test:\n=good.test:CA\n", "good", Sent("(no TLS)")),
+        ("!mx.good.test:\n", "good", Sent("(no TLS)")),
+        ("!*:\n=good.test:CA\n", "good", Sent("(no TLS)")),
+        // 2
+        (
+            "%good.test:PIN\n=good.test:/none\n",
+            "good",
+            Sent("pinned)"),
+        ),
+        ("%mx.good.test:PIN\n", "good", Sent("pinned)")),
+        (
+            "%other.test:PIN\n",
+            "other",
+            Kept("its fingerprint is none of those"),
+        ),
+        ("%anon.test:PIN\n", "anon", Kept("the handshake failed")),
+        ("%bare.test:PIN\n", "bare", Kept(none)),
+        // 3: the name in the key, exactly.
+        (
+            "=good.test:CA\n~good.test:/none\n",
+            "good",
+            Sent("verified)"),
+        ),
+        ("=mx.good.test:CA\n", "good", Sent("verified)")),
+        ("=mx.wild.test:CA\n", "wild", Kept(name)),
+        ("=wild.test:CA\n", "wild", Kept(name)),
+        ("=other.test:CA\n", "other", Kept(name)),
+        ("=mx.strange.test:CA\n", "strange", Kept(chain)),
+        (
+            "=mx.late.test:CA\n",
+            "late",
+            Kept("certificate has expired"),
+        ),
+        ("=bare.test:CA\n", "bare", Kept(none)),
+        ("=anon.test:CA\n", "anon", Kept("the handshake failed")),
+        // 4: wildcards; the exchanger's name or the domain.
+        (
+            "~good.test:CA\ngood.test:/none\n",
+            "good",
+            Sent("verified)"),
+        ),
+        ("~wild.test:CA\n", "wild", Sent("verified)")),
+        ("~.wild.test:CA\n", "wild", Sent("verified)")),
+        ("~.test:CA\n", "good", Sent("verified)")),
+        ("~.test:CA\n", "other", Kept(name)),
+        ("~mx.strange.test:CA\n", "strange", Kept(chain)),
+        ("~bare.test:\n", "bare", Kept(none)),
+        // 5: verified where a CA is given.
+        (
+            "good.test:CA\n-good.test:/none\n",
+            "good",
+            Sent("verified)"),
+        ),
+        ("other.test:CA\n", "other", Sent("verified)")),
+        (".test:CA\n", "strange", Kept(chain)),
+        ("late.test:CA\n", "late", Kept("certificate has expired")),
+        ("strange.test:\n", "strange", Sent("unverified)")),
+        (".strange.test:\n", "strange", Sent("unverified)")),
+        ("anon.test:\n", "anon", Kept("the handshake failed")),
+        ("bare.test:\n", "bare", Kept(none)),
+        // 6: encrypted, whoever it is.
+        ("-strange.test:\n=*:CA\n", "strange", Sent("unverified)")),
+        ("-anon.test:\n", "anon", Sent("anonymous)")),
+        ("-.anon.test:\n", "anon", Sent("anonymous)")),
+        ("-bare.test:\n", "bare", Kept(none)),
+        // 7: for everybody.
+        ("=*:CA\n~*:/none\n", "good", Sent("verified)")),
+        ("=*:CA\n", "wild", Kept(name)),
+        ("=*:CA\n", "bare", Kept(none)),
+        ("~*:CA\n+*:/none\n", "wild", Sent("verified)")),
+        ("~*:CA\n", "other", Kept(name)),
+        ("+*:CA\n-*:/none\n", "other", Sent("verified)")),
+        ("+*:CA\n", "strange", Kept(issuer)),
+        ("+*:\n", "strange", Sent("unverified)")),
+        ("+*:\n", "bare", Kept(none)),
+        ("-*:\n*:/none\n", "anon", Sent("anonymous)")),
+        ("-*:\n", "bare", Kept(none)),
+        // 8: used if offered; a failed check is told.
+        ("*:CA\n-:/none\n", "good", Sent("verified)")),
+        (
+            "*:CA\n",
+            "strange",
+            Sent("unverified: depth 0, /CN=x: self-signed certificate)"),
+        ),
+        ("*:\n", "strange", Sent("unverified)")),
+        ("*:\n", "bare", Sent("(no TLS: it was not offered)")),
+        // 9: the same, and no certificate is needed.
+        ("-:\n", "anon", Sent("anonymous)")),
+        ("-:\n", "strange", Sent("unverified)")),
+        ("-:\n", "bare", Sent("(no TLS: it was not offered)")),
+        // No line: as `*` without a CA.
+        ("", "strange", Sent("unverified)")),
+        (
+            "=x.example:CA\n",
+            "bare",
+            Sent("(no TLS: it was not offered)"),
+        ),
+    ] {
+        let report = world.send(&place, lines, host);
+        let what = format!("{lines}{host}: {report}");
+        match end {
+            Sent(verdict) => {
+                assert!(report.starts_with('K'), "{what}");
+                let told = report.lines().next().unwrap();
+                // `verified` is a part of `unverified`.
+                assert!(told.ends_with(&format!("{verdict}.")), "{what}");
+                assert_eq!(
+                    verdict == "verified)",
+                    told.ends_with(" verified)."),
+                    "{what}"
+                );
+            }
+            Kept(why) => {
+                assert!(report.starts_with("ZConnected to "), "{what}");
+                assert!(
+                    report.contains(why) && report.contains("(#4.7.5)\n"),
+                    "{what}"
+                );
+            }
+        }
+    }
+}
+
+/// One mail to this server under the line `KEY:VALUE`; without a name server.
+fn value(place: &Place, context: SslContext, key: &str, value: &str) -> String {
+    let running = Fake::tls(context).listen("127.0.0.1:0".parse().unwrap());
+    let route = format!(":[127.0.0.1]:{}\n", running.at.port());
+    let remote = Remote::new(place)
+        .control("smtproutes", &route)
+        .policy(&format!("{key}:{value}\n"));
+    remote.send("far.example")
+}
+
+#[test]
+fn each_field_of_a_value_counts() {
+    let place = Place::new("remote-fields");
+    let good = Leaf::new("x").address("127.0.0.1").issue();
+    let context = || peer::context(&good, |_| ());
+    let send = |text: &str| value(&place, context(), "=[127.0.0.1]", text);
+    let verified = "K127.0.0.1 accepted message (TLSv1.3 TLS_AES_256_GCM_SHA384 verified).\n";
+    let other = place.write("other.pem", Authority::root("Other Root").pem());
+    assert!(send("CA").starts_with(verified));
+    assert!(
+        send(&other).contains("its certificate did not verify"),
+        "cafile"
+    );
+    for (folder, from, works) in [("cas", "root.pem", true), ("others", "other.pem", false)] {
+        std::fs::create_dir(place.path(folder)).unwrap();
+        std::fs::copy(place.path(from), place.path(folder).join("a.pem")).unwrap();
+        let report = send(&format!("{}/", place.text(folder)));
+        assert_eq!(report.starts_with(verified), works, "cadir: {report}");
+    }
+    let old = peer::context(&good, |context| {
+        context
+            .set_max_proto_version(Some(SslVersion::TLS1_2))
+            .unwrap();
+    });
+    let report = value(
+        &place,
+        old,
+        "=[127.0.0.1]",
+        "CA|ECDHE-ECDSA-CHACHA20-POLY1305",
+    );
+    let said = "K127.0.0.1 accepted message (TLSv1.2 ECDHE-ECDSA-CHACHA20-POLY1305 verified).\n";
+    assert!(report.starts_with(said), "ciphers: {report}");
+    // One intermediate stands between the leaf and the root.
+    let report = send("CA||0");
+    assert!(
+        report.contains("its certificate did not verify"),
+        "depth: {report}"
+    );
+    assert!(send("CA||1").starts_with(verified), "depth");
+    // The route's port is the server's; the rule's counts before it.
+    let report = send("CA||;1");
+    assert!(
+        report.starts_with(
+            "ZSorry, I wasn't able to establish an SMTP connection. (#4.4.1)\nReason: 127.0.0.1:1: "
+        ),
+        "port: {report}"
+    );
+    let report = send("CA||1;1|other.example");
+    assert!(
+        report.contains("TLSv1.3") && report.contains(" unverified)"),
+        "no line of theirs: {report}"
+    );
+    let report = send("/none|||other.example\n=[127.0.0.1]:CA|||sender.example\n*:/none");
+    assert!(report.starts_with(verified), "senderdomain: {report}");
+}
+
+#[test]
+fn fingerprints_of_every_length_decide() {
+    let place = Place::new("remote-pins");
+    // Nothing else about it is right.
+    let leaf = Leaf::new("x").dns("x.example").expired().self_signed();
+    let print = |digest| hex(&leaf.certificate.digest(digest).unwrap());
+    let key = leaf.key.public_key_to_der().unwrap();
+    let spki = hex(&hash(MessageDigest::sha256(), &key).unwrap());
+    let sha256 = print(MessageDigest::sha256());
+    let pairs: Vec<&str> = (0..32).map(|at| &sha256[2 * at..2 * at + 2]).collect();
+    let colons = pairs.join(":").to_uppercase();
+    let zeros = "0".repeat(64);
+    // The last digit is another.
+    let near = |print: String| {
+        let (rest, last) = print.split_at(print.len() - 1);
+        format!("={rest}{}", if last == "0" { "1" } else { "0" })
+    };
+    let digests = [
+        MessageDigest::sha1(),
+        MessageDigest::sha224(),
+        MessageDigest::sha256(),
+        MessageDigest::sha512(),
+    ];
+    let mut cases = Vec::new();
+    for digest in digests {
+        cases.push((format!("={}", print(digest)), true));
+        cases.push((near(print(digest)), false));
+    }
+    cases.extend([
+        (format!("={colons}"), true),
+        (format!("={zeros},={sha256}"), true),
+        (format!("={zeros}, ={}, spki:{spki}", "1".repeat(40)), true),
+        (format!("spki:{spki}"), true),
+        (format!("SPKI:{}", spki.to_uppercase()), true),
+        (format!("spki:{sha256}"), false),
+        (format!("={spki}"), false),
+        (format!("={zeros},={}", "1".repeat(128)), false),
+    ]);
+    for (text, works) in cases {
+        let context = peer::context(&leaf, |_| ());
+        let report = value(&place, context, "%[127.0.0.1]", &text);
+        if works {
+            let said = "K127.0.0.1 accepted message (TLSv1.3 TLS_AES_256_GCM_SHA384 pinned).\n";
+            assert!(report.starts_with(said), "{text}: {report}");
+        } else {
+            let said = format!("it is ={sha256}; tlsdestinations line 1 requires TLS. (#4.7.5)\n");
+            assert!(
+                report.starts_with('Z') && report.contains(&said),
+                "{text}: {report}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_wrong_line_defers_those_whom_it_decides_and_is_named() {
+    let place = Place::new("remote-wrong");
+    let good = Leaf::new("x").address("127.0.0.1").issue();
+    let running = shows(&good).listen("127.0.0.1:0".parse().unwrap());
+    let route = format!(":[127.0.0.1]:{}\n", running.at.port());
+    let remote = |text: &str| {
+        Remote::new(&place)
+            .control("smtproutes", &route)
+            .policy(text)
+            .send("far.example")
+    };
+    place.write("empty.pem", "");
+    place.write(
+        "junk.pem",
+        "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n",
+    );
+    let at = |name: &str| place.text(name);
+    let key = "tlsdestinations line 2 \"=[127.0.0.1]\": ";
+    for (line, said) in [
+        (":CA".to_owned(), "tlsdestinations line 2 \"\": the key is empty".to_owned()),
+        ("=[127.0.0.1]".into(), format!("tlsdestinations line 2 \"=[127.0.0.1]\": no colon ends the key")),
+        ("=[127.0.0.1]:CA||x".into(), format!("{key}the depth is not a number")),
+        ("=[127.0.0.1]:CA||;x".into(), format!("{key}the port is not a number")),
+        ("=[127.0.0.1]:CA|||a|b".into(), format!("{key}more than four fields")),
+        ("=[127.0.0.1]:=abcdef".into(), format!("{key}a fingerprint is not hexadecimal or of no known length")),
+        (format!("%[127.0.0.1]:={}", "0".repeat(96)), "line 2 \"%[127.0.0.1]\": a fingerprint is".into()),
+        (format!("%[127.0.0.1]:={},=0", "0".repeat(64)), "line 2 \"%[127.0.0.1]\": a fingerprint is".into()),
+        ("%[127.0.0.1]:spki:00".into(), "line 2 \"%[127.0.0.1]\": a fingerprint is".into()),
+        ("%[127.0.0.1]:CA".into(), "line 2 \"%[127.0.0.1]\": % needs a fingerprint".into()),
+        ("=[127.0.0.1]:/none.pem".into(), "under tlsdestinations line 2: unable to load CA list: cafile /none.pem: no such file or directory".into()),
+        ("=[127.0.0.1]:/none/".into(), "under tlsdestinations line 2: unable to load CA list: cafile /none: no such file or directory".into()),
+        (format!("[127.0.0.1]:{}", at("empty.pem")), "it is empty".into()),
+        (format!("~[127.0.0.1]:{}", at("junk.pem")), "under tlsdestinations line 2: unable to load CA list: cafile ".into()),
+        ("=[127.0.0.1]:CA|NOSUCH".into(), "under tlsdestinations line 2: unable to set cipher list: ciphers \"NOSUCH\"".into()),
+    ] {
+        let report = remote(&format!("# partners\n{line}\n-*:\n*:\n"));
+        let begin = "ZTLS is not set up: ";
+        assert!(report.starts_with(begin), "{line}: {report}");
+        assert!(report.contains(&said), "{line}: {report}");
+        assert!(report.ends_with(". (#4.7.5)\n"), "{line}: {report}");
+    }
+    assert!(running.seen().is_empty(), "nobody was called");
+    // Others are not kept from their mail.
+    let report = remote("=other.example\n%x.example:=00\n~other.example:/none\n=[127.0.0.1]:CA\n");
+    assert!(report.contains(" verified)"), "{report}");
+}
