@@ -344,6 +344,9 @@ fn named_keys(host: &str) -> Vec<String> {
     let mut below = Vec::new();
     if bare.parse::<std::net::IpAddr>().is_ok() {
         exact = vec![format!("[{bare}]"), bare.to_owned()];
+        if bare.contains(':') {
+            exact.push(format!("[ipv6:{bare}]"));
+        }
     } else {
         let dots = host.match_indices('.').filter(|(at, _)| *at > 0);
         below = dots.map(|(at, _)| host[at..].to_owned()).collect();

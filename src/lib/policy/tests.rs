@@ -134,6 +134,9 @@ fn a_key_stands_for_its_own_and_no_other() {
         ("[192.0.2.1]", "192.0.2.1", true),
         (".0.2.1", "192.0.2.1", false),
         ("=[2001:db8::1]", "[IPv6:2001:db8::1]", true),
+        ("=[IPv6:2001:DB8::1]", "[IPv6:2001:db8::1]", true),
+        ("~[IPv6:2001:db8::1]", "[2001:db8::1]", true),
+        ("=[IPv6:192.0.2.1]", "[192.0.2.1]", false),
         ("[2001:db8::1]", "2001:db8::1", true),
     ] {
         let found = line(&with_value(key), host);

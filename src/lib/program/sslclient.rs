@@ -270,13 +270,12 @@ fn store(options: &Options, plan: &Plan, host: &str) -> Result<Store, Fail> {
             .rule
             .as_ref()
             .map(|rule| Partner::of(rule, named, named)),
+        lines: (
+            plan.rule.as_ref().and_then(|rule| rule.line),
+            plan.own.as_ref().map(|own| own.line),
+        ),
     };
-    Store::load(&settings, &request, &keys).map_err(|fail| match &plan.rule {
-        Some(Rule {
-            line: Some(line), ..
-        }) => Fail::temporary(format!("under tlsdestinations line {line}: {fail}")),
-        _ => fail,
-    })
+    Store::load(&settings, &request, &keys)
 }
 
 /// A connection to the first address that answers.

@@ -49,6 +49,17 @@ pub struct Request<'a> {
     pub tolerant: bool,
     /// What a partner's server must show, in place of the caller's name check.
     pub partner: Option<Partner>,
+    /// The lines of tlsdestinations and of domaincerts that all this is from,
+    /// for what is wrong with it.
+    pub lines: (Option<usize>, Option<usize>),
+}
+
+/// A failure with the line of a file that brought it about.
+fn under(file: &str, line: Option<usize>) -> impl Fn(Fail) -> Fail {
+    move |fail| match line {
+        Some(line) => Fail::temporary(format!("under {file} line {line}: {fail}")),
+        None => fail,
+    }
 }
 
 /// What the policy for a partner asks of its server.
@@ -95,6 +106,11 @@ impl Reference {
         let bare = host
             .strip_prefix('[')
             .and_then(|host| host.strip_suffix(']'));
+        // RFC 5321, 4.1.3: `[IPv6:2001:db8::1]`.
+        let bare = bare.map(|bare| match bare.split_at_checked(5) {
+            Some((tag, address)) if tag.eq_ignore_ascii_case("ipv6:") => address,
+            _ => bare,
+        });
         match bare.unwrap_or(host).parse() {
             Ok(address) => Reference::Address(address),
             Err(_) => Reference::Host(host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()),
@@ -121,9 +137,10 @@ impl Store {
             ciphers = anonymous(&ciphers);
         }
         let setting = if partner.is_some() { "ciphers" } else { "-z" };
-        super::apply_common(&mut context, settings, (setting, &ciphers))?;
+        let rule = under("tlsdestinations", request.lines.0);
+        super::apply_common(&mut context, settings, (setting, &ciphers)).map_err(&rule)?;
         context.set_session_cache_mode(SslSessionCacheMode::OFF);
-        set_anchors(&mut context, request.trust)?;
+        set_anchors(&mut context, request.trust).map_err(&rule)?;
         if let Some(depth) = request.depth {
             context.set_verify_depth(depth);
         }
@@ -138,22 +155,10 @@ impl Store {
             None => judge.judge(good, chain),
         });
         let mut own_chain = Vec::new();
-        if let Some(((variable, path), (key_variable, key_path))) = request.certificate {
-            let certificate = Certificate::read(variable, path)?;
+        if let Some(named) = request.certificate {
+            let certificate = install(&mut context, named, signers)
+                .map_err(under("domaincerts", request.lines.1))?;
             warnings.extend(certificate.date_warning());
-            let place = KeyPlace {
-                variable: if path == key_path {
-                    variable
-                } else {
-                    key_variable
-                },
-                path: key_path.to_owned(),
-            };
-            let public = certificate
-                .leaf
-                .public_key()
-                .map_err(|error| internal(&error))?;
-            certificate.install(&mut context, &signers.signer(&place, &public)?)?;
             own_chain = certificate.intermediates;
         }
         Ok(Store {
@@ -232,6 +237,29 @@ impl Store {
                     .is_some_and(|leaf| partner.pinned(&leaf))
         })
     }
+}
+
+/// Gives our certificate and its key to a context.
+fn install(
+    context: &mut SslContextBuilder,
+    ((variable, path), (key_variable, key_path)): (Named<'_>, Named<'_>),
+    signers: &dyn SignerSource,
+) -> Result<Certificate, Fail> {
+    let certificate = Certificate::read(variable, path)?;
+    let place = KeyPlace {
+        variable: if path == key_path {
+            variable
+        } else {
+            key_variable
+        },
+        path: key_path.to_owned(),
+    };
+    let public = certificate
+        .leaf
+        .public_key()
+        .map_err(|error| internal(&error))?;
+    certificate.install(context, &signers.signer(&place, &public)?)?;
+    Ok(certificate)
 }
 
 /// The reasons that are ours, not libcrypto's.
@@ -465,9 +493,9 @@ mod tests {
             Reference::new("MX.example."),
             Reference::Host("mx.example".into())
         );
-        assert_eq!(
-            Reference::new("::1"),
-            Reference::Address("::1".parse().expect("an address"))
-        );
+        for host in ["::1", "[::1]", "[IPv6:::1]", "[ipv6:::1]"] {
+            let address = Reference::Address("::1".parse().expect("an address"));
+            assert_eq!(Reference::new(host), address, "{host}");
+        }
     }
 }

@@ -100,7 +100,7 @@ impl Policy {
                 let store = wanted.then(|| self.store(&rule, &target.host, destination));
                 let store = store
                     .transpose()
-                    .map_err(|fail| bad(&format!("{}{fail}", under(&rule))))?;
+                    .map_err(|fail| bad(&fail.to_string()))?;
                 let login = route.login.clone();
                 Ok(Plan {
                     rule,
@@ -143,6 +143,7 @@ impl Policy {
             depth: rule.value.depth,
             tolerant: false,
             partner: Some(Partner::of(rule, host, destination)),
+            lines: (rule.line, own.map(|own| own.line)),
         };
         Store::load(&settings, &request, &keys)
     }
@@ -207,11 +208,4 @@ fn demand(
         _ if guarded => Ok(Some(format!("the login of {place} requires TLS"))),
         _ => Ok(None),
     }
-}
-
-/// `under tlsdestinations line 3: `, where a line holds.
-fn under(rule: &Rule) -> String {
-    rule.line.map_or_else(String::new, |line| {
-        format!("under tlsdestinations line {line}: ")
-    })
 }
