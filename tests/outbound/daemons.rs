@@ -13,7 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 
 use crate::harness::process::{self, PATIENCE};
-use crate::harness::{Identity, Place, eventually, program};
+use crate::harness::{Authority, Identity, Place, eventually, program};
 
 /// Exim on a port of 127.0.0.1, one process a connection.
 pub struct Exim {
@@ -22,11 +22,12 @@ pub struct Exim {
 }
 
 impl Exim {
-    /// With STARTTLS, or with `-tls-on-connect` TLS at once; every message is written to a file in
-    /// `mail`. `None` where Exim cannot run.
+    /// With STARTTLS, or with `-tls-on-connect` TLS at once; it asks for a certificate below the
+    /// tests' root. Every message is written to a file in `mail`. `None` where Exim cannot run.
     pub fn start(place: &Place, identity: &Identity, words: &[&str]) -> Option<Exim> {
         let binary = program("exim4")?;
         let (certificate, key) = place.identity("exim", identity);
+        let root = place.write("exim-root.pem", Authority::shared_root().pem());
         let spool = place.path("exim-spool");
         for folder in ["exim-spool", "mail"] {
             fs::create_dir_all(place.path(folder)).unwrap();
@@ -38,6 +39,8 @@ impl Exim {
             format!(
                 "primary_hostname = mx.test\nspool_directory = {spool}\nlog_file_path = {spool}/%slog\n\
                  tls_advertise_hosts = *\ntls_certificate = {certificate}\ntls_privatekey = {key}\n\
+                 tls_try_verify_hosts = *\ntls_verify_certificates = {root}\n\
+                 log_selector = +tls_peerdn +tls_certificate_verified\n\
                  acl_smtp_rcpt = accept_all\nacl_smtp_data = accept_all\ndaemon_smtp_ports = 0\n\
                  message_size_limit = 100M\nsmtp_accept_max = 0\nrecipients_max = 0\nprdr_enable = false\n\
                  begin acl\naccept_all:\n  accept\n\

@@ -1,10 +1,6 @@
 //! The table of qmail-sslremote(8): what each failure becomes, a case a row.
 #![forbid(unsafe_code)]
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
-use std::thread;
-
 use openssl::ssl::SslContext;
 
 use crate::fake::{Fake, Running};
@@ -459,53 +455,4 @@ fn what_cannot_be_sent_is_said_before_anybody_is_called() {
             .send("x")
             .starts_with("ZUnable to read control files. (#4.3.0)\n")
     );
-}
-
-/// Serves one connection with a script of its own.
-fn hostile(place: &Place, serve: impl FnOnce(std::net::TcpStream) + Send + 'static) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    thread::spawn(move || serve(listener.accept().unwrap().0));
-    let route = format!(":[127.0.0.1]:{port}\n");
-    let remote = Remote::new(place)
-        .control("smtproutes", &route)
-        .control("timeoutremote", "2\n");
-    remote.send("x")
-}
-
-#[test]
-fn hostile_servers_come_to_an_end() {
-    let place = Place::new("remote-hostile");
-    let silent = hostile(&place, |mut stream| {
-        let _ = stream.read_to_end(&mut Vec::new());
-    });
-    assert!(silent.starts_with("ZConnected to 127.0.0.1 but connection died. (#4.4.2)\nReason: timed out before its greeting\n"), "{silent}");
-    let endless_line = hostile(
-        &place,
-        |mut stream| while stream.write_all(&[b'2'; 4096]).is_ok() {},
-    );
-    assert!(endless_line.contains("is too long"), "{endless_line}");
-    let endless_reply = hostile(
-        &place,
-        |mut stream| while stream.write_all(b"220-x\r\n").is_ok() {},
-    );
-    assert!(endless_reply.contains("is too long"), "{endless_reply}");
-    let nul = hostile(&place, |mut stream| {
-        let _ = stream.write_all(b"220 a\0b\r\n250 \0\r\n\0\0\0\r\n");
-        let _ = stream.read_to_end(&mut Vec::new());
-    });
-    assert!(nul.starts_with('Z') && !nul.contains('\0'), "{nul:?}");
-    let drip = hostile(&place, |mut stream| {
-        // It would go on for ever: only the limit ends it.
-        while stream.write_all(b"2").is_ok() {
-            thread::sleep(std::time::Duration::from_millis(100));
-        }
-    });
-    assert!(drip.starts_with('Z'), "{drip}");
-    let large = format!(
-        "250-x\r\n{}250 HELP\r\n",
-        "250-AUTH x\r\n".repeat(1_000_000)
-    );
-    let (report, _) = deliver(&place, Fake::plain().offers(&large), OFFERED);
-    assert!(report.starts_with("ZConnected to 127.0.0.1 but it does not talk SMTP. (#4.5.0)\nReason: server's reply after EHLO is too long"), "{report}");
 }

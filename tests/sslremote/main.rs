@@ -19,9 +19,11 @@ mod fake;
 mod postfix;
 mod remote;
 
+mod certificates;
 mod confinement;
 mod dnssec;
 mod failures;
+mod hostile;
 mod login;
 mod names;
 mod origin;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use crate::harness::process::kill_group;
-use crate::harness::{Identity, Place, eventually, process, program};
+use crate::harness::{Authority, Identity, Place, eventually, process, program};
 use crate::remote::fresh_ip;
 
 pub struct Postfix {
@@ -35,6 +35,7 @@ impl Postfix {
             .status();
         assert!(own.unwrap().success());
         let (certificate, key) = place.identity("postfix", identity);
+        let root = place.write("postfix-root.pem", Authority::shared_root().pem());
         let user = nix::unistd::User::from_name("postfix").unwrap().unwrap();
         fs::write(
             at("conf/main.cf"),
@@ -48,7 +49,7 @@ impl Postfix {
                  virtual_mailbox_maps = static:box/\nvirtual_uid_maps = static:{uid}\n\
                  virtual_gid_maps = static:{gid}\nvirtual_minimum_uid = 1\n\
                  smtpd_tls_cert_file = {certificate}\nsmtpd_tls_key_file = {key}\n\
-                 smtpd_tls_security_level = may\nsmtpd_tls_ask_ccert = yes\n\
+                 smtpd_tls_security_level = may\nsmtpd_tls_ask_ccert = yes\nsmtpd_tls_CAfile = {root}\n\
                  smtpd_tls_received_header = yes\nmessage_size_limit = 100000000\n\
                  virtual_mailbox_limit = 0\nsmtpd_recipient_limit = 2000\n\
                  smtpd_relay_restrictions = permit_auth_destination, reject\n",
