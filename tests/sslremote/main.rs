@@ -31,3 +31,4 @@ mod passing_over;
 mod qmtp;
 mod real;
 mod rows;
+mod verify;
