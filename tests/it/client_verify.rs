@@ -1,7 +1,9 @@
 //! Whom sslclient trusts, and under which name.
 #![forbid(unsafe_code)]
 
-use openssl::ssl::SslStream;
+use openssl::bn::BigNum;
+use openssl::dh::Dh;
+use openssl::ssl::{SslStream, SslVersion};
 use std::io::Write as _;
 use std::net::TcpStream;
 
@@ -136,7 +138,15 @@ fn names_are_matched_as_rfc_9525_says() {
         ("mail.example.com", &["mail.*.com"], false),
         ("mail.example.com", &["*.*.com"], false),
         ("mail.example.com", &["*"], false),
+        // One directly under a top-level domain would be everybody's.
+        ("example.com", &["*.com"], false),
         ("mail.example.com", &["example.com"], false),
+        (
+            "xn--mller-kva.example.com",
+            &["XN--MLLER-kva.example.com"],
+            true,
+        ),
+        ("xn--mller-kva.example.com", &["*.example.com"], true),
         (
             "mail.example.com",
             &["mail.example.com.evil.example"],
@@ -165,11 +175,109 @@ fn names_are_matched_as_rfc_9525_says() {
     );
 }
 
+/// Tags of GeneralName (RFC 5280, 4.2.1.6).
+const MAIL: u8 = 0x81;
+const DNS: u8 = 0x82;
+const URI: u8 = 0x86;
+
+#[test]
+fn entries_of_other_kinds_and_with_nul_name_nobody() {
+    let place = Place::new("entries");
+    let client = Client::new(&place).options("-m mail.example.com");
+    let name = b"mail.example.com";
+    let leaf = || Leaf::new("mail.example.com");
+    for (identity, good) in [
+        (leaf().raw_name(DNS, name), true),
+        (
+            leaf().raw_name(DNS, b"mail.example.com\0.evil.example"),
+            false,
+        ),
+        (leaf().raw_name(DNS, b"mail.example.com\0"), false),
+        (leaf().raw_name(URI, name), false),
+        (leaf().raw_name(MAIL, name), false),
+        (
+            leaf()
+                .raw_name(URI, b"imap://other/")
+                .raw_name(MAIL, b"a@b")
+                .raw_name(0x88, &[42, 3])
+                .raw_name(DNS, name),
+            true,
+        ),
+    ] {
+        let ended = meet(&client, "127.0.0.1", &identity.issue());
+        if good {
+            accepted(&ended);
+        } else {
+            refused(&ended, &["depth 0", "name"]);
+        }
+    }
+}
+
+#[test]
+fn a_certificate_for_another_purpose_verifies_nobody() {
+    let place = Place::new("purpose");
+    let client = Client::new(&place);
+    let server_auth = Leaf::localhost().purpose("1.3.6.1.5.5.7.3.1").issue();
+    accepted(&meet(&client, "localhost", &server_auth));
+    let client_auth = Leaf::localhost().purpose("1.3.6.1.5.5.7.3.2").issue();
+    refused(
+        &meet(&client, "localhost", &client_auth),
+        &["depth 0, /CN=localhost: unsuitable certificate purpose"],
+    );
+}
+
+#[test]
+fn a_key_exchange_of_1024_bits_is_refused_unless_allowed() {
+    let place = Place::new("weak-dh");
+    let ciphers = "DHE-RSA-AES256-GCM-SHA384";
+    let leaf = Leaf::localhost().key(KeyKind::Rsa2048).issue();
+    for (prime, level, good) in [
+        (BigNum::get_rfc3526_prime_2048().unwrap(), "", true),
+        (BigNum::get_rfc2409_prime_1024().unwrap(), "", false),
+        (
+            BigNum::get_rfc2409_prime_1024().unwrap(),
+            ":@SECLEVEL=1",
+            true,
+        ),
+    ] {
+        let context = peer::context(&leaf, |context| {
+            context.set_security_level(0);
+            context
+                .set_max_proto_version(Some(SslVersion::TLS1_2))
+                .unwrap();
+            context.set_cipher_list(ciphers).unwrap();
+            let group = Dh::from_pqg(prime, None, BigNum::from_u32(2).unwrap()).unwrap();
+            context.set_tmp_dh(&group).unwrap();
+        });
+        let peer = Peer::tls(context, |tls: Result<SslStream<TcpStream>, String>| {
+            tls?.write_all(b"hello\n")
+                .map_err(|error| error.to_string())
+        });
+        let ended = Client::new(&place)
+            .options("-z")
+            .option(&format!("{ciphers}{level}"))
+            .script("localhost", peer.at.port(), "echo ran; head -n 1 <&6");
+        let _ = peer.join();
+        if good {
+            assert_eq!(ended.text(), "ran\nhello\n", "{}", ended.stderr);
+        } else {
+            refused(&ended, &["dh key too small"]);
+        }
+    }
+}
+
 #[test]
 fn addresses_are_matched_against_addresses() {
     let place = Place::new("addresses");
     let client = Client::new(&place);
     let with = |address: &str| Leaf::new("127.0.0.1").address(address).issue();
+    // Every entry is tried.
+    let many = Leaf::new("x")
+        .address("::1")
+        .dns("a.example")
+        .address("127.0.0.1")
+        .address("127.0.0.2");
+    accepted(&meet(&client, "127.0.0.1", &many.issue()));
     accepted(&meet(&client, "127.0.0.1", &with("127.0.0.1")));
     refused(
         &meet(&client, "127.0.0.1", &with("127.0.0.2")),

@@ -12,5 +12,6 @@
 mod harness;
 
 mod daemons;
+mod hostile;
 mod policy;
 mod upgrade;

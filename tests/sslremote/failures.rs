@@ -119,6 +119,44 @@ fn each_recipient_has_an_answer_of_its_own() {
 }
 
 #[test]
+fn refused_recipients_are_told_one_by_one() {
+    let place = Place::new("remote-mixed");
+    for offered in ["250 HELP\r\n", "250 PIPELINING\r\n"] {
+        let fake = Fake::plain()
+            .offers(&format!("250-fake\r\n{offered}"))
+            .reply("RCPT TO:<no@x>", "550 no\x07\r\n")
+            .reply("RCPT TO:<later@x>", "450-a\r\n450 later\r\n");
+        let running = fake.listen("127.0.0.1:0".parse().unwrap());
+        let route = format!(":[127.0.0.1]:{}\n", running.at.port());
+        let remote = Remote::new(&place).control("smtproutes", &route);
+        let send = |recipients: &[&str]| {
+            remote.parts(&[&["x", "a@b"], recipients].concat(), MESSAGE.as_bytes())
+        };
+        let no = "h127.0.0.1 does not like recipient.\nRemote host said: 550 no\\x07\n";
+        let later = "s127.0.0.1 does not like recipient.\nRemote host said: 450-a\n450 later\n";
+        let parts = send(&["no@x", "yes@x", "later@x"]);
+        assert_eq!(parts[..3], [no, "r", later]);
+        assert!(parts[3].starts_with("K127.0.0.1 accepted"), "{parts:?}");
+        assert_eq!((parts.len(), running.messages()), (4, 1));
+        // Nobody is left: no DATA.
+        let parts = send(&["later@x", "no@x"]);
+        let end = "DGiving up on 127.0.0.1.\nRemote host said: 550 no\\x07\n";
+        assert_eq!(parts, [later, no, end]);
+        assert_eq!(running.messages(), 1);
+        assert!(!running.seen()[1].commands.contains(&"DATA".to_owned()));
+        // More than one group of commands.
+        let many: Vec<String> = (0..120).map(|n| format!("n{n}@x")).collect();
+        let mut many: Vec<&str> = many.iter().map(String::as_str).collect();
+        many.insert(77, "no@x");
+        let parts = send(&many);
+        assert_eq!(parts.len(), 122);
+        for (at, part) in parts[..121].iter().enumerate() {
+            assert_eq!(part, if at == 77 { no } else { "r" }, "{at}");
+        }
+    }
+}
+
+#[test]
 fn a_connection_that_ends_is_a_duplicate_only_after_the_dot() {
     let place = Place::new("remote-cut");
     for verb in ["MAIL", "RCPT", "DATA"] {
