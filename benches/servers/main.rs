@@ -1,7 +1,8 @@
 //! What sslserver costs beside other servers: processor time per connection and
-//! per GiB, memory per idle connection, as medians over interleaved rounds.
-//! `package/bench` runs it; every figure is the kernel's accounting of a whole
-//! server, never wall time.
+//! per GiB, memory per idle connection; and what a delivery of qmail-sslremote
+//! costs beside other clients. Medians over interleaved rounds. `package/bench`
+//! runs it; every figure is the kernel's accounting of whole processes, but for
+//! the wall time that is told beside a delivery's.
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
@@ -19,6 +20,7 @@ use ucspi_tls::tls_ffi::resume::Resumable;
 mod account;
 mod client;
 mod credentials;
+mod outbound;
 mod server;
 mod table;
 
@@ -67,10 +69,25 @@ struct Case {
 enum Contest {
     /// Ways to STARTTLS, all with this project's sslserver.
     Mailers,
+    /// Clients that deliver mail.
+    Outbound,
+    /// qmail-sslremote with few rules and many.
+    Policies,
     /// sslserver and the servers of others.
     Servers,
     /// sslserver without rules, and as clients of its stores see it.
     Stores,
+}
+
+impl Contest {
+    /// What is compared, as the table heads it.
+    fn side(self) -> &'static str {
+        match self {
+            Contest::Mailers | Contest::Servers | Contest::Stores => "server",
+            Contest::Outbound => "client",
+            Contest::Policies => "tlsdestinations",
+        }
+    }
 }
 
 impl Settings {
@@ -79,6 +96,8 @@ impl Settings {
             Contest::Mailers => &self.mailers,
             Contest::Servers => &self.contenders,
             Contest::Stores => &self.stores,
+            // They have a bench of their own.
+            Contest::Outbound | Contest::Policies => &[],
         }
     }
 }
@@ -174,7 +193,8 @@ fn letters() -> getopts::Options {
 fn usage() -> String {
     let brief = "package/bench [options]\n\n\
         Other servers are found through PATH, or through the environment: TCPSERVER,\n\
-        STUNNEL, SOCAT, UCSPI_SSL_SSLSERVER, S6_TLSSERVER hold paths.";
+        STUNNEL, SOCAT, UCSPI_SSL_SSLSERVER, S6_TLSSERVER hold paths; and so are other\n\
+        clients, with SWAKS and MSMTP. `--only outbound` measures deliveries alone.";
     letters().usage(brief)
 }
 
@@ -358,19 +378,21 @@ fn cases(settings: &Settings) -> Vec<Case> {
 
 fn run(settings: &Settings) -> Outcome<()> {
     let cases = cases(settings);
-    if cases.is_empty() {
+    if cases.is_empty() && !outbound::is_wanted(settings) {
         return Err("no case has such a title".to_owned());
     }
     let directory = std::env::temp_dir().join(format!("ucspi-tls-bench.{}", std::process::id()));
     fs::create_dir(&directory).map_err(because(format!("make {}", directory.display())))?;
     clean_on_signals(&settings.accounting, &directory)?;
-    let measured = Credentials::make(&directory).map(|credentials| {
+    let measured = Credentials::make(&directory).and_then(|credentials| {
         let ground = Ground {
             accounting: settings.accounting.clone(),
             credentials,
             directory: directory.clone(),
         };
-        measure_all(settings, &cases, &ground)
+        let mut results = measure_all(settings, &cases, &ground);
+        results.extend(outbound::measure_all(settings, &ground)?);
+        Ok(results)
     });
     // It holds nothing that anybody else needs.
     let _ = fs::remove_dir_all(&directory);
@@ -380,7 +402,7 @@ fn run(settings: &Settings) -> Outcome<()> {
     let failures: u32 = ours.map(|figures| figures.failures).sum();
     match failures {
         0 => Ok(()),
-        _ => Err(format!("{failures} rounds with sslserver failed")),
+        _ => Err(format!("{failures} rounds with our programs failed")),
     }
 }
 
@@ -638,6 +660,8 @@ fn report(settings: &Settings, results: &[Results]) -> Outcome<()> {
         let table = match results.contest {
             Contest::Mailers => results.table(&[OWN]),
             Contest::Servers => results.table(&yardsticks),
+            Contest::Outbound => results.table(&[outbound::PLAIN, "swaks", "msmtp"]),
+            Contest::Policies => results.table(&[outbound::ONE_LINE]),
             Contest::Stores => results.table(&[DEFAULT_STORE]),
         };
         say(&format!("\n{table}"))?;

@@ -107,14 +107,10 @@ impl Contender {
     /// A server that is looked for at `$variable`, then at the places given (a
     /// bare name: through PATH).
     pub fn found(label: &str, kind: Kind, variable: &str, places: &[&str]) -> Self {
-        let named = std::env::var_os(variable).map(PathBuf::from);
-        let binary = named
-            .filter(|path| executable(path))
-            .or_else(|| places.iter().find_map(|place| find(place)));
         Contender {
             label: label.to_owned(),
             kind,
-            binary,
+            binary: look(variable, places),
             rules: None,
         }
     }
@@ -156,6 +152,14 @@ impl Contender {
     pub fn encrypts(&self) -> bool {
         self.kind != Kind::Tcpserver
     }
+}
+
+/// A program at `$variable`, else at the first of the places that has one.
+pub fn look(variable: &str, places: &[&str]) -> Option<PathBuf> {
+    let named = std::env::var_os(variable).map(PathBuf::from);
+    named
+        .filter(|path| executable(path))
+        .or_else(|| places.iter().find_map(|place| find(place)))
 }
 
 fn executable(path: &Path) -> bool {

@@ -60,7 +60,10 @@ impl Results {
         let _ = write!(
             text,
             "  {:<20}{:>10}{:>10}{:>10}",
-            "server", "median", "least", "most"
+            self.contest.side(),
+            "median",
+            "least",
+            "most"
         );
         for server in yardsticks {
             let _ = write!(text, "{:>16}", format!("/{server}"));
