@@ -4,13 +4,14 @@
 //! [`Database::open`] reads the whole file into memory and proves it sound: the
 //! records fill the space between header and tables, the tables fill the rest,
 //! and every record can be found by its hash. So no later look-up can fail, and
-//! a file that was cut, overwritten or garbled is refused as a whole.
+//! a file that was cut, overwritten or garbled is refused as a whole. [`Index`]
+//! reads what a look-up needs and no more, for a process that lives for one.
 #![forbid(unsafe_code)]
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -126,7 +127,7 @@ impl Database {
     /// # Errors
     /// [`io::ErrorKind::InvalidData`] if they are not a sound cdb.
     pub fn from_image(image: Vec<u8>) -> io::Result<Database> {
-        let data_end = check(&image).ok_or_else(|| invalid("damaged or not a cdb"))?;
+        let data_end = check(&image).ok_or_else(damaged)?;
         Ok(Database {
             image,
             data_end,
@@ -170,6 +171,96 @@ impl Database {
             position = next;
             Some((key, data))
         })
+    }
+}
+
+/// An open cdb of which only the header was read: records are looked up in the
+/// file. A file that was cut is refused at once, for its tables end it; whatever
+/// else is wrong is an error where a look-up comes upon it.
+#[derive(Debug)]
+pub struct Index {
+    file: File,
+    header: Vec<u8>,
+    data_end: usize,
+}
+
+impl Index {
+    /// Opens a file, and checks that its tables fill it to its end.
+    ///
+    /// # Errors
+    /// As [`Database::open`].
+    pub fn open(path: &Path) -> io::Result<Index> {
+        // Opening a fifo would wait for its writer.
+        if !fs::metadata(path)?.is_file() {
+            return Err(invalid("not a regular file"));
+        }
+        let file = File::open(path)?;
+        let size = file.metadata()?.len();
+        if size > LIMIT {
+            return Err(invalid("too large for a rules database"));
+        }
+        let mut header = Vec::new();
+        (&file).take(HEADER as u64).read_to_end(&mut header)?;
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        let (_, data_end) = tables(&header, size).ok_or_else(damaged)?;
+        if data_end < HEADER {
+            return Err(damaged());
+        }
+        Ok(Index {
+            file,
+            header,
+            data_end,
+        })
+    }
+
+    /// The data of the first record with this key.
+    ///
+    /// # Errors
+    /// As pread(2); [`io::ErrorKind::InvalidData`] where the search leads out of
+    /// the records.
+    pub fn find(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        let hash = hash(key);
+        let table = Table::of(&self.header, hash & 0xff).ok_or_else(damaged)?;
+        let Some(first) = table.start(hash) else {
+            return Ok(None);
+        };
+        for slot in (first..table.slots).chain(0..first) {
+            let (found, position) = self.pair(table.position + slot * 8)?;
+            if position == 0 {
+                return Ok(None);
+            }
+            if found == hash
+                && let Some(data) = self.data(position as usize, key)?
+            {
+                return Ok(Some(data));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The data of the record at `position`, if it has this key.
+    fn data(&self, position: usize, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        let (key_length, data_length) = self.pair(position)?;
+        let (key_length, data_length) = (key_length as usize, data_length as usize);
+        let end = [8, key_length, data_length]
+            .iter()
+            .try_fold(position, |end, length| end.checked_add(*length));
+        if position < HEADER || end.is_none_or(|end| end > self.data_end) {
+            return Err(damaged());
+        }
+        if key_length != key.len() {
+            return Ok(None);
+        }
+        let mut both = vec![0; key_length + data_length];
+        self.file.read_exact_at(&mut both, position as u64 + 8)?;
+        let data = both.split_off(key_length);
+        Ok((both == key).then_some(data))
+    }
+
+    fn pair(&self, position: usize) -> io::Result<(u32, u32)> {
+        let mut bytes = [0; 8];
+        self.file.read_exact_at(&mut bytes, position as u64)?;
+        pair(&bytes, 0).ok_or_else(damaged)
     }
 }
 
@@ -288,6 +379,10 @@ fn invalid(text: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, text)
 }
 
+fn damaged() -> io::Error {
+    invalid("damaged or not a cdb")
+}
+
 /// The hash of the format: djb's, from 5381, with exclusive or.
 fn hash(key: &[u8]) -> u32 {
     key.iter().fold(5381, |hash: u32, &byte| {
@@ -348,23 +443,28 @@ impl Table {
     }
 }
 
-/// Where the records end, if the whole image is sound. Takes time in proportion
-/// to the image, whatever it holds.
-fn check(image: &[u8]) -> Option<usize> {
+/// The tables that are not empty, and where the records end, in a file of that
+/// size: without gap or overlap, up to the last byte, so no cut goes unnoticed.
+fn tables(header: &[u8], size: usize) -> Option<(Vec<Table>, usize)> {
     let mut tables = (0..256)
-        .map(|number| Table::of(image, number))
+        .map(|number| Table::of(header, number))
         .collect::<Option<Vec<_>>>()?;
     tables.retain(|table| table.slots > 0);
     tables.sort_unstable_by_key(|table| table.position);
-    // Without gap or overlap, up to the last byte: so no cut goes unnoticed.
-    let mut data_end = image.len();
+    let mut data_end = size;
     for table in tables.iter().rev() {
         if table.end()? != data_end {
             return None;
         }
         data_end = table.position;
     }
+    Some((tables, data_end))
+}
 
+/// Where the records end, if the whole image is sound. Takes time in proportion
+/// to the image, whatever it holds.
+fn check(image: &[u8]) -> Option<usize> {
+    let (tables, data_end) = tables(image, image.len())?;
     let mut starts = Vec::new();
     let mut position = HEADER;
     while position != data_end {
@@ -443,6 +543,65 @@ mod tests {
             image.extend([hash.to_le_bytes(), position.to_le_bytes()].concat());
         }
         image
+    }
+
+    /// The image in a file, opened both ways where that can be.
+    fn index(name: &str, image: &[u8]) -> io::Result<Index> {
+        let path = std::env::temp_dir().join(format!("index-{name}-{}", std::process::id()));
+        fs::write(&path, image).expect("written");
+        let index = Index::open(&path);
+        fs::remove_file(&path).expect("removed");
+        index
+    }
+
+    #[test]
+    fn an_index_finds_what_the_database_finds() {
+        let keys: Vec<Vec<u8>> = (0..300).map(|n| format!("key{n}").into_bytes()).collect();
+        let path = std::env::temp_dir().join(format!("index-all-{}", std::process::id()));
+        let temporary = path.with_extension("tmp");
+        let records = keys.iter().map(|key| (&key[..], &key[3..]));
+        replace(&path, &temporary, records).expect("written");
+        let (whole, index) = (Database::open(&path), Index::open(&path));
+        let image = fs::read(&path).expect("read");
+        fs::remove_file(&path).expect("removed");
+        let (whole, index) = (whole.expect("sound"), index.expect("sound"));
+        for key in keys.iter().chain([&b"key300".to_vec(), &Vec::new()]) {
+            let found = index.find(key).expect("sound");
+            let wanted = whole.find(key).map(|(_, data)| data.to_vec());
+            assert_eq!(found, wanted, "{key:?}");
+        }
+        // Wherever it is cut.
+        for size in (0..image.len()).step_by(37) {
+            let cut = self::index("cut", &image[..size]);
+            assert_eq!(cut.expect_err("cut").kind(), io::ErrorKind::InvalidData);
+        }
+        // An empty list of rules.
+        let none = self::index("none", &[[0, 8, 0, 0, 0, 0, 0, 0]; 256].concat());
+        assert_eq!(none.expect("sound").find(b"key").expect("sound"), None);
+    }
+
+    #[test]
+    fn a_look_up_that_comes_upon_damage_is_an_error() {
+        let key: &[u8] = b"key";
+        let image = crowded(&[key], 3);
+        let sound = index("sound", &image).expect("sound").find(key);
+        assert_eq!(sound.expect("sound"), Some(Vec::new()));
+        let slots = image.len() - 24;
+        for (position, value) in [(HEADER, 1000_u32), (HEADER + 4, 1), (HEADER + 4, u32::MAX)] {
+            let mut bad = image.clone();
+            bad[position..position + 4].copy_from_slice(&value.to_le_bytes());
+            let found = index("bad", &bad).expect("its tables are").find(key);
+            assert_eq!(found.expect_err("bad").kind(), io::ErrorKind::InvalidData);
+        }
+        for position in [1, 2040, u32::MAX - 8] {
+            let mut bad = image.clone();
+            for slot in (slots..bad.len()).step_by(8) {
+                bad[slot..slot + 4].copy_from_slice(&hash(key).to_le_bytes());
+                bad[slot + 4..slot + 8].copy_from_slice(&position.to_le_bytes());
+            }
+            let found = index("astray", &bad).expect("its tables are").find(key);
+            assert!(found.is_err(), "{position}");
+        }
     }
 
     #[test]

@@ -71,7 +71,7 @@ pub(super) fn entries(data: &[u8]) -> impl Iterator<Item = (usize, Result<&str, 
         });
         match parsed {
             Some((number, value)) => (number, Ok(value)),
-            None => (0, Err(Wrong::NotText)),
+            None => (0, Err(Wrong::Damaged)),
         }
     })
 }

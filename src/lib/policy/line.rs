@@ -161,6 +161,8 @@ pub struct Value {
 /// What can be wrong with a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wrong {
+    /// A record of the compiled form cannot be read.
+    Damaged,
     /// The depth is no number from 0 to 100.
     Depth,
     /// The key is empty.
@@ -182,6 +184,7 @@ pub enum Wrong {
 impl fmt::Display for Wrong {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
+            Wrong::Damaged => "the file is damaged",
             Wrong::Depth => "the depth is not a number from 0 to 100",
             Wrong::EmptyKey => "the key is empty",
             Wrong::Fields => "more than four fields",

@@ -14,7 +14,7 @@ use std::io;
 use std::path::Path;
 
 use crate::report::{self, Fail};
-use crate::rulesdb::Database;
+use crate::rulesdb::Index;
 use crate::text;
 
 mod compile;
@@ -160,12 +160,16 @@ pub struct Unusable {
     key: Vec<u8>,
 }
 
-/// `tlsdestinations line 3 "=mx.example": the depth is ...`.
+/// `tlsdestinations line 3 "=mx.example": the depth is ...`; in a compiled form
+/// that is damaged nobody knows the line.
 impl fmt::Display for Unusable {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Unusable { line, wrong, key } = self;
         let key = text::excerpt(key, 200);
-        write!(out, "tlsdestinations line {line} \"{key}\": {wrong}")
+        match line {
+            0 => write!(out, "tlsdestinations.cdb \"{key}\": {wrong}"),
+            _ => write!(out, "tlsdestinations line {line} \"{key}\": {wrong}"),
+        }
     }
 }
 
@@ -184,7 +188,7 @@ pub struct Destinations(Source);
 enum Source {
     Missing,
     Text(Vec<u8>),
-    Compiled(Box<Database>),
+    Compiled(Index),
 }
 
 impl Destinations {
@@ -196,8 +200,8 @@ impl Destinations {
 
     /// The rules of a database that [`compile`] filled.
     #[must_use]
-    pub fn from_database(database: Database) -> Destinations {
-        Destinations(Source::Compiled(Box::new(database)))
+    pub fn from_database(database: Index) -> Destinations {
+        Destinations(Source::Compiled(database))
     }
 
     /// Reads a file, or the `.cdb` beside it that is not older.
@@ -217,8 +221,8 @@ impl Destinations {
         };
         let (text, database) = (time(path)?, time(compiled)?);
         if database.is_some() && database >= text {
-            let database = Database::open(compiled)
-                .map_err(Fail::unable(format!("read {}", shown(compiled))))?;
+            let database =
+                Index::open(compiled).map_err(Fail::unable(format!("read {}", shown(compiled))))?;
             return Ok(Destinations::from_database(database));
         }
         if text.is_none() {
@@ -272,9 +276,12 @@ impl Destinations {
                     .find_map(|(_, line)| decide(line.number, &line.key, line.value, sender))
             }
             Source::Compiled(database) => keys.iter().find_map(|key| {
-                let (key, data) = database.find(key.as_bytes())?;
-                compile::entries(data)
-                    .find_map(|(number, value)| decide(number, key, value, sender))
+                let key = key.as_bytes();
+                match database.find(key) {
+                    Ok(data) => compile::entries(&data?)
+                        .find_map(|(number, value)| decide(number, key, value, sender)),
+                    Err(_) => decide(0, key, Err(Wrong::Damaged), sender),
+                }
             }),
         }
     }

@@ -75,7 +75,25 @@ fn compiled(text: &str) -> Destinations {
     let (cdb, temporary) = (folder.join(&thread), folder.join(thread + ".tmp"));
     let pairs = records.iter().map(|(key, data)| (&**key, &**data));
     crate::rulesdb::replace(&cdb, &temporary, pairs).expect("written");
-    Destinations::from_database(Database::open(&cdb).expect("sound"))
+    Destinations::from_database(Index::open(&cdb).expect("sound"))
+}
+
+#[test]
+fn a_damaged_record_is_an_error_for_those_whom_it_decides() {
+    let whole = |records: &[(&[u8], &[u8])]| {
+        let path = std::env::temp_dir().join(format!("tlsdestinations-{}", std::process::id()));
+        let (cdb, temporary) = (path.with_extension("bad"), path.with_extension("tmp"));
+        crate::rulesdb::replace(&cdb, &temporary, records.iter().copied()).expect("written");
+        let index = Index::open(&cdb).expect("sound");
+        fs::remove_file(&cdb).expect("removed");
+        Destinations::from_database(index)
+    };
+    let rules = whole(&[(b"=a.example", b"no number"), (b"*", b"2:\n")]);
+    let fail = rules.look_up(&["a.example"], None).expect_err("damaged");
+    let said = "tlsdestinations.cdb \"=a.example\": the file is damaged";
+    assert_eq!(fail.to_string(), said);
+    let other = rules.look_up(&["b.example"], None).expect("sound");
+    assert_eq!(other.line, Some(2));
 }
 
 #[test]

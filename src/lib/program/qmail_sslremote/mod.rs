@@ -125,6 +125,8 @@ fn run(words: &[Vec<u8>]) -> Result<Report, Say> {
         .iter()
         .map(|target| policy.candidate(target, destination, &route))
         .collect();
+    // Its files are of no more use.
+    drop(policy);
     confine()?;
     let mut delivery = Delivery {
         control: &control,
