@@ -135,6 +135,9 @@ fn mail_arrives_at_exim_over_starttls_and_smtps() {
             bytes.ends_with(b"the end\n").then_some(bytes)
         });
         assert!(body(&arrived) == message, "the bytes differ");
+        let log = exim.log();
+        let line = log.lines().find(|line| line.contains(" <= ")).unwrap();
+        assert!(line.contains(" X=TLS1.3:"), "{line}");
     }
 }
 
@@ -220,7 +223,9 @@ fn a_message_is_the_same_at_the_other_end() {
         let running = fake.listen("127.0.0.1:0".parse().unwrap());
         let route = format!(":[127.0.0.1]:{}\n", running.at.port());
         let remote = Remote::new(&place).control("smtproutes", &route);
-        let message = hard_message(300_000);
+        let mut message = hard_message(300_000);
+        message.extend_from_slice(&[b'.'; 100_000]);
+        message.push(b'\n');
         let parts = remote.parts(&["x.example", "", "b@x.example"], &message);
         assert!(parts[1].starts_with("K127.0.0.1"), "{parts:?}");
         let seen = running.only();
