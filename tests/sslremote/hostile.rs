@@ -117,9 +117,12 @@ fn silence_ends_with_the_time_limit_in_every_phase() {
             .collect();
         let cases: Vec<_> = phases
             .iter()
-            .map(|&(phase, in_tls, _)| match in_tls {
-                true => (tls().fault(phase, fault), REQUIRED),
-                false => (Fake::plain().fault(phase, fault), "-:\n"),
+            .map(|&(phase, in_tls, _)| {
+                if in_tls {
+                    (tls().fault(phase, fault), REQUIRED)
+                } else {
+                    (Fake::plain().fault(phase, fault), "-:\n")
+                }
             })
             .collect();
         for ((phase, _, critical), ended) in phases.iter().zip(deliver(&cases, message)) {
@@ -142,9 +145,12 @@ fn floods_end_in_every_phase() {
             .collect();
         let cases: Vec<_> = phases
             .iter()
-            .map(|&(phase, in_tls, _)| match in_tls {
-                true => (tls().fault(phase, Fault::Endless(flood)), REQUIRED),
-                false => (Fake::plain().fault(phase, Fault::Endless(flood)), "-:\n"),
+            .map(|&(phase, in_tls, _)| {
+                if in_tls {
+                    (tls().fault(phase, Fault::Endless(flood)), REQUIRED)
+                } else {
+                    (Fake::plain().fault(phase, Fault::Endless(flood)), "-:\n")
+                }
             })
             .collect();
         for ((phase, _, critical), ended) in phases.iter().zip(deliver(&cases, MESSAGE.as_bytes()))
@@ -171,7 +177,7 @@ fn what_is_no_reply_is_never_taken_for_one() {
         "600 ok\r\n",
         "000 ok\r\n",
         "999 ok\r\n",
-        "\0250 ok\r\n",
+        "\x00250 ok\r\n",
         "250\0ok\r\n",
         "250-a\r\n354 b\r\n",
         "250-a\r\n550 b\r\n",

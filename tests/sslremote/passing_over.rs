@@ -61,20 +61,20 @@ fn failures() -> Vec<(Fake, &'static str)> {
 fn where_tls_is_required_and_fails_the_next_server_is_tried() {
     need_root!();
     let place = Place::new("remote-next");
-    let mut zone = String::new();
+    let mut zone = Vec::new();
     let (best, good) = (fresh_ip(), Leaf::new("x").dns("two.test").issue());
-    zone += &format!("two IN A {best}\n");
+    zone.push(format!("two IN A {best}\n"));
     let two = Fake::tls(context(&good)).at(best);
     let mut all = Vec::new();
     for (number, (fake, why)) in failures().into_iter().enumerate() {
         let ip = fresh_ip();
-        zone += &format!(
+        zone.push(format!(
             "d{number} IN MX 10 one{number}\nd{number} IN MX 20 two\none{number} IN A {ip}\n"
-        );
-        zone += &format!("e{number} IN MX 10 one{number}\n");
+        ));
+        zone.push(format!("e{number} IN MX 10 one{number}\n"));
         all.push((number, fake.at(ip), why, ip));
     }
-    let Some(names) = Names::serve(&place, &zone) else {
+    let Some(names) = Names::serve(&place, &zone.join("\n")) else {
         skip!("nsd is not installed");
     };
     let remote = Remote::new(&place)
@@ -109,20 +109,20 @@ fn where_tls_is_only_offered_its_failure_costs_no_mail_and_doubles_none() {
     need_root!();
     let place = Place::new("remote-again");
     let good = || Leaf::new("x").dns("two.test").issue();
-    let mut zone = String::new();
+    let mut zone = Vec::new();
     let two_ip = fresh_ip();
-    zone += &format!("two IN A {two_ip}\n");
+    zone.push(format!("two IN A {two_ip}\n"));
     let two = Fake::tls(context(&good())).at(two_ip);
     let mut all = Vec::new();
     for (number, (fake, why)) in failures().into_iter().enumerate() {
         let ip = fresh_ip();
-        zone += &format!(
+        zone.push(format!(
             "one{number} IN A {ip}\nd{number} IN MX 10 one{number}\nd{number} IN MX 20 two\n"
-        );
-        zone += &format!("e{number} IN MX 10 one{number}\n");
+        ));
+        zone.push(format!("e{number} IN MX 10 one{number}\n"));
         all.push((number, fake.at(ip), why, ip));
     }
-    let Some(names) = Names::serve(&place, &zone) else {
+    let Some(names) = Names::serve(&place, &zone.join("\n")) else {
         skip!("nsd is not installed");
     };
     let remote = Remote::new(&place)
@@ -171,7 +171,7 @@ fn greetings_and_silence_decide_whether_the_next_server_is_tried() {
     let place = Place::new("remote-greetings");
     let two_ip = fresh_ip();
     let two = Fake::plain().at(two_ip);
-    let mut zone = format!("two IN A {two_ip}\n");
+    let mut zone = vec![format!("two IN A {two_ip}")];
     let mut all = Vec::new();
     for (number, (fake, next)) in [
         (Fake::plain().greeting("421 x\r\n"), true),
@@ -186,12 +186,12 @@ fn greetings_and_silence_decide_whether_the_next_server_is_tried() {
     .enumerate()
     {
         let ip = fresh_ip();
-        zone += &format!(
+        zone.push(format!(
             "one{number} IN A {ip}\nd{number} IN MX 10 one{number}\nd{number} IN MX 20 two\n"
-        );
+        ));
         all.push((number, fake.at(ip), next));
     }
-    let Some(names) = Names::serve(&place, &zone) else {
+    let Some(names) = Names::serve(&place, &zone.join("\n")) else {
         skip!("nsd is not installed");
     };
     let remote = Remote::new(&place)

@@ -224,7 +224,7 @@ fn a_message_is_the_same_at_the_other_end() {
         let route = format!(":[127.0.0.1]:{}\n", running.at.port());
         let remote = Remote::new(&place).control("smtproutes", &route);
         let mut message = hard_message(300_000);
-        message.extend_from_slice(&[b'.'; 100_000]);
+        message.extend(std::iter::repeat_n(b'.', 100_000));
         message.push(b'\n');
         let parts = remote.parts(&["x.example", "", "b@x.example"], &message);
         assert!(parts[1].starts_with("K127.0.0.1"), "{parts:?}");
