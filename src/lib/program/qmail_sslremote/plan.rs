@@ -98,9 +98,7 @@ impl Policy {
                 })?;
                 let wanted = rule.tls() != Tls::Never;
                 let store = wanted.then(|| self.store(&rule, &target.host, destination));
-                let store = store
-                    .transpose()
-                    .map_err(|fail| bad(&fail.to_string()))?;
+                let store = store.transpose().map_err(|fail| bad(&fail.to_string()))?;
                 let login = route.login.clone();
                 Ok(Plan {
                     rule,
