@@ -12,8 +12,11 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use openssl::hash::MessageDigest;
 use openssl::pkey::{Id, PKey, Private};
+use openssl::sign::Signer;
 use openssl::ssl::SslVersion;
+use openssl::symm::{Cipher, decrypt};
 
 use crate::harness::process::{Process, group, process, status_field};
 use crate::harness::{
@@ -89,57 +92,65 @@ impl Needles {
 
     /// The names of those that a process has in its memory.
     fn found_in(&self, pid: i32) -> BTreeSet<String> {
-        const CHUNK: usize = 1 << 20;
         let mut found = BTreeSet::new();
-        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
-        let Ok(memory) = fs::File::open(format!("/proc/{pid}/mem")) else {
-            assert!(
-                process(pid).is_none_or(|one| one.state == 'Z'),
-                "{pid} cannot be read"
-            );
-            return found;
-        };
         let longest = self.all.iter().map(|(_, bytes)| bytes.len()).max().unwrap();
         let mut known = vec![false; 1 << 16];
         for [one, two] in self.by_start.keys() {
             known[usize::from(*one) << 8 | usize::from(*two)] = true;
         }
-        let mut read = 0;
-        for line in maps.lines() {
-            let (range, rest) = line.split_once(' ').unwrap();
-            if !rest.starts_with('r') || line.ends_with("[vvar]") || line.contains("[vvar_") {
-                continue;
-            }
-            let (start, end) = range.split_once('-').unwrap();
-            let (start, end) = (
-                u64::from_str_radix(start, 16).unwrap(),
-                u64::from_str_radix(end, 16).unwrap(),
-            );
-            let mut at = start;
-            while at < end {
-                let length = usize::try_from(end - at).unwrap().min(CHUNK + longest);
-                let mut bytes = vec![0; length];
-                if memory.read_exact_at(&mut bytes, at).is_err() {
-                    break;
+        each_chunk(pid, longest, |bytes| {
+            for (offset, pair) in bytes.windows(2).enumerate() {
+                if !known[usize::from(pair[0]) << 8 | usize::from(pair[1])] {
+                    continue;
                 }
-                read += length;
-                for (offset, pair) in bytes.windows(2).enumerate() {
-                    if !known[usize::from(pair[0]) << 8 | usize::from(pair[1])] {
-                        continue;
-                    }
-                    for &one in &self.by_start[&[pair[0], pair[1]]] {
-                        let (name, wanted) = &self.all[one];
-                        if bytes[offset..].starts_with(wanted) {
-                            found.insert(name.clone());
-                        }
+                for &one in &self.by_start[&[pair[0], pair[1]]] {
+                    let (name, wanted) = &self.all[one];
+                    if bytes[offset..].starts_with(wanted) {
+                        found.insert(name.clone());
                     }
                 }
-                at += CHUNK as u64;
             }
-        }
-        assert!(read > 1 << 20, "{pid}: only {read} bytes could be read");
+        });
         found
     }
+}
+
+/// Reads all the memory of a process that can be read, in pieces that begin
+/// with the last `overlap` bytes of the one before.
+fn each_chunk(pid: i32, overlap: usize, mut look: impl FnMut(&[u8])) {
+    const CHUNK: usize = 1 << 20;
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+    let Ok(memory) = fs::File::open(format!("/proc/{pid}/mem")) else {
+        assert!(
+            process(pid).is_none_or(|one| one.state == 'Z'),
+            "{pid} cannot be read"
+        );
+        return;
+    };
+    let mut read = 0;
+    for line in maps.lines() {
+        let (range, rest) = line.split_once(' ').unwrap();
+        if !rest.starts_with('r') || line.ends_with("[vvar]") || line.contains("[vvar_") {
+            continue;
+        }
+        let (start, end) = range.split_once('-').unwrap();
+        let (start, end) = (
+            u64::from_str_radix(start, 16).unwrap(),
+            u64::from_str_radix(end, 16).unwrap(),
+        );
+        let mut at = start;
+        while at < end {
+            let length = usize::try_from(end - at).unwrap().min(CHUNK + overlap);
+            let mut bytes = vec![0; length];
+            if memory.read_exact_at(&mut bytes, at).is_err() {
+                break;
+            }
+            read += length;
+            look(&bytes);
+            at += CHUNK as u64;
+        }
+    }
+    assert!(read > 1 << 20, "{pid}: only {read} bytes could be read");
 }
 
 /// What a process is.
@@ -266,30 +277,146 @@ impl Drop for Resumer {
     }
 }
 
+/// A connection that stays, and the file with its session.
+fn kept_session(server: &Server, place: &Place, version: &str) -> (Resumer, String) {
+    let file = place.fresh("session").to_str().unwrap().to_owned();
+    let (first, said) = Resumer::start(server, &[version, "-sess_out", &file]);
+    assert_eq!(said, "Initial\n");
+    // s_client writes the file when the ticket comes.
+    eventually("a session is kept", || {
+        fs::read_to_string(&file)
+            .is_ok_and(|text| text.contains("END SSL SESSION"))
+            .then_some(())
+    });
+    (first, file)
+}
+
 #[test]
 fn a_resumed_session_brings_no_key_into_an_engine() {
     need_root!();
     need!("openssl");
     let place = Place::new("key-resumed");
-    let identity = Identity::localhost(KeyKind::Rsa2048);
-    let needles = Needles::secrets(&identity.key);
-    let server = Setup::script(&place, "echo $SSL_SESSION_RESUMED; exec cat")
-        .identity(&identity)
-        .start();
-    for version in ["-tls1_2", "-tls1_3"] {
-        let file = place.text(&format!("session{version}"));
-        let words = [version, "-sess_out", &file];
-        let (_first, said) = Resumer::start(&server, &words);
-        assert_eq!(said, "Initial\n");
-        // s_client writes the file when the ticket comes.
-        eventually("a session is kept", || {
-            fs::metadata(&file)
-                .is_ok_and(|about| about.len() > 0)
+    for kind in KINDS {
+        let identity = Identity::localhost(kind);
+        let needles = Needles::secrets(&identity.key);
+        let server = Setup::script(&place, "echo $SSL_SESSION_RESUMED; exec cat")
+            .identity(&identity)
+            .start();
+        for version in ["-tls1_2", "-tls1_3"] {
+            let (_first, file) = kept_session(&server, &place, version);
+            let (_second, said) = Resumer::start(&server, &[version, "-sess_in", &file]);
+            assert_eq!(said, "Resumed\n");
+            let when = format!("{kind:?}, resumed, {version}");
+            in_the_keyholder_alone(&server, &needles, &when);
+        }
+    }
+}
+
+/// The ticket of a session that s_client keeps.
+fn ticket(file: &str) -> Vec<u8> {
+    let shown = Command::new("openssl")
+        .args(["sess_id", "-noout", "-text", "-in", file])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(shown.stdout).unwrap();
+    let dump = text.split_once("TLS session ticket:").expect("a ticket").1;
+    let lines = dump.lines().skip(1).map(str::trim);
+    lines
+        .map_while(|line| line.split_once(" - "))
+        .flat_map(|(_, line)| {
+            // Sixteen bytes, then the same as text.
+            let hex: String = line.chars().take(47).collect();
+            hex.split([' ', '-'])
+                .filter(|pair| !pair.is_empty())
+                .map(|pair| u8::from_str_radix(pair, 16).unwrap())
+                .collect::<Vec<u8>>()
+        })
+        .collect()
+}
+
+/// The keys that a ticket was made with, found in a process that has them: they
+/// stand around their name, which the ticket begins with, and they are proved by
+/// the ticket (RFC 5077, section 4).
+fn ticket_keys(pid: i32, ticket: &[u8]) -> Needles {
+    const NEAR: usize = 128;
+    let (name, rest) = ticket.split_at(16);
+    let (vector, rest) = rest.split_at(16);
+    let (state, mac) = rest.split_at(rest.len() - 32);
+    let signs = |key: &[u8]| {
+        let key = PKey::hmac(key).unwrap();
+        let mut signer = Signer::new(MessageDigest::sha256(), &key).unwrap();
+        let of = &ticket[..ticket.len() - mac.len()];
+        signer.sign_oneshot_to_vec(of).unwrap() == mac
+    };
+    let opens = |key: &[u8]| {
+        // An SSL_SESSION is an ASN.1 sequence.
+        decrypt(Cipher::aes_256_cbc(), key, Some(vector), state)
+            .is_ok_and(|plain| plain.starts_with(&[0x30]))
+    };
+    let mut keys = Needles::default();
+    each_chunk(pid, 2 * NEAR, |bytes| {
+        let (mut from, mut behind) = (0, bytes);
+        while let Some(at) = behind.windows(name.len()).position(|window| window == name) {
+            let at = from + at;
+            let around = &bytes[at.saturating_sub(NEAR)..bytes.len().min(at + NEAR)];
+            for key in around.windows(32) {
+                if signs(key) {
+                    keys.number("the key of the MAC", key);
+                } else if opens(key) {
+                    keys.number("the key of the cipher", key);
+                }
+            }
+            from = at + name.len();
+            behind = &bytes[from..];
+        }
+    });
+    let found: BTreeSet<_> = keys.all.iter().map(|(name, _)| &name[..18]).collect();
+    assert_eq!(found.len(), 2, "keys of the ticket: {found:?}");
+    keys
+}
+
+#[test]
+fn retired_ticket_keys_are_nowhere_but_in_old_engines() {
+    need_root!();
+    need!("openssl");
+    let place = Place::new("ticket-keys-retired");
+    // By HUP at once, and by time.
+    for by_time in [false, true] {
+        let server = Setup::script(&place, "echo $SSL_SESSION_RESUMED; exec cat")
+            .env("UCSPI_TLS_TEST", if by_time { "short-tickets" } else { "" })
+            .start();
+        let (_first, file) = kept_session(&server, &place, "-tls1_3");
+        let old = engine(&server);
+        let keys = ticket_keys(old, &ticket(&file));
+        if !by_time {
+            // While they are in use, whoever makes tickets has them, and a key
+            // process never.
+            for (role, found) in search(&server, &keys) {
+                let has = matches!(role, "supervisor" | "engine");
+                assert_eq!(!found.is_empty(), has, "{role}: {found:?}");
+            }
+            server.signal(Signal::SIGHUP);
+        }
+        // No connection is needed for that.
+        eventually("the supervisor has no retired key", || {
+            keys.found_in(server.pid().cast_signed())
+                .is_empty()
                 .then_some(())
         });
-        let (_second, said) = Resumer::start(&server, &[version, "-sess_in", &file]);
-        assert_eq!(said, "Resumed\n");
-        in_the_keyholder_alone(&server, &needles, &format!("resumed, {version}"));
+        let mut second = Dial::to(&server).connect();
+        assert_eq!(second.read_exact(8), b"Initial\n");
+        let roles = group(server.pid());
+        for one in roles.iter().filter(|one| one.state != 'Z') {
+            let found = keys.found_in(one.pid);
+            // The control: the connection of that time goes on.
+            let role = role(one, &server);
+            assert_eq!(!found.is_empty(), one.pid == old, "{role}: {found:?}");
+        }
+        assert!(
+            roles
+                .iter()
+                .any(|one| one.pid != old && role(one, &server) == "engine")
+        );
     }
 }
 

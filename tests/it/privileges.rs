@@ -1,11 +1,20 @@
 //! Users, groups and roots: who runs the program and who reads the network.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::process::Command;
+
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule,
+};
 
 use crate::harness::overlay::{self, AS_NOBODY, with_tester};
 use crate::harness::process::{process, status_field};
-use crate::harness::{Dial, Place, Server, Setup, Tls, eventually, need, need_root, skip};
+use crate::harness::{
+    Client, Dial, Place, Server, Setup, Tls, eventually, need, need_root, run, skip,
+};
 
 /// The program of most tests here: its own /proc/self/status.
 const STATUS: [&str; 2] = ["/bin/cat", "/proc/self/status"];
@@ -273,4 +282,152 @@ fn an_ordinary_user_needs_no_root() {
         assert_eq!(status(&server), "65534\n");
         assert!(server.line("sslserver: warning: ").contains("-u"));
     }
+}
+
+/// Runs `start` where the kernel refuses every filter of system calls, as some
+/// containers and kernels do: a filter of this thread's own, which what it
+/// starts inherits, answers for it.
+fn without_filters<T: Send>(start: impl FnOnce() -> T + Send) -> T {
+    const MODE_FILTER: u64 = 2;
+    let refused = SeccompRule::new(vec![
+        SeccompCondition::new(
+            0,
+            SeccompCmpArgLen::Dword,
+            SeccompCmpOp::Eq,
+            nix::libc::PR_SET_SECCOMP.cast_unsigned().into(),
+        )
+        .unwrap(),
+        SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, MODE_FILTER).unwrap(),
+    ])
+    .unwrap();
+    let calls = BTreeMap::from([
+        (nix::libc::SYS_seccomp, Vec::new()),
+        (nix::libc::SYS_prctl, vec![refused]),
+    ]);
+    let filter: BpfProgram = SeccompFilter::new(
+        calls,
+        SeccompAction::Allow,
+        SeccompAction::Errno(nix::libc::ENOSYS.cast_unsigned()),
+        std::env::consts::ARCH.try_into().unwrap(),
+    )
+    .unwrap()
+    .try_into()
+    .unwrap();
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            seccompiler::apply_filter(&filter).unwrap();
+            start()
+        });
+        thread.join().unwrap()
+    })
+}
+
+#[test]
+fn a_server_told_to_require_the_filter_refuses_to_start_without() {
+    let place = Place::new("required-filter");
+    let setup = |value: &str| {
+        Setup::new(&place, &["echo", "served"])
+            .options("-v")
+            .env("SSL_SANDBOX", value)
+    };
+    let ended = without_filters(|| setup("require").refused());
+    ended.failed(
+        111,
+        "sslserver: fatal: unable to use SSL_SANDBOX: \"require\": this system lacks ",
+    );
+    assert!(
+        ended.stderr.contains("the filter of system calls ("),
+        "{}",
+        ended.stderr
+    );
+    assert!(ended.stdout.is_empty(), "no port is told");
+    // Where it is only wanted, the server says what it lacks, and serves.
+    for value in ["", "0"] {
+        let server = without_filters(|| setup(value).start());
+        assert_eq!(Dial::to(&server).connect().text(), "served\n");
+        let line = server.line("sslserver: TLS processes: without ");
+        assert!(line.contains("the filter of system calls ("), "{line}");
+        server.quiet();
+    }
+    // Where it can be had, it is taken on.
+    let server = Setup::new(&place, &["cat"])
+        .options("-v")
+        .env("SSL_SANDBOX", "require")
+        .start();
+    let (_client, engines) = engines(&server);
+    let text = fs::read_to_string(format!("/proc/{}/status", engines[0])).unwrap();
+    assert_eq!(status_field(&text, "Seccomp"), "2");
+    assert!(
+        !server.log().contains("the filter of system calls"),
+        "{}",
+        server.log()
+    );
+}
+
+#[test]
+fn a_rule_that_requires_the_filter_serves_nobody_without() {
+    let place = Place::new("required-by-rule");
+    let made = place.text("rules.cdb");
+    let compiled = run(
+        Command::new(env!("CARGO_BIN_EXE_sslrules")).args([&made, &place.text("rules.tmp")]),
+        b":allow,SSL_SANDBOX=\"require\"\n",
+    );
+    assert_eq!(compiled.code, Some(0), "{}", compiled.stderr);
+    let setup = Setup::new(&place, &["echo", "served"])
+        .options("-x")
+        .option(&made);
+    let server = setup.start();
+    assert_eq!(Dial::to(&server).connect().text(), "served\n");
+    drop(server);
+    let server = without_filters(|| setup.start());
+    let warning = server.line("sslserver: warning: ");
+    assert!(
+        warning.contains("unable to use SSL_SANDBOX: \"require\": this system lacks "),
+        "{warning}"
+    );
+    assert!(Dial::to(&server).attempt().is_err());
+    server.quiet();
+}
+
+#[test]
+fn a_client_told_to_require_the_filter_runs_no_program_without() {
+    let place = Place::new("client-filter");
+    let server = Setup::new(&place, &["echo", "served"]).start();
+    let client = |value: &str| {
+        Client::new(&place)
+            .options("-v")
+            .env("SSL_SANDBOX", value)
+            .read(&server)
+    };
+    let started = place.text("started");
+    for (value, said) in [
+        ("require", "this system lacks "),
+        ("required", "not one of 0, 1, require"),
+    ] {
+        let ended = without_filters(|| {
+            Client::new(&place).env("SSL_SANDBOX", value).run(
+                "localhost",
+                server.port,
+                &["touch", &started],
+            )
+        });
+        let fatal = format!("sslclient: fatal: unable to use SSL_SANDBOX: \"{value}\": {said}");
+        ended.failed(111, &fatal);
+        // Whoever held its output has ended: a program would be done by now.
+        assert!(!fs::exists(&started).unwrap());
+    }
+    let ended = without_filters(|| client(""));
+    assert_eq!(ended.text(), "served\n");
+    let without = "sslclient: TLS process: without ";
+    let line = ended.stderr.lines().find(|line| line.starts_with(without));
+    let line = line.unwrap_or_else(|| panic!("{}", ended.stderr));
+    assert!(line.contains("the filter of system calls ("), "{line}");
+    let ended = client("require");
+    assert_eq!(ended.text(), "served\n");
+    assert!(
+        !ended.stderr.contains("the filter of system calls"),
+        "{}",
+        ended.stderr
+    );
+    server.quiet();
 }

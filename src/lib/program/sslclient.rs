@@ -417,11 +417,27 @@ fn forget_key() {
     keyholder::link::close();
 }
 
-/// Gives up everything that the relay does not need.
-fn confine(session: &Session, from_program: &OwnedFd, to_program: &OwnedFd) -> Result<(), Fail> {
+/// What the relay is to give up, made ready before anything is started that
+/// would have to be stopped.
+fn sandbox(report: &Report) -> Result<(Sandbox, Filter), Fail> {
     let filter = Filter::of_environment()?;
     let sandbox = Sandbox::prepare(sandbox::Role::Client);
     filter.check(&sandbox)?;
+    if !sandbox.missing().is_empty() {
+        let list = sandbox.missing().join(", ");
+        report.status(format_args!("TLS process: without {list}"));
+    }
+    Ok((sandbox, filter))
+}
+
+/// Gives up everything that the relay does not need.
+fn confine(
+    sandbox: Sandbox,
+    filter: Filter,
+    session: &Session,
+    from_program: &OwnedFd,
+    to_program: &OwnedFd,
+) -> Result<(), Fail> {
     let descriptors = [
         session.get_ref().socket().as_raw_fd(),
         from_program.as_raw_fd(),
@@ -448,6 +464,7 @@ fn serve(
     program: &[OsString],
     edits: &Edits,
 ) -> Result<u8, Fail> {
+    let (sandbox, filter) = sandbox(report)?;
     let (input, to_program) = fd::pipe().map_err(Fail::unable("create pipe"))?;
     let (from_program, output) = fd::pipe().map_err(Fail::unable("create pipe"))?;
     let mut ends = Some((input, output));
@@ -467,7 +484,7 @@ fn serve(
     })
     .map_err(Fail::unable("fork"))?;
     drop(ends);
-    confine(&session, &from_program, &to_program)?;
+    confine(sandbox, filter, &session, &from_program, &to_program)?;
     let idle = options.common.idle_seconds;
     let idle = (idle > 0).then(|| Duration::from_secs(idle.into()));
     let mut relay = Relay::new(session, from_program, to_program, idle)

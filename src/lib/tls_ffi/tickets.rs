@@ -42,6 +42,30 @@ struct Keys {
 
 static KEYS: Mutex<Option<Keys>> = Mutex::new(None);
 
+/// [`LIFE`], but for a test that cannot wait so long.
+#[cfg(not(feature = "test-switches"))]
+const fn life() -> Duration {
+    LIFE
+}
+
+#[cfg(feature = "test-switches")]
+static SHORT: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
+#[cfg(feature = "test-switches")]
+fn life() -> Duration {
+    if SHORT.load(std::sync::atomic::Ordering::Relaxed) {
+        Duration::from_secs(1)
+    } else {
+        LIFE
+    }
+}
+
+/// Has keys live for a second, for a test.
+#[cfg(feature = "test-switches")]
+pub fn shorten() {
+    SHORT.store(true, std::sync::atomic::Ordering::Relaxed);
+}
+
 fn fresh() -> Result<Box<Key>, ErrorStack> {
     let mut key = Box::new(Key {
         name: [0; 16],
@@ -62,7 +86,7 @@ pub fn renew() -> Result<(), ErrorStack> {
     let keys = Keys {
         current: fresh()?,
         previous: None,
-        replace_at: Instant::now() + LIFE,
+        replace_at: Instant::now() + life(),
     };
     if let Ok(mut place) = KEYS.lock() {
         *place = Some(keys);
@@ -78,19 +102,19 @@ pub fn renew() -> Result<(), ErrorStack> {
 pub fn rotate() -> Result<Instant, ErrorStack> {
     let now = Instant::now();
     let Ok(mut place) = KEYS.lock() else {
-        return Ok(now + LIFE);
+        return Ok(now + life());
     };
     match place.as_mut() {
         Some(keys) if now >= keys.replace_at => {
-            let overdue = now.duration_since(keys.replace_at) >= LIFE;
+            let overdue = now.duration_since(keys.replace_at) >= life();
             let retired = std::mem::replace(&mut keys.current, fresh()?);
             // A supervisor that was asleep for hours keeps nothing.
             keys.previous = (!overdue).then_some(retired);
-            keys.replace_at = now + LIFE;
+            keys.replace_at = now + life();
             Ok(keys.replace_at)
         }
         Some(keys) => Ok(keys.replace_at),
-        None => Ok(now + LIFE),
+        None => Ok(now + life()),
     }
 }
 

@@ -91,6 +91,10 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
         options.backlog,
     )?;
     let bound = listener.port()?;
+    #[cfg(feature = "test-switches")]
+    if crate::keyholder::test_switch() == Some("short-tickets") {
+        tickets::shorten();
+    }
     tickets::renew()
         .map_err(|error| Fail::temporary(format!("unable to make ticket keys: {error}")))?;
     let generation = Generation::load(&setup, &master, &mut watch)?;
