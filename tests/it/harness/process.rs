@@ -135,7 +135,8 @@ pub struct Process {
     pub state: char,
 }
 
-/// Every process that belongs to the group, zombies too.
+/// Every process that belongs to the group, zombies too, but for those that init
+/// has to reap: when it does is its own matter, and may take seconds.
 pub fn group(leader: u32) -> Vec<Process> {
     let leader = leader.cast_signed();
     let mut found = Vec::new();
@@ -145,6 +146,7 @@ pub fn group(leader: u32) -> Vec<Process> {
         };
         if let Some(process) = process(pid)
             && process.group == leader
+            && !(process.state == 'Z' && process.parent == 1)
         {
             found.push(process);
         }
