@@ -443,16 +443,18 @@ fn not_tls(wire: &Wire, who: &str) -> Option<String> {
     if plausible || v2_hello {
         return None;
     }
-    let line = wire
-        .opening
+    // From 3.2 on, libssl reads no more than a record's head to see that it is
+    // none; the rest of the line has come with it.
+    let mut opening = wire.opening.clone();
+    let mut more = [0; OPENING];
+    let room = OPENING.saturating_sub(opening.len());
+    let count = socket::peek(&wire.socket, &mut more[..room]).unwrap_or(0);
+    opening.extend_from_slice(&more[..count]);
+    let line = opening
         .split(|byte| matches!(byte, b'\r' | b'\n'))
         .next()
         .unwrap_or_default();
-    let shown = if line.is_empty() {
-        &wire.opening[..]
-    } else {
-        line
-    };
+    let shown = if line.is_empty() { &opening } else { line };
     Some(format!(
         "not TLS: {who} sent \"{}\"",
         text::printable(shown)

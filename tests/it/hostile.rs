@@ -176,8 +176,10 @@ fn resets_in_every_phase_leave_nothing() {
     let place = Place::new("resets");
     let server = Setup::new(&place, &["cat"]).options("-v -T 5").start();
     for version in [SslVersion::TLS1_2, SslVersion::TLS1_3] {
-        let mut complete = 0;
-        for left in (0..3000).step_by(120) {
+        let (mut complete, mut tries) = (0, 0);
+        // With a post-quantum key share a handshake takes 4000 bytes.
+        for left in (0..6000).step_by(120) {
+            tries += 1;
             let stream = Cut {
                 stream: plain(server.at),
                 left,
@@ -196,8 +198,8 @@ fn resets_in_every_phase_leave_nothing() {
             }
         }
         assert!(
-            complete > 0 && complete < 25,
-            "{version:?}: {complete} of 25 came through"
+            complete > 0 && complete < tries,
+            "{version:?}: {complete} of {tries} came through"
         );
     }
     server.quiet();
