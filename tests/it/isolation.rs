@@ -395,6 +395,12 @@ fn retired_ticket_keys_are_nowhere_but_in_old_engines() {
                 let has = matches!(role, "supervisor" | "engine");
                 assert_eq!(!found.is_empty(), has, "{role}: {found:?}");
             }
+            // Nor does a key process that the supervisor forked since.
+            kill(Pid::from_raw(master(&server)), Signal::SIGKILL).unwrap();
+            server.line("another key master takes its place");
+            for pid in keyholders(&server).into_iter().chain([master(&server)]) {
+                assert_eq!(keys.found_in(pid), BTreeSet::new());
+            }
             server.signal(Signal::SIGHUP);
         }
         // No connection is needed for that.
@@ -420,18 +426,12 @@ fn retired_ticket_keys_are_nowhere_but_in_old_engines() {
     }
 }
 
-#[test]
-fn the_password_stays_with_the_master() {
-    need_root!();
-    let place = Place::new("key-password");
-    let identity = Identity::localhost(KeyKind::P256);
-    let secrets = Needles::secrets(&identity.key);
-    let mut password = Needles::default();
-    password.add("the password", PASSWORD.as_bytes());
-    let (certificate, _) = place.identity("own", &identity);
+/// A server whose key has a password.
+fn with_password(place: &Place, identity: &Identity) -> Server {
+    let (certificate, _) = place.identity("own", identity);
     let key = place.write("locked.key", identity.locked_key_pem(PASSWORD));
     let file = place.write("password", PASSWORD);
-    let server = Setup::new(&place, &["cat"])
+    Setup::new(place, &["cat"])
         .options("-3")
         .env("CERTFILE", &certificate)
         .env("KEYFILE", &key)
@@ -441,7 +441,18 @@ fn the_password_stays_with_the_master() {
             format!("exec 3<{file}; exec \"$@\""),
             "sh".into(),
         ])
-        .start();
+        .start()
+}
+
+#[test]
+fn the_password_stays_with_the_master() {
+    need_root!();
+    let place = Place::new("key-password");
+    let identity = Identity::localhost(KeyKind::P256);
+    let secrets = Needles::secrets(&identity.key);
+    let mut password = Needles::default();
+    password.add("the password", PASSWORD.as_bytes());
+    let server = with_password(&place, &identity);
     for round in 0..2 {
         let _client = live(&server, SslVersion::TLS1_3);
         in_the_keyholder_alone(&server, &secrets, &format!("round {round}"));
@@ -698,6 +709,112 @@ fn a_keyholder_that_dies_or_hangs_is_replaced() {
         drop((before, during, waited));
         server.quiet();
     }
+}
+
+fn master(server: &Server) -> i32 {
+    let all = group(server.pid());
+    let mut masters = all
+        .iter()
+        .filter(|one| one.state != 'Z' && role(one, server) == "master");
+    masters.next().expect("a key master").pid
+}
+
+#[test]
+fn a_key_master_that_dies_is_replaced_and_nobody_notices() {
+    need_root!();
+    let place = Place::new("new-master");
+    let identity = Identity::localhost(KeyKind::P256);
+    let needles = Needles::secrets(&identity.key);
+    let server = Setup::new(&place, &["cat"]).identity(&identity).start();
+    let mut before = live(&server, SslVersion::TLS1_3);
+    for round in 1..=2 {
+        // In the middle of its handshake, as far as we know.
+        let waiting = dial::plain(server.at);
+        let (old, old_keyholders) = (master(&server), keyholders(&server));
+        kill(Pid::from_raw(old), Signal::SIGKILL).unwrap();
+        // Nothing happens but that: the supervisor sees it by itself.
+        server.lines("warning: key master ", round);
+        server.lines("warning: another key master takes its place", round);
+        assert!(!server.log().contains("cannot"), "{}", server.log());
+        assert_ne!(master(&server), old);
+        let mut waited = Dial::to(&server).over(waiting).expect("a handshake");
+        eventually("the old keyholder has ended", || {
+            let now = keyholders(&server);
+            (now.len() == 1 && now != old_keyholders).then_some(())
+        });
+        let mut during = live(&server, SslVersion::TLS1_2);
+        for client in [&mut before, &mut during, &mut waited] {
+            client.send("still here");
+            assert_eq!(client.read_exact(10), b"still here");
+        }
+        in_the_keyholder_alone(&server, &needles, &format!("master {round}"));
+        // The new one does all that the first did.
+        let old = keyholders(&server);
+        if round == 1 {
+            kill(Pid::from_raw(old[0]), Signal::SIGKILL).unwrap();
+            server.line("ended; another takes its place");
+        } else {
+            server.signal(Signal::SIGHUP);
+        }
+        eventually("another keyholder serves", || {
+            let _client = live(&server, SslVersion::TLS1_3);
+            let now = keyholders(&server);
+            (!now.is_empty() && now.iter().all(|one| !old.contains(one))).then_some(())
+        });
+    }
+    assert!(!server.log().contains("unable"), "{}", server.log());
+    drop(before);
+    server.quiet();
+}
+
+#[test]
+fn a_key_master_and_its_keyholder_may_die_together() {
+    need_root!();
+    let place = Place::new("both-die");
+    let server = Setup::new(&place, &["cat"]).start();
+    let waiting = dial::plain(server.at);
+    eventually("its engine is there", || {
+        group(server.pid())
+            .iter()
+            .any(|one| role(one, &server) == "engine")
+            .then_some(())
+    });
+    for pid in [master(&server), keyholders(&server)[0]] {
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    }
+    let mut waited = Dial::to(&server).over(waiting).expect("a handshake");
+    waited.send("served");
+    assert_eq!(waited.read_exact(6), b"served");
+    live(&server, SslVersion::TLS1_2);
+    server.line("another key master takes its place");
+    drop(waited);
+    server.quiet();
+}
+
+#[test]
+fn keys_whose_password_died_with_the_key_master_stay_in_their_keyholder() {
+    need_root!();
+    let place = Place::new("password-lost");
+    let identity = Identity::localhost(KeyKind::P256);
+    let server = with_password(&place, &identity);
+    let mut before = live(&server, SslVersion::TLS1_3);
+    let old = keyholders(&server);
+    kill(Pid::from_raw(master(&server)), Signal::SIGKILL).unwrap();
+    server.line("ended, and the password of -3 with it");
+    let line = server.line("another key master takes its place, but cannot load the keys again: ");
+    assert!(line.contains("unable to load key: "), "{line}");
+    assert!(line.ends_with("restart sslserver"), "{line}");
+    // It serves on, also after a reload that fails, and says so.
+    server.signal(Signal::SIGHUP);
+    server.line("unable to reload, the old material keeps serving: unable to load key: ");
+    assert_eq!(keyholders(&server), old);
+    let mut after = live(&server, SslVersion::TLS1_2);
+    for client in [&mut before, &mut after] {
+        client.send("still here");
+        assert_eq!(client.read_exact(10), b"still here");
+    }
+    drop((before, after));
+    server.quiet();
 }
 
 #[test]

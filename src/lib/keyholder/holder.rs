@@ -378,6 +378,34 @@ impl Keyholder {
         }
     }
 
+    /// Has another master fork the workers from now on, in place of one that
+    /// ended, and puts new ones in the place of its workers, which nobody could
+    /// kill any more. Those end with the links that they have.
+    ///
+    /// # Errors
+    /// The keys cannot be loaded again; the old workers go on while they live.
+    pub fn move_to(&mut self, master: &Rc<Master>) -> Result<(), Fail> {
+        self.master = Rc::clone(master);
+        for at in 0..self.workers.get_mut().len() {
+            let new = self.another()?;
+            let worker = &mut self.workers.get_mut()[at];
+            // A link that two workers had could get two signatures.
+            let lost = !matches!(worker.look(Instant::now()), Health::Sound);
+            *worker = new;
+            if lost {
+                self.take_back(at);
+            }
+        }
+        Ok(())
+    }
+
+    /// A worker has none of its links any more.
+    fn take_back(&mut self, at: usize) {
+        for held in self.links.values_mut().filter(|held| held.worker == at) {
+            held.sent = false;
+        }
+    }
+
     fn replace(&mut self, at: usize, report: &Report) {
         let made = self.another();
         let worker = &mut self.workers.get_mut()[at];
@@ -386,9 +414,7 @@ impl Keyholder {
             Ok(mut new) => {
                 new.silence = (silence * 2).min(LONGEST_SILENCE);
                 *worker = new;
-                for held in self.links.values_mut().filter(|held| held.worker == at) {
-                    held.sent = false;
-                }
+                self.take_back(at);
             }
             Err(fail) => {
                 if !worker.told {

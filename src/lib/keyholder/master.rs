@@ -1,6 +1,7 @@
 //! The process that forks keyholders. It is forked first of all, keeps the
 //! rights that reading key files takes and the password, reads no key itself,
-//! and hears nobody but the supervisor.
+//! and hears nobody but the supervisor. If it dies, the supervisor forks another,
+//! which has no password.
 #![forbid(unsafe_code)]
 
 use std::collections::HashSet;
@@ -16,6 +17,7 @@ use crate::sys::poll::{self, Ready};
 use crate::sys::process::{self, ProcessId};
 use crate::sys::sandbox::{self, Role, Sandbox};
 use crate::sys::{fd, memory, parcel, signal};
+use crate::tls_ffi::tickets;
 
 /// How long a process of ours may take to do what is asked of it at start.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -104,6 +106,8 @@ pub(super) fn receive(socket: &OwnedFd) -> io::Result<Vec<u8>> {
 /// The whole process. Returns its exit code.
 fn run(socket: &OwnedFd, password: Option<OwnedFd>, report: Report) -> u8 {
     process::name("keymaster");
+    // One that was forked later has what the supervisor had.
+    tickets::forget();
     // The supervisor's standard output must not stay open here.
     let log = io::stderr();
     let mut kept = vec![log.as_fd(), socket.as_fd()];

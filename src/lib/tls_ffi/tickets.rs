@@ -94,6 +94,13 @@ pub fn renew() -> Result<(), ErrorStack> {
     Ok(())
 }
 
+/// Wipes all keys, in a process that has no use for them.
+pub fn forget() {
+    if let Ok(mut place) = KEYS.lock() {
+        *place = None;
+    }
+}
+
 /// Replaces keys whose time has come; the retired one is wiped. Returns when to
 /// call again.
 ///

@@ -28,6 +28,8 @@ use crate::watch::Watch;
 const ROUND: usize = 16;
 /// How long accepting rests when the system is out of descriptors or memory.
 const REST: Duration = Duration::from_millis(200);
+/// How long until another key master is tried, after one that could not start.
+const RETRY: Duration = Duration::from_secs(1);
 /// How often files are looked at, at most.
 const LOOK: Duration = Duration::from_secs(1);
 /// How often dates of certificates are looked at.
@@ -51,6 +53,8 @@ pub(super) struct Supervisor<'a> {
     listener: Listener,
     generation: Generation,
     master: Rc<Master>,
+    /// The master has ended: when another is started.
+    next_master: Option<Instant>,
     mask: SigSet,
     /// By launcher, which is the process that the log tells of.
     slots: HashMap<ProcessId, Slot>,
@@ -90,6 +94,7 @@ impl<'a> Supervisor<'a> {
             watch: generation.watch.clone(),
             generation,
             master,
+            next_master: None,
             mask,
             slots: HashMap::new(),
             engines: HashMap::new(),
@@ -125,6 +130,9 @@ impl<'a> Supervisor<'a> {
                 }
             }
             let now = Instant::now();
+            if self.next_master.is_some_and(|at| now >= at) {
+                self.restore_master();
+            }
             if now >= self.next_dates {
                 self.next_dates = now + DAY;
                 self.generation.warn_of_dates(&self.setup.report);
@@ -134,10 +142,8 @@ impl<'a> Supervisor<'a> {
             }
             let wake = next_keys.min(self.next_dates);
             let wake = resting.map_or(wake, |until: Instant| wake.min(until));
-            let wake = match self.generation.keyholder.wake() {
-                Some(keyholder) => wake.min(keyholder),
-                None => wake,
-            };
+            let others = [self.generation.keyholder.wake(), self.next_master];
+            let wake = others.into_iter().flatten().fold(wake, Instant::min);
             let accepting = self.slots.len() < self.setup.options.limit && resting.is_none();
             let ready = {
                 let mut wanted = Vec::with_capacity(2);
@@ -347,6 +353,18 @@ impl<'a> Supervisor<'a> {
 
     fn settle(&mut self, ended: Ended) {
         let Ended { id, status } = ended;
+        if id == self.master.id() && self.next_master.is_none() {
+            let password = if self.setup.options.common.password {
+                ", and the password of -3 with it"
+            } else {
+                ""
+            };
+            self.setup
+                .report
+                .warning(format_args!("key master {id} ended{password}"));
+            self.next_master = Some(Instant::now());
+            return;
+        }
         let engine_of = self.engines.remove(&id);
         let launcher = engine_of.unwrap_or(id);
         let Some(slot) = self.slots.get_mut(&launcher) else {
@@ -393,6 +411,35 @@ impl<'a> Supervisor<'a> {
         }
         self.looked = now;
         if self.watch.has_changed() {
+            self.reload();
+        }
+    }
+
+    /// Puts another master in the place of one that ended. It has no password:
+    /// keys that need one stay with the keyholder that has them.
+    fn restore_master(&mut self) {
+        let report = &self.setup.report;
+        let master = match Master::start(*report, None) {
+            Ok(master) => master,
+            Err(fail) => {
+                report.warning(format_args!(
+                    "no new keyholder can be started until there is a key master: {fail}"
+                ));
+                self.next_master = Some(Instant::now() + RETRY);
+                return;
+            }
+        };
+        self.next_master = None;
+        self.master = master;
+        match self.generation.keyholder.move_to(&self.master) {
+            Ok(()) => report.warning("another key master takes its place"),
+            Err(fail) => report.warning(format_args!(
+                "another key master takes its place, but cannot load the keys again: {fail}: \
+                 the keyholder serves as long as it lives, and reloads fail; restart sslserver"
+            )),
+        }
+        // What came in between may have failed for want of a master alone.
+        if self.complained.is_some() {
             self.reload();
         }
     }
