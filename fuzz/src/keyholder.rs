@@ -14,6 +14,9 @@ const KINDS: [KeyKind; 4] = [
     KeyKind::Other,
 ];
 
+/// That of the server's group.
+const PRIME: [u8; 256] = [0xff; 256];
+
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let number = |bytes: &[u8]| {
         let length = u16::try_from(bytes.len()).unwrap_or_default().to_be_bytes();
@@ -32,7 +35,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         [&[9; 64][..], &[3, 0, 23, 65, 4], &[5; 64]].concat(),
         [
             vec![9; 64],
-            number(&[0xff; 256]),
+            number(&PRIME),
             number(&[2]),
             number(&[1; 256]),
         ]
@@ -70,8 +73,9 @@ pub fn keyholder(bytes: &[u8]) {
         return;
     };
     assert_eq!(request.to_bytes(), bytes);
+    let primes = [PRIME.to_vec()];
     for kind in KINDS {
-        match judge(&request, kind) {
+        match judge(&request, kind, &primes) {
             Ok(()) => {
                 assert!(is_of_a_server(request.message), "{request:?}");
                 assert!(kind != KeyKind::Other);
@@ -99,5 +103,5 @@ fn is_of_a_server(message: &[u8]) -> bool {
     for _ in 0..3 {
         end += 2 + at(end) * 256 + at(end + 1);
     }
-    end == message.len() && end > 64 + 256
+    end == message.len() && message[66..].starts_with(&PRIME)
 }

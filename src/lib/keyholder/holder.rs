@@ -49,6 +49,8 @@ static NEXT_LINK: AtomicU64 = AtomicU64::new(0);
 pub struct Keyholder {
     master: Rc<Master>,
     keys: RefCell<Vec<Loaded>>,
+    /// Of the finite-field groups in use; every worker knows them.
+    primes: RefCell<Vec<Vec<u8>>>,
     workers: RefCell<Vec<Worker>>,
     /// Copies of the workers' ends, for whoever takes a dead worker's place.
     links: HashMap<LinkId, Held>,
@@ -126,6 +128,11 @@ impl Worker {
         }))
     }
 
+    fn learn(&self, prime: &[u8]) -> Result<(), Fail> {
+        self.ask(order::PRIME, prime)?.map_err(Fail::temporary)?;
+        Ok(())
+    }
+
     /// Returns what it could not give up.
     fn seal(&self) -> Result<Vec<String>, Fail> {
         let missing = self.ask(order::SEAL, b"")?.map_err(Fail::temporary)?;
@@ -178,6 +185,18 @@ impl SignerSource for Keyholder {
             ))
         })
     }
+
+    fn exchange(&self, prime: &[u8]) -> Result<(), Fail> {
+        let mut primes = self.primes.borrow_mut();
+        if primes.iter().any(|known| known == prime) {
+            return Ok(());
+        }
+        for worker in self.workers.borrow().iter() {
+            worker.learn(prime)?;
+        }
+        primes.push(prime.to_vec());
+        Ok(())
+    }
 }
 
 impl Keyholder {
@@ -190,6 +209,7 @@ impl Keyholder {
             workers: RefCell::new(vec![Worker::fork(master)?]),
             master: Rc::clone(master),
             keys: RefCell::default(),
+            primes: RefCell::default(),
             links: HashMap::new(),
             sweep_at: SWEEP,
             missing: Vec::new(),
@@ -241,6 +261,9 @@ impl Keyholder {
                     "the key has changed since it was loaded: {shown}"
                 )));
             }
+        }
+        for prime in self.primes.borrow().iter() {
+            worker.learn(prime)?;
         }
         worker.seal()?;
         Ok(worker)

@@ -128,14 +128,15 @@ pub fn reply(signed: Result<&[u8], Refusal>) -> Vec<u8> {
     }
 }
 
-/// Whether a key of this kind signs this for a TLS server.
+/// Whether a key of this kind signs this for a TLS server whose finite-field
+/// groups have these primes (high byte first).
 ///
 /// # Errors
 /// Why not.
-pub fn judge(request: &Request<'_>, kind: KeyKind) -> Result<(), Refusal> {
+pub fn judge(request: &Request<'_>, kind: KeyKind, primes: &[Vec<u8>]) -> Result<(), Refusal> {
     use Digest::{Md5Sha1, None as Own, Sha1, Sha224, Sha256, Sha384, Sha512};
 
-    let purpose = Purpose::of(request.message).ok_or(Refusal::Shape)?;
+    let purpose = Purpose::of(request.message, primes).ok_or(Refusal::Shape)?;
     let fits = match (purpose, kind, request.padding) {
         // RFC 8446 section 4.2.3.
         (Purpose::CertificateVerify, KeyKind::Rsa(_), Padding::Pss)
@@ -178,7 +179,7 @@ enum Purpose {
 }
 
 impl Purpose {
-    fn of(message: &[u8]) -> Option<Purpose> {
+    fn of(message: &[u8], primes: &[Vec<u8>]) -> Option<Purpose> {
         // RFC 8446 section 4.4.3: spaces, context, zero, transcript hash.
         const CONTEXT: &[u8] = b"TLS 1.3, server CertificateVerify\0";
         let (start, rest) = message.split_at_checked(64)?;
@@ -192,7 +193,7 @@ impl Purpose {
         if is_elliptic(rest) {
             return Some(Purpose::EllipticExchange);
         }
-        is_finite(rest).then_some(Purpose::FiniteExchange)
+        is_finite(rest, primes).then_some(Purpose::FiniteExchange)
     }
 }
 
@@ -212,8 +213,9 @@ fn is_elliptic(params: &[u8]) -> bool {
     }
 }
 
-/// RFC 5246 section 7.4.3: prime, generator, public value.
-fn is_finite(params: &[u8]) -> bool {
+/// RFC 5246 section 7.4.3: prime, generator, public value. The prime is one of
+/// these: of an engine's own choice, it could be one that gives the secret away.
+fn is_finite(params: &[u8], primes: &[Vec<u8>]) -> bool {
     fn number<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
         let (length, behind) = rest.split_at_checked(2)?;
         let length = usize::from(u16::from_be_bytes([length[0], length[1]]));
@@ -226,10 +228,8 @@ fn is_finite(params: &[u8]) -> bool {
     let (Some(prime), Some(generator), Some(public)) = numbers else {
         return false;
     };
-    // A prime is odd, and no store takes one below 2048 bits.
     rest.is_empty()
-        && (256..=1024).contains(&prime.len())
-        && prime.last().is_some_and(|last| last % 2 == 1)
+        && primes.iter().any(|known| known == prime)
         && (1..=prime.len()).contains(&generator.len())
         && (1..=prime.len()).contains(&public.len())
 }
@@ -250,7 +250,7 @@ mod tests {
         };
         let bytes = request.to_bytes();
         assert_eq!(Request::parse(&bytes), Ok(request));
-        judge(&request, kind)
+        judge(&request, kind, &[vec![0xff; 256], vec![0xfd; 384]])
     }
 
     fn verify(context: &[u8], hash: usize) -> Vec<u8> {
@@ -289,8 +289,10 @@ mod tests {
         assert_eq!(ask(&message, Padding::Pkcs1, Digest::Md5Sha1, RSA), Ok(()));
         let message = elliptic(29, &[5; 32]);
         assert_eq!(ask(&message, Padding::Pss, Digest::Sha256, RSA), Ok(()));
-        let message = finite(&[0xff; 256], &[1; 256]);
-        assert_eq!(ask(&message, Padding::Pkcs1, Digest::Sha256, RSA), Ok(()));
+        for prime in [&[0xff; 256][..], &[0xfd; 384]] {
+            let message = finite(prime, &[1; 256]);
+            assert_eq!(ask(&message, Padding::Pkcs1, Digest::Sha256, RSA), Ok(()));
+        }
     }
 
     #[test]
@@ -319,8 +321,11 @@ mod tests {
         message = elliptic(29, &[5; 32]);
         message[64] = 1;
         refused(&message);
+        // A prime that is not the server's.
         refused(&finite(&[0xff; 128], &[1; 128]));
-        refused(&finite(&[0xfe; 256], &[1; 256]));
+        refused(&finite(&[0xff; 384], &[1; 256]));
+        refused(&finite(&[0xfd; 256], &[1; 256]));
+        refused(&finite(&[], &[]));
         refused(&finite(&[0xff; 256], &[1; 257]));
         let mut message = finite(&[0xff; 256], &[1; 256]);
         message.push(0);

@@ -34,6 +34,8 @@ const FIRST_USER: u32 = 0x7000_0000;
 pub(super) mod order {
     /// Load the key of this file.
     pub const LOAD: u8 = b'L';
+    /// A group of this prime is the server's.
+    pub const PRIME: u8 = b'D';
     /// Give up all rights and begin to sign.
     pub const SEAL: u8 = b'S';
     /// A link: how many signatures, whether to say that it came, and for how
@@ -50,6 +52,8 @@ pub(super) mod answer {
     pub const KEY: u8 = b'K';
     /// Why it was not done.
     pub const ERROR: u8 = b'E';
+    /// The prime is known.
+    pub const KNOWN: u8 = b'D';
     /// Done: what rights it could not give up, a line each.
     pub const SEALED: u8 = b'S';
     /// I live.
@@ -91,12 +95,14 @@ pub(super) fn run(start: Start<'_>) -> u8 {
         password,
         sandbox,
         keys: Vec::new(),
+        primes: Vec::new(),
     };
     match loader.load() {
-        Some((control, keys)) => {
+        Some((control, keys, primes)) => {
             let mut service = Service {
                 control: Some(control),
                 keys,
+                primes,
                 links: Vec::new(),
                 report,
             };
@@ -114,11 +120,12 @@ struct Loader<'a> {
     password: Option<Password>,
     sandbox: &'a Sandbox,
     keys: Vec<Key>,
+    primes: Vec<Vec<u8>>,
 }
 
 impl Loader<'_> {
     /// Loads until told to seal; `None` if that never comes.
-    fn load(mut self) -> Option<(OwnedFd, Vec<Key>)> {
+    fn load(mut self) -> Option<(OwnedFd, Vec<Key>, Vec<Vec<u8>>)> {
         let mut buffer = vec![0; ORDER_LIMIT];
         loop {
             poll::wait(&mut [(self.control.as_fd(), Ready::READ)], None).ok()?;
@@ -131,6 +138,10 @@ impl Loader<'_> {
                         Err(why) => [&[answer::ERROR], why.as_bytes()].concat(),
                     };
                     parcel::give(&self.control, &reply).ok()?;
+                }
+                (&order::PRIME, prime) => {
+                    self.primes.push(prime.to_vec());
+                    parcel::give(&self.control, &[answer::KNOWN]).ok()?;
                 }
                 (&order::SEAL, _) => break,
                 _ => return None,
@@ -146,7 +157,7 @@ impl Loader<'_> {
             Err(why) => [&[answer::ERROR], why.as_bytes()].concat(),
         };
         parcel::give(&self.control, &reply).ok()?;
-        (reply[0] == answer::SEALED).then_some((self.control, self.keys))
+        (reply[0] == answer::SEALED).then_some((self.control, self.keys, self.primes))
     }
 
     /// Reads one key. Its public half goes to the supervisor.
@@ -206,6 +217,8 @@ struct Service {
     /// The supervisor; `None` once it is gone, or has a newer keyholder.
     control: Option<OwnedFd>,
     keys: Vec<Key>,
+    /// Of the groups that its server uses.
+    primes: Vec<Vec<u8>>,
     /// In the order of their coming.
     links: Vec<Link>,
     report: Report,
@@ -336,7 +349,7 @@ impl Service {
             .keys
             .get(usize::from(request.key))
             .ok_or(Refusal::NoSuchKey)?;
-        protocol::judge(&request, key.kind)?;
+        protocol::judge(&request, key.kind, &self.primes)?;
         local::sign(
             &key.secret,
             request.padding,

@@ -58,6 +58,15 @@ pub trait SignerSource {
     /// # Errors
     /// The key cannot be read or is another one.
     fn signer(&self, place: &KeyPlace, public: &PKeyRef<Public>) -> Result<Signer, Fail>;
+
+    /// Hears of the prime (high byte first) of a finite-field group that signed
+    /// key exchanges will have.
+    ///
+    /// # Errors
+    /// The source cannot take it.
+    fn exchange(&self, _prime: &[u8]) -> Result<(), Fail> {
+        Ok(())
+    }
 }
 
 /// The kind of a public key.

@@ -222,7 +222,7 @@ impl Store {
         let ciphers = cipher_list(settings);
         super::apply_common(&mut context, settings, ("CIPHERS", ciphers))?;
         context.set_options(SslOptions::CIPHER_SERVER_PREFERENCE);
-        let finite_field = set_dh(&mut context, settings, certificates)?;
+        let finite_field = set_dh(&mut context, settings, certificates, signers)?;
         hello::record(&mut context, ciphers.to_owned(), finite_field)
             .map_err(|error| internal(&error))?;
         let policy = Arc::new(Policy {
@@ -328,6 +328,7 @@ fn set_dh<'a>(
     context: &mut SslContextBuilder,
     settings: &Settings,
     mut certificates: impl Iterator<Item = &'a Certificate>,
+    signers: &dyn SignerSource,
 ) -> Result<FiniteField, Fail> {
     if let Some(path) = settings.get("DHFILE") {
         let fail = |why: &str| unable("set cipher parameters", "DHFILE", path, why);
@@ -340,6 +341,7 @@ fn set_dh<'a>(
         context
             .set_tmp_dh(&dh)
             .map_err(|error| fail(&queue(&error)))?;
+        signers.exchange(&dh.prime_p().to_vec())?;
         return Ok(FiniteField::Own);
     }
     let rsa_bits = certificates.find_map(|certificate| match certificate.kind {
@@ -353,7 +355,8 @@ fn set_dh<'a>(
         Some(..=3072) => ("ffdhe3072", 0x0101),
         Some(_) => ("ffdhe4096", 0x0102),
     };
-    tls_ffi::set_dh_group(context, name).map_err(|error| internal(&error))?;
+    let prime = tls_ffi::set_dh_group(context, name).map_err(|error| internal(&error))?;
+    signers.exchange(&prime)?;
     Ok(FiniteField::Group(number))
 }
 

@@ -7,7 +7,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::ptr;
 
-use foreign_types::ForeignTypeRef as _;
+use foreign_types::{ForeignType as _, ForeignTypeRef as _};
+use openssl::bn::BigNum;
 use openssl::error::ErrorStack;
 use openssl::ssl::{SslContextBuilder, SslRef};
 use openssl_sys as ffi;
@@ -123,11 +124,12 @@ pub fn secure_renegotiation(ssl: &SslRef) -> bool {
 }
 
 /// Uses a finite-field group of RFC 7919 (`ffdhe2048`, ...) for DHE below TLS
-/// 1.3: `EVP_PKEY_fromdata`, `SSL_CTX_set0_tmp_dh_pkey`.
+/// 1.3: `EVP_PKEY_fromdata`, `SSL_CTX_set0_tmp_dh_pkey`. Returns its prime, high
+/// byte first: `EVP_PKEY_get_bn_param`.
 ///
 /// # Errors
 /// Libcrypto knows no such group.
-pub fn set_dh_group(context: &mut SslContextBuilder, group: &str) -> Result<(), ErrorStack> {
+pub fn set_dh_group(context: &mut SslContextBuilder, group: &str) -> Result<Vec<u8>, ErrorStack> {
     /// `OSSL_PARAM_UTF8_STRING` of core.h.
     const UTF8_STRING: c_uint = 4;
     /// `EVP_PKEY_KEY_PARAMETERS` of evp.h.
@@ -138,7 +140,8 @@ pub fn set_dh_group(context: &mut SslContextBuilder, group: &str) -> Result<(), 
     // SAFETY: every pointer passed lives until the last call; `params` ends
     // with the empty entry that the interface asks for; fromdata copies what it
     // needs. The key context is freed on each path, and the key's ownership
-    // moves to the SSL_CTX where that call succeeds, else it is freed here.
+    // moves to the SSL_CTX where that call succeeds, else it is freed here. The
+    // prime is a number of its own, which the BigNum frees.
     unsafe {
         let key_context =
             ffi::EVP_PKEY_CTX_new_from_name(ptr::null_mut(), c"DH".as_ptr(), ptr::null());
@@ -166,7 +169,16 @@ pub fn set_dh_group(context: &mut SslContextBuilder, group: &str) -> Result<(), 
         });
         ffi::EVP_PKEY_CTX_free(key_context);
         made?;
-        let used = check(ffi::SSL_CTX_set0_tmp_dh_pkey(context.as_ptr(), key));
+        let mut prime = ptr::null_mut();
+        let used = check(ffi::EVP_PKEY_get_bn_param(
+            key,
+            c"p".as_ptr(),
+            &raw mut prime,
+        ))
+        .map(|()| BigNum::from_ptr(prime).to_vec())
+        .and_then(|prime| {
+            check(ffi::SSL_CTX_set0_tmp_dh_pkey(context.as_ptr(), key)).map(|()| prime)
+        });
         if used.is_err() {
             ffi::EVP_PKEY_free(key);
         }
