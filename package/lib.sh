@@ -72,7 +72,8 @@ install_packages() {
   apt_get install -y --no-install-recommends "$@" || barf "cannot install $*"
 }
 
-# Prints the packages that building needs and that are not there.
+# Prints the packages that building with these features needs and that are not
+# there.
 missing_build_needs() {
   if has cc; then
     # Rust links with cc against the C library's development files.
@@ -80,19 +81,29 @@ missing_build_needs() {
   else
     echo gcc libc6-dev
   fi
-  if [ -z "${OPENSSL_DIR-}${OPENSSL_LIB_DIR-}" ]; then
-    has pkg-config || echo pkg-config
-    pkg-config --exists 'openssl >= 3.0' 2>/dev/null || echo libssl-dev
-  fi
+  case ,$1, in
+    *,vendored,*)
+      has make || echo make
+      # perl-base is not enough for OpenSSL's Configure.
+      perl -MIPC::Cmd -MFile::Compare -e 1 2>/dev/null || echo perl
+      ;;
+    *)
+      if [ -z "${OPENSSL_DIR-}${OPENSSL_LIB_DIR-}" ]; then
+        has pkg-config || echo pkg-config
+        pkg-config --exists 'openssl >= 3.0' 2>/dev/null || echo libssl-dev
+      fi
+      ;;
+  esac
 }
 
+# build_needs [FEATURES]
 build_needs() {
   has cargo || barf 'cargo not found: please install Rust 1.88 or later, for example from https://rustup.rs/'
-  needs=$(missing_build_needs | tr '\n' ' ')
+  needs=$(missing_build_needs "${1-}" | tr '\n' ' ')
   [ -n "$needs" ] || return 0
   may_install || barf "please install: $needs"
   # shellcheck disable=SC2086 # a list of words
   install_packages $needs
-  needs=$(missing_build_needs | tr '\n' ' ')
+  needs=$(missing_build_needs "${1-}" | tr '\n' ' ')
   [ -z "$needs" ] || barf "still missing after apt-get: $needs"
 }
