@@ -78,6 +78,10 @@ const fn call(
 /// `PROT_EXEC` as an argument.
 const EXECUTABLE: u64 = libc::PROT_EXEC as u64;
 
+/// A request of ioctl(2): libc types them by the C library.
+#[allow(clippy::unnecessary_cast, clippy::cast_sign_loss)]
+const UNSENT: u64 = libc::TIOCOUTQ as u64;
+
 /// The one list that every filter is made from. Whatever is not in it ends the
 /// process. A call may stand in it twice if neither allows any arguments.
 #[rustfmt::skip]
@@ -97,7 +101,7 @@ const CALLS: &[Call] = &[
     call(libc::SYS_connect, REMOTE, Only::Any, "the next server"),
     call(libc::SYS_setsockopt, REMOTE, Only::Among(1, &[libc::SOL_SOCKET as u64, libc::SOL_TCP as u64]), "no waiting for more to send; an address that was just in use"),
     call(libc::SYS_lseek, REMOTE, Only::Any, "the message again, for the next server"),
-    call(libc::SYS_ioctl, ENGINES, Only::Among(1, &[libc::TIOCOUTQ]), "whether the peer has got everything"),
+    call(libc::SYS_ioctl, ENGINES, Only::Among(1, &[UNSENT]), "whether the peer has got everything"),
     call(libc::SYS_getsockopt, ENGINES, Only::Exactly(&[(1, libc::SOL_TCP as u64), (2, libc::TCP_INFO as u64)]), "whether the peer has got everything"),
     call(libc::SYS_getsockopt, REMOTE, Only::Exactly(&[(1, libc::SOL_SOCKET as u64), (2, libc::SO_ERROR as u64)]), "how connecting ended"),
     call(libc::SYS_fcntl, ALL, Only::Among(1, &[libc::F_GETFL as u64, libc::F_SETFL as u64, libc::F_GETFD as u64]), "pipes that never wait; a debug build looks before it closes"),
