@@ -444,9 +444,10 @@ fn every_test_that_security_md_names_exists() {
         .filter_map(|name| name.strip_prefix('`')?.strip_suffix('`'))
         .collect();
     assert!(!named.is_empty());
-    let sources: String = [root().join("tests"), root().join("tests/it")]
+    let folders = ["", "it", "outbound", "sslremote"];
+    let sources: String = folders
         .iter()
-        .flat_map(|folder| files(folder))
+        .flat_map(|folder| files(&root().join("tests").join(folder)))
         .filter(|path| path.extension().is_some_and(|end| end == "rs"))
         .map(|path| read(&path))
         .collect();

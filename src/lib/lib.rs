@@ -11,6 +11,8 @@ pub mod sys;
 
 pub mod tls_ffi;
 
+pub mod secret;
+
 pub mod environ;
 
 pub mod dialogue;

@@ -6,162 +6,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::unix::fs::FileExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use openssl::hash::MessageDigest;
-use openssl::pkey::{Id, PKey, Private};
+use openssl::pkey::PKey;
 use openssl::sign::Signer;
 use openssl::ssl::SslVersion;
 use openssl::symm::{Cipher, decrypt};
 
-use crate::harness::process::{Process, group, process, status_field};
+use crate::harness::memory::{Needles, each_chunk};
+use crate::harness::process::{Process, group, status_field};
 use crate::harness::{
     Client, Dial, Identity, KeyKind, Leaf, Place, Server, Setup, Tls, dial, eventually, need,
     need_root, skip,
 };
 
 const PASSWORD: &str = "correct horse battery staple";
-
-/// Byte strings to look for, each with its name.
-#[derive(Default)]
-struct Needles {
-    all: Vec<(String, Vec<u8>)>,
-    /// By the first two bytes.
-    by_start: BTreeMap<[u8; 2], Vec<usize>>,
-}
-
-impl Needles {
-    fn add(&mut self, name: &str, bytes: &[u8]) {
-        self.by_start
-            .entry([bytes[0], bytes[1]])
-            .or_default()
-            .push(self.all.len());
-        self.all.push((name.to_owned(), bytes.to_vec()));
-    }
-
-    /// A number in both byte orders: whole, and three windows of each.
-    fn number(&mut self, name: &str, bytes: &[u8]) {
-        let reversed: Vec<u8> = bytes.iter().rev().copied().collect();
-        for (order, bytes) in [("big", bytes), ("little", &*reversed)] {
-            self.add(&format!("{name}, {order} end first"), bytes);
-            for at in [0, (bytes.len() - 16) / 2, bytes.len() - 16] {
-                let part = &bytes[at..at + 16];
-                self.add(&format!("{name}, {order} end first, from {at}"), part);
-            }
-        }
-    }
-
-    /// All that is secret of a key.
-    fn secrets(key: &PKey<Private>) -> Needles {
-        let mut needles = Needles::default();
-        match key.id() {
-            Id::RSA => {
-                let rsa = key.rsa().unwrap();
-                for (name, number) in [
-                    ("d", Some(rsa.d())),
-                    ("p", rsa.p()),
-                    ("q", rsa.q()),
-                    ("dp", rsa.dmp1()),
-                    ("dq", rsa.dmq1()),
-                    ("qinv", rsa.iqmp()),
-                ] {
-                    needles.number(name, &number.unwrap().to_vec());
-                }
-            }
-            Id::EC => {
-                let key = key.ec_key().unwrap();
-                needles.number("the scalar", &key.private_key().to_vec());
-            }
-            _ => needles.number("the seed", &key.raw_private_key().unwrap()),
-        }
-        let pem = String::from_utf8(key.private_key_to_pem_pkcs8().unwrap()).unwrap();
-        for line in pem.lines().filter(|line| !line.starts_with('-')) {
-            // The start of the first line is the algorithm's name, which every
-            // key of the kind has.
-            let end = &line[line.len() / 2..];
-            if end.len() >= 12 {
-                needles.add("a line of PEM", end.as_bytes());
-            }
-        }
-        needles
-    }
-
-    /// The names of those that a process has in its memory.
-    fn found_in(&self, pid: i32) -> BTreeSet<String> {
-        let mut found = BTreeSet::new();
-        let longest = self.all.iter().map(|(_, bytes)| bytes.len()).max().unwrap();
-        let mut known = vec![false; 1 << 16];
-        for [one, two] in self.by_start.keys() {
-            known[usize::from(*one) << 8 | usize::from(*two)] = true;
-        }
-        each_chunk(pid, longest, |bytes| {
-            // A plain loop: without optimisation an iterator takes ten times as
-            // long, and this is where these tests spend their time.
-            let mut offset = 0;
-            while offset + 1 < bytes.len() {
-                let (one, two) = (bytes[offset], bytes[offset + 1]);
-                if known[(one as usize) << 8 | two as usize] {
-                    for &at in &self.by_start[&[one, two]] {
-                        let (name, wanted) = &self.all[at];
-                        if bytes[offset..].starts_with(wanted) {
-                            found.insert(name.clone());
-                        }
-                    }
-                }
-                offset += 1;
-            }
-        });
-        found
-    }
-}
-
-/// Reads all the memory of a process that can be read, in pieces that begin
-/// with the last `overlap` bytes of the one before.
-fn each_chunk(pid: i32, overlap: usize, mut look: impl FnMut(&[u8])) {
-    const CHUNK: usize = 1 << 20;
-    // A process that is just ending has no memory; any other must let us in.
-    let ends = || {
-        eventually(&format!("{pid} can be read, or ends"), || {
-            process(pid)
-                .is_none_or(|one| one.state == 'Z')
-                .then_some(())
-        });
-    };
-    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
-    let Ok(memory) = fs::File::open(format!("/proc/{pid}/mem")) else {
-        return ends();
-    };
-    let mut read = 0;
-    for line in maps.lines() {
-        let (range, rest) = line.split_once(' ').unwrap();
-        if !rest.starts_with('r') || line.ends_with("[vvar]") || line.contains("[vvar_") {
-            continue;
-        }
-        let (start, end) = range.split_once('-').unwrap();
-        let (start, end) = (
-            u64::from_str_radix(start, 16).unwrap(),
-            u64::from_str_radix(end, 16).unwrap(),
-        );
-        let mut at = start;
-        while at < end {
-            let length = usize::try_from(end - at).unwrap().min(CHUNK + overlap);
-            let mut bytes = vec![0; length];
-            if memory.read_exact_at(&mut bytes, at).is_err() {
-                break;
-            }
-            read += length;
-            look(&bytes);
-            at += CHUNK as u64;
-        }
-    }
-    if read <= 1 << 20 {
-        ends();
-    }
-}
 
 /// What a process is.
 fn role(one: &Process, server: &Server) -> &'static str {
@@ -380,7 +243,7 @@ fn ticket_keys(pid: i32, ticket: &[u8]) -> Needles {
             behind = &bytes[from..];
         }
     });
-    let found: BTreeSet<_> = keys.all.iter().map(|(name, _)| &name[..18]).collect();
+    let found: BTreeSet<_> = keys.names().map(|name| &name[..18]).collect();
     assert_eq!(found.len(), 2, "keys of the ticket: {found:?}");
     keys
 }
@@ -512,19 +375,26 @@ fn a_client_s_key_is_gone_when_the_program_runs() {
         let place = Place::new("client-key");
         let identity = Leaf::new("client").key(kind).issue();
         let (certificate, key) = place.identity("client", &identity);
-        let needles = Needles::secrets(&identity.key);
+        let locked = place.write("locked.key", identity.locked_key_pem(PASSWORD));
+        let table = format!("*:{certificate}|{locked}|{PASSWORD}\n");
+        let table = place.write("domaincerts", table);
+        let mut needles = Needles::secrets(&identity.key);
+        needles.add("the password", PASSWORD.as_bytes());
         let anchors = place.write("ca.pem", crate::harness::Authority::shared_root().pem());
         let server = Setup::new(&place, &["cat"])
             .options("-m")
             .env("CAFILE", anchors)
             .start();
         for version in ["1.2", "1.3"] {
-            for keep in [false, true] {
-                let mut child = Client::new(&place)
-                    .options("-c")
-                    .option(&certificate)
-                    .options("-k")
-                    .option(&key)
+            for (keep, locked) in [(false, false), (true, false), (false, true)] {
+                let client = Client::new(&place);
+                let client = if locked {
+                    client.options("-M").option(&table)
+                } else {
+                    let client = client.options("-c").option(&certificate);
+                    client.options("-k").option(&key)
+                };
+                let mut child = client
                     .env("TLS_MAX", version)
                     .env("UCSPI_TLS_TEST", if keep { "keep-key" } else { "" })
                     .command("localhost", server.port, &["/bin/sh", "-c", "echo up; cat"])

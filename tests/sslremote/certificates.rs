@@ -2,12 +2,19 @@
 //! password stays with us.
 #![forbid(unsafe_code)]
 
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::Stdio;
+use std::sync::mpsc;
+
 use openssl::ssl::{SslContextBuilder, SslVerifyMode};
 
 use crate::daemons::Exim;
 use crate::dns::Names;
 use crate::fake::Fake;
-use crate::harness::{Identity, Leaf, Place, eventually, need_root, peer, skip};
+use crate::harness::memory::Needles;
+use crate::harness::process::PATIENCE;
+use crate::harness::{Identity, KeyKind, Leaf, Peer, Place, eventually, need_root, peer, skip};
 use crate::postfix::Postfix;
 use crate::remote::{MESSAGE, Remote};
 
@@ -207,5 +214,59 @@ fn postfix_and_exim_see_whose_certificate_it_is() {
             line.contains(" CV=yes ") && line.contains("DN=\"CN=sender.example\""),
             "{log}"
         );
+    }
+}
+
+#[test]
+fn our_key_and_its_password_are_gone_when_the_sender_is_named() {
+    need_root!();
+    for kind in [KeyKind::Rsa2048, KeyKind::P256, KeyKind::Ed25519] {
+        let place = Place::new("remote-key");
+        let identity = Leaf::new("client").key(kind).issue();
+        place.write("client.pem", identity.chain_pem());
+        place.write("client.key", identity.locked_key_pem(SECRET));
+        let mut needles = Needles::secrets(&identity.key);
+        needles.add("the password", SECRET.as_bytes());
+        for keep in [false, true] {
+            let (asks, asked) = mpsc::channel();
+            let (go, gone) = mpsc::channel::<()>();
+            let leaf = Leaf::new("x").address("127.0.0.1").issue();
+            let context = peer::context(&leaf, |context| {
+                context.set_verify_callback(SslVerifyMode::PEER, |_, _| true);
+            });
+            let server = Peer::tls(context, move |stream| {
+                let mut stream = BufReader::new(stream.unwrap());
+                stream.get_mut().write_all(b"220 x\r\n").unwrap();
+                let mut line = String::new();
+                stream.read_line(&mut line).unwrap();
+                stream.get_mut().write_all(b"250 x\r\n").unwrap();
+                stream.read_line(&mut line).unwrap();
+                asks.send(line).unwrap();
+                let _ = gone.recv();
+            });
+            let file = |name: &str| place.text(name);
+            let own = format!("*:{}|{}|{SECRET}\n", file("client.pem"), file("client.key"));
+            let route = format!(":[127.0.0.1]:s{}\n", server.at.port());
+            let remote = Remote::new(&place)
+                .control("smtproutes", &route)
+                .policy("=[127.0.0.1]:CA\n")
+                .control("domaincerts", &own);
+            let mut child = remote
+                .command(&["x", "a@b", "c@x"])
+                .env("UCSPI_TLS_TEST", if keep { "keep-key" } else { "" })
+                .stdin(fs::File::open(place.write("message", MESSAGE)).unwrap())
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap();
+            let heard = asked.recv_timeout(PATIENCE).unwrap();
+            let found = needles.found_in(child.id().cast_signed());
+            let _ = child.kill();
+            let _ = child.wait();
+            go.send(()).unwrap();
+            server.join();
+            assert!(heard.ends_with("MAIL FROM:<a@b>\r\n"), "{heard}");
+            // The same search finds what was kept on purpose.
+            assert_eq!(!found.is_empty(), keep, "{kind:?}: {found:?}");
+        }
     }
 }

@@ -13,16 +13,17 @@ use openssl::rsa;
 use openssl::sign::RsaPssSaltlen;
 
 use crate::report::Fail;
+use crate::secret::Secret;
 use crate::store::{self, KeyPlace, Signer, SignerSource};
 use crate::sys::fd;
+use crate::tls_ffi::freed;
 use crate::tls_ffi::provider::{self, Digest, Padding};
-use crate::tls_ffi::wipe;
 
 /// The longest password of a key, libcrypto's `PEM_BUFSIZE`.
 pub const PASSWORD_LIMIT: usize = 1024;
 
-/// A secret text, overwritten when it is given up.
-pub struct Password(Box<[u8]>, usize);
+/// A key's password.
+pub struct Password(Secret);
 
 impl Password {
     /// A copy of a secret text; what is behind [`PASSWORD_LIMIT`] bytes of it is
@@ -30,7 +31,7 @@ impl Password {
     #[must_use]
     pub fn new(text: &[u8]) -> Password {
         let text = &text[..text.len().min(PASSWORD_LIMIT)];
-        Password(text.into(), text.len())
+        Password(Secret::new(text.into()))
     }
 
     /// Reads a password up to a NUL or the end of file.
@@ -38,32 +39,20 @@ impl Password {
     /// # Errors
     /// It cannot be read, or is longer than [`PASSWORD_LIMIT`].
     pub fn read(from: &OwnedFd) -> Result<Password, Fail> {
-        let mut password = Password(vec![0; PASSWORD_LIMIT + 1].into_boxed_slice(), 0);
-        let Password(bytes, length) = &mut password;
-        while *length < bytes.len() {
-            let count = fd::read_some(from, &mut bytes[*length..])
-                .map_err(Fail::unable("read password"))?;
-            let new = &bytes[*length..*length + count];
-            if let Some(end) = new.iter().position(|&byte| byte == 0) {
-                *length += end;
-                return Ok(password);
-            }
-            *length += count;
-            if count == 0 {
-                return Ok(password);
+        let mut bytes = Secret::new(vec![0; PASSWORD_LIMIT + 1]);
+        let mut length = 0;
+        while length < bytes.len() {
+            let count =
+                fd::read_some(from, &mut bytes[length..]).map_err(Fail::unable("read password"))?;
+            let new = &bytes[length..length + count];
+            let end = new.iter().position(|&byte| byte == 0);
+            length += end.unwrap_or(count);
+            if count == 0 || end.is_some() {
+                bytes.truncate(length);
+                return Ok(Password(bytes));
             }
         }
         Err(Fail::temporary("unable to read password: too long"))
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &self.0[..self.1]
-    }
-}
-
-impl Drop for Password {
-    fn drop(&mut self) {
-        wipe(&mut self.0);
     }
 }
 
@@ -86,7 +75,8 @@ impl SignerSource for LocalKeys {
 }
 
 /// The key of one client connection. It is in this process, but libssl never
-/// has it: [`super::link::close`] ends it, and nothing of it is left.
+/// has it: [`OwnKey::forget`] ends it, and nothing of it is left where
+/// [`freed::take_over`] was called in time.
 pub struct OwnKey {
     /// The password of `-3`.
     pub password: Option<Password>,
@@ -95,6 +85,7 @@ pub struct OwnKey {
 impl SignerSource for OwnKey {
     fn signer(&self, place: &KeyPlace, public: &PKeyRef<Public>) -> Result<Signer, Fail> {
         let failed = |why: String| Fail::temporary(format!("unable to load key: {place}: {why}"));
+        freed::wipe_freed(true);
         let key = read(&place.path, self.password.as_ref()).map_err(failed)?;
         if !store::server::fits(&key, public) {
             return Err(Fail::temporary(format!(
@@ -105,6 +96,18 @@ impl SignerSource for OwnKey {
             sign(&key, wanted.padding, wanted.digest, wanted.message).ok()
         })));
         provider::key(public, 0).map_err(|error| failed(store::queue(&error)))
+    }
+}
+
+impl OwnKey {
+    /// Ends the key: nobody needs it once the handshake is over.
+    pub fn forget() {
+        #[cfg(feature = "test-switches")]
+        if super::test_switch() == Some("keep-key") {
+            return;
+        }
+        super::link::close();
+        freed::wipe_freed(false);
     }
 }
 
@@ -147,26 +150,22 @@ pub(super) fn sign(
 /// # Errors
 /// Why there is no key, without the path.
 pub(super) fn read(path: &str, password: Option<&Password>) -> Result<PKey<Private>, String> {
-    let mut bytes = store::read_file(Path::new(path))?;
+    let bytes = Secret::new(store::read_file(Path::new(path))?);
     // Libcrypto's reader of PEM leaves lines of it in memory that it gave back.
-    if let Some(mut der) = decoded(&bytes) {
-        let key = PKey::private_key_from_der(&der);
-        wipe(&mut der);
-        if let Ok(key) = key {
-            wipe(&mut bytes);
-            return Ok(key);
-        }
+    if let Some(der) = decoded(&bytes)
+        && let Ok(key) = PKey::private_key_from_der(&der)
+    {
+        return Ok(key);
     }
     let mut wanted_password = false;
     let key = PKey::private_key_from_pem_callback(&bytes, |buffer| {
         wanted_password = true;
-        let password = password.map_or(&[][..], Password::bytes);
+        let password = password.map_or(&[][..], |password| &*password.0);
         let length = password.len().min(buffer.len());
         buffer[..length].copy_from_slice(&password[..length]);
         Ok(length)
     });
     let empty = bytes.is_empty();
-    wipe(&mut bytes);
     key.map_err(|error| {
         let reason = store::queue(&error);
         match (empty, wanted_password, password.is_some()) {
@@ -182,8 +181,8 @@ pub(super) fn read(path: &str, password: Option<&Password>) -> Result<PKey<Priva
 }
 
 /// The bytes of the first private key of a PEM text (RFC 7468), if it is there
-/// and not encrypted.
-fn decoded(text: &[u8]) -> Option<Vec<u8>> {
+/// and not encrypted with headers.
+fn decoded(text: &[u8]) -> Option<Secret> {
     const BEGIN: &[u8] = b"-----BEGIN ";
     const LABEL: &[u8] = b"PRIVATE KEY-----";
     let mut lines = text.split(|&byte| byte == b'\n');
@@ -199,11 +198,9 @@ fn decoded(text: &[u8]) -> Option<Vec<u8>> {
         }
         digits.extend(line.iter().filter(|byte| !byte.is_ascii_whitespace()));
     }
-    let der = std::str::from_utf8(&digits)
-        .ok()
-        .and_then(|digits| openssl::base64::decode_block(digits).ok());
-    wipe(&mut digits);
-    der
+    let digits = Secret::new(digits);
+    let der = openssl::base64::decode_block(std::str::from_utf8(&digits).ok()?);
+    der.ok().map(Secret::new)
 }
 
 #[cfg(test)]
@@ -215,13 +212,13 @@ mod tests {
         let key = PKey::generate_ed25519().expect("a key");
         let pem = key.private_key_to_pem_pkcs8().expect("PEM");
         let der = key.private_key_to_pkcs8().expect("DER");
-        assert_eq!(decoded(&pem), Some(der.clone()));
+        assert_eq!(decoded(&pem).as_deref(), Some(&*der));
         let behind = [b"-----BEGIN X-----\nAAAA\n-----END X-----\n", &*pem].concat();
-        assert_eq!(decoded(&behind), Some(der.clone()));
+        assert_eq!(decoded(&behind).as_deref(), Some(&*der));
         let windows = String::from_utf8(pem.clone())
             .expect("text")
             .replace('\n', "\r\n");
-        assert_eq!(decoded(windows.as_bytes()), Some(der));
+        assert_eq!(decoded(windows.as_bytes()).as_deref(), Some(&*der));
         let headers = b"-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nAAAA\n-----END";
         assert_eq!(decoded(headers), None);
         assert_eq!(decoded(b""), None);

@@ -2,12 +2,15 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
+use std::path::Path;
 
 use super::line;
+use crate::report::Fail;
+use crate::secret::Secret;
 use crate::text;
 
 /// A line of domaincerts.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnCertificate {
     /// The line's number.
     pub line: usize,
@@ -16,20 +19,16 @@ pub struct OwnCertificate {
     /// PEM file: key; that of the certificate where the field is empty.
     pub key: String,
     /// The key's password.
-    pub password: Option<String>,
+    pub password: Option<Secret>,
 }
 
-/// Without the password.
-impl fmt::Debug for OwnCertificate {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let OwnCertificate {
-            line,
-            certificate,
-            key,
-            ..
-        } = self;
-        write!(out, "line {line}: {certificate}|{key}")
-    }
+/// The line of a file, as [`look_up`]; no file is an empty one.
+///
+/// # Errors
+/// The file cannot be read, or the line that decides is wrong.
+pub fn read(path: &Path, sender: Option<&str>) -> Result<Option<OwnCertificate>, Fail> {
+    let text = Secret::new(super::read_optional(path)?);
+    look_up(&text, sender).map_err(Fail::temporary)
 }
 
 /// The line for a sender's domain: its own, then those of the domains above it
@@ -70,6 +69,6 @@ pub fn look_up(text: &[u8], sender: Option<&str>) -> Result<Option<OwnCertificat
         line: line.number,
         certificate: certificate.to_owned(),
         key: if key.is_empty() { certificate } else { key }.to_owned(),
-        password: password.map(str::to_owned),
+        password: password.map(|password| Secret::new(password.into())),
     }))
 }

@@ -430,7 +430,10 @@ fn the_longest_suffix_of_a_sender_s_domain_wins() {
     assert_eq!(some("a.example").key, "a.pem");
     assert_eq!(some("x.a.example").certificate, "e.pem");
     assert_eq!(some("x.a.example").key, "e.key");
-    assert_eq!(some("x.a.example").password.as_deref(), Some("se|cret"));
+    assert_eq!(
+        some("x.a.example").password.as_deref(),
+        Some(&b"se|cret"[..])
+    );
     assert_eq!(some("other.test").certificate, "all.pem");
     assert_eq!(find(None).expect("sound").expect("all").line, 1);
     assert!(

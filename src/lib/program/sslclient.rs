@@ -16,7 +16,7 @@ use crate::dialer::{Clear, Dialer};
 use crate::dialogue::{self, Protocol};
 use crate::environ::Edits;
 use crate::handshake::{self, Failure, Session, Side};
-use crate::keyholder::{self, OwnKey, Password};
+use crate::keyholder::{OwnKey, Password};
 use crate::options::sslclient::{Options, TABLE};
 use crate::policy::domaincerts::{self, OwnCertificate};
 use crate::policy::{self, Destinations, Rule, Start, Tls};
@@ -29,6 +29,7 @@ use crate::store::client::{Partner, Reference, Request, Store, Trust};
 use crate::sys::sandbox::{self, Confinement, Sandbox};
 use crate::sys::{fd, process, signal};
 use crate::text;
+use crate::tls_ffi;
 use crate::verify::{self, Refusal};
 
 /// What ucspi tools take for a host on this machine.
@@ -46,6 +47,7 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     report.verbosity = common.verbosity;
     let report = *report;
     signal::ignore_pipe();
+    tls_ffi::freed::take_over();
     let mut operands = operands.into_iter();
     let mut word = |name: &str| {
         let word = operands.next().unwrap_or_default();
@@ -85,7 +87,7 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     let limit = limit.saturating_sub(begun.elapsed());
     let match_name = plan.rule.is_none() && options.verify && options.match_name;
     let session = secure(match_name, &store, &reference, stream, limit);
-    forget_key();
+    OwnKey::forget();
     let session = session?;
     store
         .approve(session.ssl())
@@ -117,21 +119,18 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     serve(&report, &options, session, &greeting, &program, &edits)
 }
 
-/// What the options and the policy of `-P` and `-M` come to.
+/// What the options and the policy of `-P` come to.
 struct Plan {
     rule: Option<Rule>,
-    own: Option<OwnCertificate>,
     port: u16,
     upgrade: Option<Protocol>,
 }
 
 impl Plan {
     fn make(report: &Report, options: &Options, host: &str, port: u16) -> Result<Plan, Fail> {
-        let own = own_certificate(options)?;
         let Some(path) = &options.destinations else {
             return Ok(Plan {
                 rule: None,
-                own,
                 port,
                 upgrade: options.upgrade,
             });
@@ -156,7 +155,6 @@ impl Plan {
         };
         Ok(Plan {
             rule: Some(rule),
-            own,
             port: port.number,
             upgrade,
         })
@@ -182,9 +180,8 @@ fn own_certificate(options: &Options) -> Result<Option<OwnCertificate>, Fail> {
     let Some(path) = &options.own_certificates else {
         return Ok(None);
     };
-    let text = policy::read_optional(Path::new(path))?;
     let sender = options.sender.as_deref().and_then(policy::sender_domain);
-    domaincerts::look_up(&text, sender.as_deref()).map_err(Fail::temporary)
+    domaincerts::read(Path::new(path), sender.as_deref())
 }
 
 /// `-K`: which rule holds, and which lines of the file never can.
@@ -230,10 +227,12 @@ fn store(options: &Options, plan: &Plan, host: &str) -> Result<Store, Fail> {
     if let Some(ciphers) = ciphers.or(options.ciphers.as_ref()) {
         settings.overlay([("CIPHERS".to_owned(), ciphers.clone())]);
     }
-    let own_password = plan.own.as_ref().and_then(|own| own.password.as_deref());
+    // With its password, which is not to stay.
+    let own_line = own_certificate(options)?;
+    let own_password = own_line.as_ref().and_then(|own| own.password.as_deref());
     let keys = OwnKey {
         password: match own_password {
-            Some(password) => Some(Password::new(password.as_bytes())),
+            Some(password) => Some(Password::new(password)),
             None => super::password_descriptor(options.common.password)?
                 .as_ref()
                 .map(Password::read)
@@ -249,7 +248,7 @@ fn store(options: &Options, plan: &Plan, host: &str) -> Result<Store, Fail> {
         return Err(TABLE.usage("-k is of no use without -c"));
     }
     let given = certificate.map(|path| (("-c", path), ("-k", key.unwrap_or(path))));
-    let own = plan.own.as_ref().map(|own| {
+    let own = own_line.as_ref().map(|own| {
         let name = "domaincerts";
         ((name, own.certificate.as_str()), (name, own.key.as_str()))
     });
@@ -272,7 +271,7 @@ fn store(options: &Options, plan: &Plan, host: &str) -> Result<Store, Fail> {
             .map(|rule| Partner::of(rule, named, named)),
         lines: (
             plan.rule.as_ref().and_then(|rule| rule.line),
-            plan.own.as_ref().map(|own| own.line),
+            own_line.as_ref().map(|own| own.line),
         ),
     };
     Store::load(&settings, &request, &keys)
@@ -406,15 +405,6 @@ fn untrusted(refusal: &Refusal, reference: &Reference) -> Fail {
         ));
     }
     Fail::temporary(format!("unable to verify server certificate: {refusal}"))
-}
-
-/// Nobody needs our key once the handshake is over.
-fn forget_key() {
-    #[cfg(feature = "test-switches")]
-    if keyholder::test_switch() == Some("keep-key") {
-        return;
-    }
-    keyholder::link::close();
 }
 
 /// What the relay is to give up, made ready before anything is started that

@@ -4,6 +4,7 @@
 pub mod authority;
 pub mod client;
 pub mod dial;
+pub mod memory;
 pub mod overlay;
 pub mod peer;
 pub mod place;

@@ -22,7 +22,7 @@ use crate::dialogue::client::Refusal;
 use crate::dialogue::client::sasl::{self, Mechanism};
 use crate::dialogue::client::smtp::Reply;
 use crate::handshake::{self, Failure, Side};
-use crate::keyholder;
+use crate::keyholder::OwnKey;
 use crate::policy::{Check, Rule, Start, Tls};
 use crate::report;
 use crate::settings::Version;
@@ -116,7 +116,7 @@ impl Delivery<'_> {
         let ip = candidate.target.ip.to_string();
         let mut talk = Talk::new(&mut link, self.control.remote);
         if candidate.protocol == Protocol::Qmtp {
-            keyholder::link::close();
+            OwnKey::forget();
             let ends = (&*ip, &*how);
             let report = qmtp::transmit(&mut talk, &self.bare, &mut self.message, ends);
             return Outcome::Done(report);
@@ -169,7 +169,7 @@ impl Delivery<'_> {
             }
         }
         // No other server is tried after this: nobody needs our key.
-        keyholder::link::close();
+        OwnKey::forget();
         let report = envelope::transmit(
             &mut talk,
             &capabilities,

@@ -20,6 +20,7 @@ use crate::report::{self, Fail};
 use crate::settings::Filter;
 use crate::sys::sandbox::{self, Confinement, Sandbox};
 use crate::sys::{fd, signal};
+use crate::tls_ffi;
 
 mod address;
 mod control;
@@ -49,6 +50,7 @@ const QMAIL_HOME: &str = "/var/qmail";
 #[must_use]
 pub fn main() -> ExitCode {
     signal::ignore_pipe();
+    tls_ffi::freed::take_over();
     // What else qmail-rspawn left open is no business of a mail server's.
     fd::close_all_but(&[
         io::stdin().as_fd(),

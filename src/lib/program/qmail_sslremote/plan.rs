@@ -62,10 +62,9 @@ impl Policy {
     pub fn read(folder: &Path, sender: &str) -> Result<Policy, Say> {
         let said = |fail: report::Fail| temporary_control(&fail.to_string());
         let destinations = Destinations::open(&folder.join("tlsdestinations")).map_err(said)?;
-        let certificates = policy::read_optional(&folder.join("domaincerts")).map_err(said)?;
         let sender = policy::sender_domain(sender);
-        let own = domaincerts::look_up(&certificates, sender.as_deref())
-            .map_err(|why| temporary_control(&why))?;
+        let own =
+            domaincerts::read(&folder.join("domaincerts"), sender.as_deref()).map_err(said)?;
         Ok(Policy {
             destinations,
             sender,
@@ -128,7 +127,7 @@ impl Policy {
         let own = self.own.as_ref();
         let password = own.and_then(|own| own.password.as_deref());
         let keys = OwnKey {
-            password: password.map(|password| Password::new(password.as_bytes())),
+            password: password.map(Password::new),
         };
         let name = "domaincerts";
         let request = Request {

@@ -4,8 +4,8 @@
 
 use std::net::IpAddr;
 
-use crate::dialogue::client::sasl::Secret;
 use crate::policy::Port;
+use crate::secret::Secret;
 
 /// A control file's lines of `key:value`.
 #[derive(Clone, Debug)]
