@@ -1,0 +1,310 @@
+//! What a process that reads a peer's bytes, or that holds keys, gives up: the
+//! file system, new privileges, new processes, and every system call but those
+//! of the list in `filter`, each of which stands there with its reason.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
+use nix::sys::stat::{FileStat, SFlag, fstat};
+use nix::unistd::{chdir, chroot};
+use seccompiler::BpfProgram;
+
+use super::process;
+
+mod filter;
+mod landlock;
+
+use filter::{filter, install, is_known};
+
+/// Whose sandbox it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The process between a client's socket and a program's pipes.
+    Engine,
+    /// The same of a client, which waits for its program besides.
+    Client,
+    /// The process with the keys.
+    Keyholder,
+    /// A delivery: it calls one server after the other, and its message and its
+    /// report may be files.
+    Remote,
+}
+
+/// What can be had of a sandbox here, made ready once and taken on by every
+/// process that is forked afterwards.
+pub struct Sandbox {
+    filter: Option<BpfProgram>,
+    landlock: Option<OwnedFd>,
+    grows_a_file: bool,
+    missing: Vec<String>,
+}
+
+/// How a sandbox is taken on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Confinement {
+    /// With its filter of system calls.
+    pub filter: bool,
+    /// The highest number of a descriptor that the process has.
+    pub highest: i32,
+}
+
+impl Sandbox {
+    /// Makes it ready. A server tries it in a process that ends at once; a client
+    /// asks the kernel, which is quicker and nearly as sure.
+    #[must_use]
+    pub fn prepare(role: Role) -> Sandbox {
+        let mut missing = Vec::new();
+        let mut sandbox = Sandbox {
+            filter: None,
+            landlock: None,
+            grows_a_file: grows_a_file(role),
+            missing: Vec::new(),
+        };
+        match landlock::ruleset(role == Role::Remote) {
+            Ok(ruleset) => sandbox.landlock = Some(ruleset),
+            Err(error) => missing.push(format!("Landlock ({})", crate::report::reason(&error))),
+        }
+        match filter(role) {
+            Ok(program) => {
+                sandbox.filter = Some(program);
+                let tried = match role {
+                    Role::Client | Role::Remote => {
+                        is_known().map_err(|error| crate::report::reason(&error))
+                    }
+                    Role::Engine | Role::Keyholder => sandbox.try_out(),
+                };
+                if let Err(why) = tried {
+                    sandbox.filter = None;
+                    missing.push(format!("the filter of system calls ({why})"));
+                }
+            }
+            Err(why) => missing.push(format!("the filter of system calls ({why})")),
+        }
+        if sandbox.grows_a_file {
+            missing.push("the limit on file size (what it writes is a regular file)".to_owned());
+        }
+        sandbox.missing = missing;
+        sandbox
+    }
+
+    /// Whether system calls are filtered.
+    #[must_use]
+    pub fn has_filter(&self) -> bool {
+        self.filter.is_some()
+    }
+
+    /// What cannot be had here, and why, for an administrator.
+    #[must_use]
+    pub fn missing(&self) -> &[String] {
+        &self.missing
+    }
+
+    /// The descriptor that must stay open until [`Sandbox::take_on`].
+    #[must_use]
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.landlock.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Gives up everything, for good. Call it after the last change of user,
+    /// which would make the process dumpable again. Landlock's descriptor is
+    /// closed; the object must not be used or dropped afterwards, in a process
+    /// that ends by exec or `_exit`.
+    ///
+    /// # Errors
+    /// As prctl(2), setrlimit(2), seccomp(2).
+    pub fn take_on(&self, confinement: Confinement) -> io::Result<()> {
+        confine()?;
+        let highest = rlim_t::try_from(confinement.highest).unwrap_or(0) + 1;
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        setrlimit(
+            Resource::RLIMIT_NOFILE,
+            highest.min(hard),
+            highest.min(hard),
+        )?;
+        self.close_in()?;
+        if let (true, Some(filter)) = (confinement.filter, &self.filter) {
+            install(filter)?;
+        }
+        Ok(())
+    }
+
+    /// As [`Sandbox::take_on`], for the process with the keys, which goes on
+    /// taking descriptors.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn take_on_with_descriptors(&self) -> io::Result<()> {
+        confine()?;
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+        self.close_in()?;
+        match &self.filter {
+            Some(filter) => install(filter),
+            None => Ok(()),
+        }
+    }
+
+    /// Limits and Landlock.
+    fn close_in(&self) -> io::Result<()> {
+        if !self.grows_a_file {
+            setrlimit(Resource::RLIMIT_FSIZE, 0, 0)?;
+        }
+        if let Some(ruleset) = &self.landlock {
+            landlock::restrict(ruleset)?;
+            super::fd::disown(ruleset);
+        }
+        Ok(())
+    }
+
+    /// Takes it on in a child, which must live to say so.
+    fn try_out(&self) -> Result<(), String> {
+        let child = process::spawn(|| {
+            let confinement = Confinement {
+                filter: true,
+                highest: 2,
+            };
+            u8::from(self.take_on(confinement).is_err())
+        })
+        .map_err(|error| crate::report::reason(&error))?;
+        match process::wait_for(child) {
+            Some(process::Ended { status: 0, .. }) => Ok(()),
+            _ => Err("this system refuses it".to_owned()),
+        }
+    }
+}
+
+/// Whether the log, or the report of a delivery, is a regular file: a limit on
+/// file size would end us at the first line.
+fn grows_a_file(role: Role) -> bool {
+    let regular = |about: FileStat| {
+        SFlag::from_bits_truncate(about.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG
+    };
+    fstat(io::stderr()).is_ok_and(regular)
+        || role == Role::Remote && fstat(io::stdout()).is_ok_and(regular)
+}
+
+/// Makes `directory` the root and the working directory. Needs root.
+///
+/// # Errors
+/// As chdir(2) and chroot(2).
+pub fn enter(directory: &Path) -> io::Result<()> {
+    chdir(directory)?;
+    chroot(".")?;
+    chdir("/")?;
+    Ok(())
+}
+
+/// Makes a directory without a name the root: nothing is in it, and nothing can
+/// be made in it. Needs root.
+///
+/// # Errors
+/// No directory can be made, or as chroot(2).
+pub fn enter_nowhere() -> io::Result<()> {
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    for parent in ["/run", "/tmp", "/var/tmp", "/dev/shm"] {
+        let template = PathBuf::from(parent).join("ucspi-tls.XXXXXX");
+        let made = match nix::unistd::mkdtemp(&template) {
+            Ok(made) => made,
+            Err(error) => {
+                last = error.into();
+                continue;
+            }
+        };
+        let entered = chdir(&made);
+        let removed = std::fs::remove_dir(&made);
+        entered?;
+        removed?;
+        chroot(".")?;
+        // Not "/": the directory has no name any more, and we are in it.
+        return Ok(());
+    }
+    Err(last)
+}
+
+/// Gives up new privileges, new processes and core dumps for good, and keeps
+/// other processes of the same user out of this one's memory. Call it after the
+/// last change of user, which would make the process dumpable again.
+///
+/// # Errors
+/// As prctl(2) and setrlimit(2).
+pub fn confine() -> io::Result<()> {
+    seal()?;
+    setrlimit(Resource::RLIMIT_NPROC, 0, 0)?;
+    Ok(())
+}
+
+/// As [`confine`], for a process that must still fork.
+///
+/// # Errors
+/// As prctl(2) and setrlimit(2).
+pub fn seal() -> io::Result<()> {
+    prctl::set_no_new_privs()?;
+    prctl::set_dumpable(false)?;
+    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+    Ok(())
+}
+
+/// Drops every capability from the set that exec could bring back. Needs root.
+pub fn drop_bounds() {
+    const CAPABILITIES: libc::c_ulong = 64;
+    for capability in 0..CAPABILITIES {
+        // SAFETY: takes numbers only; one that the kernel does not know is
+        // EINVAL.
+        unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+    }
+}
+
+/// Gives up all capabilities while the user stays.
+///
+/// # Errors
+/// As capset(2).
+pub fn drop_capabilities() -> io::Result<()> {
+    /// `__user_cap_header_struct` and `__user_cap_data_struct` of
+    /// linux/capability.h, version 3.
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: libc::c_int,
+    }
+    let header = Header {
+        version: 0x2008_0522,
+        pid: 0,
+    };
+    let none = [0u32; 6];
+    // SAFETY: both pointers are valid for the call, and version 3 reads two
+    // entries of three numbers.
+    if unsafe { libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// What a test has a confined process try.
+#[cfg(feature = "test-switches")]
+pub fn attempt(what: &str) -> String {
+    use std::os::unix::process::CommandExt as _;
+
+    let outcome: io::Result<()> = match what {
+        "open" => std::fs::File::open("/dev/null").map(drop),
+        "socket" => std::os::unix::net::UnixDatagram::unbound().map(drop),
+        "execve" => Err(std::process::Command::new("/bin/true").exec()),
+        // SAFETY: takes numbers only; signal 0 is none.
+        "kill" => match unsafe { libc::kill(1, 0) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        },
+        // SAFETY: asks to be traced by its parent; no pointer is used.
+        "ptrace" => match unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        },
+        _ => return format!("{what}: no such attempt"),
+    };
+    match outcome {
+        Ok(()) => format!("{what} succeeded"),
+        Err(error) => format!("{what} failed: {}", crate::report::reason(&error)),
+    }
+}
