@@ -1,6 +1,8 @@
 //! The table of tlsdestinations(5), row against row, and its fields.
 #![forbid(unsafe_code)]
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use super::*;
 
 fn rule(text: &str, host: &str, sender: Option<&str>) -> Result<Rule, Unusable> {
@@ -66,29 +68,32 @@ fn of_two_keys_the_earlier_row_decides_wherever_it_stands() {
     }
 }
 
-/// The compiled form, through a file.
+/// A database of these records, through a file that is gone again.
+fn database<'a>(
+    records: impl IntoIterator<Item = (&'a [u8], &'a [u8]), IntoIter: Clone>,
+) -> Destinations {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("tlsdestinations-{}-{number}", std::process::id());
+    let folder = std::env::temp_dir().join(name);
+    fs::create_dir(&folder).expect("a folder");
+    let (cdb, temporary) = (folder.join("cdb"), folder.join("tmp"));
+    crate::rulesdb::replace(&cdb, &temporary, records).expect("written");
+    let index = Index::open(&cdb).expect("sound");
+    fs::remove_dir_all(&folder).expect("removed");
+    Destinations::from_database(index)
+}
+
+/// The compiled form.
 fn compiled(text: &str) -> Destinations {
     let records = compile(text.as_bytes()).expect("compiles");
-    let folder = std::env::temp_dir().join(format!("tlsdestinations-{}", std::process::id()));
-    fs::create_dir_all(&folder).expect("folder");
-    let thread = format!("{:?}", std::thread::current().id());
-    let (cdb, temporary) = (folder.join(&thread), folder.join(thread + ".tmp"));
-    let pairs = records.iter().map(|(key, data)| (&**key, &**data));
-    crate::rulesdb::replace(&cdb, &temporary, pairs).expect("written");
-    Destinations::from_database(Index::open(&cdb).expect("sound"))
+    database(records.iter().map(|(key, data)| (&**key, &**data)))
 }
 
 #[test]
 fn a_damaged_record_is_an_error_for_those_whom_it_decides() {
-    let whole = |records: &[(&[u8], &[u8])]| {
-        let path = std::env::temp_dir().join(format!("tlsdestinations-{}", std::process::id()));
-        let (cdb, temporary) = (path.with_extension("bad"), path.with_extension("tmp"));
-        crate::rulesdb::replace(&cdb, &temporary, records.iter().copied()).expect("written");
-        let index = Index::open(&cdb).expect("sound");
-        fs::remove_file(&cdb).expect("removed");
-        Destinations::from_database(index)
-    };
-    let rules = whole(&[(b"=a.example", b"no number"), (b"*", b"2:\n")]);
+    let records = [("=a.example", "no number"), ("*", "2:\n")];
+    let rules = database(records.map(|(key, data)| (key.as_bytes(), data.as_bytes())));
     let fail = rules.look_up(&["a.example"], None).expect_err("damaged");
     let said = "tlsdestinations.cdb \"=a.example\": the file is damaged";
     assert_eq!(fail.to_string(), said);
