@@ -3,12 +3,27 @@
 #![forbid(unsafe_code)]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::authority::Identity;
 
 static COUNTER: AtomicUsize = AtomicUsize::new(0);
+
+/// Where tests have their directories: with what was built, unless the users
+/// that servers become cannot get there, as in root's home.
+fn base() -> PathBuf {
+    let built = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let open = |folder: &Path| {
+        fs::metadata(folder).is_ok_and(|about| about.permissions().mode() & 0o001 != 0)
+    };
+    if built.ancestors().all(open) {
+        built.to_owned()
+    } else {
+        std::env::temp_dir()
+    }
+}
 
 /// A test's own directory.
 pub struct Place {
@@ -19,8 +34,7 @@ impl Place {
     /// An empty directory that anybody may read.
     pub fn new(name: &str) -> Place {
         let count = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR"))
-            .join(format!("{name}-{}-{count}", std::process::id()));
+        let path = base().join(format!("{name}-{}-{count}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
         Place { path }
     }
