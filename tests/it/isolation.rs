@@ -443,6 +443,38 @@ fn what_the_sandbox_forbids_ends_the_engine() {
 }
 
 #[test]
+fn links_that_were_made_ahead_are_in_no_other_process() {
+    need_root!();
+    let place = Place::new("spares");
+    let server = Setup::new(&place, &["true"]).start();
+    let ours = |one: &Process| role(one, &server) == "engine";
+    // The descriptors of launcher and engine while a client sends nothing.
+    let wait_for = |most: usize| {
+        eventually("no connection is left", || {
+            (!group(server.pid()).iter().any(ours)).then_some(())
+        });
+        let _client = dial::plain(server.at);
+        eventually("the two wait, with what is theirs", || {
+            let waiting: Vec<i32> = group(server.pid())
+                .into_iter()
+                .filter(|one| ours(one) && one.state == 'S')
+                .map(|one| one.pid)
+                .collect();
+            let count = |pid| Some(fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count());
+            let counts: Vec<usize> = waiting.into_iter().filter_map(count).collect();
+            let sum = counts.iter().sum();
+            (counts.len() == 2 && counts[0] != counts[1] && sum <= most).then_some(sum)
+        })
+    };
+    let alone = wait_for(usize::MAX);
+    // Quick enough for links to be made ahead.
+    for _ in 0..20 {
+        let _ = Dial::to(&server).attempt();
+    }
+    wait_for(alone);
+}
+
+#[test]
 fn an_engine_opens_nothing() {
     need!("strace");
     let place = Place::new("no-open");

@@ -39,6 +39,11 @@ const QUICK_BITS: u32 = 2048;
 const WORKERS: usize = 4;
 /// Links that are kept before those that nobody uses any more are looked for.
 const SWEEP: usize = 64;
+/// The most links that are made ahead: under load, so that the keyholder wakes
+/// for a batch of them and not for each.
+const AHEAD: usize = 8;
+/// How long a link that was made ahead may wait for its connection.
+const SPARE_SECONDS: u32 = 1;
 
 /// Names one connection's link; no two keyholders of a process give the same.
 pub type LinkId = u64;
@@ -54,6 +59,7 @@ pub struct Keyholder {
     workers: RefCell<Vec<Worker>>,
     /// Copies of the workers' ends, for whoever takes a dead worker's place.
     links: HashMap<LinkId, Held>,
+    spares: Spares,
     sweep_at: usize,
     /// What the workers could not give up.
     missing: Vec<String>,
@@ -65,6 +71,23 @@ pub struct Keyholder {
 struct Loaded {
     path: String,
     public: PKey<Public>,
+}
+
+/// Links that were made ahead, with their engines' ends.
+#[derive(Default)]
+struct Spares {
+    links: Vec<(LinkId, OwnedFd)>,
+    /// When, and how many links at once.
+    made: Option<(Instant, usize)>,
+    /// How long each holds, beside [`SPARE_SECONDS`].
+    seconds: u32,
+}
+
+impl Spares {
+    fn end(&self) -> Option<Instant> {
+        let (made, _) = self.made?;
+        Some(made + Duration::from_secs(SPARE_SECONDS.into()))
+    }
 }
 
 struct Held {
@@ -211,6 +234,7 @@ impl Keyholder {
             keys: RefCell::default(),
             primes: RefCell::default(),
             links: HashMap::new(),
+            spares: Spares::default(),
             sweep_at: SWEEP,
             missing: Vec::new(),
             #[cfg(feature = "test-switches")]
@@ -288,7 +312,53 @@ impl Keyholder {
     /// # Errors
     /// Out of descriptors or memory.
     pub fn link(&mut self, seconds: u32) -> io::Result<(LinkId, OwnedFd)> {
-        self.link_for(seconds, 1)
+        let now = Instant::now();
+        self.drop_old_spares(now);
+        let recent = self.spares.made.filter(|_| self.spares.seconds == seconds);
+        if recent.is_none() {
+            self.drop_spares();
+        }
+        if let Some(spare) = self.spares.links.pop() {
+            return Ok(spare);
+        }
+        let held_seconds = if seconds == 0 {
+            0
+        } else {
+            seconds.saturating_add(SPARE_SECONDS)
+        };
+        let link = self.link_for(held_seconds, 1)?;
+        // Those of the last batch were used up at once: twice as many may be.
+        let count = recent.map_or(1, |(_, count)| AHEAD.min(2 * count));
+        for _ in 1..count {
+            let Ok(spare) = self.link_for(held_seconds, 1) else {
+                break;
+            };
+            self.spares.links.push(spare);
+        }
+        self.spares.made = Some((now, count));
+        self.spares.seconds = seconds;
+        Ok(link)
+    }
+
+    fn drop_old_spares(&mut self, now: Instant) {
+        if self.spares.end().is_some_and(|end| end <= now) {
+            self.drop_spares();
+        }
+    }
+
+    fn drop_spares(&mut self) {
+        for (id, _) in std::mem::take(&mut self.spares).links {
+            self.done(id);
+        }
+    }
+
+    /// Both ends of the links that no engine has yet: a forked process has no
+    /// business with them.
+    pub fn spare_ends(&self) -> impl Iterator<Item = &OwnedFd> {
+        self.spares.links.iter().flat_map(|(id, end)| {
+            let held = self.links.get(id).map(|held| &held.socket);
+            std::iter::once(end).chain(held)
+        })
     }
 
     fn link_for(&mut self, seconds: u32, signatures: u8) -> io::Result<(LinkId, OwnedFd)> {
@@ -366,12 +436,14 @@ impl Keyholder {
                 (_, None) => worker.unasked.then(|| worker.last_asked + QUESTION),
             })
             .chain(unsent.then(|| Instant::now() + FULL))
+            .chain(self.spares.end())
             .min()
     }
 
     /// Looks after the workers. Returns quickly; call it often.
     pub fn attend(&mut self, report: &Report) {
         let now = Instant::now();
+        self.drop_old_spares(now);
         for at in 0..self.workers.get_mut().len() {
             let worker = &mut self.workers.get_mut()[at];
             let silence = worker.silence;

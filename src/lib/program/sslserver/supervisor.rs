@@ -249,6 +249,7 @@ impl<'a> Supervisor<'a> {
             answer: answer.as_ref().map(|(read, _)| read),
         };
         let (listener, registry) = (&self.listener, &self.registry.0);
+        let spare_ends = self.generation.keyholder.spare_ends();
         let answers = answer.iter().map(|(_, write)| write);
         let answers = answers.chain(self.waiting.values());
         // Before the child can write its own lines, as tcpserver.
@@ -259,6 +260,7 @@ impl<'a> Supervisor<'a> {
             // Left open, these would keep others from the end of file that an
             // ended supervisor leaves them.
             answers.for_each(fd::disown);
+            spare_ends.for_each(fd::disown);
             launcher::run(&context, client, address, link_end)
         });
         match forked {
