@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use ucspi_tls::program::qmail_sslremote::dns::{Dns, Trouble, Trust};
+use ucspi_tls::program::qmail_sslremote::name::DomainName;
 
 use crate::dns::{Forwarder, Names, Recursive, Signing, Zones, ask};
 use crate::fake::Fake;
@@ -19,12 +20,16 @@ fn dns(place: &Place, server: IpAddr, anchors: &str) -> Dns {
     Dns::new(Some(server), trust).unwrap()
 }
 
+fn name(text: &str) -> DomainName {
+    DomainName::parse(text.as_bytes()).unwrap()
+}
+
 fn exchangers(dns: &Dns, domain: &str) -> Result<bool, Trouble> {
-    dns.exchangers(domain).map(|answer| answer.secure)
+    dns.exchangers(&name(domain)).map(|answer| answer.secure)
 }
 
 fn addresses(dns: &Dns, host: &str) -> Result<bool, Trouble> {
-    dns.addresses(host).map(|answer| answer.secure)
+    dns.addresses(&name(host)).map(|answer| answer.secure)
 }
 
 fn assert_bogus(found: Result<bool, Trouble>, name: &str) {
@@ -570,7 +575,7 @@ fn a_check_costs_few_questions_and_none_is_put_twice() {
     // DS of plain.
     assert_eq!(delivery("plain", &names.anchors), 8);
     let special = dns(&place, server.ip, &names.anchors);
-    let here = special.addresses("localhost").unwrap().records;
+    let here = special.addresses(&name("localhost")).unwrap().records;
     assert_eq!(
         here,
         ["::1", "127.0.0.1"].map(|ip| ip.parse::<IpAddr>().unwrap())

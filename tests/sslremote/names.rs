@@ -1,6 +1,8 @@
 //! Where mail goes: MX, addresses, routes, ourselves.
 #![forbid(unsafe_code)]
 
+use std::fmt::Write as _;
+
 use crate::dns::Names;
 use crate::fake::Fake;
 use crate::harness::{Place, need_root, skip};
@@ -150,4 +152,126 @@ fn the_ports_of_rules_count_before_those_of_routes() {
         .control("smtproutes", ":[127.0.0.1]:1\n")
         .policy(&format!("*:||;{}\n", server.at.port()));
     assert!(remote.send("a.example").starts_with("K127.0.0.1 "));
+}
+
+#[test]
+fn names_are_bytes_for_dns() {
+    need_root!();
+    let place = Place::new("remote-bytes-names");
+    let ip = fresh_ip();
+    let odd = [
+        "dom_ain",
+        "mail+x",
+        "-lead",
+        "trail-",
+        "xn--a",
+        "xn--bcher-kva",
+        "a!b",
+        "--",
+        "sub_a.b",
+    ];
+    let mut zone: String = odd.map(|name| [name, " IN MX 10 mx\n"].concat()).concat();
+    for host in ["mx", "a_b", "re_lay", "*.wild"] {
+        let _ = writeln!(zone, "{host} IN A {ip}");
+    }
+    zone += "d IN MX 10 a_b\nlat\\233 IN MX 10 mx\n";
+    let Some(names) = Names::serve(&place, &zone) else {
+        skip!("nsd is not installed");
+    };
+    let server = Fake::plain().at(ip);
+    let remote = Remote::new(&place).dns(names.ip);
+    for name in odd.iter().chain(&["d", "DOM_AIN", "b\u{fc}cher"]) {
+        let report = remote.send_to(format!("{name}.test").as_bytes());
+        assert!(report.starts_with(&format!("K{ip} ")), "{name}: {report}");
+    }
+    // What IDNA has nothing for goes as it is.
+    let report = remote.send_to(b"lat\xe9.test");
+    assert!(report.starts_with(&format!("K{ip} ")), "{report}");
+    let long = format!("{}.wild", "x".repeat(63));
+    let report = remote.send(&format!("{long}.test"));
+    assert!(report.starts_with(&format!("K{ip} ")), "{report}");
+    let before = server.messages();
+    let relayed = remote.control("smtproutes", ":re_lay.test\n");
+    let report = relayed.send("anything.example");
+    assert!(report.starts_with(&format!("K{ip} ")), "{report}");
+    assert_eq!(server.messages(), before + 1);
+}
+
+#[test]
+fn names_that_cannot_exist_bounce_at_once() {
+    let place = Place::new("remote-no-names");
+    // Nobody is asked: there is no name server there.
+    let remote = Remote::new(&place).dns("127.0.0.1".parse().unwrap());
+    let (long, whole) = ("x".repeat(64), "ab.".repeat(90));
+    for host in [
+        "t..test",
+        ".test",
+        "test..",
+        "",
+        ".",
+        &format!("{long}.test"),
+        &format!("{whole}test"),
+    ] {
+        let shown = host.strip_suffix('.').unwrap_or(host);
+        let said = match shown.len() {
+            0..=255 => shown.to_owned(),
+            _ => format!("{}...", &shown[..255]),
+        };
+        let said = format!("DSorry, I couldn't find any host named {said}. (#5.1.2)\n");
+        assert_eq!(remote.send(host), said, "{host}");
+    }
+    // A relay that cannot exist is the postmaster's to mend.
+    let remote = remote.control("smtproutes", ":re..lay\n");
+    let report = remote.send("a.example");
+    let said = "ZDNS lookup of re..lay failed temporarily. (#4.4.3)\nReason: the relay of smtproutes line 1 is no name\n";
+    assert_eq!(report, said);
+}
+
+#[test]
+fn an_exchanger_that_is_an_address_is_called() {
+    need_root!();
+    let place = Place::new("remote-mx-address");
+    let ip = fresh_ip();
+    let zone = format!(
+        "d IN MX 10 {ip}.\ne IN MX 10 nowhere\ne IN MX 20 {ip}.\n\
+         us IN MX 10 127.0.0.1.\nus IN MX 20 {ip}.\n"
+    );
+    let Some(names) = Names::serve(&place, &zone) else {
+        skip!("nsd is not installed");
+    };
+    let remote = Remote::new(&place).dns(names.ip);
+    let server = Fake::plain().at(ip);
+    for host in ["d.test", "e.test", &ip.to_string(), &format!("[{ip}]")] {
+        let report = remote.send(host);
+        assert!(report.starts_with(&format!("K{ip} ")), "{host}: {report}");
+    }
+    assert_eq!(server.messages(), 4);
+    assert_eq!(remote.send("us.test"), OURSELVES);
+}
+
+const OURSELVES: &str = "DSorry. Although I'm listed as a best-preference MX or A for that host,\nit isn't in my control/locals file, so I don't treat it as local. (#5.4.6)\n";
+
+#[test]
+fn mail_for_our_own_addresses_comes_back_at_once() {
+    let place = Place::new("remote-ourselves");
+    let remote = Remote::new(&place).dns("127.0.0.1".parse().unwrap());
+    let mut hosts: Vec<String> = [
+        "[127.0.0.1]",
+        "127.0.0.1",
+        "[0.0.0.0]",
+        "[::1]",
+        "[IPv6:::1]",
+        "[ipv6:::]",
+        "[::ffff:127.0.0.1]",
+        "localhost",
+        "LocalHost.",
+        "mx.localhost",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    let own = ucspi_tls::sys::socket::own_addresses().unwrap();
+    hosts.extend(own.iter().map(|ip| format!("[{ip}]")));
+    for host in hosts {
+        assert_eq!(remote.send(&host), OURSELVES, "{host}");
+    }
 }

@@ -1,8 +1,10 @@
 //! A qmail home with control files, and runs of qmail-sslremote in it.
 #![forbid(unsafe_code)]
 
+use std::ffi::OsStr;
 use std::fs;
 use std::net::IpAddr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -101,6 +103,18 @@ impl<'a> Remote<'a> {
         );
         let text = String::from_utf8(report[..report.len() - 1].to_vec()).unwrap();
         text.split('\0').map(str::to_owned).collect()
+    }
+
+    /// The same for a domain of any bytes, in a report that is ASCII.
+    pub fn send_to(&self, host: &[u8]) -> String {
+        let mut command = self.command(&[]);
+        command.arg(OsStr::from_bytes(host)).arg("a@sender.example");
+        command.arg("b@x.example");
+        let ended = run_within(&mut command, MESSAGE.as_bytes(), Duration::from_secs(120));
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+        let text = String::from_utf8(ended.stdout).unwrap();
+        let text = text.strip_suffix('\0').unwrap();
+        text.rsplit('\0').next().unwrap().to_owned()
     }
 
     /// The last part of a delivery of [`MESSAGE`] to one recipient there.

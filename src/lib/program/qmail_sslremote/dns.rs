@@ -22,13 +22,14 @@ use hickory_resolver::net::xfer::{DnsHandle as _, FirstAnswer as _};
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::dnssec::Proof;
 use hickory_resolver::proto::op::{Message, Query, ResponseCode};
-use hickory_resolver::proto::rr::{IntoName as _, Name, RData, Record, RecordType};
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use hickory_resolver::proto::serialize::binary::BinDecodable as _;
 
 mod expansion;
 mod questions;
 mod trust;
 
+use super::name::DomainName;
 use questions::Questions;
 pub use trust::Trust;
 
@@ -188,15 +189,13 @@ impl Dns {
 
     fn ask<T>(
         &self,
-        name: &str,
+        name: &DomainName,
         kind: RecordType,
         take: impl Fn(&RData) -> Option<T>,
     ) -> Result<Answer<T>, Trouble> {
-        // With a dot at its end a name is complete.
-        let name = format!("{}.", name.strip_suffix('.').unwrap_or(name));
-        let mut name = name
-            .into_name()
+        let mut name = Name::from_labels(name.labels())
             .map_err(|error| Trouble::Temporary(error.to_string()))?;
+        name.set_fqdn(true);
         let mut secure = true;
         for _ in 0..=MOST_ALIASES {
             if let Some(known) = special(&name, kind) {
@@ -221,17 +220,13 @@ impl Dns {
     }
 
     /// The mail exchangers of a domain, with their preferences; the name of a
-    /// null MX (RFC 7505) is empty.
+    /// null MX (RFC 7505) is the root.
     ///
     /// # Errors
     /// There are none, or nobody could tell.
-    pub fn exchangers(&self, domain: &str) -> Result<Answer<(u16, String)>, Trouble> {
+    pub fn exchangers(&self, domain: &DomainName) -> Result<Answer<(u16, DomainName)>, Trouble> {
         self.ask(domain, RecordType::MX, |data| match data {
-            RData::MX(mx) => {
-                let name = mx.exchange.to_ascii();
-                let name = name.strip_suffix('.').unwrap_or(&name);
-                Some((mx.preference, name.to_ascii_lowercase()))
-            }
+            RData::MX(mx) => Some((mx.preference, named(&mx.exchange)?)),
             _ => None,
         })
     }
@@ -240,7 +235,7 @@ impl Dns {
     ///
     /// # Errors
     /// It has none, or nobody could tell.
-    pub fn addresses(&self, host: &str) -> Result<Answer<IpAddr>, Trouble> {
+    pub fn addresses(&self, host: &DomainName) -> Result<Answer<IpAddr>, Trouble> {
         let six = self.ask(host, RecordType::AAAA, |data| match data {
             RData::AAAA(ip) => Some(IpAddr::V6(ip.0)),
             _ => None,
@@ -263,6 +258,16 @@ impl Dns {
             (_, Err(trouble)) => Err(trouble),
         }
     }
+}
+
+fn named(name: &Name) -> Option<DomainName> {
+    let labels = name.iter().map(|label| {
+        let length = u8::try_from(label.len()).ok()?;
+        Some([&[length], label].concat())
+    });
+    let mut wire = labels.collect::<Option<Vec<_>>>()?.concat();
+    wire.push(0);
+    DomainName::from_wire(&wire)
 }
 
 /// What no server is asked about: RFC 6761 and 7686.

@@ -29,6 +29,7 @@ pub mod dns;
 mod envelope;
 mod link;
 mod message;
+pub mod name;
 mod plan;
 mod qmtp;
 mod report_text;
@@ -82,8 +83,9 @@ fn run(words: &[Vec<u8>]) -> Result<Report, Say> {
     let folder = Path::new("control");
     let control =
         Control::read(folder).map_err(|error| temporary_control(&report::reason(&error)))?;
-    let host = String::from_utf8_lossy(host).into_owned();
-    let host = host.strip_suffix('.').unwrap_or(&host).to_ascii_lowercase();
+    let destination = host;
+    let host = String::from_utf8_lossy(host).to_ascii_lowercase();
+    let host = host.strip_suffix('.').unwrap_or(&host).to_owned();
     let Some(quoted_sender) = address::quote(sender) else {
         return Err(Say::new(
             'D',
@@ -119,7 +121,7 @@ fn run(words: &[Vec<u8>]) -> Result<Report, Say> {
     let policy = Policy::read(folder, &sender_text)?;
     let targets = match &route.relay {
         Some(relay) => targets::relay_targets(relay, &route.place)?,
-        None => targets::mail_targets(&host)?,
+        None => targets::mail_targets(destination)?,
     };
     let targets = targets::of_family(targets, &origin)?;
     let destination = route.relay.as_ref().unwrap_or(&host);

@@ -2,10 +2,11 @@
 #![forbid(unsafe_code)]
 
 use std::env;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use super::dns::{Dns, Trouble, Trust};
+use super::name::DomainName;
 use super::report_text::Say;
 use super::routes::Origin;
 use super::temporary_control;
@@ -24,13 +25,38 @@ pub struct Target {
     pub ip: IpAddr,
 }
 
-/// An address in brackets, or as it is.
-fn literal(host: &str) -> Option<IpAddr> {
+/// An address in brackets, or as it is: what qmail-remote calls without asking DNS.
+fn literal(host: &[u8]) -> Option<IpAddr> {
+    let host = str::from_utf8(host).ok()?;
     let bare = host
         .strip_prefix('[')
         .and_then(|host| host.strip_suffix(']'));
-    let bare = bare.map(|bare| bare.strip_prefix("ipv6:").unwrap_or(bare));
+    // RFC 5321, 4.1.3: `[IPv6:2001:db8::1]`.
+    let bare = bare.map(|bare| match bare.split_at_checked(5) {
+        Some((tag, address)) if tag.eq_ignore_ascii_case("ipv6:") => address,
+        _ => bare,
+    });
     bare.unwrap_or(host).parse().ok()
+}
+
+/// This host's addresses, and those that lead nowhere else on any host.
+struct Own(Vec<IpAddr>);
+
+impl Own {
+    fn find() -> Own {
+        Own(socket::own_addresses().unwrap_or_default())
+    }
+
+    fn has(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        let always = [
+            Ipv4Addr::LOCALHOST.into(),
+            Ipv4Addr::UNSPECIFIED.into(),
+            Ipv6Addr::LOCALHOST.into(),
+            IpAddr::from(Ipv6Addr::UNSPECIFIED),
+        ];
+        always.contains(&ip) || self.0.contains(&ip)
+    }
 }
 
 fn resolver() -> Result<Dns, Say> {
@@ -54,12 +80,22 @@ fn no_dns(name: &str, why: &str) -> Say {
     .because(why)
 }
 
-fn no_host(name: &str) -> Say {
-    let name = text::excerpt(name.as_bytes(), 255);
+fn no_host(name: &[u8]) -> Say {
+    let name = text::excerpt(name, 255);
     Say::new(
         'D',
         format!("Sorry, I couldn't find any host named {name}. (#5.1.2)"),
     )
+}
+
+/// qmail-remote's words for mail that would come back to this host.
+fn ourselves() -> Say {
+    Say {
+        letter: 'D',
+        text: "Sorry. Although I'm listed as a best-preference MX or A for that host,\n\
+               it isn't in my control/locals file, so I don't treat it as local. (#5.4.6)\n"
+            .to_owned(),
+    }
 }
 
 fn no_exchanger() -> Say {
@@ -79,13 +115,15 @@ pub fn relay_targets(relay: &str, place: &str) -> Result<Vec<Target>, Say> {
         host: relay.to_owned(),
         ip,
     };
-    if let Some(ip) = literal(relay) {
+    if let Some(ip) = literal(relay.as_bytes()) {
         return Ok(vec![target(ip)]);
     }
-    match resolver()?.addresses(relay) {
+    // A name that an administrator wrote may be mended, or there, tomorrow.
+    let cannot_exist = |_| no_dns(relay, &format!("the relay of {place} is no name"));
+    let name = DomainName::parse(relay.as_bytes()).map_err(cannot_exist)?;
+    match resolver()?.addresses(&name) {
         Ok(found) => Ok(found.records.into_iter().map(target).collect()),
         Err(Trouble::Temporary(why)) => Err(no_dns(relay, &why)),
-        // A name that an administrator wrote may be there tomorrow.
         Err(_) => Err(no_dns(
             relay,
             &format!("the relay of {place} has no address"),
@@ -108,76 +146,100 @@ pub fn of_family(mut targets: Vec<Target>, origin: &Origin) -> Result<Vec<Target
     Ok(targets)
 }
 
+/// An address of an exchanger, and what its MX prefers it by.
+type Preferred = (u16, Target);
+
 /// The addresses of a domain's mail exchangers, in the order in which they are
 /// to be tried, up to the first that is this host.
 ///
 /// # Errors
 /// There are none, or nobody could tell, or the best is this host.
-pub fn mail_targets(domain: &str) -> Result<Vec<Target>, Say> {
-    if let Some(ip) = literal(domain) {
-        return Ok(vec![Target {
-            host: domain.to_owned(),
-            ip,
-        }]);
+pub fn mail_targets(host: &[u8]) -> Result<Vec<Target>, Say> {
+    let own = Own::find();
+    let whole = host;
+    let host = host.strip_suffix(b".").unwrap_or(host);
+    if let Some(ip) = literal(host) {
+        if own.has(ip) {
+            return Err(ourselves());
+        }
+        let host = String::from_utf8_lossy(host).to_ascii_lowercase();
+        return Ok(vec![Target { host, ip }]);
     }
+    let domain = DomainName::parse(whole).map_err(|_| no_host(host))?;
     let dns = resolver()?;
-    let mut exchangers = match dns.exchangers(domain) {
+    let exchangers = match dns.exchangers(&domain) {
         Ok(found) => found.records,
         // RFC 5321, 5.1: the domain itself.
-        Err(Trouble::NoRecords) => vec![(0, domain.to_owned())],
-        Err(Trouble::NoSuchName) => return Err(no_host(domain)),
-        Err(Trouble::Temporary(why)) => return Err(no_dns(domain, &why)),
+        Err(Trouble::NoRecords) => vec![(0, domain)],
+        Err(Trouble::NoSuchName) => return Err(no_host(host)),
+        Err(Trouble::Temporary(why)) => return Err(no_dns(&domain.to_string(), &why)),
     };
-    if exchangers.iter().any(|(_, name)| name.is_empty()) {
-        if exchangers.len() == 1 {
-            let name = text::excerpt(domain.as_bytes(), 255);
-            let sentence = format!("Sorry, {name} accepts no mail: its MX is null. (#5.1.10)");
-            return Err(Say::new('D', sentence));
-        }
-        exchangers.retain(|(_, name)| !name.is_empty());
+    let (found, trouble) = called(&dns, in_order(exchangers, host)?);
+    // A better one may be there, which could not be told.
+    let because = |other: Say| match &trouble {
+        Some((name, why)) => no_dns(name, why),
+        None => other,
+    };
+    if found.is_empty() {
+        return Err(because(no_exchanger()));
+    }
+    let ours = found.iter().filter(|(_, target)| own.has(target.ip));
+    let our_preference = ours.map(|(preference, _)| *preference).min();
+    let better = found
+        .into_iter()
+        .filter(|(preference, _)| our_preference.is_none_or(|ours| *preference < ours));
+    let targets: Vec<Target> = better
+        .map(|(_, target)| target)
+        .take(MOST_CANDIDATES)
+        .collect();
+    if targets.is_empty() {
+        return Err(because(ourselves()));
+    }
+    Ok(targets)
+}
+
+/// Exchangers by preference, equal ones in random order, without a null MX.
+fn in_order(
+    mut exchangers: Vec<(u16, DomainName)>,
+    domain: &[u8],
+) -> Result<Vec<(u16, DomainName)>, Say> {
+    exchangers.retain(|(_, name)| !name.is_root());
+    if exchangers.is_empty() {
+        let name = text::excerpt(domain, 255);
+        let sentence = format!("Sorry, {name} accepts no mail: its MX is null. (#5.1.10)");
+        return Err(Say::new('D', sentence));
     }
     shuffle(&mut exchangers);
     exchangers.sort_by_key(|(preference, _)| *preference);
-    let own = socket::own_addresses().unwrap_or_default();
-    let mut targets = Vec::new();
+    Ok(exchangers)
+}
+
+/// Where exchangers are called, and the last name of which nobody could tell, with
+/// the reason.
+fn called(
+    dns: &Dns,
+    exchangers: Vec<(u16, DomainName)>,
+) -> (Vec<Preferred>, Option<(String, String)>) {
+    let mut found = Vec::new();
     let mut trouble = None;
-    let mut our_preference = u32::MAX;
-    for (preference, host) in exchangers {
-        match dns.addresses(&host) {
-            Ok(found) => {
-                for ip in found.records {
-                    if own.contains(&ip) || ip.is_unspecified() {
-                        our_preference = our_preference.min(preference.into());
-                    }
-                    let host = host.clone();
-                    targets.push((u32::from(preference), Target { host, ip }));
-                }
-            }
+    for (preference, name) in exchangers {
+        let host = name.to_string();
+        let mut add = |ip| {
+            let host = host.clone();
+            found.push((preference, Target { host, ip }));
+        };
+        // An MX should name a host; one that is an address means that address.
+        if let Some(ip) = literal(host.as_bytes()) {
+            add(ip);
+            continue;
+        }
+        match dns.addresses(&name) {
+            Ok(answer) => answer.records.into_iter().for_each(add),
             Err(Trouble::Temporary(why)) => trouble = Some((host, why)),
             Err(_) => {}
         }
     }
-    if targets.is_empty() {
-        return Err(match trouble {
-            Some((host, why)) => no_dns(&host, &why),
-            None => no_exchanger(),
-        });
-    }
-    targets.retain(|(preference, _)| *preference < our_preference);
-    if targets.is_empty() {
-        return Err(match trouble {
-            // A better one may be there, which could not be told.
-            Some((host, why)) => no_dns(&host, &why),
-            None => Say {
-                letter: 'D',
-                text: "Sorry. Although I'm listed as a best-preference MX or A for that host,\n\
-                       it isn't in my control/locals file, so I don't treat it as local. (#5.4.6)\n"
-                    .to_owned(),
-            },
-        });
-    }
-    targets.truncate(MOST_CANDIDATES);
-    Ok(targets.into_iter().map(|(_, target)| target).collect())
+    (found, trouble)
 }
 
 /// A random order; where there is no randomness, the one that DNS gave.

@@ -1,0 +1,199 @@
+//! A name in DNS as what it is: labels of bytes. It is made once, from an address
+//! or a file or an answer, and never read again from its text.
+#![forbid(unsafe_code)]
+
+use std::fmt::{self, Write as _};
+
+use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
+
+/// RFC 1035, 2.3.4, in bytes.
+const LABEL_LIMIT: usize = 63;
+/// The same for a whole name as it is sent, with the lengths of its labels.
+const NAME_LIMIT: usize = 255;
+
+/// A name, in lower case.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DomainName {
+    /// RFC 1035, 3.1, with the root's empty label at the end.
+    wire: Vec<u8>,
+}
+
+/// A label is empty or too long, or the whole name is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotAName;
+
+impl DomainName {
+    /// A name as it is written in an address; with a dot at its end, or without.
+    /// Its bytes are taken as they are: which of them a host's name should have
+    /// (RFC 1123, 2.1) is the business of who made it. A label that is not ASCII
+    /// becomes what IDNA makes of it, and where IDNA has nothing for it, stays.
+    ///
+    /// # Errors
+    /// No such name can exist.
+    pub fn parse(text: &[u8]) -> Result<DomainName, NotAName> {
+        let text = text.strip_suffix(b".").unwrap_or(text);
+        let mut wire = Vec::with_capacity(text.len() + 2);
+        for label in text.split(|&byte| byte == b'.') {
+            match international(label) {
+                // A full stop of another script is one, too.
+                Some(ascii) => {
+                    for part in ascii.as_bytes().split(|&byte| byte == b'.') {
+                        push(&mut wire, part)?;
+                    }
+                }
+                None => push(&mut wire, label)?,
+            }
+        }
+        wire.push(0);
+        if wire.len() > NAME_LIMIT {
+            return Err(NotAName);
+        }
+        Ok(DomainName { wire })
+    }
+
+    /// A whole name as it is in an answer, without compression. `None` where it is
+    /// none, or where bytes are left.
+    #[must_use]
+    pub fn from_wire(wire: &[u8]) -> Option<DomainName> {
+        let mut rest = wire;
+        loop {
+            let (length, after) = rest.split_first()?;
+            match usize::from(*length) {
+                0 if after.is_empty() && wire.len() <= NAME_LIMIT => break,
+                length @ 1..=LABEL_LIMIT => rest = after.get(length..)?,
+                _ => return None,
+            }
+        }
+        // A length is never a letter: the longest is 63.
+        let wire = wire.to_ascii_lowercase();
+        Some(DomainName { wire })
+    }
+
+    /// As it is sent.
+    #[must_use]
+    pub fn wire(&self) -> &[u8] {
+        &self.wire
+    }
+
+    /// The root, which is what a null MX names (RFC 7505).
+    #[must_use]
+    pub fn is_root(&self) -> bool {
+        self.wire == [0]
+    }
+
+    /// The labels, from the left.
+    pub fn labels(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = &*self.wire;
+        std::iter::from_fn(move || {
+            let (length, after) = rest.split_first()?;
+            let (label, after) = after.split_at_checked(usize::from(*length))?;
+            rest = after;
+            (!label.is_empty()).then_some(label)
+        })
+    }
+}
+
+/// The name for people and for rules, without a dot at its end: a dot within a
+/// label, and bytes that are not printable, are escaped as in RFC 1035, 5.1.
+impl fmt::Display for DomainName {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, label) in self.labels().enumerate() {
+            if number > 0 {
+                out.write_char('.')?;
+            }
+            for &byte in label {
+                match byte {
+                    b'.' | b'\\' => write!(out, "\\{}", char::from(byte))?,
+                    0x21..=0x7e => out.write_char(char::from(byte))?,
+                    _ => write!(out, "\\{byte:03}")?,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn push(wire: &mut Vec<u8>, label: &[u8]) -> Result<(), NotAName> {
+    let length = u8::try_from(label.len()).map_err(|_| NotAName)?;
+    if label.is_empty() || label.len() > LABEL_LIMIT {
+        return Err(NotAName);
+    }
+    wire.push(length);
+    wire.extend(label.to_ascii_lowercase());
+    Ok(())
+}
+
+/// The ASCII form of a label that has bytes over 127. `None`: it has none.
+fn international(label: &[u8]) -> Option<String> {
+    if label.is_ascii() {
+        return None;
+    }
+    let allowed = (AsciiDenyList::EMPTY, Hyphens::Allow, DnsLength::Ignore);
+    let ascii = Uts46::new().to_ascii(label, allowed.0, allowed.1, allowed.2);
+    ascii.ok().map(std::borrow::Cow::into_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_stay_what_they_are() {
+        for (text, shown) in [
+            (&b"dom_ain.test"[..], "dom_ain.test"),
+            (b"Mail+X.TEST.", "mail+x.test"),
+            (b"-lead.trail-.test", "-lead.trail-.test"),
+            (b"xn--a.test", "xn--a.test"),
+            (b"192.0.2.1", "192.0.2.1"),
+            (b"a b\\.test", "a\\032b\\\\.test"),
+            ("b\u{fc}cher.Test".as_bytes(), "xn--bcher-kva.test"),
+            ("\u{fc}_x.a\u{3002}b".as_bytes(), "xn--_x-xka.a.b"),
+            (b"caf\xe9.test", "caf\\233.test"),
+        ] {
+            let name = DomainName::parse(text).expect("a name");
+            assert_eq!(name.to_string(), shown, "{text:?}");
+            let again = DomainName::from_wire(name.wire());
+            assert_eq!(again, Some(name), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_exist_is_no_name() {
+        let long = |length: usize| [&vec![b'x'; length][..], b".test"].concat();
+        assert!(DomainName::parse(&long(63)).is_ok());
+        let whole = |last: usize| [&[b'a', b'.'].repeat(120)[..], &vec![b'x'; last]].concat();
+        // 120 labels of two bytes, the last one with its length, and the root.
+        assert!(DomainName::parse(&whole(13)).is_ok());
+        for text in [
+            &b""[..],
+            b".",
+            b"t..test",
+            b".test",
+            b"test..",
+            &long(64),
+            &whole(14),
+            "\u{3002}x".as_bytes(),
+        ] {
+            assert_eq!(DomainName::parse(text), Err(NotAName), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_label_with_a_dot_is_one_label() {
+        let name = DomainName::from_wire(b"\x03A.b\x04test\0").expect("a name");
+        assert_eq!(name.to_string(), "a\\.b.test");
+        assert_eq!(name.labels().count(), 2);
+        let root = DomainName::from_wire(b"\0").expect("the root");
+        assert!(root.is_root() && root.to_string().is_empty());
+        for wire in [
+            &b""[..],
+            b"\x01a",
+            b"\x01a\0\0",
+            b"\x05a\0",
+            b"\xc0\x0c",
+            b"\0a",
+        ] {
+            assert_eq!(DomainName::from_wire(wire), None, "{wire:?}");
+        }
+    }
+}
