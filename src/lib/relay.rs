@@ -1,4 +1,5 @@
-//! A session and two pipes made into bytes both ways, until both ends are done.
+//! A session and a program's channel made into bytes both ways, until both ends
+//! are done.
 //!
 //! Nothing here waits but one poll; buffers are bounded, so a slow side stops
 //! the other and not the machine; whatever the program wrote reaches the peer.
@@ -6,13 +7,13 @@
 
 use std::io::{self, Read as _};
 use std::net::Shutdown;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use openssl::ssl::ErrorCode;
 
 use crate::handshake::{Session, later_failure};
-use crate::sys::fd;
+use crate::sys::channel::{Channel, Moved};
 use crate::sys::memory::Pages;
 use crate::sys::poll::{self, Ready};
 use crate::sys::socket;
@@ -108,10 +109,7 @@ impl Swallow {
 /// The relay of one connection.
 pub struct Relay {
     session: Session,
-    /// The program's output; `None` after its end.
-    from_program: Option<OwnedFd>,
-    /// The program's input; `None` once it is closed, by either side.
-    to_program: Option<OwnedFd>,
+    program: Channel,
     outbound: Flow,
     inbound: Flow,
     swallow: Swallow,
@@ -125,23 +123,15 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// A relay between a session and a program's pipes. `idle` bounds the time
-    /// without a byte.
+    /// A relay between a session and a program. `idle` bounds the time without
+    /// a byte.
     ///
     /// # Errors
-    /// Out of memory or descriptors.
-    pub fn new(
-        session: Session,
-        from_program: OwnedFd,
-        to_program: OwnedFd,
-        idle: Option<Duration>,
-    ) -> io::Result<Relay> {
-        fd::set_nonblocking(&from_program, true)?;
-        fd::set_nonblocking(&to_program, true)?;
+    /// Out of memory.
+    pub fn new(session: Session, program: Channel, idle: Option<Duration>) -> io::Result<Relay> {
         Ok(Relay {
             session,
-            from_program: Some(from_program),
-            to_program: Some(to_program),
+            program,
             outbound: Flow::new()?,
             inbound: Flow::new()?,
             swallow: Swallow::default(),
@@ -186,6 +176,7 @@ impl Relay {
             // Whatever the cause: the peer is told that this is the end.
             self.part();
         }
+        self.program.close();
         ending
     }
 
@@ -209,7 +200,7 @@ impl Relay {
                     last_move = now;
                 }
                 let ended = self.peer_done && self.session.get_ref().has_ended();
-                if left == 0 && self.to_program.is_none() {
+                if left == 0 && self.program.input().is_none() {
                     let over = parted.max(last_move) + PARTING;
                     if ended || now >= over {
                         break;
@@ -260,14 +251,14 @@ impl Relay {
     }
 
     fn take_from_program(&mut self) -> bool {
-        let Some(pipe) = &self.from_program else {
-            return false;
-        };
-        if !self.outbound.is_empty() || !self.session.get_ref().has_room() {
+        if self.program.output().is_none()
+            || !self.outbound.is_empty()
+            || !self.session.get_ref().has_room()
+        {
             return false;
         }
-        match fd::read_some(pipe, &mut self.outbound.pages) {
-            Ok(count) if count > 0 => {
+        match self.program.read(&mut self.outbound.pages) {
+            Moved::Bytes(count) => {
                 self.outbound.end = count;
                 self.moved += count as u64;
                 if self.swallow.replies > 0 {
@@ -276,11 +267,8 @@ impl Relay {
                 }
                 true
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
-            _ => {
-                self.from_program = None;
-                true
-            }
+            Moved::Later => false,
+            Moved::Ended => true,
         }
     }
 
@@ -304,7 +292,7 @@ impl Relay {
         }
         self.push()?;
         let all_sent = self.outbound.is_empty() && !self.session.get_ref().has_waiting();
-        if self.from_program.is_none() && all_sent && self.parted.is_none() {
+        if self.program.output().is_none() && all_sent && self.parted.is_none() {
             self.part();
             moved = true;
         }
@@ -335,7 +323,7 @@ impl Relay {
             // kernel reset the connection over what we sent.
             return Ok(self.parted.is_some() && self.discard_raw());
         }
-        let discard = self.to_program.is_none();
+        let discard = self.program.input().is_none();
         if discard {
             self.inbound.consume(self.inbound.waiting().len());
         }
@@ -377,26 +365,23 @@ impl Relay {
     }
 
     fn give_to_program(&mut self) -> bool {
-        let Some(pipe) = &self.to_program else {
+        if self.program.input().is_none() {
             return false;
-        };
+        }
         if !self.inbound.is_empty() {
-            return match fd::write_some(pipe, self.inbound.waiting()) {
-                Ok(count) => {
+            return match self.program.write(self.inbound.waiting()) {
+                Moved::Bytes(count) => {
                     self.inbound.consume(count);
                     self.moved += count as u64;
-                    count > 0
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
-                Err(_) => {
-                    // The program reads no more. It may go on writing.
-                    self.to_program = None;
                     true
                 }
+                Moved::Later => false,
+                // The program reads no more. It may go on writing.
+                Moved::Ended => true,
             };
         }
         if self.peer_done {
-            self.to_program = None;
+            self.program.end_input();
             return true;
         }
         false
@@ -439,25 +424,25 @@ impl Relay {
             };
             wanted.push((wire.socket().as_fd(), ready));
         }
-        if let Some(pipe) = &self.from_program
+        if let Some(output) = self.program.output()
             && self.outbound.is_empty()
             && wire.has_room()
         {
-            wanted.push((pipe.as_fd(), Ready::READ));
+            wanted.push((output, Ready::READ));
         }
         let watched = wanted.len();
-        if let Some(pipe) = &self.to_program {
+        if let Some(input) = self.program.input() {
             let ready = Ready {
                 write: !self.inbound.is_empty(),
                 ..Ready::default()
             };
-            wanted.push((pipe.as_fd(), ready));
+            wanted.push((input, ready));
         }
         poll::wait(&mut wanted, deadline)?;
         let abandoned = wanted.get(watched).is_some_and(|(_, came)| came.gone);
         if abandoned {
             // Nobody reads the program's input any more.
-            self.to_program = None;
+            self.program.end_input();
         }
         Ok(())
     }

@@ -26,6 +26,7 @@ mod logging;
 mod names;
 mod peers;
 mod privileges;
+mod programs;
 mod proxy;
 mod reload;
 mod resumption;

@@ -32,6 +32,8 @@ pub struct Options {
     pub limit_per_address: Option<usize>,
     /// `-b`: listen backlog.
     pub backlog: i32,
+    /// `-f`: the program's descriptors are two pipes, not one socket.
+    pub pipes: bool,
     /// `-B`: written to the client before the program runs.
     pub banner: String,
     /// `-g`, a number or a name.
@@ -68,6 +70,7 @@ impl Default for Options {
             limit: 40,
             limit_per_address: None,
             backlog: 20,
+            pipes: false,
             banner: String::new(),
             group: None,
             user: None,
@@ -99,6 +102,7 @@ pub const TABLE: Table<Options> = Table {
         ('3', Flag(|o| o.common.password = true)),
         ('4', Flag(|o| o.common.family = Family::Four)),
         ('6', Flag(|o| o.common.family = Family::Six)),
+        ('f', Flag(|o| o.pipes = true)),
         ('U', Flag(|o| o.user_from_environment = true)),
         ('o', Flag(|o| o.keep_ip_options = true)),
         ('O', Flag(|o| o.keep_ip_options = false)),

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io;
 use std::net::{IpAddr, TcpStream};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::AsRawFd as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -26,8 +26,9 @@ use crate::resolve;
 use crate::session::{self, Account, Role, Verdict};
 use crate::settings::{Filter, Settings};
 use crate::store::client::{Partner, Reference, Request, Store, Trust};
+use crate::sys::channel::{Channel, Form};
 use crate::sys::sandbox::{self, Confinement, Sandbox};
-use crate::sys::{fd, process, signal};
+use crate::sys::{process, signal};
 use crate::text;
 use crate::tls_ffi;
 use crate::verify::{self, Refusal};
@@ -425,17 +426,13 @@ fn confine(
     sandbox: Sandbox,
     filter: Filter,
     session: &Session,
-    from_program: &OwnedFd,
-    to_program: &OwnedFd,
+    program: &Channel,
 ) -> Result<(), Fail> {
-    let descriptors = [
-        session.get_ref().socket().as_raw_fd(),
-        from_program.as_raw_fd(),
-        to_program.as_raw_fd(),
-    ];
+    let descriptors = program.descriptors().map(|fd| fd.as_raw_fd());
+    let socket = session.get_ref().socket().as_raw_fd();
     let confinement = Confinement {
         filter: filter != Filter::Off,
-        highest: descriptors.into_iter().max().unwrap_or(2),
+        highest: descriptors.max().unwrap_or(2).max(socket),
     };
     sandbox
         .take_on(confinement)
@@ -455,30 +452,28 @@ fn serve(
     edits: &Edits,
 ) -> Result<u8, Fail> {
     let (sandbox, filter) = sandbox(report)?;
-    let (input, to_program) = fd::pipe().map_err(Fail::unable("create pipe"))?;
-    let (from_program, output) = fd::pipe().map_err(Fail::unable("create pipe"))?;
-    let mut ends = Some((input, output));
+    let (channel, side) = Channel::new(Form::Pipes).map_err(Fail::unable("create pipe"))?;
+    let mut place = Some(side);
     let child = process::spawn(|| {
-        let Some((input, output)) = ends.take() else {
+        let Some(side) = place.take() else {
             return TEMPORARY;
         };
         let failure = Child {
             words: program,
             environment: edits.apply(std::env::vars_os()),
             identity: None,
-            descriptors: vec![(input, 6), (output, 7)],
+            descriptors: vec![(side.reads, 6), (side.writes, 7)],
         }
         .exec();
         report.fatal(&Fail::temporary(failure.to_string()));
         TEMPORARY
     })
     .map_err(Fail::unable("fork"))?;
-    drop(ends);
-    confine(sandbox, filter, &session, &from_program, &to_program)?;
+    drop(place);
+    confine(sandbox, filter, &session, &channel)?;
     let idle = options.common.idle_seconds;
     let idle = (idle > 0).then(|| Duration::from_secs(idle.into()));
-    let mut relay = Relay::new(session, from_program, to_program, idle)
-        .map_err(Fail::unable("start the relay"))?;
+    let mut relay = Relay::new(session, channel, idle).map_err(Fail::unable("start the relay"))?;
     relay.replay(greeting);
     match relay.run() {
         Ending::Done => {}

@@ -40,6 +40,15 @@ pub fn set_nonblocking(fd: impl AsFd, on: bool) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether calls on a descriptor return at once.
+///
+/// # Errors
+/// As fcntl(2).
+pub fn is_nonblocking(fd: impl AsFd) -> io::Result<bool> {
+    let flags = OFlag::from_bits_truncate(fcntl(&fd, FcntlArg::F_GETFL)?);
+    Ok(flags.contains(OFlag::O_NONBLOCK))
+}
+
 /// Whether a descriptor survives exec.
 ///
 /// # Errors

@@ -1,6 +1,7 @@
 //! Every call of the operating system, and nearly all unsafe code: each file
 //! turns one family of calls into safe functions that return `io::Result`.
 
+pub mod channel;
 pub mod child;
 pub mod fd;
 pub mod memory;

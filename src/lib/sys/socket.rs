@@ -251,6 +251,19 @@ pub fn finish(socket: impl AsFd) -> io::Result<()> {
     )?)
 }
 
+/// Tells the other side that nothing more will be read: what it sends from now
+/// on fails. What it sent before can still be read, and then an end of file.
+///
+/// # Errors
+/// As shutdown(2).
+pub fn refuse(socket: impl AsFd) -> io::Result<()> {
+    let fd = socket.as_fd().as_raw_fd();
+    Ok(nix::sys::socket::shutdown(
+        fd,
+        nix::sys::socket::Shutdown::Read,
+    )?)
+}
+
 /// The name of this host, as the system knows it.
 #[must_use]
 pub fn host_name() -> Option<String> {

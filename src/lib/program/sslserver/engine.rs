@@ -24,6 +24,7 @@ use crate::session::{Account, Role, Verdict};
 use crate::settings::Filter;
 use crate::store::KeyKind;
 use crate::store::server::Store;
+use crate::sys::channel::Channel;
 use crate::sys::fd;
 use crate::sys::process::{self, ProcessId};
 use crate::sys::sandbox::{self, Confinement};
@@ -35,8 +36,7 @@ use crate::verify;
 pub(super) struct Ends {
     pub client: TcpStream,
     pub control: OwnedFd,
-    pub from_program: OwnedFd,
-    pub to_program: OwnedFd,
+    pub program: Channel,
     /// To the keyholder.
     pub link: OwnedFd,
 }
@@ -63,10 +63,9 @@ pub(super) fn run(task: &Task<'_>, ends: Ends, registry: BorrowedFd<'_>) -> u8 {
         log.as_fd(),
         ends.client.as_fd(),
         ends.control.as_fd(),
-        ends.from_program.as_fd(),
-        ends.to_program.as_fd(),
         ends.link.as_fd(),
     ];
+    kept.extend(ends.program.descriptors());
     kept.extend(task.setup.sandbox.descriptor());
     if let Ok(Some(plain)) = &plain {
         kept.push(plain.as_fd());
@@ -153,8 +152,7 @@ impl Task<'_> {
         let Ends {
             client,
             control,
-            from_program,
-            to_program,
+            program,
             link,
         } = ends;
         let session = self.handshake(client, link).inspect_err(|_| {
@@ -172,14 +170,14 @@ impl Task<'_> {
         self.check_name(&session)?;
         self.setup.report.tls(account.line(self.launcher));
         let variables = account.variables(full).to_wire();
-        // A launcher that is gone takes the connection with it: its pipes are
-        // closed too.
+        // A launcher that is gone takes the connection with it: its side of the
+        // channel is closed too.
         if start.answer {
             let _ = fd::write_all(&control, &variables);
         }
         drop(control);
-        let mut relay = Relay::new(session, from_program, to_program, self.setup.idle)
-            .map_err(unable("start the relay"))?;
+        let mut relay =
+            Relay::new(session, program, self.setup.idle).map_err(unable("start the relay"))?;
         if !self.setup.options.delayed {
             relay.begin_with(self.setup.options.banner.as_bytes());
         }

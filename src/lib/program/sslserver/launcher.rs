@@ -13,6 +13,7 @@ use crate::control;
 use crate::environ::Edits;
 use crate::report::{NEVER, TEMPORARY, reason};
 use crate::session;
+use crate::sys::channel::{Channel, Form, ProgramSide};
 use crate::sys::{fd, process, signal, socket};
 
 /// An engine that writes more variables than this is not one of ours.
@@ -103,13 +104,12 @@ fn serve(
     report.status(format_args!("ok {id} {fields}"));
 
     let (control, engine_control) = fd::stream_pair().map_err(unable("create socket"))?;
-    let (input, engine_output) = fd::pipe().map_err(unable("create pipe"))?;
-    let (engine_input, output) = fd::pipe().map_err(unable("create pipe"))?;
+    let (channel, side) =
+        Channel::new(form(setup)).map_err(unable("create the program's descriptors"))?;
     let ends = engine::Ends {
         client,
         control: engine_control,
-        from_program: engine_input,
-        to_program: engine_output,
+        program: channel,
         link,
     };
     let task = engine::Task {
@@ -138,7 +138,7 @@ fn serve(
     edits.extend(connection.variables(family, setup.options.common.tcp_names));
     edits.extend(chosen.variables);
     let descriptors = if let Some(plain) = plain {
-        start_in_plaintext(setup, &mut edits, plain, [control, input, output])
+        start_in_plaintext(setup, &mut edits, plain, control, side)
     } else {
         let Some(tls) = verdict(&control) else {
             // The engine said why.
@@ -146,7 +146,7 @@ fn serve(
         };
         edits.extend(context.generation.name_variables(tls.value("SSL_TLS_SNI")));
         edits.extend(tls);
-        Ok(vec![(input, 0), (output, 1)])
+        Ok(vec![(side.reads, 0), (side.writes, 1)])
     };
     let failure = Child {
         words: &setup.program,
@@ -159,14 +159,24 @@ fn serve(
     Ok(TEMPORARY)
 }
 
+/// What the program finds behind its descriptors.
+fn form(setup: &Setup) -> Form {
+    if setup.options.pipes {
+        Form::Pipes
+    } else {
+        Form::Socket
+    }
+}
+
 /// Descriptors and variables of a program that asks for TLS itself: it gets the
 /// bare socket, and behind the descriptors that we were started with the control
-/// socket and the pipes that it is to use from then on.
+/// socket and the channel that it is to use from then on.
 fn start_in_plaintext(
     setup: &Setup,
     edits: &mut Edits,
     plain: OwnedFd,
-    own: [OwnedFd; 3],
+    control: OwnedFd,
+    side: ProgramSide,
 ) -> std::io::Result<Vec<(OwnedFd, RawFd)>> {
     fd::write_all(&plain, setup.options.banner.as_bytes())?;
     let first = fd::inherited_above_standard()
@@ -178,7 +188,7 @@ fn start_in_plaintext(
     for ((name, number), descriptor) in ["SSLCTLFD", "SSLREADFD", "SSLWRITEFD"]
         .iter()
         .zip(first..)
-        .zip(own)
+        .zip([control, side.reads, side.writes])
     {
         edits.set(name, number.to_string());
         descriptors.push((descriptor, number));

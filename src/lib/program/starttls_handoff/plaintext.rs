@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::dialogue::{Dialogue, Event, Farewell, LINE_LIMIT};
 use crate::report::{self, Fail};
+use crate::sys::channel::{Channel, Form, Moved};
 use crate::sys::child::Running;
 use crate::sys::poll::{self, Ready};
 use crate::sys::{fd, socket};
@@ -80,18 +81,10 @@ enum Look {
     End,
 }
 
-/// The program, on pipes.
+/// The program, on a socket.
 struct Program {
     running: Running,
-    input: Option<OwnedFd>,
-    output: Option<OwnedFd>,
-}
-
-impl Program {
-    fn close(&mut self) {
-        self.input = None;
-        self.output = None;
-    }
+    channel: Channel,
 }
 
 /// How the phase ended.
@@ -155,17 +148,13 @@ impl<'a> Phase<'a> {
 
     /// Starts the program.
     pub(super) fn start(&mut self, command: &mut Command) -> io::Result<()> {
-        let (program_reads, input) = fd::pipe()?;
-        let (output, program_writes) = fd::pipe()?;
-        fd::set_nonblocking(&input, true)?;
-        fd::set_nonblocking(&output, true)?;
+        let (channel, side) = Channel::new(Form::Socket)?;
         command
-            .stdin(Stdio::from(program_reads))
-            .stdout(Stdio::from(program_writes));
+            .stdin(Stdio::from(side.reads))
+            .stdout(Stdio::from(side.writes));
         self.program = Some(Program {
             running: Running::new(command)?,
-            input: Some(input),
-            output: Some(output),
+            channel,
         });
         Ok(())
     }
@@ -199,10 +188,10 @@ impl<'a> Phase<'a> {
 
     /// Answers the upgrade command and waits for the first byte of the
     /// handshake, so that a client which sent on in the clear is caught here.
-    /// The program's pipes are closed before.
+    /// The program's channel is closed before.
     pub(super) fn go_ahead(&mut self, deadline: Instant) -> Result<Outcome, Fail> {
         if let Some(program) = &mut self.program {
-            program.close();
+            program.channel.close();
         }
         self.dialogue.go_ahead();
         if !self.flush(deadline)? {
@@ -281,7 +270,7 @@ impl<'a> Phase<'a> {
             if self.dialogue.program_has_all()
                 && let Some(program) = &mut self.program
             {
-                program.input = None;
+                program.channel.end_input();
             }
             return Ok(None);
         }
@@ -322,12 +311,12 @@ impl<'a> Phase<'a> {
             (
                 Side::FromProgram,
                 self.dialogue.program_room() > 0,
-                program.and_then(|program| Some(program.output.as_ref()?.as_fd())),
+                program.and_then(|program| program.channel.output()),
             ),
             (
                 Side::ToProgram,
                 !self.dialogue.for_program().is_empty(),
-                program.and_then(|program| Some(program.input.as_ref()?.as_fd())),
+                program.and_then(|program| program.channel.input()),
             ),
             (
                 Side::Control,
@@ -394,19 +383,13 @@ impl<'a> Phase<'a> {
                 let Some(program) = &mut self.program else {
                     return false;
                 };
-                let Some(output) = &program.output else {
-                    return false;
-                };
-                match fd::read_some(output, &mut buffer[..room]) {
-                    Ok(count) if count > 0 => {
+                match program.channel.read(&mut buffer[..room]) {
+                    Moved::Bytes(count) => {
                         self.greeted = true;
                         self.dialogue.feed_program(&buffer[..count]);
                     }
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
-                    _ => {
-                        program.output = None;
-                        self.dialogue.end_program();
-                    }
+                    Moved::Ended => self.dialogue.end_program(),
+                    Moved::Later => return false,
                 }
                 true
             }
@@ -414,14 +397,11 @@ impl<'a> Phase<'a> {
                 let Some(program) = &mut self.program else {
                     return false;
                 };
-                let Some(input) = &program.input else {
-                    return false;
-                };
-                match fd::write_some(input, self.dialogue.for_program()) {
-                    Ok(count) => self.dialogue.program_took(count),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                match program.channel.write(self.dialogue.for_program()) {
+                    Moved::Bytes(count) => self.dialogue.program_took(count),
                     // It reads no more, but may still have something to say.
-                    Err(_) => program.input = None,
+                    Moved::Ended => {}
+                    Moved::Later => return false,
                 }
                 true
             }
@@ -452,7 +432,7 @@ impl<'a> Phase<'a> {
         let Some(mut program) = self.program.take() else {
             return Ok(0);
         };
-        program.close();
+        program.channel.close();
         let status = program
             .running
             .end_by(Instant::now() + patience)
