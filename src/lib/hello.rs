@@ -64,13 +64,55 @@ pub fn of(ssl: &SslRef) -> Option<&Hello> {
     ssl.ex_data(index().ok()?)
 }
 
+/// A finite-field group of RFC 7919, by the bits of its prime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FiniteGroup(u32);
+
+impl FiniteGroup {
+    const BITS: [u32; 5] = [2048, 3072, 4096, 6144, 8192];
+
+    /// The smallest with at least so many bits, or the largest of all.
+    #[must_use]
+    pub fn of_strength(bits: u32) -> FiniteGroup {
+        let fitting = Self::BITS.into_iter().find(|own| *own >= bits);
+        FiniteGroup(fitting.unwrap_or(8192))
+    }
+
+    /// The one of this name, `ffdhe2048`.
+    #[must_use]
+    pub fn called(name: &str) -> Option<FiniteGroup> {
+        let lower = name.to_ascii_lowercase();
+        let bits = lower.strip_prefix("ffdhe")?.parse().ok()?;
+        Self::BITS.contains(&bits).then_some(FiniteGroup(bits))
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> String {
+        format!("ffdhe{}", self.0)
+    }
+
+    /// The bits of its prime.
+    #[must_use]
+    pub fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// Its number, IANA's "TLS Supported Groups".
+    #[must_use]
+    pub fn number(self) -> u16 {
+        let at = Self::BITS.iter().position(|bits| *bits == self.0);
+        0x0100 + u16::try_from(at.unwrap_or(0)).unwrap_or(0)
+    }
+}
+
 /// What a context's DHE suites use below TLS 1.3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FiniteField {
     /// There are none: no certificate of the context can sign for them.
     Unused,
-    /// A group of RFC 7919, by its number.
-    Group(u16),
+    /// A group of RFC 7919.
+    Group(FiniteGroup),
     /// Parameters of the administrator's own.
     Own,
 }
@@ -126,7 +168,10 @@ impl Hello {
             .into_iter()
             .filter(|group| group >> 8 == 1)
             .peekable();
-        finite.peek().is_none() || finite.any(|group| finite_field == FiniteField::Group(group))
+        finite.peek().is_none()
+            || finite.any(
+                |number| matches!(finite_field, FiniteField::Group(own) if own.number() == number),
+            )
     }
 
     /// Protocol versions on offer, GREASE and drafts left out.
@@ -287,7 +332,7 @@ mod tests {
             groups: Some(list.to_vec()),
             ..Hello::default()
         };
-        let ours = FiniteField::Group(0x0100);
+        let ours = FiniteField::Group(FiniteGroup::of_strength(2048));
         assert!(with(&[0, 2, 0, 23]).accepts(ours));
         assert!(with(&[0, 4, 0, 23, 1, 0]).accepts(ours));
         assert!(!with(&[0, 4, 0, 23, 1, 4]).accepts(ours));

@@ -27,6 +27,7 @@ pub const NAMES: &[&str] = &[
     "KEYFILE",
     "KEYFILE_ALT",
     "PINFILE",
+    "SIGALGS",
     "SSL_CHROOT",
     "SSL_GID",
     "SSL_GROUP",
@@ -46,10 +47,17 @@ pub fn is_setting(name: &str) -> bool {
     NAMES.binary_search(&name).is_ok()
 }
 
-/// The cipher list below TLS 1.3: forward secrecy always, AEAD first (RFC 9325
-/// section 4.2); CBC with ECDHE is last, for old mail servers.
-pub const CIPHERS: &str = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20:ECDHE+AES:DHE+AES:\
-                           !aNULL:!eNULL:!PSK:!SRP:!DSS:!AESCCM8";
+/// The cipher list for TLS 1.2, before what is never served is taken out: AEAD
+/// first (RFC 9325 section 4.2). CBC with ECDHE is last. It serves what still
+/// sends mail and knows no better: Exchange on Windows before 2016 (with RSA
+/// certificates, and in Microsoft's own hardened list, SHA-2 CBC alone), macOS
+/// to 10.10, Java 7, and scanners (SHA-1 CBC alone). No such client needs CBC
+/// with DHE, and none at all knows CCM or ARIA but not GCM.
+pub const CIPHERS: &str = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20:ECDHE+AES:!AESCCM";
+
+/// What old versions need beyond it, and old servers: CBC with DHE (Java 6,
+/// GnuTLS 2).
+pub const OLD_CIPHERS: &str = "DHE+AES:!AESCCM:!aDSS";
 
 /// How long the peer's chain may be, where nothing is said.
 pub const VERIFY_DEPTH: u32 = 9;
@@ -307,24 +315,29 @@ impl Settings {
             Request::AsOptions
         }
     }
+}
 
-    /// The words of the cipher list that are not OpenSSL's. It would drop them
-    /// in silence.
-    #[must_use]
-    pub fn unknown_cipher_words(&self, accepted: impl Fn(&str) -> bool) -> Vec<String> {
-        let list = self.get("CIPHERS").unwrap_or_default();
-        list.split([':', ',', ' ', ';'])
-            .filter(|word| !word.is_empty() && !word.starts_with('@'))
-            .filter(|word| {
-                let bare = word.trim_start_matches(['!', '+', '-']);
-                !accepted(bare)
-                    && !bare
-                        .split('+')
-                        .all(|part| CIPHER_KEYWORDS.contains(&part) || accepted(part))
-            })
-            .map(str::to_owned)
-            .collect()
-    }
+/// The words of a cipher list.
+pub fn cipher_words(list: &str) -> impl Iterator<Item = &str> {
+    list.split([':', ',', ' ', ';'])
+        .filter(|word| !word.is_empty())
+}
+
+/// The words of a cipher list that are not OpenSSL's. It would drop them in
+/// silence.
+#[must_use]
+pub fn unknown_cipher_words(list: &str, accepted: impl Fn(&str) -> bool) -> Vec<String> {
+    cipher_words(list)
+        .filter(|word| !word.starts_with('@'))
+        .filter(|word| {
+            let bare = word.trim_start_matches(['!', '+', '-']);
+            !accepted(bare)
+                && !bare
+                    .split('+')
+                    .all(|part| CIPHER_KEYWORDS.contains(&part) || accepted(part))
+        })
+        .map(str::to_owned)
+        .collect()
 }
 
 /// `unable to use TLS_MIN: "x": not one of ...`.
@@ -501,12 +514,9 @@ mod tests {
 
     #[test]
     fn only_unknown_words_are_named() {
-        let list = settings(&[(
-            "CIPHERS",
-            "ECDHE+AESGCM:!aNUL:!RC4:!EXPORT:AES256-GCM:+HIGH:@STRENGTH:X",
-        )]);
+        let list = "ECDHE+AESGCM:!aNUL:!RC4:!EXPORT:AES256-GCM:+HIGH:@STRENGTH:X";
         assert_eq!(
-            list.unknown_cipher_words(|word| word == "X"),
+            unknown_cipher_words(list, |word| word == "X"),
             ["!aNUL", "AES256-GCM"]
         );
     }

@@ -12,6 +12,7 @@
 
 mod harness;
 
+mod agreement;
 mod client_run;
 mod client_verify;
 mod clients;

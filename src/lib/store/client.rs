@@ -15,6 +15,7 @@ use openssl::x509::store::X509Lookup;
 use openssl::x509::verify::{X509CheckFlags, X509VerifyFlags};
 use openssl::x509::{X509, X509Ref, X509StoreContextRef, X509VerifyResult};
 
+use super::offer::{Offer, Role};
 use super::{Certificate, KeyPlace, SignerSource, anchor_store, anchors, queue, unable};
 use crate::policy::{Anchors, Check, Pin, Rule, Tls};
 use crate::report::Fail;
@@ -128,17 +129,18 @@ impl Store {
         request: &Request<'_>,
         signers: &dyn SignerSource,
     ) -> Result<Store, Fail> {
-        let mut warnings = super::cipher_warnings(settings);
         let mut context =
             SslContextBuilder::new(SslMethod::tls_client()).map_err(|error| internal(&error))?;
         let partner = request.partner.clone().map(Arc::new);
-        let mut ciphers = super::cipher_list(settings).to_owned();
-        if partner.as_ref().is_some_and(|partner| partner.anonymous) {
-            ciphers = anonymous(&ciphers);
-        }
+        let role = match &partner {
+            Some(partner) if partner.anonymous => Role::ClientWithoutCertificate,
+            _ => Role::Client,
+        };
         let setting = if partner.is_some() { "ciphers" } else { "-z" };
         let rule = under("tlsdestinations", request.lines.0);
-        super::apply_common(&mut context, settings, (setting, &ciphers)).map_err(&rule)?;
+        let offer = Offer::of(settings, setting, role).map_err(&rule)?;
+        super::apply_common(&mut context, &offer).map_err(|error| internal(&error))?;
+        let mut warnings = offer.warnings;
         context.set_session_cache_mode(SslSessionCacheMode::OFF);
         set_anchors(&mut context, request.trust).map_err(&rule)?;
         if let Some(depth) = request.depth {
@@ -396,20 +398,6 @@ fn digest_of(length: usize) -> Option<MessageDigest> {
 fn print_of(leaf: &X509Ref) -> String {
     let print = verify::fingerprint(leaf).unwrap_or_default();
     format!("={}", crate::text::hex(&print))
-}
-
-/// A cipher list with those that need no certificate added. Libssl allows them
-/// at security level 0 only.
-fn anonymous(list: &str) -> String {
-    let kept = list
-        .split(':')
-        .filter(|word| !matches!(*word, "!aNULL" | "!ADH" | "!AECDH"));
-    let mut list = kept.collect::<Vec<_>>().join(":");
-    list.push_str(":aNULL+AES");
-    if !list.contains("@SECLEVEL") {
-        list.push_str(":@SECLEVEL=0");
-    }
-    list
 }
 
 fn internal(error: &ErrorStack) -> Fail {

@@ -17,12 +17,14 @@ use openssl::stack::Stack;
 use openssl::x509::store::X509StoreBuilder;
 use openssl::x509::{X509, X509Ref, X509StoreContext};
 
+use self::offer::Offer;
 use crate::report::{self, Fail};
-use crate::settings::{self, Settings, Version};
+use crate::settings::Version;
 use crate::text;
 use crate::tls_ffi;
 
 pub mod client;
+mod offer;
 pub mod server;
 
 /// How much libssl reads from a socket at once, in bytes: about what the kernel
@@ -324,29 +326,15 @@ pub fn system_knows_issuer(certificate: &X509Ref) -> bool {
 }
 
 /// What server and client contexts have in common: versions, ciphers, groups,
-/// and how libssl uses memory. The cipher list comes with the name of what set it.
+/// and how libssl uses memory.
 ///
 /// # Errors
-/// The setting that is wrong, and why.
-fn apply_common(
-    context: &mut SslContextBuilder,
-    settings: &Settings,
-    (setting, ciphers): (&str, &str),
-) -> Result<(), Fail> {
-    let (min, max) = settings.versions()?;
-    let internal = |error: &ErrorStack| {
-        Fail::temporary(format!("unable to create SSL context: {}", queue(error)))
-    };
-    context
-        .set_min_proto_version(Some(protocol(min)))
-        .and_then(|()| context.set_max_proto_version(max.map(protocol)))
-        .and_then(|()| tls_ffi::alerts::record(context))
-        .map_err(|error| internal(&error))?;
-    if min < Version::Tls12 && !ciphers.contains("@SECLEVEL") {
-        // Below 1.2 every signature is MD5 with SHA-1, which no higher level
-        // allows: without this the floor would be a promise that fails.
-        context.set_security_level(0);
-    }
+/// Libcrypto's, where memory is short.
+fn apply_common(context: &mut SslContextBuilder, offer: &Offer) -> Result<(), ErrorStack> {
+    let (min, max) = offer.versions;
+    context.set_min_proto_version(Some(protocol(min)))?;
+    context.set_max_proto_version(max.map(protocol))?;
+    tls_ffi::alerts::record(context)?;
     context.set_options(SslOptions::NO_COMPRESSION | SslOptions::NO_RENEGOTIATION);
     context.set_mode(
         SslMode::RELEASE_BUFFERS
@@ -356,32 +344,7 @@ fn apply_common(
     );
     context.set_read_ahead(true);
     tls_ffi::set_read_buffer(context, READ_BUFFER);
-    context.set_cipher_list(ciphers).map_err(|error| {
-        let list = text::excerpt(ciphers.as_bytes(), 200);
-        Fail::temporary(format!(
-            "unable to set cipher list: {setting} \"{list}\": {}",
-            queue(&error)
-        ))
-    })?;
-    if let Some(suites) = settings.get("CIPHERSUITES") {
-        context.set_ciphersuites(suites).map_err(|error| {
-            let list = text::excerpt(suites.as_bytes(), 200);
-            Fail::temporary(format!(
-                "unable to set cipher list: CIPHERSUITES \"{list}\": {}",
-                queue(&error)
-            ))
-        })?;
-    }
-    if let Some(groups) = settings.get("TLS_GROUPS") {
-        context.set_groups_list(groups).map_err(|error| {
-            let list = text::excerpt(groups.as_bytes(), 200);
-            Fail::temporary(format!(
-                "unable to use TLS_GROUPS: \"{list}\": {}",
-                queue(&error)
-            ))
-        })?;
-    }
-    Ok(())
+    offer.apply(context)
 }
 
 fn protocol(version: Version) -> SslVersion {
@@ -393,32 +356,8 @@ fn protocol(version: Version) -> SslVersion {
     }
 }
 
-/// The words of `CIPHERS` that OpenSSL does not know, as warnings.
-fn cipher_warnings(settings: &Settings) -> Vec<String> {
-    let accepted = |word: &str| {
-        SslContextBuilder::new(openssl::ssl::SslMethod::tls())
-            .is_ok_and(|mut context| context.set_cipher_list(word).is_ok())
-    };
-    settings
-        .unknown_cipher_words(accepted)
-        .into_iter()
-        .map(|word| {
-            format!(
-                "CIPHERS: OpenSSL does not know \"{}\"",
-                text::excerpt(word.as_bytes(), 100)
-            )
-        })
-        .collect()
-}
-
 /// The long name of a signature algorithm or key type.
 #[must_use]
 pub fn long_name(nid: Nid) -> &'static str {
     nid.long_name().unwrap_or("unknown")
-}
-
-/// The cipher list of these settings.
-#[must_use]
-pub fn cipher_list(settings: &Settings) -> &str {
-    settings.get("CIPHERS").unwrap_or(settings::CIPHERS)
 }

@@ -18,11 +18,11 @@ use openssl::x509::store::X509Lookup;
 use openssl::x509::verify::X509VerifyFlags;
 use openssl::x509::{X509, X509Crl, X509Name};
 
+use super::offer::{Offer, Role};
 use super::{
-    Certificate, KeyKind, KeyPlace, Signer, SignerSource, anchor_store, anchors, cipher_list,
-    queue, unable,
+    Certificate, KeyKind, KeyPlace, Signer, SignerSource, anchor_store, anchors, queue, unable,
 };
-use crate::hello::{self, FiniteField};
+use crate::hello::{self, FiniteField, FiniteGroup};
 use crate::options::sslserver::Ask;
 use crate::report::Fail;
 use crate::settings::{Filter, Request, Settings, Version};
@@ -33,6 +33,9 @@ use crate::verify::{Fingerprint, Policy};
 
 /// Bits below which a DH prime is refused (RFC 9325 section 4.5).
 const DH_BITS: i32 = 2048;
+/// Bits above which a longer RSA key brings no longer DH prime: it would cost
+/// much and add nothing that a peer can tell.
+const DH_FITTING: u32 = 4096;
 /// The certificate request's list of names, RFC 8446 section 4.2.4.
 const NAMES_LIMIT: usize = 0xffff;
 
@@ -208,7 +211,8 @@ impl Store {
         signers: &dyn SignerSource,
         chooser: Option<Chooser>,
     ) -> Result<Store, Fail> {
-        let mut warnings = super::cipher_warnings(settings);
+        let offer = Offer::of(settings, "CIPHERS", Role::Server)?;
+        let mut warnings = offer.warnings.clone();
         let pairs = pairs(settings, signers)?;
         let certificates = pairs.iter().map(|pair| &pair.certificate);
         warnings.extend(certificates.clone().filter_map(Certificate::date_warning));
@@ -219,11 +223,11 @@ impl Store {
         };
         let mut context =
             SslContextBuilder::new(SslMethod::tls_server()).map_err(|error| internal(&error))?;
-        let ciphers = cipher_list(settings);
-        super::apply_common(&mut context, settings, ("CIPHERS", ciphers))?;
+        super::apply_common(&mut context, &offer).map_err(|error| internal(&error))?;
         context.set_options(SslOptions::CIPHER_SERVER_PREFERENCE);
-        let finite_field = set_dh(&mut context, settings, certificates, signers)?;
-        hello::record(&mut context, ciphers.to_owned(), finite_field)
+        let finite_groups = &offer.finite_groups;
+        let finite_field = set_dh(&mut context, settings, finite_groups, certificates, signers)?;
+        hello::record(&mut context, offer.ciphers, finite_field)
             .map_err(|error| internal(&error))?;
         let policy = Arc::new(Policy {
             tolerant: ask == Ask::Optional,
@@ -268,7 +272,7 @@ impl Store {
             certificates: pairs.into_iter().map(|pair| pair.certificate).collect(),
             ask,
             policy,
-            versions: settings.versions()?,
+            versions: offer.versions,
             jail: Jail::from_settings(settings)?,
             filter: settings.filter()?,
             warnings,
@@ -323,10 +327,11 @@ fn pair(
 }
 
 /// Finite-field DH below TLS 1.3: the file's parameters, or the group of RFC
-/// 7919 that fits the RSA key.
+/// 7919 that fits the RSA key, of those that `TLS_GROUPS` names if it names any.
 fn set_dh<'a>(
     context: &mut SslContextBuilder,
     settings: &Settings,
+    asked: &[FiniteGroup],
     mut certificates: impl Iterator<Item = &'a Certificate>,
     signers: &dyn SignerSource,
 ) -> Result<FiniteField, Fail> {
@@ -338,6 +343,14 @@ fn set_dh<'a>(
         if bits < DH_BITS {
             return Err(fail(&format!("{bits} bits, fewer than {DH_BITS}")));
         }
+        if let Some(least) = asked.first()
+            && bits.unsigned_abs() < least.bits()
+        {
+            let least = least.name();
+            return Err(fail(&format!(
+                "{bits} bits, fewer than {least} of TLS_GROUPS"
+            )));
+        }
         context
             .set_tmp_dh(&dh)
             .map_err(|error| fail(&queue(&error)))?;
@@ -348,16 +361,20 @@ fn set_dh<'a>(
         KeyKind::Rsa(bits) => Some(bits),
         _ => None,
     });
-    let (name, number) = match rsa_bits {
-        // DHE suites are signed by RSA keys only.
-        None => return Ok(FiniteField::Unused),
-        Some(..=2048) => ("ffdhe2048", 0x0100),
-        Some(..=3072) => ("ffdhe3072", 0x0101),
-        Some(_) => ("ffdhe4096", 0x0102),
+    // DHE suites are signed by RSA keys only.
+    let Some(rsa_bits) = rsa_bits else {
+        return Ok(FiniteField::Unused);
     };
-    let prime = tls_ffi::set_dh_group(context, name).map_err(|error| internal(&error))?;
+    let fitting = FiniteGroup::of_strength(rsa_bits.min(DH_FITTING));
+    let group = if asked.is_empty() {
+        fitting
+    } else {
+        let strong = asked.iter().find(|group| **group >= fitting);
+        *strong.or(asked.last()).unwrap_or(&fitting)
+    };
+    let prime = tls_ffi::set_dh_group(context, &group.name()).map_err(|error| internal(&error))?;
     signers.exchange(&prime)?;
-    Ok(FiniteField::Group(number))
+    Ok(FiniteField::Group(group))
 }
 
 /// The fingerprints of `PINFILE`, a line each.
