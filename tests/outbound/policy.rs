@@ -92,6 +92,11 @@ impl<'a> Trial<'a> {
         self.client().script(self.name, port, script)
     }
 
+    /// With `-K`.
+    fn explain(&self, host: &str) -> Finished {
+        run(&mut self.client().option("-K").command(host, 25, &[]), b"")
+    }
+
     fn with(&self, context: SslContext) -> Finished {
         let server = server(context, true);
         let ended = self.at(server.at.port());
@@ -389,16 +394,54 @@ fn what_is_wrong_with_a_line_is_said_and_not_passed_over() {
 }
 
 #[test]
-fn no_file_is_no_rule() {
+fn a_file_that_is_not_there_is_an_error() {
     let place = Place::new("policy-none");
-    let unknown = Leaf::localhost().self_signed();
     let mut trial = Trial::new(&place, "");
     trial.options[1] = place.text("missing");
-    let ended = trial.with(plain(&unknown));
-    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    assert!(ended.stderr.contains("no rule holds"), "{}", ended.stderr);
+    for trial in [trial.at(1), trial.explain("localhost")] {
+        trial.failed(111, "missing: there is no such file");
+        assert!(trial.stdout.is_empty());
+    }
     trial.options[1] = place.text(".");
     trial.at(1).failed(111, "unable to read");
+}
+
+#[test]
+fn a_key_that_is_none_is_an_error_and_named() {
+    let place = Place::new("policy-keys");
+    let unknown = Leaf::localhost().self_signed();
+    for key in ["*.x", "==localhost", "@x", "[localhost]", "a b"] {
+        let text = format!("{key}:\n-*:\n*:\n");
+        let trial = Trial::new(&place, &text);
+        trial.at(1).failed(
+            111,
+            &format!("tlsdestinations line 1 \"{key}\": the key is "),
+        );
+        let ended = trial.explain("localhost");
+        ended.failed(111, "the key is ");
+        assert!(
+            ended
+                .text()
+                .contains(&format!("line 1 \"{key}\" is wrong: ")),
+            "{}",
+            ended.text()
+        );
+        // It says nothing of those who have a line of their own.
+        let ended = Trial::new(&place, &format!("{text}-localhost:\n"));
+        assert_eq!(ended.with(plain(&unknown)).code, Some(0), "{key}");
+    }
+}
+
+#[test]
+fn keys_are_cleaned_as_destinations_are() {
+    let place = Place::new("policy-clean");
+    let ca = root(&place);
+    let unknown = Leaf::localhost().self_signed();
+    for key in ["\u{feff}=localhost", " =LocalHost.\t", "~localhost."] {
+        let trial = Trial::new(&place, &format!("{key}:{ca}\r\n-*:\n"));
+        let ended = trial.with(plain(&unknown));
+        ended.failed(111, "unable to verify server certificate");
+    }
 }
 
 #[test]
@@ -454,20 +497,18 @@ fn our_certificate_goes_by_the_sender() {
 #[test]
 fn the_rule_is_explained_without_a_connection() {
     let place = Place::new("policy-explain");
-    let text =
-        "# partners\n=mx.a.example:/ca.pem||;465|one.example\n~.a.example:\nmx.a.example:\n=.b:\n";
+    let text = "# partners\n=mx.a.example:/ca.pem||;465|one.example\n~.a.example:\nmx.a.example:\n";
     let explain = |sender: &str, host: &str| {
         let trial = Trial::new(&place, text);
         let trial = trial.option("-K").option("-f").option(sender);
         run(&mut trial.client().command(host, 25, &[]), b"")
     };
-    let dead = "line 4 can never hold: line 3 comes before it\n\
-                line 5 can never hold: its key is none of the forms of keys\n";
+    let dead = "line 4 \"mx.a.example\" never applies: line 3 comes before it\n";
     let ended = explain("a@one.example", "mx.a.example");
     assert_eq!(
         ended.text(),
         format!(
-            "mx.a.example: line 2 \"=mx.a.example\" holds: TLS is required; the certificate must \
+            "mx.a.example: line 2 \"=mx.a.example\" applies: TLS is required; the certificate must \
              verify with the CAs in /ca.pem and name mx.a.example exactly; port 465, TLS at once; \
              for mail of one.example\n{dead}"
         )
@@ -477,7 +518,7 @@ fn the_rule_is_explained_without_a_connection() {
     assert!(
         ended
             .text()
-            .starts_with("mx.a.example: line 3 \"~.a.example\" holds"),
+            .starts_with("mx.a.example: line 3 \"~.a.example\" applies"),
         "{}",
         ended.text()
     );
@@ -485,7 +526,7 @@ fn the_rule_is_explained_without_a_connection() {
     assert!(
         ended
             .text()
-            .starts_with("c.example: no line holds: TLS is used if offered")
+            .starts_with("c.example: no line applies: TLS is used if offered")
     );
     let broken = Trial::new(&place, "=mx.a.example:||x\n").option("-K");
     let ended = run(&mut broken.client().command("mx.a.example", 25, &[]), b"");
@@ -494,7 +535,11 @@ fn the_rule_is_explained_without_a_connection() {
             .text()
             .contains("mx.a.example: deferred: tlsdestinations line 1")
     );
-    assert!(ended.text().contains("line 1 is wrong: the depth"));
+    assert!(
+        ended
+            .text()
+            .contains("line 1 \"=mx.a.example\" is wrong: the depth")
+    );
     ended.failed(111, "the depth");
     run(&mut Client::bare().option("-K").command("h", 25, &[]), b"").failed(100, "-K needs -P");
     let trial = Trial::new(&place, "*:\n");
@@ -543,6 +588,15 @@ fn the_compiled_form_is_used_where_it_is_not_older() {
         ("a\n", "no colon"),
     ] {
         compile(text).failed(100, said);
+    }
+    let ended = compile("a:||x\n*:\n*.x:\n=a.:=ab\n");
+    assert_eq!((ended.code, ended.stderr.lines().count()), (Some(100), 3));
+    for said in [
+        "line 1 \"a\": the depth",
+        "line 3 \"*.x\": the key is not valid",
+        "line 4 \"=a.\": a fingerprint",
+    ] {
+        assert!(ended.stderr.contains(said), "{}", ended.stderr);
     }
 }
 

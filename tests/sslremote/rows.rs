@@ -396,10 +396,45 @@ fn a_wrong_line_defers_those_whom_it_decides_and_is_named() {
     let load = "under tlsdestinations line 2: unable to load CA list: cafile ";
     for (line, begins, ends) in [
         (":CA", "tlsdestinations line 2 \"\": ", "the key is empty"),
+        (
+            "*.x:CA",
+            "tlsdestinations line 2 \"*.x\": ",
+            ".domain, not *.",
+        ),
+        (
+            "==[127.0.0.1]:CA",
+            "tlsdestinations line 2 \"==[",
+            "two signs",
+        ),
+        (
+            "@far.example:CA",
+            "tlsdestinations line 2 \"@far",
+            "without @",
+        ),
+        (
+            "[name]:CA",
+            "tlsdestinations line 2 \"[name]\": ",
+            "address",
+        ),
+        (
+            "far example:CA",
+            "tlsdestinations line 2 \"far example",
+            "blank",
+        ),
+        (
+            "tls://far.example:CA",
+            "tlsdestinations line 2 \"tls\": ",
+            "tls://",
+        ),
+        (
+            "smtp:far.example",
+            "tlsdestinations line 2 \"smtp\": ",
+            "smtp:",
+        ),
         ("=[127.0.0.1]", exact, "no colon ends the key"),
         ("=[127.0.0.1]:CA||x", exact, "the depth is not a number"),
         ("=[127.0.0.1]:CA||;x", exact, "the port is not a number"),
-        ("=[127.0.0.1]:CA|||a|b", exact, "more than four fields"),
+        ("=[127.0.0.1]:CA||||b", exact, "more than four fields"),
         ("=[127.0.0.1]:=abcdef", exact, "of no known length"),
         ("%[127.0.0.1]:=Z96", pinned, "of no known length"),
         ("%[127.0.0.1]:=Z64,=0", pinned, "of no known length"),
@@ -429,6 +464,7 @@ fn a_wrong_line_defers_those_whom_it_decides_and_is_named() {
     }
     assert!(running.seen().is_empty(), "nobody was called");
     // Others are not kept from their mail.
-    let report = remote("=other.example\n%x.example:=00\n~other.example:/none\n=[127.0.0.1]:CA\n");
+    let lines = "=other.example\n%x.example:=00\n~other.example:/none\n==x:\n";
+    let report = remote(&format!("{lines} =[127.0.0.1]. :CA\r\n"));
     assert!(report.contains(" verified)"), "{report}");
 }

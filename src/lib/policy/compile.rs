@@ -5,8 +5,8 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use super::Value;
 use super::line::{self, Wrong};
-use super::{Value, meaning};
 use crate::text;
 
 /// A line that cannot be understood.
@@ -32,32 +32,40 @@ pub type Record = (Vec<u8>, Vec<u8>);
 /// The records of a text, in the order of their keys' first lines.
 ///
 /// # Errors
-/// The first line that is wrong.
-pub fn compile(text: &[u8]) -> Result<Vec<Record>, BadLine> {
+/// Every line that is wrong.
+pub fn compile(text: &[u8]) -> Result<Vec<Record>, Vec<BadLine>> {
     let mut records: Vec<Record> = Vec::new();
     let mut places = HashMap::new();
+    let mut wrong = Vec::new();
     for line in line::lines(text) {
-        let bad = |wrong| BadLine {
-            line: line.number,
-            wrong,
-            shown: text::excerpt(&line.key, 200),
+        let sound = line.key().and_then(|key| {
+            let value = line.value?;
+            Value::parse(value, key.kind)?;
+            Ok((key.to_string().into_bytes(), value))
+        });
+        let (key, value) = match sound {
+            Ok(sound) => sound,
+            Err(why) => {
+                wrong.push(BadLine {
+                    line: line.number,
+                    wrong: why,
+                    shown: text::excerpt(line.written, 200),
+                });
+                continue;
+            }
         };
-        if line.key.is_empty() {
-            return Err(bad(Wrong::EmptyKey));
-        }
-        let value = line.value.map_err(bad)?;
-        let form = str::from_utf8(&line.key).map_err(|_| bad(Wrong::NotText))?;
-        if let Some((kind, _)) = meaning(form) {
-            Value::parse(value, kind).map_err(bad)?;
-        }
         let entry = format!("{}:{value}\n", line.number);
-        let place = *places.entry(line.key.clone()).or_insert(records.len());
+        let place = *places.entry(key.clone()).or_insert(records.len());
         if place == records.len() {
-            records.push((line.key, Vec::new()));
+            records.push((key, Vec::new()));
         }
         records[place].1.extend_from_slice(entry.as_bytes());
     }
-    Ok(records)
+    if wrong.is_empty() {
+        Ok(records)
+    } else {
+        Err(wrong)
+    }
 }
 
 /// The lines of a record. Where it is not of this form, that is an error for

@@ -4,7 +4,8 @@
 use std::fmt;
 use std::path::Path;
 
-use super::line;
+use super::key;
+use super::line::{self, Wrong};
 use crate::report::Fail;
 use crate::secret::Secret;
 use crate::text;
@@ -32,10 +33,11 @@ pub fn read(path: &Path, sender: Option<&str>) -> Result<Option<OwnCertificate>,
 }
 
 /// The line for a sender's domain: its own, then those of the domains above it
-/// from long to short (`.example.com`), then `*`.
+/// from long to short (`.example.com`), then `*`. A line whose key is none comes
+/// before that one: nobody knows whose it is.
 ///
 /// # Errors
-/// The line that decides has no certificate.
+/// The line that decides is wrong, or has no certificate.
 pub fn look_up(text: &[u8], sender: Option<&str>) -> Result<Option<OwnCertificate>, String> {
     let mut keys = Vec::new();
     if let Some(domain) = sender {
@@ -43,20 +45,27 @@ pub fn look_up(text: &[u8], sender: Option<&str>) -> Result<Option<OwnCertificat
         let dots = domain.match_indices('.').filter(|(at, _)| *at > 0);
         keys.extend(dots.map(|(at, _)| domain[at..].to_ascii_lowercase()));
     }
-    keys.push("*".to_owned());
+    let no_key = keys.len();
+    keys.extend([String::new(), EVERYBODY.to_owned()]);
     let found = line::lines(text)
-        .filter_map(|line| {
-            let rank = keys.iter().position(|key| key.as_bytes() == line.key)?;
-            Some((rank, line))
+        .filter_map(|line| match domain_of(line.written) {
+            Ok(domain) => {
+                let rank = keys.iter().position(|key| *key == domain)?;
+                Some((rank, line, None))
+            }
+            Err(wrong) => Some((no_key, line, Some(wrong))),
         })
-        .min_by_key(|(rank, _)| *rank);
-    let Some((_, line)) = found else {
+        .min_by_key(|(rank, ..)| *rank);
+    let Some((_, line, bad_key)) = found else {
         return Ok(None);
     };
     let wrong = |why: &dyn fmt::Display| {
-        let key = text::excerpt(&line.key, 200);
+        let key = text::excerpt(line.written, 200);
         format!("domaincerts line {} \"{key}\": {why}", line.number)
     };
+    if let Some(why) = bad_key {
+        return Err(wrong(&why));
+    }
     let value = line.value.map_err(|why| wrong(&why))?;
     let mut fields = value.splitn(3, '|');
     let certificate = fields.next().unwrap_or_default().trim();
@@ -71,4 +80,18 @@ pub fn look_up(text: &[u8], sender: Option<&str>) -> Result<Option<OwnCertificat
         key: if key.is_empty() { certificate } else { key }.to_owned(),
         password: password.map(|password| Secret::new(password.into())),
     }))
+}
+
+/// The key of everybody's line.
+const EVERYBODY: &str = "*";
+
+/// A key as senders' domains are spelt: `a.example`, `.example`, `*`.
+fn domain_of(written: &[u8]) -> Result<String, Wrong> {
+    let key = str::from_utf8(written).map_err(|_| Wrong::NotText)?;
+    match key.strip_prefix('.') {
+        _ if key.is_empty() => Err(Wrong::EmptyKey),
+        _ if key == EVERYBODY => Ok(key.to_owned()),
+        Some(above) => Ok(format!(".{}", key::host_name(above)?)),
+        None => key::host_name(key),
+    }
 }

@@ -1,11 +1,12 @@
-//! Rules in words, and the lines of a file that can never hold.
+//! Rules in words, and the lines of a file that are wrong or never apply.
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
 use std::fmt;
 
-use super::line::{self, Kind, Scope};
-use super::{Anchors, Check, Rule, Start, Tls, Value, meaning};
+use super::key::{Key, Kind, Scope};
+use super::line;
+use super::{Anchors, Check, Rule, Start, Tls, Value};
 use crate::text;
 
 /// What a rule comes to, in one line.
@@ -14,10 +15,10 @@ impl fmt::Display for Rule {
         match self.line {
             Some(line) => write!(
                 out,
-                "line {line} \"{}\" holds: ",
+                "line {line} \"{}\" applies: ",
                 text::excerpt(self.key.as_bytes(), 200)
             )?,
-            None => out.write_str("no line holds: ")?,
+            None => out.write_str("no line applies: ")?,
         }
         let anchors = match &self.value.anchors {
             Some(Anchors::File(path)) => format!("the CAs in {}", text::printable(path.as_bytes())),
@@ -88,72 +89,96 @@ impl fmt::Display for Rule {
     }
 }
 
-/// Lines that decide for nobody, with the reason, and lines that are wrong; each
-/// with its number.
+/// What is to be said of a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remark {
+    /// Its number.
+    pub line: usize,
+    /// It is wrong; else it decides for nobody.
+    pub wrong: bool,
+    /// A sentence that begins with `line N`.
+    pub text: String,
+}
+
+/// The lines that are wrong, and those that decide for nobody, with the reason.
 #[must_use]
-pub fn dead_lines(text: &[u8]) -> Vec<(usize, String)> {
+pub fn remarks(text: &[u8]) -> Vec<Remark> {
     let mut found = Vec::new();
     // The first line of each key and sender; the sender `None` is everybody.
-    let mut first: HashMap<(Vec<u8>, Option<String>), usize> = HashMap::new();
-    let lines: Vec<_> = line::lines(text).collect();
-    for line in &lines {
-        let sender = line.value.ok().and_then(Value::sender_of);
-        first
-            .entry((line.key.clone(), sender))
-            .or_insert(line.number);
+    let mut first: HashMap<(String, Option<String>), usize> = HashMap::new();
+    let mut sound = Vec::new();
+    for line in line::lines(text) {
+        let read = line.key().and_then(|key| {
+            let value = line.value?;
+            Ok((key, Value::sender_of(value)?, value))
+        });
+        let wrong = match read {
+            Ok((key, sender, value)) => {
+                first
+                    .entry((key.to_string(), sender.clone()))
+                    .or_insert(line.number);
+                let wrong = Value::parse(value, key.kind).err();
+                sound.push((line.number, key, sender));
+                wrong
+            }
+            Err(wrong) => Some(wrong),
+        };
+        if let Some(wrong) = wrong {
+            let (number, key) = (line.number, text::excerpt(line.written, 200));
+            let all = match line.key() {
+                Ok(_) => "",
+                Err(_) => "; mail to everybody whom no line for a host decides is deferred",
+            };
+            found.push(Remark {
+                line: number,
+                wrong: true,
+                text: format!("line {number} \"{key}\" is wrong: {wrong}{all}"),
+            });
+        }
     }
-    for line in &lines {
-        let mut say = |text: String| found.push((line.number, text));
-        let form = match (&line.value, str::from_utf8(&line.key)) {
-            _ if line.key.is_empty() => {
-                say("is wrong: the key is empty: mail to all that comes here is deferred".into());
-                continue;
-            }
-            (Err(wrong), _) => {
-                say(format!("is wrong: {wrong}"));
-                continue;
-            }
-            (_, Err(_)) => None,
-            (Ok(_), Ok(key)) => meaning(key),
-        };
-        let Some((kind, scope)) = form else {
-            say("can never hold: its key is none of the forms of keys".into());
-            continue;
-        };
-        let value = line.value.unwrap_or_default();
-        let sender = Value::sender_of(value);
-        let earlier = covering(&line.key, kind, &scope)
+    for (number, key, sender) in sound {
+        let earlier = covering(&key)
             .into_iter()
             .flat_map(|(key, same)| {
                 [None, sender.clone()].map(|sender| (key.clone(), sender, same))
             })
             .find_map(|(key, sender, same)| {
-                let number = *first.get(&(key, sender))?;
-                (!same || number < line.number).then_some(number)
+                let earlier = *first.get(&(key, sender))?;
+                (!same || earlier < number).then_some(earlier)
             });
-        if let Some(earlier) = earlier {
-            say(format!("can never hold: line {earlier} comes before it"));
-        } else if let Err(wrong) = Value::parse(value, kind) {
-            say(format!("is wrong: {wrong}"));
+        if let Some(earlier) = earlier
+            && !found.iter().any(|one| one.line == number)
+        {
+            found.push(Remark {
+                line: number,
+                wrong: false,
+                text: format!(
+                    "line {number} \"{key}\" never applies: line {earlier} comes before it"
+                ),
+            });
         }
     }
+    found.sort_by_key(|one| one.line);
     found
 }
 
 /// The keys that are looked up before this one for every destination that it
 /// stands for; last, and marked, the key itself.
-fn covering(own: &[u8], kind: Kind, scope: &Scope) -> Vec<(Vec<u8>, bool)> {
-    const EVERYBODY: [&str; 8] = ["!*", "", "=*", "~*", "+*", "-*", "*", "-"];
+fn covering(own: &Key) -> Vec<(String, bool)> {
+    const EVERYBODY: [&str; 7] = ["!*", "=*", "~*", "+*", "-*", "*", "-"];
     let suffixes = |name: &str| -> Vec<String> {
         let dots = name.match_indices('.');
         dots.map(|(at, _)| name[at..].to_owned()).collect()
     };
+    let Key { kind, scope } = own;
+    let spelt = own.to_string();
     let mut keys: Vec<String> = Vec::new();
     let (exact, below) = match scope {
+        Scope::Host(name) if name.starts_with('[') => (Some(name), Vec::new()),
         Scope::Host(name) => (Some(name), suffixes(name)),
         Scope::Below(name) => (None, suffixes(name)),
         Scope::All => {
-            let before = EVERYBODY.iter().take_while(|key| key.as_bytes() != own);
+            let before = EVERYBODY.iter().take_while(|key| **key != spelt);
             keys.extend(before.map(|key| (*key).to_owned()));
             (None, Vec::new())
         }
@@ -167,7 +192,7 @@ fn covering(own: &[u8], kind: Kind, scope: &Scope) -> Vec<(Vec<u8>, bool)> {
         (Kind::Named, "~", true),
         (Kind::Trusted, "", true),
     ] {
-        if *scope == Scope::All || kind <= row {
+        if *scope == Scope::All || *kind <= row {
             continue;
         }
         keys.extend(exact.map(|name| format!("{sign}{name}")));
@@ -177,14 +202,8 @@ fn covering(own: &[u8], kind: Kind, scope: &Scope) -> Vec<(Vec<u8>, bool)> {
         if row == Kind::Never {
             keys.push("!*".to_owned());
         }
-        if row == Kind::Trusted {
-            keys.push(String::new());
-        }
     }
-    let mut keys: Vec<(Vec<u8>, bool)> = keys
-        .into_iter()
-        .map(|key| (key.into_bytes(), false))
-        .collect();
-    keys.push((own.to_vec(), true));
+    let mut keys: Vec<(String, bool)> = keys.into_iter().map(|key| (key, false)).collect();
+    keys.push((spelt, true));
     keys
 }

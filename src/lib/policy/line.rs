@@ -1,69 +1,10 @@
-//! One line of tlsdestinations: its key's form, and its value's fields.
+//! One line of tlsdestinations: where its key ends, and its value's fields.
 #![forbid(unsafe_code)]
 
 use std::fmt;
 
+use super::key::{self, Key, Kind};
 use crate::text;
-
-/// What a line says of TLS and of the certificate, by its key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    /// `!`: TLS is never tried.
-    Never,
-    /// `%`: the certificate must have a fingerprint.
-    Pinned,
-    /// `=`: it must verify and name the host exactly.
-    Exact,
-    /// `~`: it must verify and name the host, wildcards allowed.
-    Named,
-    /// No sign, or `+*`: it must verify where a CA is given.
-    Trusted,
-    /// `-`: none is needed.
-    Unverified,
-    /// `*`: used if offered, and verified where a CA is given.
-    Opportunistic,
-    /// `-` alone: used if offered.
-    OpportunisticUnverified,
-}
-
-/// Whom a key stands for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// One host or domain.
-    Host(String),
-    /// Every name below a domain; begins with the dot.
-    Below(String),
-    /// Everybody.
-    All,
-}
-
-/// A key's meaning; `None` where it is no form of key, so that no destination
-/// can meet it. The key is in lower case.
-#[must_use]
-pub fn meaning(key: &str) -> Option<(Kind, Scope)> {
-    let (kind, rest) = match key.as_bytes().first()? {
-        b'!' => (Kind::Never, &key[1..]),
-        b'%' => (Kind::Pinned, &key[1..]),
-        b'=' => (Kind::Exact, &key[1..]),
-        b'~' => (Kind::Named, &key[1..]),
-        b'-' if key == "-" => return Some((Kind::OpportunisticUnverified, Scope::All)),
-        b'-' => (Kind::Unverified, &key[1..]),
-        b'*' if key == "*" => return Some((Kind::Opportunistic, Scope::All)),
-        b'+' if key == "+*" => return Some((Kind::Trusted, Scope::All)),
-        _ => (Kind::Trusted, key),
-    };
-    let scope = match rest {
-        "*" if !matches!(kind, Kind::Pinned | Kind::Trusted) => Scope::All,
-        "" | "." => return None,
-        name if name.contains(['*', ' ', '\t', '+', '=', '~', '!', '%']) => return None,
-        name if name.starts_with('.') => match kind {
-            Kind::Exact | Kind::Pinned => return None,
-            _ => Scope::Below(name.to_owned()),
-        },
-        name => Scope::Host(name.to_owned()),
-    };
-    Some((kind, scope))
-}
 
 /// A fingerprint that a certificate must have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -171,6 +112,8 @@ pub enum Wrong {
     Fields,
     /// A fingerprint is not hexadecimal or of no known length.
     Fingerprint,
+    /// The key is none of the forms, for this reason.
+    Key(&'static str),
     /// No colon ends the key.
     NoColon,
     /// `%` without a fingerprint.
@@ -179,6 +122,8 @@ pub enum Wrong {
     NotText,
     /// The port is none.
     Port,
+    /// The sender's domain is none.
+    Sender,
 }
 
 impl fmt::Display for Wrong {
@@ -189,10 +134,12 @@ impl fmt::Display for Wrong {
             Wrong::EmptyKey => "the key is empty",
             Wrong::Fields => "more than four fields",
             Wrong::Fingerprint => "a fingerprint is not hexadecimal or of no known length",
+            Wrong::Key(why) => return write!(out, "the key is not valid: {why}"),
             Wrong::NoColon => "no colon ends the key",
             Wrong::NoFingerprint => "% needs a fingerprint (=hex)",
             Wrong::NotText => "it is not UTF-8",
             Wrong::Port => "the port is not a number from 1 to 65535, with s before it or not",
+            Wrong::Sender => "the sender's field is not a domain",
         })
     }
 }
@@ -200,12 +147,20 @@ impl fmt::Display for Wrong {
 impl Value {
     /// The sender that a value is for, read before all else: what is wrong with
     /// a line matters only to those whom it is for.
-    #[must_use]
-    pub fn sender_of(value: &str) -> Option<String> {
-        let sender = value.splitn(4, '|').nth(3)?.trim();
+    ///
+    /// # Errors
+    /// The field is there and is no domain: the line is for nobody knows whom.
+    pub fn sender_of(value: &str) -> Result<Option<String>, Wrong> {
+        let Some(sender) = value.split('|').nth(3) else {
+            return Ok(None);
+        };
+        let sender = sender.trim();
         let sender = sender.strip_prefix('@').unwrap_or(sender);
-        // With a fifth field the line is wrong for everybody.
-        (!sender.is_empty() && !sender.contains('|')).then(|| sender.to_ascii_lowercase())
+        if sender.is_empty() {
+            return Ok(None);
+        }
+        let domain = key::host_name(sender).map_err(|_| Wrong::Sender)?;
+        Ok(Some(domain))
     }
 
     /// Reads a value under a key of this kind.
@@ -239,7 +194,7 @@ impl Value {
             ciphers: (!ciphers.is_empty()).then(|| ciphers.to_owned()),
             depth: depth.and_then(|depth| u32::try_from(depth).ok()),
             port,
-            sender: Value::sender_of(value),
+            sender: Value::sender_of(value)?,
             ..Value::default()
         };
         if first.starts_with('=') || is_key_pin(first) {
@@ -287,24 +242,38 @@ fn bytes(hex: &str) -> Option<Vec<u8>> {
     Some(pairs.map(|pair| pair[0] * 16 + pair[1]).collect())
 }
 
-/// A line's number, key in lower case and value; `None` for a comment or a
-/// blank line.
+/// A line that says something.
 pub(super) struct Line<'a> {
+    /// From 1.
     pub(super) number: usize,
-    pub(super) key: Vec<u8>,
+    /// The key as it is written, without the blanks around it.
+    pub(super) written: &'a [u8],
+    /// What is behind the colon.
     pub(super) value: Result<&'a str, Wrong>,
 }
 
-/// The lines of a file that say something. Trailing blanks do not count.
+impl Line<'_> {
+    /// The key's meaning.
+    pub(super) fn key(&self) -> Result<Key, Wrong> {
+        let rest = self.value.unwrap_or_default();
+        match key::cut_short(self.written, rest.as_bytes()) {
+            Some(wrong) => Err(wrong),
+            None => Key::parse(self.written),
+        }
+    }
+}
+
+/// The lines of a file that say something. Blanks around a line, and a byte
+/// order mark before the first, do not count.
 pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = Line<'_>> {
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let lines = text.split(|&byte| byte == b'\n');
     lines.enumerate().filter_map(|(at, line)| {
-        let line = line.trim_ascii_end();
+        let line = line.trim_ascii();
         if line.is_empty() || line.starts_with(b"#") {
             return None;
         }
-        let end = key_end(line);
-        let (key, value) = match end {
+        let (key, value) = match key_end(line) {
             Some(end) => (
                 &line[..end],
                 str::from_utf8(&line[end + 1..]).map_err(|_| Wrong::NotText),
@@ -313,7 +282,7 @@ pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = Line<'_>> {
         };
         Some(Line {
             number: at + 1,
-            key: key.to_ascii_lowercase(),
+            written: key.trim_ascii_end(),
             value,
         })
     })

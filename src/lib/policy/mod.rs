@@ -20,11 +20,16 @@ use crate::text;
 mod compile;
 pub mod domaincerts;
 mod explain;
+mod key;
 mod line;
 
 pub use compile::{BadLine, compile};
-pub use explain::dead_lines;
-pub use line::{Anchors, Kind, Pin, Port, Scope, Start, Value, Wrong, meaning};
+pub use explain::{Remark, remarks};
+pub use key::{Key, Kind, Scope};
+pub use line::{Anchors, Pin, Port, Start, Value, Wrong};
+
+use key::canonical;
+use line::Line;
 
 /// Whether TLS is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,13 +178,13 @@ impl fmt::Display for Unusable {
     }
 }
 
-/// Whose mail it is: the domain of an envelope sender, in lower case; `None` for
-/// a bounce.
+/// Whose mail it is: the domain of an envelope sender in the spelling of keys;
+/// `None` for a bounce.
 #[must_use]
 pub fn sender_domain(sender: &str) -> Option<String> {
     let domain = sender.rsplit_once('@').map_or(sender, |(_, domain)| domain);
-    let domain = domain.strip_suffix('.').unwrap_or(domain);
-    (!domain.is_empty()).then(|| domain.to_ascii_lowercase())
+    let domain = canonical(domain);
+    (!domain.is_empty()).then_some(domain)
 }
 
 /// A file of rules, or its compiled form.
@@ -241,7 +246,8 @@ impl Destinations {
 
     /// What holds for mail of `sender`'s domain to one of `hosts`: rows 1 to 6
     /// for each in turn (the recipient's domain, then the MX host), then those
-    /// for everybody.
+    /// for everybody. A line whose key is none comes before these: nobody knows
+    /// whom it was meant for.
     ///
     /// # Errors
     /// The line that decides is wrong.
@@ -250,6 +256,7 @@ impl Destinations {
         for host in hosts {
             keys.extend(named_keys(host));
         }
+        keys.push(NO_KEY.to_owned());
         keys.extend(EVERYBODY.iter().map(|key| (*key).to_owned()));
         match self.first(&keys, sender) {
             Some(rule) => rule,
@@ -264,23 +271,36 @@ impl Destinations {
             Source::Text(text) => {
                 let mut ranks = HashMap::new();
                 for (rank, key) in keys.iter().enumerate() {
-                    ranks.entry(key.as_bytes()).or_insert(rank);
+                    ranks.entry(key.as_str()).or_insert(rank);
                 }
-                let mut found: Vec<(usize, line::Line<'_>)> = line::lines(text)
-                    .filter_map(|line| Some((*ranks.get(line.key.as_slice())?, line)))
+                let mut found: Vec<(usize, Line<'_>)> = line::lines(text)
+                    .filter_map(|line| {
+                        let key = match line.key() {
+                            Ok(key) => key.to_string(),
+                            Err(Wrong::EmptyKey) => String::new(),
+                            Err(_) => NO_KEY.to_owned(),
+                        };
+                        Some((*ranks.get(key.as_str())?, line))
+                    })
                     .collect();
                 // Stable: lines of one key stay in their order.
                 found.sort_by_key(|(rank, _)| *rank);
                 found
                     .into_iter()
-                    .find_map(|(_, line)| decide(line.number, &line.key, line.value, sender))
+                    .find_map(|(_, line)| decide(&line, sender))
             }
             Source::Compiled(database) => keys.iter().find_map(|key| {
-                let key = key.as_bytes();
-                match database.find(key) {
+                let written = key.as_bytes();
+                let line = |(number, value)| Line {
+                    number,
+                    written,
+                    value,
+                };
+                match database.find(written) {
                     Ok(data) => compile::entries(&data?)
-                        .find_map(|(number, value)| decide(number, key, value, sender)),
-                    Err(_) => decide(0, key, Err(Wrong::Damaged), sender),
+                        .map(line)
+                        .find_map(|line| decide(&line, sender)),
+                    Err(_) => decide(&line((0, Err(Wrong::Damaged))), sender),
                 }
             }),
         }
@@ -297,44 +317,32 @@ impl Destinations {
 }
 
 /// What a line says to a sender; `None` where it is for others.
-fn decide(
-    number: usize,
-    key: &[u8],
-    value: Result<&str, Wrong>,
-    sender: Option<&str>,
-) -> Option<Result<Rule, Unusable>> {
-    let unusable = |wrong| {
-        Err(Unusable {
-            line: number,
-            wrong,
-            key: key.to_vec(),
-        })
-    };
-    if key.is_empty() {
-        return Some(unusable(Wrong::EmptyKey));
-    }
-    let value = match value {
-        Ok(value) => value,
-        Err(wrong) => return Some(unusable(wrong)),
-    };
-    if let Some(wanted) = Value::sender_of(value)
-        && sender != Some(&wanted)
+fn decide(line: &Line<'_>, sender: Option<&str>) -> Option<Result<Rule, Unusable>> {
+    let wanted = line.value.and_then(Value::sender_of);
+    if let Ok(Some(wanted)) = &wanted
+        && sender != Some(wanted)
     {
         return None;
     }
-    let key_text = str::from_utf8(key).ok()?;
-    let (kind, scope) = meaning(key_text)?;
-    Some(match Value::parse(value, kind) {
-        Ok(value) => Ok(Rule {
-            line: Some(number),
-            key: key_text.to_owned(),
-            kind,
-            scope,
+    let rule = line.key().and_then(|key| {
+        let value = Value::parse(line.value?, key.kind)?;
+        Ok(Rule {
+            line: Some(line.number),
+            key: key.to_string(),
+            kind: key.kind,
+            scope: key.scope,
             value,
-        }),
-        Err(wrong) => unusable(wrong),
-    })
+        })
+    });
+    Some(rule.map_err(|wrong| Unusable {
+        line: line.number,
+        wrong,
+        key: line.written.to_vec(),
+    }))
 }
+
+/// Stands for the keys that are none of the forms, and is none itself.
+const NO_KEY: &str = "?";
 
 /// Keys for everybody, in their order.
 const EVERYBODY: [&str; 6] = ["=*", "~*", "+*", "-*", "*", "-"];
@@ -342,36 +350,24 @@ const EVERYBODY: [&str; 6] = ["=*", "~*", "+*", "-*", "*", "-"];
 /// The keys of rows 1 to 6 that a destination meets, in their order. The empty
 /// key, which s/qmail's walk ends with, is an error where it is reached.
 fn named_keys(host: &str) -> Vec<String> {
-    let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
-    let bare = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'));
-    let bare = bare.map_or(host.as_str(), |host| host.trim_start_matches("ipv6:"));
-    let mut exact = vec![host.clone()];
+    let host = canonical(host);
     let mut below = Vec::new();
-    if bare.parse::<std::net::IpAddr>().is_ok() {
-        exact = vec![format!("[{bare}]"), bare.to_owned()];
-        if bare.contains(':') {
-            exact.push(format!("[ipv6:{bare}]"));
-        }
-    } else {
-        let dots = host.match_indices('.').filter(|(at, _)| *at > 0);
-        below = dots.map(|(at, _)| host[at..].to_owned()).collect();
-    }
     if host.is_empty() {
         // No name meets no host's key: `-` alone is everybody's.
         return vec!["!*".to_owned(), String::new()];
     }
+    if !host.starts_with('[') {
+        let dots = host.match_indices('.').filter(|(at, _)| *at > 0);
+        below = dots.map(|(at, _)| &host[at..]).collect();
+    }
     let walk = |sign: &str| -> Vec<String> {
-        let names = exact.iter().chain(&below);
+        let names = std::iter::once(host.as_str()).chain(below.iter().copied());
         names.map(|name| format!("{sign}{name}")).collect()
     };
-    let only =
-        |sign: &str| -> Vec<String> { exact.iter().map(|name| format!("{sign}{name}")).collect() };
     let mut keys = walk("!");
     keys.push("!*".to_owned());
-    keys.extend(only("%"));
-    keys.extend(only("="));
+    keys.push(format!("%{host}"));
+    keys.push(format!("={host}"));
     keys.extend(walk("~"));
     keys.extend(walk(""));
     keys.push(String::new());

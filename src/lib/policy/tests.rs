@@ -147,20 +147,16 @@ fn a_key_stands_for_its_own_and_no_other() {
         ("=a.example", "mx.a.example", false),
         ("~a.example", "mx.a.example", false),
         ("~.a.example", "mx.a.example", true),
-        ("%.a.example", "mx.a.example", false),
-        ("=.a.example", "mx.a.example", false),
-        ("%*", "mx.a.example", false),
-        ("+a.example", "a.example", false),
-        ("*.a.example", "mx.a.example", false),
         ("192.0.2.1", "192.0.2.1", true),
         ("192.0.2.1", "[192.0.2.1]", true),
         ("[192.0.2.1]", "192.0.2.1", true),
-        (".0.2.1", "192.0.2.1", false),
         ("=[2001:db8::1]", "[IPv6:2001:db8::1]", true),
         ("=[IPv6:2001:DB8::1]", "[IPv6:2001:db8::1]", true),
         ("~[IPv6:2001:db8::1]", "[2001:db8::1]", true),
-        ("=[IPv6:192.0.2.1]", "[192.0.2.1]", false),
         ("[2001:db8::1]", "2001:db8::1", true),
+        ("=[2001:DB8:0:0::1]", "[2001:db8::1]", true),
+        ("dom_ain.example", "dom_ain.example", true),
+        ("=b\u{fc}cher.example", "B\u{dc}CHER.example", true),
     ] {
         let found = line(&with_value(key), host);
         assert_eq!(found.is_some(), meets, "{key} {host}");
@@ -299,13 +295,16 @@ fn a_rule_for_a_sender_passes_others_by() {
 #[test]
 fn a_wrong_line_is_an_error_for_those_whom_it_decides() {
     for (text, host, wrong) in [
+        ("=a.example:|||me@b.example", "a.example", Wrong::Sender),
+        ("=a.example:|||*.b.example", "a.example", Wrong::Sender),
         ("=a.example:||x", "a.example", Wrong::Depth),
         ("=a.example:||101", "a.example", Wrong::Depth),
         ("=a.example:;0", "a.example", Wrong::Port),
         ("=a.example:;s", "a.example", Wrong::Port),
-        ("=a.example:a|b|c|d|e", "a.example", Wrong::Fields),
+        ("=a.example:a|b|||e", "a.example", Wrong::Fields),
         ("%a.example:=abcd", "a.example", Wrong::Fingerprint),
         ("# c\n\n=a.example\n*:", "a.example", Wrong::NoColon),
+        ("*:\n:x\n", "a.example", Wrong::EmptyKey),
         ("-a.example:\n:x\n", "a.example", Wrong::EmptyKey),
         (":*", "a.example", Wrong::EmptyKey),
     ] {
@@ -323,26 +322,148 @@ fn a_wrong_line_is_an_error_for_those_whom_it_decides() {
     // Those whom it does not decide go on.
     let text = "=a.example:||x\nb.example:\n=b.example:||x|other.example\n:\n";
     assert_eq!(line(text, "b.example"), Some(2));
-    let bad = compile(b"a.example:\n=b.example:||x\n").expect_err("refused");
-    assert_eq!(bad.line, 2);
-    assert!(bad.to_string().contains("\"=b.example\""), "{bad}");
+    let bad = compile(b"a.example:\n=b.example:||x\n*:\n@x:\n").expect_err("refused");
+    let said: Vec<String> = bad.iter().map(ToString::to_string).collect();
+    assert_eq!(said.len(), 2, "every wrong line: {said:?}");
+    assert!(said[0].starts_with("line 2 \"=b.example\": "), "{said:?}");
+    assert!(said[1].starts_with("line 4 \"@x\": "), "{said:?}");
+}
+
+/// Keys that are none of the forms.
+const NO_KEYS: [&str; 27] = [
+    "=[IPv6:192.0.2.1]",
+    "*.x.example",
+    "==a.example",
+    "~=a.example",
+    "--a.example",
+    "=-a.example",
+    "@a.example",
+    "b@a.example",
+    "[a.example]",
+    "[2001:db8::x]",
+    "a.example b.example",
+    "= a.example",
+    "a\u{feff}.example",
+    "a\u{200b}.example",
+    "a..example",
+    "a.example..",
+    "..example",
+    "=",
+    "~.",
+    "=.a.example",
+    "%.a.example",
+    "%*",
+    "+a.example",
+    "a.*",
+    "192.0.2.300",
+    ".0.2.1",
+    "a/b.example",
+];
+
+#[test]
+fn a_key_that_is_none_defers_those_whom_no_line_for_a_host_decides() {
+    for key in NO_KEYS {
+        let value = if key.starts_with('%') {
+            "=0123456789abcdef0123456789abcdef01234567"
+        } else {
+            ""
+        };
+        let text = format!("=*:\n*:\n{key}:{value}\n=b.example:\n-c.example:\n");
+        for host in ["a.example", "mx.a.example", "192.0.2.1", ""] {
+            let fail = rule(&text, host, None).expect_err(key);
+            assert_eq!(fail.line, 3, "{key}");
+        }
+        for (host, wanted) in [("b.example", 4), ("c.example", 5)] {
+            assert_eq!(line(&text, host), Some(wanted), "{key}");
+        }
+        let found = Destinations::from_text(text.clone());
+        let found = found.look_up(&["a.example", "b.example"], None);
+        assert_eq!(found.expect("the exchanger's").line, Some(4), "{key}");
+        let bad = compile(text.as_bytes()).expect_err(key);
+        assert_eq!(bad.iter().map(|bad| bad.line).collect::<Vec<_>>(), [3]);
+        let said = remarks(text.as_bytes());
+        assert!(said.iter().any(|one| one.wrong && one.line == 3), "{key}");
+    }
+    // A long name, and one with a long label.
+    for name in ["a.".repeat(130), "a".repeat(64)] {
+        assert!(rule(&format!("={name}:\n"), "b.example", None).is_err());
+    }
+    // For another sender's mail it is no matter.
+    let text = "==a.example:|||one.example\n";
+    assert_eq!(line(text, "a.example"), None);
+    assert!(rule(text, "a.example", Some("one.example")).is_err());
 }
 
 #[test]
-fn a_line_that_never_holds_is_named() {
-    let said = |text: &str| -> Vec<(usize, String)> { dead_lines(text.as_bytes()) };
+fn what_a_colon_cuts_short_is_no_key() {
+    for text in [
+        "tls://mx.a.example:",
+        "https://a.example:",
+        "smtp:mx.a.example:",
+        "smtp:[mx.a.example]:25",
+        "SMTPS:a.example|HIGH",
+        "tls:a.example;465",
+        "=2001:db8::1:/ca.pem",
+        "2001:db8::1:",
+        "~fe80::1",
+    ] {
+        let fail = rule(text, "a.example", None).expect_err(text);
+        assert!(matches!(fail.wrong, Wrong::Key(_)), "{text}: {fail}");
+    }
+    for (text, host) in [
+        ("smtp:/ca.pem", "smtp"),
+        ("smtp:;465", "smtp"),
+        ("=smtp.a.example:/ca.pem", "smtp.a.example"),
+        ("smtp:", "smtp"),
+        ("cafe:/ca.pem", "cafe"),
+        ("=mx.a.example://etc/ca.pem", "mx.a.example"),
+    ] {
+        assert_eq!(line(text, host), Some(1), "{text}");
+    }
+}
+
+#[test]
+fn keys_are_cleaned() {
+    for (text, host) in [
+        ("\u{feff}=a.example:", "a.example"),
+        ("\u{feff}# c\n=a.example:", "a.example"),
+        ("=A.Example.:", "a.example"),
+        (" \t=a.example \t:", "a.example."),
+        ("=a.example:\r\n", "a.example"),
+        ("~.A.example.:", "mx.a.example"),
+        ("[192.0.2.1].:", "192.0.2.1"),
+        ("\t# c\n =a.example:", "a.example"),
+    ] {
+        for rules in [Destinations::from_text(text), compiled(text)] {
+            let found = rules.look_up(&[host], None).expect(text);
+            assert!(found.line.is_some(), "{text:?}");
+        }
+        let said = remarks(text.as_bytes());
+        assert_eq!(said, [], "{text:?}");
+    }
+    let text = "=a.example:|||One.Example.\n";
+    assert_eq!(
+        rule(text, "a.example", Some("one.example"))
+            .expect("sound")
+            .line,
+        Some(1)
+    );
+    // Not what it would be with a name before the dot.
+    assert!(rule("-.:\n", "a.example", None).is_err());
+    assert!(rule("*.:\n", "a.example", None).is_err());
+}
+
+#[test]
+fn a_line_that_never_applies_is_named() {
     let dead = |text: &str| -> Vec<usize> {
-        let lines = said(text).into_iter();
-        lines
-            .filter(|(_, why)| why.contains("never"))
-            .map(|(line, _)| line)
-            .collect()
+        let lines = remarks(text.as_bytes()).into_iter();
+        lines.filter(|one| !one.wrong).map(|one| one.line).collect()
     };
     assert_eq!(
         dead("=a.example:\n~a.example:\n.example:\n*:\n-:\n"),
         [2, 5]
     );
-    assert_eq!(dead("a.example:\nA.EXAMPLE:\n"), [2]);
+    assert_eq!(dead("a.example:\nA.EXAMPLE.:\n"), [2]);
     assert_eq!(
         dead("~.example:\na.example:\n.a.example:\n=a.example:\n"),
         [2, 3]
@@ -357,17 +478,25 @@ fn a_line_that_never_holds_is_named() {
         dead("=a.example:|||one.example\n~a.example:\n"),
         [] as [usize; 0]
     );
-    assert_eq!(dead("=.a.example:\n%*:\n*.example:\n+x:\n"), [1, 2, 3, 4]);
-    assert_eq!(said("a.example:\n\n=b.example:||x\nno-colon\n").len(), 2);
-    assert!(
-        said("=b.example:||x\n")[0]
-            .1
-            .starts_with("is wrong: the depth")
+}
+
+#[test]
+fn wrong_lines_are_named_in_their_order() {
+    let said = remarks(b"a.example:\n\n=b.example:||x\nno-colon\n*.x:\na.example:\n");
+    let lines: Vec<(usize, bool)> = said.iter().map(|one| (one.line, one.wrong)).collect();
+    assert_eq!(lines, [(3, true), (4, true), (5, true), (6, false)]);
+    assert_eq!(
+        said[0].text,
+        "line 3 \"=b.example\" is wrong: the depth is not a number from 0 to 100"
     );
     assert_eq!(
-        said(":x\n-a.example:\n*:\n").len(),
-        3,
-        "the empty key takes all"
+        said[2].text,
+        "line 5 \"*.x\" is wrong: the key is not valid: the names below a domain are .domain, \
+         not *.domain; mail to everybody whom no line for a host decides is deferred"
+    );
+    assert_eq!(
+        said[3].text,
+        "line 6 \"a.example\" never applies: line 1 comes before it"
     );
 }
 
@@ -384,9 +513,9 @@ fn a_dead_line_decides_for_nobody() {
     for first in ORDER {
         for second in ORDER {
             let text = format!("{}{}", with_value(first), with_value(second));
-            let dead: Vec<usize> = dead_lines(text.as_bytes())
+            let dead: Vec<usize> = remarks(text.as_bytes())
                 .into_iter()
-                .map(|(line, _)| line)
+                .map(|remark| remark.line)
                 .collect();
             for number in 1..=2 {
                 let decides = hosts.iter().any(|host| line(&text, host) == Some(number));
@@ -401,23 +530,23 @@ fn a_rule_can_be_read() {
     for (text, wanted) in [
         (
             "=mx.example:/ca.pem|HIGH|2;465|one.example",
-            "line 1 \"=mx.example\" holds: TLS is required; the certificate must verify with the CAs in /ca.pem and name mx.example exactly; ciphers HIGH; depth 2; port 465, TLS at once; for mail of one.example",
+            "line 1 \"=mx.example\" applies: TLS is required; the certificate must verify with the CAs in /ca.pem and name mx.example exactly; ciphers HIGH; depth 2; port 465, TLS at once; for mail of one.example",
         ),
         (
             "!.example:",
-            "line 1 \"!.example\" holds: TLS is never tried",
+            "line 1 \"!.example\" applies: TLS is never tried",
         ),
         (
             "*:/ca/",
-            "line 1 \"*\" holds: TLS is used if offered; the certificate must verify with the CAs in /ca/ (a failure is logged only)",
+            "line 1 \"*\" applies: TLS is used if offered; the certificate must verify with the CAs in /ca/ (a failure is logged only)",
         ),
         (
             "~*:",
-            "line 1 \"~*\" holds: TLS is required; the certificate must verify with the system's CAs and name the host, wildcards allowed",
+            "line 1 \"~*\" applies: TLS is required; the certificate must verify with the system's CAs and name the host, wildcards allowed",
         ),
         (
             "",
-            "no line holds: TLS is used if offered; no certificate is needed",
+            "no line applies: TLS is used if offered; no certificate is needed",
         ),
     ] {
         let found = rule(text, "mx.example", Some("one.example")).expect("sound");
@@ -451,6 +580,19 @@ fn the_longest_suffix_of_a_sender_s_domain_wins() {
             .expect_err("no colon")
             .contains("no colon")
     );
+    let text = b"\xef\xbb\xbf A.example. :a.pem\n@b.example:b.pem\n*:all.pem\n";
+    let cleaned = domaincerts::look_up(text, Some("a.example"));
+    assert_eq!(
+        cleaned.expect("sound").expect("a line").certificate,
+        "a.pem"
+    );
+    for sender in [Some("b.example"), None] {
+        let fail = domaincerts::look_up(text, sender).expect_err("no key");
+        assert!(
+            fail.starts_with("domaincerts line 2 \"@b.example\": "),
+            "{fail}"
+        );
+    }
     assert_eq!(domaincerts::look_up(b"a.example:x\n", None), Ok(None));
     assert!(!format!("{:?}", some("x.a.example")).contains("cret"));
 }

@@ -69,7 +69,7 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     if program.is_empty() {
         return Err(TABLE.usage("too few arguments"));
     }
-    let plan = Plan::make(&report, &options, host, port)?;
+    let plan = Plan::make(&options, host, port)?;
     let store = store(&options, &plan, host)?;
     for warning in &store.warnings {
         report.warning(warning);
@@ -128,7 +128,7 @@ struct Plan {
 }
 
 impl Plan {
-    fn make(report: &Report, options: &Options, host: &str, port: u16) -> Result<Plan, Fail> {
+    fn make(options: &Options, host: &str, port: u16) -> Result<Plan, Fail> {
         let Some(path) = &options.destinations else {
             return Ok(Plan {
                 rule: None,
@@ -138,8 +138,7 @@ impl Plan {
         };
         let destinations = Destinations::open(Path::new(path))?;
         if destinations.is_missing() {
-            let shown = text::excerpt(path.as_bytes(), 300);
-            report.warning(format_args!("there is no {shown}: no rule holds"));
+            return Err(no_file(path));
         }
         let rule = rule(&destinations, options, host)?;
         if rule.tls() == Tls::Never {
@@ -160,6 +159,14 @@ impl Plan {
             upgrade,
         })
     }
+}
+
+/// A file that was named and is not there: nobody knows what it would ask for.
+fn no_file(path: &str) -> Fail {
+    let shown = text::excerpt(path.as_bytes(), 300);
+    Fail::temporary(format!(
+        "unable to read {shown}: there is no such file; leave -P out to go by the options alone"
+    ))
 }
 
 /// Where a rule stands.
@@ -191,7 +198,11 @@ fn explain(options: &Options, host: &str) -> Result<u8, Fail> {
         return Err(TABLE.usage("-K needs -P"));
     };
     let path = Path::new(path);
-    let rule = rule(&Destinations::open(path)?, options, host);
+    let destinations = Destinations::open(path)?;
+    if destinations.is_missing() {
+        return Err(no_file(&path.to_string_lossy()));
+    }
+    let rule = rule(&destinations, options, host);
     let mut out = String::new();
     let host = text::excerpt(host.as_bytes(), 255);
     match &rule {
@@ -206,8 +217,8 @@ fn explain(options: &Options, host: &str) -> Result<u8, Fail> {
             "{host}: our certificate is {certificate}, domaincerts line {line}"
         );
     }
-    for (line, why) in policy::dead_lines(&policy::read_optional(path)?) {
-        let _ = writeln!(out, "line {line} {why}");
+    for remark in policy::remarks(&policy::read_optional(path)?) {
+        let _ = writeln!(out, "{}", remark.text);
     }
     io::Write::write_all(&mut io::stdout().lock(), out.as_bytes())
         .map_err(Fail::unable("write output"))?;

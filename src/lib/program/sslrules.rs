@@ -25,7 +25,12 @@ pub fn main() -> ExitCode {
             .read_to_end(&mut text)
             .map_err(Fail::unable("read input"))?;
         if options.destinations {
-            let records = policy::compile(&text).map_err(|bad| Fail::Never(bad.to_string()))?;
+            let records = policy::compile(&text).map_err(|bad| {
+                let mut lines = bad.iter().map(|line| Fail::Never(line.to_string()));
+                let last = lines.next_back();
+                lines.for_each(|line| report.fatal(&line));
+                last.unwrap_or_else(|| Fail::Never("no line is sound".to_owned()))
+            })?;
             let records = records.iter().map(|(key, data)| (&**key, &**data));
             rulesdb::replace(Path::new(cdb), Path::new(temporary), records)?;
             return Ok(0);
