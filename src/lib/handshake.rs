@@ -17,7 +17,7 @@ use crate::sys::poll::{self, Ready};
 use crate::sys::socket;
 use crate::text;
 use crate::tls_ffi::{self, alerts};
-use crate::verify;
+use crate::trust;
 
 /// How many of the first bytes of a peer are kept to say what came instead of TLS.
 const OPENING: usize = 64;
@@ -179,7 +179,7 @@ pub enum Failure {
     /// Anything else, in full.
     Refused(String),
     /// The peer's certificate does not verify.
-    Certificate(verify::Refusal),
+    Certificate(trust::Refusal),
     /// The server name that the client asked for is not served; the alert.
     Name(Vec<u8>, String),
 }
@@ -320,7 +320,7 @@ fn explain(stream: &Session, error: &openssl::ssl::Error, side: Side<'_>) -> Fai
         kinds: server::chosen_kinds(ssl).unwrap_or(side.kinds),
         ..side
     };
-    if let Some(refusal) = verify::refusal(ssl)
+    if let Some(refusal) = trust::refusal(ssl)
         && error.ssl_error().is_some()
         && !alerts::seen(ssl).iter().any(|alert| !alert.sent)
     {

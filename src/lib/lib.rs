@@ -41,7 +41,7 @@ pub mod settings;
 
 pub mod hello;
 
-pub mod verify;
+pub mod trust;
 
 pub mod store;
 

@@ -5,14 +5,14 @@
 use openssl::asn1::Asn1Time;
 use openssl::nid::Nid;
 use openssl::ssl::{NameType, SslRef};
-use openssl::x509::{X509, X509NameRef, X509Ref, X509VerifyResult};
+use openssl::x509::{X509, X509NameRef, X509Ref};
 
 use crate::environ::Edits;
 use crate::settings;
 use crate::store::{KeyKind, long_name};
 use crate::text;
 use crate::tls_ffi::{self, names};
-use crate::verify::{self, Policy};
+use crate::trust::{self, Verdict};
 
 /// A set of variables that is larger than this, in bytes, loses its PEM values.
 const SET_LIMIT: usize = 64 * 1024;
@@ -24,58 +24,6 @@ pub enum Role {
     Server,
     /// sslclient.
     Client,
-}
-
-/// What became of the peer's certificate.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It was not asked for.
-    NotAsked,
-    /// There was none.
-    None,
-    /// It verified.
-    Success,
-    /// It did not, and was let in.
-    Failed(String),
-    /// It is a pinned one.
-    Pinned,
-}
-
-impl Verdict {
-    /// The verdict on a session's peer, resumed or not.
-    #[must_use]
-    pub fn of(ssl: &SslRef, asked: bool, policy: &Policy) -> Verdict {
-        if !asked {
-            return Verdict::NotAsked;
-        }
-        match (ssl.peer_certificate(), ssl.verify_result()) {
-            (None, _) => Verdict::None,
-            (Some(certificate), _) if policy.pinned(&certificate) => Verdict::Pinned,
-            (Some(_), X509VerifyResult::OK) => Verdict::Success,
-            (Some(_), error) => Verdict::Failed(error.error_string().to_owned()),
-        }
-    }
-
-    /// The value of `SSL_CLIENT_VERIFY` or `SSL_SERVER_VERIFY`.
-    #[must_use]
-    pub fn variable(&self) -> String {
-        match self {
-            Verdict::NotAsked | Verdict::None => "NONE".to_owned(),
-            Verdict::Success => "SUCCESS".to_owned(),
-            Verdict::Failed(reason) => format!("FAILED:{reason}"),
-            Verdict::Pinned => "PINNED".to_owned(),
-        }
-    }
-
-    /// Sendmail's word for the TLS line.
-    fn word(&self) -> &'static str {
-        match self {
-            Verdict::NotAsked => "NOT",
-            Verdict::None => "NO",
-            Verdict::Success | Verdict::Pinned => "OK",
-            Verdict::Failed(_) => "FAIL",
-        }
-    }
 }
 
 /// How the names of a session's variables begin, where one name stands for many.
@@ -222,7 +170,7 @@ impl Account<'_> {
         if let Some(peer) = ssl.peer_certificate() {
             let subject = names::rfc4514_form(peer.subject_name());
             edits.set("SSL_PEER_S_DN", text::printable(&subject));
-            if let Ok(print) = verify::fingerprint(&peer) {
+            if let Ok(print) = trust::fingerprint(&peer) {
                 edits.set(
                     "SSL_PEER_CERT_HASH",
                     format!("SHA256:{}", text::hex(&print)),

@@ -33,4 +33,5 @@ mod reload;
 mod resumption;
 mod sockets;
 mod stores;
+mod trust;
 mod usage;

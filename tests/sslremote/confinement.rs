@@ -37,7 +37,7 @@ fn what_the_sandbox_forbids_ends_the_delivery() {
         if what != "execve" {
             let ended = run("0");
             let said = String::from_utf8_lossy(&ended.stdout).into_owned();
-            assert!(said.contains("verified)"), "{what}: {said}");
+            assert!(said.contains(" verified 127.0.0.1)"), "{what}: {said}");
         }
     }
 }
@@ -61,7 +61,7 @@ fn the_system_s_anchors_count_where_a_rule_names_none() {
         let variables = [("SSL_CERT_FILE", &**file), ("SSL_CERT_DIR", &*directory)];
         let ended = deliver(&place, "=[127.0.0.1]:\n", &variables);
         let said = String::from_utf8_lossy(&ended.stdout).into_owned();
-        assert_eq!(said.contains("verified)"), verified, "{said}");
+        assert_eq!(said.contains(" verified 127.0.0.1)"), verified, "{said}");
         let deferred = said.starts_with('Z') && said.contains("unable to get local issuer");
         assert_eq!(deferred, !verified, "{said}");
         // Where nothing is asked of the certificate, nothing is said of it.

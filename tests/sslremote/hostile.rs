@@ -232,12 +232,16 @@ fn replies_in_pieces_of_one_byte_are_whole_replies() {
     let port = |running: &Running| running.at.port();
     let place = Place::new("remote-bytewise");
     for (fake, policy, said) in [
-        (slow, REQUIRED, "(TLSv1.3 TLS_AES_256_GCM_SHA384 verified)"),
+        (
+            slow,
+            REQUIRED,
+            "(TLSv1.3 TLS_AES_256_GCM_SHA384 verified 127.0.0.1)",
+        ),
         (plain, "-:\n", "(no TLS: it was not offered)"),
         (
             at_once,
             "=[127.0.0.1]:CA||;sPORT\n",
-            "(TLSv1.3 TLS_AES_256_GCM_SHA384 verified)",
+            "(TLSv1.3 TLS_AES_256_GCM_SHA384 verified 127.0.0.1)",
         ),
     ] {
         let running = fake.listen("127.0.0.1:0".parse().unwrap());

@@ -97,7 +97,7 @@ fn mail_arrives_at_mailfront_byte_by_byte() {
         (
             plain.port(),
             format!("=[127.0.0.1]:CA||;s{}\n", server.port),
-            "TLSv1.3 TLS_AES_256_GCM_SHA384 verified",
+            "TLSv1.3 TLS_AES_256_GCM_SHA384 verified 127.0.0.1",
         ),
     ] {
         let remote = Remote::new(&place)
@@ -140,7 +140,7 @@ fn port_6209_means_qmtps_without_a_route_too() {
     }
     let _server = setup.start();
     let to = format!("[{ip}]");
-    let verified = "(TLSv1.3 TLS_AES_256_GCM_SHA384 verified).";
+    let verified = &*format!("(TLSv1.3 TLS_AES_256_GCM_SHA384 verified {ip}).");
     for (routes, policy, said) in [
         // The rule's port, the route's port, and the rule's demand alone.
         ("", format!("={to}:CA||;6209\n"), verified),

@@ -69,9 +69,9 @@ fn mail_arrives_at_postfix_over_starttls_and_smtps() {
     let message = hard_message(100_000);
     let words = ["postfix.test", "a@sender.example", "b@postfix.test"];
     for (count, policy, verdict) in [
-        (1, "=mx.test:CA\n", "verified"),
-        (2, "~postfix.test:CA\n", "verified"),
-        (3, "=mx.test:CA||;465\n", "verified"),
+        (1, "=mx.test:CA\n", "verified mx.test"),
+        (2, "~postfix.test:CA\n", "verified mx.test"),
+        (3, "=mx.test:CA||;465\n", "verified mx.test"),
         (4, "-.test:\n", "unverified"),
         (5, "", "unverified"),
     ] {
@@ -125,7 +125,7 @@ fn mail_arrives_at_exim_over_starttls_and_smtps() {
         let parts = remote.parts(&words, &message);
         assert_eq!(parts.len(), 101, "{:?}", parts.last());
         assert!(parts[..100].iter().all(|part| part == "r"), "{parts:?}");
-        let said = "K127.0.0.1 accepted message (TLSv1.3 TLS_AES_256_GCM_SHA384 verified).\n\
+        let said = "K127.0.0.1 accepted message (TLSv1.3 TLS_AES_256_GCM_SHA384 verified relay.test).\n\
                     Remote host said: 250 OK id=";
         assert!(parts[100].starts_with(said), "{}", parts[100]);
         let mail = place.path("mail");

@@ -23,15 +23,15 @@ use crate::policy::{self, Destinations, Rule, Start, Tls};
 use crate::relay::{Ending, Relay};
 use crate::report::{self, Fail, Report, TEMPORARY};
 use crate::resolve;
-use crate::session::{self, Account, Role, Verdict};
+use crate::session::{self, Account, Role};
 use crate::settings::{Filter, Settings};
-use crate::store::client::{Partner, Reference, Request, Store, Trust};
+use crate::store::client::{self, Request, Store, Trust};
 use crate::sys::channel::{Channel, Form};
 use crate::sys::sandbox::{self, Confinement, Sandbox};
 use crate::sys::{process, signal};
 use crate::text;
 use crate::tls_ffi;
-use crate::verify::{self, Refusal};
+use crate::trust::{self, Cause, Demand, Expectation, Name, Reference, Refusal, Tolerated};
 
 /// What ucspi tools take for a host on this machine.
 const THIS_HOST: &str = "127.0.0.1";
@@ -70,11 +70,11 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
         return Err(TABLE.usage("too few arguments"));
     }
     let plan = Plan::make(&options, host, port)?;
-    let store = store(&options, &plan, host)?;
+    let store = store(&options, &plan)?;
     for warning in &store.warnings {
         report.warning(warning);
     }
-    let reference = Reference::new(options.name.as_deref().unwrap_or(host));
+    let reference = Reference::new(&plan.host);
     let stream = connect(&report, &options, host, plan.port)?;
     let connection = describe(&options, &stream)?;
     let (first, second) = options.connect_seconds;
@@ -86,17 +86,15 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
         None => Vec::new(),
     };
     let limit = limit.saturating_sub(begun.elapsed());
-    let match_name = plan.rule.is_none() && options.verify && options.match_name;
-    let session = secure(match_name, &store, &reference, stream, limit);
+    let session = secure(&plan, &store, &reference, stream, limit);
     OwnKey::forget();
     let session = session?;
-    store
-        .approve(session.ssl())
-        .map_err(|refusal| untrusted(&refusal, &reference))?;
+    let verdict =
+        trust::verdict(session.ssl()).map_err(|refusal| untrusted(&refusal, &reference))?;
     if let Some(rule) = &plan.rule
         && rule.tls() != Tls::Required
         && rule.check() != policy::Check::Nothing
-        && let Some(refusal) = verify::refusal(session.ssl())
+        && let Some(refusal) = verdict.refusal()
     {
         report.warning(format_args!(
             "server certificate did not verify, which {} lets pass: {refusal}",
@@ -106,11 +104,7 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     let account = Account {
         ssl: session.ssl(),
         role: Role::Client,
-        verdict: if store.pinned(session.ssl()) {
-            Verdict::Pinned
-        } else {
-            Verdict::of(session.ssl(), true, &store.policy)
-        },
+        verdict,
         own_chain: &store.own_chain,
     };
     report.tls(account.line(process::own_id()));
@@ -123,15 +117,19 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
 /// What the options and the policy of `-P` come to.
 struct Plan {
     rule: Option<Rule>,
+    /// Whom the server's certificate is to name, where the rule says no other.
+    host: String,
     port: u16,
     upgrade: Option<Protocol>,
 }
 
 impl Plan {
     fn make(options: &Options, host: &str, port: u16) -> Result<Plan, Fail> {
+        let named = options.name.as_deref().unwrap_or(host).to_owned();
         let Some(path) = &options.destinations else {
             return Ok(Plan {
                 rule: None,
+                host: named,
                 port,
                 upgrade: options.upgrade,
             });
@@ -155,6 +153,7 @@ impl Plan {
         };
         Ok(Plan {
             rule: Some(rule),
+            host: named,
             port: port.number,
             upgrade,
         })
@@ -226,7 +225,7 @@ fn explain(options: &Options, host: &str) -> Result<u8, Fail> {
 }
 
 /// The context, with what the options, the policy and the environment say.
-fn store(options: &Options, plan: &Plan, host: &str) -> Result<Store, Fail> {
+fn store(options: &Options, plan: &Plan) -> Result<Store, Fail> {
     let mut settings = Settings::default();
     let named = ["TLS_MIN", "TLS_MAX", "TLS_GROUPS", "CIPHERSUITES"];
     settings.overlay(
@@ -264,29 +263,45 @@ fn store(options: &Options, plan: &Plan, host: &str) -> Result<Store, Fail> {
         let name = "domaincerts";
         ((name, own.certificate.as_str()), (name, own.key.as_str()))
     });
-    let named = options.name.as_deref().unwrap_or(host);
     let file = options.anchor_file.as_deref().map(|path| ("-a", path));
     let directory = options.anchor_dir.as_deref().map(|path| ("-A", path));
     let trust = match (file, directory) {
         (None, None) => Trust::System,
         _ => Trust::Files(file, directory),
     };
-    let partner_trust = plan.rule.as_ref().and_then(Partner::trust);
+    let partner_trust = plan.rule.as_ref().and_then(client::rule_anchors);
     let request = Request {
         trust: partner_trust.unwrap_or(trust),
         certificate: own.or(given),
         depth: value.and_then(|value| value.depth).or(options.depth),
-        tolerant: !options.verify && plan.rule.is_none(),
-        partner: plan
-            .rule
-            .as_ref()
-            .map(|rule| Partner::of(rule, named, named)),
+        expectation: match &plan.rule {
+            Some(rule) => client::expectation(rule),
+            None => expectation(options),
+        },
+        anonymous: plan.rule.as_ref().is_some_and(Rule::allows_anonymous),
+        ciphers_from: if plan.rule.is_some() { "ciphers" } else { "-z" },
         lines: (
             plan.rule.as_ref().and_then(|rule| rule.line),
             own_line.as_ref().map(|own| own.line),
         ),
     };
     Store::load(&settings, &request, &keys)
+}
+
+/// What the letters expect of a server.
+fn expectation(options: &Options) -> Expectation {
+    Expectation {
+        demand: match (options.verify, options.match_name) {
+            (true, true) => Demand::Name,
+            _ => Demand::Chain,
+        },
+        pins: Vec::new(),
+        tolerated: if options.verify {
+            Tolerated::Nothing
+        } else {
+            Tolerated::Unverified
+        },
+    }
 }
 
 /// A connection to the first address that answers.
@@ -383,13 +398,17 @@ fn hello_name(connection: &Connection) -> String {
 
 /// The handshake, and every check that was asked for.
 fn secure(
-    match_name: bool,
+    plan: &Plan,
     store: &Store,
     reference: &Reference,
     stream: TcpStream,
     limit: Duration,
 ) -> Result<Session, Fail> {
-    let ssl = store.connection(reference, match_name).map_err(|error| {
+    let names = match &plan.rule {
+        Some(rule) => client::names(rule, &plan.host, &plan.host),
+        None => vec![Name::new(reference.clone())],
+    };
+    let ssl = store.connection(reference, names).map_err(|error| {
         Fail::temporary(format!(
             "unable to create SSL instance: {}",
             crate::store::queue(&error)
@@ -407,13 +426,9 @@ fn secure(
 
 /// A server that is not who it should be.
 fn untrusted(refusal: &Refusal, reference: &Reference) -> Fail {
-    if let Some(names) = &refusal.names {
-        let wanted = match reference {
-            Reference::Host(name) => crate::text::excerpt(name.as_bytes(), 255),
-            Reference::Address(address) => address.to_string(),
-        };
+    if let (Cause::Name(_), Some(names)) = (refusal.cause, &refusal.names) {
         return Fail::temporary(format!(
-            "unable to verify server certificate: {refusal}: server name does not match certificate: wanted {wanted}, it names {names}"
+            "unable to verify server certificate: {refusal}: server name does not match certificate: wanted {reference}, it names {names}"
         ));
     }
     Fail::temporary(format!("unable to verify server certificate: {refusal}"))

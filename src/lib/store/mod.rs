@@ -159,7 +159,7 @@ impl Certificate {
     #[must_use]
     pub fn description(&self) -> String {
         let subject = tls_ffi::names::rfc4514_form(self.leaf.subject_name());
-        let print = crate::verify::fingerprint(&self.leaf).unwrap_or_default();
+        let print = crate::trust::fingerprint(&self.leaf).unwrap_or_default();
         format!(
             "\"{}\" {} SHA256:{} until {}",
             text::excerpt(&subject, 200),

@@ -11,7 +11,7 @@ use openssl::pkey::PKey;
 use openssl::sha::Sha256;
 use openssl::ssl::{
     AlpnError, NameType, SniError, Ssl, SslAlert, SslContext, SslContextBuilder, SslFiletype,
-    SslMethod, SslOptions, SslRef, SslSessionCacheMode, SslVerifyMode,
+    SslMethod, SslOptions, SslRef, SslSessionCacheMode,
 };
 use openssl::stack::Stack;
 use openssl::x509::store::X509Lookup;
@@ -24,12 +24,13 @@ use super::{
 };
 use crate::hello::{self, FiniteField, FiniteGroup};
 use crate::options::sslserver::Ask;
+use crate::policy::Pin;
 use crate::report::Fail;
 use crate::settings::{Filter, Request, Settings, Version};
 use crate::sys::user::{self, Identity};
 use crate::text;
 use crate::tls_ffi::{self, tickets};
-use crate::verify::{Fingerprint, Policy};
+use crate::trust::{self, Demand, Expectation, Fingerprint, Tolerated};
 
 /// Bits below which a DH prime is refused (RFC 9325 section 4.5).
 const DH_BITS: i32 = 2048;
@@ -188,8 +189,8 @@ pub struct Store {
     pub certificates: Vec<Certificate>,
     /// Whether a client certificate is asked for.
     pub ask: Ask,
-    /// What becomes of a client certificate that does not verify.
-    pub policy: Arc<Policy>,
+    /// What a client's certificate must do.
+    pub expectation: Arc<Expectation>,
     /// Lowest and highest version.
     pub versions: (Version, Option<Version>),
     /// Where its engines live.
@@ -229,13 +230,10 @@ impl Store {
         let finite_field = set_dh(&mut context, settings, finite_groups, certificates, signers)?;
         hello::record(&mut context, offer.ciphers, finite_field)
             .map_err(|error| internal(&error))?;
-        let policy = Arc::new(Policy {
-            tolerant: ask == Ask::Optional,
-            pins: pins(settings)?,
-        });
-        let session_context = set_client_verification(&mut context, settings, ask, &policy)?;
+        let expectation = Arc::new(expectation(ask, pins(settings)?));
+        let session_context = set_client_verification(&mut context, settings, &expectation)?;
         if matches!(ask, Ask::Required | Ask::Named)
-            && policy.pins.is_empty()
+            && expectation.pins.is_empty()
             && settings.get("CAFILE").is_none()
             && settings.get("CADIR").is_none()
         {
@@ -260,7 +258,8 @@ impl Store {
                 Err(SniError::ALERT_FATAL)
             });
         }
-        set_sessions(&mut context, settings, &session_context)?;
+        let tickets = settings.tickets()? && expectation.demand == Demand::Unasked;
+        set_sessions(&mut context, tickets, &session_context)?;
         if let Some(protocols) = settings.protocols()? {
             context.set_alpn_select_callback(move |_, offered| {
                 // Configured here and nothing in common: RFC 7301 section 3.2.
@@ -271,7 +270,7 @@ impl Store {
             context: context.build(),
             certificates: pairs.into_iter().map(|pair| pair.certificate).collect(),
             ask,
-            policy,
+            expectation,
             versions: offer.versions,
             jail: Jail::from_settings(settings)?,
             filter: settings.filter()?,
@@ -412,21 +411,36 @@ fn fingerprint(digits: &str) -> Option<Fingerprint> {
     Some(pin)
 }
 
+/// What is expected of a client's certificate.
+fn expectation(ask: Ask, pins: Vec<Fingerprint>) -> Expectation {
+    Expectation {
+        demand: match ask {
+            Ask::No => Demand::Unasked,
+            Ask::Optional | Ask::Required => Demand::Chain,
+            Ask::Named => Demand::Name,
+        },
+        pins: pins
+            .into_iter()
+            .map(|print| Pin::Certificate(print.to_vec()))
+            .collect(),
+        tolerated: match ask {
+            Ask::Optional => Tolerated::Unverified,
+            Ask::No | Ask::Required | Ask::Named => Tolerated::Nothing,
+        },
+    }
+}
+
 /// Asks for client certificates as told. Returns what tells one client-certificate
 /// policy from another: sessions of one are not resumed under another.
 fn set_client_verification(
     context: &mut SslContextBuilder,
     settings: &Settings,
-    ask: Ask,
-    policy: &Arc<Policy>,
+    expectation: &Expectation,
 ) -> Result<[u8; 32], Fail> {
     let mut print = Sha256::new();
     let depth = settings.verify_depth()?;
     // Another cipher list or version floor is another right, too.
-    print.update(format!("{ask:?} {settings:?}").as_bytes());
-    for pin in &policy.pins {
-        print.update(pin);
-    }
+    print.update(format!("{expectation:?} {settings:?}").as_bytes());
     let anchors = anchors(
         settings.get("CAFILE").map(|path| ("CAFILE", path)),
         settings.get("CADIR").map(|path| ("CADIR", path)),
@@ -435,16 +449,11 @@ fn set_client_verification(
         print.update(&anchor.to_der().unwrap_or_default());
     }
     let mut store = anchor_store(&anchors).map_err(|error| internal(&error))?;
-    let mut lists_end = None;
     if let Some(path) = settings.get("CRLFILE") {
         let fail = |why: &str| unable("load revocation lists", "CRLFILE", path, why);
         let bytes = super::read_file(Path::new(path)).map_err(|why| fail(&why))?;
         print.update(&bytes);
-        let lists = revocation_lists(&bytes).map_err(|why| fail(&why))?;
-        lists_end = lists
-            .iter()
-            .filter_map(|list| tickets::seconds(list.next_update()?))
-            .min();
+        revocation_lists(&bytes).map_err(|why| fail(&why))?;
         store
             .add_lookup(X509Lookup::file())
             .and_then(|lookup| lookup.load_crl_file(path, SslFiletype::PEM).map(|_| ()))
@@ -459,20 +468,11 @@ fn set_client_verification(
         let names = super::anchors(Some(("CCAFILE", path)), None)?;
         context.set_client_ca_list(ca_names(path, &names)?);
     }
-    let mode = match ask {
-        Ask::No => SslVerifyMode::NONE,
-        Ask::Optional => SslVerifyMode::PEER,
-        Ask::Required | Ask::Named => SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT,
-    };
-    let judge = Arc::clone(policy);
-    context.set_verify_callback(mode, move |good, chain| judge.judge(good, chain));
-    if ask != Ask::No {
-        tickets::end_with_certificates(context, lists_end).map_err(|error| internal(&error))?;
-    }
+    trust::judge_in(context, expectation.mode(true)).map_err(|error| internal(&error))?;
     Ok(print.finish())
 }
 
-/// The lists of a PEM file, to learn when they end.
+/// The lists of a PEM file, to learn that it holds some.
 fn revocation_lists(bytes: &[u8]) -> Result<Vec<X509Crl>, String> {
     const END: &str = "-----END X509 CRL-----";
     let text = String::from_utf8_lossy(bytes);
@@ -510,17 +510,18 @@ fn ca_names(path: &str, certificates: &[X509]) -> Result<Stack<X509Name>, Fail> 
     Ok(names)
 }
 
-/// Sessions live in tickets only: every connection is a process of its own.
+/// Sessions live in tickets only: every connection is a process of its own. Where
+/// a client is asked for a certificate there are none: each is judged anew.
 fn set_sessions(
     context: &mut SslContextBuilder,
-    settings: &Settings,
+    wanted: bool,
     session_context: &[u8; 32],
 ) -> Result<(), Fail> {
     context.set_session_cache_mode(SslSessionCacheMode::OFF);
     context
         .set_session_id_context(session_context)
         .map_err(|error| internal(&error))?;
-    if settings.tickets()? {
+    if wanted {
         tickets::use_in(context);
         let life = u32::try_from(tickets::LIFE.as_secs()).unwrap_or(u32::MAX);
         tls_ffi::set_session_seconds(context, life);

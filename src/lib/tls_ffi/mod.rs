@@ -14,6 +14,7 @@ use openssl::ssl::{SslContextBuilder, SslRef};
 use openssl_sys as ffi;
 
 pub mod alerts;
+pub mod chain;
 pub mod freed;
 pub mod names;
 pub mod provider;

@@ -126,6 +126,19 @@ impl Authority {
         Authority::sign(&common_name(common), key, Some(self))
     }
 
+    /// One that calls itself as this one does, with a key of its own, below
+    /// another.
+    pub fn forged_below(&self, above: &Authority) -> Authority {
+        let key = make_key(KeyKind::P256);
+        Authority::sign(self.certificate.subject_name(), key, Some(above))
+    }
+
+    /// A root that calls itself as this one does, with a key of its own.
+    pub fn forged_root(&self) -> Authority {
+        let key = make_key(KeyKind::P256);
+        Authority::sign(self.certificate.subject_name(), key, None)
+    }
+
     fn sign(subject: &X509NameRef, key: PKey<Private>, above: Option<&Authority>) -> Authority {
         let issuer = above.map_or(subject, |above| above.certificate.subject_name());
         let mut builder = begin(subject, issuer, (-1, 3650));
@@ -235,6 +248,15 @@ impl Identity {
         self.key
             .private_key_to_pem_pkcs8_passphrase(Cipher::aes_256_cbc(), password.as_bytes())
             .unwrap()
+    }
+
+    /// The same with a signature that is wrong.
+    pub fn with_a_bad_signature(mut self) -> Identity {
+        let mut der = self.certificate.to_der().unwrap();
+        // Its last bytes are those of the signature's second number.
+        *der.last_mut().unwrap() ^= 1;
+        self.certificate = X509::from_der(&der).unwrap();
+        self
     }
 
     /// SHA-256 of the certificate, in lower-case hex.

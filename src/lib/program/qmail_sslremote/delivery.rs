@@ -6,7 +6,6 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use openssl::ssl::SslRef;
-use openssl::x509::X509VerifyResult;
 
 use super::control::Control;
 use super::envelope::{self, Envelope, Talk};
@@ -26,9 +25,8 @@ use crate::keyholder::OwnKey;
 use crate::policy::{Check, Rule, Start, Tls};
 use crate::report;
 use crate::settings::Version;
-use crate::store::client::{Reference, Store};
 use crate::text;
-use crate::verify;
+use crate::trust::{self, Cause, Reference, Verdict};
 
 /// One message on its way.
 pub struct Delivery<'a> {
@@ -270,7 +268,7 @@ impl Delivery<'_> {
         let store = plan.store.as_ref().ok_or("TLS is never tried")?;
         let reference = Reference::new(&candidate.target.host);
         let ssl = store
-            .connection(&reference, false)
+            .connection(&reference, plan.names.clone())
             .map_err(|error| crate::store::queue(&error))?;
         let side = Side {
             kinds: &[],
@@ -279,7 +277,7 @@ impl Delivery<'_> {
         let limit = self.control.connect.max(Duration::from_secs(1));
         let session =
             handshake::perform(ssl, socket, limit, side).map_err(|failure| match failure {
-                Failure::Certificate(refusal) if refusal.names.is_some() => {
+                Failure::Certificate(refusal) if matches!(refusal.cause, Cause::Name(_)) => {
                     format!("its certificate names another host: {refusal}")
                 }
                 Failure::Certificate(refusal) => {
@@ -287,10 +285,8 @@ impl Delivery<'_> {
                 }
                 other => format!("the handshake failed: {other}"),
             })?;
-        store
-            .approve(session.ssl())
-            .map_err(|refusal| refusal.reason)?;
-        let words = words(session.ssl(), &plan.rule, store);
+        let verdict = trust::verdict(session.ssl()).map_err(|refusal| refusal.to_string())?;
+        let words = words(session.ssl(), &plan.rule, &verdict);
         Ok((Link::tls(session), words))
     }
 }
@@ -379,19 +375,17 @@ fn bare(why: &Refusal) -> String {
     }
 }
 
-/// `TLSv1.3 TLS_AES_256_GCM_SHA384 verified`.
-fn words(ssl: &SslRef, rule: &Rule, store: &Store) -> String {
+/// `TLSv1.3 TLS_AES_256_GCM_SHA384 verified mx.example`.
+fn words(ssl: &SslRef, rule: &Rule, verdict: &Verdict) -> String {
     let cipher = ssl.current_cipher().map_or("", |cipher| cipher.name());
-    let named = rule.check().verifies();
-    let good = ssl.verify_result() == X509VerifyResult::OK;
-    let verdict = match verify::refusal(ssl) {
-        _ if ssl.peer_certificate().is_none() => "anonymous".to_owned(),
-        _ if store.pinned(ssl) => "pinned".to_owned(),
-        None if named && good => "verified".to_owned(),
-        Some(refusal) if named || rule.check() == Check::Pin => {
-            format!("unverified: {refusal}")
+    let verdict = match verdict {
+        // Nothing was asked of it, so that its failures are none.
+        Verdict::Unverified(_) | Verdict::Verified(_)
+            if matches!(rule.check(), Check::Nothing | Check::Certificate) =>
+        {
+            "unverified".to_owned()
         }
-        _ => "unverified".to_owned(),
+        other => other.to_string(),
     };
     format!("{} {cipher} {verdict}", ssl.version_str())
 }

@@ -15,7 +15,8 @@ use crate::policy::domaincerts::{self, OwnCertificate};
 use crate::policy::{self, Destinations, Port, Rule, Start, Tls};
 use crate::report;
 use crate::settings::Settings;
-use crate::store::client::{self, Partner, Request, Store, Trust};
+use crate::store::client::{self, Request, Store, Trust};
+use crate::trust::Name;
 
 /// Ports, where nothing says otherwise.
 const SMTP: u16 = 25;
@@ -48,6 +49,8 @@ pub struct Plan {
     pub rule: Rule,
     /// Where TLS is used at all.
     pub store: Option<Store>,
+    /// What a certificate may name.
+    pub names: Vec<Name>,
     /// Why nothing is sent without TLS: words that end a sentence.
     pub demand: Option<String>,
     /// The route's, with the line that it stands in.
@@ -96,10 +99,11 @@ impl Policy {
                     Say::new('Z', format!("{sentence} (#4.7.5)"))
                 })?;
                 let wanted = rule.tls() != Tls::Never;
-                let store = wanted.then(|| self.store(&rule, &target.host, destination));
+                let store = wanted.then(|| self.store(&rule));
                 let store = store.transpose().map_err(|fail| bad(&fail.to_string()))?;
                 let login = route.login.clone();
                 Ok(Plan {
+                    names: client::names(&rule, &target.host, destination),
                     rule,
                     store,
                     demand,
@@ -119,7 +123,7 @@ impl Policy {
         self.system_anchors.get_or_init(client::system_anchors)
     }
 
-    fn store(&self, rule: &Rule, host: &str, destination: &str) -> Result<Store, report::Fail> {
+    fn store(&self, rule: &Rule) -> Result<Store, report::Fail> {
         let mut settings = Settings::default();
         if let Some(ciphers) = &rule.value.ciphers {
             settings.overlay([("CIPHERS".to_owned(), ciphers.clone())]);
@@ -131,15 +135,16 @@ impl Policy {
         };
         let name = "domaincerts";
         let request = Request {
-            trust: match Partner::trust(rule) {
+            trust: match client::rule_anchors(rule) {
                 Some(trust) => trust,
                 None if rule.check().verifies() => Trust::Loaded(self.system_anchors()),
                 None => Trust::Loaded(&[]),
             },
             certificate: own.map(|own| ((name, &*own.certificate), (name, &*own.key))),
             depth: rule.value.depth,
-            tolerant: false,
-            partner: Some(Partner::of(rule, host, destination)),
+            expectation: client::expectation(rule),
+            anonymous: rule.allows_anonymous(),
+            ciphers_from: "ciphers",
             lines: (rule.line, own.map(|own| own.line)),
         };
         Store::load(&settings, &request, &keys)

@@ -6,6 +6,7 @@ use std::fmt;
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use openssl::ssl::Ssl;
@@ -17,10 +18,9 @@ use crate::connection::Connection;
 use crate::control::{self, Start};
 use crate::handshake::{self, Session, Side};
 use crate::keyholder;
-use crate::options::sslserver::Ask;
 use crate::relay::{Ending, Relay};
 use crate::report::{TEMPORARY, reason};
-use crate::session::{Account, Role, Verdict};
+use crate::session::{Account, Role};
 use crate::settings::Filter;
 use crate::store::KeyKind;
 use crate::store::server::Store;
@@ -28,9 +28,7 @@ use crate::sys::channel::Channel;
 use crate::sys::fd;
 use crate::sys::process::{self, ProcessId};
 use crate::sys::sandbox::{self, Confinement};
-use crate::text;
-use crate::tls_ffi;
-use crate::verify;
+use crate::trust::{self, Cause, Name, Reference, Refusal};
 
 /// The descriptors of an engine.
 pub(super) struct Ends {
@@ -164,10 +162,9 @@ impl Task<'_> {
         let account = Account {
             ssl: session.ssl(),
             role: Role::Server,
-            verdict: Verdict::of(session.ssl(), self.store.ask != Ask::No, &self.store.policy),
+            verdict: trust::verdict(session.ssl()).map_err(|refusal| self.untrusted(&refusal))?,
             own_chain: if full { self.own_chain(&session) } else { &[] },
         };
-        self.check_name(&session)?;
         self.setup.report.tls(account.line(self.launcher));
         let variables = account.variables(full).to_wire();
         // A launcher that is gone takes the connection with it: its side of the
@@ -194,8 +191,10 @@ impl Task<'_> {
     fn handshake(&self, client: TcpStream, link: OwnedFd) -> Result<Session, String> {
         let internal = |error: openssl::error::ErrorStack| crate::store::queue(&error);
         let mut ssl = Ssl::new(&self.store.context).map_err(internal)?;
-        verify::watch(&mut ssl).map_err(internal)?;
         ssl.set_accept_state();
+        let expectation = Arc::clone(&self.store.expectation);
+        let names = self.host().map(Name::new).into_iter().collect();
+        trust::expect(&mut ssl, expectation, names).map_err(internal)?;
         let kinds: Vec<KeyKind> = self
             .store
             .certificates
@@ -212,9 +211,7 @@ impl Task<'_> {
         let unsigned = keyholder::link::close();
         session.map_err(|failure| match failure {
             _ if unsigned.is_some() => unsigned.unwrap_or_default(),
-            handshake::Failure::Certificate(refusal) => {
-                format!("client certificate did not verify: {refusal}")
-            }
+            handshake::Failure::Certificate(refusal) => self.untrusted(&refusal),
             handshake::Failure::Name(name, alert) => match self.generation.name_refusal(&name) {
                 Some(why) => format!("{why}; {alert}"),
                 None => alert,
@@ -223,31 +220,25 @@ impl Task<'_> {
         })
     }
 
-    /// `-z`: the certificate must name the client's host.
-    fn check_name(&self, session: &Session) -> Result<(), String> {
-        if self.store.ask != Ask::Named {
-            return Ok(());
-        }
-        let Some(certificate) = session.ssl().peer_certificate() else {
-            return Err("client gave no certificate".to_owned());
+    /// The client's host, as `-z` looks for it in the certificate.
+    fn host(&self) -> Option<Reference> {
+        Reference::host_name(self.connection.remote.name.as_deref()?)
+    }
+
+    /// Why a client's certificate will not do.
+    fn untrusted(&self, refusal: &Refusal) -> String {
+        let told = match (refusal.cause, self.host()) {
+            (Cause::Name(_), Some(host)) => Refusal {
+                reason: format!("it does not name {host}"),
+                ..refusal.clone()
+            },
+            (Cause::Name(_), None) => Refusal {
+                reason: "the client's host has no name to match".to_owned(),
+                ..refusal.clone()
+            },
+            _ => refusal.clone(),
         };
-        let subject = tls_ffi::names::slash_form(certificate.subject_name());
-        let host = self
-            .connection
-            .remote
-            .name
-            .as_deref()
-            .and_then(|name| std::str::from_utf8(name).ok());
-        match host {
-            Some(host) if tls_ffi::names_host(&certificate, host) => Ok(()),
-            Some(host) => Err(format!(
-                "client certificate did not verify: depth 0, {subject}: it does not name {}",
-                text::excerpt(host.as_bytes(), 255)
-            )),
-            None => Err(format!(
-                "client certificate did not verify: depth 0, {subject}: the client's host has no name to match"
-            )),
-        }
+        format!("client certificate did not verify: {told}")
     }
 
     /// The intermediates that go with the certificate of this session.
@@ -255,10 +246,10 @@ impl Task<'_> {
         let used = session
             .ssl()
             .certificate()
-            .and_then(|certificate| verify::fingerprint(certificate).ok());
+            .and_then(|certificate| trust::fingerprint(certificate).ok());
         self.generation
             .certificates()
-            .find(|certificate| verify::fingerprint(&certificate.leaf).ok() == used)
+            .find(|certificate| trust::fingerprint(&certificate.leaf).ok() == used)
             .map_or(&[], |certificate| &certificate.intermediates)
     }
 

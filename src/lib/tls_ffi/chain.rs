@@ -1,0 +1,51 @@
+//! A peer's chain verified by a function of ours:
+//! `SSL_CTX_set_cert_verify_callback`.
+
+use std::ffi::{c_int, c_void};
+
+use foreign_types::ForeignTypeRef as _;
+use openssl::ssl::SslContextBuilder;
+use openssl::x509::{X509StoreContextRef, X509VerifyResult};
+use openssl_sys as ffi;
+
+/// Verifies a chain; false ends the handshake with the alert that libssl has for
+/// the error that was set.
+pub type Judge = fn(&mut X509StoreContextRef) -> bool;
+
+/// Has the chains that a context's connections receive verified by `judge`.
+pub fn judge_chains(context: &mut SslContextBuilder, judge: Judge) {
+    unsafe extern "C" {
+        fn SSL_CTX_set_cert_verify_callback(
+            ctx: *mut ffi::SSL_CTX,
+            callback: Option<unsafe extern "C" fn(*mut ffi::X509_STORE_CTX, *mut c_void) -> c_int>,
+            argument: *mut c_void,
+        );
+    }
+    // SAFETY: the builder wraps a valid SSL_CTX; callback and argument are plain
+    // functions, valid for ever, and the one gets the other back as it was.
+    unsafe {
+        SSL_CTX_set_cert_verify_callback(context.as_ptr(), Some(call), judge as *mut c_void);
+    }
+}
+
+/// Returns 1 for a chain that is accepted.
+unsafe extern "C" fn call(context: *mut ffi::X509_STORE_CTX, argument: *mut c_void) -> c_int {
+    // SAFETY: libssl calls with a valid X509_STORE_CTX, which nobody else uses
+    // during the call; the argument is the Judge that was given with this
+    // callback, and a function pointer has the size of any other.
+    let (judge, context) = unsafe {
+        (
+            std::mem::transmute::<*mut c_void, Judge>(argument),
+            X509StoreContextRef::from_ptr_mut(context),
+        )
+    };
+    c_int::from(judge(context))
+}
+
+/// A result of verification by its number, `X509_V_ERR_*`.
+#[must_use]
+pub fn result_of(code: c_int) -> X509VerifyResult {
+    // SAFETY: the type holds any number; libcrypto has words for those that it
+    // does not know.
+    unsafe { X509VerifyResult::from_raw(code) }
+}

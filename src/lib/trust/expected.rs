@@ -1,0 +1,138 @@
+//! The names that a peer's certificate may bear, and whether it bears one (RFC
+//! 9525: only subjectAltName counts, and every entry of it).
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::net::IpAddr;
+
+use openssl::x509::X509Ref;
+
+use crate::text;
+use crate::tls_ffi::{self, names};
+
+/// Whom a certificate must name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reference {
+    /// An address.
+    Address(IpAddr),
+    /// A host name in lower case, without a dot at its end.
+    Host(String),
+}
+
+impl Reference {
+    /// A host argument as a reference identifier (RFC 9525 section 6.1).
+    #[must_use]
+    pub fn new(host: &str) -> Reference {
+        let bare = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'));
+        // RFC 5321, 4.1.3: `[IPv6:2001:db8::1]`.
+        let bare = bare.map(|bare| match bare.split_at_checked(5) {
+            Some((tag, address)) if tag.eq_ignore_ascii_case("ipv6:") => address,
+            _ => bare,
+        });
+        match bare.unwrap_or(host).parse() {
+            Ok(address) => Reference::Address(address),
+            Err(_) => Reference::Host(host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()),
+        }
+    }
+
+    /// The name that DNS gives a host, if it is one: what stands in its place may
+    /// be the root, an address, or anything else that its owner wrote.
+    #[must_use]
+    pub fn host_name(name: &[u8]) -> Option<Reference> {
+        match Reference::new(str::from_utf8(name).ok()?) {
+            Reference::Host(name) if !name.is_empty() => Some(Reference::Host(name)),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reference::Address(address) => address.fmt(out),
+            Reference::Host(name) => out.write_str(&text::excerpt(name.as_bytes(), 255)),
+        }
+    }
+}
+
+/// One of the names of which a certificate must bear one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Name {
+    /// The name.
+    pub reference: Reference,
+    /// Whether a wildcard of the certificate's may stand for it.
+    pub wildcards: bool,
+    /// It comes from a DNS answer that was not signed: who forges DNS chooses it.
+    pub from_dns: bool,
+}
+
+impl Name {
+    /// A name that is known for certain, wildcards allowed.
+    #[must_use]
+    pub fn new(reference: Reference) -> Name {
+        Name {
+            reference,
+            wildcards: true,
+            from_dns: false,
+        }
+    }
+
+    /// Whether a certificate bears it.
+    #[must_use]
+    pub fn is_in(&self, leaf: &X509Ref) -> bool {
+        match &self.reference {
+            Reference::Host(host) if self.wildcards => tls_ffi::names_host(leaf, host),
+            Reference::Host(host) => names::alternative_names(leaf).iter().any(|entry| {
+                let names::AlternativeName::Dns(entry) = entry else {
+                    return false;
+                };
+                let entry = entry.strip_suffix(b".").unwrap_or(entry);
+                entry.eq_ignore_ascii_case(host.as_bytes())
+            }),
+            Reference::Address(address) => {
+                let bytes = match address {
+                    IpAddr::V4(address) => address.octets().to_vec(),
+                    IpAddr::V6(address) => address.octets().to_vec(),
+                };
+                names::alternative_names(leaf).contains(&names::AlternativeName::Ip(bytes))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_are_hosts_or_addresses() {
+        assert_eq!(
+            Reference::new("MX.example."),
+            Reference::Host("mx.example".into())
+        );
+        for host in ["::1", "[::1]", "[IPv6:::1]", "[ipv6:::1]"] {
+            let address = Reference::Address("::1".parse().expect("an address"));
+            assert_eq!(Reference::new(host), address, "{host}");
+        }
+    }
+
+    #[test]
+    fn neither_the_root_nor_an_address_is_a_host_s_name() {
+        for bad in [
+            &b""[..],
+            b".",
+            b"127.0.0.1",
+            b"[127.0.0.1]",
+            b"::1",
+            b"a\xff.example",
+        ] {
+            assert_eq!(Reference::host_name(bad), None, "{bad:?}");
+        }
+        assert_eq!(
+            Reference::host_name(b"Host.Example."),
+            Some(Reference::Host("host.example".into()))
+        );
+    }
+}

@@ -1,0 +1,401 @@
+//! Whether a peer is who it should be. What is expected of it is an
+//! [`Expectation`]; it is judged once, when libssl has the peer's chain, to one
+//! [`Verdict`], from which log, environment and report are all derived.
+//!
+//! Libcrypto's verify callback only collects what is wrong, in a list that
+//! nobody can take anything from: a failure that is tolerated stays the verdict,
+//! whatever comes out well later. Names belong to a connection; the rest may be
+//! shared by a context's connections.
+#![forbid(unsafe_code)]
+
+use std::sync::{Arc, Mutex, OnceLock};
+
+use openssl::error::ErrorStack;
+use openssl::ex_data::Index;
+use openssl::hash::{MessageDigest, hash};
+use openssl::ssl::{Ssl, SslContextBuilder, SslRef, SslVerifyMode};
+use openssl::x509::{X509Ref, X509StoreContext, X509StoreContextRef};
+
+use crate::policy::Pin;
+use crate::tls_ffi::chain::{judge_chains, result_of};
+use crate::tls_ffi::names;
+
+mod expected;
+mod verdict;
+
+pub use expected::{Name, Reference};
+pub use verdict::{Cause, Refusal, Verdict};
+
+/// `X509_V_ERR_*` of x509_vfy.h.
+mod code {
+    pub const UNABLE_TO_GET_CRL: i32 = 3;
+    pub const UNABLE_TO_DECRYPT_CRL_SIGNATURE: i32 = 5;
+    pub const CRL_SIGNATURE_FAILURE: i32 = 8;
+    pub const CRL_NOT_YET_VALID: i32 = 11;
+    pub const CRL_HAS_EXPIRED: i32 = 12;
+    pub const ERROR_IN_CRL_LAST_UPDATE_FIELD: i32 = 15;
+    pub const ERROR_IN_CRL_NEXT_UPDATE_FIELD: i32 = 16;
+    pub const CERT_REVOKED: i32 = 23;
+    pub const CERT_REJECTED: i32 = 28;
+    pub const UNABLE_TO_GET_CRL_ISSUER: i32 = 33;
+    pub const KEYUSAGE_NO_CRL_SIGN: i32 = 35;
+    pub const UNHANDLED_CRITICAL_CRL_EXTENSION: i32 = 36;
+    pub const DIFFERENT_CRL_SCOPE: i32 = 44;
+    pub const CRL_PATH_VALIDATION_ERROR: i32 = 54;
+    pub const HOSTNAME_MISMATCH: i32 = 62;
+    pub const IP_ADDRESS_MISMATCH: i32 = 64;
+}
+
+/// A SHA-256 fingerprint of a whole certificate.
+pub type Fingerprint = [u8; 32];
+
+/// The fingerprint of a certificate.
+///
+/// # Errors
+/// Libcrypto fails.
+pub fn fingerprint(certificate: &X509Ref) -> Result<Fingerprint, ErrorStack> {
+    let digest = certificate.digest(MessageDigest::sha256())?;
+    Ok(digest.as_ref().try_into().unwrap_or([0; 32]))
+}
+
+/// What a peer's certificate must do, each more than the one before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Demand {
+    /// It is not even asked for.
+    #[default]
+    Unasked,
+    /// It may be missing; what it says is noted.
+    Nothing,
+    /// It must be there; what it says is noted.
+    Certificate,
+    /// It must lead to an anchor, unless it is a pinned one.
+    Chain,
+    /// That, and bear one of the connection's names, unless it is a pinned one.
+    Name,
+    /// It must be a pinned one.
+    Pin,
+}
+
+/// Which failures do not end the connection. They stay its verdict.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tolerated {
+    /// None.
+    #[default]
+    Nothing,
+    /// That there is no certificate, or that it does not verify; but not that it
+    /// is revoked, nor that nobody can tell whether a good one is.
+    Unverified,
+    /// All.
+    Everything,
+}
+
+/// What is expected of a peer.
+#[derive(Clone, Debug, Default)]
+pub struct Expectation {
+    /// What its certificate must do.
+    pub demand: Demand,
+    /// Certificates that are accepted whoever signed them.
+    pub pins: Vec<Pin>,
+    /// What does not end the connection.
+    pub tolerated: Tolerated,
+}
+
+/// What was wrong with a chain, in the order in which it was found. Nothing can
+/// be taken out of it.
+#[derive(Default)]
+struct Failures(Vec<Refusal>);
+
+impl Failures {
+    fn add(&mut self, refusal: Refusal) {
+        self.0.push(refusal);
+    }
+
+    fn has(&self, wanted: i32) -> bool {
+        self.0.iter().any(|one| one.code() == wanted)
+    }
+}
+
+/// What a connection keeps.
+struct Place {
+    expectation: Arc<Expectation>,
+    names: Vec<Name>,
+    failures: Failures,
+    judged: Option<Result<Verdict, Refusal>>,
+}
+
+type PlaceIndex = Index<Ssl, Mutex<Place>>;
+
+fn index() -> Result<PlaceIndex, ErrorStack> {
+    static INDEX: OnceLock<PlaceIndex> = OnceLock::new();
+    if let Some(index) = INDEX.get() {
+        return Ok(*index);
+    }
+    let index = Ssl::new_ex_index()?;
+    Ok(*INDEX.get_or_init(|| index))
+}
+
+/// Has the chains of a context's connections judged here. A connection of which
+/// nothing was [`expect`]ed accepts no certificate.
+///
+/// # Errors
+/// Libcrypto has no room for per-connection data.
+pub fn judge_in(context: &mut SslContextBuilder, mode: SslVerifyMode) -> Result<(), ErrorStack> {
+    index()?;
+    context.set_verify_callback(mode, collect);
+    judge_chains(context, judge);
+    Ok(())
+}
+
+/// Says what is expected of a connection's peer, and which names it may bear.
+///
+/// # Errors
+/// Libcrypto has no room for per-connection data.
+pub fn expect(
+    ssl: &mut SslRef,
+    expectation: Arc<Expectation>,
+    names: Vec<Name>,
+) -> Result<(), ErrorStack> {
+    ssl.set_verify(expectation.mode(ssl.is_server()));
+    let place = Place {
+        expectation,
+        names,
+        failures: Failures::default(),
+        judged: None,
+    };
+    ssl.set_ex_data(index()?, Mutex::new(place));
+    Ok(())
+}
+
+/// The verdict on an established session's peer. That of a resumed session was
+/// judged by nobody here.
+///
+/// # Errors
+/// What is wrong; the session must not be used.
+pub fn verdict(ssl: &SslRef) -> Result<Verdict, Refusal> {
+    let nobody = || Refusal::plain(Cause::Unjudged, "nobody judged its certificate");
+    let place = place(ssl).ok_or_else(nobody)?;
+    let place = place.lock().map_err(|_| nobody())?;
+    match (&place.judged, ssl.peer_certificate()) {
+        _ if place.expectation.demand == Demand::Unasked => Ok(Verdict::NotAsked),
+        (Some(judged), _) => judged.clone(),
+        (None, None) => place.expectation.judge_absence(ssl.is_server()),
+        (None, Some(_)) => Err(nobody()),
+    }
+}
+
+/// Why a handshake was ended here, if it was for the peer's certificate.
+#[must_use]
+pub fn refusal(ssl: &SslRef) -> Option<Refusal> {
+    let place = place(ssl)?.lock().ok()?;
+    place.judged.clone()?.err()
+}
+
+fn place(ssl: &SslRef) -> Option<&Mutex<Place>> {
+    ssl.ex_data(index().ok()?)
+}
+
+fn place_of(context: &X509StoreContextRef) -> Option<&Mutex<Place>> {
+    place(context.ex_data(X509StoreContext::ssl_idx().ok()?)?)
+}
+
+/// OpenSSL's verify callback, see `SSL_CTX_set_verify(3)`: called for each
+/// certificate of the chain and for each thing that is wrong. It always goes on,
+/// so that all is found; the decision is [`judge`]'s.
+fn collect(good: bool, context: &mut X509StoreContextRef) -> bool {
+    if good {
+        return true;
+    }
+    let error = context.error();
+    let depth = context.error_depth();
+    // A list for the issuer of the peer's own certificate there must be; lists
+    // for the CAs above it are checked where they are given.
+    if error.as_raw() == code::UNABLE_TO_GET_CRL && depth > 0 {
+        return true;
+    }
+    let subject = context
+        .current_cert()
+        .map(|certificate| names::slash_form(certificate.subject_name()));
+    let refusal = Refusal {
+        cause: Cause::Chain(error),
+        depth,
+        subject: subject.unwrap_or_default(),
+        reason: error.error_string().to_owned(),
+        names: None,
+    };
+    // A failure that could not be kept must not be passed by.
+    match place_of(context).map(Mutex::lock) {
+        Some(Ok(mut place)) => {
+            place.failures.add(refusal);
+            true
+        }
+        _ => false,
+    }
+}
+
+/// Verifies a chain and decides, once. Libssl sends the alert that belongs to
+/// the error that is set here.
+fn judge(context: &mut X509StoreContextRef) -> bool {
+    let complete = context.verify_cert().unwrap_or(false);
+    // What was tolerated must not be taken for a failure of the next call.
+    drop(ErrorStack::get());
+    let failure = context.error();
+    let leaf = context
+        .chain()
+        .and_then(|chain| chain.iter().next())
+        .map(ToOwned::to_owned);
+    let code = match place_of(context).map(Mutex::lock) {
+        Some(Ok(mut place)) => {
+            if !complete || leaf.is_none() {
+                // Libcrypto gave up: nobody knows what it did not look at.
+                let words = failure.error_string();
+                place.failures.add(Refusal::plain(Cause::Unjudged, words));
+            }
+            let place = &mut *place;
+            let judged = place
+                .expectation
+                .judge(&place.failures, leaf.as_deref(), &place.names);
+            let code = judged.as_ref().err().map(Refusal::code);
+            place.judged = Some(judged);
+            code
+        }
+        _ => Some(code::CERT_REJECTED),
+    };
+    if let Some(code) = code {
+        context.set_error(result_of(code));
+    }
+    code.is_none()
+}
+
+impl Expectation {
+    /// How libssl is to ask a peer for its certificate.
+    #[must_use]
+    pub fn mode(&self, server: bool) -> SslVerifyMode {
+        match self.demand {
+            Demand::Unasked => SslVerifyMode::NONE,
+            _ if server && !self.may_be_absent() => {
+                SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT
+            }
+            _ => SslVerifyMode::PEER,
+        }
+    }
+
+    fn may_be_absent(&self) -> bool {
+        self.demand <= Demand::Nothing
+            || (self.demand != Demand::Certificate && self.tolerated != Tolerated::Nothing)
+    }
+
+    fn judge_absence(&self, server: bool) -> Result<Verdict, Refusal> {
+        if self.may_be_absent() {
+            return Ok(Verdict::Absent);
+        }
+        Err(Refusal::plain(
+            Cause::Absent,
+            if server {
+                "the client showed no certificate"
+            } else {
+                "the server showed no certificate"
+            },
+        ))
+    }
+
+    /// The decision.
+    fn judge(
+        &self,
+        failures: &Failures,
+        leaf: Option<&X509Ref>,
+        names: &[Name],
+    ) -> Result<Verdict, Refusal> {
+        let pinned = leaf.is_some_and(|leaf| self.pins.iter().any(|pin| fits(pin, leaf)));
+        if pinned && !failures.has(code::CERT_REVOKED) {
+            return Ok(Verdict::Pinned);
+        }
+        // A name that nobody can have forged counts before one that somebody may.
+        let borne = names
+            .iter()
+            .filter(|name| leaf.is_some_and(|leaf| name.is_in(leaf)));
+        let matched = borne.min_by_key(|name| name.from_dns);
+        let own = match (self.demand, leaf) {
+            // The chain says nothing: whoever signed it may have.
+            (Demand::Pin, Some(leaf)) if !pinned => {
+                let other = Refusal::fingerprint(leaf);
+                return if self.tolerates(&other, true) {
+                    Ok(Verdict::Unverified(other))
+                } else {
+                    Err(other)
+                };
+            }
+            (Demand::Name, Some(leaf)) if matched.is_none() => Some(Refusal::name(leaf, names)),
+            _ => None,
+        };
+        let mut all = failures.0.iter().chain(&own);
+        let mut numbered = all.clone().enumerate();
+        if let Some((_, refusal)) = numbered.find(|(at, one)| !self.tolerates(one, *at == 0)) {
+            return Err(refusal.clone());
+        }
+        Ok(match all.next() {
+            Some(first) => Verdict::Unverified(first.clone()),
+            None if self.demand == Demand::Name => Verdict::Verified(matched.cloned()),
+            None => Verdict::Verified(None),
+        })
+    }
+
+    /// Whether a failure lets the connection live; `first`: all before it was
+    /// good.
+    fn tolerates(&self, refusal: &Refusal, first: bool) -> bool {
+        if self.demand <= Demand::Certificate {
+            return true;
+        }
+        match self.tolerated {
+            Tolerated::Nothing => false,
+            Tolerated::Everything => true,
+            Tolerated::Unverified => match refusal.code() {
+                code::CERT_REVOKED | code::CRL_HAS_EXPIRED | code::CRL_NOT_YET_VALID => false,
+                // A stranger's authority has no list of ours.
+                code if is_revocation_unknown(code) => !first,
+                _ => refusal.cause != Cause::Unjudged,
+            },
+        }
+    }
+}
+
+/// Whether an error means that nobody can tell if a certificate is revoked.
+fn is_revocation_unknown(code: i32) -> bool {
+    matches!(
+        code,
+        code::UNABLE_TO_GET_CRL
+            | code::UNABLE_TO_DECRYPT_CRL_SIGNATURE
+            | code::CRL_SIGNATURE_FAILURE
+            | code::ERROR_IN_CRL_LAST_UPDATE_FIELD
+            | code::ERROR_IN_CRL_NEXT_UPDATE_FIELD
+            | code::UNABLE_TO_GET_CRL_ISSUER
+            | code::KEYUSAGE_NO_CRL_SIGN
+            | code::UNHANDLED_CRITICAL_CRL_EXTENSION
+            | code::DIFFERENT_CRL_SCOPE
+            | code::CRL_PATH_VALIDATION_ERROR
+    )
+}
+
+/// Whether a certificate has a fingerprint.
+fn fits(pin: &Pin, leaf: &X509Ref) -> bool {
+    match pin {
+        Pin::Certificate(wanted) => digest_of(wanted.len())
+            .and_then(|digest| leaf.digest(digest).ok())
+            .is_some_and(|print| *print == **wanted),
+        Pin::Key(wanted) => leaf
+            .public_key()
+            .and_then(|key| key.public_key_to_der())
+            .and_then(|der| hash(MessageDigest::sha256(), &der))
+            .is_ok_and(|print| *print == *wanted),
+    }
+}
+
+/// The hash whose fingerprints are so long.
+fn digest_of(length: usize) -> Option<MessageDigest> {
+    match length {
+        20 => Some(MessageDigest::sha1()),
+        28 => Some(MessageDigest::sha224()),
+        32 => Some(MessageDigest::sha256()),
+        64 => Some(MessageDigest::sha512()),
+        _ => None,
+    }
+}

@@ -1,0 +1,175 @@
+//! What a judgement comes to, and its words for log, environment and report.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+
+use openssl::x509::{X509Ref, X509VerifyResult};
+
+use super::expected::{Name, Reference};
+use super::{code, fingerprint};
+use crate::text;
+use crate::tls_ffi::chain::result_of;
+use crate::tls_ffi::names;
+
+/// The kind of what was wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// There is no certificate.
+    Absent,
+    /// Libcrypto found it in the chain.
+    Chain(X509VerifyResult),
+    /// It is none of the pinned ones.
+    Fingerprint,
+    /// The chain may be good, the name is not; the result that libcrypto has for
+    /// this kind of name.
+    Name(X509VerifyResult),
+    /// It was not looked at, or not to its end.
+    Unjudged,
+}
+
+/// What was wrong with a peer's certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Its kind.
+    pub cause: Cause,
+    /// Place in the chain: 0 is the peer's own.
+    pub depth: u32,
+    /// Subject of that certificate, in slash form; empty where there is none.
+    pub subject: String,
+    /// Libcrypto's words, or ours.
+    pub reason: String,
+    /// Where it is the name: the names that the certificate holds.
+    pub names: Option<String>,
+}
+
+impl Refusal {
+    /// One that is about no certificate.
+    pub(super) fn plain(cause: Cause, reason: &str) -> Refusal {
+        Refusal {
+            cause,
+            depth: 0,
+            subject: String::new(),
+            reason: reason.to_owned(),
+            names: None,
+        }
+    }
+
+    /// The certificate is none of the pinned ones.
+    pub(super) fn fingerprint(leaf: &X509Ref) -> Refusal {
+        // As it can be put into tlsdestinations.
+        let print = text::hex(&fingerprint(leaf).unwrap_or_default());
+        Refusal {
+            cause: Cause::Fingerprint,
+            depth: 0,
+            subject: names::slash_form(leaf.subject_name()),
+            reason: format!("its fingerprint is none of those in tlsdestinations: it is ={print}"),
+            names: None,
+        }
+    }
+
+    /// The certificate bears none of the names.
+    pub(super) fn name(leaf: &X509Ref, wanted: &[Name]) -> Refusal {
+        let address = |name: &Name| matches!(name.reference, Reference::Address(_));
+        let result = result_of(if !wanted.is_empty() && wanted.iter().all(address) {
+            code::IP_ADDRESS_MISMATCH
+        } else {
+            code::HOSTNAME_MISMATCH
+        });
+        Refusal {
+            cause: Cause::Name(result),
+            depth: 0,
+            subject: names::slash_form(leaf.subject_name()),
+            reason: result.error_string().to_owned(),
+            names: Some(names::listed(leaf)),
+        }
+    }
+
+    /// Libcrypto's number for it, which decides the alert.
+    pub(super) fn code(&self) -> i32 {
+        match self.cause {
+            Cause::Chain(result) | Cause::Name(result) => result.as_raw(),
+            Cause::Absent | Cause::Fingerprint | Cause::Unjudged => code::CERT_REJECTED,
+        }
+    }
+}
+
+/// `depth 1, /CN=Some CA: certificate has expired`.
+impl fmt::Display for Refusal {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if matches!(self.cause, Cause::Absent | Cause::Unjudged) {
+            return out.write_str(&self.reason);
+        }
+        // `slash_form` left printable ASCII only.
+        let subject = self.subject.get(..300).unwrap_or(&self.subject);
+        write!(out, "depth {}, {subject}: {}", self.depth, self.reason)
+    }
+}
+
+/// What became of a peer's certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It was asked for, and there is none.
+    Absent,
+    /// It was not asked for.
+    NotAsked,
+    /// It is a pinned one.
+    Pinned,
+    /// It did not verify, and was let pass: the first thing that was wrong.
+    Unverified(Refusal),
+    /// Every check came out well; the name that was found where one was asked
+    /// for.
+    Verified(Option<Name>),
+}
+
+impl Verdict {
+    /// The value of `SSL_CLIENT_VERIFY` or `SSL_SERVER_VERIFY`.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        match self {
+            Verdict::Absent | Verdict::NotAsked => "NONE".to_owned(),
+            Verdict::Pinned => "PINNED".to_owned(),
+            Verdict::Unverified(refusal) => format!("FAILED:{}", refusal.reason),
+            Verdict::Verified(_) => "SUCCESS".to_owned(),
+        }
+    }
+
+    /// Sendmail's word for the TLS line.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Verdict::Absent => "NO",
+            Verdict::NotAsked => "NOT",
+            Verdict::Pinned | Verdict::Verified(_) => "OK",
+            Verdict::Unverified(_) => "FAIL",
+        }
+    }
+
+    /// What was wrong and let pass, if anything was.
+    #[must_use]
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Verdict::Unverified(refusal) => Some(refusal),
+            _ => None,
+        }
+    }
+}
+
+/// As a delivery's report says it: `verified mx.example (name from DNS)`.
+impl fmt::Display for Verdict {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Verdict::Absent => out.write_str("anonymous"),
+            Verdict::NotAsked => out.write_str("unverified"),
+            Verdict::Pinned => out.write_str("pinned"),
+            Verdict::Unverified(refusal) => write!(out, "unverified: {refusal}"),
+            Verdict::Verified(None) => out.write_str("verified"),
+            Verdict::Verified(Some(name)) => {
+                write!(out, "verified {}", name.reference)?;
+                if name.from_dns {
+                    out.write_str(" (name from DNS)")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! Forged, broken and half-good certificates of clients: what was wrong once
+//! stays wrong, whatever comes out well later.
+#![forbid(unsafe_code)]
+
+use openssl::ssl::SslVersion;
+
+use crate::harness::{Authority, Dial, End, Identity, Leaf, Place, Server, Setup, need};
+
+const BOTH: [SslVersion; 2] = [SslVersion::TLS1_2, SslVersion::TLS1_3];
+/// Extended key usages.
+const SERVER_AUTH: &str = "1.3.6.1.5.5.7.3.1";
+const CLIENT_AUTH: &str = "1.3.6.1.5.5.7.3.2";
+/// Answers a line, so that the session is seen to carry bytes both ways.
+const SCRIPT: &str = "read word; echo \"$word $SSL_CLIENT_VERIFY $SSL_PEER_S_DN\"";
+
+/// The ways to require a certificate: letters, `CCAVERIFY`.
+const REQUIRED: [(&str, &str); 2] = [("-m", ""), ("-Z", "1")];
+
+fn server(place: &Place, letters: &str, settings: &[(&str, &str)]) -> Server {
+    let mut setup = Setup::script(place, SCRIPT)
+        .options("-V")
+        .options(letters)
+        .env("PATH", "/usr/bin:/bin");
+    for (name, value) in settings {
+        setup = setup.env(name, *value);
+    }
+    setup.start()
+}
+
+/// What the program said, or nothing where the client was refused.
+fn says(server: &Server, identity: &Identity, version: SslVersion) -> Option<String> {
+    let dial = Dial::to(server).version(version).presenting(identity);
+    let mut client = dial.attempt().ok()?;
+    client.send("hello\n");
+    let (bytes, end) = client.rest();
+    if end != End::CloseNotify {
+        assert!(bytes.is_empty(), "refused after {bytes:?}");
+        return None;
+    }
+    let text = String::from_utf8(bytes).unwrap();
+    Some(text.strip_prefix("hello ").unwrap().trim_end().to_owned())
+}
+
+/// The same in both versions.
+fn both(server: &Server, identity: &Identity) -> Option<String> {
+    let [twelve, thirteen] = BOTH.map(|version| says(server, identity, version));
+    assert_eq!(twelve, thirteen, "log: {}", server.log());
+    twelve
+}
+
+/// Refused where a certificate is required; let in under `-Y`, with this reason
+/// in every word that is said of it.
+fn tolerated(place: &Place, settings: &[(&str, &str)], identity: &Identity, reason: &str) {
+    for (letter, value) in REQUIRED {
+        let settings = [settings, &[("CCAVERIFY", value)]].concat();
+        let strict = server(place, letter, &settings);
+        assert_eq!(both(&strict, identity), None, "{letter}");
+        let line = strict.line("did not verify");
+        assert!(line.contains(reason), "{line}");
+    }
+    let open = server(place, "-Y", settings);
+    let said = both(&open, identity).unwrap_or_else(|| panic!("refused: {}", open.log()));
+    assert!(
+        said.starts_with(&format!("FAILED:{reason}")),
+        "{said} is not {reason}"
+    );
+    for line in open.lines("sslserver: tls ", 2) {
+        assert!(line.contains(" verify=FAIL "), "{line}");
+    }
+    assert!(!open.log().contains("warning"), "{}", open.log());
+}
+
+#[test]
+fn a_forged_authority_makes_no_client_s_certificate_good() {
+    need!("openssl");
+    let place = Place::new("forged-authority");
+    let (top, evil) = (Authority::root("Top"), Authority::root("Evil Root"));
+    let real = top.below("Real CA");
+    let mut forged = Leaf::new("postmaster").issue_by(&real.forged_below(&evil));
+    forged.between.push(evil.certificate.clone());
+    let lists = [real.crl(&place, &[], false), top.crl(&place, &[], false)].concat();
+    let lists = place.write("lists.pem", lists);
+    // Only the root is an anchor, or the real authority stands beside it.
+    let root = place.write("root.pem", top.pem());
+    let settings = [("CAFILE", &*root), ("CRLFILE", &*lists)];
+    tolerated(&place, &settings, &forged, "self-signed certificate in");
+    let two = place.write("two.pem", [top.pem(), real.pem()].concat());
+    let settings = [("CAFILE", &*two), ("CRLFILE", &*lists)];
+    tolerated(&place, &settings, &forged, "certificate signature failure");
+    tolerated(&place, &settings[..1], &forged, "certificate signature");
+    // The anchor's own name, on a root and below one.
+    for (number, authority) in [top.forged_root(), top.forged_below(&evil)]
+        .iter()
+        .enumerate()
+    {
+        let mut forged = Leaf::new("postmaster").issue_by(authority);
+        forged.between.push(evil.certificate.clone());
+        let list = place.write(&format!("list{number}"), top.crl(&place, &[], false));
+        let settings = [("CAFILE", &*root), ("CRLFILE", &*list)];
+        tolerated(&place, &settings, &forged, "certificate signature failure");
+    }
+    // The real one's clients are let in.
+    let good = Leaf::new("good").issue_by(&real);
+    let settings = [("CAFILE", &*root), ("CRLFILE", &*lists)];
+    for letter in ["-Y", "-m"] {
+        let said = both(&server(&place, letter, &settings), &good);
+        assert_eq!(said.as_deref(), Some("SUCCESS CN=good"));
+    }
+}
+
+#[test]
+fn a_certificate_for_servers_makes_no_good_client() {
+    need!("openssl");
+    let place = Place::new("client-purpose");
+    let top = Authority::root("Top");
+    let middle = top.below("Middle");
+    let root = place.write("root.pem", top.pem());
+    // Without a list of the root's: it is not asked for.
+    let list = place.write("list.pem", middle.crl(&place, &[], false));
+    let wrong = Leaf::new("server").purpose(SERVER_AUTH).issue_by(&middle);
+    let right = Leaf::new("client").purpose(CLIENT_AUTH).issue_by(&middle);
+    for settings in [
+        &[("CAFILE", &*root)][..],
+        &[("CAFILE", &*root), ("CRLFILE", &*list)],
+    ] {
+        tolerated(&place, settings, &wrong, "unsuitable certificate purpose");
+        let said = both(&server(&place, "-m", settings), &right);
+        assert_eq!(said.as_deref(), Some("SUCCESS CN=client"));
+    }
+}
+
+#[test]
+fn an_authority_with_a_list_and_no_trust_vouches_for_nobody() {
+    need!("openssl");
+    let place = Place::new("list-without-trust");
+    let (top, other) = (Authority::root("Top"), Authority::root("Other"));
+    let root = place.write("root.pem", top.pem());
+    let lists = [top.crl(&place, &[], false), other.crl(&place, &[], false)].concat();
+    let lists = place.write("lists.pem", lists);
+    let settings = [("CAFILE", &*root), ("CRLFILE", &*lists)];
+    let stranger = Leaf::new("stranger").issue_by(&other);
+    let why = "unable to get local issuer certificate";
+    tolerated(&place, &settings, &stranger, why);
+    let mut whole = stranger;
+    whole.between.push(other.certificate.clone());
+    tolerated(&place, &settings, &whole, "self-signed certificate in");
+    let below = Leaf::new("leaf").issue_by(&other.below("Below"));
+    tolerated(&place, &settings, &below, why);
+}
+
+#[test]
+fn a_bad_signature_is_let_in_as_failed_and_served() {
+    let place = Place::new("bad-signature");
+    let root = place.write("root.pem", Authority::shared_root().pem());
+    let bad = Leaf::new("bad").issue().with_a_bad_signature();
+    let why = "certificate signature failure";
+    tolerated(&place, &[("CAFILE", &*root)], &bad, why);
+    // A root that did not sign itself is no better.
+    let own = Leaf::new("own").self_signed().with_a_bad_signature();
+    tolerated(
+        &place,
+        &[("CAFILE", &*root)],
+        &own,
+        "self-signed certificate",
+    );
+}
+
+#[test]
+fn the_first_thing_that_was_wrong_is_the_one_that_is_told() {
+    let place = Place::new("first-reason");
+    let root = place.write("root.pem", Authority::shared_root().pem());
+    let settings = [("CAFILE", &*root)];
+    // Expired too, and for another purpose: the issuer comes first.
+    let worst = Leaf::new("worst").expired().purpose(SERVER_AUTH);
+    let worst = worst.issue_by(&Authority::root("Nobody"));
+    let why = "unable to get local issuer certificate";
+    tolerated(&place, &settings, &worst, why);
+    let late = Leaf::new("late").expired().purpose(SERVER_AUTH).issue();
+    tolerated(&place, &settings, &late, "unsuitable certificate purpose");
+    let late = Leaf::new("late").expired().issue();
+    tolerated(&place, &settings, &late, "certificate has expired");
+}
+
+#[test]
+fn revocation_decides_under_every_letter() {
+    need!("openssl");
+    let place = Place::new("revocation-letters");
+    let top = Authority::root("Top");
+    let middle = top.below("Middle");
+    let (good, bad) = (
+        Leaf::new("good").issue_by(&middle),
+        Leaf::new("bad").issue_by(&middle),
+    );
+    let root = place.write("root.pem", top.pem());
+    let fresh = place.write("fresh.pem", middle.crl(&place, &[bad.serial()], false));
+    let stale = place.write("stale.pem", middle.crl(&place, &[], true));
+    let above = place.write("above.pem", top.crl(&place, &[], false));
+    let pins = place.write("pins", format!("{}\n", bad.fingerprint()));
+    for (list, identity, why) in [
+        (&fresh, &bad, "certificate revoked"),
+        (&stale, &good, "CRL has expired"),
+        // A list for the issuer of the client's own there must be.
+        (&above, &good, "unable to get certificate CRL"),
+    ] {
+        for (letter, value) in [("-Y", ""), ("-m", ""), ("-Z", "1"), ("-hz", "")] {
+            let settings = [
+                ("CAFILE", &*root),
+                ("CRLFILE", &**list),
+                ("CCAVERIFY", value),
+                ("PINFILE", if list == &fresh { &*pins } else { "" }),
+            ];
+            let refusing = server(&place, letter, &settings);
+            assert_eq!(both(&refusing, identity), None, "{letter} {why}");
+            let line = refusing.line("did not verify");
+            assert!(line.contains(why), "{line}");
+        }
+    }
+    // A stranger's authority has no list of ours, which is no news.
+    let settings = [("CAFILE", &*root), ("CRLFILE", &*fresh)];
+    let stranger = Leaf::new("stranger").self_signed();
+    tolerated(&place, &settings, &stranger, "self-signed certificate");
+    // None is asked for above the issuer.
+    for letter in ["-Y", "-m"] {
+        let said = both(&server(&place, letter, &settings), &good);
+        assert_eq!(said.as_deref(), Some("SUCCESS CN=good"));
+    }
+}
+
+#[test]
+fn a_pin_stands_above_the_chain_and_below_the_name_of_nobody() {
+    let place = Place::new("pin-and-chain");
+    let root = place.write("root.pem", Authority::shared_root().pem());
+    let evil = Authority::root("Evil Root");
+    let pinned = Leaf::new("friend").purpose(SERVER_AUTH).issue_by(&evil);
+    let twin = Leaf::new("friend").issue_by(&evil);
+    let pins = place.write("pins", format!("{}\n", pinned.fingerprint()));
+    let settings = [("CAFILE", &*root), ("PINFILE", &*pins)];
+    // -z too: the postmaster's own word needs no name.
+    for letter in ["-Y", "-m", "-hz"] {
+        let said = both(&server(&place, letter, &settings), &pinned);
+        assert_eq!(said.as_deref(), Some("PINNED CN=friend"), "{letter}");
+    }
+    // The same names and the same key are not the same certificate.
+    let why = "unable to get local issuer certificate";
+    tolerated(&place, &settings, &twin, why);
+}
