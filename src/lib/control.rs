@@ -101,8 +101,8 @@ pub fn wait_for_start(control: impl AsFd) -> io::Result<Option<Start>> {
             Ok(None) => {}
             Err(()) => {
                 let text = format!(
-                    "the program sent an unknown command: \"{}\"",
-                    crate::text::printable(&byte)
+                    "the program sent an unknown command: {}",
+                    crate::text::quoted(&byte, 4)
                 );
                 return Err(io::Error::new(io::ErrorKind::InvalidData, text));
             }

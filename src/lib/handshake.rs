@@ -455,10 +455,8 @@ fn not_tls(wire: &Wire, who: &str) -> Option<String> {
         .next()
         .unwrap_or_default();
     let shown = if line.is_empty() { &opening } else { line };
-    Some(format!(
-        "not TLS: {who} sent \"{}\"",
-        text::printable(shown)
-    ))
+    let shown = text::quoted(shown, 4 * OPENING);
+    Some(format!("not TLS: {who} sent {shown}"))
 }
 
 /// `no shared version: client offers at most TLSv1.1, TLS_MIN is 1.2`.

@@ -17,6 +17,10 @@ use crate::trust::{self, Verdict};
 /// A set of variables that is larger than this, in bytes, loses its PEM values.
 const SET_LIMIT: usize = 64 * 1024;
 
+/// How many bytes stand for one value of the TLS line at most. The longest host
+/// name has 253.
+const VALUE_LIMIT: usize = 300;
+
 /// Which end we are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -105,17 +109,20 @@ impl Account<'_> {
     /// The TLS line behind the program's name; `id` is the process it tells of.
     #[must_use]
     pub fn line(&self, id: i32) -> String {
-        let mut line = format!("tls {id} version={}", self.ssl.version_str());
-        let mut add = |key: &str, value: &str| {
-            line.extend([" ", key, "=", &text::value(value)]);
+        let mut line = format!("tls {id}");
+        // Together they leave room in a line, however long the peer's names are.
+        let mut add = |key: &str, value: &[u8]| {
+            line.extend([" ", key, "=", &text::value(value, VALUE_LIMIT)]);
         };
+        add("version", self.ssl.version_str().as_bytes());
         if let Some(cipher) = self.ssl.current_cipher() {
-            add("cipher", cipher.name());
+            add("cipher", cipher.name().as_bytes());
             let bits = cipher.bits();
-            add("bits", &format!("{}/{}", bits.secret, bits.algorithm));
+            let bits = format!("{}/{}", bits.secret, bits.algorithm);
+            add("bits", bits.as_bytes());
         }
         if let Some(group) = tls_ffi::group_name(self.ssl) {
-            add("group", &group);
+            add("group", group.as_bytes());
         }
         let resumed = self.ssl.session_reused();
         if let Some(kind) = self
@@ -123,16 +130,15 @@ impl Account<'_> {
             .and_then(|certificate| kind(&certificate))
             && !resumed
         {
-            add("cert", kind.word());
+            add("cert", kind.word().as_bytes());
         }
         if let Some(name) = self.server_name() {
-            add("sni", &text::excerpt(&name, 255));
+            add("sni", &name);
         }
-        add("resumed", if resumed { "yes" } else { "no" });
-        add("verify", self.verdict.word());
+        add("resumed", if resumed { b"yes" } else { b"no" });
+        add("verify", self.verdict.word().as_bytes());
         if let Some(peer) = self.ssl.peer_certificate() {
-            let name = text::printable(&names::rfc4514_form(peer.subject_name()));
-            add("peer", &text::excerpt(name.as_bytes(), 300));
+            add("peer", &names::rfc4514_form(peer.subject_name()));
         }
         line
     }

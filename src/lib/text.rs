@@ -50,14 +50,40 @@ pub fn status_field(bytes: &[u8]) -> String {
         .collect()
 }
 
-/// Text as a value of a `key=value` line: quoted if it holds a blank or a
-/// quote, quotes and backslashes inside escaped.
+/// A value of a `key=value` line: as it is where it is made of letters, digits
+/// and `.:/@_+-*,` alone, else [`quoted`]. At most `limit` bytes stand for it.
 #[must_use]
-pub fn value(text: &str) -> String {
-    if !text.is_empty() && !text.contains([' ', '"']) {
-        return text.to_owned();
+pub fn value(bytes: &[u8], limit: usize) -> String {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b".:/@_+-*,".contains(byte);
+    match str::from_utf8(bytes) {
+        Ok(text) if (1..=limit).contains(&bytes.len()) && bytes.iter().all(plain) => {
+            text.to_owned()
+        }
+        _ => quoted(bytes, limit),
     }
-    format!("\"{}\"", text.replace('"', "\\\""))
+}
+
+/// Peer text in double quotes; in it quotes, backslashes and what is no printable
+/// ASCII are `\xHH`, so that no reader, however simple, sees its end too early. At
+/// most `limit` bytes stand for it, then `...` where there is more.
+#[must_use]
+pub fn quoted(bytes: &[u8], limit: usize) -> String {
+    let mut out = String::from("\"");
+    for &byte in bytes {
+        let held = out.len() - 1;
+        let plain = (0x20..0x7f).contains(&byte) && !matches!(byte, b'"' | b'\\');
+        if held + if plain { 1 } else { 4 } > limit {
+            out.push_str("...");
+            break;
+        }
+        if plain {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "\\x{byte:02X}");
+        }
+    }
+    out.push('"');
+    out
 }
 
 /// Lowercase hexadecimal digits, two a byte.
@@ -97,10 +123,23 @@ mod tests {
     }
 
     #[test]
-    fn a_value_with_a_blank_is_quoted() {
-        assert_eq!(value("CN=a"), "CN=a");
-        assert_eq!(value("CN=a b\""), "\"CN=a b\\\"\"");
-        assert_eq!(value(""), "\"\"");
+    fn a_value_shows_no_field_that_is_not_one() {
+        for plain in ["mail.example.com", "256/256", "a:/@_+-*,9"] {
+            assert_eq!(value(plain.as_bytes(), 255), plain);
+        }
+        for (bytes, shown) in [
+            (&b""[..], r#""""#),
+            (b"CN=a", r#""CN=a""#),
+            (b"a b", r#""a b""#),
+            (b"a;b", r#""a;b""#),
+            (br#"a\" verify=OK z=""#, r#""a\x5C\x22 verify=OK z=\x22""#),
+            (b"\xc3\xa9\n\x7f", r#""\xC3\xA9\x0A\x7F""#),
+        ] {
+            assert_eq!(value(bytes, 255), shown);
+        }
+        assert_eq!(value(b"abcd", 3), "\"abc...\"");
+        assert_eq!(quoted(b"ab\"c", 5), "\"ab...\"");
+        assert_eq!(quoted(b"ab\"", 6), "\"ab\\x22\"");
     }
 
     #[test]

@@ -161,6 +161,74 @@ fn the_tls_line_describes_the_session() {
     assert!(line.contains(" verify=FAIL"), "{line}");
 }
 
+/// The fields of a TLS line as a simple reader sees them, who knows of quotes
+/// and of nothing else.
+fn fields(line: &str) -> Vec<(String, String)> {
+    let (mut words, mut quoted) = (vec![String::new()], false);
+    for letter in line.chars() {
+        match letter {
+            '"' => quoted = !quoted,
+            ' ' if !quoted => words.push(String::new()),
+            _ => words.last_mut().unwrap().push(letter),
+        }
+    }
+    assert!(!quoted, "an open quote: {line}");
+    words
+        .iter()
+        .filter_map(|word| word.split_once('='))
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+}
+
+#[test]
+fn no_name_of_a_client_s_looks_like_a_field() {
+    let place = Place::new("forged-fields");
+    let root = place.write("ca.pem", Authority::shared_root().pem());
+    let server = Setup::new(&place, &["true"])
+        .options("-YV")
+        .env("CAFILE", root)
+        .start();
+    let forged = "a\\\" resumed=no verify=OK peer=CN=boss z=\"";
+    let long = format!("{} verify=OK", "\"\u{e9}\\".repeat(60));
+    let mut count = 0;
+    for name in [
+        forged,
+        &long,
+        "x\" peer=\"CN=boss",
+        "tab\tand;more",
+        "plain.example",
+    ] {
+        let subject: String = name.chars().take(60).collect();
+        let stranger = Leaf::new(&subject).self_signed();
+        for version in [SslVersion::TLS1_2, SslVersion::TLS1_3] {
+            count += 1;
+            let dial = Dial::to(&server).version(version).blindly();
+            dial.name(Some(name)).presenting(&stranger).connect().text();
+            let lines = server.lines("sslserver: tls ", count);
+            let found = fields(&lines[count - 1]);
+            let keys: Vec<&str> = found.iter().map(|(key, _)| &**key).collect();
+            let wanted = [
+                "version", "cipher", "bits", "group", "cert", "sni", "resumed", "verify", "peer",
+            ];
+            assert_eq!(keys, wanted, "{name}: {}", lines[count - 1]);
+            assert_eq!(found[7].1, "FAIL", "{name}");
+            assert_eq!(found[5].1 == name, name == "plain.example", "{found:?}");
+        }
+    }
+    assert!(
+        server
+            .log()
+            .contains(" sni=\"a\\x5C\\x22 resumed=no verify=OK peer=CN=boss z=\\x22\" resumed="),
+        "{}",
+        server.log()
+    );
+    assert!(
+        server
+            .log()
+            .contains(" sni=plain.example resumed=no verify=FAIL peer=\"CN=plain.example\"\n")
+    );
+}
+
 #[test]
 fn no_shared_cipher_names_the_key_type_and_the_remedy() {
     let place = Place::new("no-cipher");

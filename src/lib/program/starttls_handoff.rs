@@ -287,9 +287,8 @@ impl Session<'_> {
         let set = session.apply([]);
         let shown = |name: &str| {
             let value = set.get(std::ffi::OsStr::new(name));
-            text::value(&text::printable(
-                value.map_or(b"unknown".as_slice(), |value| value.as_encoded_bytes()),
-            ))
+            let value = value.map_or(&b"unknown"[..], |value| value.as_encoded_bytes());
+            text::value(value, 100)
         };
         self.report.status(format_args!(
             "tls {} version={} cipher={}",

@@ -203,7 +203,7 @@ impl Generation {
             return None;
         };
         let rule = rules.lookup_sni(name)?;
-        let name_shown = text::excerpt(name, 255);
+        let name_shown = text::value(name, 255);
         match self.names.get(rule.key())? {
             Choice::Denied => Some(format!(
                 "server name {name_shown} is denied by rule {}",

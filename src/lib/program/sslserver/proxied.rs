@@ -73,9 +73,9 @@ fn header(client: &TcpStream) -> Result<Header, String> {
         };
         let (taken, header) = reader.push(&glance[..count]).map_err(|wrong| {
             format!(
-                "{wrong}, after {} bytes: \"{}\"",
+                "{wrong}, after {} bytes: {}",
                 reader.taken(),
-                text::excerpt(&glance[..count], 40)
+                text::quoted(&glance[..count], 100)
             )
         })?;
         // They are there: a stream gives what it has shown.
