@@ -2,20 +2,67 @@
 //! and its answers.
 #![forbid(unsafe_code)]
 
-use ucspi_tls::keyholder::protocol::{Refusal, Request, answer, judge, reply};
-use ucspi_tls::store::KeyKind;
+use std::cell::RefCell;
+
+use openssl::nid::Nid;
+use ucspi_tls::keyholder::judge::{Judge, KeyType};
+use ucspi_tls::keyholder::protocol::{Refusal, Request, answer, reply};
+use ucspi_tls::store::permit::{Finite, Permit};
 use ucspi_tls::tls_ffi::provider::{Digest, Padding};
 
 const SERVER: &[u8] = b"TLS 1.3, server CertificateVerify\0";
-const KINDS: [KeyKind; 4] = [
-    KeyKind::Rsa(2048),
-    KeyKind::Ecdsa(256),
-    KeyKind::Eddsa,
-    KeyKind::Other,
+const KEYS: [KeyType; 6] = [
+    KeyType::Rsa,
+    KeyType::RsaPss,
+    KeyType::Ecdsa(Nid::X9_62_PRIME256V1),
+    KeyType::Ed25519,
+    KeyType::Ed448,
+    KeyType::Other,
 ];
 
 /// That of the server's group.
 const PRIME: [u8; 256] = [0xff; 256];
+
+/// The base point of P-256 (SEC 2).
+#[rustfmt::skip]
+const P256: [u8; 65] = [
+    0x04, 0x6b, 0x17, 0xd1, 0xf2, 0xe1, 0x2c, 0x42, 0x47, 0xf8, 0xbc, 0xe6, 0xe5,
+    0x63, 0xa4, 0x40, 0xf2, 0x77, 0x03, 0x7d, 0x81, 0x2d, 0xeb, 0x33, 0xa0, 0xf4,
+    0xa1, 0x39, 0x45, 0xd8, 0x98, 0xc2, 0x96, 0x4f, 0xe3, 0x42, 0xe2, 0xfe, 0x1a,
+    0x7f, 0x9b, 0x8e, 0xe7, 0xeb, 0x4a, 0x7c, 0x0f, 0x9e, 0x16, 0x2b, 0xce, 0x33,
+    0x57, 0x6b, 0x31, 0x5e, 0xce, 0xcb, 0xb6, 0x40, 0x68, 0x37, 0xbf, 0x51, 0xf5,
+];
+
+/// What an old server's random ends with, where it speaks TLS 1.3.
+const MARK: &[u8; 8] = b"DOWNGRD\x01";
+
+thread_local! {
+    static JUDGE: RefCell<Judge> = RefCell::default();
+    static PERMITS: [Permit; 2] = permits();
+}
+
+/// A server of both versions, and one of TLS 1.2 alone.
+fn permits() -> [Permit; 2] {
+    let both = Permit {
+        lowest: 0x0303,
+        highest: 0x0304,
+        marks_downgrades: true,
+        groups: vec![29, 23, 30],
+        schemes: vec![0x0403, 0x0807, 0x0804, 0x0805, 0x0809, 0x0401],
+        finite: Some(Finite {
+            prime: PRIME.to_vec(),
+            generator: vec![2],
+        }),
+    };
+    let old = Permit {
+        highest: 0x0303,
+        marks_downgrades: false,
+        groups: vec![23],
+        finite: None,
+        ..both.clone()
+    };
+    [both, old]
+}
 
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let number = |bytes: &[u8]| {
@@ -31,10 +78,12 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
             &[7; 32],
         ]
         .concat(),
-        [&[9; 64][..], &[3, 0, 29, 32], &[5; 32]].concat(),
-        [&[9; 64][..], &[3, 0, 23, 65, 4], &[5; 64]].concat(),
+        [&[9; 56][..], MARK, &[3, 0, 29, 32, 9], &[0; 31]].concat(),
+        [&[9; 64][..], &[3, 0, 23, 65], &P256].concat(),
+        [&[0x30, 0x81, 130][..], &[9; 61], &[3, 0, 23, 65], &P256].concat(),
         [
-            vec![9; 64],
+            vec![9; 56],
+            MARK.to_vec(),
             number(&PRIME),
             number(&[2]),
             number(&[1; 256]),
@@ -73,35 +122,66 @@ pub fn keyholder(bytes: &[u8]) {
         return;
     };
     assert_eq!(request.to_bytes(), bytes);
-    let primes = [PRIME.to_vec()];
-    for kind in KINDS {
-        match judge(&request, kind, &primes) {
-            Ok(()) => {
-                assert!(is_of_a_server(request.message), "{request:?}");
-                assert!(kind != KeyKind::Other);
-                let rsa = matches!(kind, KeyKind::Rsa(_));
-                assert_eq!(request.padding != Padding::None, rsa, "{request:?}");
-                let own = request.digest == Digest::None;
-                assert_eq!(own, kind == KeyKind::Eddsa, "{request:?}");
+    for key in KEYS {
+        PERMITS.with(|permits| {
+            for permit in permits {
+                let judged = JUDGE.with_borrow_mut(|judge| judge.judge(&request, key, [permit]));
+                match judged {
+                    Ok(()) => {
+                        assert!(is_of_a_server(request.message, permit), "{request:?}");
+                        assert!(!is_structure(request.message), "{request:?}");
+                        assert!(key != KeyType::Other);
+                        let rsa = matches!(key, KeyType::Rsa | KeyType::RsaPss);
+                        assert_eq!(request.padding != Padding::None, rsa, "{request:?}");
+                        let own = request.digest == Digest::None;
+                        let edwards = matches!(key, KeyType::Ed25519);
+                        assert_eq!(own, edwards, "{request:?}");
+                    }
+                    Err(refusal) => assert!(
+                        refusal >= Refusal::Shape && refusal <= Refusal::Public,
+                        "{refusal:?}"
+                    ),
+                }
             }
-            Err(refusal) => assert!(matches!(refusal, Refusal::Shape | Refusal::Algorithm)),
-        }
+        });
     }
 }
 
 /// RFC 8446 section 4.4.3, or lengths that add up as RFC 5246 section 7.4.3 and
 /// RFC 8422 section 5.4 have them.
-fn is_of_a_server(message: &[u8]) -> bool {
+fn is_of_a_server(message: &[u8], permit: &Permit) -> bool {
     if message.starts_with(&[0x20; 64]) && message[64..].starts_with(b"TLS 1.3") {
-        return message[64..].starts_with(SERVER) && [130, 146].contains(&message.len());
+        return permit.highest == 0x0304
+            && message[64..].starts_with(SERVER)
+            && [130, 146].contains(&message.len());
+    }
+    if permit.marks_downgrades && message.get(56..64) != Some(&MARK[..]) {
+        return false;
     }
     let at = |index: usize| message.get(index).copied().map_or(0, usize::from);
     if at(64) == 3 && message.len() == 68 + at(67) {
-        return message.len() > 68 + 31;
+        let length = match at(66) {
+            23 => 65,
+            29 => 32,
+            30 => 56,
+            _ => return false,
+        };
+        return at(65) == 0 && at(67) == length;
     }
-    let mut end = 64;
-    for _ in 0..3 {
-        end += 2 + at(end) * 256 + at(end + 1);
+    message.len() == 64 + 258 + 3 + 258
+        && message[66..].starts_with(&PRIME)
+        && message[322..325] == [0, 1, 2]
+        && message[325..327] == [1, 0]
+}
+
+/// One ASN.1 structure, by the shortest of its encodings (X.690, 10.1).
+fn is_structure(message: &[u8]) -> bool {
+    match message {
+        [0x30 | 0x31, length, rest @ ..] if *length < 0x80 => rest.len() == usize::from(*length),
+        [0x30 | 0x31, 0x81, length, rest @ ..] => rest.len() == usize::from(*length),
+        [0x30 | 0x31, 0x82, high, low, rest @ ..] => {
+            rest.len() == usize::from(u16::from_be_bytes([*high, *low]))
+        }
+        _ => false,
     }
-    end == message.len() && message[66..].starts_with(&PRIME)
 }

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 
 use openssl::error::ErrorStack;
 use openssl::ex_data::Index;
+use openssl::nid::Nid;
 use openssl::ssl::{Ssl, SslContextBuilder, SslRef, SslVersion};
 
 use crate::tls_ffi;
@@ -258,6 +259,21 @@ fn signature_needs(scheme: u16) -> Authentication {
             _ => Authentication::Other,
         },
         _ => Authentication::Other,
+    }
+}
+
+/// The one SignatureScheme by which TLS 1.3 signs with an ECDSA key on this curve.
+#[must_use]
+pub fn scheme_of_curve(curve: Nid) -> Option<u16> {
+    match curve {
+        Nid::X9_62_PRIME256V1 => Some(0x0403),
+        Nid::SECP384R1 => Some(0x0503),
+        Nid::SECP521R1 => Some(0x0603),
+        // RFC 8734.
+        Nid::BRAINPOOL_P256R1 => Some(0x081a),
+        Nid::BRAINPOOL_P384R1 => Some(0x081b),
+        Nid::BRAINPOOL_P512R1 => Some(0x081c),
+        _ => None,
     }
 }
 

@@ -575,11 +575,59 @@ fn the_keyholder_signs_one_server_s_handshake_and_no_more() {
     server.line("server was signed");
     server.line("server was not signed: ");
     server.quiet();
-    for what in ["client", "hello"] {
+    // The control of what follows: this is signed where nothing is wrong with it.
+    let server = ask("older");
+    let _ = Dial::to(&server).attempt();
+    server.line("older was signed");
+    server.quiet();
+    for (what, why) in [
+        ("client", "a message that is not of a TLS server"),
+        ("hello", "a message that is not of a TLS server"),
+        ("certificate", "a message that could pass for a certificate"),
+        ("unmarked", "an old TLS version without the mark"),
+        ("twist", "a key share that is not a point"),
+        (
+            "group",
+            "a key share of a group that the settings do not allow",
+        ),
+        (
+            "sha1",
+            "a signature algorithm that the settings do not allow",
+        ),
+    ] {
         let server = ask(what);
         assert!(Dial::to(&server).attempt().is_err(), "{what}");
         server.line(&format!("{what} was not signed: the keyholder refused"));
-        server.line("refused to sign for a TLS process: a message that is not of a TLS server");
+        server.line(&format!("refused to sign for a TLS process: {why}"));
+        server.quiet();
+    }
+}
+
+#[test]
+fn the_keyholder_signs_only_what_the_settings_allow() {
+    let place = Place::new("permitted");
+    for (variable, value, what, why) in [
+        (
+            "TLS_MIN",
+            "1.3",
+            "older",
+            "a TLS version that the settings do not allow",
+        ),
+        (
+            "TLS_MAX",
+            "1.2",
+            "server",
+            "a TLS version that the settings do not allow",
+        ),
+        ("TLS_GROUPS", "P-256", "older", "a key share of a group"),
+    ] {
+        let server = Setup::new(&place, &["cat"])
+            .env("UCSPI_TLS_TEST", format!("ask-{what}"))
+            .env(variable, value)
+            .start();
+        assert!(Dial::to(&server).attempt().is_err(), "{what}");
+        server.line(&format!("{what} was not signed: the keyholder refused"));
+        server.line(&format!("refused to sign for a TLS process: {why}"));
         server.quiet();
     }
 }

@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::rc::Rc;
@@ -17,6 +17,7 @@ use super::link;
 use super::master::{Master, receive};
 use super::worker::{answer, order};
 use crate::report::{self, Fail, Report};
+use crate::store::permit::Permit;
 use crate::store::{KeyKind, KeyPlace, Signer, SignerSource};
 use crate::sys::parcel;
 use crate::sys::poll::{self, Ready};
@@ -54,8 +55,8 @@ static NEXT_LINK: AtomicU64 = AtomicU64::new(0);
 pub struct Keyholder {
     master: Rc<Master>,
     keys: RefCell<Vec<Loaded>>,
-    /// Of the finite-field groups in use; every worker knows them.
-    primes: RefCell<Vec<Vec<u8>>>,
+    /// What may be signed; every worker knows it.
+    permits: RefCell<Permits>,
     workers: RefCell<Vec<Worker>>,
     /// Copies of the workers' ends, for whoever takes a dead worker's place.
     links: HashMap<LinkId, Held>,
@@ -71,6 +72,57 @@ pub struct Keyholder {
 struct Loaded {
     path: String,
     public: PKey<Public>,
+}
+
+/// What may be signed with which key, by number.
+#[derive(Default)]
+struct Permits {
+    /// Those that differ, with their keys.
+    all: Vec<(Permit, BTreeSet<u16>)>,
+    /// Keys that a server name chooses, in whatever store.
+    for_names: BTreeSet<u16>,
+}
+
+/// How many keys go into one order.
+const GRANTED: usize = 1000;
+
+impl Permits {
+    /// Puts keys under a permit. Returns the orders that tell a worker.
+    fn grant(&mut self, permit: &Permit, keys: &BTreeSet<u16>) -> Vec<Vec<u8>> {
+        let known = self.all.iter().position(|(one, _)| one == permit);
+        let mut orders = Vec::new();
+        let at = known.unwrap_or_else(|| {
+            orders.push([&[order::PERMIT], &permit.to_bytes()[..]].concat());
+            self.all.push((permit.clone(), BTreeSet::new()));
+            self.all.len() - 1
+        });
+        let granted = &mut self.all[at].1;
+        let new: Vec<u16> = keys.difference(granted).copied().collect();
+        granted.extend(&new);
+        orders.extend(Permits::grants(at, &new));
+        orders
+    }
+
+    fn grants(at: usize, keys: &[u16]) -> impl Iterator<Item = Vec<u8>> {
+        let at = u16::try_from(at).unwrap_or(u16::MAX);
+        keys.chunks(GRANTED).map(move |keys| {
+            let numbers = std::iter::once(&at).chain(keys);
+            let numbers = numbers.flat_map(|number| number.to_be_bytes());
+            std::iter::once(order::GRANT).chain(numbers).collect()
+        })
+    }
+
+    /// The orders that tell a new worker everything.
+    fn orders(&self) -> impl Iterator<Item = Vec<u8>> {
+        self.all
+            .iter()
+            .enumerate()
+            .flat_map(|(at, (permit, keys))| {
+                let keys: Vec<u16> = keys.iter().copied().collect();
+                let permit = [&[order::PERMIT], &permit.to_bytes()[..]].concat();
+                std::iter::once(permit).chain(Permits::grants(at, &keys).collect::<Vec<_>>())
+            })
+    }
 }
 
 /// Links that were made ahead, with their engines' ends.
@@ -101,6 +153,8 @@ struct Worker {
     id: ProcessId,
     /// `None` while there is no process.
     control: Option<OwnedFd>,
+    /// It signs, and answers no order.
+    sealed: bool,
     /// When it was asked whether it lives, and has not answered.
     asked: Option<Instant>,
     last_asked: Instant,
@@ -119,6 +173,7 @@ impl Worker {
         Ok(Worker {
             id,
             control: Some(control),
+            sealed: false,
             asked: None,
             last_asked: now,
             unasked: false,
@@ -151,14 +206,27 @@ impl Worker {
         }))
     }
 
-    fn learn(&self, prime: &[u8]) -> Result<(), Fail> {
-        self.ask(order::PRIME, prime)?.map_err(Fail::temporary)?;
+    /// Tells it of a permit or a grant. One that signs already is only told.
+    fn tell(&self, order: &[u8]) -> Result<(), Fail> {
+        let [kind, rest @ ..] = order else {
+            return Ok(());
+        };
+        if self.sealed {
+            let unable = Fail::unable("talk to the keyholder");
+            return match &self.control {
+                Some(control) => parcel::give(control, order).map_err(unable),
+                // Who takes its place hears everything.
+                None => Ok(()),
+            };
+        }
+        self.ask(*kind, rest)?.map_err(Fail::temporary)?;
         Ok(())
     }
 
     /// Returns what it could not give up.
-    fn seal(&self) -> Result<Vec<String>, Fail> {
+    fn seal(&mut self) -> Result<Vec<String>, Fail> {
         let missing = self.ask(order::SEAL, b"")?.map_err(Fail::temporary)?;
+        self.sealed = true;
         Ok(String::from_utf8_lossy(&missing)
             .lines()
             .map(str::to_owned)
@@ -209,15 +277,15 @@ impl SignerSource for Keyholder {
         })
     }
 
-    fn exchange(&self, prime: &[u8]) -> Result<(), Fail> {
-        let mut primes = self.primes.borrow_mut();
-        if primes.iter().any(|known| known == prime) {
-            return Ok(());
+    fn permit(&self, keys: &[KeyPlace], permit: &Permit) -> Result<(), Fail> {
+        let mut permits = self.permits.borrow_mut();
+        let mut numbers = self.numbers(keys);
+        numbers.extend(&permits.for_names);
+        for order in permits.grant(permit, &numbers) {
+            for worker in self.workers.borrow().iter() {
+                worker.tell(&order)?;
+            }
         }
-        for worker in self.workers.borrow().iter() {
-            worker.learn(prime)?;
-        }
-        primes.push(prime.to_vec());
         Ok(())
     }
 }
@@ -232,7 +300,7 @@ impl Keyholder {
             workers: RefCell::new(vec![Worker::fork(master)?]),
             master: Rc::clone(master),
             keys: RefCell::default(),
-            primes: RefCell::default(),
+            permits: RefCell::default(),
             links: HashMap::new(),
             spares: Spares::default(),
             sweep_at: SWEEP,
@@ -240,6 +308,21 @@ impl Keyholder {
             #[cfg(feature = "test-switches")]
             local: super::local_signing().then_some(super::local::LocalKeys),
         })
+    }
+
+    /// Hears of keys that a server name chooses: they sign for every store that
+    /// is made from now on.
+    pub fn serve_names(&self, keys: &[KeyPlace]) {
+        let numbers = self.numbers(keys);
+        self.permits.borrow_mut().for_names.extend(numbers);
+    }
+
+    fn numbers(&self, keys: &[KeyPlace]) -> BTreeSet<u16> {
+        let loaded = self.keys.borrow();
+        let number = |place: &KeyPlace| loaded.iter().position(|key| key.path == place.path);
+        keys.iter()
+            .filter_map(|place| u16::try_from(number(place)?).ok())
+            .collect()
     }
 
     /// Ends the loading: the workers give up their rights and sign.
@@ -274,7 +357,7 @@ impl Keyholder {
 
     /// A worker with the same keys as the first had.
     fn another(&self) -> Result<Worker, Fail> {
-        let worker = Worker::fork(&self.master)?;
+        let mut worker = Worker::fork(&self.master)?;
         for key in self.keys.borrow().iter() {
             let shown = crate::text::excerpt(key.path.as_bytes(), 300);
             let public = worker
@@ -286,8 +369,8 @@ impl Keyholder {
                 )));
             }
         }
-        for prime in self.primes.borrow().iter() {
-            worker.learn(prime)?;
+        for order in self.permits.borrow().orders() {
+            worker.tell(&order)?;
         }
         worker.seal()?;
         Ok(worker)

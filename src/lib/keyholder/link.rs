@@ -46,22 +46,41 @@ pub fn close() -> Option<String> {
 #[cfg(feature = "test-switches")]
 #[must_use]
 pub fn attempt(link: &OwnedFd, what: &str) -> String {
-    let context: &[u8] = match what {
-        "server" => b"TLS 1.3, server CertificateVerify\0",
-        "client" => b"TLS 1.3, client CertificateVerify\0",
-        _ => b"",
-    };
-    let message = [&[0x20; 64], context, &[7; 32]].concat();
     let wanted = Wanted {
         key: 0,
         padding: provider::Padding::None,
-        digest: provider::Digest::Sha256,
-        message: &message,
+        digest: match what {
+            "sha1" => provider::Digest::Sha1,
+            _ => provider::Digest::Sha256,
+        },
+        message: &attempted(what),
     };
     match ask(link, &wanted, Instant::now() + AGAIN * 5) {
         Ok(_) => format!("{what} was signed"),
         Err(why) => format!("{what} was not signed: {why}"),
     }
+}
+
+/// Messages that an engine of the attacker's would like to have signed, and some
+/// of an honest one.
+#[cfg(feature = "test-switches")]
+fn attempted(what: &str) -> Vec<u8> {
+    let context: &[u8] = match what {
+        "server" => b"TLS 1.3, server CertificateVerify\0",
+        "client" => b"TLS 1.3, client CertificateVerify\0",
+        _ => b"",
+    };
+    // ECDHE over X25519, with the base point for a share.
+    let mut older = [&[9; 56], &b"DOWNGRD\x01\x03\0\x1d\x20\x09"[..], &[0; 31]].concat();
+    match what {
+        "certificate" => older[..2].copy_from_slice(&[0x30, 98]),
+        "unmarked" => older[63] = 0,
+        "twist" => older[68] = 2,
+        "group" => older[66] = 26,
+        "older" | "sha1" => {}
+        _ => return [&[0x20; 64], context, &[7; 32]].concat(),
+    }
+    older
 }
 
 fn ask(link: &OwnedFd, wanted: &Wanted<'_>, deadline: Instant) -> Result<Vec<u8>, String> {

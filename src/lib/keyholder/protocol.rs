@@ -1,11 +1,9 @@
-//! What engines say to the keyholder and what it answers, and what it refuses
-//! to sign. Requests are hostile by assumption: everything here is a pure
-//! function of bytes.
+//! What engines say to the keyholder and what it answers. Requests are hostile
+//! by assumption: everything here is a pure function of bytes.
 #![forbid(unsafe_code)]
 
 use std::fmt;
 
-use crate::store::KeyKind;
 use crate::tls_ffi::provider::{Digest, Padding};
 
 /// The longest request, in bytes. The parameters of finite-field DH are the
@@ -77,8 +75,8 @@ impl<'a> Request<'a> {
     }
 }
 
-/// Why nothing is signed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why nothing is signed. Of several reasons the last one here is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Refusal {
     /// The bytes are no request.
     Malformed,
@@ -86,8 +84,24 @@ pub enum Refusal {
     NoSuchKey,
     /// Not what a TLS server signs in a handshake.
     Shape,
-    /// An algorithm that the key or the protocol version has no use for.
+    /// A message that has a meaning elsewhere, as that of a certificate.
+    Structure,
+    /// Of a TLS version that the settings do not allow.
+    Version,
+    /// An algorithm that the settings do not allow, or that does not fit the key
+    /// or the version.
     Algorithm,
+    /// An old handshake without the mark that it carries where the server
+    /// speaks newer ones.
+    Downgrade,
+    /// A key share of a group that the settings do not allow.
+    Group,
+    /// A key share that is no point of its group.
+    Point,
+    /// DHE parameters that are not the settings'.
+    Prime,
+    /// A public value of DHE that no server makes.
+    Public,
     /// The connection has had its signature.
     Quota,
     /// Libcrypto could not sign.
@@ -100,7 +114,18 @@ impl fmt::Display for Refusal {
             Refusal::Malformed => "a malformed request",
             Refusal::NoSuchKey => "a key that does not exist",
             Refusal::Shape => "a message that is not of a TLS server's handshake",
-            Refusal::Algorithm => "an algorithm that does not fit the key",
+            Refusal::Structure => {
+                "a message that could pass for a certificate or another signed structure"
+            }
+            Refusal::Version => "a TLS version that the settings do not allow",
+            Refusal::Algorithm => {
+                "a signature algorithm that the settings do not allow or the key does not have"
+            }
+            Refusal::Downgrade => "an old TLS version without the mark against downgrades",
+            Refusal::Group => "a key share of a group that the settings do not allow",
+            Refusal::Point => "a key share that is not a point of its group",
+            Refusal::Prime => "Diffie-Hellman parameters that are not the server's",
+            Refusal::Public => "a Diffie-Hellman public value that is out of range",
             Refusal::Quota => "a second signature",
             Refusal::Failed => "libcrypto failed",
         })
@@ -128,235 +153,9 @@ pub fn reply(signed: Result<&[u8], Refusal>) -> Vec<u8> {
     }
 }
 
-/// Whether a key of this kind signs this for a TLS server whose finite-field
-/// groups have these primes (high byte first).
-///
-/// # Errors
-/// Why not.
-pub fn judge(request: &Request<'_>, kind: KeyKind, primes: &[Vec<u8>]) -> Result<(), Refusal> {
-    use Digest::{Md5Sha1, None as Own, Sha1, Sha224, Sha256, Sha384, Sha512};
-
-    let purpose = Purpose::of(request.message, primes).ok_or(Refusal::Shape)?;
-    let fits = match (purpose, kind, request.padding) {
-        // RFC 8446 section 4.2.3.
-        (Purpose::CertificateVerify, KeyKind::Rsa(_), Padding::Pss)
-        | (Purpose::CertificateVerify, KeyKind::Ecdsa(_), Padding::None) => {
-            matches!(request.digest, Sha256 | Sha384 | Sha512)
-        }
-        // RFC 5246 section 7.4.3 and RFC 4346's; RSA alone signs finite-field DH.
-        (_, KeyKind::Rsa(_), Padding::Pkcs1) => {
-            purpose != Purpose::CertificateVerify
-                && matches!(
-                    request.digest,
-                    Md5Sha1 | Sha1 | Sha224 | Sha256 | Sha384 | Sha512
-                )
-        }
-        (_, KeyKind::Rsa(_), Padding::Pss) => matches!(request.digest, Sha256 | Sha384 | Sha512),
-        (Purpose::EllipticExchange, KeyKind::Ecdsa(_), Padding::None) => {
-            matches!(request.digest, Sha1 | Sha224 | Sha256 | Sha384 | Sha512)
-        }
-        (Purpose::CertificateVerify | Purpose::EllipticExchange, KeyKind::Eddsa, Padding::None) => {
-            request.digest == Own
-        }
-        _ => false,
-    };
-    if fits {
-        Ok(())
-    } else {
-        Err(Refusal::Algorithm)
-    }
-}
-
-/// What a message is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Purpose {
-    /// TLS 1.3.
-    CertificateVerify,
-    /// TLS 1.2 and below, ECDHE.
-    EllipticExchange,
-    /// TLS 1.2 and below, DHE.
-    FiniteExchange,
-}
-
-impl Purpose {
-    fn of(message: &[u8], primes: &[Vec<u8>]) -> Option<Purpose> {
-        // RFC 8446 section 4.4.3: spaces, context, zero, transcript hash.
-        const CONTEXT: &[u8] = b"TLS 1.3, server CertificateVerify\0";
-        let (start, rest) = message.split_at_checked(64)?;
-        if start == [0x20; 64]
-            && let Some(hash) = rest.strip_prefix(CONTEXT)
-        {
-            return matches!(hash.len(), 32 | 48).then_some(Purpose::CertificateVerify);
-        }
-        // RFC 5246 section 7.4.3: both randoms, then the parameters and nothing
-        // behind them.
-        if is_elliptic(rest) {
-            return Some(Purpose::EllipticExchange);
-        }
-        is_finite(rest, primes).then_some(Purpose::FiniteExchange)
-    }
-}
-
-/// RFC 8422 section 5.4: a named curve and a point of its size.
-fn is_elliptic(params: &[u8]) -> bool {
-    let [3, high, low, length, point @ ..] = params else {
-        return false;
-    };
-    if point.len() != usize::from(*length) {
-        return false;
-    }
-    match u16::from_be_bytes([*high, *low]) {
-        29 => point.len() == 32, // x25519
-        30 => point.len() == 56, // x448
-        // SEC 1: uncompressed (RFC 8422 section 5.1.2), two coordinates.
-        _ => point.first() == Some(&4) && point.len() % 2 == 1 && point.len() >= 41,
-    }
-}
-
-/// RFC 5246 section 7.4.3: prime, generator, public value. The prime is one of
-/// these: of an engine's own choice, it could be one that gives the secret away.
-fn is_finite(params: &[u8], primes: &[Vec<u8>]) -> bool {
-    fn number<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-        let (length, behind) = rest.split_at_checked(2)?;
-        let length = usize::from(u16::from_be_bytes([length[0], length[1]]));
-        let (number, behind) = behind.split_at_checked(length)?;
-        *rest = behind;
-        Some(number)
-    }
-    let mut rest = params;
-    let numbers = (number(&mut rest), number(&mut rest), number(&mut rest));
-    let (Some(prime), Some(generator), Some(public)) = numbers else {
-        return false;
-    };
-    rest.is_empty()
-        && primes.iter().any(|known| known == prime)
-        && (1..=prime.len()).contains(&generator.len())
-        && (1..=prime.len()).contains(&public.len())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const EC: KeyKind = KeyKind::Ecdsa(256);
-    const RSA: KeyKind = KeyKind::Rsa(2048);
-
-    fn ask(message: &[u8], padding: Padding, digest: Digest, kind: KeyKind) -> Result<(), Refusal> {
-        let request = Request {
-            padding,
-            digest,
-            key: 3,
-            message,
-        };
-        let bytes = request.to_bytes();
-        assert_eq!(Request::parse(&bytes), Ok(request));
-        judge(&request, kind, &[vec![0xff; 256], vec![0xfd; 384]])
-    }
-
-    fn verify(context: &[u8], hash: usize) -> Vec<u8> {
-        [&[0x20; 64], context, &vec![7; hash]].concat()
-    }
-
-    const SERVER: &[u8] = b"TLS 1.3, server CertificateVerify\0";
-
-    fn elliptic(group: u16, point: &[u8]) -> Vec<u8> {
-        let length = u8::try_from(point.len()).expect("short");
-        [&[9; 64], &[3][..], &group.to_be_bytes(), &[length], point].concat()
-    }
-
-    fn finite(prime: &[u8], public: &[u8]) -> Vec<u8> {
-        let number = |bytes: &[u8]| {
-            let length = u16::try_from(bytes.len()).expect("short").to_be_bytes();
-            [&length[..], bytes].concat()
-        };
-        [vec![9; 64], number(prime), number(&[2]), number(public)].concat()
-    }
-
-    #[test]
-    fn a_server_s_handshake_is_signed() {
-        for hash in [32, 48] {
-            let message = verify(SERVER, hash);
-            assert_eq!(ask(&message, Padding::None, Digest::Sha256, EC), Ok(()));
-            assert_eq!(ask(&message, Padding::Pss, Digest::Sha384, RSA), Ok(()));
-            assert_eq!(
-                ask(&message, Padding::None, Digest::None, KeyKind::Eddsa),
-                Ok(())
-            );
-        }
-        let point = [&[4][..], &[1; 64]].concat();
-        let message = elliptic(23, &point);
-        assert_eq!(ask(&message, Padding::None, Digest::Sha256, EC), Ok(()));
-        assert_eq!(ask(&message, Padding::Pkcs1, Digest::Md5Sha1, RSA), Ok(()));
-        let message = elliptic(29, &[5; 32]);
-        assert_eq!(ask(&message, Padding::Pss, Digest::Sha256, RSA), Ok(()));
-        for prime in [&[0xff; 256][..], &[0xfd; 384]] {
-            let message = finite(prime, &[1; 256]);
-            assert_eq!(ask(&message, Padding::Pkcs1, Digest::Sha256, RSA), Ok(()));
-        }
-    }
-
-    #[test]
-    fn nothing_else_is_signed() {
-        let refused = |message: &[u8]| {
-            assert_eq!(
-                ask(message, Padding::Pss, Digest::Sha256, RSA),
-                Err(Refusal::Shape),
-                "{message:?}"
-            );
-        };
-        refused(b"");
-        refused(b"hello");
-        refused(&[0x20; 64]);
-        refused(&verify(b"TLS 1.3, client CertificateVerify\0", 32));
-        refused(&verify(SERVER, 31));
-        refused(&verify(SERVER, 33));
-        refused(&verify(SERVER, 64));
-        // A point that is cut, too long, compressed, or of another curve's size.
-        refused(&elliptic(29, &[5; 31]));
-        refused(&elliptic(23, &[2; 33]));
-        let mut message = elliptic(29, &[5; 32]);
-        message.push(0);
-        refused(&message);
-        // Explicit parameters (RFC 4492), which nobody uses.
-        message = elliptic(29, &[5; 32]);
-        message[64] = 1;
-        refused(&message);
-        // A prime that is not the server's.
-        refused(&finite(&[0xff; 128], &[1; 128]));
-        refused(&finite(&[0xff; 384], &[1; 256]));
-        refused(&finite(&[0xfd; 256], &[1; 256]));
-        refused(&finite(&[], &[]));
-        refused(&finite(&[0xff; 256], &[1; 257]));
-        let mut message = finite(&[0xff; 256], &[1; 256]);
-        message.push(0);
-        refused(&message);
-    }
-
-    #[test]
-    fn the_algorithm_fits_the_key_and_the_version() {
-        let thirteen = verify(SERVER, 32);
-        let twelve = elliptic(29, &[5; 32]);
-        let finite = finite(&[0xff; 256], &[1; 256]);
-        for (message, padding, digest, kind) in [
-            (&thirteen, Padding::Pkcs1, Digest::Sha256, RSA),
-            (&thirteen, Padding::Pss, Digest::Sha1, RSA),
-            (&thirteen, Padding::None, Digest::Sha256, RSA),
-            (&thirteen, Padding::None, Digest::Sha1, EC),
-            (&thirteen, Padding::None, Digest::None, EC),
-            (&thirteen, Padding::None, Digest::Sha256, KeyKind::Eddsa),
-            (&thirteen, Padding::None, Digest::None, KeyKind::Other),
-            (&twelve, Padding::Pkcs1, Digest::None, RSA),
-            (&twelve, Padding::None, Digest::Md5Sha1, EC),
-            (&finite, Padding::None, Digest::Sha256, EC),
-            (&finite, Padding::None, Digest::None, KeyKind::Eddsa),
-        ] {
-            assert_eq!(
-                ask(message, padding, digest, kind),
-                Err(Refusal::Algorithm),
-                "{padding:?} {digest:?} {kind:?}"
-            );
-        }
-    }
 
     #[test]
     fn requests_and_answers_that_are_none() {

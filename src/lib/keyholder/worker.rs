@@ -9,17 +9,18 @@ use std::time::{Duration, Instant};
 
 use openssl::pkey::{PKey, Private};
 
+use super::judge::{Judge, KeyType};
 use super::local::{self, Password};
 use super::protocol::{self, REQUEST_LIMIT, Refusal, Request};
 use crate::report::{self, Report};
-use crate::store::KeyKind;
+use crate::store::permit::Permit;
 use crate::sys::poll::{self, Ready};
 use crate::sys::sandbox::{self, Sandbox};
 use crate::sys::user::Identity;
 use crate::sys::{memory, parcel, process, user};
 use crate::tls_ffi::provider::{Digest, Padding};
 
-/// The longest message of the supervisor: a path.
+/// The longest message of the supervisor: a path, a permit, or a list of keys.
 pub(super) const ORDER_LIMIT: usize = 8192;
 /// The longest answer to one: a public key, or a reason.
 pub(super) const ANSWER_LIMIT: usize = 16384;
@@ -34,8 +35,10 @@ const FIRST_USER: u32 = 0x7000_0000;
 pub(super) mod order {
     /// Load the key of this file.
     pub const LOAD: u8 = b'L';
-    /// A group of this prime is the server's.
-    pub const PRIME: u8 = b'D';
+    /// A permit; it gets the next number, from 0 on.
+    pub const PERMIT: u8 = b'D';
+    /// Keys that sign under a permit: its number, then theirs, two bytes each.
+    pub const GRANT: u8 = b'G';
     /// Give up all rights and begin to sign.
     pub const SEAL: u8 = b'S';
     /// A link: how many signatures, whether to say that it came, and for how
@@ -52,7 +55,7 @@ pub(super) mod answer {
     pub const KEY: u8 = b'K';
     /// Why it was not done.
     pub const ERROR: u8 = b'E';
-    /// The prime is known.
+    /// The permit or grant is known.
     pub const KNOWN: u8 = b'D';
     /// Done: what rights it could not give up, a line each.
     pub const SEALED: u8 = b'S';
@@ -71,7 +74,17 @@ pub(super) struct Start<'a> {
 /// A key, and what it can sign.
 struct Key {
     secret: PKey<Private>,
-    kind: KeyKind,
+    kind: KeyType,
+    /// Numbers of the permits that it signs under.
+    permits: Vec<u16>,
+}
+
+/// The keys, and what is signed with them.
+#[derive(Default)]
+struct Keys {
+    all: Vec<Key>,
+    permits: Vec<Permit>,
+    judge: Judge,
 }
 
 /// One connection's link.
@@ -94,15 +107,13 @@ pub(super) fn run(start: Start<'_>) -> u8 {
         control,
         password,
         sandbox,
-        keys: Vec::new(),
-        primes: Vec::new(),
+        keys: Keys::default(),
     };
     match loader.load() {
-        Some((control, keys, primes)) => {
+        Some((control, keys)) => {
             let mut service = Service {
                 control: Some(control),
                 keys,
-                primes,
                 links: Vec::new(),
                 report,
             };
@@ -119,13 +130,12 @@ struct Loader<'a> {
     control: OwnedFd,
     password: Option<Password>,
     sandbox: &'a Sandbox,
-    keys: Vec<Key>,
-    primes: Vec<Vec<u8>>,
+    keys: Keys,
 }
 
 impl Loader<'_> {
     /// Loads until told to seal; `None` if that never comes.
-    fn load(mut self) -> Option<(OwnedFd, Vec<Key>, Vec<Vec<u8>>)> {
+    fn load(mut self) -> Option<(OwnedFd, Keys)> {
         let mut buffer = vec![0; ORDER_LIMIT];
         loop {
             poll::wait(&mut [(self.control.as_fd(), Ready::READ)], None).ok()?;
@@ -139,8 +149,8 @@ impl Loader<'_> {
                     };
                     parcel::give(&self.control, &reply).ok()?;
                 }
-                (&order::PRIME, prime) => {
-                    self.primes.push(prime.to_vec());
+                (&(order::PERMIT | order::GRANT), _) => {
+                    self.keys.learn(&buffer[..length]);
                     parcel::give(&self.control, &[answer::KNOWN]).ok()?;
                 }
                 (&order::SEAL, _) => break,
@@ -149,7 +159,7 @@ impl Loader<'_> {
         }
         // From here on nobody needs the password.
         drop(self.password.take());
-        for key in &self.keys {
+        for key in &self.keys.all {
             key.warm_up();
         }
         let reply = match give_up_rights(self.sandbox) {
@@ -157,7 +167,7 @@ impl Loader<'_> {
             Err(why) => [&[answer::ERROR], why.as_bytes()].concat(),
         };
         parcel::give(&self.control, &reply).ok()?;
-        (reply[0] == answer::SEALED).then_some((self.control, self.keys, self.primes))
+        (reply[0] == answer::SEALED).then_some((self.control, self.keys))
     }
 
     /// Reads one key. Its public half goes to the supervisor.
@@ -166,11 +176,10 @@ impl Loader<'_> {
         let public = secret
             .public_key_to_der()
             .map_err(|error| crate::store::queue(&error))?;
-        let key =
-            PKey::public_key_from_der(&public).map_err(|error| crate::store::queue(&error))?;
-        self.keys.push(Key {
-            kind: KeyKind::of(&key),
+        self.keys.all.push(Key {
+            kind: KeyType::of(&secret),
             secret,
+            permits: Vec::new(),
         });
         Ok(public)
     }
@@ -216,9 +225,7 @@ fn give_up_rights(sandbox: &Sandbox) -> Result<Vec<String>, String> {
 struct Service {
     /// The supervisor; `None` once it is gone, or has a newer keyholder.
     control: Option<OwnedFd>,
-    keys: Vec<Key>,
-    /// Of the groups that its server uses.
-    primes: Vec<Vec<u8>>,
+    keys: Keys,
     /// In the order of their coming.
     links: Vec<Link>,
     report: Report,
@@ -276,7 +283,7 @@ impl Service {
 
     /// Takes what the supervisor sent.
     fn obey(&mut self) {
-        let mut buffer = [0; 64];
+        let mut buffer = [0; ORDER_LIMIT];
         while let Some(control) = &self.control {
             let (length, passed) = match parcel::take_with(control, &mut buffer) {
                 Ok((0, _)) => {
@@ -305,7 +312,10 @@ impl Service {
                     *ping != 0
                 }
                 ([order::PING], _) => true,
-                _ => false,
+                (other, _) => {
+                    self.keys.learn(other);
+                    false
+                }
             };
             if alive && let Some(control) = &self.control {
                 // A supervisor that is gone is found out by the next message.
@@ -324,7 +334,7 @@ impl Service {
             // The engine is done, or gone.
             _ => return false,
         };
-        let signed = request.and_then(|request| self.decide(request));
+        let signed = request.and_then(|request| self.keys.sign(request));
         if let Err(refusal) = signed {
             self.report.warning(format_args!(
                 "the keyholder refused to sign for a TLS process: {refusal}"
@@ -342,14 +352,41 @@ impl Service {
         }
         more
     }
+}
 
-    fn decide(&self, bytes: &[u8]) -> Result<Vec<u8>, Refusal> {
+impl Keys {
+    /// Takes a permit or a grant; anything else is nothing.
+    fn learn(&mut self, order: &[u8]) {
+        match order {
+            // One that cannot be read must not shift the numbers of the others.
+            [order::PERMIT, permit @ ..] => self
+                .permits
+                .push(Permit::parse(permit).unwrap_or_else(Permit::nothing)),
+            [order::GRANT, high, low, keys @ ..] => {
+                let permit = u16::from_be_bytes([*high, *low]);
+                for key in keys.as_chunks().0 {
+                    let number = usize::from(u16::from_be_bytes(*key));
+                    if let Some(key) = self.all.get_mut(number) {
+                        key.permits.push(permit);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// What one request gets.
+    fn sign(&mut self, bytes: &[u8]) -> Result<Vec<u8>, Refusal> {
         let request = Request::parse(bytes)?;
         let key = self
-            .keys
+            .all
             .get(usize::from(request.key))
             .ok_or(Refusal::NoSuchKey)?;
-        protocol::judge(&request, key.kind, &self.primes)?;
+        let permits = key
+            .permits
+            .iter()
+            .filter_map(|permit| self.permits.get(usize::from(*permit)));
+        self.judge.judge(&request, key.kind, permits)?;
         local::sign(
             &key.secret,
             request.padding,
@@ -365,19 +402,19 @@ impl Key {
     /// an algorithm is made before the doors close.
     fn warm_up(&self) {
         let tries: &[(Padding, Digest)] = match self.kind {
-            KeyKind::Rsa(_) => &[
+            KeyType::Rsa | KeyType::RsaPss => &[
                 (Padding::Pss, Digest::Sha256),
                 (Padding::Pss, Digest::Sha384),
                 (Padding::Pss, Digest::Sha512),
                 (Padding::Pkcs1, Digest::Sha256),
                 (Padding::Pkcs1, Digest::Sha1),
             ],
-            KeyKind::Ecdsa(_) => &[
+            KeyType::Ecdsa(_) => &[
                 (Padding::None, Digest::Sha256),
                 (Padding::None, Digest::Sha384),
                 (Padding::None, Digest::Sha512),
             ],
-            KeyKind::Eddsa | KeyKind::Other => &[(Padding::None, Digest::None)],
+            KeyType::Ed25519 | KeyType::Ed448 | KeyType::Other => &[(Padding::None, Digest::None)],
         };
         for (padding, digest) in tries {
             // A key may not do all of them (RSASSA-PSS keys name theirs).

@@ -18,6 +18,7 @@ use openssl::x509::store::X509StoreBuilder;
 use openssl::x509::{X509, X509Ref, X509StoreContext};
 
 use self::offer::Offer;
+use self::permit::Permit;
 use crate::report::{self, Fail};
 use crate::settings::Version;
 use crate::text;
@@ -25,6 +26,7 @@ use crate::tls_ffi;
 
 pub mod client;
 mod offer;
+pub mod permit;
 pub mod server;
 
 /// How much libssl reads from a socket at once, in bytes: about what the kernel
@@ -61,12 +63,12 @@ pub trait SignerSource {
     /// The key cannot be read or is another one.
     fn signer(&self, place: &KeyPlace, public: &PKeyRef<Public>) -> Result<Signer, Fail>;
 
-    /// Hears of the prime (high byte first) of a finite-field group that signed
-    /// key exchanges will have.
+    /// Hears what the handshakes can be that it will sign for with the keys of
+    /// these places.
     ///
     /// # Errors
     /// The source cannot take it.
-    fn exchange(&self, _prime: &[u8]) -> Result<(), Fail> {
+    fn permit(&self, _keys: &[KeyPlace], _permit: &Permit) -> Result<(), Fail> {
         Ok(())
     }
 }

@@ -19,6 +19,7 @@ use openssl::x509::verify::X509VerifyFlags;
 use openssl::x509::{X509, X509Crl, X509Name};
 
 use super::offer::{Offer, Role};
+use super::permit::{Finite, Permit};
 use super::{
     Certificate, KeyKind, KeyPlace, Signer, SignerSource, anchor_store, anchors, queue, unable,
 };
@@ -105,6 +106,8 @@ pub struct Pair {
     pub certificate: Certificate,
     /// What signs for it.
     pub signer: Signer,
+    /// Where the key is.
+    pub key: KeyPlace,
 }
 
 /// What a client that names a server is served.
@@ -139,6 +142,7 @@ pub fn pairs(settings: &Settings, signers: &dyn SignerSource) -> Result<Vec<Pair
             Ok(Pair {
                 certificate,
                 signer,
+                key: place,
             })
         })
         .collect()
@@ -168,6 +172,7 @@ fn serve_name(ssl: &mut SslRef, pairs: &[Pair]) -> Result<(), ErrorStack> {
     for Pair {
         certificate,
         signer,
+        ..
     } in pairs
     {
         ssl.set_certificate(&certificate.leaf)?;
@@ -226,8 +231,14 @@ impl Store {
             SslContextBuilder::new(SslMethod::tls_server()).map_err(|error| internal(&error))?;
         super::apply_common(&mut context, &offer).map_err(|error| internal(&error))?;
         context.set_options(SslOptions::CIPHER_SERVER_PREFERENCE);
-        let finite_groups = &offer.finite_groups;
-        let finite_field = set_dh(&mut context, settings, finite_groups, certificates, signers)?;
+        let (finite_field, finite) = set_dh(
+            &mut context,
+            settings,
+            &offer.finite_groups,
+            certificates.clone(),
+        )?;
+        let keys: Vec<KeyPlace> = pairs.iter().map(|pair| pair.key.clone()).collect();
+        signers.permit(&keys, &permit(&offer, certificates, finite)?)?;
         hello::record(&mut context, offer.ciphers, finite_field)
             .map_err(|error| internal(&error))?;
         let expectation = Arc::new(expectation(ask, pins(settings)?));
@@ -283,6 +294,21 @@ fn internal(error: &ErrorStack) -> Fail {
     Fail::temporary(format!("unable to create SSL context: {}", queue(error)))
 }
 
+/// What is signed for a store of this offer.
+fn permit<'a>(
+    offer: &Offer,
+    certificates: impl Iterator<Item = &'a Certificate>,
+    finite: Option<Finite>,
+) -> Result<Permit, Fail> {
+    let certificates: Vec<&Certificate> = certificates.collect();
+    SslContextBuilder::new(SslMethod::tls_client())
+        .and_then(|mut client| {
+            super::apply_common(&mut client, offer)?;
+            Permit::learn(client, offer.versions, &certificates, finite)
+        })
+        .map_err(|error| internal(&error))
+}
+
 /// The pairs of the settings.
 fn certificates(settings: &Settings) -> Result<Vec<(Certificate, KeyPlace)>, Fail> {
     let (variable, path) = settings
@@ -332,8 +358,7 @@ fn set_dh<'a>(
     settings: &Settings,
     asked: &[FiniteGroup],
     mut certificates: impl Iterator<Item = &'a Certificate>,
-    signers: &dyn SignerSource,
-) -> Result<FiniteField, Fail> {
+) -> Result<(FiniteField, Option<Finite>), Fail> {
     if let Some(path) = settings.get("DHFILE") {
         let fail = |why: &str| unable("set cipher parameters", "DHFILE", path, why);
         let bytes = super::read_file(Path::new(path)).map_err(|why| fail(&why))?;
@@ -353,8 +378,11 @@ fn set_dh<'a>(
         context
             .set_tmp_dh(&dh)
             .map_err(|error| fail(&queue(&error)))?;
-        signers.exchange(&dh.prime_p().to_vec())?;
-        return Ok(FiniteField::Own);
+        let finite = Finite {
+            prime: dh.prime_p().to_vec(),
+            generator: dh.generator().to_vec(),
+        };
+        return Ok((FiniteField::Own, Some(finite)));
     }
     let rsa_bits = certificates.find_map(|certificate| match certificate.kind {
         KeyKind::Rsa(bits) => Some(bits),
@@ -362,7 +390,7 @@ fn set_dh<'a>(
     });
     // DHE suites are signed by RSA keys only.
     let Some(rsa_bits) = rsa_bits else {
-        return Ok(FiniteField::Unused);
+        return Ok((FiniteField::Unused, None));
     };
     let fitting = FiniteGroup::of_strength(rsa_bits.min(DH_FITTING));
     let group = if asked.is_empty() {
@@ -372,8 +400,12 @@ fn set_dh<'a>(
         *strong.or(asked.last()).unwrap_or(&fitting)
     };
     let prime = tls_ffi::set_dh_group(context, &group.name()).map_err(|error| internal(&error))?;
-    signers.exchange(&prime)?;
-    Ok(FiniteField::Group(group))
+    let finite = Finite {
+        prime,
+        // RFC 7919 appendix A: that of every group.
+        generator: vec![2],
+    };
+    Ok((FiniteField::Group(group), Some(finite)))
 }
 
 /// The fingerprints of `PINFILE`, a line each.

@@ -537,7 +537,11 @@ impl Loader<'_> {
 
     fn name_choice(&mut self, rule: &Rule<'_>, loaded: Result<Vec<Pair>, Fail>) -> Choice {
         match loaded {
-            Ok(pairs) => Choice::Pairs(Arc::new(pairs)),
+            Ok(pairs) => {
+                let keys: Vec<_> = pairs.iter().map(|pair| pair.key.clone()).collect();
+                self.keys.serve_names(&keys);
+                Choice::Pairs(Arc::new(pairs))
+            }
             Err(fail) => {
                 self.broken.insert(shown(rule), fail.to_string());
                 Choice::Broken
