@@ -583,6 +583,20 @@ fn listed(names: &[String]) -> String {
     text
 }
 
+/// The alert by which a server has refused a session that the handshake had made:
+/// in TLS 1.3 it judges our certificate only then.
+#[must_use]
+pub fn refusal(ssl: &SslRef) -> Option<String> {
+    let received = alerts::seen(ssl).iter().rfind(|alert| !alert.sent)?;
+    let side = Side {
+        kinds: &[],
+        versions: (Version::Tls12, None),
+    };
+    let (name, number) = (alerts::name(received.number), received.number);
+    let hint = received_hint(number, ssl, side);
+    Some(format!("received alert {name} ({number}){hint}"))
+}
+
 /// The reason of a failed read or write after the handshake: the alert, if that
 /// was it.
 #[must_use]

@@ -88,7 +88,8 @@ fn check(phase: &str, critical: bool, (parts, running): &(Vec<String>, Running),
 /// What the end of STARTTLS or of a handshake is called, or of something later.
 fn codes<'a>(phase: &str, usual: &'a str) -> &'a [&'a str] {
     match (phase, usual) {
-        ("STARTTLS" | "HANDSHAKE", _) => &["4.7.5"],
+        // The last one is where the first good answer inside TLS is missing.
+        ("STARTTLS" | "HANDSHAKE" | "S: EHLO", _) => &["4.7.5"],
         (_, "4.5.0") => &["4.5.0"],
         _ => &["4.4.2"],
     }

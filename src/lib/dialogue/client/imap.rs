@@ -7,7 +7,7 @@ use super::Refusal;
 use super::lines::{Lines, REPLY_LIMIT, literal};
 
 /// The dialogue up to the go-ahead; the greeting without its capabilities.
-pub(super) fn upgrade<S: Read + Write>(lines: &mut Lines<'_, S>) -> Result<Vec<u8>, Refusal> {
+pub(super) fn upgrade<S: Read + Write>(lines: &mut Lines<S>) -> Result<Vec<u8>, Refusal> {
     let greeting = lines.line("before its greeting")?;
     match words(&greeting) {
         (b"*", status) if status.eq_ignore_ascii_case(b"OK") => {}
@@ -38,7 +38,7 @@ pub(super) fn upgrade<S: Read + Write>(lines: &mut Lines<'_, S>) -> Result<Vec<u
 
 /// Sends a command and reads up to its tagged OK; the untagged lines before it.
 fn command<S: Read + Write>(
-    lines: &mut Lines<'_, S>,
+    lines: &mut Lines<S>,
     tag: &str,
     command: &'static str,
     place: &'static str,

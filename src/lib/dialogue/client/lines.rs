@@ -15,15 +15,15 @@ pub const REPLY_LIMIT: usize = 64 * 1024;
 const PIECE: usize = 4096;
 
 /// A server's lines, and a way to answer.
-pub struct Lines<'a, S> {
-    stream: &'a mut S,
+pub struct Lines<S> {
+    stream: S,
     buffer: Vec<u8>,
     start: usize,
 }
 
-impl<'a, S: Read + Write> Lines<'a, S> {
+impl<S: Read + Write> Lines<S> {
     /// Nothing was read yet.
-    pub fn new(stream: &'a mut S) -> Lines<'a, S> {
+    pub fn new(stream: S) -> Lines<S> {
         Lines {
             stream,
             buffer: Vec::new(),
@@ -79,7 +79,7 @@ impl<'a, S: Read + Write> Lines<'a, S> {
 
     /// The stream itself, to set its limits.
     pub fn stream(&mut self) -> &mut S {
-        self.stream
+        &mut self.stream
     }
 
     fn fill(&mut self, place: &'static str) -> Result<usize, Refusal> {

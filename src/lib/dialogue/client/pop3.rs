@@ -7,7 +7,7 @@ use super::Refusal;
 use super::lines::{Lines, REPLY_LIMIT};
 
 /// The dialogue up to the go-ahead; the greeting.
-pub(super) fn upgrade<S: Read + Write>(lines: &mut Lines<'_, S>) -> Result<Vec<u8>, Refusal> {
+pub(super) fn upgrade<S: Read + Write>(lines: &mut Lines<S>) -> Result<Vec<u8>, Refusal> {
     let greeting = lines.line("before its greeting")?;
     if !is_good(&greeting, "before its greeting")? {
         return Err(Refusal::Refused("the connection", greeting));
@@ -29,10 +29,7 @@ pub(super) fn upgrade<S: Read + Write>(lines: &mut Lines<'_, S>) -> Result<Vec<u
 }
 
 /// Reads the list; it must hold STLS.
-fn capabilities<S: Read + Write>(
-    lines: &mut Lines<'_, S>,
-    mut all: Vec<u8>,
-) -> Result<(), Refusal> {
+fn capabilities<S: Read + Write>(lines: &mut Lines<S>, mut all: Vec<u8>) -> Result<(), Refusal> {
     let mut offered = false;
     loop {
         let line = lines.line("after CAPA")?;

@@ -35,7 +35,7 @@ impl Response {
     /// waited for; [`Refusal::Malformed`] where it is no netstring or begins with
     /// another letter; failures of [`Lines`].
     pub fn read<S: Read + Write>(
-        lines: &mut Lines<'_, S>,
+        lines: &mut Lines<S>,
         place: &'static str,
     ) -> Result<Response, Refusal> {
         let mut length = 0;

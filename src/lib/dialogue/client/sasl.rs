@@ -109,7 +109,7 @@ fn codes(reply: &Reply) -> String {
 /// # Errors
 /// The server refuses, asks for what the mechanism does not have, or is gone.
 pub fn log_in<S: Read + Write>(
-    lines: &mut Lines<'_, S>,
+    lines: &mut Lines<S>,
     mechanism: Mechanism,
     user: &[u8],
     password: &[u8],
@@ -153,7 +153,7 @@ const AFTER: &str = "after AUTH";
 
 /// PLAIN, with its only message in the command itself where it fits.
 fn plain<S: Read + Write>(
-    lines: &mut Lines<'_, S>,
+    lines: &mut Lines<S>,
     user: &[u8],
     password: &[u8],
 ) -> Result<Reply, Failure> {
@@ -172,7 +172,7 @@ fn plain<S: Read + Write>(
 
 /// Sends AUTH with an initial response, if there is one.
 fn command<S: Read + Write>(
-    lines: &mut Lines<'_, S>,
+    lines: &mut Lines<S>,
     command: &[u8],
     initial: &[u8],
 ) -> Result<(), Failure> {
@@ -184,7 +184,7 @@ fn command<S: Read + Write>(
 }
 
 /// The server's go-ahead.
-fn more<S: Read + Write>(lines: &mut Lines<'_, S>) -> Result<Reply, Failure> {
+fn more<S: Read + Write>(lines: &mut Lines<S>) -> Result<Reply, Failure> {
     let reply = Reply::read(lines, AFTER)?;
     if reply.code == 334 {
         Ok(reply)
@@ -194,7 +194,7 @@ fn more<S: Read + Write>(lines: &mut Lines<'_, S>) -> Result<Reply, Failure> {
 }
 
 /// Sends bytes in base64.
-fn respond<S: Read + Write>(lines: &mut Lines<'_, S>, bytes: &[u8]) -> Result<(), Failure> {
+fn respond<S: Read + Write>(lines: &mut Lines<S>, bytes: &[u8]) -> Result<(), Failure> {
     let encoded = Secret::new(base64::encode_block(bytes).into_bytes());
     let line = Secret::new([&encoded, &b"\r\n"[..]].concat());
     if line.len() > RESPONSE_LIMIT {
@@ -205,7 +205,7 @@ fn respond<S: Read + Write>(lines: &mut Lines<'_, S>, bytes: &[u8]) -> Result<()
 }
 
 /// RFC 4954, 4: `*` cancels; the server answers that with 501.
-fn stop<S: Read + Write, T>(lines: &mut Lines<'_, S>, why: &'static str) -> Result<T, Failure> {
+fn stop<S: Read + Write, T>(lines: &mut Lines<S>, why: &'static str) -> Result<T, Failure> {
     lines.send(b"*\r\n", "at AUTH")?;
     Reply::read(lines, AFTER)?;
     Err(Failure::Stopped(why))

@@ -8,7 +8,7 @@ use super::lines::{Lines, REPLY_LIMIT, literal};
 
 /// The dialogue up to the go-ahead. The greeting is a list of capabilities, and
 /// the server sends it again inside TLS: nothing of this one is handed on.
-pub(super) fn upgrade<S: Read + Write>(lines: &mut Lines<'_, S>) -> Result<Vec<u8>, Refusal> {
+pub(super) fn upgrade<S: Read + Write>(lines: &mut Lines<S>) -> Result<Vec<u8>, Refusal> {
     let place = "before its greeting";
     let mut all = Vec::new();
     let mut offered = false;
@@ -42,7 +42,7 @@ pub(super) fn upgrade<S: Read + Write>(lines: &mut Lines<'_, S>) -> Result<Vec<u
 /// A line with the literals in it: `{n}` or `{n+}` at an end stands for n bytes
 /// that follow it.
 fn logical_line<S: Read + Write>(
-    lines: &mut Lines<'_, S>,
+    lines: &mut Lines<S>,
     place: &'static str,
 ) -> Result<Vec<u8>, Refusal> {
     let mut all = lines.line(place)?;

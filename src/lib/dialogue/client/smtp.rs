@@ -23,7 +23,7 @@ impl Reply {
     /// [`Refusal::Malformed`] where a line has no code or another one than the
     /// first; limits and failures of [`Lines`].
     pub fn read<S: Read + Write>(
-        lines: &mut Lines<'_, S>,
+        lines: &mut Lines<S>,
         place: &'static str,
     ) -> Result<Reply, Refusal> {
         let mut text = Vec::new();
@@ -96,7 +96,7 @@ fn parse(line: &[u8]) -> Option<(u16, bool)> {
 
 /// The dialogue up to the go-ahead; the greeting.
 pub(super) fn upgrade<S: Read + Write>(
-    lines: &mut Lines<'_, S>,
+    lines: &mut Lines<S>,
     hello: &str,
     name: &str,
 ) -> Result<Vec<u8>, Refusal> {
@@ -120,7 +120,7 @@ pub(super) fn upgrade<S: Read + Write>(
 ///
 /// # Errors
 /// The server does not go ahead, or says more than that.
-pub fn start_tls<S: Read + Write>(lines: &mut Lines<'_, S>) -> Result<(), Refusal> {
+pub fn start_tls<S: Read + Write>(lines: &mut Lines<S>) -> Result<(), Refusal> {
     lines.command("STARTTLS", "before STARTTLS")?;
     let answer = Reply::read(lines, "after STARTTLS")?;
     if answer.code != 220 {

@@ -1,87 +1,19 @@
-//! The SMTP dialogue from MAIL to the last dot, and what its answers come to.
+//! The SMTP dialogue from MAIL to the last dot.
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::time::Duration;
 
-use super::link::Link;
+use super::failure::{Ended, Failure, Insists};
 use super::message::Message;
-use super::report_text::{Report, Say};
-use crate::dialogue::client::Refusal;
-use crate::dialogue::client::lines::Lines;
+use super::report_text::{Report, Say, Verdict};
+use super::session::Session;
+use super::talk::{Unsent, is_closing};
 use crate::dialogue::client::smtp::Reply;
 
 /// How many commands go before their answers are read.
 const GROUP: usize = 50;
 
-/// A dialogue with a server, and how long it waits for each answer.
-pub struct Talk<'a> {
-    lines: Lines<'a, Link>,
-    time: Duration,
-}
-
-impl<'a> Talk<'a> {
-    /// Over a connection on which nothing was read.
-    pub fn new(link: &'a mut Link, time: Duration) -> Talk<'a> {
-        Talk {
-            lines: Lines::new(link),
-            time,
-        }
-    }
-
-    /// The next reply.
-    ///
-    /// # Errors
-    /// The connection failed, or what came is no reply.
-    pub fn reply(&mut self, place: &'static str) -> Result<Reply, Refusal> {
-        self.lines.stream().allow(self.time);
-        Reply::read(&mut self.lines, place)
-    }
-
-    /// Sends a command.
-    ///
-    /// # Errors
-    /// As [`Talk::reply`].
-    pub fn send(&mut self, command: &[u8], place: &'static str) -> Result<(), Refusal> {
-        self.lines.stream().allow(self.time);
-        self.lines.send(&[command, b"\r\n"].concat(), place)
-    }
-
-    /// STARTTLS, up to the go-ahead.
-    ///
-    /// # Errors
-    /// There is none, or more than that came.
-    pub fn start_tls(&mut self) -> Result<(), Refusal> {
-        self.lines.stream().allow(self.time);
-        crate::dialogue::client::smtp::start_tls(&mut self.lines)
-    }
-
-    /// Says farewell; waiting for the answer is of no use.
-    pub fn quit(&mut self) {
-        let _ = self.send(b"QUIT", "at the end");
-    }
-
-    /// The connection.
-    pub fn link(&mut self) -> &mut Link {
-        self.lines.stream()
-    }
-
-    /// What comes over it, for a dialogue of another kind that has as much time.
-    pub fn lines(&mut self) -> &mut Lines<'a, Link> {
-        self.lines.stream().allow(self.time);
-        &mut self.lines
-    }
-
-    /// Sends bytes of a message.
-    ///
-    /// # Errors
-    /// As [`Talk::reply`].
-    pub fn put(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
-        self.lines().send(bytes, "in the message")
-    }
-}
-
-/// What is sent, to whom.
+/// From whom to whom.
 pub struct Envelope<'a> {
     /// From whom.
     pub sender: &'a [u8],
@@ -89,57 +21,45 @@ pub struct Envelope<'a> {
     pub recipients: &'a [Vec<u8>],
 }
 
-/// The dialogue's end where the connection died: with the warning of qmail-remote
-/// once the last dot may have been read.
-pub fn dropped(ip: &str, why: &Refusal, critical: bool) -> Say {
-    dropped_in("SMTP", ip, why, critical)
+impl Envelope<'_> {
+    /// Whether it can be sent only where SMTPUTF8 (RFC 6531) is offered. What the
+    /// message itself holds is its own business: nobody has promised anything for it.
+    fn is_international(&self) -> bool {
+        let mut recipients = self.recipients.iter();
+        !self.sender.is_ascii() || recipients.any(|address| !address.is_ascii())
+    }
 }
 
-/// The same for a protocol.
-pub fn dropped_in(protocol: &str, ip: &str, why: &Refusal, critical: bool) -> Say {
-    let duplicate = if critical { "Possible duplicate! " } else { "" };
-    let say = match why {
-        Refusal::Malformed(..) | Refusal::TooLong(_) | Refusal::Injection(..) => Say::new(
-            'Z',
-            format!("Connected to {ip} but it does not talk {protocol}. {duplicate}(#4.5.0)"),
-        ),
-        _ => Say::new(
-            'Z',
-            format!("Connected to {ip} but connection died. {duplicate}(#4.4.2)"),
-        ),
-    };
-    say.because(why.to_string())
-}
-
-/// Z for 4yz, D for 5yz; what is neither belongs to no plan: Z.
-fn letter(reply: &Reply) -> char {
-    if reply.code >= 500 { 'D' } else { 'Z' }
-}
-
-/// MAIL, RCPT, DATA and the message; the addresses are quoted. `how` is what the report of a success says
-/// of TLS.
+/// MAIL, RCPT, DATA and the message; the addresses are quoted.
+///
+/// # Errors
+/// The server does not take it, or is gone.
 pub fn transmit(
-    talk: &mut Talk<'_>,
-    capabilities: &Reply,
+    session: &mut Session<'_>,
     envelope: &Envelope<'_>,
     message: &mut Message,
-    (ip, how): (&str, &str),
-) -> Report {
+) -> Result<Report, Ended> {
     let mut recipients = Vec::new();
-    let last = match addresses(talk, capabilities, envelope, message, ip, &mut recipients) {
-        Ok(()) => match content(talk, message, ip, how) {
-            Ok(say) | Err(say) => say,
-        },
-        Err(say) => say,
-    };
-    Report {
-        recipients,
-        message: last,
+    let sent = addresses(session, envelope, message, &mut recipients)
+        .and_then(|()| content(session, message));
+    match sent {
+        Ok(message) => Ok(Report {
+            recipients,
+            message,
+        }),
+        Err(failure) => Err(Ended {
+            failure,
+            recipients,
+        }),
     }
 }
 
 /// MAIL's line with the parameters that apply.
-fn mail(capabilities: &Reply, envelope: &Envelope<'_>, message: &Message) -> Vec<u8> {
+fn mail(
+    capabilities: &Reply,
+    envelope: &Envelope<'_>,
+    message: &Message,
+) -> Result<Vec<u8>, Failure> {
     let mut line = [b"MAIL FROM:<", envelope.sender, b">"].concat();
     if capabilities.capability("SIZE").is_some() {
         line.extend_from_slice(format!(" SIZE={}", message.size).as_bytes());
@@ -147,117 +67,146 @@ fn mail(capabilities: &Reply, envelope: &Envelope<'_>, message: &Message) -> Vec
     if message.eight_bit && capabilities.capability("8BITMIME").is_some() {
         line.extend_from_slice(b" BODY=8BITMIME");
     }
-    let mut addresses = envelope.recipients.iter().map(Vec::as_slice);
-    let international = message.eight_bit_header
-        || !envelope.sender.is_ascii()
-        || addresses.any(|address| !address.is_ascii());
-    if international && capabilities.capability("SMTPUTF8").is_some() {
+    if envelope.is_international() {
+        if capabilities.capability("SMTPUTF8").is_none() {
+            return Err(Failure::NoSmtpUtf8);
+        }
         line.extend_from_slice(b" SMTPUTF8");
     }
-    line
+    Ok(line)
 }
 
+/// MAIL and RCPT, in groups where the server offers PIPELINING.
 fn addresses(
-    talk: &mut Talk<'_>,
-    capabilities: &Reply,
+    session: &mut Session<'_>,
     envelope: &Envelope<'_>,
     message: &Message,
-    ip: &str,
     said: &mut Vec<Say>,
-) -> Result<(), Say> {
-    let died = |why: Refusal| dropped(ip, &why, false);
-    let group = match capabilities.capability("PIPELINING") {
+) -> Result<(), Failure> {
+    let group = match session.capabilities.capability("PIPELINING") {
         Some(_) => GROUP,
         None => 1,
     };
-    let sender_answered = |reply: Reply, talk: &mut Talk<'_>| {
-        if reply.is_good() {
-            return Ok(());
-        }
-        talk.quit();
-        let sentence = format!("Connected to {ip} but sender was rejected.");
-        Err(Say::new(letter(&reply), sentence).said(Some(&reply.text)))
-    };
-    talk.send(&mail(capabilities, envelope, message), "at MAIL")
-        .map_err(died)?;
+    let mail = mail(&session.capabilities, envelope, message)?;
+    session.forget_key();
+    session.talk.send(&mail, "at MAIL").map_err(Failure::Lost)?;
     let mut sender_waits = true;
     if group == 1 {
-        let reply = talk.reply("after MAIL").map_err(died)?;
-        sender_answered(reply, talk)?;
+        sender_answered(session)?;
         sender_waits = false;
     }
-    let mut last = None;
+    let mut answers = Answers::default();
     for some in envelope.recipients.chunks(group) {
         let lines: Vec<Vec<u8>> = some
             .iter()
             .map(|address| [b"RCPT TO:<", address.as_slice(), b">"].concat())
             .collect();
-        talk.send(&lines.join(&b"\r\n"[..]), "at RCPT")
-            .map_err(died)?;
+        let lines = lines.join(&b"\r\n"[..]);
+        session
+            .talk
+            .send(&lines, "at RCPT")
+            .map_err(Failure::Lost)?;
         if std::mem::take(&mut sender_waits) {
-            let reply = talk.reply("after MAIL").map_err(died)?;
-            sender_answered(reply, talk)?;
+            sender_answered(session)?;
         }
         for _ in some {
-            let reply = talk.reply("after RCPT").map_err(died)?;
-            said.push(if reply.is_good() {
-                Say::accepted()
-            } else {
-                let letter = if reply.code >= 500 { 'h' } else { 's' };
-                let sentence = format!("{ip} does not like recipient.");
-                Say::new(letter, sentence).said(Some(&reply.text))
-            });
-            last = Some(reply);
+            let reply = session.talk.reply("after RCPT").map_err(Failure::Lost)?;
+            if let Some(closing) = answers.take(session, reply, said) {
+                // Those that were not asked for have the same answer.
+                let same = said.last().cloned();
+                said.resize_with(envelope.recipients.len(), || {
+                    same.clone().unwrap_or_else(Say::accepted)
+                });
+                return Err(Failure::RecipientsClosing(closing));
+            }
         }
     }
-    if said.iter().all(|say| say.letter != 'r') {
-        talk.quit();
-        let say = Say::new('D', format!("Giving up on {ip}."));
-        return Err(say.said(last.as_ref().map(|reply| &*reply.text)));
+    if answers.accepted {
+        return Ok(());
     }
-    Ok(())
+    Err(Failure::Recipients(answers.last_refusal, answers.insists))
 }
 
-/// Keeps a failure of the connection apart from one of the message's file.
-pub fn note(why: Refusal, kept: &mut Option<Refusal>) -> io::Error {
-    *kept = Some(why);
-    io::ErrorKind::BrokenPipe.into()
+fn sender_answered(session: &mut Session<'_>) -> Result<(), Failure> {
+    let reply = session.talk.reply("after MAIL").map_err(Failure::Lost)?;
+    if reply.is_good() {
+        return Ok(());
+    }
+    Err(Failure::Sender(reply))
+}
+
+/// What came of RCPT so far.
+struct Answers {
+    accepted: bool,
+    last_refusal: Option<Vec<u8>>,
+    insists: Insists,
+}
+
+impl Default for Answers {
+    fn default() -> Self {
+        Answers {
+            accepted: false,
+            last_refusal: None,
+            insists: Insists::No,
+        }
+    }
+}
+
+impl Answers {
+    /// A recipient's answer; the reply again where the server closes with it.
+    fn take(&mut self, session: &Session<'_>, reply: Reply, said: &mut Vec<Say>) -> Option<Reply> {
+        if reply.is_good() {
+            self.accepted = true;
+            said.push(Say::accepted());
+            return None;
+        }
+        let at = session.circumstances();
+        let sentence = format!("{} does not like recipient.", session.server.target.ip);
+        said.push(at.refused(Say::new(at.verdict(&reply), sentence), &reply));
+        if at.insists(&reply) == Insists::OnTls {
+            self.insists = Insists::OnTls;
+        }
+        if is_closing(&reply) {
+            return Some(reply);
+        }
+        self.last_refusal = Some(reply.text);
+        None
+    }
 }
 
 /// DATA, the message, and the answer to it.
-fn content(talk: &mut Talk<'_>, message: &mut Message, ip: &str, how: &str) -> Result<Say, Say> {
-    let died = |why: Refusal| dropped(ip, &why, false);
-    talk.send(b"DATA", "at DATA").map_err(died)?;
-    let reply = talk.reply("after DATA").map_err(died)?;
+fn content(session: &mut Session<'_>, message: &mut Message) -> Result<Say, Failure> {
+    let talk = &mut session.talk;
+    let reply = talk.ask(b"DATA", "after DATA").map_err(Failure::Lost)?;
     if reply.code != 354 {
-        talk.quit();
-        let say = Say::new(letter(&reply), format!("{ip} failed on DATA command."));
-        return Err(say.said(Some(&reply.text)));
+        return Err(Failure::Data(reply));
     }
-    let mut failed = None;
-    let sent = message.send(|piece| talk.put(piece).map_err(|why| note(why, &mut failed)));
-    if let Some(why) = failed {
-        return Err(dropped(ip, &why, false));
-    }
+    let mut unsent = None;
+    let sent = message.send(|piece| {
+        talk.put_content(piece).map_err(|why| {
+            unsent = Some(why);
+            io::ErrorKind::BrokenPipe.into()
+        })
+    });
     if sent.is_err() {
-        // The connection ends without the dot: the server throws it away.
-        return Err(Say::new('Z', "Unable to read message. (#4.3.0)"));
+        // Without the dot the server throws away what it has; QUIT would be a line
+        // of the message.
+        talk.end();
+    }
+    match unsent {
+        Some(Unsent::Lost(why)) => return Err(Failure::Lost(why)),
+        Some(Unsent::Refused(reply)) => return Err(Failure::Content(reply)),
+        None => sent.map_err(|_| Failure::Unreadable)?,
     }
     // From here on the server may have it.
     talk.send(b".", "at the dot")
-        .map_err(|why| dropped(ip, &why, true))?;
-    let reply = talk
-        .reply("after the message")
-        .map_err(|why| dropped(ip, &why, true))?;
-    talk.quit();
-    talk.link().part();
-    let (letter, sentence) = if reply.is_good() {
-        ('K', format!("{ip} accepted message ({how})."))
-    } else {
-        (
-            letter(&reply),
-            format!("{ip} failed after I sent the message."),
-        )
-    };
-    Ok(Say::new(letter, sentence).said(Some(&reply.text)))
+        .map_err(Failure::LostAfterDot)?;
+    let reply = talk.reply("after the message");
+    let reply = reply.map_err(Failure::LostAfterDot)?;
+    if !reply.is_good() {
+        return Err(Failure::Message(reply));
+    }
+    let how = session.protection();
+    let sentence = format!("{} accepted message ({how}).", session.server.target.ip);
+    Ok(Say::new(Verdict::Accepted, sentence).said(Some(&reply.text)))
 }

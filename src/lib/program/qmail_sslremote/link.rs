@@ -10,17 +10,20 @@ use std::time::{Duration, Instant};
 use openssl::ssl::ErrorCode;
 
 use crate::dialer::Clear;
-use crate::handshake::{Session, later_failure};
+use crate::handshake::{self, Session, later_failure};
 use crate::sys::poll::{self, Ready};
 
 /// A connection.
 pub struct Link {
     inner: Inner,
     deadline: Instant,
+    watched: bool,
 }
 
 enum Inner {
     Clear(TcpStream),
+    /// The socket was taken.
+    Ended,
     Tls(Session),
 }
 
@@ -31,6 +34,7 @@ impl Link {
         Link {
             inner: Inner::Clear(socket),
             deadline: Instant::now(),
+            watched: false,
         }
     }
 
@@ -40,6 +44,7 @@ impl Link {
         Link {
             inner: Inner::Tls(session),
             deadline: Instant::now(),
+            watched: false,
         }
     }
 
@@ -54,12 +59,28 @@ impl Link {
         self.deadline = Instant::now() + time;
     }
 
-    /// The socket, for a handshake. Of TLS nothing is left.
-    #[must_use]
-    pub fn into_socket(self) -> Option<TcpStream> {
-        match self.inner {
+    /// While it is watched, writing fails with [`io::ErrorKind::WouldBlock`] as soon
+    /// as the server speaks or ends; what was written before counts.
+    pub fn watch(&mut self, on: bool) {
+        self.watched = on;
+    }
+
+    /// The socket, for a handshake, where it is not in TLS yet. After that there
+    /// is no connection here.
+    pub fn take_socket(&mut self) -> Option<TcpStream> {
+        match std::mem::replace(&mut self.inner, Inner::Ended) {
             Inner::Clear(socket) => Some(socket),
-            Inner::Tls(_) => None,
+            Inner::Ended | Inner::Tls(_) => None,
+        }
+    }
+
+    /// The alert by which the server has refused the session, with what it probably
+    /// means.
+    #[must_use]
+    pub fn refusal(&self) -> Option<String> {
+        match &self.inner {
+            Inner::Tls(session) => handshake::refusal(session.ssl()),
+            Inner::Clear(_) | Inner::Ended => None,
         }
     }
 
@@ -81,14 +102,42 @@ fn wait(session: &Session, ready: Ready, deadline: Instant) -> io::Result<()> {
     Ok(())
 }
 
+/// Waits until there is room, or the server has said something; which it is.
+fn speaks(socket: &TcpStream, deadline: Instant) -> io::Result<bool> {
+    let mut wanted = [(socket.as_fd(), BOTH)];
+    poll::wait(&mut wanted, Some(deadline))?;
+    Ok(wanted[0].1.read)
+}
+
+const BOTH: Ready = Ready {
+    read: true,
+    write: true,
+    gone: false,
+};
+
 /// Sends what libssl wrote.
-fn push(session: &mut Session, deadline: Instant) -> io::Result<()> {
+fn push(session: &mut Session, deadline: Instant, watched: bool) -> io::Result<()> {
     loop {
         session.get_mut().push()?;
         if !session.get_ref().has_waiting() {
             return Ok(());
         }
-        wait(session, Ready::WRITE, deadline)?;
+        if !watched {
+            wait(session, Ready::WRITE, deadline)?;
+        } else if speaks(session.get_ref().socket(), deadline)? && has_said(session) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        } else if Instant::now() >= deadline {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+    }
+}
+
+/// Whether what came is for us, or the end, and not for libssl alone.
+fn has_said(session: &mut Session) -> bool {
+    match session.ssl_peek(&mut [0]) {
+        Err(error) if error.code() == ErrorCode::WANT_READ => session.get_ref().has_ended(),
+        Err(error) => error.code() != ErrorCode::WANT_WRITE,
+        Ok(_) => true,
     }
 }
 
@@ -97,6 +146,7 @@ impl Read for Link {
         let deadline = self.deadline;
         let session = match &mut self.inner {
             Inner::Clear(socket) => return Clear { socket, deadline }.read(buffer),
+            Inner::Ended => return Err(io::ErrorKind::NotConnected.into()),
             Inner::Tls(session) => session,
         };
         loop {
@@ -106,10 +156,10 @@ impl Read for Link {
                     ErrorCode::ZERO_RETURN => return Ok(0),
                     ErrorCode::WANT_READ if session.get_ref().has_ended() => return Ok(0),
                     ErrorCode::WANT_READ => {
-                        push(session, deadline)?;
+                        push(session, deadline, false)?;
                         wait(session, Ready::READ, deadline)?;
                     }
-                    ErrorCode::WANT_WRITE => push(session, deadline)?,
+                    ErrorCode::WANT_WRITE => push(session, deadline, false)?,
                     _ => return Err(io::Error::other(later_failure(session.ssl(), &error))),
                 },
             }
@@ -119,16 +169,20 @@ impl Read for Link {
 
 impl Write for Link {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let deadline = self.deadline;
+        let (deadline, watched) = (self.deadline, self.watched);
         let session = match &mut self.inner {
+            Inner::Clear(socket) if watched && speaks(socket, deadline)? => {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
             Inner::Clear(socket) => return Clear { socket, deadline }.write(bytes),
+            Inner::Ended => return Err(io::ErrorKind::NotConnected.into()),
             Inner::Tls(session) => session,
         };
         loop {
             match session.ssl_write(bytes) {
                 Ok(count) => return Ok(count),
                 Err(error) => match error.code() {
-                    ErrorCode::WANT_WRITE => push(session, deadline)?,
+                    ErrorCode::WANT_WRITE => push(session, deadline, watched)?,
                     ErrorCode::WANT_READ if !session.get_ref().has_ended() => {
                         wait(session, Ready::READ, deadline)?;
                     }
@@ -139,10 +193,10 @@ impl Write for Link {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let deadline = self.deadline;
+        let (deadline, watched) = (self.deadline, self.watched);
         match &mut self.inner {
-            Inner::Clear(_) => Ok(()),
-            Inner::Tls(session) => push(session, deadline),
+            Inner::Clear(_) | Inner::Ended => Ok(()),
+            Inner::Tls(session) => push(session, deadline, watched),
         }
     }
 }

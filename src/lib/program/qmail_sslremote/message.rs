@@ -17,8 +17,6 @@ pub struct Message {
     pub size: u64,
     /// A byte over 127 is in it.
     pub eight_bit: bool,
-    /// A byte over 127 is in its header.
-    pub eight_bit_header: bool,
     /// Its last line has no newline.
     pub partial: bool,
 }
@@ -48,16 +46,13 @@ impl Message {
             length: 0,
             size: 0,
             eight_bit: false,
-            eight_bit_header: false,
             partial: false,
         };
         let (mut length, mut size) = (0, 0);
-        let mut header = Header::default();
         let mut eight_bit = false;
         let mut stuffing = Stuffing::default();
         message.each_piece(|piece| {
             eight_bit |= !piece.is_ascii();
-            header.look(piece);
             let mut out = Vec::new();
             stuffing.apply(piece, &mut out);
             length += piece.len() as u64;
@@ -67,7 +62,6 @@ impl Message {
         message.length = length;
         message.size = size;
         message.eight_bit = eight_bit;
-        message.eight_bit_header = header.eight_bit;
         message.partial = !stuffing.at_line_start;
         Ok(message)
     }
@@ -117,42 +111,6 @@ impl Message {
             stuffing.apply(piece, &mut out);
             send(&out)
         })
-    }
-}
-
-/// Whether a byte over 127 came before the first empty line.
-struct Header {
-    over: bool,
-    line_empty: bool,
-    eight_bit: bool,
-}
-
-impl Default for Header {
-    fn default() -> Self {
-        Header {
-            over: false,
-            line_empty: true,
-            eight_bit: false,
-        }
-    }
-}
-
-impl Header {
-    fn look(&mut self, piece: &[u8]) {
-        for &byte in piece {
-            if self.over {
-                return;
-            }
-            match byte {
-                b'\n' if self.line_empty => self.over = true,
-                b'\n' => self.line_empty = true,
-                b'\r' => {}
-                _ => {
-                    self.line_empty = false;
-                    self.eight_bit |= byte > 127;
-                }
-            }
-        }
     }
 }
 
@@ -244,11 +202,10 @@ mod tests {
     #[test]
     fn what_the_server_must_know_is_found_out() {
         let (plain, _) = message(b"a: b\n\nc\n");
-        assert!(!plain.eight_bit && !plain.eight_bit_header && !plain.partial);
-        let (body, _) = message(b"a: b\n\n\xff\n");
-        assert!(body.eight_bit && !body.eight_bit_header);
-        let (header, _) = message(b"a: \xc3\xa4\n\nc\n");
-        assert!(header.eight_bit && header.eight_bit_header);
+        assert!(!plain.eight_bit && !plain.partial);
+        for bytes in [&b"a: b\n\n\xff\n"[..], b"a: \xc3\xa4\n\nc\n"] {
+            assert!(message(bytes).0.eight_bit);
+        }
         let (partial, _) = message(b"a\nb");
         assert!(partial.partial);
     }

@@ -27,6 +27,7 @@ mod control;
 mod delivery;
 pub mod dns;
 mod envelope;
+mod failure;
 mod link;
 mod message;
 pub mod name;
@@ -34,6 +35,8 @@ mod plan;
 mod qmtp;
 mod report_text;
 mod routes;
+mod session;
+mod talk;
 mod targets;
 
 use control::Control;
@@ -67,7 +70,7 @@ pub fn main() -> ExitCode {
 }
 
 fn temporary_control(why: &str) -> Say {
-    Say::new('Z', "Unable to read control files. (#4.3.0)").because(why)
+    Say::later("Unable to read control files. (#4.3.0)").because(why)
 }
 
 fn run(words: &[Vec<u8>]) -> Result<Report, Say> {
@@ -79,7 +82,7 @@ fn run(words: &[Vec<u8>]) -> Result<Report, Say> {
     }
     let home = env::var_os("QMAILHOME").unwrap_or_else(|| QMAIL_HOME.into());
     env::set_current_dir(PathBuf::from(home))
-        .map_err(|_| Say::new('Z', "Unable to switch to home directory. (#4.3.0)"))?;
+        .map_err(|_| Say::later("Unable to switch to home directory. (#4.3.0)"))?;
     let folder = Path::new("control");
     let control =
         Control::read(folder).map_err(|error| temporary_control(&report::reason(&error)))?;
@@ -87,16 +90,14 @@ fn run(words: &[Vec<u8>]) -> Result<Report, Say> {
     let host = String::from_utf8_lossy(host).to_ascii_lowercase();
     let host = host.strip_suffix('.').unwrap_or(&host).to_owned();
     let Some(quoted_sender) = address::quote(sender) else {
-        return Err(Say::new(
-            'D',
+        return Err(Say::never(
             "The sender's address cannot be sent by SMTP. (#5.1.7)",
         ));
     };
     let mut quoted = Vec::new();
     for recipient in recipients {
         let Some(one) = address::quote(recipient) else {
-            return Err(Say::new(
-                'D',
+            return Err(Say::never(
                 "A recipient's address cannot be sent by SMTP. (#5.1.3)",
             ));
         };
@@ -104,12 +105,11 @@ fn run(words: &[Vec<u8>]) -> Result<Report, Say> {
     }
     let input = fd::inherited(0)
         .map(std::fs::File::from)
-        .ok_or_else(|| Say::new('Z', "Unable to read message. (#4.3.0)"))?;
-    let message =
-        Message::examine(input).map_err(|_| Say::new('Z', "Unable to read message. (#4.3.0)"))?;
+        .ok_or_else(|| Say::later("Unable to read message. (#4.3.0)"))?;
+    let mut message =
+        Message::examine(input).map_err(|_| Say::later("Unable to read message. (#4.3.0)"))?;
     if message.partial {
-        return Err(Say::new(
-            'D',
+        return Err(Say::never(
             "SMTP cannot transfer messages with partial final lines. (#5.6.2)",
         ));
     }
@@ -129,10 +129,16 @@ fn run(words: &[Vec<u8>]) -> Result<Report, Say> {
         .iter()
         .map(|target| policy.candidate(target, destination, &route))
         .collect();
+    if route.relay.is_none() {
+        for one in &candidates {
+            targets::not_ourselves(one.target.ip, one.port.number)?;
+        }
+    }
+    let has_key = policy.has_key();
     // Its files are of no more use.
     drop(policy);
     confine()?;
-    let mut delivery = Delivery {
+    let delivery = Delivery {
         control: &control,
         origin: &origin,
         envelope: Envelope {
@@ -140,16 +146,16 @@ fn run(words: &[Vec<u8>]) -> Result<Report, Say> {
             recipients: &quoted,
         },
         bare: Envelope { sender, recipients },
-        message,
+        has_key,
     };
-    Ok(delivery.run(&candidates))
+    Ok(delivery.run(&mut message, &candidates))
 }
 
 /// Gives up everything that calling servers does not need: nothing is opened
 /// after this.
 fn confine() -> Result<(), Say> {
     let sentence = "Unable to confine the delivery. (#4.3.0)";
-    let failed = |fail: Fail| Say::new('Z', sentence).because(fail.to_string());
+    let failed = |fail: Fail| Say::later(sentence).because(fail.to_string());
     let filter = Filter::of_environment().map_err(failed)?;
     let unable = |error: io::Error| failed(Fail::unable("use a sandbox")(error));
     // Libc reads the time zone when libcrypto first looks at a calendar.
@@ -179,5 +185,5 @@ fn confine() -> Result<(), Say> {
 }
 
 fn improper() -> Say {
-    Say::new('D', "I (qmail-remote) was invoked improperly. (#5.3.5)")
+    Say::never("I (qmail-remote) was invoked improperly. (#5.3.5)")
 }

@@ -8,7 +8,7 @@ use openssl::x509::X509;
 
 use super::report_text::Say;
 use super::routes::{Login, Protocol, Route};
-use super::targets::Target;
+use super::targets::{SMTP, Target};
 use super::temporary_control;
 use crate::keyholder::{OwnKey, Password};
 use crate::policy::domaincerts::{self, OwnCertificate};
@@ -19,7 +19,6 @@ use crate::store::client::{self, Request, Store, Trust};
 use crate::trust::Name;
 
 /// Ports, where nothing says otherwise.
-const SMTP: u16 = 25;
 const QMTP: u16 = 209;
 const QMTPS: u16 = 6209;
 
@@ -76,6 +75,12 @@ impl Policy {
         })
     }
 
+    /// Whether there is a certificate of ours for the sender.
+    #[must_use]
+    pub fn has_key(&self) -> bool {
+        self.own.is_some()
+    }
+
     /// What holds for a server of a destination.
     pub fn candidate(&self, target: &Target, destination: &str, route: &Route) -> Candidate {
         let hosts = [destination, target.host.as_str()];
@@ -90,13 +95,13 @@ impl Policy {
             Start::Qmtps => Protocol::Qmtp,
             _ => route.protocol,
         };
-        let bad = |why: &str| Say::new('Z', format!("TLS is not set up: {why}. (#4.7.5)"));
+        let bad = |why: &str| Say::later(format!("TLS is not set up: {why}. (#4.7.5)"));
         let plan = found
             .map_err(|wrong| bad(&wrong.to_string()))
             .and_then(|rule| {
                 let demand = demand(&rule, route, protocol, port).map_err(|why| {
                     let sentence = format!("Route and policy contradict each other: {why}.");
-                    Say::new('Z', format!("{sentence} (#4.7.5)"))
+                    Say::later(format!("{sentence} (#4.7.5)"))
                 })?;
                 let wanted = rule.tls() != Tls::Never;
                 let store = wanted.then(|| self.store(&rule));

@@ -1,73 +1,83 @@
 //! A message in QMTP: one package, and what the responses come to.
 #![forbid(unsafe_code)]
 
-use super::envelope::{self, Envelope, Talk};
+use std::io;
+
+use super::envelope::Envelope;
+use super::failure::{Ended, Failure, Insists};
 use super::message::Message;
-use super::report_text::{Report, Say};
-use crate::dialogue::client::Refusal;
-use crate::dialogue::client::qmtp::{Response, Verdict, head, tail};
+use super::report_text::{Report, Say, Verdict};
+use super::session::Session;
+use crate::dialogue::client::qmtp::{Response, head, tail};
 
 /// Sends the package and reads the responses. Its addresses are bare: QMTP quotes
-/// nothing. `how` is what the report of a success says of TLS.
+/// nothing.
+///
+/// # Errors
+/// The server takes it for nobody, or is gone.
 pub fn transmit(
-    talk: &mut Talk<'_>,
+    session: &mut Session<'_>,
     envelope: &Envelope<'_>,
     message: &mut Message,
-    (ip, how): (&str, &str),
-) -> Report {
+) -> Result<Report, Ended> {
+    // QMTP has no farewell.
+    session.talk.end();
+    session.forget_key();
     let mut recipients = Vec::new();
-    let said = exchange(talk, envelope, message, (ip, how), &mut recipients);
-    Report {
-        recipients,
-        message: said.unwrap_or_else(|say| say),
+    match exchange(session, envelope, message, &mut recipients) {
+        Ok(message) => Ok(Report {
+            recipients,
+            message,
+        }),
+        Err(failure) => Err(Ended {
+            failure,
+            recipients,
+        }),
     }
 }
 
 fn exchange(
-    talk: &mut Talk<'_>,
+    session: &mut Session<'_>,
     envelope: &Envelope<'_>,
     message: &mut Message,
-    (ip, how): (&str, &str),
     said: &mut Vec<Say>,
-) -> Result<Say, Say> {
-    let died = |why: Refusal| envelope::dropped_in("QMTP", ip, &why, false);
-    talk.put(&head(message.length)).map_err(died)?;
+) -> Result<Say, Failure> {
+    let ip = session.server.target.ip;
+    let talk = &mut session.talk;
+    talk.put(&head(message.length)).map_err(Failure::Lost)?;
     let mut failed = None;
     let sent = message.send_bare(|piece| {
-        talk.put(piece)
-            .map_err(|why| envelope::note(why, &mut failed))
+        talk.put(piece).map_err(|why| {
+            failed = Some(why);
+            io::ErrorKind::BrokenPipe.into()
+        })
     });
     if let Some(why) = failed {
-        return Err(died(why));
+        return Err(Failure::Lost(why));
     }
-    if sent.is_err() {
-        // The connection ends within the package: the server throws it away.
-        return Err(Say::new('Z', "Unable to read message. (#4.3.0)"));
-    }
+    // The connection ends within the package: the server throws it away.
+    sent.map_err(|_| Failure::Unreadable)?;
     // With its last byte the server may have it.
-    let died = |why: Refusal| envelope::dropped_in("QMTP", ip, &why, true);
     talk.put(&tail(envelope.sender, envelope.recipients))
-        .map_err(died)?;
+        .map_err(Failure::LostAfterDot)?;
     let mut accepted = None;
     let mut last = None;
     for _ in envelope.recipients {
-        let response = Response::read(talk.lines(), "after the message").map_err(died)?;
-        let letter = match response.verdict {
-            Verdict::Accepted => {
-                said.push(Say::accepted());
-                accepted.get_or_insert(response.text);
-                continue;
-            }
-            Verdict::Later => 's',
-            Verdict::Never => 'h',
-        };
-        let say = Say::new(letter, format!("{ip} does not like recipient."));
+        let response = Response::read(talk.lines(), "after the message");
+        let response = response.map_err(Failure::LostAfterDot)?;
+        if response.verdict == Verdict::Accepted {
+            said.push(Say::accepted());
+            accepted.get_or_insert(response.text);
+            continue;
+        }
+        let say = Say::new(response.verdict, format!("{ip} does not like recipient."));
         said.push(say.said(Some(&response.text)));
         last = Some(response.text);
     }
-    talk.link().part();
-    Ok(match accepted {
-        Some(text) => Say::new('K', format!("{ip} accepted message ({how}).")).said(Some(&text)),
-        None => Say::new('D', format!("Giving up on {ip}.")).said(last.as_deref()),
-    })
+    let Some(text) = accepted else {
+        return Err(Failure::Recipients(last, Insists::No));
+    };
+    let how = session.protection();
+    let sentence = format!("{ip} accepted message ({how}).");
+    Ok(Say::new(Verdict::Accepted, sentence).said(Some(&text)))
 }

@@ -2,36 +2,50 @@
 //! the message, each ended by a NUL, in the words of qmail-remote.
 #![forbid(unsafe_code)]
 
+pub use crate::dialogue::client::qmtp::Verdict;
 use crate::text;
 
 /// How much of a server's reply is reported, in bytes, as qmail-remote's
 /// `HUGESMTPTEXT`.
 const REPLY_LIMIT: usize = 5000;
 
-/// A letter, and what it says.
+/// What was decided of a recipient or of the message, and why. Its letter is that
+/// of its place in the report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Say {
-    /// `r h s` for a recipient, `K Z D` for the message.
-    pub letter: char,
+    /// What was decided.
+    pub verdict: Verdict,
     /// Lines, each with its newline; may be empty.
     pub text: String,
 }
 
+/// Letters for accepted, later and never.
+type Letters = [u8; 3];
+const RECIPIENT: Letters = *b"rsh";
+const MESSAGE: Letters = *b"KZD";
+
 impl Say {
     /// A sentence; the newline is added.
-    pub fn new(letter: char, sentence: impl AsRef<str>) -> Say {
-        let sentence = sentence.as_ref();
-        Say {
-            letter,
-            text: format!("{}\n", text::printable(sentence.as_bytes())),
-        }
+    pub fn new(verdict: Verdict, sentence: impl AsRef<str>) -> Say {
+        let text = format!("{}\n", text::printable(sentence.as_ref().as_bytes()));
+        Say { verdict, text }
+    }
+
+    /// It may work later.
+    pub fn later(sentence: impl AsRef<str>) -> Say {
+        Say::new(Verdict::Later, sentence)
+    }
+
+    /// It never will.
+    pub fn never(sentence: impl AsRef<str>) -> Say {
+        Say::new(Verdict::Never, sentence)
     }
 
     /// A recipient that was accepted.
     #[must_use]
     pub fn accepted() -> Say {
         Say {
-            letter: 'r',
+            verdict: Verdict::Accepted,
             text: String::new(),
         }
     }
@@ -64,9 +78,12 @@ impl Say {
         self
     }
 
-    fn write(&self, out: &mut Vec<u8>) {
-        let mut letter = [0; 4];
-        out.extend_from_slice(self.letter.encode_utf8(&mut letter).as_bytes());
+    fn write(&self, letters: Letters, out: &mut Vec<u8>) {
+        out.push(match self.verdict {
+            Verdict::Accepted => letters[0],
+            Verdict::Later => letters[1],
+            Verdict::Never => letters[2],
+        });
         out.extend_from_slice(self.text.as_bytes());
         out.push(0);
     }
@@ -96,9 +113,9 @@ impl Report {
     pub fn bytes(&self) -> Vec<u8> {
         let mut out = Vec::new();
         for recipient in &self.recipients {
-            recipient.write(&mut out);
+            recipient.write(RECIPIENT, &mut out);
         }
-        self.message.write(&mut out);
+        self.message.write(MESSAGE, &mut out);
         out
     }
 }
@@ -112,9 +129,10 @@ mod tests {
         let report = Report {
             recipients: vec![
                 Say::accepted(),
-                Say::new('h', "1.2.3.4 does not like recipient.").said(Some(b"550 \0\x1b\r\n")),
+                Say::never("1.2.3.4 does not like recipient.").said(Some(b"550 \0\x1b\r\n")),
             ],
-            message: Say::new('K', "1.2.3.4 accepted message.").said(Some(b"250-a\r\n250 b\r\n")),
+            message: Say::new(Verdict::Accepted, "1.2.3.4 accepted message.")
+                .said(Some(b"250-a\r\n250 b\r\n")),
         };
         assert_eq!(
             report.bytes(),

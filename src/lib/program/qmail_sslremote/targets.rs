@@ -7,12 +7,14 @@ use std::path::Path;
 
 use super::dns::{Dns, Trouble, Trust};
 use super::name::DomainName;
-use super::report_text::Say;
+use super::report_text::{Say, Verdict};
 use super::routes::Origin;
 use super::temporary_control;
 use crate::sys::socket;
 use crate::text;
 
+/// The port of mail.
+pub const SMTP: u16 = 25;
 /// The most addresses that are tried.
 const MOST_CANDIDATES: usize = 100;
 
@@ -73,25 +75,20 @@ fn resolver() -> Result<Dns, Say> {
 
 fn no_dns(name: &str, why: &str) -> Say {
     let name = text::excerpt(name.as_bytes(), 255);
-    Say::new(
-        'Z',
-        format!("DNS lookup of {name} failed temporarily. (#4.4.3)"),
-    )
-    .because(why)
+    Say::later(format!("DNS lookup of {name} failed temporarily. (#4.4.3)")).because(why)
 }
 
 fn no_host(name: &[u8]) -> Say {
     let name = text::excerpt(name, 255);
-    Say::new(
-        'D',
-        format!("Sorry, I couldn't find any host named {name}. (#5.1.2)"),
-    )
+    Say::never(format!(
+        "Sorry, I couldn't find any host named {name}. (#5.1.2)"
+    ))
 }
 
 /// qmail-remote's words for mail that would come back to this host.
 fn ourselves() -> Say {
     Say {
-        letter: 'D',
+        verdict: Verdict::Never,
         text: "Sorry. Although I'm listed as a best-preference MX or A for that host,\n\
                it isn't in my control/locals file, so I don't treat it as local. (#5.4.6)\n"
             .to_owned(),
@@ -99,10 +96,7 @@ fn ourselves() -> Say {
 }
 
 fn no_exchanger() -> Say {
-    Say::new(
-        'D',
-        "Sorry, I couldn't find a mail exchanger or IP address. (#5.4.4)",
-    )
+    Say::never("Sorry, I couldn't find a mail exchanger or IP address. (#5.4.4)")
 }
 
 /// The addresses of a relay. That it may be ourselves is the postmaster's
@@ -146,6 +140,19 @@ pub fn of_family(mut targets: Vec<Target>, origin: &Origin) -> Result<Vec<Target
     Ok(targets)
 }
 
+/// Refuses an address in the recipient's place that is this host's own: the mail
+/// would come back. On another port than that of mail, which a rule gives, somebody
+/// else may listen.
+///
+/// # Errors
+/// It is one.
+pub fn not_ourselves(ip: IpAddr, port: u16) -> Result<(), Say> {
+    if port == SMTP && Own::find().has(ip) {
+        return Err(ourselves());
+    }
+    Ok(())
+}
+
 /// An address of an exchanger, and what its MX prefers it by.
 type Preferred = (u16, Target);
 
@@ -155,13 +162,9 @@ type Preferred = (u16, Target);
 /// # Errors
 /// There are none, or nobody could tell, or the best is this host.
 pub fn mail_targets(host: &[u8]) -> Result<Vec<Target>, Say> {
-    let own = Own::find();
     let whole = host;
     let host = host.strip_suffix(b".").unwrap_or(host);
     if let Some(ip) = literal(host) {
-        if own.has(ip) {
-            return Err(ourselves());
-        }
         let host = String::from_utf8_lossy(host).to_ascii_lowercase();
         return Ok(vec![Target { host, ip }]);
     }
@@ -183,6 +186,7 @@ pub fn mail_targets(host: &[u8]) -> Result<Vec<Target>, Say> {
     if found.is_empty() {
         return Err(because(no_exchanger()));
     }
+    let own = Own::find();
     let ours = found.iter().filter(|(_, target)| own.has(target.ip));
     let our_preference = ours.map(|(preference, _)| *preference).min();
     let better = found
@@ -207,7 +211,7 @@ fn in_order(
     if exchangers.is_empty() {
         let name = text::excerpt(domain, 255);
         let sentence = format!("Sorry, {name} accepts no mail: its MX is null. (#5.1.10)");
-        return Err(Say::new('D', sentence));
+        return Err(Say::never(sentence));
     }
     shuffle(&mut exchangers);
     exchangers.sort_by_key(|(preference, _)| *preference);

@@ -1,0 +1,374 @@
+//! A session with one server, stage by stage: connected, greeted, secured,
+//! authenticated. Sending is envelope's and qmtp's.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+
+use super::delivery::Delivery;
+use super::failure::{Circumstances, Failure, NoTls};
+use super::link::Link;
+use super::plan::{Candidate, Plan};
+use super::routes::{Login, Protocol};
+use super::talk::{Talk, is_closing};
+use crate::dialer::Dialer;
+use crate::dialogue::client::Refusal;
+use crate::dialogue::client::sasl::{self, Mechanism};
+use crate::dialogue::client::smtp::Reply;
+use crate::keyholder::OwnKey;
+use crate::policy::{Start, Tls};
+use crate::report;
+
+/// A session, as far as it came.
+pub struct Session<'a> {
+    delivery: &'a Delivery<'a>,
+    /// Whom it is with.
+    pub server: &'a Candidate,
+    plan: &'a Plan,
+    /// What is said.
+    pub talk: Talk,
+    /// What the server offers; of no use before the name was taken.
+    pub capabilities: Reply,
+    protection: Protection,
+    /// Our key was wiped.
+    key_is_gone: bool,
+}
+
+/// What protects a session; as a report says it.
+enum Protection {
+    /// The rule forbids TLS.
+    Forbidden,
+    /// The server does not offer TLS.
+    NotOffered,
+    /// QMTP on this port has none.
+    NoneInQmtp,
+    /// TLS failed on another connection.
+    Failed(NoTls),
+    /// The server refused STARTTLS.
+    Refused(NoTls),
+    /// TLS: version, cipher, and what the server showed.
+    Tls(String),
+}
+
+impl fmt::Display for Protection {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Protection::Forbidden => out.write_str("no TLS"),
+            Protection::NotOffered => out.write_str("no TLS: it was not offered"),
+            Protection::NoneInQmtp => out.write_str("no TLS: QMTP has none on this port"),
+            Protection::Failed(failed) => {
+                let why = crate::text::excerpt(failed.why.as_bytes(), 300);
+                write!(out, "no TLS, which failed: {why}")
+            }
+            Protection::Refused(_) => out.write_str("no TLS: STARTTLS was refused"),
+            Protection::Tls(words) => out.write_str(words),
+        }
+    }
+}
+
+fn no_tls(why: impl Into<String>, reply: Option<&[u8]>) -> Failure {
+    Failure::Tls(NoTls {
+        why: why.into(),
+        reply: reply.map(<[u8]>::to_vec),
+    })
+}
+
+impl<'a> Session<'a> {
+    /// A connection, from the address that domainips gives. With `failed` it does
+    /// without TLS, for that reason.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn connect(
+        delivery: &'a Delivery<'a>,
+        server: &'a Candidate,
+        plan: &'a Plan,
+        failed: Option<&NoTls>,
+    ) -> Result<Session<'a>, Failure> {
+        let socket = call(delivery, server)?;
+        let _ = socket.set_nodelay(true);
+        let protection = match failed {
+            Some(failed) => Protection::Failed(failed.clone()),
+            None if plan.rule.tls() == Tls::Never => Protection::Forbidden,
+            None if server.protocol == Protocol::Qmtp => Protection::NoneInQmtp,
+            None => Protection::NotOffered,
+        };
+        Ok(Session {
+            delivery,
+            server,
+            plan,
+            talk: Talk::new(Link::clear(socket), delivery.control.remote),
+            capabilities: no_capabilities(),
+            protection,
+            key_is_gone: false,
+        })
+    }
+
+    /// What a failure is judged by.
+    #[must_use]
+    pub fn circumstances(&self) -> Circumstances<'_> {
+        Circumstances {
+            server: self.server,
+            demand: self.plan.demand.as_deref(),
+            tls_failed: match &self.protection {
+                Protection::Failed(failed) | Protection::Refused(failed) => Some(failed),
+                _ => None,
+            },
+            no_other: self.key_is_gone && self.delivery.has_key,
+        }
+    }
+
+    /// Wipes our key before the message is sent. If we have one, this is the last
+    /// server.
+    pub fn forget_key(&mut self) {
+        OwnKey::forget();
+        self.key_is_gone = true;
+    }
+
+    /// What the report of a success says of TLS.
+    #[must_use]
+    pub fn protection(&self) -> String {
+        self.protection.to_string()
+    }
+
+    fn wants_tls(&self) -> bool {
+        let given_up = matches!(self.protection, Protection::Failed(_));
+        self.plan.rule.tls() != Tls::Never && !given_up
+    }
+
+    fn at_once(&self) -> bool {
+        self.server.port.start != Start::StartTls
+    }
+
+    /// From the connection to a server that has greeted, has taken our name, and is
+    /// secured where that is wanted.
+    ///
+    /// # Errors
+    /// It does not come to that.
+    pub fn open(&mut self) -> Result<(), Failure> {
+        if self.at_once() && self.wants_tls() {
+            self.handshake()?;
+            if self.server.protocol == Protocol::Qmtp {
+                return Ok(());
+            }
+            self.greeting().map_err(|failure| self.late(failure))?;
+            return self.hello();
+        }
+        if self.server.protocol == Protocol::Qmtp {
+            return Ok(());
+        }
+        self.greeting()?;
+        self.hello()?;
+        if self.wants_tls() {
+            self.secure()
+        } else {
+            Ok(())
+        }
+    }
+
+    fn greeting(&mut self) -> Result<(), Failure> {
+        let greeting = self.talk.reply("before its greeting");
+        let greeting = greeting.map_err(Failure::NoGreeting)?;
+        match greeting.code {
+            220 => Ok(()),
+            _ => Err(Failure::Greeting(greeting)),
+        }
+    }
+
+    /// EHLO, or HELO where that is refused.
+    fn hello(&mut self) -> Result<(), Failure> {
+        let reply = self.name_ourselves("EHLO")?;
+        if reply.code == 250 {
+            self.capabilities = reply;
+            return Ok(());
+        }
+        if is_closing(&reply) {
+            return Err(Failure::Hello(reply));
+        }
+        let reply = self.name_ourselves("HELO")?;
+        self.capabilities = no_capabilities();
+        match reply.code {
+            250 => Ok(()),
+            _ => Err(Failure::Hello(reply)),
+        }
+    }
+
+    fn name_ourselves(&mut self, verb: &str) -> Result<Reply, Failure> {
+        let own = self.delivery.origin.helo_host.as_ref();
+        let name = own.unwrap_or(&self.delivery.control.helo_host);
+        let reply = self
+            .talk
+            .ask(format!("{verb} {name}").as_bytes(), "after EHLO");
+        reply.map_err(Failure::NoHello)
+    }
+
+    /// STARTTLS, the handshake, and the first good answer inside TLS. Where TLS is
+    /// not required, a server without it, or one that refuses it in due form, is
+    /// gone on with.
+    fn secure(&mut self) -> Result<(), Failure> {
+        let required = self.plan.demand.is_some();
+        if self.capabilities.capability("STARTTLS").is_none() {
+            if required {
+                let said = Some(self.capabilities.text.as_slice());
+                return Err(no_tls("it does not offer STARTTLS", said));
+            }
+            return Ok(());
+        }
+        match self.talk.start_tls() {
+            Ok(()) => {}
+            Err(Refusal::Refused(_, reply)) if !required && goes_on(&reply) => {
+                self.protection = Protection::Refused(NoTls {
+                    why: "it refused STARTTLS".to_owned(),
+                    reply: Some(reply),
+                });
+                return Ok(());
+            }
+            Err(why) => {
+                // After a refusal QUIT is in order; after all else nobody knows what
+                // the server waits for.
+                if !why.reply().is_some_and(goes_on) {
+                    self.talk.end();
+                }
+                return Err(no_tls(bare(&why), why.reply()));
+            }
+        }
+        self.handshake()?;
+        // RFC 3207, 4.2: what was learnt in the clear is forgotten.
+        self.capabilities = no_capabilities();
+        // A server that took our name before has no reason to mind EHLO now.
+        let reply = self.name_ourselves("EHLO");
+        match reply {
+            Ok(reply) if reply.code == 250 => {
+                self.capabilities = reply;
+                Ok(())
+            }
+            Ok(reply) => Err(self.late(Failure::Hello(reply))),
+            Err(failure) => Err(self.late(failure)),
+        }
+    }
+
+    fn handshake(&mut self) -> Result<(), Failure> {
+        let socket = self.talk.take_socket();
+        let made = match socket {
+            Some(socket) => self.delivery.secure(socket, self.server, self.plan),
+            None => Err("no socket".to_owned()),
+        };
+        let (session, words) = made.map_err(|why| no_tls(why, None))?;
+        self.talk.resume(session);
+        self.protection = Protection::Tls(words);
+        Ok(())
+    }
+
+    /// What came in the place of the first good answer inside TLS: in TLS 1.3 a
+    /// server that refuses us says so only after our side of the handshake is done.
+    fn late(&mut self, failure: Failure) -> Failure {
+        if let Some(alert) = self.talk.link().refusal() {
+            return no_tls(format!("the handshake failed: {alert}"), None);
+        }
+        match failure {
+            Failure::NoGreeting(why) | Failure::NoHello(why) => {
+                no_tls(format!("there was no good answer inside TLS: {why}"), None)
+            }
+            Failure::Greeting(reply) => no_tls("its greeting inside TLS failed", Some(&reply.text)),
+            Failure::Hello(reply) => no_tls("it refused EHLO inside TLS", Some(&reply.text)),
+            other => other,
+        }
+    }
+
+    /// AUTH, where the route has a login. A login that fails is no fault of the
+    /// sender's, so it is never a bounce.
+    ///
+    /// # Errors
+    /// The server does not take it.
+    pub fn authenticate(&mut self) -> Result<(), Failure> {
+        match &self.plan.login {
+            Some((login, place)) => self.log_in(login, place),
+            None => Ok(()),
+        }
+    }
+
+    fn log_in(&mut self, login: &Login, place: &str) -> Result<(), Failure> {
+        let of = format!("the login of {place}");
+        let clear = self.talk.is_clear();
+        if self.capabilities.capability("AUTH").is_none() {
+            let why = format!("it does not offer AUTH, for {of}");
+            return Err(Failure::NoMechanism(why));
+        }
+        let Some(mechanism) = Mechanism::choose(&self.capabilities, clear) else {
+            return Err(Failure::NoMechanism(if clear {
+                format!(
+                    "it does not offer AUTH CRAM-MD5, for {of}, and there is no TLS for another"
+                )
+            } else {
+                format!("it offers neither AUTH PLAIN nor LOGIN nor CRAM-MD5, for {of}")
+            }));
+        };
+        let name = mechanism.name();
+        let done = sasl::log_in(self.talk.lines(), mechanism, &login.user, &login.password);
+        Err(match done {
+            Ok(()) => return Ok(()),
+            Err(sasl::Failure::Lost(why)) => {
+                self.talk.end();
+                Failure::LoginLost(why)
+            }
+            Err(sasl::Failure::Refused(codes)) if codes.starts_with("421") => {
+                self.talk.end();
+                Failure::LoginClosing(codes)
+            }
+            Err(sasl::Failure::Refused(codes)) => {
+                Failure::Login(format!("it refused {of} (AUTH {name})"), codes)
+            }
+            Err(sasl::Failure::Stopped(why)) => {
+                Failure::LoginStopped(format!("AUTH {name} failed with {of}"), why)
+            }
+        })
+    }
+}
+
+/// Of a server that knows no EHLO.
+fn no_capabilities() -> Reply {
+    Reply {
+        code: 250,
+        text: b"250 \r\n".to_vec(),
+    }
+}
+
+fn call(delivery: &Delivery<'_>, server: &Candidate) -> Result<TcpStream, Failure> {
+    let at = SocketAddr::new(server.target.ip, server.port.number);
+    let seconds = u32::try_from(delivery.control.connect.as_secs()).unwrap_or(u32::MAX);
+    let dialer = Dialer {
+        seconds: (seconds, 0),
+        local_address: delivery.origin.address_for(at.ip()).ok().flatten(),
+        local_port: 0,
+    };
+    dialer.connect(&[at]).map_err(|failures| {
+        let cause = failures.first().map(|failure| &failure.cause);
+        if let Some(own) = dialer.local_address
+            && cause.is_some_and(|cause| cause.kind() == io::ErrorKind::AddrNotAvailable)
+        {
+            let place = delivery.origin.place.clone();
+            return Failure::Origin { own, place };
+        }
+        Failure::Unreachable(cause.map_or_else(String::new, |cause| {
+            format!("{at}: {}", report::reason(cause))
+        }))
+    })
+}
+
+/// 4yz or 5yz, after which the session goes on; 421 ends it, and after another
+/// code nobody knows what the server waits for.
+fn goes_on(reply: &[u8]) -> bool {
+    matches!(reply.first(), Some(b'4' | b'5')) && !reply.starts_with(b"421")
+}
+
+/// A refusal in words that do not repeat the reply.
+fn bare(why: &Refusal) -> String {
+    match why {
+        Refusal::Refused(..) => "it refused STARTTLS".to_owned(),
+        Refusal::Injection(count, _) => {
+            format!("it sent {count} bytes in the clear that were not asked for")
+        }
+        other => format!("STARTTLS failed: {other}"),
+    }
+}

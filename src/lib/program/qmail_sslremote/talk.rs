@@ -1,0 +1,210 @@
+//! A dialogue with one server: commands, replies, and when nothing more is said.
+#![forbid(unsafe_code)]
+
+use std::io::{self, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use super::link::Link;
+use crate::dialogue::client::Refusal;
+use crate::dialogue::client::lines::Lines;
+use crate::dialogue::client::smtp::{self, Reply};
+use crate::handshake::Session;
+
+/// How long a server whose connection failed is listened to: what it had to say has
+/// come before that.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// The service is not available, and the server closes the connection: RFC 5321,
+/// 3.8 and 4.2.1.
+const CLOSING: u16 = 421;
+
+const IN_THE_MESSAGE: &str = "in the message";
+
+fn is_refusal(reply: &Reply) -> bool {
+    reply.code >= 400
+}
+
+/// Whether a server says with this that it is about to close.
+#[must_use]
+pub fn is_closing(reply: &Reply) -> bool {
+    reply.code == CLOSING
+}
+
+/// Why the message was not sent to its end.
+pub enum Unsent {
+    /// The connection failed.
+    Lost(Refusal),
+    /// The server refused it before its end.
+    Refused(Reply),
+}
+
+/// A dialogue, and how long each answer may take.
+pub struct Talk {
+    lines: Lines<Link>,
+    time: Duration,
+    /// Nobody listens any more, or what is sent would be taken for the message.
+    over: bool,
+    /// A reply that came before its time.
+    early: Option<Reply>,
+}
+
+impl Talk {
+    /// Over a connection on which nothing was read.
+    #[must_use]
+    pub fn new(link: Link, time: Duration) -> Talk {
+        Talk {
+            lines: Lines::new(link),
+            time,
+            over: false,
+            early: None,
+        }
+    }
+
+    /// Whether it is in plain.
+    pub fn is_clear(&mut self) -> bool {
+        self.link().is_clear()
+    }
+
+    /// The socket, for a handshake. The dialogue is over unless [`Talk::resume`]
+    /// is called.
+    pub fn take_socket(&mut self) -> Option<TcpStream> {
+        self.over = true;
+        self.link().take_socket()
+    }
+
+    /// Goes on in TLS, with nothing read so far.
+    pub fn resume(&mut self, session: Session) {
+        self.lines = Lines::new(Link::tls(session));
+        self.over = false;
+    }
+
+    /// The next reply.
+    ///
+    /// # Errors
+    /// The connection failed, or what came is no reply.
+    pub fn reply(&mut self, place: &'static str) -> Result<Reply, Refusal> {
+        if let Some(early) = self.early.take() {
+            return Ok(early);
+        }
+        let reply = Reply::read(self.lines(), place);
+        self.over |= reply.as_ref().map_or(true, is_closing);
+        reply
+    }
+
+    /// Sends a command.
+    ///
+    /// # Errors
+    /// The connection failed.
+    pub fn send(&mut self, command: &[u8], place: &'static str) -> Result<(), Refusal> {
+        self.send_bytes(&[command, b"\r\n"].concat(), place)
+    }
+
+    /// Sends bytes, whatever the server says meanwhile.
+    ///
+    /// # Errors
+    /// As [`Talk::send`].
+    pub fn put(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        self.send_bytes(bytes, IN_THE_MESSAGE)
+    }
+
+    fn send_bytes(&mut self, bytes: &[u8], place: &'static str) -> Result<(), Refusal> {
+        let sent = self.lines().send(bytes, place);
+        self.over |= sent.is_err();
+        sent
+    }
+
+    /// Sends bytes of a message that the server may refuse before its end.
+    ///
+    /// # Errors
+    /// It does, or the connection failed.
+    pub fn put_content(&mut self, bytes: &[u8]) -> Result<(), Unsent> {
+        let watch = self.early.is_none();
+        self.lines().stream().watch(watch);
+        let mut rest = bytes;
+        loop {
+            let link = self.link();
+            let done = match rest {
+                [] => link.flush().map(|()| None),
+                some => link.write(some).map(Some),
+            };
+            match done {
+                Ok(None) => break,
+                Ok(Some(count)) => rest = rest.get(count..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.listen()?,
+                Err(error) => {
+                    self.over = true;
+                    let lost = Unsent::Lost(Refusal::Io(IN_THE_MESSAGE, error));
+                    let words = self.last_words().filter(is_refusal);
+                    return Err(words.map_or(lost, Unsent::Refused));
+                }
+            }
+        }
+        self.link().watch(false);
+        Ok(())
+    }
+
+    /// What the server says in the middle of the message.
+    fn listen(&mut self) -> Result<(), Unsent> {
+        let reply = self.reply(IN_THE_MESSAGE).map_err(Unsent::Lost)?;
+        if is_refusal(&reply) {
+            return Err(Unsent::Refused(reply));
+        }
+        self.early = Some(reply);
+        self.link().watch(false);
+        Ok(())
+    }
+
+    /// What a server said before the connection failed.
+    fn last_words(&mut self) -> Option<Reply> {
+        self.link().watch(false);
+        self.link().allow(LAST_WORDS);
+        Reply::read(&mut self.lines, IN_THE_MESSAGE).ok()
+    }
+
+    /// A command and its reply. Where it cannot be sent any more, but the server has
+    /// said why, that is the reply.
+    ///
+    /// # Errors
+    /// As [`Talk::reply`].
+    pub fn ask(&mut self, command: &[u8], place: &'static str) -> Result<Reply, Refusal> {
+        match self.send(command, place) {
+            Ok(()) => self.reply(place),
+            Err(why) => self.last_words().ok_or(why),
+        }
+    }
+
+    /// STARTTLS, up to the go-ahead.
+    ///
+    /// # Errors
+    /// There is none, or more than that came.
+    pub fn start_tls(&mut self) -> Result<(), Refusal> {
+        smtp::start_tls(self.lines())
+    }
+
+    /// No command is sent any more.
+    pub fn end(&mut self) {
+        self.over = true;
+    }
+
+    /// Says farewell where somebody listens; waiting for the answer is of no use.
+    pub fn quit(&mut self) {
+        if !self.over {
+            let _ = self.send(b"QUIT", "at the end");
+        }
+        self.link().part();
+    }
+
+    /// The connection.
+    pub fn link(&mut self) -> &mut Link {
+        self.lines.stream()
+    }
+
+    /// What comes over it, for a dialogue of another kind that has as much time.
+    pub fn lines(&mut self) -> &mut Lines<Link> {
+        let time = self.time;
+        self.link().allow(time);
+        &mut self.lines
+    }
+}
