@@ -94,6 +94,14 @@ missing_build_needs() {
       fi
       ;;
   esac
+  # Programs that need no shared library check no DNSSEC themselves.
+  case ${CARGO_BUILD_TARGET-}${LIBUNBOUND_LIB_DIR-} in
+    '')
+      has pkg-config || echo pkg-config
+      # Not --exists, which wants the headers of other libraries, too.
+      pkg-config --libs libunbound >/dev/null 2>&1 || echo libunbound-dev
+      ;;
+  esac
 }
 
 # build_needs [FEATURES]

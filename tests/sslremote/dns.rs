@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use hickory_resolver::proto::op::{Message, Query};
-use hickory_resolver::proto::rr::{Name, RecordType};
+use domain::base::Rtype;
 
 use crate::harness::{Place, eventually, process, program};
+use crate::packet::Packet;
 use crate::remote::fresh_ip;
 
 /// Ends with its value.
@@ -83,7 +83,7 @@ pub struct Forwarder {
 
 impl Forwarder {
     /// `answer` makes the answer of a question; it may ask servers with [`ask`].
-    pub fn start(answer: impl Fn(&Message) -> Option<Message> + Send + 'static) -> Forwarder {
+    pub fn start(answer: impl Fn(&Packet) -> Option<Packet> + Send + 'static) -> Forwarder {
         let ip = fresh_ip();
         let socket = UdpSocket::bind((ip, 53)).unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -91,13 +91,13 @@ impl Forwarder {
         thread::spawn(move || {
             let mut bytes = [0; 4096];
             while let Ok((count, from)) = socket.recv_from(&mut bytes) {
-                let question = Message::from_vec(&bytes[..count]).unwrap();
-                let query = &question.queries[0];
-                let words = format!("{} {}", query.name, query.query_type);
+                let question = Packet::parse(&bytes[..count]);
+                let words = format!("{} {}", question.name, question.kind);
                 log.lock().unwrap().push(words);
                 if let Some(mut reply) = answer(&question) {
-                    reply.metadata.id = question.metadata.id;
-                    socket.send_to(&reply.to_vec().unwrap(), from).unwrap();
+                    reply.id = question.id;
+                    // Who asked may be gone by now.
+                    let _ = socket.send_to(&reply.to_vec(), from);
                 }
             }
         });
@@ -111,15 +111,14 @@ impl Forwarder {
 }
 
 /// A server's answer.
-pub fn ask(server: IpAddr, question: &Message) -> Message {
+pub fn ask(server: IpAddr, question: &Packet) -> Packet {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let limit = Some(Duration::from_secs(10));
+    let limit = Some(Duration::from_secs(20));
     socket.set_read_timeout(limit).unwrap();
-    let bytes = question.to_vec().unwrap();
-    socket.send_to(&bytes, (server, 53)).unwrap();
-    let mut reply = [0; 4096];
+    socket.send_to(&question.to_vec(), (server, 53)).unwrap();
+    let mut reply = vec![0; 65535];
     let count = socket.recv(&mut reply).unwrap();
-    Message::from_vec(&reply[..count]).unwrap()
+    Packet::parse(&reply[..count])
 }
 
 fn zone_text(name: &str, ip: IpAddr, lines: &str) -> String {
@@ -329,16 +328,13 @@ fn wait_for(ip: IpAddr, zone: &str) {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let limit = Some(Duration::from_millis(100));
     socket.set_read_timeout(limit).unwrap();
-    let name = Name::from_ascii(format!("{}.", zone.trim_matches('.'))).unwrap();
-    let mut question = Message::query();
-    question.metadata.recursion_desired = true;
-    question.add_query(Query::query(name, RecordType::SOA));
-    let bytes = question.to_vec().unwrap();
+    let question = Packet::question(&format!("{}.", zone.trim_matches('.')), Rtype::SOA);
+    let bytes = question.to_vec();
     eventually("the name server answers", || {
         socket.send_to(&bytes, (ip, 53)).ok()?;
         let mut reply = [0; 4096];
         let count = socket.recv(&mut reply).ok()?;
-        let reply = Message::from_vec(&reply[..count]).ok()?;
+        let reply = Packet::parse(&reply[..count]);
         (!reply.answers.is_empty()).then_some(())
     });
 }

@@ -16,6 +16,7 @@ mod harness;
 mod daemons;
 mod dns;
 mod fake;
+mod packet;
 mod postfix;
 mod remote;
 
@@ -30,5 +31,6 @@ mod origin;
 mod passing_over;
 mod qmtp;
 mod real;
+mod resolvers;
 mod rows;
 mod verify;

@@ -1,5 +1,6 @@
-//! Every call of the operating system, and nearly all unsafe code: each file
-//! turns one family of calls into safe functions that return `io::Result`.
+//! Every call of the operating system and of libunbound, and nearly all unsafe
+//! code: each file turns one family of calls into safe functions that return
+//! `io::Result`.
 
 pub mod channel;
 pub mod child;
@@ -11,4 +12,6 @@ pub mod process;
 pub mod sandbox;
 pub mod signal;
 pub mod socket;
+#[cfg(validator)]
+pub mod unbound;
 pub mod user;

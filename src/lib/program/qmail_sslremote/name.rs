@@ -81,6 +81,35 @@ impl DomainName {
         self.wire == [0]
     }
 
+    /// The root, above all names.
+    #[must_use]
+    pub fn root() -> DomainName {
+        DomainName { wire: vec![0] }
+    }
+
+    /// Whether it is the other name, or below it.
+    #[must_use]
+    pub fn is_within(&self, other: &DomainName) -> bool {
+        let mut rest = &*self.wire;
+        while rest.len() > other.wire.len() {
+            let length = rest.first().copied().map_or(0, usize::from);
+            rest = rest.get(1 + length..).unwrap_or_default();
+        }
+        rest == other.wire
+    }
+
+    /// The form of zone files, complete with the dot at its end.
+    #[must_use]
+    pub fn in_zone_form(&self) -> String {
+        format!("{self}.")
+    }
+
+    /// The label right below the root.
+    #[must_use]
+    pub fn top(&self) -> Option<&[u8]> {
+        self.labels().last()
+    }
+
     /// The labels, from the left.
     pub fn labels(&self) -> impl Iterator<Item = &[u8]> {
         let mut rest = &*self.wire;
@@ -176,6 +205,25 @@ mod tests {
         ] {
             assert_eq!(DomainName::parse(text), Err(NotAName), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_name_knows_what_it_is_below() {
+        let name = |text: &str| DomainName::parse(text.as_bytes()).expect("a name");
+        assert!(name("a.Corp").is_within(&name("corp")));
+        assert!(name("corp").is_within(&name("corp")));
+        assert!(name("corp").is_within(&DomainName::root()));
+        assert!(DomainName::root().is_within(&DomainName::root()));
+        for other in ["xcorp", "corp.x", "cor", "p"] {
+            assert!(!name("a.corp").is_within(&name(other)), "{other}");
+        }
+        // A label whose bytes look like another's length and text.
+        let odd = DomainName::from_wire(b"\x06a\x04corp\0").expect("a name");
+        assert!(!odd.is_within(&name("corp")));
+        assert_eq!(name("a.b.ONION").top(), Some(&b"onion"[..]));
+        assert_eq!(DomainName::root().top(), None);
+        assert_eq!(name("a_b.c").in_zone_form(), "a_b.c.");
+        assert_eq!(DomainName::root().in_zone_form(), ".");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::env;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
-use super::dns::{Dns, Trouble, Trust};
+use super::dns::{self, Dns, Trouble, Trust};
 use super::name::DomainName;
 use super::report_text::{Say, Verdict};
 use super::routes::Origin;
@@ -62,15 +62,11 @@ impl Own {
 }
 
 fn resolver() -> Result<Dns, Say> {
-    let server = match env::var("DNSCACHEIP") {
-        Ok(ip) if !ip.is_empty() => Some(
-            ip.parse()
-                .map_err(|_| temporary_control("DNSCACHEIP is not an IP address"))?,
-        ),
-        _ => None,
-    };
+    let named = env::var("DNSCACHEIP").unwrap_or_default();
+    let servers = dns::servers_of(&named)
+        .ok_or_else(|| temporary_control("DNSCACHEIP is not an IP address"))?;
     let trust = Trust::read(Path::new("control")).map_err(|why| temporary_control(&why))?;
-    Dns::new(server, trust).map_err(|why| no_dns("a name", &why))
+    Dns::new(&servers, trust).map_err(|why| temporary_control(&why))
 }
 
 fn no_dns(name: &str, why: &str) -> Say {

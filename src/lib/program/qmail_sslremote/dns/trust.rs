@@ -1,17 +1,21 @@
-//! What DNSSEC starts from: the root's keys, and the domains that it is not asked
-//! about.
+//! What DNSSEC starts from: the root's keys, the domains that it is not asked
+//! about, and whether a resolver of this host is believed.
 #![forbid(unsafe_code)]
 
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
-use std::sync::Arc;
 
-use hickory_resolver::proto::dnssec::TrustAnchors;
-use hickory_resolver::proto::rr::{IntoName as _, Name};
-use hickory_resolver::proto::serialize::txt::trust_anchor::{Entry, Parser};
-
+use crate::program::qmail_sslremote::name::DomainName;
 use crate::report;
+use crate::text;
+
+/// The root's keys of 2017 and 2024, as IANA publishes them in root-anchors.xml.
+const ROOT: [&str; 2] = [
+    ". IN DS 20326 8 2 E06D44B80B8F1D39A95C0B0D7C65D08458E880409BBC683457104237C7F8EC8D",
+    ". IN DS 38696 8 2 683D2D0ACB8C9B712A1948B27F741219298D0A450D612C483AF444A4C0FB2B16",
+];
 
 /// Domains of private networks, which the root does not have: no signature of its
 /// can lead to them. From RFC 6761, 6762 and 8375, and ICANN's list of names that
@@ -29,78 +33,241 @@ const PRIVATE: [&str; 9] = [
 ];
 
 /// Whom to believe.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Trust {
-    anchors: Arc<TrustAnchors>,
-    excepted: Vec<Name>,
+    anchors: Vec<String>,
+    own_anchors: bool,
+    excepted: Vec<DomainName>,
+    required: bool,
+    resolver: Option<IpAddr>,
 }
 
-fn text(path: &Path) -> Result<Option<String>, String> {
-    match fs::read_to_string(path) {
+/// The text of a control file, or none; and its name before each reason.
+fn file(folder: &Path, name: &str) -> Result<Option<String>, String> {
+    match fs::read_to_string(folder.join(name)) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(report::reason(&error)),
+        Err(error) => Err(format!("{name}: {}", report::reason(&error))),
     }
 }
 
+/// The lines that say something.
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    let lines = text.lines().map(str::trim);
+    lines.filter(|line| !line.is_empty() && !line.starts_with('#'))
+}
+
 impl Trust {
-    /// Reads `dnssecanchors`, DNSKEY records of the root zone in the place of the
-    /// known ones, and `dnssecinsecure`, domains a line.
+    /// Reads `dnssecanchors`, DNSKEY or DS records of the root zone in the place of
+    /// the known ones; `dnssecinsecure`, domains a line; `dnssectrust`, the address
+    /// of a resolver on this host; and `dnssec`, which may say `require`.
     ///
     /// # Errors
     /// A file cannot be read, or something else stands there.
     pub fn read(folder: &Path) -> Result<Trust, String> {
-        let anchors = match text(&folder.join("dnssecanchors"))
-            .map_err(|why| format!("dnssecanchors: {why}"))?
-        {
-            Some(text) => anchors(&text).map_err(|why| format!("dnssecanchors: {why}"))?,
-            None => TrustAnchors::default(),
+        let own_anchors = file(folder, "dnssecanchors")?;
+        let anchors = match &own_anchors {
+            Some(text) => anchors(text).map_err(|why| format!("dnssecanchors: {why}"))?,
+            None => ROOT.map(str::to_owned).to_vec(),
         };
-        let own = text(&folder.join("dnssecinsecure"))
-            .map_err(|why| format!("dnssecinsecure: {why}"))?
-            .unwrap_or_default();
-        let lines = own.lines().map(str::trim);
-        let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
-        let excepted = PRIVATE
-            .into_iter()
-            .chain(lines)
-            .map(|line| {
-                let name = format!("{}.", line.trim_matches('.'));
-                let wrong = |_| format!("dnssecinsecure: no domain: {line}");
-                name.into_name().map_err(wrong)
-            })
-            .collect::<Result<_, _>>()?;
+        let own = file(folder, "dnssecinsecure")?.unwrap_or_default();
+        let excepted = PRIVATE.into_iter().chain(lines(&own)).map(|line| {
+            let shown = || text::excerpt(line.as_bytes(), 255);
+            DomainName::parse(line.trim_matches('.').as_bytes())
+                .map_err(|_| format!("dnssecinsecure: no domain: {}", shown()))
+        });
+        let resolver = file(folder, "dnssectrust")?.unwrap_or_default();
+        let words = file(folder, "dnssec")?.unwrap_or_default();
         Ok(Trust {
-            anchors: Arc::new(anchors),
-            excepted,
+            own_anchors: own_anchors.is_some() && !anchors.is_empty(),
+            anchors,
+            excepted: excepted.collect::<Result<_, _>>()?,
+            required: required(&words)?,
+            resolver: believed(&resolver)?,
         })
     }
 
-    /// The root's keys.
+    /// The root's keys, in the form of zone files. Without any, nothing is checked.
     #[must_use]
-    pub fn anchors(&self) -> Arc<TrustAnchors> {
-        Arc::clone(&self.anchors)
+    pub fn anchors(&self) -> &[String] {
+        &self.anchors
+    }
+
+    /// Whether the administrator named the root's keys.
+    #[must_use]
+    pub fn has_own_anchors(&self) -> bool {
+        self.own_anchors
+    }
+
+    /// The domains below which nothing is checked.
+    #[must_use]
+    pub fn excepted(&self) -> &[DomainName] {
+        &self.excepted
     }
 
     /// Whether no signatures are asked for there.
     #[must_use]
-    pub fn excepts(&self, name: &Name) -> bool {
-        self.anchors.is_empty() || self.excepted.iter().any(|domain| domain.zone_of(name))
+    pub fn excepts(&self, name: &DomainName) -> bool {
+        self.excepted.iter().any(|domain| name.is_within(domain))
+    }
+
+    /// Whether mail waits where nothing can be told.
+    #[must_use]
+    pub fn is_required(&self) -> bool {
+        self.required
+    }
+
+    /// The resolver of this host whose word counts.
+    #[must_use]
+    pub fn resolver(&self) -> Option<IpAddr> {
+        self.resolver
     }
 }
 
-fn anchors(text: &str) -> Result<TrustAnchors, String> {
-    let entries = Parser::new(text)
+fn required(words: &str) -> Result<bool, String> {
+    let mut found = false;
+    for line in lines(words) {
+        if line != "require" {
+            let shown = text::excerpt(line.as_bytes(), 100);
+            return Err(format!("dnssec: \"{shown}\" is not \"require\""));
+        }
+        found = true;
+    }
+    Ok(found)
+}
+
+fn believed(words: &str) -> Result<Option<IpAddr>, String> {
+    let mut lines = lines(words);
+    let Some(line) = lines.next() else {
+        return Ok(None);
+    };
+    let shown = text::excerpt(line.as_bytes(), 100);
+    let ip: IpAddr = line
         .parse()
-        .map_err(|error| error.to_string())?;
-    for entry in entries {
-        // An island below an unsigned root would need more than a key.
-        if let Entry::DNSKEY(record) = entry
-            && !record.name().is_root()
-        {
-            return Err(format!("{} is not the root zone", record.name()));
+        .map_err(|_| format!("dnssectrust: \"{shown}\" is not an IP address"))?;
+    // Whoever sits on the way to another host could say what he likes.
+    if !ip.is_loopback() {
+        return Err(format!(
+            "dnssectrust: {ip} is not on this host: only 127.0.0.1 and the like or ::1 can be trusted"
+        ));
+    }
+    match lines.next() {
+        Some(_) => Err("dnssectrust: there is more than one address".to_owned()),
+        None => Ok(Some(ip)),
+    }
+}
+
+/// The records of a piece of zone file, one a line.
+fn anchors(text: &str) -> Result<Vec<String>, String> {
+    let mut records = Vec::new();
+    let mut open = String::new();
+    for line in text.lines() {
+        let line = line.split(';').next().unwrap_or_default();
+        open += line;
+        open.push(' ');
+        if open.matches('(').count() > open.matches(')').count() {
+            continue;
+        }
+        let whole = std::mem::take(&mut open).replace(['(', ')'], " ");
+        if !whole.trim().is_empty() {
+            records.push(anchor(&whole)?);
         }
     }
-    text.parse()
-        .map_err(|error: hickory_resolver::proto::serialize::txt::ParseError| error.to_string())
+    match open.trim() {
+        "" => Ok(records),
+        _ => Err("a parenthesis is not closed".to_owned()),
+    }
+}
+
+fn anchor(line: &str) -> Result<String, String> {
+    let shown = || text::excerpt(line.trim().as_bytes(), 60);
+    let mut words = line.split_ascii_whitespace();
+    let owner = words.next().unwrap_or_default();
+    let mut rest = words.skip_while(|word| {
+        word.eq_ignore_ascii_case("IN") || word.bytes().all(|byte| byte.is_ascii_digit())
+    });
+    let kind = rest.next().unwrap_or_default().to_ascii_uppercase();
+    let words: Vec<&str> = rest.collect();
+    let (numbers, data) = words.split_at(words.len().min(3));
+    let data = data.concat();
+    let good = match (kind.as_str(), numbers) {
+        ("DNSKEY", [flags, "3", algorithm]) => {
+            let key = openssl::base64::decode_block(&data).unwrap_or_default();
+            fits(flags, 65535) && fits(algorithm, 255) && !key.is_empty()
+        }
+        ("DS", [tag, algorithm, digest]) => {
+            let digits = match *digest {
+                "1" => 40,
+                "2" => 64,
+                "4" => 96,
+                _ => 0,
+            };
+            let hex = data.bytes().all(|byte| byte.is_ascii_hexdigit());
+            fits(tag, 65535) && fits(algorithm, 255) && hex && data.len() == digits && digits > 0
+        }
+        _ => return Err(format!("no DNSKEY or DS record: {}", shown())),
+    };
+    if owner != "." {
+        // An island below an unsigned root would need more than a key.
+        let owner = text::excerpt(owner.as_bytes(), 255);
+        return Err(format!("{owner} is not the root zone"));
+    }
+    if !good {
+        return Err(format!("not a whole {kind} record: {}", shown()));
+    }
+    Ok(format!(". IN {kind} {} {data}", numbers.join(" ")))
+}
+
+fn fits(word: &str, most: u64) -> bool {
+    text::number(word, 0..=most).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ROOT, anchors, believed, required};
+
+    #[test]
+    fn anchors_are_records_of_the_root() {
+        let key = ". 172800 IN DNSKEY 257 3 8 AwEAAaz/tAm8yTn4 Mfeh5eyI96WSVexT ;{id = 1}\n";
+        let one = ". IN DNSKEY 257 3 8 AwEAAaz/tAm8yTn4Mfeh5eyI96WSVexT";
+        assert_eq!(anchors(key), Ok(vec![one.to_owned()]));
+        let many = format!(
+            "; two\n\n{key}. dnskey 257 3 8 (\n AwEAAaz/tAm8yTn4 ; half\n Mfeh5eyI96WSVexT )\n"
+        );
+        assert_eq!(anchors(&many), Ok(vec![one.to_owned(); 2]));
+        for record in ROOT {
+            assert_eq!(anchors(record), Ok(vec![record.to_owned()]));
+        }
+        assert_eq!(anchors("; none\n"), Ok(vec![]));
+        for wrong in [
+            "x\n",
+            ". IN A 192.0.2.1\n",
+            ". IN DS 1 13 2 AB\n",
+            ". IN DNSKEY 257 3 13\n",
+            ". IN DNSKEY 257 4 13 AAAA\n",
+            ". IN DNSKEY 257 3 8 (AAAA\n",
+            "signed. IN DNSKEY 257 3 13 AAAA\n",
+        ] {
+            assert!(anchors(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn words_of_trust() {
+        assert_eq!(required("# strict\n require \n"), Ok(true));
+        assert_eq!(required(""), Ok(false));
+        assert!(required("required\n").is_err());
+        assert_eq!(believed(" 127.0.0.53\n"), Ok("127.0.0.53".parse().ok()));
+        assert_eq!(believed("::1\n"), Ok("::1".parse().ok()));
+        assert_eq!(believed("# none\n"), Ok(None));
+        for wrong in [
+            "192.0.2.1\n",
+            "localhost\n",
+            "127.0.0.1:53\n",
+            "::1\n127.0.0.1\n",
+            "0.0.0.0\n",
+        ] {
+            assert!(believed(wrong).is_err(), "{wrong}");
+        }
+    }
 }

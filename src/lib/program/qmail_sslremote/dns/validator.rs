@@ -1,0 +1,154 @@
+//! The check of answers in this process, by libunbound; and what takes its place
+//! in a program that was built without it.
+#![forbid(unsafe_code)]
+
+#[cfg(validator)]
+pub use built_in::Validator;
+#[cfg(not(validator))]
+pub use missing::Validator;
+
+use super::message::Message;
+
+/// Whether this program has one.
+pub const IS_BUILT_IN: bool = cfg!(validator);
+
+/// An answer that is not bogus.
+pub struct Checked {
+    /// All of it.
+    pub message: Message,
+    /// Signatures prove it.
+    pub secure: bool,
+}
+
+#[cfg(validator)]
+mod built_in {
+    use std::ffi::CString;
+    use std::net::SocketAddr;
+    use std::time::{Duration, Instant};
+
+    use domain::base::Rtype;
+    use domain::base::iana::Rcode;
+
+    use super::Checked;
+    use crate::program::qmail_sslremote::dns::message::Message;
+    use crate::program::qmail_sslremote::dns::{Trouble, Trust, bogus};
+    use crate::program::qmail_sslremote::name::DomainName;
+    use crate::report;
+    use crate::sys::unbound::{Answer, Resolver, Setup};
+    use crate::text;
+
+    /// libunbound, with its cache.
+    pub struct Validator {
+        resolver: Resolver,
+        server: SocketAddr,
+    }
+
+    impl Validator {
+        /// One that asks this server.
+        ///
+        /// # Errors
+        /// It cannot be had: words that end a sentence.
+        pub fn new(server: SocketAddr, trust: &Trust) -> Result<Validator, String> {
+            let insecure: Vec<String> = trust
+                .excepted()
+                .iter()
+                .map(DomainName::in_zone_form)
+                .collect();
+            let resolver = Resolver::new(&Setup {
+                servers: &[server],
+                anchors: trust.anchors(),
+                insecure: &insecure,
+            });
+            let resolver = resolver.map_err(|error| report::reason(&error))?;
+            Ok(Validator { resolver, server })
+        }
+
+        /// The answers of questions that are put at the same time.
+        pub fn ask(
+            &self,
+            questions: &[(DomainName, Rtype)],
+            limit: Duration,
+        ) -> Vec<Result<Checked, Trouble>> {
+            let deadline = Instant::now() + limit;
+            let asked: Vec<(CString, u16)> = questions
+                .iter()
+                .map(|(name, kind)| {
+                    // Without a NUL: those of a name have become digits.
+                    let name = CString::new(name.in_zone_form()).unwrap_or_default();
+                    (name, kind.to_int())
+                })
+                .collect();
+            let found = match self.resolver.ask(&asked, deadline) {
+                Ok(found) => found,
+                Err(error) => {
+                    let trouble = Trouble::Temporary(report::reason(&error));
+                    return questions.iter().map(|_| Err(trouble.clone())).collect();
+                }
+            };
+            let found = questions.iter().zip(found);
+            found
+                .map(|((name, kind), answer)| match answer {
+                    Some(answer) => self.checked(name, *kind, answer),
+                    None => Err(Trouble::Temporary(format!(
+                        "no answer from {} within {} seconds",
+                        self.server.ip(),
+                        limit.as_secs()
+                    ))),
+                })
+                .collect()
+        }
+
+        fn checked(
+            &self,
+            name: &DomainName,
+            kind: Rtype,
+            answer: Answer,
+        ) -> Result<Checked, Trouble> {
+            if let Some(why) = answer.bogus {
+                return Err(bogus(name, kind, &text::excerpt(why.as_bytes(), 400)));
+            }
+            // libunbound's own word where no answer came that it could use.
+            let failed = answer.rcode == i32::from(Rcode::SERVFAIL.to_int());
+            match Message::from_octets(answer.packet) {
+                Ok(message) if !failed => Ok(Checked {
+                    message,
+                    secure: answer.secure,
+                }),
+                _ => Err(Trouble::Temporary(format!(
+                    "{} gave no answer that can be used",
+                    self.server.ip()
+                ))),
+            }
+        }
+    }
+}
+
+#[cfg(not(validator))]
+mod missing {
+    use std::net::SocketAddr;
+    use std::time::Duration;
+
+    use domain::base::Rtype;
+
+    use super::Checked;
+    use crate::program::qmail_sslremote::dns::{Trouble, Trust};
+    use crate::program::qmail_sslremote::name::DomainName;
+
+    /// There is none.
+    pub enum Validator {}
+
+    impl Validator {
+        /// None.
+        ///
+        /// # Errors
+        /// Always.
+        pub fn new(_: SocketAddr, _: &Trust) -> Result<Validator, String> {
+            Err("this program was built without a validator".to_owned())
+        }
+
+        /// Nothing can ask it.
+        pub fn ask(&self, _: &[(DomainName, Rtype)], _: Duration) -> Vec<Result<Checked, Trouble>> {
+            match *self {}
+        }
+    }
+}
