@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 
 use openssl::ssl::{ErrorCode, NameType, Ssl, SslRef, SslStream};
 
-use crate::hello::{self, Authentication};
 use crate::settings::Version;
 use crate::store::{KeyKind, server};
 use crate::sys::poll::{self, Ready};
 use crate::sys::socket;
-use crate::text;
-use crate::tls_ffi::{self, alerts};
+use crate::tls_ffi::alerts;
 use crate::trust;
+
+mod diagnosis;
 
 /// How many of the first bytes of a peer are kept to say what came instead of TLS.
 const OPENING: usize = 64;
@@ -295,23 +295,6 @@ fn peer(ssl: &SslRef) -> &'static str {
     if ssl.is_server() { "client" } else { "server" }
 }
 
-/// `SSL_R_*` of sslerr.h.
-mod reason {
-    /// What libssl says when the server-name callback refuses.
-    pub const CALLBACK_FAILED: i32 = 234;
-    pub const NO_PROTOCOLS_AVAILABLE: i32 = 191;
-    pub const NO_SHARED_CIPHER: i32 = 193;
-    pub const NO_SUITABLE_KEY_SHARE: i32 = 101;
-    pub const NO_SUITABLE_GROUPS: i32 = 295;
-    pub const NO_SUITABLE_SIGNATURE_ALGORITHM: i32 = 118;
-    pub const NO_SHARED_GROUPS: i32 = 410;
-    pub const NO_SHARED_SIGNATURE_ALGORITHMS: i32 = 376;
-    pub const PEER_DID_NOT_RETURN_A_CERTIFICATE: i32 = 199;
-    pub const UNSUPPORTED_PROTOCOL: i32 = 258;
-    pub const VERSION_TOO_HIGH: i32 = 166;
-    pub const VERSION_TOO_LOW: i32 = 396;
-}
-
 /// What failed.
 fn explain(stream: &Session, error: &openssl::ssl::Error, side: Side<'_>) -> Failure {
     let ssl = stream.ssl();
@@ -348,7 +331,7 @@ fn explain(stream: &Session, error: &openssl::ssl::Error, side: Side<'_>) -> Fai
     if stack
         .errors()
         .iter()
-        .any(|error| error.reason_code() == reason::CALLBACK_FAILED)
+        .any(|error| error.reason_code() == diagnosis::CALLBACK_FAILED)
         && let Some(name) = ssl.servername_raw(NameType::HOST_NAME)
         && let Some(alert) = &alert
     {
@@ -356,7 +339,8 @@ fn explain(stream: &Session, error: &openssl::ssl::Error, side: Side<'_>) -> Fai
     }
     let first = stack.errors().first();
     let code = first.map_or(0, openssl::error::Error::reason_code);
-    let own = explain_reason(ssl, wire, code, side).unwrap_or_else(|| crate::store::queue(stack));
+    let own =
+        diagnosis::sentence(ssl, wire, code, side).unwrap_or_else(|| crate::store::queue(stack));
     Failure::Refused(match alert {
         Some(alert) => format!("{own}; {alert}"),
         None => own,
@@ -370,7 +354,7 @@ fn gone(stream: &Session) -> Failure {
     if wire.received == 0 {
         return Failure::Gone(format!("{who} closed the connection without a byte"));
     }
-    Failure::Gone(not_tls(wire, who).unwrap_or_else(|| {
+    Failure::Gone(diagnosis::not_tls(wire, who).unwrap_or_else(|| {
         let state = stream.ssl().state_string_long();
         format!("{who} closed the connection in the handshake (state {state})")
     }))
@@ -398,189 +382,6 @@ fn received_hint(number: u8, ssl: &SslRef, side: Side<'_>) -> &'static str {
         (112, false, _) => ": the server does not serve this name",
         _ => "",
     }
-}
-
-/// Our own sentence for libssl's reason, where we know better.
-fn explain_reason(ssl: &SslRef, wire: &Wire, code: i32, side: Side<'_>) -> Option<String> {
-    match code {
-        reason::NO_SHARED_CIPHER => Some(no_shared_cipher(ssl, side)),
-        reason::NO_SUITABLE_SIGNATURE_ALGORITHM | reason::NO_SHARED_SIGNATURE_ALGORITHMS => {
-            Some(no_shared_signature(ssl, side))
-        }
-        reason::NO_SUITABLE_KEY_SHARE | reason::NO_SUITABLE_GROUPS | reason::NO_SHARED_GROUPS => {
-            let offered: Vec<String> = hello::of(ssl)?
-                .groups()
-                .iter()
-                .map(|group| format!("0x{group:04X}"))
-                .collect();
-            Some(format!(
-                "no shared group: client offers only {}; TLS_GROUPS allows none of them",
-                listed(&offered)
-            ))
-        }
-        reason::UNSUPPORTED_PROTOCOL
-        | reason::VERSION_TOO_LOW
-        | reason::VERSION_TOO_HIGH
-        | reason::NO_PROTOCOLS_AVAILABLE
-            if ssl.is_server() =>
-        {
-            no_shared_version(ssl, side).or_else(|| not_tls(wire, peer(ssl)))
-        }
-        reason::PEER_DID_NOT_RETURN_A_CERTIFICATE => Some("client gave no certificate".to_owned()),
-        _ => not_tls(wire, peer(ssl)),
-    }
-}
-
-/// `not TLS: client sent "EHLO x"`, if what came first is no handshake record
-/// (RFC 8446 section 5.1) and no SSLv2 ClientHello.
-fn not_tls(wire: &Wire, who: &str) -> Option<String> {
-    let first = *wire.opening.first()?;
-    let plausible = match wire.opening.get(1) {
-        Some(second) => (first == 22 || first == 21) && *second == 3,
-        None => first == 22 || first == 21,
-    };
-    let v2_hello = first & 0x80 != 0 && wire.opening.get(2) == Some(&1);
-    if plausible || v2_hello {
-        return None;
-    }
-    // From 3.2 on, libssl reads no more than a record's head to see that it is
-    // none; the rest of the line has come with it.
-    let mut opening = wire.opening.clone();
-    let mut more = [0; OPENING];
-    let room = OPENING.saturating_sub(opening.len());
-    let count = socket::peek(&wire.socket, &mut more[..room]).unwrap_or(0);
-    opening.extend_from_slice(&more[..count]);
-    let line = opening
-        .split(|byte| matches!(byte, b'\r' | b'\n'))
-        .next()
-        .unwrap_or_default();
-    let shown = if line.is_empty() { &opening } else { line };
-    let shown = text::quoted(shown, 4 * OPENING);
-    Some(format!("not TLS: {who} sent {shown}"))
-}
-
-/// `no shared version: client offers at most TLSv1.1, TLS_MIN is 1.2`.
-fn no_shared_version(ssl: &SslRef, side: Side<'_>) -> Option<String> {
-    let offered = hello::of(ssl)?.versions();
-    let (min, max) = side.versions;
-    let highest = *offered.iter().max()?;
-    if highest < min.wire() {
-        return Some(format!(
-            "no shared version: client offers at most {}, TLS_MIN is {min}",
-            hello::version_name(highest)
-        ));
-    }
-    let lowest = *offered.iter().min()?;
-    let max = max.filter(|max| lowest > max.wire())?;
-    Some(format!(
-        "no shared version: client offers at least {}, TLS_MAX is {max}",
-        hello::version_name(lowest)
-    ))
-}
-
-/// What the client offered, whether the kind of our key is the cause, and what
-/// would help.
-fn no_shared_cipher(ssl: &SslRef, side: Side<'_>) -> String {
-    let Some(hello) = hello::of(ssl) else {
-        return "no shared cipher".to_owned();
-    };
-    let ciphers = hello.ciphers(ssl);
-    let names: Vec<String> = ciphers.iter().map(|cipher| cipher.name.clone()).collect();
-    let offer = offer(hello, &names);
-    // TLS 1.3 suites say nothing of the key, and play no part below 1.3.
-    let suites = ciphers.iter().map(|cipher| cipher.authentication);
-    if let Some(verdict) = key_verdict(suites, side.kinds, &offer) {
-        return format!("no shared cipher: client offers only {verdict}");
-    }
-    // The suites may fit while no signature does (RFC 5246 section 7.4.1.4.1).
-    let signatures = hello.signatures().into_iter().map(|(_, need)| need);
-    if let Some(verdict) = key_verdict(signatures, side.kinds, &offer) {
-        return format!("no shared cipher: client accepts only {verdict}");
-    }
-    // A suite in common is of no use where no curve is: that of the exchange, or
-    // of an ECDSA certificate (RFC 8422 section 5.1).
-    let allowed = tls_ffi::ciphers(ssl.ssl_context());
-    let suite = allowed.iter().any(|cipher| {
-        cipher.name().contains('-') && names.iter().any(|name| name == cipher.name())
-    });
-    let cause = if suite {
-        "it takes no curve of TLS_GROUPS, or not the certificate's"
-    } else {
-        "CIPHERS allows none of them"
-    };
-    format!(
-        "no shared cipher: client offers {offer}, our certificate is {}; {cause}",
-        kinds_text(side.kinds)
-    )
-}
-
-/// The same for TLS 1.3, where the signature algorithms decide.
-fn no_shared_signature(ssl: &SslRef, side: Side<'_>) -> String {
-    let Some(hello) = hello::of(ssl) else {
-        return "no shared signature algorithm".to_owned();
-    };
-    let schemes = hello.signatures();
-    let names: Vec<String> = schemes
-        .iter()
-        .map(|(scheme, _)| hello::signature_name(*scheme))
-        .collect();
-    let offer = offer(hello, &names);
-    let needs = schemes.into_iter().map(|(_, need)| need);
-    if let Some(verdict) = key_verdict(needs, side.kinds, &offer) {
-        return format!("no shared signature algorithm: client accepts only {verdict}");
-    }
-    format!(
-        "no shared signature algorithm: client accepts only {offer}, our certificate is {}",
-        kinds_text(side.kinds)
-    )
-}
-
-/// What a client offers: the first few names, and its highest version.
-fn offer(hello: &hello::Hello, names: &[String]) -> String {
-    let highest = hello.versions().into_iter().max();
-    let version = highest.map_or("", hello::version_name);
-    format!("({}; {version})", listed(names))
-}
-
-/// Says so if the kind of our key is the cause: all that the client offers needs
-/// one kind, and we have none of it.
-fn key_verdict(
-    needs: impl Iterator<Item = Authentication>,
-    kinds: &[KeyKind],
-    offer: &str,
-) -> Option<String> {
-    let mut needs: Vec<Authentication> = needs
-        .filter(|need| matches!(need, Authentication::Rsa | Authentication::Ecdsa))
-        .collect();
-    needs.sort_unstable();
-    needs.dedup();
-    let [need] = needs[..] else { return None };
-    let has_rsa = kinds.iter().any(|kind| matches!(kind, KeyKind::Rsa(_)));
-    let has_other = kinds.iter().any(|kind| !matches!(kind, KeyKind::Rsa(_)));
-    let wanted = match need {
-        Authentication::Rsa if !has_rsa => "RSA",
-        Authentication::Ecdsa if !has_other => "ECDSA",
-        _ => return None,
-    };
-    let ours = kinds_text(kinds);
-    Some(format!(
-        "{wanted} authentication {offer}, our certificate is {ours}; an {wanted} certificate in CERTFILE_ALT would serve it"
-    ))
-}
-
-fn kinds_text(kinds: &[KeyKind]) -> String {
-    let words: Vec<String> = kinds.iter().map(KeyKind::to_string).collect();
-    words.join(" and ")
-}
-
-/// The first few of a list.
-fn listed(names: &[String]) -> String {
-    const SHOWN: usize = 6;
-    let mut text = names[..names.len().min(SHOWN)].join(", ");
-    if names.len() > SHOWN {
-        text.push_str(", ...");
-    }
-    text
 }
 
 /// The alert by which a server has refused a session that the handshake had made:

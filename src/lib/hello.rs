@@ -24,6 +24,10 @@ pub struct Hello {
     versions: Option<Vec<u8>>,
     groups: Option<Vec<u8>>,
     signatures: Option<Vec<u8>>,
+    /// It came in SSLv2's form, whose suites have three bytes.
+    old_form: bool,
+    signatures_are_bounded: bool,
+    shares_a_group: bool,
 }
 
 /// Which key a certificate needs for a cipher or signature.
@@ -46,6 +50,8 @@ pub struct Cipher {
     pub name: String,
     /// What it needs.
     pub authentication: Authentication,
+    /// Its key exchange is ephemeral.
+    pub forward_secret: bool,
 }
 
 type HelloIndex = Index<Ssl, Hello>;
@@ -118,22 +124,49 @@ pub enum FiniteField {
     Own,
 }
 
-/// Has the connections of a context keep their ClientHello. `ciphers` is the
-/// cipher list of the context. A client that knows groups of RFC 7919, but not
-/// the one in use, must not be given DHE (RFC 7919 section 4).
+/// What a context says of itself to those who look at a ClientHello.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// Its cipher list.
+    pub ciphers: String,
+    /// What its DHE suites use.
+    pub finite_field: FiniteField,
+    /// The administrator's own `SIGALGS` bound it.
+    pub signatures_are_bounded: bool,
+    /// Its groups, by number.
+    pub groups: Vec<u16>,
+}
+
+impl Terms {
+    /// Those of a context that is made to read hellos and to serve nobody.
+    #[must_use]
+    pub fn any() -> Terms {
+        Terms {
+            ciphers: "DEFAULT".to_owned(),
+            finite_field: FiniteField::Unused,
+            signatures_are_bounded: false,
+            groups: Vec::new(),
+        }
+    }
+}
+
+/// Has the connections of a context keep their ClientHello. A client that knows
+/// groups of RFC 7919, but not the one in use, must not be given DHE (RFC 7919
+/// section 4).
 ///
 /// # Errors
 /// Libcrypto has no room for per-connection data.
-pub fn record(
-    context: &mut SslContextBuilder,
-    ciphers: String,
-    finite_field: FiniteField,
-) -> Result<(), ErrorStack> {
+pub fn record(context: &mut SslContextBuilder, terms: Terms) -> Result<(), ErrorStack> {
     let index = index()?;
     context.set_client_hello_callback(move |ssl, _| {
-        let hello = Hello::read(ssl);
-        if !hello.accepts(finite_field) {
-            ssl.set_cipher_list(&format!("{ciphers}:!kDHE"))?;
+        let mut hello = Hello::read(ssl);
+        hello.signatures_are_bounded = terms.signatures_are_bounded;
+        hello.shares_a_group = hello
+            .groups()
+            .iter()
+            .any(|group| terms.groups.contains(group));
+        if !hello.accepts(terms.finite_field) {
+            ssl.set_cipher_list(&format!("{}:!kDHE", terms.ciphers))?;
         }
         ssl.set_ex_data(index, hello);
         Ok(openssl::ssl::ClientHelloResponse::SUCCESS)
@@ -155,7 +188,28 @@ impl Hello {
             versions: own(SUPPORTED_VERSIONS),
             groups: own(SUPPORTED_GROUPS),
             signatures: own(SIGNATURE_ALGORITHMS),
+            old_form: ssl.client_hello_isv2(),
+            signatures_are_bounded: false,
+            shares_a_group: false,
         }
+    }
+
+    /// Whether one of its groups is one of the server's that it came to.
+    #[must_use]
+    pub fn shares_a_group(&self) -> bool {
+        self.shares_a_group
+    }
+
+    /// Whether the server that it came to has signature algorithms set.
+    #[must_use]
+    pub fn signatures_are_bounded(&self) -> bool {
+        self.signatures_are_bounded
+    }
+
+    /// The highest version on offer; 0 for none that is known.
+    #[must_use]
+    pub fn highest_version(&self) -> u16 {
+        self.versions().into_iter().max().unwrap_or(0)
     }
 
     /// Whether DHE with this would surprise the client: false if it lists groups
@@ -186,65 +240,113 @@ impl Hello {
         }
     }
 
-    /// Groups for key exchange.
+    /// Groups for key exchange, GREASE left out.
     #[must_use]
     pub fn groups(&self) -> Vec<u16> {
-        self.groups
-            .as_deref()
-            .map(|list| pairs(list.get(2..).unwrap_or_default()).collect())
-            .unwrap_or_default()
+        let list = self.groups.as_deref().unwrap_or_default();
+        pairs(list.get(2..).unwrap_or_default())
+            .filter(|group| !is_grease(*group))
+            .collect()
     }
 
-    /// Signature schemes, with what each needs; empty where the client says
-    /// nothing.
+    /// Signature schemes, with what each needs; `None` where the client says
+    /// nothing of them.
     #[must_use]
-    pub fn signatures(&self) -> Vec<(u16, Authentication)> {
-        self.signatures
-            .as_deref()
-            .map(|list| {
-                pairs(list.get(2..).unwrap_or_default())
-                    .map(|scheme| (scheme, signature_needs(scheme)))
-                    .collect()
-            })
-            .unwrap_or_default()
+    pub fn signatures(&self) -> Option<Vec<(u16, Authentication)>> {
+        let list = self.signatures.as_deref()?;
+        Some(
+            pairs(list.get(2..).unwrap_or_default())
+                .map(|scheme| (scheme, signature_needs(scheme)))
+                .collect(),
+        )
     }
 
-    /// The ciphers on offer, signalling values and GREASE left out.
+    /// The ciphers on offer, signalling values, GREASE and SSLv2's own left out.
     #[must_use]
     pub fn ciphers(&self, ssl: &SslRef) -> Vec<Cipher> {
-        pairs(&self.ciphers)
-            .filter(|number| !matches!(number, 0x00ff | 0x5600) && number & 0x0f0f != 0x0a0a)
-            .map(|number| {
-                let known = ssl
-                    .bytes_to_cipher_list(&number.to_be_bytes(), false)
-                    .ok()
-                    .and_then(|lists| {
-                        let cipher = lists.suites.iter().next()?;
-                        Some(Cipher {
-                            name: cipher.name().to_owned(),
-                            authentication: authentication(&cipher.description()),
-                        })
-                    });
-                known.unwrap_or_else(|| Cipher {
-                    name: format!("0x{number:04X}"),
-                    authentication: Authentication::Other,
-                })
-            })
+        let numbers: Vec<u16> = if self.old_form {
+            let triples = self.ciphers.chunks_exact(3);
+            triples
+                .filter(|triple| triple[0] == 0)
+                .map(|triple| u16::from_be_bytes([triple[1], triple[2]]))
+                .collect()
+        } else {
+            pairs(&self.ciphers).collect()
+        };
+        numbers
+            .into_iter()
+            .filter(|number| !matches!(number, 0x00ff | 0x5600) && !is_grease(*number))
+            .map(|number| Cipher::known(ssl, number).unwrap_or_else(|| Cipher::forgotten(number)))
             .collect()
     }
 }
 
-/// The `Au=` field of `SSL_CIPHER_description`.
-fn authentication(description: &str) -> Authentication {
-    match description
-        .split_ascii_whitespace()
-        .find_map(|word| word.strip_prefix("Au="))
-    {
-        Some("RSA") => Authentication::Rsa,
-        Some("ECDSA") => Authentication::Ecdsa,
-        Some("any") => Authentication::Any,
-        _ => Authentication::Other,
+impl Cipher {
+    /// As OpenSSL has it.
+    fn known(ssl: &SslRef, number: u16) -> Option<Cipher> {
+        let lists = ssl
+            .bytes_to_cipher_list(&number.to_be_bytes(), false)
+            .ok()?;
+        let cipher = lists.suites.iter().next()?;
+        let description = cipher.description();
+        let exchange = field(&description, "Kx=");
+        Some(Cipher {
+            name: cipher.name().to_owned(),
+            authentication: match field(&description, "Au=") {
+                Some("RSA") => Authentication::Rsa,
+                Some("ECDSA") => Authentication::Ecdsa,
+                Some("any") => Authentication::Any,
+                _ => Authentication::Other,
+            },
+            forward_secret: matches!(exchange, Some("DH" | "ECDH" | "any")),
+        })
     }
+
+    /// One that OpenSSL was built without: the suites of old printers and mail
+    /// servers by the names that they had.
+    fn forgotten(number: u16) -> Cipher {
+        let (name, authentication, forward_secret) = match number {
+            0x0003 => ("EXP-RC4-MD5", Authentication::Rsa, false),
+            0x0004 => ("RC4-MD5", Authentication::Rsa, false),
+            0x0005 => ("RC4-SHA", Authentication::Rsa, false),
+            0x0006 => ("EXP-RC2-CBC-MD5", Authentication::Rsa, false),
+            0x0007 => ("IDEA-CBC-SHA", Authentication::Rsa, false),
+            0x0008 => ("EXP-DES-CBC-SHA", Authentication::Rsa, false),
+            0x0009 => ("DES-CBC-SHA", Authentication::Rsa, false),
+            0x000a => ("DES-CBC3-SHA", Authentication::Rsa, false),
+            0x0012 => ("DHE-DSS-DES-CBC-SHA", Authentication::Other, true),
+            0x0013 => ("DHE-DSS-DES-CBC3-SHA", Authentication::Other, true),
+            0x0015 => ("DHE-RSA-DES-CBC-SHA", Authentication::Rsa, true),
+            0x0016 => ("DHE-RSA-DES-CBC3-SHA", Authentication::Rsa, true),
+            0x0096 => ("SEED-SHA", Authentication::Rsa, false),
+            0xc007 => ("ECDHE-ECDSA-RC4-SHA", Authentication::Ecdsa, true),
+            0xc008 => ("ECDHE-ECDSA-DES-CBC3-SHA", Authentication::Ecdsa, true),
+            0xc011 => ("ECDHE-RSA-RC4-SHA", Authentication::Rsa, true),
+            0xc012 => ("ECDHE-RSA-DES-CBC3-SHA", Authentication::Rsa, true),
+            _ => ("", Authentication::Other, false),
+        };
+        Cipher {
+            name: if name.is_empty() {
+                format!("0x{number:04X}")
+            } else {
+                name.to_owned()
+            },
+            authentication,
+            forward_secret,
+        }
+    }
+}
+
+/// A word of `SSL_CIPHER_description`.
+fn field<'a>(description: &'a str, name: &str) -> Option<&'a str> {
+    description
+        .split_ascii_whitespace()
+        .find_map(|word| word.strip_prefix(name))
+}
+
+/// RFC 8701's values, which mean nothing.
+fn is_grease(number: u16) -> bool {
+    number & 0x0f0f == 0x0a0a && number >> 8 == number & 0xff
 }
 
 /// What a SignatureScheme (RFC 8446 section 4.2.3) needs.
@@ -281,8 +383,12 @@ pub fn scheme_of_curve(curve: Nid) -> Option<u16> {
 #[must_use]
 pub fn signature_name(scheme: u16) -> String {
     let name = match scheme {
+        0x0101 => "rsa_pkcs1_md5",
         0x0201 => "rsa_pkcs1_sha1",
+        0x0202 => "dsa_sha1",
         0x0203 => "ecdsa_sha1",
+        0x0301 => "rsa_pkcs1_sha224",
+        0x0303 => "ecdsa_sha224",
         0x0401 => "rsa_pkcs1_sha256",
         0x0403 => "ecdsa_secp256r1_sha256",
         0x0501 => "rsa_pkcs1_sha384",
@@ -302,10 +408,44 @@ pub fn signature_name(scheme: u16) -> String {
     name.to_owned()
 }
 
+/// Groups (IANA's "TLS Supported Groups") by the names that `TLS_GROUPS` takes,
+/// also where this OpenSSL has none.
+const GROUPS: &[(u16, &str)] = &[
+    (0x0016, "secp256k1"),
+    (0x0017, "P-256"),
+    (0x0018, "P-384"),
+    (0x0019, "P-521"),
+    (0x001a, "brainpoolP256r1"),
+    (0x001b, "brainpoolP384r1"),
+    (0x001c, "brainpoolP512r1"),
+    (0x001d, "X25519"),
+    (0x001e, "X448"),
+    (0x0100, "ffdhe2048"),
+    (0x0101, "ffdhe3072"),
+    (0x0102, "ffdhe4096"),
+    (0x0103, "ffdhe6144"),
+    (0x0104, "ffdhe8192"),
+    (0x0200, "MLKEM512"),
+    (0x0201, "MLKEM768"),
+    (0x0202, "MLKEM1024"),
+    (0x11eb, "SecP256r1MLKEM768"),
+    (0x11ec, "X25519MLKEM768"),
+    (0x11ed, "SecP384r1MLKEM1024"),
+    (0x6399, "X25519Kyber768Draft00"),
+];
+
+/// The name of a group.
+#[must_use]
+pub fn group_name(group: u16) -> String {
+    let known = GROUPS.iter().find(|(number, _)| *number == group);
+    known.map_or_else(|| format!("0x{group:04X}"), |(_, name)| (*name).to_owned())
+}
+
 /// The name of a version on the wire.
 #[must_use]
 pub fn version_name(version: u16) -> &'static str {
     match version {
+        0x0002 => "SSLv2",
         0x0300 => "SSLv3",
         0x0301 => "TLSv1",
         0x0302 => "TLSv1.1",
@@ -338,7 +478,7 @@ mod tests {
             };
             assert!(hello.versions().len() <= 2);
             assert!(hello.groups().len() <= 1);
-            assert!(hello.signatures().len() <= 1);
+            assert!(hello.signatures().is_some_and(|list| list.len() <= 1));
         }
     }
 
@@ -366,5 +506,13 @@ mod tests {
         assert_eq!(signature_needs(0x0402), Authentication::Other);
         assert_eq!(signature_needs(0xfafa), Authentication::Other);
         assert_eq!(signature_name(0xfafa), "0xFAFA");
+    }
+
+    #[test]
+    fn groups_have_names() {
+        assert_eq!(group_name(0x11eb), "SecP256r1MLKEM768");
+        assert_eq!(group_name(0x17), "P-256");
+        assert_eq!(group_name(0xfefe), "0xFEFE");
+        assert!(is_grease(0x3a3a) && !is_grease(0x3a4a) && !is_grease(0x1a2a));
     }
 }

@@ -16,6 +16,7 @@ mod agreement;
 mod client_run;
 mod client_verify;
 mod clients;
+mod diagnosis;
 mod ends;
 mod environment;
 mod handoff;

@@ -78,6 +78,8 @@ pub trait SignerSource {
 pub enum KeyKind {
     /// RSA, with its bits.
     Rsa(u32),
+    /// RSA for RSASSA-PSS alone (RFC 4055), with its bits.
+    RsaPss(u32),
     /// ECDSA, with its curve's bits.
     Ecdsa(u32),
     /// Ed25519 or Ed448.
@@ -91,7 +93,8 @@ impl KeyKind {
     #[must_use]
     pub fn of(key: &PKeyRef<Public>) -> KeyKind {
         match key.id() {
-            Id::RSA | Id::RSA_PSS => KeyKind::Rsa(key.bits()),
+            Id::RSA => KeyKind::Rsa(key.bits()),
+            Id::RSA_PSS => KeyKind::RsaPss(key.bits()),
             Id::EC => KeyKind::Ecdsa(key.bits()),
             Id::ED25519 | Id::ED448 => KeyKind::Eddsa,
             _ => KeyKind::Other,
@@ -103,6 +106,7 @@ impl KeyKind {
     pub fn word(self) -> &'static str {
         match self {
             KeyKind::Rsa(_) => "rsa",
+            KeyKind::RsaPss(_) => "rsa-pss",
             KeyKind::Ecdsa(_) => "ecdsa",
             KeyKind::Eddsa => "eddsa",
             KeyKind::Other => "other",
@@ -115,6 +119,7 @@ impl fmt::Display for KeyKind {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             KeyKind::Rsa(_) => "RSA",
+            KeyKind::RsaPss(_) => "RSASSA-PSS",
             KeyKind::Ecdsa(_) => "ECDSA",
             KeyKind::Eddsa => "EdDSA",
             KeyKind::Other => "of another kind",

@@ -9,7 +9,7 @@ use openssl::error::ErrorStack;
 use openssl::ssl::{Ssl, SslContextBuilder, SslMethod, SslStream};
 
 use super::Certificate;
-use crate::hello::{self, FiniteField};
+use crate::hello::{self, Terms};
 use crate::settings::Version;
 
 /// Parameters of finite-field Diffie-Hellman, each number high byte first.
@@ -53,7 +53,7 @@ impl Permit {
         finite: Option<Finite>,
     ) -> Result<Permit, ErrorStack> {
         let mut server = SslContextBuilder::new(SslMethod::tls_server())?;
-        hello::record(&mut server, "DEFAULT".to_owned(), FiniteField::Unused)?;
+        hello::record(&mut server, Terms::any())?;
         let mut client = SslStream::new(Ssl::new(&client.build())?, Memory::default())?;
         // Each stops for want of the other's answer.
         let _ = client.connect();
@@ -64,7 +64,7 @@ impl Permit {
         let mut server = SslStream::new(Ssl::new(&server.build())?, client)?;
         let _ = server.accept();
         let hello = hello::of(server.ssl());
-        let schemes = hello.map(hello::Hello::signatures).unwrap_or_default();
+        let schemes = hello.and_then(hello::Hello::signatures).unwrap_or_default();
         let schemes: Vec<u16> = schemes.into_iter().map(|(scheme, _)| scheme).collect();
         let highest = highest.unwrap_or(Version::Tls13).wire();
         Ok(Permit {

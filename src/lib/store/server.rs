@@ -23,7 +23,7 @@ use super::permit::{Finite, Permit};
 use super::{
     Certificate, KeyKind, KeyPlace, Signer, SignerSource, anchor_store, anchors, queue, unable,
 };
-use crate::hello::{self, FiniteField, FiniteGroup};
+use crate::hello::{self, FiniteField, FiniteGroup, Terms};
 use crate::options::sslserver::Ask;
 use crate::policy::Pin;
 use crate::report::Fail;
@@ -238,9 +238,15 @@ impl Store {
             certificates.clone(),
         )?;
         let keys: Vec<KeyPlace> = pairs.iter().map(|pair| pair.key.clone()).collect();
-        signers.permit(&keys, &permit(&offer, certificates, finite)?)?;
-        hello::record(&mut context, offer.ciphers, finite_field)
-            .map_err(|error| internal(&error))?;
+        let permit = permit(&offer, certificates, finite)?;
+        signers.permit(&keys, &permit)?;
+        let terms = Terms {
+            ciphers: offer.ciphers,
+            finite_field,
+            groups: permit.groups,
+            signatures_are_bounded: settings.get("SIGALGS").is_some(),
+        };
+        hello::record(&mut context, terms).map_err(|error| internal(&error))?;
         let expectation = Arc::new(expectation(ask, pins(settings)?));
         let session_context = set_client_verification(&mut context, settings, &expectation)?;
         if matches!(ask, Ask::Required | Ask::Named)
@@ -385,7 +391,7 @@ fn set_dh<'a>(
         return Ok((FiniteField::Own, Some(finite)));
     }
     let rsa_bits = certificates.find_map(|certificate| match certificate.kind {
-        KeyKind::Rsa(bits) => Some(bits),
+        KeyKind::Rsa(bits) | KeyKind::RsaPss(bits) => Some(bits),
         _ => None,
     });
     // DHE suites are signed by RSA keys only.

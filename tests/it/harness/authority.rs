@@ -16,6 +16,7 @@ use openssl::ec::{EcGroup, EcKey};
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::pkey::{Id, PKey, PKeyRef, Private};
+use openssl::pkey_ctx::PkeyCtx;
 use openssl::rsa::Rsa;
 use openssl::symm::Cipher;
 use openssl::x509::extension::{
@@ -32,6 +33,7 @@ pub enum KeyKind {
     P256,
     P384,
     Rsa2048,
+    RsaPss,
 }
 
 static SERIAL: AtomicU32 = AtomicU32::new(1000);
@@ -46,6 +48,12 @@ fn make_key(kind: KeyKind) -> PKey<Private> {
         KeyKind::P256 => curve(Nid::X9_62_PRIME256V1),
         KeyKind::P384 => curve(Nid::SECP384R1),
         KeyKind::Rsa2048 => PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap(),
+        KeyKind::RsaPss => {
+            let mut context = PkeyCtx::new_id(Id::RSA_PSS).unwrap();
+            context.keygen_init().unwrap();
+            context.set_rsa_keygen_bits(2048).unwrap();
+            context.keygen().unwrap()
+        }
     }
 }
 

@@ -154,13 +154,19 @@ fn chain_state(certificate: &Certificate) -> String {
 fn describe_clients(out: &mut String, kinds: &[KeyKind]) {
     let rsa = kinds.iter().any(|kind| matches!(kind, KeyKind::Rsa(_)));
     let ecdsa = kinds.iter().any(|kind| matches!(kind, KeyKind::Ecdsa(_)));
+    let pss = kinds.iter().any(|kind| matches!(kind, KeyKind::RsaPss(_)));
     let line = match (rsa, ecdsa) {
         (true, true) => "all kinds",
         (true, false) => "all but those that accept ECDSA only (rare)",
         (false, true) => {
             "not RSA-only senders (old mail servers): an RSA certificate in CERTFILE_ALT would serve them"
         }
-        (false, false) => "not RSA-only or ECDSA-only senders, which are most mail servers",
+        (false, false) if pss => {
+            "only those that accept RSASSA-PSS keys, hardly any of TLS 1.2: an RSA or ECDSA certificate in CERTFILE_ALT would serve the others"
+        }
+        (false, false) => {
+            "only those that accept EdDSA keys, neither most mail servers nor browsers: an RSA or ECDSA certificate in CERTFILE_ALT would serve the others"
+        }
     };
     let _ = writeln!(out, "  clients served: {line}");
 }
@@ -171,8 +177,9 @@ fn usable_ciphers(
     kinds: &[KeyKind],
     (min, max): (Version, Version),
 ) -> Vec<String> {
-    let rsa = kinds.iter().any(|kind| matches!(kind, KeyKind::Rsa(_)));
-    let other = kinds.iter().any(|kind| !matches!(kind, KeyKind::Rsa(_)));
+    let is_rsa = |kind: &KeyKind| matches!(kind, KeyKind::Rsa(_) | KeyKind::RsaPss(_));
+    let rsa = kinds.iter().any(is_rsa);
+    let other = !kinds.iter().all(is_rsa);
     tls_ffi::ciphers(context)
         .into_iter()
         .filter(|cipher| {
