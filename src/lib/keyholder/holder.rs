@@ -332,7 +332,7 @@ impl Keyholder {
     pub fn seal(&mut self) -> Result<(), Fail> {
         let slow =
             self.keys.get_mut().iter().any(
-                |key| matches!(KeyKind::of(&key.public), KeyKind::Rsa(bits) if bits > QUICK_BITS),
+                |key| matches!(KeyKind::of(&key.public), KeyKind::Rsa(bits) | KeyKind::RsaPss(bits) if bits > QUICK_BITS),
             );
         let wanted = if slow {
             std::thread::available_parallelism().map_or(1, |count| count.get().min(WORKERS))
