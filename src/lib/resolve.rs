@@ -101,10 +101,27 @@ fn resolver_reason(error: &io::Error) -> io::Error {
     io::Error::other(bare.to_lowercase())
 }
 
-/// The name that reverse lookup gives an address, in lower case.
+/// The name that reverse lookup gives an address, in lower case; what is no
+/// [`is_host_name`] is none.
 #[must_use]
 pub fn name_of(address: IpAddr) -> Option<Vec<u8>> {
-    socket::name_of(address).map(|name| name.to_ascii_lowercase())
+    let name = socket::name_of(address)?.to_ascii_lowercase();
+    is_host_name(&name).then_some(name)
+}
+
+/// Whether what stands in a PTR record can be a host's name: the root cannot, nor
+/// an address in any form that inet_aton(3) or inet_pton(3) read, which would
+/// lead back to itself (a last label that is a number; a colon).
+#[must_use]
+pub fn is_host_name(name: &[u8]) -> bool {
+    let name = name.strip_suffix(b".").unwrap_or(name);
+    let last = name.rsplit(|&byte| byte == b'.').next().unwrap_or(name);
+    let hexadecimal = last.strip_prefix(b"0x").or(last.strip_prefix(b"0X"));
+    let number = match hexadecimal {
+        Some(digits) => digits.iter().all(u8::is_ascii_hexdigit),
+        None => last.iter().all(u8::is_ascii_digit),
+    };
+    !number && !name.contains(&b':')
 }
 
 /// Whether a name resolves to an address, as `-p` wants.
@@ -171,6 +188,38 @@ mod tests {
                 fail.to_string()
                     .starts_with("unable to figure out port number for ")
             );
+        }
+    }
+
+    #[test]
+    fn neither_the_root_nor_an_address_is_a_host_s_name() {
+        for bad in [
+            "",
+            ".",
+            "a..",
+            "127.0.0.1",
+            "127.0.0.1.",
+            "127.1",
+            "2130706433",
+            "0x7f000001",
+            "0x7f.1",
+            "017700000001",
+            "::1",
+            "::ffff:127.0.0.1",
+            "fe80::1%lo",
+            "a.0x",
+        ] {
+            assert!(!is_host_name(bad.as_bytes()), "{bad:?}");
+        }
+        for good in [
+            "a",
+            "a.example.",
+            "1.example",
+            "127.0.0.1.example",
+            "0xa.b",
+            "xn--p1ai",
+        ] {
+            assert!(is_host_name(good.as_bytes()), "{good:?}");
         }
     }
 

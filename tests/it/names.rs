@@ -2,28 +2,31 @@
 //! the test's own, behind a resolv.conf of its own.
 #![forbid(unsafe_code)]
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::thread;
 
-use crate::harness::{Dial, Place, Setup, need, need_root, overlay, run, skip};
+use openssl::ssl::SslVersion;
 
-/// Where the name server listens: its port is fixed, so its address is its own.
-const NAME_SERVER: &str = "127.0.0.79";
+use crate::harness::{Authority, Dial, Leaf, Place, Setup, need, need_root, overlay, run, skip};
 
 /// What it knows, as (name, type, data). Types: 1 A, 12 PTR.
-const ZONE: [(&str, u16, &str); 6] = [
+const ZONE: [(&str, u16, &str); 9] = [
     ("5.0.0.127.in-addr.arpa", 12, "honest.example"),
     ("honest.example", 1, "127.0.0.5"),
     ("6.0.0.127.in-addr.arpa", 12, "liar.example"),
     ("liar.example", 1, "127.0.0.7"),
     ("7.0.0.127.in-addr.arpa", 12, "MiXed.Example"),
     ("mixed.example", 1, "127.0.0.7"),
+    // These lead back to themselves, or to everybody.
+    ("9.0.0.127.in-addr.arpa", 12, "127.0.0.9"),
+    ("10.0.0.127.in-addr.arpa", 12, "2130706442"),
+    ("11.0.0.127.in-addr.arpa", 12, "."),
 ];
 
 /// A name in the form of RFC 1035, section 3.1.
 fn labels(name: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
-    for label in name.split('.') {
+    for label in name.split('.').filter(|label| !label.is_empty()) {
         bytes.push(u8::try_from(label.len()).unwrap());
         bytes.extend(label.bytes());
     }
@@ -69,7 +72,11 @@ fn answer(query: &[u8]) -> Option<Vec<u8>> {
 
 /// Words that run the rest with the name server above as the only one.
 fn resolver(place: &Place) -> Option<Vec<String>> {
-    let socket = UdpSocket::bind((NAME_SERVER, 53)).ok()?;
+    // The port is fixed, so each server has an address of its own.
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    let mut addresses = (79..99).map(|second| IpAddr::from([127, second, high, low]));
+    let socket = addresses.find_map(|address| UdpSocket::bind((address, 53)).ok())?;
+    let name_server = socket.local_addr().ok()?.ip();
     thread::spawn(move || {
         let mut query = [0; 1500];
         while let Ok((length, from)) = socket.recv_from(&mut query) {
@@ -78,7 +85,7 @@ fn resolver(place: &Place) -> Option<Vec<String>> {
             }
         }
     });
-    let text = format!("nameserver {NAME_SERVER}\noptions timeout:5\n");
+    let text = format!("nameserver {name_server}\noptions timeout:5\n");
     let resolv = place.write("resolv.conf", text);
     let hosts = place.write("hosts", "127.0.0.1 localhost\n");
     // It may be a link into a place that is not there.
@@ -126,4 +133,64 @@ fn paranoia_drops_a_name_that_does_not_lead_back() {
         "a client without a name"
     );
     assert_eq!(name("-H", "127.0.0.5:0"), "unset\n");
+    for last in [9, 10, 11] {
+        for letters in ["-h", "-hp"] {
+            let from = format!("127.0.0.{last}:0");
+            assert_eq!(name(letters, &from), "unset\n", "{letters} {from}");
+        }
+    }
+}
+
+#[test]
+fn z_takes_no_client_s_own_word_for_its_name() {
+    need_root!();
+    need!("unshare");
+    let place = Place::new("named-and-proven");
+    let Some(words) = resolver(&place) else {
+        skip!("no name server of our own can be put before the resolver");
+    };
+    let root = place.write("ca.pem", Authority::shared_root().pem());
+    let server = Setup::script(&place, "echo \"$SSL_CLIENT_VERIFY $SSLREMOTEHOST\"")
+        .options("-hzP")
+        .env("CAFILE", root)
+        .through(words)
+        .start();
+    let everything = Leaf::new("x")
+        .dns("honest.example")
+        .dns("liar.example")
+        .dns("127.0.0.9")
+        .dns("2130706442")
+        .address("127.0.0.9")
+        .issue();
+    let mut refused = 0;
+    for (last, said) in [
+        (5, Some("SUCCESS honest.example\n")),
+        (6, None),
+        (7, None),
+        (9, None),
+        (10, None),
+        (11, None),
+    ] {
+        for version in [SslVersion::TLS1_2, SslVersion::TLS1_3] {
+            let from: SocketAddr = format!("127.0.0.{last}:0").parse().unwrap();
+            let dial = Dial::to(&server).from(from).version(version);
+            let text = dial.presenting(&everything).attempt().ok().map(|mut tls| {
+                let (bytes, _) = tls.rest();
+                String::from_utf8(bytes).unwrap()
+            });
+            let text = text.filter(|text| !text.is_empty());
+            assert_eq!(text.as_deref(), said, "{last} {version:?}");
+            if said.is_none() {
+                refused += 1;
+                let lines = server.lines("client certificate did not verify", refused);
+                let why = if last == 7 {
+                    "it does not name mixed.example"
+                } else {
+                    "the client's host has no name to match"
+                };
+                let line = &lines[refused - 1];
+                assert!(line.contains(&format!("depth 0, /CN=x: {why}")), "{line}");
+            }
+        }
+    }
 }

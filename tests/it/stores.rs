@@ -1072,6 +1072,31 @@ fn k_says_what_is_wrong() {
 }
 
 #[test]
+fn k_warns_of_rules_by_names_that_nobody_proved() {
+    let place = Place::new("check-names");
+    let cdb = compile(
+        &place,
+        "rules.cdb",
+        "=.example.com:allow\nroot@=host.example.net:allow\n127.0.0.1:allow\n:deny\n",
+    );
+    for (letters, warned) in [("-h", true), ("-p", false), ("-pP", true), ("-z", false)] {
+        let ended = Setup::new(&place, &["true"])
+            .options(letters)
+            .options("-k -x")
+            .option(&cdb)
+            .env(
+                "CAFILE",
+                place.write("ca.pem", Authority::shared_root().pem()),
+            )
+            .refused();
+        let text = ended.text();
+        assert_eq!(ended.code, Some(0), "{text}");
+        let line = "warning: rule =.example.com, root@=host.example.net: without -p ";
+        assert_eq!(text.contains(line), warned, "{letters}: {text}");
+    }
+}
+
+#[test]
 fn k_needs_no_port() {
     let place = Place::new("check-port");
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();

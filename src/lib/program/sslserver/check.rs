@@ -20,7 +20,8 @@ use crate::tls_ffi;
 use crate::tls_ffi::names;
 
 /// Prints all of a generation. Returns 0, or 111 where something is wrong.
-pub(super) fn run(generation: &Generation) -> Result<u8, Fail> {
+/// `paranoid`: a client's name counts only where it leads back to its address.
+pub(super) fn run(generation: &Generation, paranoid: bool) -> Result<u8, Fail> {
     let mut out = String::new();
     let mut wrong: Vec<String> = Vec::new();
     for served in generation.stores() {
@@ -34,6 +35,14 @@ pub(super) fn run(generation: &Generation) -> Result<u8, Fail> {
             Choice::Broken => out.push_str("  cannot be loaded, see below\n"),
             Choice::Pairs(pairs) => describe_pairs(&mut out, pairs, &mut wrong),
         }
+    }
+    let named = generation.client_names();
+    if !paranoid && !named.is_empty() {
+        let named = listed(&named);
+        let _ = writeln!(
+            out,
+            "warning: rule {named}: without -p a client gets this rule by whatever name its own DNS gives its address"
+        );
     }
     if let Some(why) = generation.rules_trouble() {
         wrong.push(format!("{why}: every client is denied"));

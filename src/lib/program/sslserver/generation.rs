@@ -247,6 +247,19 @@ impl Generation {
             .collect()
     }
 
+    /// The rules that a client meets by its host's name.
+    pub fn client_names(&self) -> Vec<String> {
+        let Some(Ok(rules)) = &self.rules else {
+            return Vec::new();
+        };
+        rules
+            .iter()
+            .filter(|rule| rule.scope() == Scope::Client)
+            .map(|rule| shown(&rule))
+            .filter(|address| address.starts_with('=') || address.contains("@="))
+            .collect()
+    }
+
     /// `rule ADDRESS: REASON`, with the rules that have one reason in one line.
     pub fn broken_lines(&self) -> Vec<String> {
         let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::connection::Naming;
 use crate::keyholder::Master;
 use crate::listener::Listener;
-use crate::options::sslserver::{Options, TABLE};
+use crate::options::sslserver::{Ask, Options, TABLE};
 use crate::proxy::Networks;
 use crate::report::{self, Fail, Report};
 use crate::resolve;
@@ -81,7 +81,8 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     let mut watch = Watch::default();
     if options.check {
         // The service itself may have the port.
-        return check::run(&Generation::load(&setup, &master, &mut watch)?);
+        let generation = Generation::load(&setup, &master, &mut watch)?;
+        return check::run(&generation, setup.naming.paranoid);
     }
     let listener = Listener::open(
         &host,
@@ -183,7 +184,9 @@ fn settle(report: Report, options: Options, program: Vec<OsString>) -> Result<Se
         naming: Naming {
             family: common.family,
             lookup: common.lookup,
-            paranoid: options.paranoid,
+            // A name that a certificate is held against must be more than the
+            // client's word.
+            paranoid: options.paranoid || options.ask == Ask::Named,
             local_name: common.local_name.clone(),
             ident_seconds: common.ident.then_some(common.ident_seconds),
         },
