@@ -399,6 +399,7 @@ impl Scripted {
             QUIT*) printf '221 bye\r\n'; note end; exit 3;;
             DATA*) printf '354 go\r\n'; while read -r l; do note '. content'; [ x$l = x.$(printf '\r') ] && break; done; printf '250 queued\r\n';;
             AUTH*|STARTTLS*) printf '502 no\r\n';;
+            WHAT*) echo $(readlink /proc/$$/fd/0 /proc/$$/fd/1);;
             *) printf '250 ok\r\n';;",
         )
     }
@@ -432,7 +433,7 @@ fn after_tls_the_process_is_the_program_and_nothing_stands_between() {
     let id = session.process.id();
     session.expect("220 mx\r\n");
     session.send("EHLO clear\r\n");
-    session.expect("250-mx\r\n250-CHUNKING\r\n250-PIPELINING\r\n250 STARTTLS\r\n");
+    session.expect("250-mx\r\n250-STARTTLS\r\n250-CHUNKING\r\n250 PIPELINING\r\n");
     session.start_tls("STARTTLS\r\n", "220 2.0.0 Ready to start TLS\r\n");
     // The greeting is not seen again, and nothing is edited any more.
     session.send("EHLO tls\r\n");
@@ -492,13 +493,18 @@ fn under_a_server_without_the_extension_the_greeting_is_dropped_here() {
         session.start_tls("STARTTLS\r\n", "220 2.0.0 Ready to start TLS\r\n");
         session.send("EHLO tls\r\n");
         session.expect("250-mx\r\n250-AUTH PLAIN\r\n250-CHUNKING\r\n250 PIPELINING\r\n");
+        // Also here one socket.
+        session.send("WHAT\r\n");
+        let kinds = session.line();
+        let (one, other) = kinds.split_once(' ').unwrap();
+        assert!(one.starts_with("socket:") && one == other, "{kinds}");
         session.send("QUIT\r\n");
         session.expect("221 bye\r\n");
         let ended = session.wait();
         assert_eq!(ended.command, b"Y");
         assert_eq!(ended.status.code(), Some(3));
         assert!(ended.log.contains(" version=TLSv9 "), "{}", ended.log);
-        assert_eq!(program.told(), ["EHLO tls", "QUIT"]);
+        assert_eq!(program.told(), ["EHLO tls", "WHAT", "QUIT"]);
     }
 }
 
@@ -658,7 +664,7 @@ fn where_tls_is_required_the_program_starts_only_inside_it() {
         ("HELO c", "530 5.7.0 Must issue a STARTTLS command first"),
         (
             "EHLO c",
-            "250-mx.test\r\n250-ENHANCEDSTATUSCODES\r\n250 STARTTLS",
+            "250-mx.test\r\n250-STARTTLS\r\n250 ENHANCEDSTATUSCODES",
         ),
         (
             "MAIL FROM:<a>",
@@ -1102,15 +1108,15 @@ fn odd_bytes_end_nothing_that_need_not_end() {
     for (sent, shown) in [
         (
             "NOOP\0\r\n",
-            "500 5.5.2 A command holds no control character\r\n",
+            "500 5.5.2 Control characters are not allowed in a command\r\n",
         ),
         (
             "\0\0\0\n",
-            "500 5.5.2 A command holds no control character\r\n",
+            "500 5.5.2 Control characters are not allowed in a command\r\n",
         ),
         (
             "NOOP\rNOOP\r\n",
-            "500 5.5.2 A command holds no control character\r\n",
+            "500 5.5.2 Control characters are not allowed in a command\r\n",
         ),
         ("NOOP\n", "250 ok\r\n"),
         ("\r\n", "250 ok\r\n"),
@@ -1158,7 +1164,7 @@ fn a_session_byte_by_byte_is_the_same_session() {
     for byte in b"EHLO c\r\nMAIL FROM:<a>\r\nDATA\r\nSTARTTLS\r\n.\r\nSTARTTLS\r\n" {
         session.send([*byte]);
     }
-    session.expect("250-mx\r\n250-CHUNKING\r\n250-PIPELINING\r\n250 STARTTLS\r\n");
+    session.expect("250-mx\r\n250-STARTTLS\r\n250-CHUNKING\r\n250 PIPELINING\r\n");
     session.expect("250 ok\r\n354 go\r\n250 queued\r\n");
     session.expect(GO);
     session.handshake();
@@ -1393,6 +1399,43 @@ fn wrong_usage_is_100_and_no_server_is_111() {
 }
 
 #[test]
+fn a_descriptor_that_is_no_socket_is_refused_with_the_cure() {
+    for (number, redirection) in [(0, "</dev/null"), (1, "| cat")] {
+        let script = format!(
+            "{} smtp /bin/cat {redirection}",
+            env!("CARGO_BIN_EXE_starttls-handoff")
+        );
+        let (ours, control) = fd::stream_pair().unwrap();
+        let output = {
+            let _alone = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+            fd::set_close_on_exec(&control, false).unwrap();
+            let number = control.as_raw_fd().to_string();
+            let output = Command::new("/bin/sh")
+                .args(["-c", &script])
+                .envs(["SSLCTLFD", "SSLREADFD", "SSLWRITEFD"].map(|name| (name, &number)))
+                .stdin(Stdio::from(ours.try_clone().unwrap()))
+                .stdout(Stdio::from(ours))
+                .output()
+                .unwrap();
+            drop(control);
+            output
+        };
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(
+            text,
+            format!(
+                "starttls-handoff: fatal: descriptor {number} is not the client's socket: a \
+                 program such as recordio or fixcrio belongs behind starttls-handoff, not \
+                 before it\n"
+            )
+        );
+        if number == 0 {
+            assert_eq!(output.status.code(), Some(111));
+        }
+    }
+}
+
+#[test]
 fn a_program_that_cannot_run_is_111_before_and_after_tls() {
     let mut session = OURS.start(&[], &["smtp", "/no/such"]);
     session.expect("421 4.3.0 mx.test has no service now\r\n");
@@ -1449,7 +1492,7 @@ fn smtpfront_echo_serves_before_and_inside_tls() {
                 .count(),
             1
         );
-        assert_eq!(shown.last().unwrap(), "250 STARTTLS");
+        assert_eq!(shown[1], "250-STARTTLS");
         let mail = "MAIL FROM:<a@x>\r\nRCPT TO:<b@x>\r\nDATA\r\n";
         let text = "Subject: x\r\n\r\nSTARTTLS\r\n.\r\n";
         for inside in [false, true] {
@@ -1489,6 +1532,9 @@ fn popa3d_serves_before_and_inside_tls() {
         session.start_tls("STLS\r\n", "+OK Begin TLS\r\n");
         session.send("STLS\r\n");
         assert!(session.line().starts_with("-ERR"));
+        // Answered before, it is answered again (RFC 2595, section 4).
+        session.send("CAPA\r\n");
+        session.expect("+OK Capabilities follow\r\nUSER\r\n.\r\n");
         session.send("USER nobody\r\n");
         assert!(session.line().starts_with("+OK"));
         session.send("PASS wrong\r\n");
@@ -1507,7 +1553,7 @@ fn exim_serves_before_and_inside_tls() {
         let mut session = server.start(&[], &["smtp", &exim, "-bs"]);
         assert!(session.reply()[0].starts_with("220"));
         session.send("EHLO c\r\n");
-        assert!(session.reply().contains(&"250 STARTTLS".to_owned()));
+        assert_eq!(session.reply()[1], "250-STARTTLS");
         session.start_tls("STARTTLS\r\n", GO);
         session.send("EHLO d\r\n");
         assert!(session.reply()[0].starts_with("250-"));

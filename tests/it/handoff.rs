@@ -233,11 +233,6 @@ fn mailboxes_are_read_inside_tls_by_curl_and_python() {
             "INBOX;MAILINDEX=1"
         };
         for (password, code) in [("tester:sesame", 0), ("tester:wrong", 67)] {
-            if protocol == "imap" && code != 0 {
-                // curl leaves without LOGOUT, and imap4d does not see the end
-                // of a pipe: poll(2) says POLLHUP there, not POLLIN.
-                continue;
-            }
             // curl would choose a mechanism that imap4d offers and cannot do.
             let words = ["--user", password, "--login-options", "AUTH=LOGIN"];
             let words = if protocol == "imap" {
@@ -273,6 +268,156 @@ fn mailboxes_are_read_inside_tls_by_curl_and_python() {
         }
         all_inside_tls(&server, sessions);
     }
+}
+
+/// Clients that ask for CAPA again inside TLS, from a program that has none.
+#[test]
+fn fetchmail_and_mpop_fetch_from_a_program_without_capa() {
+    need_root!();
+    let popa3d = need!("popa3d");
+    let place = Place::new("handoff-capa");
+    if !overlay::possible(&place) {
+        skip!("no mount namespace can be made");
+    }
+    let anchors = anchors(&place);
+    let private = |name: &str, text: String| {
+        let path = place.write(name, text);
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        fs::set_permissions(&path, mode).unwrap();
+        path
+    };
+    let mailbox = with_mailbox(&place);
+    for policy in ["", "!"] {
+        let server = setup(&place, "pop3", &[popa3d.to_str().unwrap()])
+            .through(mailbox.clone())
+            .env("UCSPITLS", policy)
+            .start();
+        let port = server.port;
+        let mut sessions = 0;
+        match program("fetchmail") {
+            None => println!("skipped in part: fetchmail is not installed"),
+            Some(fetchmail) => {
+                let got = place.text("fetchmail.got");
+                let rc = private(
+                    "fetchmailrc",
+                    format!(
+                        "poll localhost protocol pop3 port {port} username tester password sesame \
+                         sslcertck sslcertfile {anchors} keep mda \"/bin/cat >{got}\"\n"
+                    ),
+                );
+                let mut command = Command::new(fetchmail);
+                command.args(["-v", "-f", &rc, "--pidfile", &place.text("fetchmail.pid")]);
+                command.env("FETCHMAILHOME", place.path("."));
+                let ended = run(&mut command, b"");
+                let told = format!("{}{}{}", ended.text(), ended.stderr, server.log());
+                assert_eq!(ended.code, Some(0), "{policy:?}: {told}");
+                assert!(told.contains("POP3> CAPA"), "it asks: {told}");
+                let letter = fs::read_to_string(&got).unwrap();
+                assert!(letter.contains("The only letter."), "{letter}");
+                fs::remove_file(&got).unwrap();
+                sessions += 1;
+            }
+        }
+        match program("mpop") {
+            None => println!("skipped in part: mpop is not installed"),
+            Some(mpop) => {
+                let got = place.text("mpop.got");
+                let rc = private(
+                    "mpoprc",
+                    format!(
+                        "account default\nhost localhost\nport {port}\ntls on\ntls_starttls on\n\
+                         tls_trust_file {anchors}\nuser tester\npassword sesame\nkeep on\n\
+                         delivery mbox {got}\nuidls_file {}\n",
+                        place.fresh("uidls").display()
+                    ),
+                );
+                let ended = run(Command::new(mpop).args(["-C", &rc]), b"");
+                assert_eq!(ended.code, Some(0), "{}{}", ended.stderr, server.log());
+                let letter = fs::read_to_string(&got).unwrap();
+                assert!(letter.contains("The only letter."), "{letter}");
+                fs::remove_file(&got).unwrap();
+                sessions += 1;
+            }
+        }
+        all_inside_tls(&server, sessions);
+    }
+}
+
+#[test]
+fn a_connection_without_tls_says_so_at_its_end() {
+    let place = Place::new("handoff-plain");
+    // starttls-handoff forgotten, or a client that does not want TLS.
+    let echo = Setup::script(&place, "echo hello").options("-nv").start();
+    assert_eq!(Clear::to(&echo).rest(), b"hello\n");
+    let line = echo.line("in plaintext");
+    assert!(
+        line.starts_with("sslserver: pid ")
+            && line.ends_with(" from 127.0.0.1: in plaintext: the program did not ask for TLS"),
+        "{line}"
+    );
+    let Some(prog) = smtpfront() else {
+        skip!("smtpfront-echo is not installed");
+    };
+    let server = setup(&place, "smtp", &words(&prog)).start();
+    let mut client = Clear::to(&server);
+    client.expect("220 ");
+    client.send("QUIT\r\n");
+    client.rest();
+    server.line("in plaintext");
+    assert!(upgraded(&server, "EHLO c\r\n").contains("250"));
+    server.lines("sslserver: end ", 2);
+    server.quiet();
+    assert_eq!(
+        server.log().matches("in plaintext").count(),
+        1,
+        "{}",
+        server.log()
+    );
+}
+
+/// A program between server and starttls-handoff swallows the ClientHello.
+#[test]
+fn recordio_and_fixcrio_belong_behind_starttls_handoff() {
+    let place = Place::new("handoff-recordio");
+    let Some(prog) = smtpfront() else {
+        skip!("smtpfront-echo is not installed");
+    };
+    for name in ["recordio", "fixcrio"] {
+        let Some(between) = program(name) else {
+            println!("skipped in part: {name} is not installed");
+            continue;
+        };
+        let between = between.to_str().unwrap();
+        let before = [&[between, HANDOFF, "smtp"], &words(&prog)[..]].concat();
+        let server = Setup::new(&place, &before).options("-nv").start();
+        let client = Clear::to(&server);
+        assert_eq!(client.rest(), b"", "{name}: no greeting, and no waiting");
+        let line = server.line("starttls-handoff: fatal: ");
+        assert!(
+            line.ends_with(
+                "descriptor 0 is not the client's socket: a program such as recordio or \
+                 fixcrio belongs behind starttls-handoff, not before it"
+            ),
+            "{line}"
+        );
+        server.quiet();
+        // Behind it they work.
+        let behind = [&[between], &words(&prog)[..]].concat();
+        let server = setup(&place, "smtp", &behind).start();
+        let talk = "EHLO c\r\n";
+        let text = upgraded(&server, talk);
+        assert!(text.contains("250"), "{name}: {text}");
+        all_inside_tls(&server, 1);
+    }
+}
+
+/// What smtpfront says inside TLS to `talk` and QUIT.
+fn upgraded(server: &Server, talk: &str) -> String {
+    let openssl = program("openssl").unwrap();
+    let mut command = Command::new(openssl);
+    command.args(["s_client", "-quiet", "-verify_quiet", "-starttls", "smtp"]);
+    command.args(["-connect", &server.at.to_string()]);
+    run(&mut command, format!("{talk}QUIT\r\n").as_bytes()).text()
 }
 
 /// Python's own clients: what is offered before and inside TLS, a refused

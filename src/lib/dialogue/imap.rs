@@ -117,7 +117,7 @@ impl Imap {
         let tagged = |text: &str| format!("{} {text}", String::from_utf8_lossy(tag));
         let privacy = is_one_of(verb, &["LOGIN", "AUTHENTICATE"]) && !wire.settings.allow_clear;
         let answer = if is_ambiguous(line) {
-            tagged("BAD A command holds no control character")
+            tagged("BAD Control characters are not allowed in a command")
         } else if verb.eq_ignore_ascii_case(b"STARTTLS") {
             if !arguments.is_empty() {
                 tagged("BAD STARTTLS takes no argument")
@@ -269,7 +269,7 @@ impl Grammar for Imap {
         match why {
             Farewell::Idle => "* BYE Idle for too long".to_owned(),
             Farewell::LineTooLong => "* BYE Line too long".to_owned(),
-            Farewell::Malformed => "* BYE Cannot be read".to_owned(),
+            Farewell::Malformed => "* BYE Cannot be read unambiguously".to_owned(),
             Farewell::Unavailable => "* BYE [UNAVAILABLE] No service now".to_owned(),
         }
     }

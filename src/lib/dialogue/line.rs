@@ -108,10 +108,12 @@ pub(super) fn is_one_of(word: &[u8], names: &[&str]) -> bool {
         .any(|name| word.eq_ignore_ascii_case(name.as_bytes()))
 }
 
-/// A decimal number of 1 to 10 digits, no larger than 2^31-1: beyond that
-/// programs disagree about what they read.
+/// A decimal number of 1 to 10 digits, no larger than 2^31-1 and without zeros
+/// in front: of others programs disagree about what they read.
 pub(super) fn size(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() || digits.len() > 10 || !digits.iter().all(u8::is_ascii_digit) {
+    let octal = digits.len() > 1 && digits.starts_with(b"0");
+    let long = digits.len() > 10;
+    if digits.is_empty() || long || octal || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
     let size = digits
@@ -151,10 +153,10 @@ pub(super) fn literal(line: &[u8]) -> Option<Literal> {
     })
 }
 
-/// Finds the line of a single dot that ends message content. Only CR LF ends a
-/// line here (RFC 5321, section 4.1.1.4).
+/// Progress towards the line of a single dot that ends message content. Only
+/// CR LF ends a line here (RFC 5321, section 4.1.1.4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Dot {
+enum Dot {
     /// At the start of a line.
     #[default]
     Start,
@@ -166,31 +168,144 @@ pub(super) enum Dot {
     Seen,
     /// Behind that dot and a CR.
     SeenReturn,
+    /// Behind that line.
+    Over,
 }
 
 impl Dot {
-    /// How many of the bytes belong to the content, its last line included,
-    /// and whether that line was among them.
-    pub(super) fn scan(&mut self, bytes: &[u8]) -> (usize, bool) {
+    fn next(self, byte: u8) -> Dot {
+        match (self, byte) {
+            (Dot::SeenReturn, b'\n') => Dot::Over,
+            (Dot::Seen, b'\r') => Dot::SeenReturn,
+            (Dot::Start, b'.') => Dot::Seen,
+            (Dot::Return, b'\n') => Dot::Start,
+            (_, b'\r') => Dot::Return,
+            _ => Dot::Inside,
+        }
+    }
+}
+
+/// The place in a line for a program that takes any CR or LF for its end, and
+/// strips blanks and controls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Place {
+    /// Nothing but blanks and controls so far.
+    #[default]
+    Start,
+    /// A dot, and nothing else but those.
+    Dot,
+    /// So many letters of `AUTH`.
+    Verb(usize),
+    Inside,
+}
+
+/// A verb that carries a password, in message content that may be none.
+const PASSWORD: &[u8] = b"AUTH";
+
+/// What a scan of content found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// The end: what follows is a command.
+    End,
+    /// All of it is content.
+    More,
+    /// A password command, where a program may read commands again.
+    Password,
+}
+
+/// Message content: its end, and what some programs take for its end.
+///
+/// Only CR LF . CR LF ends it. There are programs for which LF . LF does, or a
+/// CR alone, or a dot with a NUL beside it; what follows is a command for them
+/// and content for all others. It is handed on untouched, but no password
+/// command passes behind such a place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Content {
+    dot: Dot,
+    place: Place,
+    /// A line was seen that some programs take for the end.
+    loose_end: bool,
+    /// The program answered behind such a line: it is one of those.
+    settled: bool,
+    /// The program answered before any end.
+    refused: bool,
+}
+
+impl Content {
+    /// The program answered the message. True: it takes commands again, and the
+    /// next byte is one's first.
+    pub(super) fn answered(&mut self) -> bool {
+        self.settled |= self.loose_end;
+        self.refused |= !self.loose_end;
+        self.is_over(None)
+    }
+
+    /// Half a line of content is never handed on as half a command, nor is half
+    /// a line end. `next` is the byte that follows, if there is one.
+    fn is_over(self, next: Option<u8>) -> bool {
+        let cut = match (self.dot, next) {
+            (Dot::Return | Dot::SeenReturn, Some(byte)) => byte == b'\n',
+            (Dot::Return | Dot::SeenReturn, None) => true,
+            _ => false,
+        };
+        self.dot == Dot::Over || (self.settled && self.place == Place::Start && !cut)
+    }
+
+    /// How many of the bytes belong to the content, its last line included, and
+    /// what ended the scan.
+    pub(super) fn scan(&mut self, bytes: &[u8]) -> (usize, Found) {
         let mut at = 0;
         while let Some(&byte) = bytes.get(at) {
+            if self.is_over(Some(byte)) {
+                return (at, Found::End);
+            }
+            let (dot, place) = (self.dot, self.place);
+            let ends_line = matches!(byte, b'\r' | b'\n');
+            self.dot = dot.next(byte);
+            self.place = place.next(byte);
+            self.loose_end |= (dot == Dot::SeenReturn && self.dot != Dot::Over)
+                || (place == Place::Dot && ends_line && self.dot != Dot::SeenReturn);
+            let doubtful = self.loose_end || self.refused;
+            if doubtful && place == Place::Verb(PASSWORD.len()) && !byte.is_ascii_alphabetic() {
+                return (at, Found::Password);
+            }
             at += 1;
-            *self = match (*self, byte) {
-                (Dot::SeenReturn, b'\n') => return (at, true),
-                (Dot::Seen, b'\r') => Dot::SeenReturn,
-                (Dot::Start, b'.') => Dot::Seen,
-                (Dot::Return, b'\n') => Dot::Start,
-                (_, b'\r') => Dot::Return,
-                _ => {
-                    // Most bytes are here: nothing before the next CR matters.
-                    let rest = &bytes[at..];
-                    let next = rest.iter().position(|&byte| byte == b'\r');
-                    at += next.unwrap_or(rest.len());
-                    Dot::Inside
+            if self.place == Place::Inside {
+                // Most bytes are here: nothing before the next line end matters.
+                let rest = &bytes[at..];
+                let next = rest.iter().position(|&byte| matches!(byte, b'\r' | b'\n'));
+                at += next.unwrap_or(rest.len());
+                if next != Some(0) && !rest.is_empty() {
+                    self.dot = Dot::Inside;
                 }
-            };
+            }
         }
-        (bytes.len(), false)
+        let found = if self.is_over(None) {
+            Found::End
+        } else {
+            Found::More
+        };
+        (at, found)
+    }
+}
+
+impl Place {
+    fn next(self, byte: u8) -> Place {
+        let is_blank = byte <= b' ' || byte == 0x7f;
+        match (self, byte) {
+            (_, b'\r' | b'\n') => Place::Start,
+            (Place::Start | Place::Dot, _) if is_blank => self,
+            (Place::Start, b'.') => Place::Dot,
+            (Place::Start, _) if byte.eq_ignore_ascii_case(&PASSWORD[0]) => Place::Verb(1),
+            (Place::Verb(count), _)
+                if PASSWORD
+                    .get(count)
+                    .is_some_and(|letter| byte.eq_ignore_ascii_case(letter)) =>
+            {
+                Place::Verb(count + 1)
+            }
+            _ => Place::Inside,
+        }
     }
 }
 
@@ -274,6 +389,26 @@ mod tests {
         }
     }
 
+    /// Scans at once and cut in two anywhere: always the same.
+    #[track_caller]
+    fn scanned(content: &[u8], start: Content) -> (usize, Found) {
+        let mut whole = start;
+        let expected = whole.scan(content);
+        for cut in 0..=content.len() {
+            let mut scan = start;
+            let (first, found) = scan.scan(&content[..cut]);
+            let got = if found == Found::More {
+                assert_eq!(first, cut);
+                let (more, found) = scan.scan(&content[cut..]);
+                (cut + more, found)
+            } else {
+                (first, found)
+            };
+            assert_eq!(got, expected, "{content:?} cut at {cut}");
+        }
+        expected
+    }
+
     #[test]
     fn only_a_dot_between_two_crlf_ends_content() {
         for (content, length) in [
@@ -284,18 +419,88 @@ mod tests {
             (b"a\r\n.\r\r\n.\r\n", Some(10)),
             (b"\r\r\n.\r\n", Some(6)),
             (b"a.\r\n", None),
+            (b"a\r.\r\n", None),
         ] {
-            for cut in 0..=content.len() {
-                let mut dot = Dot::default();
-                let (first, ended) = dot.scan(&content[..cut]);
-                let found = if ended {
-                    Some(first)
-                } else {
-                    let (more, ended) = dot.scan(&content[cut..]);
-                    ended.then_some(cut + more)
-                };
-                assert_eq!(found, length, "{content:?} cut at {cut}");
+            let (count, found) = scanned(content, Content::default());
+            assert_eq!(
+                (found == Found::End).then_some(count),
+                length,
+                "{content:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_password_command_passes_behind_what_some_take_for_the_end() {
+        let ends = [
+            "a\n.\n",
+            "a\r\n.\n",
+            "a\n.\r\n",
+            "a\r.\r",
+            "a\r\n.\r",
+            "a\r.\r\n",
+            "a\r\n\0.\r\n",
+            "a\r\n.\0\r\n",
+            "a\r\n. \r\n",
+            ".\n",
+            "\n.\nx\nMAIL FROM:<a>\n",
+        ];
+        let commands = [
+            "AUTH PLAIN x",
+            "auth\tx",
+            " \x01AuTh=x",
+            "AUTH\n",
+            "\r\nAUTH\r",
+        ];
+        for end in ends {
+            for command in commands {
+                let content = format!("{end}{command}");
+                let (count, found) = scanned(content.as_bytes(), Content::default());
+                assert_eq!(found, Found::Password, "{content:?}");
+                // Nothing behind the verb was handed on.
+                let verb = content.to_ascii_uppercase().find("AUTH").unwrap() + 4;
+                assert_eq!(count, verb, "{content:?}");
+            }
+            for text in [
+                "AUTHOR: x\r\n",
+                "x AUTH PLAIN\n",
+                ".AUTH x\n",
+                "AUT H\n",
+                "XAUTH\n",
+            ] {
+                let content = format!("{end}{text}\r\n.\r\n");
+                let (count, found) = scanned(content.as_bytes(), Content::default());
+                assert_eq!((count, found), (content.len(), Found::End), "{content:?}");
             }
         }
+        // Where nobody could see an end, it is text like any other.
+        for content in [&b"AUTH PLAIN x\r\n"[..], b"a\nAUTH x\n", b"..\nAUTH x\n"] {
+            assert_eq!(scanned(content, Content::default()).1, Found::More);
+        }
+    }
+
+    #[test]
+    fn the_answer_tells_how_the_program_reads() {
+        // It took LF . LF for the end: what follows is a command.
+        let mut content = Content::default();
+        assert_eq!(content.scan(b"a\n.\n"), (4, Found::More));
+        assert!(content.answered());
+        // The answer came while a line was on its way: it passes whole.
+        let mut content = Content::default();
+        assert_eq!(content.scan(b"a\n.\nMA"), (6, Found::More));
+        assert!(!content.answered());
+        assert_eq!(scanned(b"IL\r\nRCPT", content), (4, Found::End));
+        // A CR may be half a line end.
+        let mut content = Content::default();
+        assert_eq!(content.scan(b"a\r.\r"), (4, Found::More));
+        assert!(!content.answered());
+        assert_eq!(scanned(b"MAIL", content), (0, Found::End));
+        assert_eq!(scanned(b"\nMAIL", content), (1, Found::End));
+        // No end in sight: the message is refused, and goes on or not.
+        let mut content = Content::default();
+        assert_eq!(content.scan(b"a\r\n"), (3, Found::More));
+        assert!(!content.answered());
+        assert_eq!(scanned(b"b\r\n.\r\n", content), (6, Found::End));
+        assert_eq!(scanned(b"b\r\nAUTH x", content), (7, Found::Password));
     }
 }

@@ -8,7 +8,8 @@
 //! for. Three promises hold for any bytes:
 //! - message content and literals are handed on as they are, and nothing in
 //!   them is taken for a command;
-//! - without leave, no command that carries a password reaches the program;
+//! - without leave, no command that carries a password reaches the program, not
+//!   even in content behind what some programs take for its end;
 //! - only a program's answer to the command that asks for its capabilities is
 //!   edited.
 //!
@@ -24,7 +25,7 @@ mod pop3;
 mod sieve;
 mod smtp;
 
-use line::{Buffer, Dot};
+use line::{Buffer, Content, Found};
 
 /// The longest command, or line of a program's answer, in bytes with its line
 /// end.
@@ -81,6 +82,16 @@ impl Protocol {
     }
 }
 
+/// What is left to do between client and program inside TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Between {
+    /// The program's greeting is not for the client, and the server doesn't drop
+    /// it.
+    pub drops_greeting: bool,
+    /// POP3: a program without CAPA has it answered, up to the login.
+    pub lists_capabilities: bool,
+}
+
 /// What a dialogue is told at its start.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -99,6 +110,9 @@ pub struct Settings {
 pub enum Event {
     /// The dialogue is over once the client has what waits for it.
     Ended,
+    /// A password command in message content, behind a line that some programs
+    /// take for the end of that.
+    HiddenPassword,
     /// The client sent this many bytes behind its upgrade command, before it
     /// was told to go ahead.
     Injection(usize),
@@ -122,7 +136,7 @@ pub enum Farewell {
     Idle,
     /// Its line is over [`LINE_LIMIT`].
     LineTooLong,
-    /// What it sent cannot be read.
+    /// What it sent cannot be read, or is read differently by different programs.
     Malformed,
     /// There is no program to serve it.
     Unavailable,
@@ -145,7 +159,7 @@ enum Reading {
     /// Not at all before the program has answered.
     Hold,
     /// As message content.
-    Content(Dot),
+    Content(Content),
     /// As this many bytes of content.
     Pass(u64),
     /// As this many bytes that go nowhere.
@@ -164,6 +178,9 @@ enum Answering {
     Pass(u64),
     /// As such a literal that the client is not shown.
     Skip(u64),
+    /// As lines of a greeting that the client has had; behind it, as whatever
+    /// they are.
+    Greeting,
     Open,
 }
 
@@ -178,6 +195,9 @@ struct Wire {
     reading: Reading,
     answering: Answering,
     event: Option<Event>,
+    /// A list of capabilities was answered here in the program's place, and a
+    /// client may ask for it again.
+    listed: bool,
 }
 
 impl Wire {
@@ -285,6 +305,7 @@ impl Dialogue {
                 reading: Reading::Hold,
                 answering: Answering::Lines,
                 event: None,
+                listed: false,
             },
             grammar,
             from_client: Buffer::default(),
@@ -304,6 +325,36 @@ impl Dialogue {
         dialogue.wire.reading = Reading::Lines;
         dialogue.grammar.greet(&mut dialogue.wire);
         dialogue
+    }
+
+    /// A dialogue inside TLS with a program that is started afresh: everything
+    /// passes but what `between` says.
+    #[must_use]
+    pub fn inside(settings: Settings, between: Between) -> Dialogue {
+        let mut dialogue = Dialogue::new(Settings {
+            allow_clear: true,
+            ..settings
+        });
+        dialogue.wire.offer = false;
+        if between.lists_capabilities {
+            // Only POP3 has programs without such a list.
+            dialogue.grammar = Box::new(pop3::Pop3::inside(between.drops_greeting));
+        } else {
+            dialogue.wire.reading = Reading::Open;
+            dialogue.wire.answering = if between.drops_greeting {
+                Answering::Greeting
+            } else {
+                Answering::Open
+            };
+        }
+        dialogue
+    }
+
+    /// Whether the client was given a list of capabilities that is not the
+    /// program's. It may ask for that again inside TLS (RFC 2595, section 4).
+    #[must_use]
+    pub fn has_listed_capabilities(&self) -> bool {
+        self.wire.listed
     }
 
     /// How many bytes of the client's may be fed now.
@@ -454,7 +505,7 @@ impl Dialogue {
                 Answering::Pass(left) | Answering::Skip(left) => {
                     there.min(usize::try_from(left).unwrap_or(usize::MAX))
                 }
-                Answering::Lines => match self.from_program.line() {
+                Answering::Lines | Answering::Greeting => match self.from_program.line() {
                     Some(length) if length <= LINE_LIMIT => length,
                     None if there < LINE_LIMIT && !self.program_ended => break,
                     None if there < LINE_LIMIT => there,
@@ -466,6 +517,12 @@ impl Dialogue {
             };
             let bytes = &self.from_program.front()[..count];
             match self.wire.answering {
+                Answering::Greeting => {
+                    // The last line is one whose fourth byte is not a hyphen.
+                    if bytes.get(3) != Some(&b'-') {
+                        self.wire.open();
+                    }
+                }
                 Answering::Lines if !bytes.ends_with(b"\n") => self.wire.relay(bytes),
                 Answering::Lines => self.grammar.program_line(&mut self.wire, bytes),
                 Answering::Open => self.wire.relay(bytes),
@@ -508,13 +565,17 @@ impl Dialogue {
                     self.wire.to_program.push(self.from_client.front());
                     there
                 }
-                Reading::Content(mut dot) => {
-                    let (count, ended) = dot.scan(self.from_client.front());
-                    self.wire.reading = Reading::Content(dot);
+                Reading::Content(mut content) => {
+                    let (count, found) = content.scan(self.from_client.front());
+                    if found == Found::Password && !self.wire.settings.allow_clear {
+                        self.wire.event = Some(Event::HiddenPassword);
+                        break;
+                    }
+                    self.wire.reading = Reading::Content(content);
                     self.wire
                         .to_program
                         .push(&self.from_client.front()[..count]);
-                    if ended {
+                    if found == Found::End {
                         self.grammar.content_ended(&mut self.wire);
                     }
                     count

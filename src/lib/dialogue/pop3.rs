@@ -28,9 +28,22 @@ pub(super) struct Pop3 {
     listing: bool,
     /// The client's next line answers a challenge.
     sasl: bool,
+    /// Inside TLS, everything is the program's but a CAPA that it doesn't know.
+    inside: bool,
+    /// The client has had the greeting.
+    drops_greeting: bool,
 }
 
 impl Pop3 {
+    /// Inside TLS, up to the login, for a client that was given CAPA before.
+    pub(super) fn inside(drops_greeting: bool) -> Pop3 {
+        Pop3 {
+            inside: true,
+            drops_greeting,
+            ..Pop3::default()
+        }
+    }
+
     fn ask(&mut self, wire: &mut Wire, line: &[u8], owed: Owed) {
         wire.forward(line);
         wire.reading = Reading::Hold;
@@ -88,7 +101,7 @@ impl Grammar for Pop3 {
     fn client_line(&mut self, wire: &mut Wire, line: &[u8]) -> Taken {
         if self.sasl {
             self.sasl = false;
-            if is_ambiguous(line) {
+            if is_ambiguous(line) && !self.inside {
                 wire.malformed();
                 return Taken::Yes;
             }
@@ -97,9 +110,9 @@ impl Grammar for Pop3 {
         }
         let (verb, arguments) = verb(line);
         let login = is_one_of(verb, &["USER", "PASS", "APOP", "AUTH"]);
-        if is_ambiguous(line) {
+        if is_ambiguous(line) && !self.inside {
             wire.tell(AMBIGUOUS);
-        } else if verb.eq_ignore_ascii_case(b"STLS") {
+        } else if verb.eq_ignore_ascii_case(b"STLS") && !self.inside {
             start(wire, arguments);
         } else if login && !wire.settings.allow_clear {
             wire.tell(TLS_FIRST);
@@ -122,8 +135,13 @@ impl Grammar for Pop3 {
         let positive = line.get(..3).is_some_and(|start| start == b"+OK");
         let negative = line.get(..4).is_some_and(|start| start == b"-ERR");
         match self.owed {
-            Owed::Capabilities if self.listing => self.capability(wire, line),
-            Owed::Listing if self.listing => {
+            Owed::Greeting if self.drops_greeting => {
+                if positive || negative {
+                    self.answered(wire);
+                }
+            }
+            Owed::Capabilities if self.listing && !self.inside => self.capability(wire, line),
+            Owed::Capabilities | Owed::Listing if self.listing => {
                 wire.relay(line);
                 if body(line) == b"." {
                     self.answered(wire);
@@ -180,7 +198,7 @@ impl Grammar for Pop3 {
     }
 }
 
-const AMBIGUOUS: &str = "-ERR A command holds no control character";
+const AMBIGUOUS: &str = "-ERR Control characters are not allowed in a command";
 const TLS_FIRST: &str = "-ERR [AUTH] Must issue a STLS command first";
 
 fn start(wire: &mut Wire, arguments: &[u8]) {
@@ -193,6 +211,7 @@ fn start(wire: &mut Wire, arguments: &[u8]) {
 
 /// The capability list where there is none of a program's.
 fn own_capabilities(wire: &mut Wire) {
+    wire.listed = true;
     wire.tell("+OK Capabilities follow");
     if wire.settings.allow_clear {
         wire.tell("USER");

@@ -89,7 +89,11 @@ impl Sieve {
             Next::Refused(answer) => self.refuse(wire, line, answer),
             Next::Rest | Next::Sasl if is_ambiguous(line) => wire.malformed(),
             Next::Command if is_ambiguous(line) => {
-                self.refuse(wire, line, "NO \"A command holds no control character\"");
+                self.refuse(
+                    wire,
+                    line,
+                    "NO \"Control characters are not allowed in a command\"",
+                );
             }
             Next::Command if verb.eq_ignore_ascii_case(b"STARTTLS") => {
                 if arguments.is_empty() {
@@ -146,6 +150,15 @@ impl Grammar for Sieve {
             return Taken::Yes;
         }
         if self.next == Next::Command {
+            if literal(line).is_some() && !wire.settings.allow_clear {
+                // A program is not asked for a literal. One that refuses the
+                // command at its first line would take what follows for
+                // commands, and nothing that needs a literal is of use before a
+                // login.
+                let answer = "NO (ENCRYPT-NEEDED) \"Literals come after STARTTLS\"";
+                self.refuse(wire, line, answer);
+                return Taken::Yes;
+            }
             let (verb, _) = verb(line);
             self.owed = if verb.eq_ignore_ascii_case(b"CAPABILITY") {
                 Owed::Capabilities
@@ -207,7 +220,7 @@ impl Grammar for Sieve {
         match why {
             Farewell::Idle => "BYE \"Idle for too long\"".to_owned(),
             Farewell::LineTooLong => "BYE \"Line too long\"".to_owned(),
-            Farewell::Malformed => "BYE \"Cannot be read\"".to_owned(),
+            Farewell::Malformed => "BYE \"Cannot be read unambiguously\"".to_owned(),
             Farewell::Unavailable => "BYE (TRYLATER) \"No service now\"".to_owned(),
         }
     }

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use super::line::{Dot, body, is_ambiguous, is_one_of, size, verb, word};
+use super::line::{Content, body, is_ambiguous, is_one_of, size, verb, word};
 use super::{Farewell, Grammar, Reading, Taken, Wire};
 
 /// How many pipelined commands may be unanswered.
@@ -81,14 +81,44 @@ impl Smtp {
         self.ask(wire, line, owed)
     }
 
+    /// BDAT. Only a chunk that the program expects is sent on: another one it
+    /// might take for commands. So each waits for the answers before it.
+    fn chunk(&mut self, wire: &mut Wire, line: &[u8], arguments: &[u8]) -> Taken {
+        let Some((size, last)) = chunk_size(arguments) else {
+            wire.tell("501 5.5.4 BDAT takes a size, and LAST for the last chunk");
+            return Taken::Yes;
+        };
+        if !self.chunking || self.recipients == 0 {
+            wire.tell(if self.chunking {
+                "503 5.5.1 BDAT needs a recipient first"
+            } else {
+                "503 5.5.1 BDAT is not offered"
+            });
+            wire.skip(size);
+            return Taken::Yes;
+        }
+        wire.pass(size);
+        let owed = if last {
+            Owed::Message { left: None }
+        } else {
+            Owed::Chunk
+        };
+        self.ask(wire, line, owed)
+    }
+
     /// One line of the reply to EHLO: passwords out, STARTTLS in, once.
     fn edit_line(&mut self, wire: &mut Wire, line: &[u8], last: bool) {
         let (keyword, _) = word(line.get(4..).unwrap_or_default());
         let Some(edit) = &mut self.edit else {
-            // The first line names the host, whatever it looks like.
-            self.edit = Some(Edit {
-                held: Some(line.to_vec()),
-            });
+            // The first line names the host, whatever it looks like. Clients
+            // look for `250-STARTTLS`, so it comes next and not last.
+            let held = if wire.offer {
+                relay_with(wire, line, b'-');
+                b"250 STARTTLS\r\n".to_vec()
+            } else {
+                line.to_vec()
+            };
+            self.edit = Some(Edit { held: Some(held) });
             self.chunking = false;
             if last {
                 self.end_edit(wire);
@@ -107,13 +137,8 @@ impl Smtp {
     }
 
     fn end_edit(&mut self, wire: &mut Wire) {
-        let held = self.edit.take().and_then(|edit| edit.held);
-        let mark = if wire.offer { b'-' } else { b' ' };
-        if let Some(line) = held {
-            relay_with(wire, &line, mark);
-        }
-        if wire.offer {
-            wire.tell("250 STARTTLS");
+        if let Some(line) = self.edit.take().and_then(|edit| edit.held) {
+            relay_with(wire, &line, b' ');
         }
     }
 
@@ -127,7 +152,13 @@ impl Smtp {
             Owed::Hello | Owed::Reset if accepted => self.recipients = 0,
             Owed::Recipient if accepted => self.recipients += 1,
             Owed::Auth => self.sasl = code == b"334",
+            Owed::Chunk if !accepted => self.recipients = 0,
             Owed::Message { left } => {
+                if let Reading::Content(content) = &mut wire.reading
+                    && content.answered()
+                {
+                    self.content_ended(wire);
+                }
                 let left = left.unwrap_or(if self.lmtp { self.recipients } else { 1 });
                 if left > 1 {
                     self.owed.push_front(Owed::Message {
@@ -138,7 +169,7 @@ impl Smtp {
                 }
             }
             Owed::Hello | Owed::Other if code == b"354" => {
-                wire.reading = Reading::Content(Dot::default());
+                wire.reading = Reading::Content(Content::default());
                 self.owed.push_back(Owed::Message { left: None });
                 return;
             }
@@ -173,7 +204,7 @@ impl Grammar for Smtp {
             let host = format!("250-{}", wire.settings.host);
             wire.tell(&host);
             wire.tell(if wire.offer {
-                "250-ENHANCEDSTATUSCODES\r\n250 STARTTLS"
+                "250-STARTTLS\r\n250 ENHANCEDSTATUSCODES"
             } else {
                 "250 ENHANCEDSTATUSCODES"
             });
@@ -216,22 +247,6 @@ impl Grammar for Smtp {
             };
             return self.ask(wire, line, owed);
         }
-        if !ambiguous
-            && self.chunking
-            && verb.eq_ignore_ascii_case(b"BDAT")
-            && let Some((size, last)) = chunk_size(arguments)
-        {
-            if self.owed.len() >= PIPELINE {
-                return Taken::NotYet;
-            }
-            wire.pass(size);
-            let owed = if last {
-                Owed::Message { left: None }
-            } else {
-                Owed::Chunk
-            };
-            return self.ask(wire, line, owed);
-        }
         // Everything else decides how to go on, or is answered here and must
         // not overtake an answer of the program's.
         if !self.owed.is_empty() {
@@ -242,14 +257,7 @@ impl Grammar for Smtp {
         } else if verb.eq_ignore_ascii_case(b"STARTTLS") {
             start(wire, arguments);
         } else if verb.eq_ignore_ascii_case(b"BDAT") {
-            match chunk_size(arguments) {
-                // The program would take the chunk for commands.
-                Some((size, _)) => {
-                    wire.tell("503 5.5.1 BDAT is not offered");
-                    wire.skip(size);
-                }
-                None => wire.tell("501 5.5.4 BDAT takes a size and LAST"),
-            }
+            return self.chunk(wire, line, arguments);
         } else if verb.eq_ignore_ascii_case(b"AUTH") && !wire.settings.allow_clear {
             wire.tell("538 5.7.11 Encryption required for requested authentication mechanism");
         } else if is_one_of(verb, &["TURN", "ATRN"]) {
@@ -301,13 +309,13 @@ impl Grammar for Smtp {
         match why {
             Farewell::Idle => format!("421 4.4.2 {host} idle for too long"),
             Farewell::LineTooLong => "500 5.5.2 Line too long".to_owned(),
-            Farewell::Malformed => AMBIGUOUS.to_owned(),
+            Farewell::Malformed => "500 5.5.2 Cannot be read unambiguously".to_owned(),
             Farewell::Unavailable => format!("421 4.3.0 {host} has no service now"),
         }
     }
 }
 
-const AMBIGUOUS: &str = "500 5.5.2 A command holds no control character";
+const AMBIGUOUS: &str = "500 5.5.2 Control characters are not allowed in a command";
 
 /// The upgrade command; every earlier one is answered.
 fn start(wire: &mut Wire, arguments: &[u8]) {

@@ -93,7 +93,7 @@ const HELLO: [Step; 6] = [
     Program(
         "250-mx\r\n250-PIPELINING\r\n250-AUTH PLAIN LOGIN\r\n250-CHUNKING\r\n250 AUTH=LOGIN\r\n",
     ),
-    Shown("250-mx\r\n250-PIPELINING\r\n250-CHUNKING\r\n250 STARTTLS\r\n"),
+    Shown("250-mx\r\n250-STARTTLS\r\n250-PIPELINING\r\n250 CHUNKING\r\n"),
 ];
 
 fn after_hello(steps: &[Step]) -> Vec<Step> {
@@ -108,7 +108,7 @@ fn smtp_offers_tls_once_and_hides_passwords() {
         ("250\r\n", "250-\r\n250 STARTTLS\r\n"),
         (
             "250-STARTTLS\r\n250-starttls\r\n250-XSTARTTLS\r\n250 AUTHX\r\n",
-            "250-STARTTLS\r\n250-XSTARTTLS\r\n250-AUTHX\r\n250 STARTTLS\r\n",
+            "250-STARTTLS\r\n250-STARTTLS\r\n250-XSTARTTLS\r\n250 AUTHX\r\n",
         ),
         ("250-mx\n250 auth=PLAIN\n", "250-mx\n250 STARTTLS\r\n"),
         ("502 no\r\n", "502 no\r\n"),
@@ -144,7 +144,7 @@ fn smtp_offers_tls_once_and_hides_passwords() {
             Program("220 mx\r\n"),
             Client("EHLO c\r\n"),
             Program("250-mx\r\n250-STARTTLS\r\n250 AUTH PLAIN\r\n"),
-            Shown("220 mx\r\n250-mx\r\n250-AUTH PLAIN\r\n250 STARTTLS\r\n"),
+            Shown("220 mx\r\n250-mx\r\n250-STARTTLS\r\n250 AUTH PLAIN\r\n"),
         ],
     );
 }
@@ -173,7 +173,7 @@ fn smtp_lets_no_password_through() {
             Protocol::Smtp,
             &after_hello(&[
                 Client(command),
-                Shown("500 5.5.2 A command holds no control character\r\n"),
+                Shown("500 5.5.2 Control characters are not allowed in a command\r\n"),
                 Given(""),
             ]),
         );
@@ -262,26 +262,131 @@ fn smtp_content_is_never_a_command() {
 }
 
 #[test]
+fn smtp_content_ends_where_any_program_could_end_it() {
+    let started = |steps: &[Step]| {
+        let mut all = after_hello(&[
+            Client("DATA\r\n"),
+            Given("DATA\r\n"),
+            Program("354 go\r\n"),
+            Shown("354 go\r\n"),
+        ]);
+        all.extend_from_slice(steps);
+        all
+    };
+    // A program that ends the message there reads a command.
+    served(
+        Protocol::Smtp,
+        &started(&[
+            Client("a\n.\nAUTH PLAIN AGEAYg==\r\n"),
+            Came(Event::HiddenPassword),
+        ]),
+    );
+    trusting(
+        Protocol::Smtp,
+        &[
+            Program("220 mx\r\n354 go\r\n"),
+            Client("DATA\r\n"),
+            Program("354 go\r\n"),
+            Client("a\n.\nAUTH PLAIN AGEAYg==\r\n"),
+            Quiet,
+        ],
+    );
+    // It says so, and the dialogue goes on as a dialogue.
+    served(
+        Protocol::Smtp,
+        &started(&[
+            Client("a\n.\n"),
+            Given("a\n.\n"),
+            Program("250 queued\r\n"),
+            Shown("250 queued\r\n"),
+            Client("AUTH PLAIN x\n"),
+            Shown("538 5.7.11 Encryption required for requested authentication mechanism\r\n"),
+            Client("EHLO c\n"),
+            Given("EHLO c\n"),
+            Program("250-mx\r\n250 AUTH\r\n"),
+            Shown("250-mx\r\n250 STARTTLS\r\n"),
+            Client("STARTTLS\n"),
+            Came(Event::Upgrade),
+        ]),
+    );
+    // For one that reads on, all of it is content.
+    served(
+        Protocol::Smtp,
+        &started(&[
+            Client("a\n.\nSTARTTLS\nMAIL FROM:<x>\r.\r\n\r\n.\r\nNOOP\r\n"),
+            Given("a\n.\nSTARTTLS\nMAIL FROM:<x>\r.\r\n\r\n.\r\n"),
+            Program("250 queued\r\n"),
+            Given("NOOP\r\n"),
+        ]),
+    );
+    // One that refused the message may read on or not.
+    served(
+        Protocol::Smtp,
+        &started(&[
+            Client("a\r\n"),
+            Program("552 too much\r\n"),
+            Client("AUTH PLAIN x\r\n"),
+            Came(Event::HiddenPassword),
+        ]),
+    );
+}
+
+#[test]
 fn smtp_chunks_are_never_commands() {
+    let transaction = |steps: &[Step]| {
+        let mut all = after_hello(&[
+            Client("MAIL FROM:<a>\r\nRCPT TO:<b>\r\n"),
+            Program("250 a\r\n250 b\r\n"),
+            Given("MAIL FROM:<a>\r\nRCPT TO:<b>\r\n"),
+            Shown("250 a\r\n250 b\r\n"),
+        ]);
+        all.extend_from_slice(steps);
+        all
+    };
+    served(
+        Protocol::Smtp,
+        &transaction(&[
+            Client("BDAT 10\r\nSTARTTLS\r\nBDAT 6 last\r\nAUTH\r\nNOOP\r\n"),
+            Given("BDAT 10\r\nSTARTTLS\r\n"),
+            Program("250 1\r\n"),
+            Given("BDAT 6 last\r\nAUTH\r\n"),
+            Program("250 2\r\n"),
+            Given("NOOP\r\n"),
+            Program("250 ok\r\n"),
+            Shown("250 1\r\n250 2\r\n250 ok\r\n"),
+        ]),
+    );
+    // A program may take a chunk that it doesn't expect for commands.
+    served(
+        Protocol::Smtp,
+        &transaction(&[
+            Client("BDAT 3\r\nabcBDAT 14\r\nAUTH PLAIN x\r\nBDAT 0 LAST\r\nNOOP\r\n"),
+            Given("BDAT 3\r\nabc"),
+            Program("552 too much\r\n"),
+            Shown(
+                "552 too much\r\n503 5.5.1 BDAT needs a recipient first\r\n\
+                 503 5.5.1 BDAT needs a recipient first\r\n",
+            ),
+            Given("NOOP\r\n"),
+        ]),
+    );
     served(
         Protocol::Smtp,
         &after_hello(&[
-            Client("BDAT 10\r\nSTARTTLS\r\nBDAT 6 last\r\nAUTH\r\nbdat 0 LAST\r\nNOOP\r\n"),
-            Given("BDAT 10\r\nSTARTTLS\r\nBDAT 6 last\r\nAUTH\r\nbdat 0 LAST\r\n"),
-            Program("250 1\r\n250 2\r\n250 3\r\n"),
-            Given("NOOP\r\n"),
-            Program("250 ok\r\n"),
-            Shown("250 1\r\n250 2\r\n250 3\r\n250 ok\r\n"),
+            Client("RCPT TO:<b>\r\nBDAT 14\r\nAUTH PLAIN x\r\n"),
+            Program("503 no\r\n"),
+            Given("RCPT TO:<b>\r\n"),
+            Shown("503 no\r\n503 5.5.1 BDAT needs a recipient first\r\n"),
         ]),
     );
-    for size in ["5x", "", "2147483648", "5 FIRST", "5 LAST x", "-5"] {
+    for size in ["5x", "", "2147483648", "5 FIRST", "5 LAST x", "-5", "05"] {
         let line: &'static str = format!("BDAT {size}\r\n").leak();
         served(
             Protocol::Smtp,
             &after_hello(&[
                 Client(line),
                 Given(""),
-                Shown("501 5.5.4 BDAT takes a size and LAST\r\n"),
+                Shown("501 5.5.4 BDAT takes a size, and LAST for the last chunk\r\n"),
             ]),
         );
     }
@@ -293,7 +398,7 @@ fn smtp_chunks_are_never_commands() {
             Given("RSET\r\n"),
             Shown(""),
             Program("250 ok\r\n"),
-            Shown("250 ok\r\n501 5.5.4 BDAT takes a size and LAST\r\n"),
+            Shown("250 ok\r\n501 5.5.4 BDAT takes a size, and LAST for the last chunk\r\n"),
         ]),
     );
     // A program without CHUNKING would take the chunk for commands.
@@ -345,7 +450,7 @@ fn lmtp_owes_a_reply_for_each_recipient() {
             Program("220 mx LMTP\r\n"),
             Client("LHLO c\r\n"),
             Program("250-mx\r\n250 CHUNKING\r\n"),
-            Shown("220 mx LMTP\r\n250-mx\r\n250-CHUNKING\r\n250 STARTTLS\r\n"),
+            Shown("220 mx LMTP\r\n250-mx\r\n250-STARTTLS\r\n250 CHUNKING\r\n"),
             Client("MAIL FROM:<a>\r\nRCPT TO:<b>\r\nRCPT TO:<x>\r\nRCPT TO:<c>\r\nDATA\r\n"),
             Program("250 a\r\n250 b\r\n550 x\r\n250 c\r\n"),
             Program("354 go\r\n"),
@@ -364,7 +469,8 @@ fn lmtp_owes_a_reply_for_each_recipient() {
             Client("LHLO c\r\n"),
             Program("250-mx\r\n250 CHUNKING\r\n"),
             Client("MAIL FROM:<a>\r\nRCPT TO:<b>\r\nRCPT TO:<c>\r\nBDAT 3 LAST\r\nxyzSTARTTLS\r\n"),
-            Program("250 a\r\n250 b\r\n250 c\r\n250 b\r\n"),
+            Program("250 a\r\n250 b\r\n250 c\r\n"),
+            Program("250 b\r\n"),
             Quiet,
             Program("250 c\r\n"),
             Came(Event::Upgrade),
@@ -461,7 +567,7 @@ fn pop3_offers_tls_and_hides_passwords() {
                 "-ERR [AUTH] Must issue a STLS command first\r\n\
                  -ERR [AUTH] Must issue a STLS command first\r\n\
                  -ERR STLS takes no argument\r\n\
-                 -ERR A command holds no control character\r\n",
+                 -ERR Control characters are not allowed in a command\r\n",
             ),
             Client("stls\r\n"),
             Came(Event::Upgrade),
@@ -483,6 +589,99 @@ fn pop3_offers_tls_and_hides_passwords() {
             Shown("+OK\r\n"),
         ],
     );
+}
+
+fn inside(protocol: Protocol, between: Between, steps: &[Step]) {
+    all(
+        || Dialogue::inside(settings(protocol, false), between),
+        steps,
+    );
+}
+
+#[test]
+fn inside_tls_pop3_answers_capa_again_where_the_program_has_none() {
+    for drops_greeting in [true, false] {
+        let between = Between {
+            drops_greeting,
+            lists_capabilities: true,
+        };
+        let greeting = if drops_greeting { "" } else { "+OK ready\r\n" };
+        inside(
+            Protocol::Pop3,
+            between,
+            &[
+                Client("CAPA\r\n"),
+                Given(""),
+                Program("+OK ready\r\n"),
+                Shown(greeting),
+                Given("CAPA\r\n"),
+                Program("-ERR what\r\n"),
+                Shown("+OK Capabilities follow\r\nUSER\r\n.\r\n"),
+                // All else is the program's word.
+                Client("STLS\r\nUSER a\r\nPASS \x01b\r\n"),
+                Program("-ERR no\r\n"),
+                Program("+OK\r\n"),
+                Given("STLS\r\nUSER a\r\nPASS \x01b\r\n"),
+                Program("-ERR wrong\r\n"),
+                Client("CAPA\r\nPASS c\r\n"),
+                Program("-ERR what\r\n"),
+                Program("+OK in\r\n"),
+                Given("CAPA\r\nPASS c\r\n"),
+                Shown(
+                    "-ERR no\r\n+OK\r\n-ERR wrong\r\n\
+                     +OK Capabilities follow\r\nUSER\r\n.\r\n+OK in\r\n",
+                ),
+                // Up to the login, not behind it.
+                Client("CAPA\r\n"),
+                Given("CAPA\r\n"),
+                Program("-ERR what\r\n"),
+                Shown("-ERR what\r\n"),
+                Quiet,
+            ],
+        );
+    }
+    // A program that has one keeps it as it is.
+    let between = Between {
+        drops_greeting: false,
+        lists_capabilities: true,
+    };
+    inside(
+        Protocol::Pop3,
+        between,
+        &[
+            Program("+OK\r\n"),
+            Client("CAPA\r\n"),
+            Program("+OK\r\nSASL PLAIN\r\nSTLS\r\n.\r\n"),
+            Shown("+OK\r\n+OK\r\nSASL PLAIN\r\nSTLS\r\n.\r\n"),
+        ],
+    );
+}
+
+#[test]
+fn inside_tls_a_greeting_is_dropped_whole_and_nothing_else() {
+    let between = Between {
+        drops_greeting: true,
+        lists_capabilities: false,
+    };
+    for (said, left) in [
+        ("220 mx\r\n250 x", "250 x"),
+        ("220-mx\r\n220-y\r\n220 z\r\n250 x", "250 x"),
+        ("22\n250-x\n", "250-x\n"),
+        ("\nx", "x"),
+        ("* OK - hi\r\n* x", "* x"),
+        ("220-no end", ""),
+    ] {
+        inside(
+            Protocol::Smtp,
+            between,
+            &[
+                Client("EHLO c\r\n\0AUTH"),
+                Given("EHLO c\r\n\0AUTH"),
+                Program(said),
+                Shown(left),
+            ],
+        );
+    }
 }
 
 #[test]
@@ -570,7 +769,7 @@ fn imap_lets_no_password_through() {
             Shown(
                 "e OK\r\n* BAD A command begins with a tag\r\n* BAD A command begins with a tag\r\n\
                  * BAD A command begins with a tag\r\nf BAD\r\n\
-                 g BAD A command holds no control character\r\nh BAD STARTTLS takes no argument\r\n",
+                 g BAD Control characters are not allowed in a command\r\nh BAD STARTTLS takes no argument\r\n",
             ),
         ],
     );
@@ -691,13 +890,13 @@ fn sieve_offers_tls_and_hides_passwords() {
                 "NO (ENCRYPT-NEEDED) \"STARTTLS comes first\"\r\n\
                  NO (ENCRYPT-NEEDED) \"STARTTLS comes first\"\r\n",
             ),
-            // A literal is never a command.
-            Client("PUTSCRIPT \"x\" {10+}\r\nSTARTTLS\r\n\r\nNOOP\r\n"),
-            Given("PUTSCRIPT \"x\" {10+}\r\nSTARTTLS\r\n\r\n"),
-            Program("NO {4}\r\nOK\r\n\r\n"),
+            // A literal is never a command, whatever the program thinks of the
+            // line before it.
+            Client("PUTSCRIPT \"x\" {19+}\r\nAUTHENTICATE {3+}\r\n\r\nNOOP\r\n"),
+            Shown("NO (ENCRYPT-NEEDED) \"Literals come after STARTTLS\"\r\n"),
             Given("NOOP\r\n"),
-            Program("OK\r\n"),
-            Shown("NO {4}\r\nOK\r\n\r\nOK\r\n"),
+            Program("NO {4}\r\nOK\r\n\r\n"),
+            Shown("NO {4}\r\nOK\r\n\r\n"),
             Client("CAPABILITY\r\n"),
             Program("\"SASL\" \"PLAIN\"\r\nOK\r\n"),
             Shown("\"SASL\" \"\"\r\n\"STARTTLS\"\r\nOK\r\n"),
@@ -756,7 +955,7 @@ fn alone_it_greets_and_refuses_everything_but_the_upgrade() {
             Client("LHLO x\r\nVRFY x\r\nHELP\r\nDATA\r\n\r\nSTARTTLS x\r\n"),
             Shown(
                 "530 5.7.0 Must issue a STARTTLS command first\r\n\
-                 250-mx.test\r\n250-ENHANCEDSTATUSCODES\r\n250 STARTTLS\r\n\
+                 250-mx.test\r\n250-STARTTLS\r\n250 ENHANCEDSTATUSCODES\r\n\
                  250 2.0.0 ok\r\n\
                  530 5.7.0 Must issue a STARTTLS command first\r\n\
                  530 5.7.0 Must issue a STARTTLS command first\r\n\
@@ -788,7 +987,7 @@ fn alone_it_greets_and_refuses_everything_but_the_upgrade() {
             Client("EHLO c\r\nLHLO c\r\n"),
             Shown(
                 "530 5.7.0 Must issue a STARTTLS command first\r\n\
-                 250-mx.test\r\n250-ENHANCEDSTATUSCODES\r\n250 STARTTLS\r\n",
+                 250-mx.test\r\n250-STARTTLS\r\n250 ENHANCEDSTATUSCODES\r\n",
             ),
         ],
     );

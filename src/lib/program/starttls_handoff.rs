@@ -6,16 +6,16 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd, RawFd};
-use std::process::{Command, ExitCode, Stdio};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use crate::child::Child;
-use crate::dialogue::{Dialogue, Protocol, Settings};
+use crate::dialogue::{Between, Dialogue, Protocol, Settings};
 use crate::environ::Edits;
 use crate::options::starttls_handoff::{Options, TABLE};
 use crate::report::{self, Fail, Report, TEMPORARY};
-use crate::sys::{child::Running, fd, process, socket};
+use crate::sys::{fd, process, socket};
 use crate::text;
 
 mod control;
@@ -24,7 +24,8 @@ mod plaintext;
 use control::{Answer, Control};
 use plaintext::{Client, Outcome, Phase, Times};
 
-/// How long a client may take to start TLS where it must.
+/// How long a client may take to start TLS where it must, and to say its first
+/// word where it need not.
 const TLS_TIME: Duration = Duration::from_secs(300);
 
 /// Variables that describe a TLS session. A program in the clear sees none,
@@ -180,34 +181,25 @@ struct Session<'a> {
 impl Session<'_> {
     fn run(&self, options: &Options) -> Result<u8, Fail> {
         let control = Control::inherit(|name| std::env::var_os(name))?;
-        let copy = |fd: io::Result<_>| fd.map_err(Fail::unable("set up descriptors"));
-        let client = Client {
-            input: copy(io::stdin().as_fd().try_clone_to_owned())?,
-            output: copy(io::stdout().as_fd().try_clone_to_owned())?,
-        };
+        let client = client()?;
         let settings = Settings {
             protocol: self.protocol,
             allow_clear: options.allow_clear,
-            host: options
-                .local_name
-                .clone()
-                .or_else(|| first_set(&["SSLLOCALHOST", "TCPLOCALHOST"]))
-                .or_else(socket::host_name)
-                .unwrap_or_default(),
+            host: host_name(options),
         };
-        let idle = Duration::from_secs(options.idle_seconds.into());
         let required = self.policy == Policy::Required;
         let end = Instant::now() + TLS_TIME;
         let times = Times {
-            idle,
+            idle: Some(Duration::from_secs(options.idle_seconds.into())),
+            first: Some(end),
             end: required.then_some(end),
         };
         let dialogue = if required {
-            Dialogue::alone(settings)
+            Dialogue::alone(settings.clone())
         } else {
-            Dialogue::new(settings)
+            Dialogue::new(settings.clone())
         };
-        let mut phase = Phase::new(dialogue, &client, &control, times);
+        let mut phase = Phase::new(dialogue, client, Some(&control), times);
         if !required && let Err(error) = phase.start(&mut self.program.command(Edits::new())) {
             phase.excuse();
             return Err(self.program.unable()(error));
@@ -234,6 +226,10 @@ impl Session<'_> {
             return Ok(self.drop_connection(&reason));
         }
         let replies = self.protocol.greeting_replies();
+        let between = Between {
+            drops_greeting: replies > 0 && !control.drops_replies,
+            lists_capabilities: phase.has_listed_capabilities(),
+        };
         let answer = control
             .start(replies)
             .and_then(|()| control.answer(Instant::now() + TLS_TIME));
@@ -247,40 +243,41 @@ impl Session<'_> {
             Err(fail) => return Ok(self.drop_connection(&fail.to_string())),
         };
         self.report_tls(&session);
-        drop(client);
-        if control.drops_replies || replies == 0 {
+        if between == Between::default() {
             let descriptors = vec![(control.read, 0), (control.write, 1)];
             return Err(self.program.become_it(session, descriptors));
         }
-        self.swallow(control, session)
+        self.stay_between(control, session, settings, between)
     }
 
-    /// Under a server that drops no greeting: runs the program on the TLS
-    /// descriptors, but for its output, of which the first reply is dropped.
-    fn swallow(&self, control: Control, session: Edits) -> Result<u8, Fail> {
+    /// Runs the program inside TLS behind this process, where something is left
+    /// to do for it.
+    fn stay_between(
+        &self,
+        control: Control,
+        session: Edits,
+        settings: Settings,
+        between: Between,
+    ) -> Result<u8, Fail> {
         // The socket is the server's now; a copy of it held open here would
         // keep its end from the client.
         fd::detach_standard().map_err(Fail::unable("set up descriptors"))?;
-        let (output, writes) = fd::pipe().map_err(Fail::unable("create pipe"))?;
-        let mut command = self.program.command(session);
-        command.stdin(control.read).stdout(Stdio::from(writes));
-        let mut running = Running::new(&mut command).map_err(self.program.unable())?;
-        drop(command);
-        let mut greeting = Greeting::default();
-        let mut buffer = vec![0; 65536];
-        loop {
-            let count = fd::read_some(&output, &mut buffer).map_err(Fail::unable("read"))?;
-            let rest = greeting.behind(&buffer[..count]);
-            if count == 0 || fd::write_all(&control.write, rest).is_err() {
-                break;
+        let client = Client::new(control.read, control.write);
+        let dialogue = Dialogue::inside(settings, between);
+        // The server ends what is idle for too long.
+        let mut phase = Phase::new(dialogue, client, None, Times::default());
+        phase
+            .start(&mut self.program.command(session))
+            .map_err(self.program.unable())?;
+        match phase.run()? {
+            Outcome::Ended(code) => Ok(code),
+            Outcome::Dropped(reason) => {
+                self.warn(&reason);
+                Ok(TEMPORARY)
             }
+            // No command leads there inside TLS.
+            Outcome::Upgrade => Ok(TEMPORARY),
         }
-        // A client that is gone is told to the program by its next write.
-        drop((output, control.write));
-        let status = running
-            .wait()
-            .map_err(Fail::unable("wait for the program"))?;
-        Ok(plaintext::shell_code(status))
     }
 
     fn report_tls(&self, session: &Edits) {
@@ -306,46 +303,48 @@ impl Session<'_> {
         code
     }
 
-    fn drop_connection(&self, reason: &str) -> u8 {
+    fn warn(&self, reason: &str) {
         self.report.warning(format_args!(
             "dropping connection, pid {}: {reason}",
             self.who.0
         ));
+    }
+
+    fn drop_connection(&self, reason: &str) -> u8 {
+        self.warn(reason);
         self.end(TEMPORARY)
     }
 }
 
-/// The first reply of a program, up to its last line: one whose fourth
-/// character is not a hyphen.
-#[derive(Debug, Default)]
-struct Greeting {
-    over: bool,
-    /// Characters of the line so far, up to four.
-    column: u8,
-    continued: bool,
+/// The client's socket. A pipe in its place, of a program between the server and
+/// us, would swallow what the client says behind the upgrade command, and the
+/// server would wait for a handshake in vain.
+fn client() -> Result<Client, Fail> {
+    let (input, output) = (io::stdin(), io::stdout());
+    for (number, is_socket) in [(0, socket::is_one(&input)), (1, socket::is_one(&output))] {
+        if !is_socket {
+            return Err(Fail::temporary(format!(
+                "descriptor {number} is not the client's socket: a program such as recordio or \
+                 fixcrio belongs behind starttls-handoff, not before it"
+            )));
+        }
+    }
+    let copy = |fd: BorrowedFd<'_>| {
+        fd.try_clone_to_owned()
+            .map_err(Fail::unable("set up descriptors"))
+    };
+    Ok(Client::new(copy(input.as_fd())?, copy(output.as_fd())?))
 }
 
-impl Greeting {
-    /// What of these bytes stands behind the greeting.
-    fn behind<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
-        if self.over {
-            return bytes;
-        }
-        for (at, &byte) in bytes.iter().enumerate() {
-            if byte == b'\n' {
-                if !self.continued {
-                    self.over = true;
-                    return &bytes[at + 1..];
-                }
-                self.column = 0;
-                self.continued = false;
-            } else if self.column < 4 {
-                self.column += 1;
-                self.continued = self.column == 4 && byte == b'-';
-            }
-        }
-        &[]
-    }
+/// The name of this host in greetings of our own.
+fn host_name(options: &Options) -> String {
+    options
+        .local_name
+        .clone()
+        // That is what `-l 0` of the server leaves: no name.
+        .or_else(|| first_set(&["SSLLOCALHOST", "TCPLOCALHOST"]).filter(|name| name != "0"))
+        .or_else(socket::host_name)
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -362,28 +361,6 @@ mod tests {
             (Some("-"), Policy::Without),
         ] {
             assert_eq!(Policy::of(value.map(OsString::from)), policy, "{value:?}");
-        }
-    }
-
-    #[test]
-    fn a_greeting_ends_with_its_last_line_whatever_the_pieces() {
-        for (output, rest) in [
-            ("220 mx\r\n250 x", "250 x"),
-            ("220-mx\r\n220-y\r\n220 z\r\n250 x", "250 x"),
-            ("22\n250-x\n", "250-x\n"),
-            ("\nx", "x"),
-            ("* OK - hi\r\n* x", "* x"),
-            ("220-no end", ""),
-        ] {
-            for size in 1..=output.len() {
-                let mut greeting = Greeting::default();
-                let behind: Vec<u8> = output
-                    .as_bytes()
-                    .chunks(size)
-                    .flat_map(|piece| greeting.behind(piece).to_vec())
-                    .collect();
-                assert_eq!(String::from_utf8_lossy(&behind), rest, "{output:?} {size}");
-            }
         }
     }
 }

@@ -198,6 +198,12 @@ fn is_closed(_: impl AsFd) -> bool {
     false
 }
 
+/// Whether a descriptor is a socket.
+#[must_use]
+pub fn is_one(fd: impl AsFd) -> bool {
+    getsockopt(&fd, sockopt::SockType).is_ok()
+}
+
 /// Receives without waiting.
 ///
 /// # Errors

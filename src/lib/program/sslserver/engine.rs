@@ -77,8 +77,10 @@ pub(super) fn run(task: &Task<'_>, ends: Ends, registry: BorrowedFd<'_>) -> u8 {
         .and_then(|plain| Ok((plain, task.wait_for_start(&ends.control)?)))
         .and_then(|(plain, start)| match start {
             Some(start) => task.serve(ends, plain, start),
-            // The program never asked for TLS.
-            None => Ok(()),
+            None => {
+                task.tell_plaintext();
+                Ok(())
+            }
         });
     match served {
         Ok(()) => 0,
@@ -251,6 +253,15 @@ impl Task<'_> {
             .certificates()
             .find(|certificate| trust::fingerprint(&certificate.leaf).ok() == used)
             .map_or(&[], |certificate| &certificate.intermediates)
+    }
+
+    /// Under `-n`, the lack of TLS must not look like TLS.
+    fn tell_plaintext(&self) {
+        self.setup.report.status(format_args!(
+            "pid {} from {}: in plaintext: the program did not ask for TLS",
+            self.launcher,
+            self.connection.remote_ip(self.setup.options.common.family)
+        ));
     }
 
     /// How it ended, where somebody may want to know.

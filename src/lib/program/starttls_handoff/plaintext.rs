@@ -1,10 +1,12 @@
-//! The plaintext phase: one poll loop between the client, a dialogue and the
-//! program. It ends with an upgrade that is clean, or with the connection.
+//! One poll loop between the client, a dialogue and the program. In the clear it
+//! ends with an upgrade that is clean, or with the connection; where something
+//! is left to do inside TLS, with the connection.
 //!
 //! Nothing waits but poll; a side that is slow holds back the other, and the
 //! dialogue's limits are the only memory.
 #![forbid(unsafe_code)]
 
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
@@ -29,14 +31,30 @@ const PARTING: Duration = Duration::from_secs(2);
 /// Bytes per read.
 const PIECE: usize = 16384;
 
-/// The client, in the clear. The server's processes have the same socket, so
-/// its mode is left alone: only single calls do not wait.
+/// The client, in the clear or behind the server. The server's processes have
+/// the same socket, so its mode is left alone: only single calls do not wait.
 pub(super) struct Client {
-    pub(super) input: OwnedFd,
-    pub(super) output: OwnedFd,
+    input: OwnedFd,
+    /// `None` once it is told that nothing more comes.
+    output: Option<OwnedFd>,
 }
 
 impl Client {
+    pub(super) fn new(input: OwnedFd, output: OwnedFd) -> Client {
+        Client {
+            input,
+            output: Some(output),
+        }
+    }
+
+    /// Tells the client that nothing more comes.
+    fn end_output(&mut self) {
+        if let Some(output) = self.output.take() {
+            // A pipe is ended by closing it.
+            let _ = socket::finish(&output);
+        }
+    }
+
     /// Reads what is there.
     fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match socket::receive(&self.input, buffer) {
@@ -52,33 +70,24 @@ impl Client {
 
     /// Writes what there is room for.
     fn transmit(&self, bytes: &[u8]) -> io::Result<usize> {
-        match socket::transmit(&self.output, bytes) {
+        let Some(output) = &self.output else {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        };
+        match socket::transmit(output, bytes) {
             Err(error) if error.raw_os_error() == Some(libc::ENOTSOCK) => {
                 // A pipe that poll calls writable takes this much at once.
-                fd::write_some(&self.output, &bytes[..bytes.len().min(libc::PIPE_BUF)])
+                fd::write_some(output, &bytes[..bytes.len().min(libc::PIPE_BUF)])
             }
             other => other,
         }
     }
 
-    /// Looks at the next byte, which stays there.
-    fn look(&self) -> io::Result<Look> {
+    /// Looks at the next byte, which stays there; `None` at the end.
+    fn look(&self) -> io::Result<Option<u8>> {
         let mut byte = [0];
-        match socket::peek(&self.input, &mut byte) {
-            Ok(0) => Ok(Look::End),
-            Ok(_) => Ok(Look::Byte(byte[0])),
-            Err(error) if error.raw_os_error() == Some(libc::ENOTSOCK) => Ok(Look::Blind),
-            Err(error) => Err(error),
-        }
+        let count = socket::peek(&self.input, &mut byte)?;
+        Ok((count > 0).then_some(byte[0]))
     }
-}
-
-/// What a look at the client's next byte finds.
-enum Look {
-    /// It is no socket, and has no such look.
-    Blind,
-    Byte(u8),
-    End,
 }
 
 /// The program, on a socket.
@@ -99,22 +108,56 @@ pub(super) enum Outcome {
     Upgrade,
 }
 
-/// Limits on time.
-#[derive(Clone, Copy, Debug)]
+/// Limits on time; `None` for ever.
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Times {
     /// Without a byte from either side.
-    pub(super) idle: Duration,
+    pub(super) idle: Option<Duration>,
+    /// For the client's first byte.
+    pub(super) first: Option<Instant>,
     /// For all of the phase.
     pub(super) end: Option<Instant>,
+}
+
+/// What ran out.
+#[derive(Clone, Copy, Debug)]
+enum Late {
+    Idle(Duration),
+    Silent,
+    Without,
+}
+
+impl Times {
+    /// The next limit, and which it is.
+    fn next(&self, last_byte: Instant, heard: bool) -> Option<(Instant, Late)> {
+        let idle = self.idle.map(|idle| (last_byte + idle, Late::Idle(idle)));
+        let first = self.first.filter(|_| !heard).map(|at| (at, Late::Silent));
+        let end = self.end.map(|at| (at, Late::Without));
+        let limits = [end, idle, first];
+        limits.into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+}
+
+impl fmt::Display for Late {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Late::Idle(limit) => write!(out, "no byte within {} s", limit.as_secs()),
+            Late::Silent => out.write_str("client never said a word"),
+            Late::Without => out.write_str("no TLS within the time allowed"),
+        }
+    }
 }
 
 /// The phase.
 pub(super) struct Phase<'a> {
     dialogue: Dialogue,
-    client: &'a Client,
-    control: &'a Control,
+    client: Client,
+    /// In the clear: the server, which can still start TLS.
+    control: Option<&'a Control>,
     program: Option<Program>,
     times: Times,
+    /// Anything came from the client.
+    heard: bool,
     /// The client's end of file came.
     client_ended: bool,
     /// Reading from or writing to the client failed.
@@ -129,8 +172,8 @@ impl<'a> Phase<'a> {
     /// A phase in front of a program that is not started.
     pub(super) fn new(
         dialogue: Dialogue,
-        client: &'a Client,
-        control: &'a Control,
+        client: Client,
+        control: Option<&'a Control>,
         times: Times,
     ) -> Self {
         Phase {
@@ -139,6 +182,7 @@ impl<'a> Phase<'a> {
             control,
             program: None,
             times,
+            heard: false,
             client_ended: false,
             client_gone: false,
             withdrawn: false,
@@ -171,17 +215,14 @@ impl<'a> Phase<'a> {
             if let Some(outcome) = self.settle()? {
                 return Ok(outcome);
             }
-            let idle_end = last_byte + self.times.idle;
-            let deadline = self.times.end.map_or(idle_end, |end| end.min(idle_end));
-            if self.transfer(deadline)? {
+            let limit = self.times.next(last_byte, self.heard);
+            if self.transfer(limit.map(|(at, _)| at))? {
                 last_byte = Instant::now();
-            } else if Instant::now() >= deadline {
+            } else if let Some((at, late)) = limit
+                && Instant::now() >= at
+            {
                 self.part(Farewell::Idle);
-                return self.dropped(if deadline == idle_end {
-                    format!("no byte within {} s", self.times.idle.as_secs())
-                } else {
-                    "no TLS within the time allowed".to_owned()
-                });
+                return self.dropped(late.to_string());
             }
         }
     }
@@ -199,10 +240,10 @@ impl<'a> Phase<'a> {
         }
         loop {
             match self.client.look() {
-                Ok(Look::End) => return self.dropped("client sent no handshake".to_owned()),
+                Ok(None) => return self.dropped("client sent no handshake".to_owned()),
                 // A handshake record begins with 22, that of old clients with
                 // a high bit; anything else is text.
-                Ok(Look::Byte(byte)) if byte != 22 && byte < 0x80 => {
+                Ok(Some(byte)) if byte != 22 && byte < 0x80 => {
                     return self.dropped("client went on in the clear: injection".to_owned());
                 }
                 Ok(_) => return Ok(Outcome::Upgrade),
@@ -219,7 +260,7 @@ impl<'a> Phase<'a> {
 
     /// Ends the program that served in the clear, if there is one.
     pub(super) fn end(mut self) -> Result<(), Fail> {
-        self.end_program(GRACE).map(|_| ())
+        self.end_program(Some(GRACE)).map(|_| ())
     }
 
     /// Acts on what the last bytes brought. `None`: there is more to come.
@@ -244,12 +285,19 @@ impl<'a> Phase<'a> {
                     let reason = "client sent a command that cannot be read".to_owned();
                     return self.dropped(reason).map(Some);
                 }
+                Some(Event::HiddenPassword) => {
+                    self.part(Farewell::Malformed);
+                    let reason =
+                        "client sent a password command behind a doubtful end of its message"
+                            .to_owned();
+                    return self.dropped(reason).map(Some);
+                }
                 Some(Event::ProgramLineTooLong) => {
                     self.part(Farewell::Unavailable);
                     let reason = format!("program sent a line over {LINE_LIMIT} bytes");
                     return self.dropped(reason).map(Some);
                 }
-                Some(Event::Upgrade) if told && !self.control.is_alive() => {
+                Some(Event::Upgrade) if told && !self.control.is_some_and(Control::is_alive) => {
                     self.dialogue.decline();
                     continue;
                 }
@@ -294,7 +342,7 @@ impl<'a> Phase<'a> {
     }
 
     /// Waits, and moves what can be moved. False if nothing could.
-    fn transfer(&mut self, deadline: Instant) -> Result<bool, Fail> {
+    fn transfer(&mut self, deadline: Option<Instant>) -> Result<bool, Fail> {
         let upgrading = self.dialogue.event() == Some(Event::Upgrade);
         let program = self.program.as_ref();
         let places: [(Side, bool, Option<BorrowedFd<'_>>); 5] = [
@@ -306,7 +354,7 @@ impl<'a> Phase<'a> {
             (
                 Side::ToClient,
                 !self.dialogue.for_client().is_empty(),
-                Some(self.client.output.as_fd()),
+                self.client.output.as_ref().map(OwnedFd::as_fd),
             ),
             (
                 Side::FromProgram,
@@ -321,7 +369,7 @@ impl<'a> Phase<'a> {
             (
                 Side::Control,
                 !self.withdrawn,
-                Some(self.control.as_borrowed()),
+                self.control.map(Control::as_borrowed),
             ),
         ];
         let mut sides = Vec::with_capacity(places.len());
@@ -332,7 +380,7 @@ impl<'a> Phase<'a> {
                 wanted.push((fd, side.interest()));
             }
         }
-        poll::wait(&mut wanted, Some(deadline)).map_err(Fail::unable("wait"))?;
+        poll::wait(&mut wanted, deadline).map_err(Fail::unable("wait"))?;
         let ready: Vec<Side> = sides
             .into_iter()
             .zip(&wanted)
@@ -365,6 +413,7 @@ impl<'a> Phase<'a> {
                         true
                     }
                     Ok(count) => {
+                        self.heard = true;
                         self.dialogue.feed_client(&buffer[..count]);
                         true
                     }
@@ -420,24 +469,33 @@ impl<'a> Phase<'a> {
 
     /// The client or the program is done: the program may take its time.
     fn finished(&mut self) -> Result<Outcome, Fail> {
+        self.client.end_output();
         self.end_program(self.times.idle).map(Outcome::Ended)
     }
 
     fn dropped(&mut self, reason: String) -> Result<Outcome, Fail> {
-        self.end_program(GRACE)?;
+        self.end_program(Some(GRACE))?;
         Ok(Outcome::Dropped(reason))
     }
 
-    fn end_program(&mut self, patience: Duration) -> Result<u8, Fail> {
+    /// `patience`: how long it may take by itself; `None` for ever.
+    fn end_program(&mut self, patience: Option<Duration>) -> Result<u8, Fail> {
         let Some(mut program) = self.program.take() else {
             return Ok(0);
         };
         program.channel.close();
-        let status = program
-            .running
-            .end_by(Instant::now() + patience)
-            .map_err(Fail::unable("wait for the program"))?;
-        Ok(shell_code(status))
+        let status = match patience {
+            Some(patience) => program.running.end_by(Instant::now() + patience),
+            None => program.running.wait(),
+        };
+        Ok(shell_code(
+            status.map_err(Fail::unable("wait for the program"))?,
+        ))
+    }
+
+    /// As [`Dialogue::has_listed_capabilities`].
+    pub(super) fn has_listed_capabilities(&self) -> bool {
+        self.dialogue.has_listed_capabilities()
     }
 
     /// Whether the program ended before it said a word.
@@ -451,9 +509,10 @@ impl<'a> Phase<'a> {
     fn part(&mut self, why: Farewell) {
         let deadline = Instant::now() + PARTING;
         self.dialogue.bid_farewell(why);
-        if !self.flush(deadline).unwrap_or(false) || socket::finish(&self.client.output).is_err() {
+        if !self.flush(deadline).unwrap_or(false) {
             return;
         }
+        self.client.end_output();
         let mut buffer = [0; PIECE];
         while Instant::now() < deadline {
             let mut wanted = [(self.client.input.as_fd(), Ready::READ)];
@@ -472,7 +531,10 @@ impl<'a> Phase<'a> {
     /// it in time.
     fn flush(&mut self, deadline: Instant) -> Result<bool, Fail> {
         while !self.dialogue.for_client().is_empty() {
-            let mut wanted = [(self.client.output.as_fd(), Ready::WRITE)];
+            let Some(output) = &self.client.output else {
+                return Ok(false);
+            };
+            let mut wanted = [(output.as_fd(), Ready::WRITE)];
             poll::wait(&mut wanted, Some(deadline)).map_err(Fail::unable("wait"))?;
             if wanted[0].1 == Ready::default() {
                 return Ok(false);
@@ -531,10 +593,7 @@ mod tests {
     /// then listens to the end: the outcome, and what it heard.
     fn phase_with(times: Times, talk: &'static [u8]) -> (Outcome, String) {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let client = Client {
-            input: ours.try_clone().unwrap().into(),
-            output: ours.into(),
-        };
+        let client = Client::new(ours.try_clone().unwrap().into(), ours.into());
         let (control, _server) = fd::stream_pair().unwrap();
         let (read, write) = fd::pipe().unwrap();
         let control = Control::of(control, read, write);
@@ -549,10 +608,9 @@ mod tests {
             theirs.read_to_string(&mut heard).unwrap();
             heard
         });
-        let outcome = Phase::new(dialogue, &client, &control, times)
-            .run()
-            .unwrap();
-        drop(client);
+        let mut phase = Phase::new(dialogue, client, Some(&control), times);
+        let outcome = phase.run().unwrap();
+        drop(phase);
         (outcome, listener.join().unwrap())
     }
 
@@ -560,12 +618,16 @@ mod tests {
     fn a_client_that_takes_too_long_is_told_and_dropped() {
         let now = Instant::now();
         let hour = Duration::from_secs(3600);
-        for (idle, end, reason) in [
-            (hour, Some(now), "no TLS within the time allowed"),
-            (Duration::ZERO, Some(now + hour), "no byte within 0 s"),
-            (Duration::ZERO, None, "no byte within 0 s"),
+        let later = now + hour;
+        for (idle, first, end, reason) in [
+            (hour, None, Some(now), "no TLS within the time allowed"),
+            (Duration::ZERO, None, Some(later), "no byte within 0 s"),
+            (Duration::ZERO, Some(later), None, "no byte within 0 s"),
+            (hour, Some(now), None, "client never said a word"),
+            (hour, Some(now), Some(later), "client never said a word"),
         ] {
-            let (outcome, heard) = phase_with(Times { idle, end }, b"");
+            let idle = Some(idle);
+            let (outcome, heard) = phase_with(Times { idle, first, end }, b"");
             assert_eq!(outcome, Outcome::Dropped(reason.to_owned()));
             assert_eq!(
                 heard,
@@ -576,10 +638,7 @@ mod tests {
 
     #[test]
     fn a_clean_upgrade_is_told_from_an_injection() {
-        let times = Times {
-            idle: Duration::from_secs(60),
-            end: None,
-        };
+        let times = Times::default();
         assert_eq!(phase_with(times, b"STARTTLS\r\n").0, Outcome::Upgrade);
         assert_eq!(
             phase_with(times, b"STARTTLS\r\nRSET\r\n").0,
@@ -588,5 +647,15 @@ mod tests {
             )
         );
         assert_eq!(phase_with(times, b"NOOP\r\nQUIT\r\n").0, Outcome::Ended(0));
+        // A word in time lifts the limit on silence, and no other.
+        let now = Instant::now();
+        let limits = Times {
+            first: Some(now),
+            end: Some(now + Duration::from_secs(60)),
+            idle: None,
+        };
+        let next = |heard| limits.next(now, heard).map(|(at, _)| at);
+        assert_eq!(next(false), limits.first);
+        assert_eq!(next(true), limits.end);
     }
 }
