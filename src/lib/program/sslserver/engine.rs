@@ -75,9 +75,10 @@ pub(super) fn run(task: &Task<'_>, ends: Ends, registry: BorrowedFd<'_>) -> u8 {
         .and_then(|()| task.give_up_rights(highest, &ends.link))
         .and_then(|()| plain.map_err(unable("set up descriptors")))
         .and_then(|plain| Ok((plain, task.wait_for_start(&ends.control)?)))
-        .and_then(|(plain, start)| match start {
-            Some(start) => task.serve(ends, plain, start),
-            None => {
+        .and_then(|(plain, start)| {
+            if let Some(start) = start {
+                task.serve(ends, plain, start)
+            } else {
                 task.tell_plaintext();
                 Ok(())
             }
