@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use ucspi_tls::dialogue::Protocol;
 use ucspi_tls::dialogue::client::lines::{LINE_LIMIT, REPLY_LIMIT};
 use ucspi_tls::dialogue::client::upgrade;
-use ucspi_tls::policy::{self, Destinations, Tls};
+use ucspi_tls::policy::{self, Destination, Destinations, Tls};
 use ucspi_tls::proxy::{Header, Malformed, Networks, Reader};
 use ucspi_tls::rules::{Client, Rules, Scope, Verdict, compile};
 use ucspi_tls::rulesdb::Database;
@@ -457,13 +457,13 @@ pub fn tlsdestinations(bytes: &[u8]) {
         "",
     ] {
         for sender in [None, Some("one.example")] {
-            match rules.look_up(&[host], sender) {
+            match rules.look_up(&Destination::itself(host), sender) {
                 Ok(rule) => {
                     let line = rule.line.unwrap_or(0);
                     assert!(line <= lines && !dead.contains(&line), "line {line}");
                     assert!(!rule.to_string().contains('\n'));
                     if rule.tls() == Tls::Required && rule.line.is_some() {
-                        let again = weaker.look_up(&[host], sender).expect("still sound");
+                        let again = weaker.look_up(&Destination::itself(host), sender).expect("still sound");
                         // `-*` comes before nothing that requires more.
                         assert_eq!(again.line, rule.line);
                     }

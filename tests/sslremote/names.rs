@@ -145,13 +145,20 @@ fn addresses_in_brackets_and_routes_need_no_name_server() {
 }
 
 #[test]
-fn the_ports_of_rules_count_before_those_of_routes() {
+fn the_ports_of_routes_count_before_those_of_rules() {
     let place = Place::new("remote-ports");
     let server = Fake::plain().listen("127.0.0.1:0".parse().unwrap());
-    let remote = Remote::new(&place)
-        .control("smtproutes", ":[127.0.0.1]:1\n")
-        .policy(&format!("*:||;{}\n", server.at.port()));
-    assert!(remote.send("a.example").starts_with("K127.0.0.1 "));
+    let port = server.at.port();
+    for (route, rule) in [
+        (format!(":[127.0.0.1]:{port}\n"), "*:||;1\n".to_owned()),
+        (":[127.0.0.1]\n".to_owned(), format!("*:||;{port}\n")),
+        (":[127.0.0.1]\n".to_owned(), format!("*:||:{port}\n")),
+    ] {
+        let remote = Remote::new(&place)
+            .control("smtproutes", &route)
+            .policy(&rule);
+        assert!(remote.send("a.example").starts_with("K127.0.0.1 "));
+    }
 }
 
 #[test]

@@ -87,21 +87,22 @@ fn mail_arrives_at_mailfront_byte_by_byte() {
     let message = hard_message(500_000);
     // It answers once a package, whatever the number of recipients: so one.
     let words = ["far.example", "a@sender.example", "b c\"d@far.example"];
+    let at_plain = format!(";{}", plain.port());
     for (port, policy, verdict) in [
         (
-            plain.port(),
+            at_plain.as_str(),
             String::new(),
             "no TLS: QMTP has none on this port",
         ),
-        (plain.port(), "!*:\n".into(), "no TLS"),
+        (&at_plain, "!*:\n".into(), "no TLS"),
         (
-            plain.port(),
+            "",
             format!("=[127.0.0.1]:CA||;s{}\n", server.port),
             "TLSv1.3 TLS_AES_256_GCM_SHA384 verified 127.0.0.1",
         ),
     ] {
         let remote = Remote::new(&place)
-            .control("qmtproutes", &format!("far.example:[127.0.0.1];{port}\n"))
+            .control("qmtproutes", &format!("far.example:[127.0.0.1]{port}\n"))
             .control("smtproutes", ":[127.0.0.1]:1\n")
             .policy(&policy);
         let parts = remote.parts(&words, &message);
@@ -115,7 +116,8 @@ fn mail_arrives_at_mailfront_byte_by_byte() {
             "Fa@sender.example\0Tb c\"d@far.example\0\0"
         );
     }
-    let remote = Remote::new(&place).policy("");
+    let route = format!("far.example:[127.0.0.1]{at_plain}\n");
+    let remote = Remote::new(&place).control("qmtproutes", &route).policy("");
     let parts = remote.parts(&["far.example", "", "nobody"], MESSAGE.as_bytes());
     let said = "127.0.0.1 does not like recipient.\nRemote host said: 5.1.2 ";
     assert!(parts[0].starts_with(&format!("h{said}")), "{parts:?}");

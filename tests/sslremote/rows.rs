@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use openssl::hash::{MessageDigest, hash};
 use openssl::ssl::{SslContext, SslContextBuilder, SslMethod, SslVersion};
 
-use crate::dns::Names;
+use crate::dns::{Names, Signing, Zones};
 use crate::fake::{Fake, Running};
 use crate::harness::authority::hex;
 use crate::harness::{Authority, Identity, Leaf, Place, need_root, peer, skip};
@@ -151,7 +151,11 @@ fn each_row_of_keys_asks_what_it_says() {
             "good",
             Sent("verified good.test)"),
         ),
-        ("=mx.good.test:CA\n", "good", Sent("verified mx.good.test)")),
+        (
+            "=mx.good.test:CA\n",
+            "good",
+            Sent("verified mx.good.test (name from DNS))"),
+        ),
         ("=mx.wild.test:CA\n", "wild", Kept(name)),
         ("=wild.test:CA\n", "wild", Kept(name)),
         ("=other.test:CA\n", "other", Kept(name)),
@@ -170,7 +174,11 @@ fn each_row_of_keys_asks_what_it_says() {
             Sent("verified mx.good.test)"),
         ),
         ("~wild.test:CA\n", "wild", Sent("verified mx.wild.test)")),
-        ("~.wild.test:CA\n", "wild", Sent("verified mx.wild.test)")),
+        (
+            "~.wild.test:CA\n",
+            "wild",
+            Sent("verified mx.wild.test (name from DNS))"),
+        ),
         ("~.test:CA\n", "good", Sent("verified mx.good.test)")),
         ("~.test:CA\n", "other", Kept(name)),
         ("~mx.strange.test:CA\n", "strange", Kept(chain)),
@@ -194,10 +202,15 @@ fn each_row_of_keys_asks_what_it_says() {
         ("-.anon.test:\n", "anon", Sent("anonymous)")),
         ("-bare.test:\n", "bare", Kept(none)),
         // 7: for everybody.
-        ("=*:CA\n~*:/none\n", "good", Sent("verified mx.good.test)")),
+        // A name that nobody can have forged goes before one from DNS.
+        ("=*:CA\n~*:/none\n", "good", Sent("verified good.test)")),
         ("=*:CA\n", "wild", Kept(name)),
         ("=*:CA\n", "bare", Kept(none)),
-        ("~*:CA\n+*:/none\n", "wild", Sent("verified mx.wild.test)")),
+        (
+            "~*:CA\n+*:/none\n",
+            "wild",
+            Sent("verified mx.wild.test (name from DNS))"),
+        ),
         ("~*:CA\n", "other", Kept(name)),
         ("+*:CA\n-*:/none\n", "other", Sent("verified)")),
         ("+*:CA\n", "strange", Kept(issuer)),
@@ -300,21 +313,210 @@ fn each_field_of_a_value_counts() {
         "depth: {report}"
     );
     assert!(send("CA||1").starts_with(verified), "depth");
-    // The route's port is the server's; the rule's counts before it.
-    let report = send("CA||;1");
-    assert!(
-        report.starts_with(
-            "ZSorry, I wasn't able to establish an SMTP connection. (#4.4.1)\nReason: 127.0.0.1:1: "
-        ),
-        "port: {report}"
-    );
-    let report = send("CA||1;1|other.example");
+    // The route's port is the server's, and counts before the rule's.
+    assert!(send("CA||;1").starts_with(verified), "port");
+    let report = send("CA||1;1|other.example|x.example");
     assert!(
         report.contains("TLSv1.3") && report.contains(" unverified)"),
         "no line of theirs: {report}"
     );
     let report = send("/none|||other.example\n=[127.0.0.1]:CA|||sender.example\n*:/none");
     assert!(report.starts_with(verified), "senderdomain: {report}");
+}
+
+#[test]
+fn a_route_switches_no_partner_s_rule_off() {
+    let leaf = Leaf::new("x").dns("far.example").issue();
+    let pin = format!("={}", leaf.fingerprint());
+    let bare = Fake::plain().listen("127.0.0.1:0".parse().unwrap());
+    let port = bare.at.port();
+    let login = "me@sender.example:[127.0.0.1];";
+    for (table, route) in [
+        ("smtproutes", format!("far.example:127.0.0.1:{port}\n")),
+        ("smtproutes", format!(".example:[127.0.0.1]:{port}\n")),
+        ("smtproutes", format!(":[127.0.0.1];{port}\n")),
+        ("authsenders", format!("@sender.example:127.0.0.1;{port}\n")),
+        (
+            "authsenders",
+            format!("{login}{port}\n:[127.0.0.1]:{port}\n"),
+        ),
+    ] {
+        let send = |lines: &str| {
+            let place = Place::new("remote-route");
+            let remote = Remote::new(&place).control(table, &route);
+            remote
+                .policy(&lines.replace("PIN", &pin))
+                .send("far.example")
+        };
+        for line in [
+            "=far.example:CA",
+            "~far.example:CA",
+            "~.example:CA",
+            "%far.example:PIN",
+            "far.example:CA",
+            ".example:",
+            "-far.example:",
+            "=*:CA",
+            "-*:",
+        ] {
+            let report = send(&format!("{line}\n*:\n"));
+            let why = "it does not offer STARTTLS; tlsdestinations line 1 requires TLS. (#4.7.5)";
+            assert!(
+                report.starts_with("ZConnected to 127.0.0.1 "),
+                "{route}{line}: {report}"
+            );
+            assert!(report.contains(why), "{route}{line}: {report}");
+        }
+        for line in [
+            "=far.example:/none",
+            "far.example:/none",
+            "==far.example:CA",
+        ] {
+            let report = send(&format!("{line}\n*:\n"));
+            assert!(
+                report.starts_with("ZTLS is not set up: "),
+                "{route}{line}: {report}"
+            );
+            assert!(report.contains("tlsdestinations line 1"), "{report}");
+        }
+    }
+    let arrived = bare.seen();
+    assert!(
+        arrived.iter().all(|one| one.message.is_none()),
+        "nothing went in plain"
+    );
+}
+
+/// One mail to far.example by a relay at 127.0.0.1 with this certificate.
+fn routed(leaf: &Identity, lines: &str, route_end: &str) -> String {
+    let place = Place::new("remote-by-relay");
+    let running = shows(leaf).listen("127.0.0.1:0".parse().unwrap());
+    let port = running.at.port().to_string();
+    let route = format!(
+        "far.example:127.0.0.1{}\n",
+        route_end.replace("PORT", &port)
+    );
+    let remote = Remote::new(&place).control("smtproutes", &route);
+    remote
+        .policy(&lines.replace("PORT", &port))
+        .send("far.example")
+}
+
+#[test]
+fn behind_a_route_the_relay_or_the_domain_is_named() {
+    let domain = Leaf::new("x").dns("far.example").issue();
+    let relay = Leaf::new("x").address("127.0.0.1").issue();
+    let other = "its certificate names another host";
+    for (leaf, line, verdict) in [
+        (&domain, "=far.example:CA", "verified far.example)"),
+        (&relay, "=far.example:CA", other),
+        (&domain, "~far.example:CA", "verified far.example)"),
+        (&relay, "~far.example:CA", "verified 127.0.0.1)"),
+        (&relay, "~.example:CA", "verified 127.0.0.1)"),
+        (&domain, "=127.0.0.1:CA", other),
+        (
+            &relay,
+            "=127.0.0.1:CA\n!far.example:",
+            "verified 127.0.0.1)",
+        ),
+        // The relay stands in the domain's place.
+        (&domain, "~*:CA", other),
+        (&relay, "~*:CA", "verified 127.0.0.1)"),
+        (&relay, "=*:CA", "verified 127.0.0.1)"),
+        (&relay, "!far.example:\n=*:CA", "(no TLS)"),
+    ] {
+        let report = routed(leaf, &format!("{line}\n-*:\n"), ":PORT");
+        assert!(report.contains(verdict), "{line}: {report}");
+        assert_eq!(
+            report.starts_with('K'),
+            verdict != other,
+            "{line}: {report}"
+        );
+    }
+    // The route's port counts before the line's; without one the line's does.
+    let report = routed(&domain, "=far.example:CA||;1\n", ":PORT");
+    assert!(report.contains("verified far.example)"), "{report}");
+    for line in ["=far.example:CA||;PORT\n", "=far.example:CA||:PORT\n"] {
+        let report = routed(&domain, line, "");
+        assert!(report.contains("verified far.example)"), "{report}");
+    }
+}
+
+#[test]
+fn a_name_that_dns_gave_counts_where_it_is_signed_or_nobody_else_is_named() {
+    need_root!();
+    let place = Place::new("remote-hosted");
+    let Some(zones) = Zones::new(&place) else {
+        skip!("nsd or ldnsutils is not installed");
+    };
+    let ip = fresh_ip();
+    let lines = "far IN MX 10 mx.hosted.plain.\n";
+    let hosted = format!("{lines}mx.hosted IN A {ip}\nnear IN MX 10 mx.near\nmx.near IN A {ip}\n");
+    let names = zones
+        .zone("signed", Signing::Nsec, lines)
+        .zone("plain", Signing::None, &hosted)
+        .serve();
+    let leaf = Leaf::new("x")
+        .dns("mx.hosted.plain")
+        .dns("*.near.plain")
+        .issue();
+    let _running = shows(&leaf).at(ip);
+    let root = place.write("root.pem", Authority::shared_root().pem());
+    let send = |line: &str, domain: &str| {
+        Remote::new(&place)
+            .dns(names.ip)
+            .control("dnssecanchors", &names.anchors)
+            .env("SSL_CERT_FILE", &root)
+            .policy(&format!("{line}\n*:\n"))
+            .send(domain)
+    };
+    let verified = "verified mx.hosted.plain).\n";
+    let from_dns = "verified mx.hosted.plain (name from DNS)).\n";
+    let other = "its certificate names another host: depth 0, /CN=x: hostname mismatch: wanted \
+                 far.plain, it names mx.hosted.plain, *.near.plain; mx.hosted.plain does not \
+                 count, since DNS gave it without a signature: if it is the partner's, put it \
+                 into the fifth field (names) of tlsdestinations line 1; ";
+    for (line, domain, said) in [
+        ("~far.plain:", "far.plain", other),
+        ("~.plain:", "far.plain", other),
+        ("~far.plain:CA", "far.plain", verified),
+        ("~far.plain:||||mx.hosted.plain", "far.plain", verified),
+        (
+            "~far.plain:||||x,.hosted.plain",
+            "far.plain",
+            "verified .hosted.plain)",
+        ),
+        ("=far.plain:||||mx.hosted.plain", "far.plain", verified),
+        ("~far.signed:", "far.signed", verified),
+        ("~*:", "far.signed", verified),
+        ("~*:", "far.plain", from_dns),
+        ("=*:", "far.plain", from_dns),
+        ("~mx.hosted.plain:", "far.plain", from_dns),
+        ("=mx.hosted.plain:", "far.plain", from_dns),
+        ("=mx.hosted.plain:", "far.signed", verified),
+        // Below the domain.
+        ("~near.plain:", "near.plain", "verified mx.near.plain)"),
+        (
+            "~near.plain:||||*.near.plain",
+            "near.plain",
+            "verified .near.plain)",
+        ),
+        (
+            "=mx.near.plain:",
+            "near.plain",
+            ", and a wildcard counts under ~ only, not under =; ",
+        ),
+        (
+            "=near.plain:||||.near.plain",
+            "near.plain",
+            "a wildcard counts under ~ only",
+        ),
+    ] {
+        let report = send(line, domain);
+        assert!(report.contains(said), "{line} {domain}: {report}");
+        let sent = said.starts_with("verified");
+        assert_eq!(report.starts_with('K'), sent, "{line} {domain}: {report}");
+    }
 }
 
 #[test]
@@ -431,7 +633,7 @@ fn a_wrong_line_defers_those_whom_it_decides_and_is_named() {
         ("=[127.0.0.1]", exact, "no colon ends the key"),
         ("=[127.0.0.1]:CA||x", exact, "the depth is not a number"),
         ("=[127.0.0.1]:CA||;x", exact, "the port is not a number"),
-        ("=[127.0.0.1]:CA||||b", exact, "more than four fields"),
+        ("=[127.0.0.1]:CA|||||b", exact, "more than five fields"),
         ("=[127.0.0.1]:=abcdef", exact, "of no known length"),
         ("%[127.0.0.1]:=Z96", pinned, "of no known length"),
         ("%[127.0.0.1]:=Z64,=0", pinned, "of no known length"),

@@ -135,7 +135,10 @@ fn address(host: &str) -> Option<IpAddr> {
 }
 
 /// A host name or an address in the spelling of keys.
-fn host(written: &str) -> Result<String, Wrong> {
+///
+/// # Errors
+/// It is neither.
+pub(super) fn host(written: &str) -> Result<String, Wrong> {
     let undotted = written.strip_suffix('.').unwrap_or(written);
     if address(undotted).is_some() {
         return Ok(canonical(undotted));

@@ -97,6 +97,9 @@ pub struct Value {
     pub port: Option<Port>,
     /// For this sender's mail only; in lower case.
     pub sender: Option<String>,
+    /// Names of which the certificate must bear one, in place of the row's; with
+    /// a dot before it a domain, for the names one label below it.
+    pub names: Vec<String>,
 }
 
 /// What can be wrong with a line.
@@ -108,12 +111,18 @@ pub enum Wrong {
     Depth,
     /// The key is empty.
     EmptyKey,
-    /// More than four fields.
+    /// `dane` in the CA's place.
+    Dane,
+    /// More than five fields.
     Fields,
     /// A fingerprint is not hexadecimal or of no known length.
     Fingerprint,
     /// The key is none of the forms, for this reason.
     Key(&'static str),
+    /// One of the names is none.
+    Names,
+    /// Names under a key that asks for none.
+    NamesForNothing,
     /// No colon ends the key.
     NoColon,
     /// `%` without a fingerprint.
@@ -132,9 +141,17 @@ impl fmt::Display for Wrong {
             Wrong::Damaged => "the file is damaged",
             Wrong::Depth => "the depth is not a number from 0 to 100",
             Wrong::EmptyKey => "the key is empty",
-            Wrong::Fields => "more than four fields",
+            Wrong::Dane => {
+                "dane in the CA's place is not supported by this version: name a CA file"
+            }
+            Wrong::Fields => "more than five fields",
             Wrong::Fingerprint => "a fingerprint is not hexadecimal or of no known length",
             Wrong::Key(why) => return write!(out, "the key is not valid: {why}"),
+            Wrong::Names => "a name of the fifth field is not host, .domain or *.domain",
+            Wrong::NamesForNothing => {
+                "names in the fifth field need a certificate that verifies: \
+                 begin the key with ~ or =, or name a CA"
+            }
             Wrong::NoColon => "no colon ends the key",
             Wrong::NoFingerprint => "% needs a fingerprint (=hex)",
             Wrong::NotText => "it is not UTF-8",
@@ -169,32 +186,34 @@ impl Value {
     /// What is wrong with it.
     pub fn parse(value: &str, kind: Kind) -> Result<Value, Wrong> {
         let fields: Vec<&str> = value.split('|').map(str::trim).collect();
-        let (first, ciphers, third) = match fields.as_slice() {
-            // `cafile;port`, or `;port` alone.
-            [only] => {
-                let (first, port) = only.split_once(';').unwrap_or((only, ""));
-                (first.trim(), "", format!(";{port}"))
-            }
-            [first, ciphers] => (*first, *ciphers, String::new()),
-            [first, ciphers, third] | [first, ciphers, third, _] => {
-                (*first, *ciphers, (*third).to_owned())
-            }
-            _ => return Err(Wrong::Fields),
+        if fields.len() > 5 {
+            return Err(Wrong::Fields);
+        }
+        let field = |at: usize| fields.get(at).copied().unwrap_or_default();
+        // `;port` alone, or behind the file: `cafile;port`.
+        let (first, lone_port) = match field(0).split_once(';') {
+            Some((first, port)) if first.is_empty() || fields.len() == 1 => (first.trim(), port),
+            _ => match field(0).strip_prefix(':') {
+                Some(port) => ("", port),
+                None => (field(0), ""),
+            },
         };
-        let (depth, port) = third.split_once(';').unwrap_or((&third, ""));
+        let (depth, port) = field(2).split_once([';', ':']).unwrap_or((field(2), ""));
         let depth = match depth.trim() {
             "" => None,
             depth => Some(text::number(depth, 0..=100).ok_or(Wrong::Depth)?),
         };
-        let port = match port.trim() {
-            "" => None,
-            port => Some(Port::parse(port).ok_or(Wrong::Port)?),
+        let port = match (lone_port.trim(), port.trim()) {
+            ("", "") => None,
+            ("", port) | (port, "") => Some(Port::parse(port).ok_or(Wrong::Port)?),
+            _ => return Err(Wrong::Port),
         };
         let mut parsed = Value {
-            ciphers: (!ciphers.is_empty()).then(|| ciphers.to_owned()),
+            ciphers: (!field(1).is_empty()).then(|| field(1).to_owned()),
             depth: depth.and_then(|depth| u32::try_from(depth).ok()),
             port,
             sender: Value::sender_of(value)?,
+            names: names(field(4))?,
             ..Value::default()
         };
         if first.starts_with('=') || is_key_pin(first) {
@@ -204,14 +223,42 @@ impl Value {
                 .collect::<Result<_, _>>()?;
         } else if kind == Kind::Pinned {
             return Err(Wrong::NoFingerprint);
+        } else if first.eq_ignore_ascii_case("dane") {
+            return Err(Wrong::Dane);
         } else if let Some(path) = first.strip_suffix('/') {
             let path = if path.is_empty() { "/" } else { path };
             parsed.anchors = Some(Anchors::Directory(path.to_owned()));
         } else if !first.is_empty() {
             parsed.anchors = Some(Anchors::File(first.to_owned()));
         }
+        let verified = match kind {
+            Kind::Exact | Kind::Named => parsed.pins.is_empty(),
+            Kind::Trusted | Kind::Opportunistic => parsed.anchors.is_some(),
+            _ => false,
+        };
+        if !parsed.names.is_empty() && !verified {
+            return Err(Wrong::NamesForNothing);
+        }
         Ok(parsed)
     }
+}
+
+/// The fifth field: `host,.domain,*.domain`.
+fn names(field: &str) -> Result<Vec<String>, Wrong> {
+    let field = field.trim();
+    if field.is_empty() {
+        return Ok(Vec::new());
+    }
+    let one = |name: &str| {
+        let name = name.trim();
+        let below = name.strip_prefix('*').unwrap_or(name).strip_prefix('.');
+        match below {
+            Some(domain) => key::host_name(domain).map(|domain| format!(".{domain}")),
+            None => key::host(name),
+        }
+        .map_err(|_| Wrong::Names)
+    };
+    field.split(',').map(one).collect()
 }
 
 fn is_key_pin(item: &str) -> bool {

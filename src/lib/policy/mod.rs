@@ -18,12 +18,14 @@ use crate::rulesdb::Index;
 use crate::text;
 
 mod compile;
+mod destination;
 pub mod domaincerts;
 mod explain;
 mod key;
 mod line;
 
 pub use compile::{BadLine, compile};
+pub use destination::{By, Destination, Wanted, Way};
 pub use explain::{Remark, remarks};
 pub use key::{Key, Kind, Scope};
 pub use line::{Anchors, Pin, Port, Start, Value, Wrong};
@@ -72,6 +74,8 @@ impl Check {
 pub struct Rule {
     /// Where it stands; `None`: no line holds.
     pub line: Option<usize>,
+    /// Through which name it was found.
+    pub by: By,
     /// The line's key.
     pub key: String,
     /// By the key.
@@ -88,6 +92,7 @@ impl Rule {
     pub fn none() -> Rule {
         Rule {
             line: None,
+            by: By::Everybody,
             key: "*".to_owned(),
             kind: Kind::Opportunistic,
             scope: Scope::All,
@@ -117,6 +122,7 @@ impl Rule {
             Kind::Pinned => Check::Pin,
             Kind::Exact => Check::ExactName,
             Kind::Named => Check::Name,
+            Kind::Trusted | Kind::Opportunistic if !self.value.names.is_empty() => Check::Name,
             Kind::Trusted | Kind::Opportunistic if anchors => Check::Chain,
             Kind::Trusted => Check::Certificate,
             Kind::Opportunistic | Kind::Unverified | Kind::OpportunisticUnverified => {
@@ -130,17 +136,6 @@ impl Rule {
     pub fn allows_anonymous(&self) -> bool {
         matches!(self.kind, Kind::Unverified | Kind::OpportunisticUnverified)
             && self.value.pins.is_empty()
-    }
-
-    /// The names of which the certificate must have one, for a server reached
-    /// as `host` for mail to `domain`.
-    #[must_use]
-    pub fn names<'a>(&'a self, host: &'a str, domain: &'a str) -> Vec<&'a str> {
-        match &self.scope {
-            Scope::Host(key) if self.kind == Kind::Exact => vec![key],
-            _ if host == domain => vec![host],
-            _ => vec![host, domain],
-        }
     }
 
     /// Whether the postmaster's word stands above what the destination
@@ -244,20 +239,19 @@ impl Destinations {
         matches!(self.0, Source::Missing)
     }
 
-    /// What holds for mail of `sender`'s domain to one of `hosts`: rows 1 to 6
-    /// for each in turn (the recipient's domain, then the MX host), then those
-    /// for everybody. A line whose key is none comes before these: nobody knows
-    /// whom it was meant for.
+    /// What holds for mail of `sender`'s domain to a destination: rows 1 to 6 for
+    /// each of its names in turn, then those for everybody. A line whose key is
+    /// none comes before these: nobody knows whom it was meant for.
     ///
     /// # Errors
     /// The line that decides is wrong.
-    pub fn look_up(&self, hosts: &[&str], sender: Option<&str>) -> Result<Rule, Unusable> {
+    pub fn look_up(&self, to: &Destination<'_>, sender: Option<&str>) -> Result<Rule, Unusable> {
         let mut keys = Vec::new();
-        for host in hosts {
-            keys.extend(named_keys(host));
+        for (by, host) in to.hosts() {
+            keys.extend(named_keys(&host).into_iter().map(|key| (by, key)));
         }
-        keys.push(NO_KEY.to_owned());
-        keys.extend(EVERYBODY.iter().map(|key| (*key).to_owned()));
+        let last = [NO_KEY].iter().chain(&EVERYBODY);
+        keys.extend(last.map(|key| (By::Everybody, (*key).to_owned())));
         match self.first(&keys, sender) {
             Some(rule) => rule,
             None => Ok(Rule::none()),
@@ -265,12 +259,12 @@ impl Destinations {
     }
 
     /// The rule of the first key that has a line for this sender.
-    fn first(&self, keys: &[String], sender: Option<&str>) -> Option<Result<Rule, Unusable>> {
+    fn first(&self, keys: &[(By, String)], sender: Option<&str>) -> Option<Result<Rule, Unusable>> {
         match &self.0 {
             Source::Missing => None,
             Source::Text(text) => {
                 let mut ranks = HashMap::new();
-                for (rank, key) in keys.iter().enumerate() {
+                for (rank, (_, key)) in keys.iter().enumerate() {
                     ranks.entry(key.as_str()).or_insert(rank);
                 }
                 let mut found: Vec<(usize, Line<'_>)> = line::lines(text)
@@ -287,9 +281,9 @@ impl Destinations {
                 found.sort_by_key(|(rank, _)| *rank);
                 found
                     .into_iter()
-                    .find_map(|(_, line)| decide(&line, sender))
+                    .find_map(|(rank, line)| decide(&line, keys[rank].0, sender))
             }
-            Source::Compiled(database) => keys.iter().find_map(|key| {
+            Source::Compiled(database) => keys.iter().find_map(|(by, key)| {
                 let written = key.as_bytes();
                 let line = |(number, value)| Line {
                     number,
@@ -299,8 +293,8 @@ impl Destinations {
                 match database.find(written) {
                     Ok(data) => compile::entries(&data?)
                         .map(line)
-                        .find_map(|line| decide(&line, sender)),
-                    Err(_) => decide(&line((0, Err(Wrong::Damaged))), sender),
+                        .find_map(|line| decide(&line, *by, sender)),
+                    Err(_) => decide(&line((0, Err(Wrong::Damaged))), *by, sender),
                 }
             }),
         }
@@ -317,7 +311,7 @@ impl Destinations {
 }
 
 /// What a line says to a sender; `None` where it is for others.
-fn decide(line: &Line<'_>, sender: Option<&str>) -> Option<Result<Rule, Unusable>> {
+fn decide(line: &Line<'_>, by: By, sender: Option<&str>) -> Option<Result<Rule, Unusable>> {
     let wanted = line.value.and_then(Value::sender_of);
     if let Ok(Some(wanted)) = &wanted
         && sender != Some(wanted)
@@ -328,6 +322,7 @@ fn decide(line: &Line<'_>, sender: Option<&str>) -> Option<Result<Rule, Unusable
         let value = Value::parse(line.value?, key.kind)?;
         Ok(Rule {
             line: Some(line.number),
+            by,
             key: key.to_string(),
             kind: key.kind,
             scope: key.scope,
@@ -347,10 +342,9 @@ const NO_KEY: &str = "?";
 /// Keys for everybody, in their order.
 const EVERYBODY: [&str; 6] = ["=*", "~*", "+*", "-*", "*", "-"];
 
-/// The keys of rows 1 to 6 that a destination meets, in their order. The empty
+/// The keys of rows 1 to 6 that a name meets, in their order. The empty
 /// key, which s/qmail's walk ends with, is an error where it is reached.
 fn named_keys(host: &str) -> Vec<String> {
-    let host = canonical(host);
     let mut below = Vec::new();
     if host.is_empty() {
         // No name meets no host's key: `-` alone is everybody's.
@@ -361,7 +355,7 @@ fn named_keys(host: &str) -> Vec<String> {
         below = dots.map(|(at, _)| &host[at..]).collect();
     }
     let walk = |sign: &str| -> Vec<String> {
-        let names = std::iter::once(host.as_str()).chain(below.iter().copied());
+        let names = std::iter::once(host).chain(below.iter().copied());
         names.map(|name| format!("{sign}{name}")).collect()
     };
     let mut keys = walk("!");

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::*;
 
 fn rule(text: &str, host: &str, sender: Option<&str>) -> Result<Rule, Unusable> {
-    Destinations::from_text(text).look_up(&[host], sender)
+    Destinations::from_text(text).look_up(&Destination::itself(host), sender)
 }
 
 /// The line that decides for a host.
@@ -61,7 +61,9 @@ fn of_two_keys_the_earlier_row_decides_wherever_it_stands() {
                     assert_eq!(line(&text, host), Some(wanted), "{text}");
                 }
                 let compiled = compiled(&text);
-                let found = compiled.look_up(&["mx.a.example"], None).expect("sound");
+                let found = compiled
+                    .look_up(&Destination::itself("mx.a.example"), None)
+                    .expect("sound");
                 assert_eq!(found.line, Some(wanted), "compiled {text}");
             }
         }
@@ -94,10 +96,14 @@ fn compiled(text: &str) -> Destinations {
 fn a_damaged_record_is_an_error_for_those_whom_it_decides() {
     let records = [("=a.example", "no number"), ("*", "2:\n")];
     let rules = database(records.map(|(key, data)| (key.as_bytes(), data.as_bytes())));
-    let fail = rules.look_up(&["a.example"], None).expect_err("damaged");
+    let fail = rules
+        .look_up(&Destination::itself("a.example"), None)
+        .expect_err("damaged");
     let said = "tlsdestinations.cdb \"=a.example\": the file is damaged";
     assert_eq!(fail.to_string(), said);
-    let other = rules.look_up(&["b.example"], None).expect("sound");
+    let other = rules
+        .look_up(&Destination::itself("b.example"), None)
+        .expect("sound");
     assert_eq!(other.line, Some(2));
 }
 
@@ -163,24 +169,187 @@ fn a_key_stands_for_its_own_and_no_other() {
     }
 }
 
+fn exchanger<'a>(domain: &'a str, host: &'a str, signed: bool) -> Destination<'a> {
+    let way = Way::Exchanger { host, signed };
+    Destination { domain, way }
+}
+
+fn relay<'a>(domain: &'a str, host: &'a str, login: bool) -> Destination<'a> {
+    let way = Way::Relay { host, login };
+    Destination { domain, way }
+}
+
 #[test]
-fn mail_goes_by_domain_then_by_host_then_by_everybody_s_rows() {
-    let look = |text: &str| {
-        let found = Destinations::from_text(text).look_up(&["a.example", "mx.b.example"], None);
-        found.expect("sound").line
-    };
-    assert_eq!(look("=mx.b.example:\na.example:\n"), Some(2));
-    assert_eq!(look("=*:\n-.b.example:\n"), Some(2));
-    assert_eq!(look("*:\n=*:\n"), Some(2));
-    let rule = rule("~a.example:", "a.example", None).expect("sound");
-    assert_eq!(
-        rule.names("mx.b.example", "a.example"),
-        ["mx.b.example", "a.example"]
-    );
-    let exact = Destinations::from_text("=a.example:")
-        .look_up(&["a.example"], None)
-        .expect("sound");
-    assert_eq!(exact.names("mx.b.example", "a.example"), ["a.example"]);
+fn rows_for_a_host_go_by_relay_domain_and_exchanger_in_turn() {
+    let domain = "a.example";
+    for (text, to, wanted, by) in [
+        // The domain's last row comes before the exchanger's first.
+        (
+            "=mx.b.example:\n-a.example:\n",
+            exchanger(domain, "mx.b.example", false),
+            2,
+            By::Domain,
+        ),
+        (
+            "!mx.b.example:\n.example:\n",
+            exchanger(domain, "mx.b.example", false),
+            2,
+            By::Domain,
+        ),
+        (
+            "=*:\n-.b.test:\n",
+            exchanger(domain, "mx.b.test", false),
+            2,
+            By::Exchanger,
+        ),
+        (
+            "*:\n=*:\n",
+            exchanger(domain, "mx.b.test", false),
+            2,
+            By::Everybody,
+        ),
+        (
+            "=a.example:\n-r.test:\n",
+            relay(domain, "r.test", false),
+            2,
+            By::Relay,
+        ),
+        (
+            "!a.example:\n=*:\n",
+            relay(domain, "[192.0.2.1]", true),
+            1,
+            By::Domain,
+        ),
+        (
+            "%a.example:=0123456789abcdef0123456789abcdef01234567\n*:\n",
+            relay(domain, "r.test", false),
+            1,
+            By::Domain,
+        ),
+        (
+            "=[192.0.2.1]:\n!a.example:\n",
+            relay(domain, "192.0.2.1", false),
+            1,
+            By::Relay,
+        ),
+        // Everybody's row 1 is met with the first name.
+        (
+            "=a.example:\n!*:\n",
+            relay(domain, "r.test", false),
+            2,
+            By::Relay,
+        ),
+        (
+            "=mx.b.test:\n!*:\n",
+            exchanger(domain, "mx.b.test", false),
+            2,
+            By::Domain,
+        ),
+    ] {
+        for rules in [Destinations::from_text(text), compiled(text)] {
+            let found = rules.look_up(&to, None).expect("sound");
+            assert_eq!((found.line, found.by), (Some(wanted), by), "{text}{to:?}");
+        }
+    }
+}
+
+#[test]
+fn the_names_that_count_are_the_row_s() {
+    let (domain, host) = ("a.example", "mx.b.test");
+    let own = "mx1.A.example";
+    let forged = "evila.example";
+    // `!`: the name comes from DNS.
+    for (text, to, wanted) in [
+        ("=a.example:", exchanger(domain, host, false), "a.example"),
+        ("=a.example:", relay(domain, "r.test", false), "a.example"),
+        ("=mx.b.test:", exchanger(domain, host, false), "!mx.b.test"),
+        ("=mx.b.test:", exchanger(domain, host, true), "mx.b.test"),
+        ("~a.example:", exchanger(domain, host, false), "a.example"),
+        ("~.example:", exchanger(domain, host, false), "a.example"),
+        ("~a.example:", exchanger(domain, forged, false), "a.example"),
+        (
+            "~a.example:",
+            exchanger(domain, host, true),
+            "mx.b.test a.example",
+        ),
+        (
+            "~a.example:/ca",
+            exchanger(domain, host, false),
+            "mx.b.test a.example",
+        ),
+        (
+            "~a.example:",
+            exchanger(domain, own, false),
+            "mx1.a.example a.example",
+        ),
+        (
+            "~a.example:",
+            exchanger(domain, domain, false),
+            "a.example a.example",
+        ),
+        (
+            "~mx.b.test:",
+            exchanger(domain, host, false),
+            "!mx.b.test a.example",
+        ),
+        (
+            "~*:",
+            exchanger(domain, host, false),
+            "!mx.b.test a.example",
+        ),
+        (
+            "~*:",
+            exchanger(domain, own, false),
+            "!mx1.a.example a.example",
+        ),
+        ("~*:", exchanger(domain, host, true), "mx.b.test a.example"),
+        (
+            "=*:",
+            exchanger(domain, host, false),
+            "!mx.b.test a.example",
+        ),
+        (
+            "~a.example:",
+            relay(domain, "r.test", false),
+            "r.test a.example",
+        ),
+        ("~a.example:", relay(domain, "r.test", true), "r.test"),
+        ("~r.test:", relay(domain, "r.test", false), "r.test"),
+        ("~*:", relay(domain, "r.test", false), "r.test"),
+        ("~a.example:", Destination::itself(domain), "a.example"),
+        (
+            "~a.example:||||X.example, *.y.example,.z.example.",
+            exchanger(domain, host, false),
+            "x.example .y.example .z.example",
+        ),
+        (
+            "=a.example:||||x.example",
+            relay(domain, "r.test", true),
+            "x.example",
+        ),
+        (
+            "a.example:/ca||||x.example",
+            exchanger(domain, host, false),
+            "x.example",
+        ),
+    ] {
+        let found = Destinations::from_text(text)
+            .look_up(&to, None)
+            .expect("sound");
+        let names: Vec<String> = found
+            .names(&to)
+            .iter()
+            .map(|one| format!("{}{}", if one.from_dns { "!" } else { "" }, one.name))
+            .collect();
+        assert_eq!(names.join(" "), wanted, "{text} {to:?}");
+        let exact = found.names(&to).iter().all(|one| !one.wildcards);
+        assert_eq!(exact, text.starts_with('='), "{text}");
+        let uncounted = wanted == "a.example" && text.starts_with('~');
+        let uncounted = uncounted && to.way != Way::Itself;
+        assert_eq!(found.uncounted(&to).is_some(), uncounted, "{text} {to:?}");
+    }
+    let found = rule("a.example:/ca||||x.example", domain, None).expect("sound");
+    assert_eq!(found.check(), Check::Name, "names are never for nothing");
 }
 
 #[test]
@@ -204,11 +373,30 @@ fn fields_may_be_empty_or_left_out() {
             "/ca.pem;25",
             ("/ca.pem", "", None, Some((25, Start::StartTls))),
         ),
+        ("||:35", ("", "", None, Some((35, Start::StartTls)))),
+        (":35", ("", "", None, Some((35, Start::StartTls)))),
+        (
+            "/etc/ssl/ca||:26|my.example",
+            ("/etc/ssl/ca", "", None, Some((26, Start::StartTls))),
+        ),
+        (
+            "/etc/ssl/dir/||3:465",
+            ("/etc/ssl/dir/", "", Some(3), Some((465, Start::AtOnce))),
+        ),
+        ("||:s4465", ("", "", None, Some((4465, Start::AtOnce)))),
+        (
+            ";s4465|HIGH",
+            ("", "HIGH", None, Some((4465, Start::AtOnce))),
+        ),
+        (
+            "/ca.pem|HIGH:!MD5|2|my.example|x.example",
+            ("/ca.pem", "HIGH:!MD5", Some(2), None),
+        ),
         (
             " /ca.pem | | 4 ; 25 ",
             ("/ca.pem", "", Some(4), Some((25, Start::StartTls))),
         ),
-    ] as [(&str, Fields<'_>); 12]
+    ] as [(&str, Fields<'_>); 19]
     {
         let parsed = Value::parse(value, Kind::Exact).expect(value);
         let written = match &parsed.anchors {
@@ -280,7 +468,9 @@ fn a_rule_for_a_sender_passes_others_by() {
         (None, 3),
     ] {
         for rules in [Destinations::from_text(text), compiled(text)] {
-            let found = rules.look_up(&["mx.example"], sender).expect("sound");
+            let found = rules
+                .look_up(&Destination::itself("mx.example"), sender)
+                .expect("sound");
             assert_eq!(found.line, Some(wanted), "{sender:?}");
         }
     }
@@ -301,7 +491,23 @@ fn a_wrong_line_is_an_error_for_those_whom_it_decides() {
         ("=a.example:||101", "a.example", Wrong::Depth),
         ("=a.example:;0", "a.example", Wrong::Port),
         ("=a.example:;s", "a.example", Wrong::Port),
-        ("=a.example:a|b|||e", "a.example", Wrong::Fields),
+        ("=a.example:a|b||||f", "a.example", Wrong::Fields),
+        ("=a.example:||||x y", "a.example", Wrong::Names),
+        ("=a.example:||||x,,y", "a.example", Wrong::Names),
+        ("=a.example:||||*x.example", "a.example", Wrong::Names),
+        (
+            "a.example:||||x.example",
+            "a.example",
+            Wrong::NamesForNothing,
+        ),
+        (
+            "-a.example:/ca||||x.example",
+            "a.example",
+            Wrong::NamesForNothing,
+        ),
+        ("=a.example:;1||;2", "a.example", Wrong::Port),
+        ("=a.example:dane", "a.example", Wrong::Dane),
+        ("a.example:DANE||2", "a.example", Wrong::Dane),
         ("%a.example:=abcd", "a.example", Wrong::Fingerprint),
         ("# c\n\n=a.example\n*:", "a.example", Wrong::NoColon),
         ("*:\n:x\n", "a.example", Wrong::EmptyKey),
@@ -317,7 +523,9 @@ fn a_wrong_line_is_an_error_for_those_whom_it_decides() {
         assert!(compile(text.as_bytes()).is_err(), "{text}");
     }
     let bytes = Destinations::from_text(b"=a.example:\xff\n".to_vec());
-    let fail = bytes.look_up(&["a.example"], None).expect_err("no text");
+    let fail = bytes
+        .look_up(&Destination::itself("a.example"), None)
+        .expect_err("no text");
     assert_eq!(fail.wrong, Wrong::NotText);
     // Those whom it does not decide go on.
     let text = "=a.example:||x\nb.example:\n=b.example:||x|other.example\n:\n";
@@ -377,7 +585,7 @@ fn a_key_that_is_none_defers_those_whom_no_line_for_a_host_decides() {
             assert_eq!(line(&text, host), Some(wanted), "{key}");
         }
         let found = Destinations::from_text(text.clone());
-        let found = found.look_up(&["a.example", "b.example"], None);
+        let found = found.look_up(&exchanger("a.example", "b.example", true), None);
         assert_eq!(found.expect("the exchanger's").line, Some(4), "{key}");
         let bad = compile(text.as_bytes()).expect_err(key);
         assert_eq!(bad.iter().map(|bad| bad.line).collect::<Vec<_>>(), [3]);
@@ -435,7 +643,7 @@ fn keys_are_cleaned() {
         ("\t# c\n =a.example:", "a.example"),
     ] {
         for rules in [Destinations::from_text(text), compiled(text)] {
-            let found = rules.look_up(&[host], None).expect(text);
+            let found = rules.look_up(&Destination::itself(host), None).expect(text);
             assert!(found.line.is_some(), "{text:?}");
         }
         let said = remarks(text.as_bytes());

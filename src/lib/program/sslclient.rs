@@ -19,7 +19,7 @@ use crate::handshake::{self, Failure, Session, Side};
 use crate::keyholder::{OwnKey, Password};
 use crate::options::sslclient::{Options, TABLE};
 use crate::policy::domaincerts::{self, OwnCertificate};
-use crate::policy::{self, Destinations, Rule, Start, Tls};
+use crate::policy::{self, Destination, Destinations, Rule, Start, Tls};
 use crate::relay::{Ending, Relay};
 use crate::report::{self, Fail, Report, TEMPORARY};
 use crate::resolve;
@@ -179,7 +179,7 @@ fn place(rule: &Rule) -> String {
 fn rule(destinations: &Destinations, options: &Options, host: &str) -> Result<Rule, Fail> {
     let sender = options.sender.as_deref().and_then(policy::sender_domain);
     destinations
-        .look_up(&[host], sender.as_deref())
+        .look_up(&Destination::itself(host), sender.as_deref())
         .map_err(|unusable| Fail::temporary(unusable.to_string()))
 }
 
@@ -405,7 +405,7 @@ fn secure(
     limit: Duration,
 ) -> Result<Session, Fail> {
     let names = match &plan.rule {
-        Some(rule) => client::names(rule, &plan.host, &plan.host),
+        Some(rule) => client::names(rule, &Destination::itself(&plan.host)),
         None => vec![Name::new(reference.clone())],
     };
     let ssl = store.connection(reference, names).map_err(|error| {
@@ -427,8 +427,13 @@ fn secure(
 /// A server that is not who it should be.
 fn untrusted(refusal: &Refusal, reference: &Reference) -> Fail {
     if let (Cause::Name(_), Some(names)) = (refusal.cause, &refusal.names) {
+        let hint = if refusal.wildcard {
+            ", and a wildcard counts under ~ only, not under ="
+        } else {
+            ""
+        };
         return Fail::temporary(format!(
-            "unable to verify server certificate: {refusal}: server name does not match certificate: wanted {reference}, it names {names}"
+            "unable to verify server certificate: {refusal}: server name does not match certificate: wanted {reference}, it names {names}{hint}"
         ));
     }
     Fail::temporary(format!("unable to verify server certificate: {refusal}"))

@@ -14,7 +14,7 @@ use openssl::x509::verify::X509VerifyFlags;
 
 use super::offer::{Offer, Role};
 use super::{Certificate, KeyPlace, SignerSource, anchor_store, anchors, queue, unable};
-use crate::policy::{Anchors, Check, Rule, Tls};
+use crate::policy::{Anchors, Check, Destination, Rule, Tls};
 use crate::report::Fail;
 use crate::settings::Settings;
 use crate::tls_ffi;
@@ -173,15 +173,19 @@ pub fn expectation(rule: &Rule) -> Expectation {
     }
 }
 
-/// The names of which a server's certificate must bear one under a rule, for one
-/// that is reached as `host` for mail to `domain`.
+/// The names of which the certificate of a destination's server must bear one
+/// under a rule.
 #[must_use]
-pub fn names(rule: &Rule, host: &str, domain: &str) -> Vec<Name> {
-    let names = rule.names(host, domain).into_iter();
+pub fn names(rule: &Rule, to: &Destination<'_>) -> Vec<Name> {
+    let names = rule.names(to).into_iter();
     names
-        .map(|name| Name {
-            wildcards: rule.check() != Check::ExactName,
-            ..Name::new(Reference::new(name))
+        .map(|wanted| Name {
+            reference: match wanted.name.strip_prefix('.') {
+                Some(domain) => Reference::Below(domain.to_owned()),
+                None => Reference::new(&wanted.name),
+            },
+            wildcards: wanted.wildcards,
+            from_dns: wanted.from_dns,
         })
         .collect()
 }

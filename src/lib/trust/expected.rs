@@ -16,6 +16,9 @@ use crate::tls_ffi::{self, names};
 pub enum Reference {
     /// An address.
     Address(IpAddr),
+    /// A domain in lower case, without a dot at its end: any name one label below
+    /// it will do.
+    Below(String),
     /// A host name in lower case, without a dot at its end.
     Host(String),
 }
@@ -51,6 +54,9 @@ impl fmt::Display for Reference {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Reference::Address(address) => address.fmt(out),
+            Reference::Below(domain) => {
+                write!(out, ".{}", text::excerpt(domain.as_bytes(), 255))
+            }
             Reference::Host(name) => out.write_str(&text::excerpt(name.as_bytes(), 255)),
         }
     }
@@ -83,12 +89,17 @@ impl Name {
     pub fn is_in(&self, leaf: &X509Ref) -> bool {
         match &self.reference {
             Reference::Host(host) if self.wildcards => tls_ffi::names_host(leaf, host),
-            Reference::Host(host) => names::alternative_names(leaf).iter().any(|entry| {
-                let names::AlternativeName::Dns(entry) = entry else {
-                    return false;
-                };
-                let entry = entry.strip_suffix(b".").unwrap_or(entry);
-                entry.eq_ignore_ascii_case(host.as_bytes())
+            Reference::Host(host) => {
+                dns_entries(leaf).any(|entry| entry.eq_ignore_ascii_case(host.as_bytes()))
+            }
+            Reference::Below(domain) => dns_entries(leaf).any(|entry| {
+                let dot = entry.iter().position(|&byte| byte == b'.');
+                let (label, above) = entry.split_at(dot.unwrap_or(entry.len()));
+                let whole = !label.is_empty() && !label.contains(&b'*');
+                (whole || self.wildcards && label == b"*")
+                    && above
+                        .get(1..)
+                        .is_some_and(|above| above.eq_ignore_ascii_case(domain.as_bytes()))
             }),
             Reference::Address(address) => {
                 let bytes = match address {
@@ -99,6 +110,20 @@ impl Name {
             }
         }
     }
+}
+
+/// The host names of a certificate, without a dot at their end.
+fn dns_entries(leaf: &X509Ref) -> impl Iterator<Item = Vec<u8>> {
+    let entries = names::alternative_names(leaf).into_iter();
+    entries.filter_map(|entry| match entry {
+        names::AlternativeName::Dns(mut name) => {
+            if name.ends_with(b".") {
+                name.pop();
+            }
+            Some(name)
+        }
+        _ => None,
+    })
 }
 
 #[cfg(test)]

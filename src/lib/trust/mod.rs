@@ -221,6 +221,7 @@ fn collect(good: bool, context: &mut X509StoreContextRef) -> bool {
         subject: subject.unwrap_or_default(),
         reason: error.error_string().to_owned(),
         names: None,
+        wildcard: false,
     };
     // A failure that could not be kept must not be passed by.
     match place_of(context).map(Mutex::lock) {

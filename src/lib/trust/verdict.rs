@@ -40,6 +40,9 @@ pub struct Refusal {
     pub reason: String,
     /// Where it is the name: the names that the certificate holds.
     pub names: Option<String>,
+    /// Where it is the name: a wildcard of the certificate's stands for it, and
+    /// does not count.
+    pub wildcard: bool,
 }
 
 impl Refusal {
@@ -51,6 +54,7 @@ impl Refusal {
             subject: String::new(),
             reason: reason.to_owned(),
             names: None,
+            wildcard: false,
         }
     }
 
@@ -64,6 +68,7 @@ impl Refusal {
             subject: names::slash_form(leaf.subject_name()),
             reason: format!("its fingerprint is none of those in tlsdestinations: it is ={print}"),
             names: None,
+            wildcard: false,
         }
     }
 
@@ -81,6 +86,14 @@ impl Refusal {
             subject: names::slash_form(leaf.subject_name()),
             reason: result.error_string().to_owned(),
             names: Some(names::listed(leaf)),
+            wildcard: wanted.iter().any(|name| {
+                let wildcards = true;
+                Name {
+                    wildcards,
+                    ..name.clone()
+                }
+                .is_in(leaf)
+            }),
         }
     }
 

@@ -18,7 +18,7 @@ use super::session;
 use crate::handshake::{self, Failure as HandshakeFailure, Session, Side};
 use crate::policy::{Check, Rule};
 use crate::settings::Version;
-use crate::trust::{self, Cause, Reference};
+use crate::trust::{self, Reference};
 
 /// What is sent, and what holds for every server.
 pub struct Delivery<'a> {
@@ -152,14 +152,7 @@ impl Delivery<'_> {
         let limit = self.control.connect.max(Duration::from_secs(1));
         let session =
             handshake::perform(ssl, socket, limit, side).map_err(|failure| match failure {
-                HandshakeFailure::Certificate(refusal)
-                    if matches!(refusal.cause, Cause::Name(_)) =>
-                {
-                    format!("its certificate names another host: {refusal}")
-                }
-                HandshakeFailure::Certificate(refusal) => {
-                    format!("its certificate did not verify: {refusal}")
-                }
+                HandshakeFailure::Certificate(refusal) => plan.refused(&refusal),
                 other => format!("the handshake failed: {other}"),
             })?;
         let verdict = trust::verdict(session.ssl()).map_err(|refusal| refusal.to_string())?;

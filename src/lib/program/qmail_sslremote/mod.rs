@@ -124,10 +124,9 @@ fn run(words: &[Vec<u8>]) -> Result<Report, Say> {
         None => targets::mail_targets(destination)?,
     };
     let targets = targets::of_family(targets, &origin)?;
-    let destination = route.relay.as_ref().unwrap_or(&host);
     let candidates: Vec<Candidate> = targets
         .iter()
-        .map(|target| policy.candidate(target, destination, &route))
+        .map(|target| policy.candidate(target, &host, &route))
         .collect();
     if route.relay.is_none() {
         for one in &candidates {

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::cell::OnceCell;
+use std::fmt::Write as _;
 use std::path::Path;
 
 use openssl::x509::X509;
@@ -12,11 +13,11 @@ use super::targets::{SMTP, Target};
 use super::temporary_control;
 use crate::keyholder::{OwnKey, Password};
 use crate::policy::domaincerts::{self, OwnCertificate};
-use crate::policy::{self, Destinations, Port, Rule, Start, Tls};
+use crate::policy::{self, Destination, Destinations, Port, Rule, Start, Tls, Way};
 use crate::report;
 use crate::settings::Settings;
 use crate::store::client::{self, Request, Store, Trust};
-use crate::trust::Name;
+use crate::trust::{Cause, Name, Refusal};
 
 /// Ports, where nothing says otherwise.
 const QMTP: u16 = 209;
@@ -50,6 +51,8 @@ pub struct Plan {
     pub store: Option<Store>,
     /// What a certificate may name.
     pub names: Vec<Name>,
+    /// The MX host, where its name does not count.
+    pub uncounted: Option<String>,
     /// Why nothing is sent without TLS: words that end a sentence.
     pub demand: Option<String>,
     /// The route's, with the line that it stands in.
@@ -81,15 +84,21 @@ impl Policy {
         self.own.is_some()
     }
 
-    /// What holds for a server of a destination.
-    pub fn candidate(&self, target: &Target, destination: &str, route: &Route) -> Candidate {
-        let hosts = [destination, target.host.as_str()];
-        let hosts = if hosts[0] == hosts[1] {
-            &hosts[..1]
-        } else {
-            &hosts[..]
+    /// What holds for a server that is called with mail to a domain.
+    pub fn candidate(&self, target: &Target, domain: &str, route: &Route) -> Candidate {
+        let host = target.host.as_str();
+        let way = match &route.relay {
+            Some(relay) => Way::Relay {
+                host: relay,
+                login: route.login.is_some(),
+            },
+            None => Way::Exchanger {
+                host,
+                signed: target.signed,
+            },
         };
-        let found = self.destinations.look_up(hosts, self.sender.as_deref());
+        let to = Destination { domain, way };
+        let found = self.destinations.look_up(&to, self.sender.as_deref());
         let port = port(found.as_ref().ok(), route);
         let protocol = match port.start {
             Start::Qmtps => Protocol::Qmtp,
@@ -108,7 +117,8 @@ impl Policy {
                 let store = store.transpose().map_err(|fail| bad(&fail.to_string()))?;
                 let login = route.login.clone();
                 Ok(Plan {
-                    names: client::names(&rule, &target.host, destination),
+                    names: client::names(&rule, &to),
+                    uncounted: rule.uncounted(&to).map(str::to_owned),
                     rule,
                     store,
                     demand,
@@ -156,10 +166,40 @@ impl Policy {
     }
 }
 
-/// The rule's port, else the route's, else the protocol's: for QMTP the one with
+impl Plan {
+    /// Why a certificate is refused: words that follow `but`.
+    pub fn refused(&self, refusal: &Refusal) -> String {
+        let (Cause::Name(_), Some(names)) = (refusal.cause, &refusal.names) else {
+            return format!("its certificate did not verify: {refusal}");
+        };
+        let wanted: Vec<String> = self
+            .names
+            .iter()
+            .map(|one| one.reference.to_string())
+            .collect();
+        let wanted = wanted.join(" or ");
+        let mut why = format!(
+            "its certificate names another host: {refusal}: wanted {wanted}, it names {names}"
+        );
+        if refusal.wildcard {
+            why.push_str(", and a wildcard counts under ~ only, not under =");
+        }
+        if let Some(host) = &self.uncounted {
+            let line = self.rule.line.unwrap_or_default();
+            let _ = write!(
+                why,
+                "; {host} does not count, since DNS gave it without a signature: if it is the \
+                 partner's, put it into the fifth field (names) of tlsdestinations line {line}"
+            );
+        }
+        why
+    }
+}
+
+/// The route's port, else the rule's, else the protocol's: for QMTP the one with
 /// TLS where the rule requires TLS, since the other one has no way to it.
 fn port(rule: Option<&Rule>, route: &Route) -> Port {
-    let given = rule.and_then(|rule| rule.value.port).or(route.port);
+    let given = route.port.or(rule.and_then(|rule| rule.value.port));
     let required = rule.is_some_and(|rule| rule.tls() == Tls::Required);
     given.unwrap_or_else(|| {
         Port::plain(match route.protocol {

@@ -25,6 +25,8 @@ pub struct Target {
     pub host: String,
     /// Where it is called.
     pub ip: IpAddr,
+    /// DNSSEC proves that MX names it.
+    pub signed: bool,
 }
 
 /// An address in brackets, or as it is: what qmail-remote calls without asking DNS.
@@ -104,6 +106,7 @@ pub fn relay_targets(relay: &str, place: &str) -> Result<Vec<Target>, Say> {
     let target = |ip| Target {
         host: relay.to_owned(),
         ip,
+        signed: false,
     };
     if let Some(ip) = literal(relay.as_bytes()) {
         return Ok(vec![target(ip)]);
@@ -162,18 +165,19 @@ pub fn mail_targets(host: &[u8]) -> Result<Vec<Target>, Say> {
     let host = host.strip_suffix(b".").unwrap_or(host);
     if let Some(ip) = literal(host) {
         let host = String::from_utf8_lossy(host).to_ascii_lowercase();
-        return Ok(vec![Target { host, ip }]);
+        let signed = false;
+        return Ok(vec![Target { host, ip, signed }]);
     }
     let domain = DomainName::parse(whole).map_err(|_| no_host(host))?;
     let dns = resolver()?;
-    let exchangers = match dns.exchangers(&domain) {
-        Ok(found) => found.records,
+    let (exchangers, signed) = match dns.exchangers(&domain) {
+        Ok(found) => (found.records, found.secure),
         // RFC 5321, 5.1: the domain itself.
-        Err(Trouble::NoRecords) => vec![(0, domain)],
+        Err(Trouble::NoRecords) => (vec![(0, domain)], false),
         Err(Trouble::NoSuchName) => return Err(no_host(host)),
         Err(Trouble::Temporary(why)) => return Err(no_dns(&domain.to_string(), &why)),
     };
-    let (found, trouble) = called(&dns, in_order(exchangers, host)?);
+    let (found, trouble) = called(&dns, in_order(exchangers, host)?, signed);
     // A better one may be there, which could not be told.
     let because = |other: Say| match &trouble {
         Some((name, why)) => no_dns(name, why),
@@ -219,6 +223,7 @@ fn in_order(
 fn called(
     dns: &Dns,
     exchangers: Vec<(u16, DomainName)>,
+    signed: bool,
 ) -> (Vec<Preferred>, Option<(String, String)>) {
     let mut found = Vec::new();
     let mut trouble = None;
@@ -226,7 +231,7 @@ fn called(
         let host = name.to_string();
         let mut add = |ip| {
             let host = host.clone();
-            found.push((preference, Target { host, ip }));
+            found.push((preference, Target { host, ip, signed }));
         };
         // An MX should name a host; one that is an address means that address.
         if let Some(ip) = literal(host.as_bytes()) {

@@ -1,0 +1,146 @@
+//! Where mail goes: under which names a rule is looked up for it, and which names
+//! the server's certificate may bear.
+#![forbid(unsafe_code)]
+
+use super::key::{Scope, canonical};
+use super::{Check, Rule};
+
+/// Where mail goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Destination<'a> {
+    /// The recipient's domain.
+    pub domain: &'a str,
+    /// The server that is called for it.
+    pub way: Way<'a>,
+}
+
+/// How a server was chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way<'a> {
+    /// It is the domain itself.
+    Itself,
+    /// A route names it.
+    Relay {
+        /// Its name or address.
+        host: &'a str,
+        /// The route has a login, which it gets.
+        login: bool,
+    },
+    /// MX names it.
+    Exchanger {
+        /// Its name.
+        host: &'a str,
+        /// DNSSEC proves that MX does.
+        signed: bool,
+    },
+}
+
+/// Through which of a destination's names a rule was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// The relay's.
+    Relay,
+    /// The recipient's domain.
+    Domain,
+    /// The MX host's.
+    Exchanger,
+    /// None: it is everybody's.
+    Everybody,
+}
+
+impl<'a> Destination<'a> {
+    /// A server that is called by the name that rules are looked up for.
+    #[must_use]
+    pub fn itself(domain: &'a str) -> Destination<'a> {
+        Destination {
+            domain,
+            way: Way::Itself,
+        }
+    }
+
+    /// The names that rows 1 to 6 are looked up for, in turn.
+    pub(super) fn hosts(&self) -> Vec<(By, String)> {
+        let domain = (By::Domain, canonical(self.domain));
+        match self.way {
+            Way::Itself => vec![domain],
+            Way::Relay { host, .. } => vec![(By::Relay, canonical(host)), domain],
+            Way::Exchanger { host, .. } => vec![domain, (By::Exchanger, canonical(host))],
+        }
+    }
+}
+
+/// A name that a certificate may bear.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// A host, an address in brackets, or with a dot before it a domain: one
+    /// label, whichever it is, stands before that.
+    pub name: String,
+    /// A wildcard of the certificate's may stand for it.
+    pub wildcards: bool,
+    /// An answer of DNS that nobody signed gave it: who forges it chooses it.
+    pub from_dns: bool,
+}
+
+impl Rule {
+    /// The names of which a server's certificate must bear one.
+    #[must_use]
+    pub fn names(&self, to: &Destination<'_>) -> Vec<Wanted> {
+        let wanted = |name: &str, from_dns| Wanted {
+            name: canonical(name),
+            wildcards: self.check() != Check::ExactName,
+            from_dns,
+        };
+        if !self.value.names.is_empty() {
+            let names = self.value.names.iter();
+            return names.map(|name| wanted(name, false)).collect();
+        }
+        if let (Check::ExactName, Scope::Host(key)) = (self.check(), &self.scope) {
+            return vec![wanted(key, self.by == By::Exchanger && to.is_from_dns())];
+        }
+        let domain = wanted(to.domain, false);
+        match to.way {
+            Way::Itself => vec![domain],
+            // Who owns the domain is not who may have the password.
+            Way::Relay { host, login } if login || self.by != By::Domain => {
+                vec![wanted(host, false)]
+            }
+            Way::Relay { host, .. } => vec![wanted(host, false), domain],
+            Way::Exchanger { .. } if self.uncounted(to).is_some() => vec![domain],
+            Way::Exchanger { host, .. } => {
+                let from_dns = self.by != By::Domain && to.is_from_dns();
+                vec![wanted(host, from_dns), domain]
+            }
+        }
+    }
+
+    /// The MX host, where its name does not count under a line for the domain:
+    /// whoever forges an answer that is not signed chooses it, and may well have a
+    /// certificate for it, unless the line has a CA of its own or the name is the
+    /// domain's.
+    #[must_use]
+    pub fn uncounted<'a>(&self, to: &Destination<'a>) -> Option<&'a str> {
+        let Way::Exchanger { host, .. } = to.way else {
+            return None;
+        };
+        let named = matches!(self.check(), Check::Name | Check::ExactName)
+            && self.value.names.is_empty()
+            && self.by == By::Domain
+            && !(self.check() == Check::ExactName && matches!(self.scope, Scope::Host(_)));
+        let (name, domain) = (canonical(host), canonical(to.domain));
+        let below = name
+            .strip_suffix(domain.as_str())
+            .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+        let counts = below || self.value.anchors.is_some() || !to.is_from_dns();
+        (named && !counts).then_some(host)
+    }
+}
+
+impl Destination<'_> {
+    /// Whether the server's name comes from an answer that nobody signed.
+    fn is_from_dns(&self) -> bool {
+        match self.way {
+            Way::Exchanger { host, signed } => !signed && canonical(host) != canonical(self.domain),
+            Way::Itself | Way::Relay { .. } => false,
+        }
+    }
+}
