@@ -431,6 +431,27 @@ fn bad_lines_end_with_100_and_leave_the_old_database() {
 }
 
 #[test]
+fn misspelt_settings_are_remarked_on_with_the_name_that_was_meant() {
+    let dir = directory("misspelt");
+    let text = "# settings\n\
+                :allow, CERTFILE=\"/x\"\n\
+                1.2.3.4-6:allow,CERT_FILE=\"/x\",RELAYCLIENT=\"\",TLSMIN=\"1.3\"\n\
+                1.2.3.7:allow,CERTFILE=\"/x\",RBLSMTPD=\"\"\n";
+    let done = rules(SSLRULES, &dir, text);
+    assert_eq!(
+        done.status.code(),
+        Some(0),
+        "it is tcprules' text all the same"
+    );
+    assert_eq!(
+        String::from_utf8_lossy(&done.stderr),
+        "sslrules: warning: line 2: variable \" CERTFILE\" is not a setting: is CERTFILE meant, without a blank?\n\
+         sslrules: warning: line 3: variable \"CERT_FILE\" is not a setting: is CERTFILE meant?\n\
+         sslrules: warning: line 3: variable \"TLSMIN\" is not a setting: is TLS_MIN meant?\n"
+    );
+}
+
+#[test]
 fn a_failed_replacement_leaves_the_old_database() {
     let dir = directory("failures");
     assert!(rules(SSLRULES, &dir, "1.2.3.4:deny\n").status.success());

@@ -1097,6 +1097,47 @@ fn k_warns_of_rules_by_names_that_nobody_proved() {
 }
 
 #[test]
+fn misspelt_settings_are_named_at_start_and_in_k() {
+    let place = Place::new("misspelt");
+    let own = pair(&place, "own");
+    let text = format!(
+        "127.0.0.2:allow, CERTFILE=\"/x\",RELAYCLIENT=\"\"\n\
+         127.0.0.3-4:allow,{own},CA_FILE=\"/x\"\n"
+    );
+    let cdb = compile_with(env!("CARGO_BIN_EXE_sslrules"), &place, "rules.cdb", &text);
+    let setup = || {
+        let setup = Setup::new(&place, &["true"]).option("-x").option(&cdb);
+        setup
+            .env("TLSMIN", "1.3")
+            .env("KEY_FILE", "")
+            .env("SSL_CERT_FILE", "/x")
+    };
+    let wanted = [
+        "environment: variable \"TLSMIN\" is not a setting: is TLS_MIN meant?",
+        "rule 127.0.0.2: variable \" CERTFILE\" is not a setting: is CERTFILE meant, without a blank?",
+        "rule 127.0.0.3, 127.0.0.4: variable \"CA_FILE\" is not a setting: is CAFILE meant?",
+    ];
+    let server = setup().start();
+    let log = server.log();
+    for line in wanted {
+        assert!(
+            log.contains(&format!("sslserver: warning: {line}\n")),
+            "{log}"
+        );
+    }
+    assert_eq!(log.matches("is not a setting").count(), 3, "{log}");
+    let checked = setup().option("-k").refused();
+    assert_eq!(checked.code, Some(111), "{}", checked.text());
+    for line in wanted {
+        assert!(
+            checked.text().contains(&format!("wrong: {line}\n")),
+            "{}",
+            checked.text()
+        );
+    }
+}
+
+#[test]
 fn k_needs_no_port() {
     let place = Place::new("check-port");
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();

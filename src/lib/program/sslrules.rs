@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use crate::options::sslrules::TABLE;
 use crate::report::{self, Fail};
+use crate::settings::Misspelt;
 use crate::{policy, rules, rulesdb};
 
 /// The whole program.
@@ -38,6 +39,11 @@ pub fn main() -> ExitCode {
         let compiled = rules::compile(&text).map_err(|bad| Fail::Never(bad.to_string()))?;
         for remark in &compiled.remarks {
             report.warning(remark);
+        }
+        for (line, name) in &compiled.names {
+            if let Some(misspelt) = Misspelt::find(name) {
+                report.warning(format_args!("line {line}: variable {misspelt}"));
+            }
         }
         let records = compiled.records.iter();
         rulesdb::replace(

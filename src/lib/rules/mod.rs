@@ -186,7 +186,7 @@ impl<'a> Rule<'a> {
     /// Its variables in order, name and value. A name may occur twice: the
     /// later one wins. A name may be empty.
     pub fn variables(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
-        items(self.data).filter_map(variable)
+        variables(self.data)
     }
 
     /// The rule of a record; `None` if the data are not a rule's.
@@ -197,6 +197,11 @@ impl<'a> Rule<'a> {
             .all(|(at, item)| (at == 0 && item == b"D") || variable(item).is_some());
         (whole && known).then_some(Rule { key, data })
     }
+}
+
+/// The variables of a record's data.
+fn variables(data: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    items(data).filter_map(variable)
 }
 
 /// The parts of a record's data, without the NUL behind each.

@@ -34,6 +34,8 @@ pub struct Compiled {
     /// Lines that tcprules takes without a word although no client can meet
     /// them: each with its number.
     pub remarks: Vec<String>,
+    /// The names of variables, each with the number of its line.
+    pub names: Vec<(usize, Vec<u8>)>,
 }
 
 /// A line that cannot be understood.
@@ -128,6 +130,9 @@ pub fn compile(text: &[u8]) -> Result<Compiled, BadLine> {
             shown: text::excerpt(line, SHOWN),
         })?;
         let added = &compiled.records[first..];
+        let data = added.first().map_or(&[][..], |record| &record.data);
+        let names = super::variables(data).map(|(name, _)| (number, name.to_vec()));
+        compiled.names.extend(names);
         let shown = || text::excerpt(line, SHOWN);
         if added.is_empty() {
             let remark = format!("line {number}: this range is empty: {}", shown());

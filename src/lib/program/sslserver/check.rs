@@ -48,6 +48,7 @@ pub(super) fn run(generation: &Generation, paranoid: bool) -> Result<u8, Fail> {
         wrong.push(format!("{why}: every client is denied"));
     }
     wrong.extend(generation.broken_lines());
+    wrong.extend(generation.misspelt.iter().cloned());
     let mut said = HashSet::new();
     for why in wrong.iter().filter(|why| said.insert(*why)) {
         let _ = writeln!(out, "wrong: {why}");

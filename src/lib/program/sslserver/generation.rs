@@ -14,7 +14,7 @@ use crate::handshake;
 use crate::keyholder::{Keyholder, Master};
 use crate::report::{self, Fail, Report};
 use crate::rules::{Client, Rule, Rules, Scope, Verdict};
-use crate::settings::{self, Settings};
+use crate::settings::{self, Misspelt, Settings};
 use crate::store::Certificate;
 use crate::store::server::{self, Choice, Chooser, Pair, Store};
 use crate::text;
@@ -38,6 +38,8 @@ pub(super) struct Generation {
     names: Names,
     /// Rules whose store cannot be loaded, with the reason.
     pub broken: BTreeMap<String, String>,
+    /// Variables that look like settings and are none.
+    pub misspelt: Vec<String>,
     /// Which variable named a file; keys are left out.
     files: BTreeMap<PathBuf, &'static str>,
     /// The files that all this was read from, as they were before.
@@ -127,6 +129,7 @@ impl Generation {
         let rules_missing = rules_file.is_some_and(|path| !path.exists());
         files.extend(rules_file.map(|path| (path.to_owned(), "rules")));
         Ok(Generation {
+            misspelt: misspelt(rules.iter().flatten()),
             rules,
             rules_missing,
             stores,
@@ -287,6 +290,7 @@ impl Generation {
             warnings.insert(format!("{why}: every client is denied"));
         }
         warnings.extend(self.broken_lines());
+        warnings.extend(self.misspelt.iter().cloned());
         warnings.extend(
             self.stores
                 .iter()
@@ -425,6 +429,32 @@ fn other_variables<'a>(rule: &Rule<'a>) -> impl Iterator<Item = (&'a [u8], &'a [
         let name = std::str::from_utf8(name).unwrap_or_default();
         !settings::is_setting(name)
     })
+}
+
+/// What looks like a setting and is none, in our environment and in rules.
+fn misspelt<'a>(rules: impl Iterator<Item = &'a Arc<Rules>>) -> Vec<String> {
+    use std::os::unix::ffi::OsStrExt as _;
+
+    let mut found: Vec<String> = std::env::vars_os()
+        .filter(|(_, value)| !value.is_empty())
+        .filter_map(|(name, _)| Misspelt::find(name.as_bytes()))
+        .map(|misspelt| format!("environment: variable {misspelt}"))
+        .collect();
+    let mut by_text: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for rule in rules.flat_map(|rules| rules.iter()) {
+        for (name, _) in rule.variables() {
+            if let Some(misspelt) = Misspelt::find(name) {
+                let addresses = by_text.entry(misspelt.to_string()).or_default();
+                addresses.push(shown(&rule));
+            }
+        }
+    }
+    found.extend(
+        by_text
+            .into_iter()
+            .map(|(text, addresses)| format!("rule {}: variable {text}", listed(&addresses))),
+    );
+    found
 }
 
 /// Addresses of rules as a message names them.
