@@ -114,6 +114,13 @@ impl Census {
         self.0.get(&household(address)).copied().unwrap_or(0)
     }
 
+    /// The one that has most, and how many.
+    #[must_use]
+    pub fn fullest(&self) -> Option<(IpAddr, usize)> {
+        let most = self.0.iter().max_by_key(|(_, count)| **count)?;
+        Some((*most.0, *most.1))
+    }
+
     /// One more.
     pub fn enter(&mut self, address: IpAddr) {
         *self.0.entry(household(address)).or_default() += 1;

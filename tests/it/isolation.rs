@@ -33,7 +33,9 @@ fn role(one: &Process, server: &Server) -> &'static str {
         "keyholder" => "keyholder",
         "keymaster" => "master",
         "sslserver" if one.pid == server.pid().cast_signed() => "supervisor",
-        "sslserver" => "engine",
+        "engine" => "engine",
+        "launcher" => "launcher",
+        "logger" => "logger",
         _ => "program",
     }
 }
@@ -447,7 +449,7 @@ fn links_that_were_made_ahead_are_in_no_other_process() {
     need_root!();
     let place = Place::new("spares");
     let server = Setup::new(&place, &["true"]).start();
-    let ours = |one: &Process| role(one, &server) == "engine";
+    let ours = |one: &Process| matches!(role(one, &server), "engine" | "launcher");
     // The descriptors of launcher and engine while a client sends nothing; one or
     // two more or less, since both may still be at work.
     let count = || {
@@ -649,7 +651,7 @@ fn a_keyholder_that_dies_or_hangs_is_replaced() {
                 .iter()
                 .filter(|one| role(one, &server) == "engine")
                 .count()
-                >= 3)
+                >= 2)
                 .then_some(())
         });
         let old = keyholders(&server);
@@ -789,7 +791,7 @@ fn a_reload_keeps_the_old_keyholder_for_who_is_in_a_handshake() {
             .iter()
             .filter(|one| role(one, &server) == "engine")
             .count()
-            >= 2)
+            >= 1)
             .then_some(())
     });
     let old = keyholders(&server);

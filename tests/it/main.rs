@@ -32,6 +32,7 @@ mod programs;
 mod proxy;
 mod reload;
 mod resumption;
+mod signals;
 mod sockets;
 mod stores;
 mod trust;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use seccompiler::{
@@ -134,15 +135,17 @@ fn powerless(pid: i32, uid: u32, gid: u32) {
 }
 
 #[test]
-fn the_engine_is_nobody_by_default() {
+fn each_engine_is_a_user_of_its_own_by_default() {
     need_root!();
     let place = Place::new("engine-default");
-    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
     for letters in ["-v", "-v -u 4711 -g 4712"] {
         let server = Setup::new(&place, &["cat"]).options(letters).start();
         let (client, engines) = engines(&server);
         assert_eq!(engines.len(), 1, "one engine: {:?}", server.busy());
-        powerless(engines[0], nobody.uid.as_raw(), nobody.gid.as_raw());
+        let own = 0x7080_0000 + engines[0].cast_unsigned();
+        powerless(engines[0], own, own);
+        let name = fs::read_to_string(format!("/proc/{}/comm", engines[0])).unwrap();
+        assert_eq!(name, "engine\n");
         // Its parent is the supervisor, not the program.
         assert_eq!(
             process(engines[0]).unwrap().parent,
@@ -196,19 +199,242 @@ fn the_engine_has_a_user_and_a_root_of_its_own() {
 fn no_engine_runs_as_root() {
     need_root!();
     let place = Place::new("engine-root");
-    // Whoever asks for root gets a refusal or somebody else.
-    for name in ["0", "root"] {
-        let setup = Setup::new(&place, &["cat"])
-            .options("-v")
-            .env("SSL_UID", name)
-            .env("SSL_GID", "0");
-        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| setup.start()));
-        if let Ok(server) = ended {
-            let (_client, engines) = engines(&server);
-            let text = fs::read_to_string(format!("/proc/{}/status", engines[0])).unwrap();
-            assert_ne!(status_field(&text, "Uid"), four(0), "SSL_UID={name}");
+    for (variables, said) in [
+        (
+            &[("SSL_UID", "0")][..],
+            "SSL_UID: \"0\": a TLS process never runs as root",
+        ),
+        (
+            &[("SSL_USER", "root")],
+            "SSL_USER: \"root\": a TLS process never runs as root",
+        ),
+        (
+            &[("SSL_GID", "0")],
+            "SSL_GID: \"0\": a TLS process never runs in group 0",
+        ),
+        (
+            &[("SSL_GROUP", "root")],
+            "SSL_GROUP: \"root\": a TLS process never runs in group 0",
+        ),
+        (
+            &[("SSL_UID", "4713"), ("SSL_GID", "root")],
+            "SSL_GID: \"root\": a TLS process never runs in group 0",
+        ),
+    ] {
+        for letters in ["", "-k"] {
+            let mut setup = Setup::new(&place, &["cat"]).options(letters);
+            for (name, value) in variables {
+                setup = setup.env(name, *value);
+            }
+            setup
+                .refused()
+                .failed(111, &format!("sslserver: fatal: unable to use {said}"));
         }
     }
+    // A user that the system does not know is in no group of root's either.
+    let server = Setup::new(&place, &["cat"])
+        .options("-v")
+        .env("SSL_UID", "4715")
+        .start();
+    let (_client, engines) = engines(&server);
+    powerless(engines[0], 4715, 4715);
+    // A group alone leaves the user as it is by default.
+    let server = Setup::new(&place, &["cat"])
+        .options("-v")
+        .env("SSL_GID", "4716")
+        .start();
+    let (_client, engines) = self::engines(&server);
+    powerless(engines[0], 0x7080_0000 + engines[0].cast_unsigned(), 4716);
+}
+
+#[test]
+fn the_root_of_engines_is_a_directory_that_keeps_something_away() {
+    let place = Place::new("bad-jails");
+    let jail = place.text("jail");
+    fs::create_dir(&jail).unwrap();
+    let mode = |mode| fs::set_permissions(&jail, fs::Permissions::from_mode(mode)).unwrap();
+    std::os::unix::fs::symlink(&jail, place.path("link")).unwrap();
+    mode(0o755);
+    let refused = |root: &str, why: &str| {
+        let ended = Setup::new(&place, &["cat"])
+            .env("SSL_CHROOT", root)
+            .refused();
+        let said = format!("sslserver: fatal: unable to use SSL_CHROOT: {root}: {why}");
+        ended.failed(111, &said);
+    };
+    refused("/", "the whole file system");
+    refused("//", "the whole file system");
+    refused("/./", "the whole file system");
+    refused(
+        &format!("{jail}/../../../../../../../.."),
+        "a path with \"..\" in it",
+    );
+    refused(".", "not an absolute path");
+    refused("var/empty", "not an absolute path");
+    refused(&place.text("missing"), "no such file or directory");
+    refused(&place.write("file", ""), "not a directory");
+    refused(
+        &place.text("link"),
+        "a symbolic link; name the directory itself",
+    );
+    refused(
+        &place.text("link/"),
+        "a symbolic link; name the directory itself",
+    );
+    for (bits, shown) in [(0o775, "0775"), (0o757, "0757"), (0o1777, "1777")] {
+        mode(bits);
+        let why = format!("others than its owner may write to it (mode {shown}); chmod go-w it");
+        refused(&jail, &why);
+    }
+    mode(0o555);
+    for root in [jail.clone(), format!("{jail}/")] {
+        let server = Setup::new(&place, &["echo", "served"])
+            .env("SSL_CHROOT", root)
+            .start();
+        assert_eq!(Dial::to(&server).connect().text(), "served\n");
+    }
+}
+
+#[test]
+fn the_program_s_user_is_not_the_engines() {
+    need_root!();
+    let place = Place::new("same-user-engines");
+    let setup = |sandbox: &str| {
+        Setup::new(&place, &["echo", "served"])
+            .options("-u 4717 -g 4718")
+            .env("SSL_UID", "4717")
+            .env("SSL_SANDBOX", sandbox)
+    };
+    let server = setup("").start();
+    assert_eq!(status(&server), "served\n");
+    let line = server.line("TLS processes run as user 4717, as -u has the program run");
+    assert!(line.starts_with("sslserver: warning: "), "{line}");
+    setup("require").refused().failed(
+        111,
+        "unable to use SSL_SANDBOX: \"require\": TLS processes run as user 4717, as -u",
+    );
+}
+
+#[test]
+fn a_root_without_capabilities_is_told_at_the_start() {
+    need_root!();
+    need!("setpriv");
+    let place = Place::new("no-capabilities");
+    let jail = place.text("jail");
+    fs::create_dir(&jail).unwrap();
+    fs::set_permissions(&jail, fs::Permissions::from_mode(0o755)).unwrap();
+    for (lacks, said) in [
+        (
+            "-setuid",
+            "unable to change user: operation not permitted: root lacks a capability",
+        ),
+        (
+            "-setgid",
+            "unable to change user: operation not permitted: root lacks a capability",
+        ),
+        (
+            "-sys_chroot",
+            "unable to use SSL_CHROOT: operation not permitted: root lacks a",
+        ),
+    ] {
+        for letters in ["", "-k", "-u 4711"] {
+            let words = ["setpriv", "--bounding-set", lacks, "--inh-caps", lacks];
+            let ended = Setup::new(&place, &["cat"])
+                .options(letters)
+                .env("SSL_CHROOT", &jail)
+                .through(words)
+                .refused();
+            assert_eq!(ended.code, Some(111), "{lacks} {letters}: {}", ended.stderr);
+            let line = ended.stderr.lines().last().unwrap_or_default();
+            assert!(line.starts_with("sslserver: fatal: unable to "), "{line}");
+            assert!(
+                line.contains("CAP_SETUID, CAP_SETGID and CAP_SYS_CHROOT"),
+                "{line}"
+            );
+            if letters != "-u 4711" {
+                assert!(line.contains(said), "{line}");
+            }
+        }
+    }
+    // What is not asked for needs no capability.
+    let server = Setup::new(&place, &["echo", "served"])
+        .through(["setpriv", "--bounding-set", "-sys_chroot"])
+        .start();
+    assert_eq!(status(&server), "served\n");
+}
+
+#[test]
+fn the_root_of_a_namespace_with_one_user_serves_as_an_ordinary_user() {
+    need_root!();
+    need!("unshare");
+    let place = Place::new("one-user");
+    let words = ["unshare", "--user", "--map-root-user"];
+    let possible = run(Command::new(words[0]).args(&words[1..]).arg("true"), b"");
+    if possible.code != Some(0) {
+        skip!("no user namespace can be made");
+    }
+    let server = Setup::new(&place, &["cat"])
+        .options("-v")
+        .through(words)
+        .start();
+    server.line("TLS processes: without a user of their own (this container has one)");
+    let (mut client, engines) = engines(&server);
+    let text = fs::read_to_string(format!("/proc/{}/status", engines[0])).unwrap();
+    for set in ["CapEff", "CapPrm", "CapBnd"] {
+        assert_eq!(status_field(&text, set), NONE, "{set}");
+    }
+    client.half_close();
+    assert_eq!(client.text(), "");
+    server.quiet();
+    // What was asked for by name and cannot be had is fatal.
+    for (variable, value) in [("SSL_UID", "4711"), ("SSL_GID", "4711")] {
+        Setup::new(&place, &["cat"])
+            .env(variable, value)
+            .through(words)
+            .refused()
+            .failed(111, "sslserver: fatal: unable to change user: ");
+    }
+    Setup::new(&place, &["cat"])
+        .options("-u 4711")
+        .through(words)
+        .refused()
+        .failed(111, "sslserver: fatal: unable to use -u and -g: ");
+}
+
+#[test]
+fn an_ordinary_user_is_told_what_it_lacks_without_asking() {
+    let place = Place::new("told");
+    let before: &[&str] = if crate::harness::root() {
+        if !overlay::reachable() {
+            skip!("the user nobody cannot reach the program");
+        }
+        &AS_NOBODY
+    } else {
+        &[]
+    };
+    let server = Setup::new(&place, &["echo", "served"])
+        .through(before)
+        .start();
+    assert_eq!(status(&server), "served\n");
+    for who in ["TLS processes", "the keyholder"] {
+        let said = format!("sslserver: {who}: without ");
+        let line = server.line(&said);
+        assert!(line.contains("(not started as root)"), "{line}");
+        assert_eq!(server.log().matches(&said).count(), 1);
+    }
+    // Who demands protection by name is not served without.
+    let jail = place.text("jail");
+    fs::create_dir(&jail).unwrap();
+    fs::set_permissions(&jail, fs::Permissions::from_mode(0o755)).unwrap();
+    Setup::new(&place, &["cat"])
+        .env("SSL_CHROOT", &jail)
+        .env("SSL_SANDBOX", "require")
+        .through(before)
+        .refused()
+        .failed(
+            111,
+            "SSL_SANDBOX is \"require\"; start sslserver as root, or unset them",
+        );
 }
 
 #[test]

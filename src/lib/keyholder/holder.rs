@@ -435,15 +435,6 @@ impl Keyholder {
         }
     }
 
-    /// Both ends of the links that no engine has yet: a forked process has no
-    /// business with them.
-    pub fn spare_ends(&self) -> impl Iterator<Item = &OwnedFd> {
-        self.spares.links.iter().flat_map(|(id, end)| {
-            let held = self.links.get(id).map(|held| &held.socket);
-            std::iter::once(end).chain(held)
-        })
-    }
-
     fn link_for(&mut self, seconds: u32, signatures: u8) -> io::Result<(LinkId, OwnedFd)> {
         if self.links.len() >= self.sweep_at {
             self.sweep();

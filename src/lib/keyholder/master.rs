@@ -14,7 +14,7 @@ use super::local::Password;
 use super::worker;
 use crate::report::{self, Fail, Report};
 use crate::sys::poll::{self, Ready};
-use crate::sys::process::{self, ProcessId};
+use crate::sys::process::{self, Change, ProcessId};
 use crate::sys::sandbox::{self, Role, Sandbox};
 use crate::sys::{fd, memory, parcel, signal};
 use crate::tls_ffi::tickets;
@@ -106,6 +106,7 @@ pub(super) fn receive(socket: &OwnedFd) -> io::Result<Vec<u8>> {
 /// The whole process. Returns its exit code.
 fn run(socket: &OwnedFd, password: Option<OwnedFd>, report: Report) -> u8 {
     process::name("keymaster");
+    signal::ignore_others();
     // One that was forked later has what the supervisor had.
     tickets::forget();
     // The supervisor's standard output must not stay open here.
@@ -118,7 +119,7 @@ fn run(socket: &OwnedFd, password: Option<OwnedFd>, report: Report) -> u8 {
         .and_then(|()| {
             let password = password.as_ref().map(Password::read).transpose()?;
             sandbox::seal().map_err(Fail::unable("confine the key master"))?;
-            let mask = signal::watch().map_err(Fail::unable("set up signals"))?;
+            let mask = signal::watch_children().map_err(Fail::unable("set up signals"))?;
             Ok((password, mask))
         });
     let (secret, mask) = match prepared {
@@ -149,12 +150,10 @@ fn run(socket: &OwnedFd, password: Option<OwnedFd>, report: Report) -> u8 {
         if poll::wait_with_signals(&mut wanted, None, mask).is_err() {
             return report::TEMPORARY;
         }
-        let seen = signal::seen();
-        if seen.terminate {
-            return 0;
-        }
-        while let Some(ended) = process::reap() {
-            master.workers.remove(&ended.id);
+        while let Some(change) = process::reap() {
+            if let Change::Ended(ended) = change {
+                master.workers.remove(&ended.id);
+            }
         }
         if !master.obey() {
             return 0;
@@ -210,8 +209,7 @@ impl Forker<'_> {
             let mut kept = vec![log.as_fd(), control.as_fd()];
             kept.extend(sandbox.descriptor());
             fd::close_all_but(&kept);
-            signal::reset();
-            signal::ignore_pipe();
+            signal::ignore_others();
             process::name("keyholder");
             worker::run(worker::Start {
                 control,

@@ -17,7 +17,7 @@ use crate::store::permit::Permit;
 use crate::sys::poll::{self, Ready};
 use crate::sys::sandbox::{self, Sandbox};
 use crate::sys::user::Identity;
-use crate::sys::{memory, parcel, process, user};
+use crate::sys::{memory, parcel, user};
 use crate::tls_ffi::provider::{Digest, Padding};
 
 /// The longest message of the supervisor: a path, a permit, or a list of keys.
@@ -26,11 +26,6 @@ pub(super) const ORDER_LIMIT: usize = 8192;
 pub(super) const ANSWER_LIMIT: usize = 16384;
 /// How many signatures are made before the supervisor is listened to again.
 const ROUND: usize = 8;
-/// The first of the user numbers that keyholders take; their process number is
-/// added. The users of systems, of people and of containers all end below
-/// (systemd's "Users, Groups, UIDs and GIDs" lists them).
-const FIRST_USER: u32 = 0x7000_0000;
-
 /// What the supervisor says; the rest of the message follows the first byte.
 pub(super) mod order {
     /// Load the key of this file.
@@ -200,12 +195,7 @@ fn give_up_rights(sandbox: &Sandbox) -> Result<Vec<String>, String> {
             missing.push(format!("chroot ({})", report::reason(&error)));
         }
         sandbox::drop_bounds();
-        let number = FIRST_USER + process::own_id().cast_unsigned();
-        let own = Identity {
-            user: Some(number),
-            group: Some(number),
-            groups: Vec::new(),
-        };
+        let own = Identity::of_this_process(user::Kind::Keyholder);
         if let Err(error) = own.assume() {
             // A container may map few users. Without capabilities, root is one
             // more user that engines are not.

@@ -25,6 +25,7 @@ use crate::text;
 use crate::tls_ffi;
 
 pub mod client;
+pub mod jail;
 mod offer;
 pub mod permit;
 pub mod server;

@@ -1,7 +1,7 @@
 //! A server's store: one context with its certificates, and what goes with it.
 #![forbid(unsafe_code)]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use openssl::dh::Dh;
@@ -18,6 +18,7 @@ use openssl::x509::store::X509Lookup;
 use openssl::x509::verify::X509VerifyFlags;
 use openssl::x509::{X509, X509Crl, X509Name};
 
+use super::jail::Jail;
 use super::offer::{Offer, Role};
 use super::permit::{Finite, Permit};
 use super::{
@@ -28,8 +29,6 @@ use crate::options::sslserver::Ask;
 use crate::policy::Pin;
 use crate::report::Fail;
 use crate::settings::{Filter, Request, Settings, Version};
-use crate::sys::user::{self, Identity};
-use crate::text;
 use crate::tls_ffi::{self, tickets};
 use crate::trust::{self, Demand, Expectation, Fingerprint, Tolerated};
 
@@ -40,65 +39,6 @@ const DH_BITS: i32 = 2048;
 const DH_FITTING: u32 = 4096;
 /// The certificate request's list of names, RFC 8446 section 4.2.4.
 const NAMES_LIMIT: usize = 0xffff;
-
-/// Whom an engine runs as, and what it sees of the file system.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Jail {
-    /// User, group and groups.
-    pub identity: Identity,
-    /// Root and working directory.
-    pub root: Option<PathBuf>,
-}
-
-impl Jail {
-    /// Reads `SSL_CHROOT`, `SSL_UID`, `SSL_GID` (or `SSL_USER`, `SSL_GROUP`).
-    /// Root's engines run as `nobody` where nothing is said, never as root.
-    ///
-    /// # Errors
-    /// An unknown user or group, user 0, a root that is no directory.
-    pub fn from_settings(settings: &Settings) -> Result<Jail, Fail> {
-        let user = settings.either("SSL_UID", "SSL_USER");
-        let group = settings.either("SSL_GID", "SSL_GROUP");
-        let (variable, name) = user.unwrap_or(("SSL_UID", "nobody"));
-        let identity =
-            user::identity(Some(name), group.map(|(_, name)| name)).map_err(|unknown| {
-                let variable = match (&unknown, group) {
-                    (user::Unknown::Group(_), Some((variable, _))) => variable,
-                    _ => variable,
-                };
-                Fail::temporary(format!("unable to use {variable}: {unknown}"))
-            })?;
-        if identity.user == Some(0) {
-            return Err(Fail::temporary(format!(
-                "unable to use {variable}: \"{}\": the TLS process never runs as root",
-                text::excerpt(name.as_bytes(), 100)
-            )));
-        }
-        // The engine gives up its groups with its user.
-        let identity = Identity {
-            groups: Vec::new(),
-            ..identity
-        };
-        let root = settings.get("SSL_CHROOT").map(PathBuf::from);
-        if let Some(root) = &root
-            && !root.is_dir()
-        {
-            return Err(Fail::temporary(format!(
-                "unable to use SSL_CHROOT: {}: not a directory",
-                text::excerpt(root.as_os_str().as_encoded_bytes(), 300)
-            )));
-        }
-        Ok(Jail { identity, root })
-    }
-
-    /// Whether any of it was asked for by name.
-    #[must_use]
-    pub fn was_asked_for(settings: &Settings) -> bool {
-        ["SSL_CHROOT", "SSL_UID", "SSL_USER", "SSL_GID", "SSL_GROUP"]
-            .iter()
-            .any(|name| settings.get(name).is_some())
-    }
-}
 
 /// A certificate with its signer.
 pub struct Pair {

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{ForkResult, fork};
 
 /// A process number.
@@ -26,6 +27,29 @@ pub fn spawn(body: impl FnOnce() -> u8) -> io::Result<ProcessId> {
     match unsafe { fork()? } {
         ForkResult::Parent { child } => Ok(child.as_raw()),
         ForkResult::Child => end(contained(body)),
+    }
+}
+
+/// Has a child try what this process cannot undo, and returns what came of it.
+///
+/// # Errors
+/// As `step`, or as fork(2).
+pub fn try_in_child(step: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    /// What stands for an error without a number.
+    const OTHER: u8 = 255;
+    let child = spawn(|| match step() {
+        Ok(()) => 0,
+        // The numbers of errors are below 134 (errno(3)).
+        Err(error) => error
+            .raw_os_error()
+            .and_then(|number| u8::try_from(number).ok())
+            .unwrap_or(OTHER),
+    })?;
+    let ended = wait_for(child).ok_or_else(io::Error::last_os_error)?;
+    match (ended.signal(), ended.shell_code()) {
+        (None, 0) => Ok(()),
+        (None, number) if number != OTHER => Err(io::Error::from_raw_os_error(number.into())),
+        _ => Err(io::Error::other("this system refuses it")),
     }
 }
 
@@ -80,6 +104,12 @@ impl Ended {
         libc::WIFSIGNALED(self.status) && libc::WTERMSIG(self.status) == libc::SIGSYS
     }
 
+    /// The signal that ended it, if one did.
+    #[must_use]
+    pub fn signal(self) -> Option<i32> {
+        libc::WIFSIGNALED(self.status).then(|| libc::WTERMSIG(self.status))
+    }
+
     /// The exit code as a shell gives it: 128+n where signal n ended it.
     #[must_use]
     pub fn shell_code(self) -> u8 {
@@ -92,13 +122,32 @@ impl Ended {
     }
 }
 
-/// A child that has ended, if there is one; does not wait.
-#[must_use]
-pub fn reap() -> Option<Ended> {
-    wait_raw(-1, libc::WNOHANG)
+/// What became of a child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It ended.
+    Ended(Ended),
+    /// A signal stopped it.
+    Stopped(ProcessId),
+    /// It goes on.
+    Continued(ProcessId),
 }
 
-/// Waits for one child.
+/// A child that something became of, if there is one; does not wait.
+#[must_use]
+pub fn reap() -> Option<Change> {
+    let flags = libc::WNOHANG | libc::WUNTRACED | libc::WCONTINUED;
+    let Ended { id, status } = wait_raw(-1, flags)?;
+    Some(if libc::WIFSTOPPED(status) {
+        Change::Stopped(id)
+    } else if libc::WIFCONTINUED(status) {
+        Change::Continued(id)
+    } else {
+        Change::Ended(Ended { id, status })
+    })
+}
+
+/// Waits for the end of one child.
 #[must_use]
 pub fn wait_for(id: ProcessId) -> Option<Ended> {
     wait_raw(id, 0)
@@ -124,6 +173,15 @@ pub fn kill(id: ProcessId) {
     // SAFETY: takes numbers only. A number of ours that was not reaped is
     // nobody else's.
     unsafe { libc::kill(id, libc::SIGKILL) };
+}
+
+/// How many descriptors this process may have (`RLIMIT_NOFILE`).
+///
+/// # Errors
+/// As getrlimit(2).
+pub fn descriptor_limit() -> io::Result<u64> {
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(soft)
 }
 
 /// Gives this process the name that ps(1) shows beside its command line.

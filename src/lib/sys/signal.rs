@@ -15,7 +15,7 @@ static CHILD: AtomicBool = AtomicBool::new(false);
 /// Signals that came since the last look.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen {
-    /// TERM: end.
+    /// TERM or INT: end.
     pub terminate: bool,
     /// HUP: reload.
     pub hangup: bool,
@@ -25,44 +25,72 @@ pub struct Seen {
 
 extern "C" fn remember(signal: c_int) {
     match signal {
-        libc::SIGTERM => TERMINATE.store(true, Ordering::Relaxed),
+        libc::SIGTERM | libc::SIGINT => TERMINATE.store(true, Ordering::Relaxed),
         libc::SIGHUP => HANGUP.store(true, Ordering::Relaxed),
         libc::SIGCHLD => CHILD.store(true, Ordering::Relaxed),
         _ => {}
     }
 }
 
-const WATCHED: [Signal; 3] = [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGCHLD];
+const WATCHED: [Signal; 4] = [
+    Signal::SIGTERM,
+    Signal::SIGINT,
+    Signal::SIGHUP,
+    Signal::SIGCHLD,
+];
 
-/// Blocks TERM, HUP and CHLD and has them remembered. Returns the mask to wait
-/// with: nothing blocked.
+/// What a service manager, a terminal or killall(1) sends to all of a service's
+/// processes, and which means the supervisor alone.
+const OTHERS: [Signal; 3] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM];
+
+fn set(signal: Signal, handler: SigHandler) -> nix::Result<SigAction> {
+    let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
+    // SAFETY: the one handler of ours only stores into atomics, which is allowed
+    // in a signal handler, and stays valid: it is a plain function.
+    unsafe { sigaction(signal, &action) }
+}
+
+/// Blocks TERM, INT, HUP and CHLD and has them remembered. Returns the mask to
+/// wait with: nothing blocked. An INT that is ignored stays ignored: so a shell
+/// starts what runs in the background.
 ///
 /// # Errors
 /// As sigaction(2).
 pub fn watch() -> io::Result<SigSet> {
     let mut watched = SigSet::empty();
     for signal in WATCHED {
+        let before = set(signal, SigHandler::Handler(remember))?;
+        let ignored = matches!(before.handler(), SigHandler::SigIgn);
+        if signal == Signal::SIGINT && ignored {
+            set(signal, SigHandler::SigIgn)?;
+        }
         watched.add(signal);
-        let action = SigAction::new(
-            SigHandler::Handler(remember),
-            SaFlags::empty(),
-            SigSet::empty(),
-        );
-        // SAFETY: the handler only stores into atomics, which is allowed in a
-        // signal handler, and stays valid: it is a plain function.
-        unsafe { sigaction(signal, &action)? };
     }
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&watched), None)?;
     Ok(SigSet::empty())
 }
 
-/// Undoes [`watch`], in a forked process that goes on without.
-pub fn unwatch() {
-    let action = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-    for signal in WATCHED {
-        // SAFETY: no handler is installed.
-        let _ = unsafe { sigaction(signal, &action) };
+/// Has CHLD remembered and let in, in a process that ends with its supervisor
+/// and by no signal that the supervisor gets too.
+///
+/// # Errors
+/// As sigaction(2).
+pub fn watch_children() -> io::Result<SigSet> {
+    ignore_others();
+    set(Signal::SIGCHLD, SigHandler::Handler(remember))?;
+    let mut watched = SigSet::empty();
+    watched.add(Signal::SIGCHLD);
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&watched), None)?;
+    Ok(SigSet::empty())
+}
+
+/// Ignores HUP, INT and TERM, undoes the rest of [`watch`], and empties the
+/// mask: for a forked process of ours whose end is another's.
+pub fn ignore_others() {
+    for signal in OTHERS {
+        let _ = set(signal, SigHandler::SigIgn);
     }
+    let _ = set(Signal::SIGCHLD, SigHandler::SigDfl);
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
 }
 
@@ -87,9 +115,7 @@ pub fn seen() -> Seen {
 
 /// Ignores PIPE: a write to a peer that is gone is an error, not an end.
 pub fn ignore_pipe() {
-    let action = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
-    // SAFETY: no handler is installed.
-    let _ = unsafe { sigaction(Signal::SIGPIPE, &action) };
+    let _ = set(Signal::SIGPIPE, SigHandler::SigIgn);
 }
 
 /// Gives every signal its default handling and empties the mask: what a program

@@ -35,6 +35,112 @@ impl std::fmt::Display for Unknown {
     }
 }
 
+/// The first of the user numbers that keyholders take; their process number,
+/// which is below 2^22, is added. The users of systems, of people and of
+/// containers all end below (systemd's "Users, Groups, UIDs and GIDs" lists them).
+const KEYHOLDERS: u32 = 0x7000_0000;
+/// The first of those that engines take.
+const ENGINES: u32 = 0x7080_0000;
+
+/// Whose user number it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A process with the keys.
+    Keyholder,
+    /// A process between a client and a program.
+    Engine,
+}
+
+impl Identity {
+    /// A user and a group that no other process has: nobody else can signal
+    /// this one, nor it anybody.
+    #[must_use]
+    pub fn of_this_process(kind: Kind) -> Identity {
+        let first = match kind {
+            Kind::Keyholder => KEYHOLDERS,
+            Kind::Engine => ENGINES,
+        };
+        let number = first + std::process::id();
+        Identity {
+            user: Some(number),
+            group: Some(number),
+            groups: Vec::new(),
+        }
+    }
+
+    /// The user that owns nothing, as the system calls it.
+    #[must_use]
+    pub fn nobody() -> Identity {
+        /// The kernel's overflow user.
+        const NOBODY: u32 = 65534;
+        let known = identity(Some("nobody"), None).ok();
+        Identity {
+            user: known.as_ref().and_then(|one| one.user).or(Some(NOBODY)),
+            group: known.and_then(|one| one.group).or(Some(NOBODY)),
+            groups: Vec::new(),
+        }
+    }
+}
+
+/// What an administrator can do where a root may not do what root does.
+#[must_use]
+pub fn cure(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EINVAL) => "this container maps no such user or group",
+        Some(libc::EPERM) => {
+            "root lacks a capability here; allow CAP_SETUID, CAP_SETGID and CAP_SYS_CHROOT, \
+             or start sslserver as an ordinary user"
+        }
+        _ => "a TLS process needs this",
+    }
+}
+
+/// Whom this process may become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Powers {
+    /// Nobody else: it is an ordinary user's.
+    None,
+    /// Root, and there is no other user here (user_namespaces(7)).
+    One,
+    /// Root, and `nobody` is a user here, but high numbers are none.
+    Few,
+    /// Root, and every number is a user.
+    Many,
+}
+
+impl Powers {
+    /// What this process has, tried in one that ends at once.
+    ///
+    /// # Errors
+    /// It is root, and root may not change users here.
+    pub fn of_this_process() -> io::Result<Powers> {
+        if !is_root() {
+            return Ok(Powers::None);
+        }
+        let becomes = |identity: fn() -> Identity| {
+            super::process::try_in_child(|| {
+                let user = Uid::from_raw(identity().user.unwrap_or_default());
+                setresuid(user, user, user).map_err(io::Error::from)
+            })
+        };
+        for (identity, powers) in [
+            (
+                (|| Identity::of_this_process(Kind::Engine)) as fn() -> Identity,
+                Powers::Many,
+            ),
+            (Identity::nobody, Powers::Few),
+        ] {
+            match becomes(identity) {
+                Ok(()) => return Ok(powers),
+                // Numbers that are nobody's come before rights.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Powers::One)
+    }
+}
+
 /// A user and a group, each a number or a name. A name brings its own group,
 /// where none is given, and its supplementary groups; a bare number brings none,
 /// and its own group if the system knows it.

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::io;
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use openssl::ssl::Ssl;
 
 use super::Setup;
 use super::generation::Generation;
-use super::registry::Entry;
+use super::voice::{Kind, Message, Voice};
 use crate::connection::Connection;
 use crate::control::{self, Start};
 use crate::handshake::{self, Session, Side};
@@ -27,7 +27,9 @@ use crate::store::server::Store;
 use crate::sys::channel::Channel;
 use crate::sys::fd;
 use crate::sys::process::{self, ProcessId};
-use crate::sys::sandbox::{self, Confinement};
+#[cfg(feature = "test-switches")]
+use crate::sys::sandbox;
+use crate::sys::sandbox::Confinement;
 use crate::trust::{self, Cause, Name, Reference, Refusal};
 
 /// The descriptors of an engine.
@@ -47,21 +49,26 @@ pub(super) struct Task<'a> {
     pub connection: &'a Connection,
     /// The process that becomes the program, and that the log tells of.
     pub launcher: ProcessId,
+    /// To the supervisor.
+    pub voice: &'a Voice,
 }
 
 /// Serves one client. Returns the exit code of this process.
-pub(super) fn run(task: &Task<'_>, ends: Ends, registry: BorrowedFd<'_>) -> u8 {
-    let registered = Entry::Engine(process::own_id()).send(registry, task.launcher);
+pub(super) fn run(task: &Task<'_>, ends: Ends) -> u8 {
+    // Before anything that could end it.
+    task.voice.tell(&Message::Engine(process::own_id()));
+    process::name("engine");
     // Under `-n` the program has the socket too: closing ours would not end the
     // connection.
     let delayed = task.setup.options.delayed;
     let plain = delayed.then(|| ends.client.try_clone()).transpose();
-    let log = io::stderr();
+    // The log is not among them: whoever holds a descriptor of it could write
+    // lines of others'.
     let mut kept = vec![
-        log.as_fd(),
         ends.client.as_fd(),
         ends.control.as_fd(),
         ends.link.as_fd(),
+        task.voice.as_fd(),
     ];
     kept.extend(ends.program.descriptors());
     kept.extend(task.setup.sandbox.descriptor());
@@ -70,9 +77,8 @@ pub(super) fn run(task: &Task<'_>, ends: Ends, registry: BorrowedFd<'_>) -> u8 {
     }
     fd::close_all_but(&kept);
     let highest = kept.iter().map(AsRawFd::as_raw_fd).max().unwrap_or(2);
-    let served = registered
-        .map_err(|error| format!("unable to register: {}", reason(&error)))
-        .and_then(|()| task.give_up_rights(highest, &ends.link))
+    let served = task
+        .give_up_rights(highest, &ends.link)
         .and_then(|()| plain.map_err(unable("set up descriptors")))
         .and_then(|plain| Ok((plain, task.wait_for_start(&ends.control)?)))
         .and_then(|(plain, start)| {
@@ -98,24 +104,23 @@ fn unable(step: &'static str) -> impl Fn(io::Error) -> String {
 }
 
 impl Task<'_> {
+    /// Has the supervisor write a line, where it would be written at all.
+    fn log(&self, kind: Kind, text: impl fmt::Display) {
+        if self.setup.report.verbosity >= kind.level() {
+            self.voice.tell(&Message::Line(kind, text.to_string()));
+        }
+    }
+
     fn drop_connection(&self, why: impl fmt::Display) {
-        self.setup.report.warning(format_args!(
-            "dropping TLS connection, pid {} from {}: {why}",
-            self.launcher,
-            self.connection.remote_ip(self.setup.options.common.family)
-        ));
+        self.log(Kind::Dropped, why);
     }
 
     /// `highest` is the number of the last descriptor.
     #[cfg_attr(not(feature = "test-switches"), expect(unused_variables))]
     fn give_up_rights(&self, highest: RawFd, link: &OwnedFd) -> Result<(), String> {
-        if self.setup.root {
-            let jail = &self.store.jail;
-            if let Some(root) = &jail.root {
-                sandbox::enter(root).map_err(unable("chroot"))?;
-            }
-            jail.identity.assume().map_err(unable("change user"))?;
-        }
+        let jail = &self.store.jail;
+        jail.enter(self.setup.powers)
+            .map_err(|unable| unable.to_string())?;
         let confinement = Confinement {
             filter: self.store.filter != Filter::Off,
             highest,
@@ -126,13 +131,19 @@ impl Task<'_> {
             .map_err(unable("confine the TLS process"))?;
         #[cfg(feature = "test-switches")]
         if let Some(what) = keyholder::test_switch().and_then(|word| word.strip_prefix("try-")) {
-            self.setup.report.warning(sandbox::attempt(what));
+            self.log(Kind::Tried, sandbox::attempt(what));
+        }
+        #[cfg(feature = "test-switches")]
+        match keyholder::test_switch() {
+            Some("say-forged") => self.log(Kind::Dropped, "x\nsslserver: ok 1 forged"),
+            Some("say-much") => (0..1000).for_each(|_| self.log(Kind::Dropped, "much")),
+            Some("say-other") => self.voice.tell(&Message::Engine(1)),
+            _ => {}
         }
         #[cfg(feature = "test-switches")]
         if let Some(what) = keyholder::test_switch().and_then(|word| word.strip_prefix("ask-")) {
             for what in what.split('-') {
-                let said = keyholder::link::attempt(link, what);
-                self.setup.report.warning(said);
+                self.log(Kind::Tried, keyholder::link::attempt(link, what));
             }
         }
         Ok(())
@@ -146,7 +157,11 @@ impl Task<'_> {
                 drop_replies: 0,
             }));
         }
-        control::wait_for_start(control).map_err(|error| error.to_string())
+        let start = control::wait_for_start(control).map_err(|error| error.to_string())?;
+        if start.is_some() {
+            self.voice.tell(&Message::Begun);
+        }
+        Ok(start)
     }
 
     fn serve(&self, ends: Ends, plain: Option<TcpStream>, start: Start) -> Result<(), String> {
@@ -168,7 +183,12 @@ impl Task<'_> {
             verdict: trust::verdict(session.ssl()).map_err(|refusal| self.untrusted(&refusal))?,
             own_chain: if full { self.own_chain(&session) } else { &[] },
         };
-        self.setup.report.tls(account.line(self.launcher));
+        if self.setup.report.verbosity >= Kind::Tls.level() {
+            let line = account.line(self.launcher);
+            let (_, fields) = line.split_once(" version=").unwrap_or_default();
+            self.log(Kind::Tls, format_args!("version={fields}"));
+        }
+        self.voice.tell(&Message::Over);
         let variables = account.variables(full).to_wire();
         // A launcher that is gone takes the connection with it: its side of the
         // channel is closed too.
@@ -267,18 +287,13 @@ impl Task<'_> {
 
     /// How it ended, where somebody may want to know.
     fn tell(&self, ending: &Ending) {
-        let report = &self.setup.report;
-        let who = format!(
-            "pid {} from {}",
-            self.launcher,
-            self.connection.remote_ip(self.setup.options.common.family)
-        );
         match ending {
             Ending::Done => {}
-            Ending::Truncated => report.status(format_args!(
-                "{who}: truncated: the client ended the connection without close_notify"
-            )),
-            Ending::Lost(why) => report.status(format_args!("{who}: connection lost: {why}")),
+            Ending::Truncated => self.log(
+                Kind::Ended,
+                "truncated: the client ended the connection without close_notify",
+            ),
+            Ending::Lost(why) => self.log(Kind::Ended, format_args!("connection lost: {why}")),
             Ending::Idle(seconds) => {
                 self.drop_connection(format_args!("no byte either way for {seconds} seconds"));
             }

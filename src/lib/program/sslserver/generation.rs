@@ -14,8 +14,9 @@ use crate::handshake;
 use crate::keyholder::{Keyholder, Master};
 use crate::report::{self, Fail, Report};
 use crate::rules::{Client, Rule, Rules, Scope, Verdict};
-use crate::settings::{self, Misspelt, Settings};
+use crate::settings::{self, Filter, Misspelt, Settings};
 use crate::store::Certificate;
+use crate::store::jail::Jail;
 use crate::store::server::{self, Choice, Chooser, Pair, Store};
 use crate::text;
 use crate::watch::Watch;
@@ -88,6 +89,7 @@ impl Generation {
             by_settings: HashMap::new(),
             broken: BTreeMap::new(),
             files: BTreeMap::new(),
+            jails: HashMap::new(),
         };
         let mut names = Names::default();
         if let Some(Ok(rules)) = &rules {
@@ -493,6 +495,8 @@ struct Loader<'a> {
     by_settings: HashMap<Settings, Result<usize, String>>,
     broken: BTreeMap<String, String>,
     files: BTreeMap<PathBuf, &'static str>,
+    /// Where engines would live, and why they can't.
+    jails: HashMap<Jail, Result<(), String>>,
 }
 
 impl Loader<'_> {
@@ -513,6 +517,29 @@ impl Loader<'_> {
             .map_err(|fail| fail.to_string())?;
         let checked = store.filter.check(&self.setup.sandbox);
         checked.map_err(|fail| fail.to_string())?;
+        let jail = &store.jail;
+        if !self.jails.contains_key(jail) {
+            let tried = jail.try_out(self.setup.powers);
+            self.jails
+                .insert(jail.clone(), tried.map_err(|fail| fail.to_string()));
+        }
+        if let Some(Err(why)) = self.jails.get(jail) {
+            return Err(why.clone());
+        }
+        let mut store = store;
+        let program = self.setup.identity.as_ref().and_then(|one| one.user);
+        if let Some(user) = store.jail.shared_user(self.setup.powers)
+            && Some(user) == program
+        {
+            let what = format!(
+                "TLS processes run as user {user}, as -u has the program run: \
+                 it could signal them; name another in SSL_UID, or unset it"
+            );
+            if store.filter == Filter::Required {
+                return Err(format!("unable to use SSL_SANDBOX: \"require\": {what}"));
+            }
+            store.warnings.push(what);
+        }
         self.stores.push(Served {
             store,
             own: *settings == self.setup.settings,

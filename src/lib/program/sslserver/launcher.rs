@@ -2,10 +2,12 @@
 //! verdict and becomes the program. It never sees the client's bytes.
 #![forbid(unsafe_code)]
 
+use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use super::generation::{Generation, Refusal};
+use super::voice::Voice;
 use super::{Setup, engine, proxied};
 use crate::child::Child;
 use crate::connection::Connection;
@@ -23,9 +25,10 @@ const VARIABLES_LIMIT: usize = 1024 * 1024;
 pub(super) struct Context<'a> {
     pub setup: &'a Setup,
     pub generation: &'a Generation,
-    pub registry: BorrowedFd<'a>,
-    /// Where to ask for admission: under `-L` and `-C`.
-    pub answer: Option<&'a OwnedFd>,
+    /// To the supervisor.
+    pub voice: &'a Voice,
+    /// The supervisor does not know yet whom to count: it is to be told.
+    pub uncounted: bool,
 }
 
 /// Serves one client. Returns the exit code of this process, unless it becomes
@@ -36,8 +39,23 @@ pub(super) fn run(
     address: SocketAddr,
     link: OwnedFd,
 ) -> u8 {
-    let report = &context.setup.report;
-    signal::unwatch();
+    let setup = context.setup;
+    let report = &setup.report;
+    let standard = (io::stdin(), io::stdout(), io::stderr());
+    // What the supervisor has besides is its own.
+    let mut kept = vec![
+        standard.0.as_fd(),
+        standard.1.as_fd(),
+        standard.2.as_fd(),
+        client.as_fd(),
+        link.as_fd(),
+        context.voice.as_fd(),
+    ];
+    kept.extend(setup.sandbox.descriptor());
+    kept.extend(setup.inherited.iter().map(AsFd::as_fd));
+    fd::close_all_but(&kept);
+    signal::ignore_others();
+    process::name("launcher");
     match serve(context, client, address, link) {
         Ok(code) => code,
         Err(failure) => {
@@ -72,15 +90,11 @@ fn serve(
         Some(senders) => proxied::ends(senders, &client, (local, address), family)?,
         None => (local, address),
     };
-    if let Some(answer) = context.answer {
-        let admission = proxied::Admission {
-            registry: context.registry,
-            answer,
-        };
-        if !admission
-            .is_granted(id, address.ip())
-            .map_err(unable("ask for admission"))?
-        {
+    if context.uncounted {
+        let limit = setup.options.limit_per_address.unwrap_or(0);
+        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+        let admitted = context.voice.admits(address.ip(), limit);
+        if !admitted.map_err(unable("ask for admission"))? {
             // The supervisor said why.
             return Ok(TEMPORARY);
         }
@@ -118,16 +132,16 @@ fn serve(
         store: chosen.store,
         connection: &connection,
         launcher: id,
+        voice: context.voice,
     };
     let plain = setup
         .options
         .delayed
         .then(|| ends.client.as_fd().try_clone_to_owned());
     let plain = plain.transpose().map_err(unable("set up descriptors"))?;
-    let registry = context.registry;
     let mut place = Some(ends);
     process::spawn_sibling(|| match place.take() {
-        Some(ends) => engine::run(&task, ends, registry),
+        Some(ends) => engine::run(&task, ends),
         None => TEMPORARY,
     })
     .map_err(unable("fork"))?;
@@ -179,11 +193,8 @@ fn start_in_plaintext(
     side: ProgramSide,
 ) -> std::io::Result<Vec<(OwnedFd, RawFd)>> {
     fd::write_all(&plain, setup.options.banner.as_bytes())?;
-    let first = fd::inherited_above_standard()
-        .into_iter()
-        .max()
-        .unwrap_or(2)
-        + 1;
+    let inherited = setup.inherited.iter().map(AsRawFd::as_raw_fd);
+    let first = inherited.max().unwrap_or(2) + 1;
     let mut descriptors = vec![(plain.try_clone()?, 0), (plain, 1)];
     for ((name, number), descriptor) in ["SSLCTLFD", "SSLREADFD", "SSLWRITEFD"]
         .iter()

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -15,22 +16,23 @@ use crate::proxy::Networks;
 use crate::report::{self, Fail, Report};
 use crate::resolve;
 use crate::session;
-use crate::settings::Settings;
-use crate::store::server::Jail;
+use crate::settings::{Filter, Settings};
+use crate::store::jail::Jail;
 use crate::sys::sandbox::{self, Sandbox};
-use crate::sys::user::{self, Identity};
-use crate::sys::{fd, signal};
+use crate::sys::user::{self, Identity, Powers};
+use crate::sys::{fd, process, signal};
 use crate::text;
 use crate::tls_ffi::tickets;
 use crate::watch::Watch;
 
 mod check;
+mod connections;
 mod engine;
 mod generation;
 mod launcher;
 mod proxied;
-mod registry;
 mod supervisor;
+mod voice;
 
 use self::generation::Generation;
 
@@ -44,8 +46,8 @@ struct Setup {
     settings: Settings,
     /// Whom the program runs as; `None`: as this process does.
     identity: Option<Identity>,
-    /// Whether engines can be jailed.
-    root: bool,
+    /// Whom engines can become.
+    powers: Powers,
     /// Seconds without a byte; `None` for ever.
     idle: Option<Duration>,
     program: Vec<OsString>,
@@ -54,6 +56,11 @@ struct Setup {
     environment: BTreeMap<OsString, OsString>,
     /// What engines take on.
     sandbox: Sandbox,
+    /// Connections at once: `-c`, or fewer where descriptors are scarce.
+    limit: usize,
+    /// Descriptors above 2 that this process was started with, which every
+    /// program inherits.
+    inherited: Vec<OwnedFd>,
 }
 
 /// The whole program.
@@ -72,10 +79,13 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
             .map_err(|_| TABLE.usage(format!("{name} is not UTF-8")))
     };
     let (host, port) = (word("host")?, word("port")?);
-    let setup = settle(*report, options, operands.collect())?;
-    let options = &setup.options;
-    // Before there is anything that it could inherit.
+    // Before there is anything of ours among them.
     let password = super::password_descriptor(options.common.password)?;
+    let inherited = inherited(password.as_ref());
+    let mut setup = settle(*report, options, operands.collect())?;
+    setup.inherited = inherited;
+    setup.bound_by_descriptors()?;
+    let options = &setup.options;
     let master = Master::start(*report, password)?;
     let port = resolve::port(&port)?;
     let mut watch = Watch::default();
@@ -114,23 +124,72 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     supervisor.run()
 }
 
+/// Descriptors that a supervisor has besides those of its connections: its own,
+/// those of a reload, and what it opens for a moment.
+const OWN_DESCRIPTORS: u64 = 40;
+/// Descriptors that a connection costs its supervisor.
+const PER_CONNECTION: u64 = 2;
+
 impl Setup {
+    /// Serves no more connections at once than there are descriptors for: the
+    /// others wait in the backlog.
+    fn bound_by_descriptors(&mut self) -> Result<(), Fail> {
+        let available = process::descriptor_limit().map_err(Fail::unable("get limits"))?;
+        let own = OWN_DESCRIPTORS + self.inherited.len() as u64;
+        let most = (available.saturating_sub(own) / PER_CONNECTION).max(1);
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        let limit = self.options.limit;
+        if most < limit {
+            let wanted = own + PER_CONNECTION * limit as u64;
+            self.report.warning(format_args!(
+                "-c {limit} needs {wanted} descriptors, and the limit is {available} (ulimit -n): \
+                 {most} connections at once are served, and further clients wait"
+            ));
+            self.limit = most;
+        }
+        Ok(())
+    }
+
     /// Says what this system does not let our processes give up.
     fn tell_missing(&self, generation: &Generation) {
         let mut engine = self.sandbox.missing().to_vec();
-        if !self.root {
-            engine.push("chroot and a user of their own (not started as root)".to_owned());
+        match self.powers {
+            Powers::Many => {}
+            Powers::Few => {
+                engine.push("a user of each one's own (this container has few users)".to_owned());
+            }
+            Powers::One => engine.push("a user of their own (this container has one)".to_owned()),
+            Powers::None => {
+                engine.push("chroot and a user of their own (not started as root)".to_owned());
+            }
         }
         for (who, missing) in [
             ("TLS processes", &*engine),
             ("the keyholder", generation.keyholder.missing()),
         ] {
-            if !missing.is_empty() {
-                let list = missing.join(", ");
-                self.report.status(format_args!("{who}: without {list}"));
+            if missing.is_empty() {
+                continue;
+            }
+            let text = format!("{who}: without {}", missing.join(", "));
+            // Without root it is more than a detail of this system.
+            if self.powers == Powers::Many {
+                self.report.status(text);
+            } else {
+                self.report.notice(text);
             }
         }
     }
+}
+
+/// The descriptors above 2 that this process was started with, but for the
+/// password's.
+fn inherited(password: Option<&OwnedFd>) -> Vec<OwnedFd> {
+    let taken = password.map(AsRawFd::as_raw_fd);
+    fd::inherited_above_standard()
+        .into_iter()
+        .filter(|number| Some(*number) != taken)
+        .filter_map(fd::inherited)
+        .collect()
 }
 
 /// Everything that needs no socket and no key.
@@ -140,7 +199,8 @@ fn settle(report: Report, options: Options, program: Vec<OsString>) -> Result<Se
         .transpose()
         .map_err(|wrong| TABLE.usage(format!("-L: {wrong}")))?;
     let settings = Settings::from_environment();
-    let root = user::is_root();
+    let powers = powers()?;
+    let root = powers != Powers::None;
     let (user, group) = if options.user_from_environment {
         let number = |name: &str| {
             let value = std::env::var(name).unwrap_or_default();
@@ -168,9 +228,17 @@ fn settle(report: Report, options: Options, program: Vec<OsString>) -> Result<Se
             .group
             .is_some_and(|group| group != user::own_group());
     if !root && (asked || Jail::was_asked_for(&settings)) {
-        report.warning(
-            "not started as root: -u, -g, -U, SSL_CHROOT, SSL_UID and SSL_GID have no effect",
-        );
+        let what =
+            "not started as root: -u, -g, -U, SSL_CHROOT, SSL_UID and SSL_GID have no effect";
+        if settings.filter()? == Filter::Required {
+            return Err(Fail::temporary(format!(
+                "{what}, and SSL_SANDBOX is \"require\"; start sslserver as root, or unset them"
+            )));
+        }
+        report.warning(what);
+    }
+    if root && (identity.user.is_some() || identity.group.is_some()) {
+        try_program_user(&identity)?;
     }
     if root && identity.user.is_some_and(|user| user != 0) && identity.group.is_none() {
         report.warning(
@@ -194,10 +262,32 @@ fn settle(report: Report, options: Options, program: Vec<OsString>) -> Result<Se
         environment: session::stale().apply(std::env::vars_os()),
         settings,
         identity: (root && wanted).then_some(identity),
-        root,
+        powers,
         idle: (common.idle_seconds > 0).then(|| Duration::from_secs(common.idle_seconds.into())),
         program,
         sandbox: Sandbox::prepare(sandbox::Role::Engine),
+        limit: options.limit,
+        inherited: Vec::new(),
         options,
+    })
+}
+
+/// Becomes the program's user in a process that ends at once.
+fn try_program_user(identity: &Identity) -> Result<(), Fail> {
+    process::try_in_child(|| identity.assume()).map_err(|error| {
+        let cure = user::cure(&error);
+        let reason = report::reason(&error);
+        Fail::temporary(format!("unable to use -u and -g: {reason}: {cure}"))
+    })
+}
+
+/// Whom this process's children can become.
+fn powers() -> Result<Powers, Fail> {
+    Powers::of_this_process().map_err(|error| {
+        let cure = user::cure(&error);
+        Fail::temporary(format!(
+            "unable to change user: {}: {cure}",
+            report::reason(&error)
+        ))
     })
 }

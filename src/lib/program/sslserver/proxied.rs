@@ -1,29 +1,23 @@
 //! `-L`: the launcher reads the PROXY header, to its last byte and not one
-//! further, and asks the supervisor whether `-C` lets that client in.
+//! further.
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
-use super::registry::Entry;
 use crate::options::Family;
 use crate::proxy::{Header, Networks, Reader};
 use crate::report::reason;
 use crate::sys::poll::{self, Ready};
-use crate::sys::process::ProcessId;
-use crate::sys::{fd, socket};
+use crate::sys::socket;
 use crate::{connection, text};
 
 /// For the whole header: more than the three seconds of a lost segment.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// A header of version 1 or 2 with the usual TLVs comes in one look.
 const GLANCE: usize = 512;
-/// What a denied launcher is sent; any other byte lets it go on.
-pub(super) const DENIED: &[u8] = b"n";
-/// What an admitted launcher is sent.
-pub(super) const ADMITTED: &[u8] = b"y";
 
 /// The connection's two addresses, local and remote: those of the header, or
 /// those of the socket where it tells none.
@@ -87,26 +81,5 @@ fn header(client: &TcpStream) -> Result<Header, String> {
         if let Some(header) = header {
             return Ok(header);
         }
-    }
-}
-
-/// Where a launcher asks whether its client may come in: only under `-L` and
-/// `-C`, where the supervisor doesn't know the address.
-pub(super) struct Admission<'a> {
-    pub registry: BorrowedFd<'a>,
-    pub answer: &'a OwnedFd,
-}
-
-impl Admission<'_> {
-    /// False where the client has its share already. A supervisor that was
-    /// ended counts no more.
-    ///
-    /// # Errors
-    /// As write(2) and read(2).
-    pub fn is_granted(&self, launcher: ProcessId, address: IpAddr) -> io::Result<bool> {
-        Entry::Address(address).send(self.registry, launcher)?;
-        let mut answer = [0; 1];
-        let count = fd::read_some(self.answer, &mut answer)?;
-        Ok(answer[..count] != *DENIED)
     }
 }

@@ -2,31 +2,31 @@
 //! client's, and nothing that a client sends can end it.
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd as _;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::SigSet;
 
+use super::connections::{Beginning, Connections};
 use super::generation::Generation;
-use super::registry::{self, Entry};
-use super::{Setup, launcher, proxied};
-use crate::connection::shown;
-use crate::keyholder::{LinkId, Master};
-use crate::listener::{Accepted, Census, Listener};
+use super::voice::Voice;
+use super::{Setup, launcher};
+use crate::keyholder::Master;
+use crate::listener::{Accepted, Listener};
 use crate::options::sslserver::Options;
 use crate::report::{self, Fail};
 use crate::sys::poll::{self, Ready};
-use crate::sys::process::{self, Ended, ProcessId};
-use crate::sys::{fd, signal};
+use crate::sys::process::{self, Change, Ended};
+use crate::sys::signal;
 use crate::tls_ffi::tickets;
 use crate::watch::Watch;
 
 /// How many clients are taken before signals are looked at again.
 const ROUND: usize = 16;
-/// How long accepting rests when the system is out of descriptors or memory.
+/// How long accepting rests when the system is out of descriptors, processes or
+/// memory.
 const REST: Duration = Duration::from_millis(200);
 /// How long until another key master is tried, after one that could not start.
 const RETRY: Duration = Duration::from_secs(1);
@@ -34,18 +34,11 @@ const RETRY: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_secs(1);
 /// How often dates of certificates are looked at.
 const DAY: Duration = Duration::from_secs(86400);
+/// How often the same want of the system or of an option is told, at most.
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// How long the names of a client may take.
 const NAMES_SECONDS: u32 = 120;
-
-/// A connection in progress: it ends when both of its processes have.
-struct Slot {
-    /// Whom the census counts it for; under `-L` it is known later.
-    address: Option<IpAddr>,
-    launcher_ended: bool,
-    engine: Option<ProcessId>,
-    link: LinkId,
-}
 
 /// See the file's head.
 pub(super) struct Supervisor<'a> {
@@ -56,15 +49,12 @@ pub(super) struct Supervisor<'a> {
     /// The master has ended: when another is started.
     next_master: Option<Instant>,
     mask: SigSet,
-    /// By launcher, which is the process that the log tells of.
-    slots: HashMap<ProcessId, Slot>,
-    /// Launcher by engine.
-    engines: HashMap<ProcessId, ProcessId>,
-    census: Census,
-    /// Engines say here whose they are, before they look at the network.
-    registry: (OwnedFd, OwnedFd),
-    /// By launcher: those that wait to hear whether `-C` lets their client in.
-    waiting: HashMap<ProcessId, OwnedFd>,
+    connections: Connections<'a>,
+    /// A client that was accepted when there was no process for it.
+    held: Option<(TcpStream, SocketAddr)>,
+    /// When it was last told that `-c` is reached, and what the system lacks.
+    full_told: Option<Instant>,
+    lack_told: Option<Instant>,
     next_dates: Instant,
     /// When files were last looked at.
     looked: Instant,
@@ -82,12 +72,6 @@ impl<'a> Supervisor<'a> {
         master: Rc<Master>,
         mask: SigSet,
     ) -> Result<Self, Fail> {
-        let registry = fd::pipe()
-            .and_then(|(read, write)| {
-                fd::set_nonblocking(&read, true)?;
-                Ok((read, write))
-            })
-            .map_err(Fail::unable("create pipe"))?;
         Ok(Supervisor {
             setup,
             listener,
@@ -96,11 +80,10 @@ impl<'a> Supervisor<'a> {
             master,
             next_master: None,
             mask,
-            slots: HashMap::new(),
-            engines: HashMap::new(),
-            census: Census::default(),
-            registry,
-            waiting: HashMap::new(),
+            connections: Connections::new(setup)?,
+            held: None,
+            full_told: None,
+            lack_told: None,
             next_dates: Instant::now() + DAY,
             looked: Instant::now(),
             complained: None,
@@ -109,7 +92,7 @@ impl<'a> Supervisor<'a> {
 
     /// Serves until TERM.
     pub fn run(mut self) -> Result<u8, Fail> {
-        self.tell_count(self.slots.len());
+        self.tell_count(self.connections.count());
         let mut resting = None;
         loop {
             let next_keys = tickets::rotate().unwrap_or_else(|_| Instant::now() + DAY);
@@ -140,56 +123,70 @@ impl<'a> Supervisor<'a> {
             if resting.is_some_and(|until| now >= until) {
                 resting = None;
             }
+            self.connections.end_late(now);
+            let others = [
+                resting,
+                self.generation.keyholder.wake(),
+                self.next_master,
+                self.connections.next_deadline(),
+            ];
             let wake = next_keys.min(self.next_dates);
-            let wake = resting.map_or(wake, |until: Instant| wake.min(until));
-            let others = [self.generation.keyholder.wake(), self.next_master];
             let wake = others.into_iter().flatten().fold(wake, Instant::min);
-            let accepting = self.slots.len() < self.setup.options.limit && resting.is_none();
-            let ready = {
-                let mut wanted = Vec::with_capacity(2);
-                if accepting {
-                    wanted.push((self.listener.as_fd(), Ready::READ));
-                }
-                // Engines are looked up when a child ends; only a launcher that
-                // waits for an answer is worth waking up for.
-                if !self.waiting.is_empty() {
-                    wanted.push((self.registry.0.as_fd(), Ready::READ));
-                }
-                let controls = self.generation.keyholder.descriptors();
-                wanted.extend(controls.map(|control| (control, Ready::READ)));
-                poll::wait_with_signals(
-                    &mut wanted,
-                    Some(wake.saturating_duration_since(now)),
-                    self.mask,
-                )
-                .map_err(Fail::unable("wait for connections"))?;
-                accepting && wanted.first().is_some_and(|(_, came)| came.read)
-            };
+            let accepting = self.has_room() && resting.is_none();
+            let ready = self.wait(accepting, wake.saturating_duration_since(now))?;
             self.generation.keyholder.attend(&self.setup.report);
-            self.register();
-            if ready {
+            self.connections.hear();
+            if accepting && (ready || self.held.is_some()) {
                 resting = self.accept().map(|()| Instant::now() + REST);
             }
         }
     }
 
+    fn has_room(&self) -> bool {
+        self.connections.count() < self.setup.limit
+    }
+
+    /// Waits for anything to do; true where a client waits.
+    fn wait(&mut self, accepting: bool, time: Duration) -> Result<bool, Fail> {
+        let mut wanted = Vec::with_capacity(4);
+        let time = if accepting && self.held.is_some() {
+            Duration::ZERO
+        } else {
+            time
+        };
+        wanted.push((self.connections.as_fd(), Ready::READ));
+        if accepting {
+            wanted.push((self.listener.as_fd(), Ready::READ));
+        }
+        let controls = self.generation.keyholder.descriptors();
+        wanted.extend(controls.map(|control| (control, Ready::READ)));
+        poll::wait_with_signals(&mut wanted, Some(time), self.mask)
+            .map_err(Fail::unable("wait for connections"))?;
+        Ok(accepting && wanted[1].1.read)
+    }
+
     /// Takes clients while there are some; `Some` when the system can't.
     fn accept(&mut self) -> Option<()> {
         for _ in 0..ROUND {
-            if self.slots.len() >= self.setup.options.limit {
+            if !self.has_room() {
                 return None;
             }
-            match self.listener.accept() {
+            let accepted = match self.held.take() {
+                Some((client, address)) => Accepted::Client(client, address),
+                None => self.listener.accept(),
+            };
+            match accepted {
                 Accepted::Client(client, address) => {
                     self.look_at_files();
-                    self.begin(client, address);
+                    if let Err((client, error)) = self.begin(client, address) {
+                        self.tell_lack("begin a connection", &error);
+                        self.held = Some((client, address));
+                        return Some(());
+                    }
                 }
                 Accepted::Nobody => return None,
                 Accepted::Exhausted(error) => {
-                    let reason = report::reason(&error);
-                    self.setup
-                        .report
-                        .warning(format_args!("unable to accept: {reason}"));
+                    self.tell_lack("accept", &error);
                     return Some(());
                 }
             }
@@ -202,159 +199,131 @@ impl<'a> Supervisor<'a> {
     fn finish(&mut self) {
         self.listener.finish();
         self.reap();
-        while self.slots.len() < self.setup.options.limit
-            && let Accepted::Client(client, address) = self.listener.accept()
-        {
-            self.begin(client, address);
+        while self.has_room() {
+            let (client, address) = match (self.held.take(), self.listener.accept()) {
+                (Some(held), _) => held,
+                (None, Accepted::Client(client, address)) => (client, address),
+                _ => break,
+            };
+            if self.begin(client, address).is_err() {
+                break;
+            }
         }
+        self.connections.leave_logger();
     }
 
-    fn begin(&mut self, client: TcpStream, address: SocketAddr) {
+    /// Serves a client with processes of its own.
+    ///
+    /// # Errors
+    /// The system lacks descriptors, memory or processes: nothing was done.
+    fn begin(
+        &mut self,
+        client: TcpStream,
+        address: SocketAddr,
+    ) -> Result<(), (TcpStream, std::io::Error)> {
         let Setup {
-            report,
-            options,
-            senders,
-            ..
+            options, senders, ..
         } = self.setup;
         // A sender's address says nothing of the client's.
-        let known = senders.is_none().then_some(address.ip());
-        if known.is_some_and(|address| !self.admits(address)) {
-            return;
+        let counted = senders.is_none();
+        let limit = options.limit_per_address.unwrap_or(0);
+        if counted && !self.connections.admits(address.ip(), limit) {
+            return Ok(());
         }
-        let asks = known.is_none() && options.limit_per_address.is_some();
-        let answer = match asks.then(fd::pipe).transpose() {
-            Ok(answer) => answer,
-            Err(error) => {
-                let reason = report::reason(&error);
-                report.warning(format_args!(
-                    "dropping connection, unable to create pipe: {reason}"
-                ));
-                return;
-            }
-        };
-        let (link, link_end) = match self.generation.keyholder.link(link_seconds(options)) {
+        let keyholder = &mut self.generation.keyholder;
+        let made =
+            Voice::pair().and_then(|ends| Ok((ends, keyholder.link(link_seconds(options))?)));
+        let ((ear, other_end), (link, link_end)) = match made {
             Ok(made) => made,
-            Err(error) => {
-                let reason = report::reason(&error);
-                report.warning(format_args!(
-                    "dropping connection, unable to create socket: {reason}"
-                ));
-                return;
-            }
+            Err(error) => return Err((client, error)),
         };
+        // Before the child can write its own lines, as tcpserver.
+        self.tell_count(self.connections.count() + 1);
         let context = launcher::Context {
             setup: self.setup,
             generation: &self.generation,
-            registry: self.registry.1.as_fd(),
-            answer: answer.as_ref().map(|(read, _)| read),
+            voice: &other_end,
+            uncounted: !counted,
         };
-        let (listener, registry) = (&self.listener, &self.registry.0);
-        let spare_ends = self.generation.keyholder.spare_ends();
-        let answers = answer.iter().map(|(_, write)| write);
-        let answers = answers.chain(self.waiting.values());
-        // Before the child can write its own lines, as tcpserver.
-        self.tell_count(self.slots.len() + 1);
-        let forked = process::spawn(|| {
-            fd::disown(listener);
-            fd::disown(registry);
-            // Left open, these would keep others from the end of file that an
-            // ended supervisor leaves them.
-            answers.for_each(fd::disown);
-            spare_ends.for_each(fd::disown);
-            launcher::run(&context, client, address, link_end)
+        let mut place = Some((client, link_end));
+        let forked = process::spawn(|| match place.take() {
+            Some((client, link)) => launcher::run(&context, client, address, link),
+            None => report::TEMPORARY,
         });
-        match forked {
-            Ok(launcher) => {
-                if let Some(address) = known {
-                    self.census.enter(address);
-                }
-                if let Some((_, answer)) = answer {
-                    self.waiting.insert(launcher, answer);
-                }
-                self.slots.insert(
+        match (forked, place) {
+            (Ok(launcher), _) => {
+                self.connections.begin(Beginning {
                     launcher,
-                    Slot {
-                        address: known,
-                        launcher_ended: false,
-                        engine: None,
-                        link,
-                    },
-                );
+                    address,
+                    counted,
+                    link,
+                    ear,
+                });
+                self.tell_full();
+                Ok(())
             }
-            Err(error) => {
+            (Err(error), Some((client, _))) => {
                 self.generation.keyholder.done(link);
-                report.warning(format_args!(
-                    "dropping connection, unable to fork: {}",
-                    report::reason(&error)
-                ));
-                self.tell_count(self.slots.len());
+                self.tell_count(self.connections.count());
+                Err((client, error))
             }
+            // Only the child takes it.
+            (Err(_), None) => Ok(()),
         }
     }
 
-    /// Learns which engines belong to which launchers, and clients' addresses.
-    fn register(&mut self) {
-        let mut message = [0; 128 * registry::LENGTH];
-        while let Ok(count @ 1..) = fd::read_some(&self.registry.0, &mut message) {
-            for entry in message[..count].as_chunks().0 {
-                match Entry::from_bytes(entry) {
-                    (launcher, Entry::Address(address)) => self.answer(launcher, address),
-                    (launcher, Entry::Engine(engine)) => {
-                        if let Some(slot) = self.slots.get_mut(&launcher) {
-                            slot.engine = Some(engine);
-                            self.engines.insert(engine, launcher);
-                        }
-                    }
-                }
-            }
+    /// Whether something is to be told again, which was last told then.
+    fn due(told: &mut Option<Instant>) -> bool {
+        let now = Instant::now();
+        let due = told.is_none_or(|at| now.duration_since(at) >= MINUTE);
+        if due {
+            *told = Some(now);
         }
+        due
     }
 
-    /// Tells a launcher whether `-C` lets its client in.
-    fn answer(&mut self, launcher: ProcessId, address: IpAddr) {
-        let Some(answer) = self.waiting.remove(&launcher) else {
+    /// Says that no further client is let in, and who has the places.
+    fn tell_full(&mut self) {
+        if self.has_room() || !Self::due(&mut self.full_told) {
             return;
-        };
-        let word = if self.admits(address) {
-            if let Some(slot) = self.slots.get_mut(&launcher) {
-                slot.address = Some(address);
-                self.census.enter(address);
-            }
-            proxied::ADMITTED
+        }
+        let count = self.setup.limit;
+        let why = if count < self.setup.options.limit {
+            "the limit on descriptors"
         } else {
-            proxied::DENIED
+            "-c"
         };
-        // A launcher that has ended is reaped like any other.
-        let _ = fd::write_all(&answer, word);
+        let most = self.connections.fullest().map(|(address, count)| {
+            format!("; {address} has {count} of them, which -C would limit")
+        });
+        self.setup.report.warning(format_args!(
+            "{count} connections at once, as many as {why} allows: further clients wait{}",
+            most.unwrap_or_default()
+        ));
     }
 
-    /// Whether `-C` lets one more in from there; says so where it doesn't.
-    fn admits(&self, address: IpAddr) -> bool {
-        let Setup {
-            report, options, ..
-        } = self.setup;
-        match options.limit_per_address {
-            Some(limit) if self.census.count(address) >= limit => {
-                report.warning(format_args!(
-                    "dropping connection from {}: it has {limit} already (-C)",
-                    shown(address, options.common.family)
-                ));
-                false
-            }
-            _ => true,
+    /// Says that the system is short of something, once a minute at most.
+    fn tell_lack(&mut self, step: &str, error: &std::io::Error) {
+        if Self::due(&mut self.lack_told) {
+            let reason = report::reason(error);
+            self.setup.report.warning(format_args!(
+                "unable to {step}: {reason}: clients wait until there is more"
+            ));
         }
     }
 
     fn reap(&mut self) {
-        while let Some(ended) = process::reap() {
-            // An engine registers before it does anything that could end it.
-            self.register();
-            self.settle(ended);
+        while let Some(change) = process::reap() {
+            match change {
+                Change::Ended(ended) => self.settle(ended),
+                Change::Stopped(id) => self.connections.stopped(id, true),
+                Change::Continued(id) => self.connections.stopped(id, false),
+            }
         }
     }
 
     fn settle(&mut self, ended: Ended) {
-        let Ended { id, status } = ended;
+        let id = ended.id;
         if id == self.master.id() && self.next_master.is_none() {
             let password = if self.setup.options.common.password {
                 ", and the password of -3 with it"
@@ -367,39 +336,14 @@ impl<'a> Supervisor<'a> {
             self.next_master = Some(Instant::now());
             return;
         }
-        let engine_of = self.engines.remove(&id);
-        let launcher = engine_of.unwrap_or(id);
-        let Some(slot) = self.slots.get_mut(&launcher) else {
-            return;
-        };
-        if engine_of.is_some() {
-            slot.engine = None;
-            if ended.broke_filter() {
-                self.setup.report.warning(format_args!(
-                    "the TLS process of pid {launcher} was killed: it made a system call that its sandbox forbids"
-                ));
-            }
-        } else {
-            slot.launcher_ended = true;
-            self.waiting.remove(&id);
-            self.setup
-                .report
-                .status(format_args!("end {id} status {status}"));
-        }
-        let over = |slot: &Slot| slot.launcher_ended && slot.engine.is_none();
-        if self.slots.get(&launcher).is_some_and(over)
-            && let Some(slot) = self.slots.remove(&launcher)
-        {
-            self.generation.keyholder.done(slot.link);
-            if let Some(address) = slot.address {
-                self.census.leave(address);
-            }
-            self.tell_count(self.slots.len());
+        if let Some(link) = self.connections.ended(ended) {
+            self.generation.keyholder.done(link);
+            self.tell_count(self.connections.count());
         }
     }
 
     fn tell_count(&self, count: usize) {
-        let limit = self.setup.options.limit;
+        let limit = self.setup.limit;
         self.setup
             .report
             .status(format_args!("status: {count}/{limit}"));

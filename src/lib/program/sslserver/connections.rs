@@ -1,0 +1,521 @@
+//! The connections in progress: which processes are whose, what they tell, and
+//! how long each may take. A process of ours that is past its time is ended from
+//! here, whatever keeps it: what it should have done itself it may not be able to.
+#![forbid(unsafe_code)]
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use super::Setup;
+use super::voice::{self, GRACE, Kind, Message};
+use crate::connection::shown;
+use crate::keyholder::LinkId;
+use crate::listener::Census;
+use crate::report::{Fail, TEMPORARY, reason};
+use crate::sys::poll::{self, Crowd, Ready};
+use crate::sys::process::{self, Ended, ProcessId};
+use crate::sys::user::{Identity, Kind as UserKind, Powers};
+use crate::sys::{fd, sandbox, signal};
+use crate::tls_ffi::tickets;
+
+/// How long the names of a client may take.
+const NAMES: Duration = Duration::from_secs(120);
+/// How long a stopped engine may stay where nobody needs it any more.
+const STOPPED: Duration = Duration::from_secs(10);
+/// How long one may stay where `-w` knows no end.
+const LONGEST_STOPPED: Duration = Duration::from_secs(3600);
+/// How many lines an engine may have for the log: honest ones have a few.
+const LINES: u32 = 32;
+/// How many messages of one connection are heard before others have their turn.
+const TURN: usize = 8;
+
+/// How often all are heard for the message of an engine that has ended.
+const MANY: usize = 64;
+
+/// Names a connection; no number is used twice.
+type ConnectionId = u64;
+
+/// Which process of a connection it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Launcher,
+    Engine,
+}
+
+/// How far a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Its launcher looks names up.
+    Settling,
+    /// Under `-n`: its program has not asked for TLS.
+    InPlaintext,
+    /// In the handshake.
+    Handshake,
+    /// The handshake is over.
+    Open,
+}
+
+/// A connection in progress: it ends when both of its processes have.
+struct Connection {
+    /// The process that the log tells of.
+    launcher: ProcessId,
+    launcher_ended: bool,
+    engine: Option<ProcessId>,
+    /// The client's; under `-L` it is the sender's until the launcher has read
+    /// the header.
+    address: IpAddr,
+    /// It is in the census.
+    counted: bool,
+    link: LinkId,
+    /// `None` once nobody can send any more.
+    ear: Option<OwnedFd>,
+    lines: u32,
+    phase: Phase,
+    deadline: Option<Instant>,
+    stopped: bool,
+    /// It was ended by us, which was told.
+    doomed: bool,
+}
+
+/// What a new connection begins with.
+pub(super) struct Beginning {
+    pub launcher: ProcessId,
+    pub address: SocketAddr,
+    /// Whether it counts from now on.
+    pub counted: bool,
+    pub link: LinkId,
+    /// The supervisor's end.
+    pub ear: OwnedFd,
+}
+
+/// See the file's head.
+pub(super) struct Connections<'a> {
+    setup: &'a Setup,
+    next: ConnectionId,
+    all: HashMap<ConnectionId, Connection>,
+    processes: HashMap<ProcessId, (ConnectionId, Part)>,
+    census: Census,
+    crowd: Crowd,
+    deadlines: BTreeSet<(Instant, ConnectionId)>,
+    /// This is the process that logs on, and nobody's parent.
+    retired: bool,
+}
+
+impl<'a> Connections<'a> {
+    pub fn new(setup: &'a Setup) -> Result<Self, Fail> {
+        Ok(Connections {
+            setup,
+            next: 0,
+            all: HashMap::new(),
+            processes: HashMap::new(),
+            census: Census::default(),
+            crowd: Crowd::new().map_err(Fail::unable("wait for processes"))?,
+            deadlines: BTreeSet::new(),
+            retired: false,
+        })
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.all.len()
+    }
+
+    /// When [`Connections::end_late`] has work.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// The address that has most connections, and how many.
+    pub fn fullest(&self) -> Option<(String, usize)> {
+        let (address, count) = self.census.fullest()?;
+        Some((self.shown(address), count))
+    }
+
+    fn shown(&self, address: IpAddr) -> String {
+        shown(address, self.setup.options.common.family)
+    }
+
+    /// Whether there is room for one more of that address; says so where there
+    /// is none.
+    pub fn admits(&self, address: IpAddr, limit: usize) -> bool {
+        if limit == 0 || self.census.count(address) < limit {
+            return true;
+        }
+        let address = self.shown(address);
+        self.setup.report.warning(format_args!(
+            "dropping connection from {address}: it has {limit} already (-C)"
+        ));
+        false
+    }
+
+    /// One more.
+    pub fn begin(&mut self, beginning: Beginning) {
+        let Beginning {
+            launcher,
+            address,
+            counted,
+            link,
+            ear,
+        } = beginning;
+        let id = self.next;
+        self.next += 1;
+        if counted {
+            self.census.enter(address.ip());
+        }
+        // Where that fails it is heard when one of its processes ends.
+        let _ = self.crowd.enter(&ear, id);
+        self.processes.insert(launcher, (id, Part::Launcher));
+        self.all.insert(
+            id,
+            Connection {
+                launcher,
+                launcher_ended: false,
+                engine: None,
+                address: address.ip(),
+                counted,
+                link,
+                ear: Some(ear),
+                lines: 0,
+                phase: Phase::Settling,
+                deadline: None,
+                stopped: false,
+                doomed: false,
+            },
+        );
+        let ident = u64::from(self.setup.options.common.ident_seconds);
+        let limit = NAMES + Duration::from_secs(ident) + GRACE;
+        self.set_deadline(id, Some(Instant::now() + limit));
+    }
+
+    fn set_deadline(&mut self, id: ConnectionId, deadline: Option<Instant>) {
+        let Some(connection) = self.all.get_mut(&id) else {
+            return;
+        };
+        if let Some(old) = std::mem::replace(&mut connection.deadline, deadline) {
+            self.deadlines.remove(&(old, id));
+        }
+        self.deadlines.extend(deadline.map(|at| (at, id)));
+    }
+
+    /// Hears those that have something to tell.
+    pub fn hear(&mut self) {
+        for id in self.crowd.ready() {
+            self.hear_one(id, TURN);
+        }
+    }
+
+    fn hear_one(&mut self, id: ConnectionId, most: usize) {
+        for _ in 0..most {
+            let Some(connection) = self.all.get(&id) else {
+                return;
+            };
+            let Some(ear) = &connection.ear else {
+                return;
+            };
+            match voice::hear(ear) {
+                Ok(Some(message)) => self.take(id, message),
+                Ok(None) => return,
+                Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                    self.doom(id, "sent what no TLS process sends");
+                    self.close_ear(id);
+                }
+                // A denied launcher did not hear why: what it sent is still there.
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
+                Err(_) => self.close_ear(id),
+            }
+        }
+    }
+
+    fn close_ear(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.all.get_mut(&id)
+            && let Some(ear) = connection.ear.take()
+        {
+            self.crowd.leave(ear);
+        }
+    }
+
+    fn take(&mut self, id: ConnectionId, message: Message) {
+        let Some(connection) = self.all.get_mut(&id) else {
+            return;
+        };
+        match (message, connection.phase) {
+            // Its launcher's words come before its engine is there, and never
+            // after: an engine may be somebody else's by then.
+            (Message::Admission(address, limit), Phase::Settling) if !connection.counted => {
+                connection.address = address;
+                self.admit(id, limit);
+            }
+            (Message::Engine(engine), Phase::Settling) => {
+                connection.engine = Some(engine);
+                connection.phase = Phase::InPlaintext;
+                self.processes.insert(engine, (id, Part::Engine));
+                self.set_deadline(id, None);
+                if !self.setup.options.delayed {
+                    self.begin_handshake(id);
+                }
+            }
+            (Message::Begun, Phase::InPlaintext) => self.begin_handshake(id),
+            (Message::Over, Phase::Handshake) => {
+                connection.phase = Phase::Open;
+                self.set_deadline(id, None);
+                self.bound_stop(id);
+            }
+            (Message::Line(kind, text), Phase::InPlaintext | Phase::Handshake | Phase::Open) => {
+                self.log(id, kind, &text);
+            }
+            _ => self.doom(id, "sent what no TLS process sends"),
+        }
+    }
+
+    fn admit(&mut self, id: ConnectionId, limit: u32) {
+        let Some(address) = self.all.get(&id).map(|connection| connection.address) else {
+            return;
+        };
+        let most = usize::try_from(limit).unwrap_or(usize::MAX);
+        // Behind the supervisor's end nobody counts.
+        let admitted = self.retired || self.admits(address, most);
+        if let Some(connection) = self.all.get_mut(&id) {
+            if admitted {
+                connection.counted = true;
+                self.census.enter(address);
+            }
+            if let (Some(ear), 1..) = (&connection.ear, limit) {
+                voice::answer(ear, admitted);
+            }
+        }
+    }
+
+    fn begin_handshake(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.all.get_mut(&id) {
+            connection.phase = Phase::Handshake;
+        }
+        let seconds = self.setup.options.handshake_seconds;
+        let limit = Duration::from_secs(seconds.into()) + GRACE;
+        self.set_deadline(id, Some(Instant::now() + limit));
+    }
+
+    /// Writes an engine's line, in words that say whose it is.
+    fn log(&mut self, id: ConnectionId, kind: Kind, text: &str) {
+        let Some(connection) = self.all.get_mut(&id) else {
+            return;
+        };
+        connection.lines += 1;
+        if connection.lines > LINES {
+            self.doom(id, "had too much to say for the log");
+            return;
+        }
+        let (launcher, address) = (connection.launcher, connection.address);
+        let (report, address) = (&self.setup.report, self.shown(address));
+        match kind {
+            Kind::Dropped => report.warning(format_args!(
+                "dropping TLS connection, pid {launcher} from {address}: {text}"
+            )),
+            Kind::Ended => report.status(format_args!("pid {launcher} from {address}: {text}")),
+            Kind::Tls => report.tls(format_args!("tls {launcher} {text}")),
+            #[cfg(feature = "test-switches")]
+            Kind::Tried => report.warning(text),
+        }
+    }
+
+    /// Ends the process that a connection waits for, and says why.
+    fn doom(&mut self, id: ConnectionId, why: &str) {
+        let Some(connection) = self.all.get_mut(&id) else {
+            return;
+        };
+        if std::mem::replace(&mut connection.doomed, true) {
+            return;
+        }
+        let (launcher, address) = (connection.launcher, connection.address);
+        let victim = match (connection.engine, connection.phase) {
+            (Some(engine), _) => Some((engine, "its TLS process")),
+            // It is not the program yet.
+            (None, Phase::Settling) if !connection.launcher_ended => {
+                Some((launcher, "its process"))
+            }
+            _ => None,
+        };
+        if let Some((process, what)) = victim
+            && !self.retired
+        {
+            process::kill(process);
+            let address = self.shown(address);
+            self.setup.report.warning(format_args!(
+                "dropping connection, pid {launcher} from {address}: {what} {why}, and was killed"
+            ));
+        }
+    }
+
+    /// Ends processes that are past their time.
+    pub fn end_late(&mut self, now: Instant) {
+        while let Some(&(at, id)) = self.deadlines.first()
+            && at <= now
+        {
+            // The message may be there, unheard.
+            self.hear_one(id, usize::MAX);
+            let Some(connection) = self.all.get(&id) else {
+                self.deadlines.remove(&(at, id));
+                continue;
+            };
+            if connection.deadline != Some(at) {
+                continue;
+            }
+            let seconds = self.setup.options.handshake_seconds;
+            let why = match (connection.phase, connection.stopped) {
+                (_, true) => "was stopped by a signal and did not go on".to_owned(),
+                (Phase::Settling, _) => "did not come to an end with the client's names".to_owned(),
+                _ => format!("did not end the handshake in {seconds} seconds"),
+            };
+            self.set_deadline(id, None);
+            self.doom(id, &why);
+        }
+    }
+
+    /// A signal stopped a process, or let it go on.
+    pub fn stopped(&mut self, process: ProcessId, stopped: bool) {
+        if let Some(&(id, Part::Engine)) = self.processes.get(&process)
+            && let Some(connection) = self.all.get_mut(&id)
+        {
+            connection.stopped = stopped;
+            self.bound_stop(id);
+        }
+    }
+
+    /// Gives a stopped engine the time that it has to go on, and takes it back.
+    /// In the handshake it has no other than that.
+    fn bound_stop(&mut self, id: ConnectionId) {
+        let Some(connection) = self.all.get(&id) else {
+            return;
+        };
+        if connection.phase == Phase::Handshake {
+            return;
+        }
+        let limit = if connection.launcher_ended {
+            STOPPED
+        } else {
+            self.setup.idle.unwrap_or(LONGEST_STOPPED)
+        };
+        let deadline = connection.stopped.then(|| Instant::now() + limit);
+        self.set_deadline(id, deadline);
+    }
+
+    /// A process ended. Returns the link of a connection that is over with it.
+    pub fn ended(&mut self, ended: Ended) -> Option<LinkId> {
+        // An engine says whose it is before it does anything that could end it;
+        // and what a process has said comes before its end.
+        for _ in 0..MANY {
+            if self.processes.contains_key(&ended.id) {
+                break;
+            }
+            self.hear();
+        }
+        let (id, part) = self.processes.remove(&ended.id)?;
+        self.hear_one(id, usize::MAX);
+        let connection = self.all.get_mut(&id)?;
+        match part {
+            Part::Engine => {
+                connection.engine = None;
+                self.set_deadline(id, None);
+                self.tell_unusual(id, ended);
+            }
+            Part::Launcher => {
+                connection.launcher_ended = true;
+                let (stopped, phase) = (connection.stopped, connection.phase);
+                if phase == Phase::Settling {
+                    self.set_deadline(id, None);
+                } else if stopped {
+                    self.bound_stop(id);
+                }
+                let report = &self.setup.report;
+                report.status(format_args!("end {} status {}", ended.id, ended.status));
+            }
+        }
+        let connection = self.all.get(&id)?;
+        if !connection.launcher_ended || connection.engine.is_some() {
+            return None;
+        }
+        self.close_ear(id);
+        self.set_deadline(id, None);
+        let connection = self.all.remove(&id)?;
+        if connection.counted {
+            self.census.leave(connection.address);
+        }
+        Some(connection.link)
+    }
+
+    /// Says how an engine ended, where it should not have ended so.
+    fn tell_unusual(&self, id: ConnectionId, ended: Ended) {
+        let Some(connection) = self.all.get(&id) else {
+            return;
+        };
+        let (report, launcher) = (&self.setup.report, connection.launcher);
+        if ended.broke_filter() {
+            report.warning(format_args!(
+                "the TLS process of pid {launcher} was killed: it made a system call that its sandbox forbids"
+            ));
+        } else if let Some(number) = ended.signal()
+            && !connection.doomed
+        {
+            report.warning(format_args!(
+                "the TLS process of pid {launcher} was killed by signal {number}"
+            ));
+        } else if ended.signal().is_none() && !matches!(ended.shell_code(), 0 | TEMPORARY) {
+            report.warning(format_args!(
+                "the TLS process of pid {launcher} ended with exit code {}",
+                ended.shell_code()
+            ));
+        }
+    }
+
+    /// Leaves a process behind that goes on writing what engines have for the
+    /// log, when their supervisor ends before them. It can do nothing else.
+    pub fn leave_logger(&mut self) {
+        if !self.all.values().any(|one| one.ear.is_some()) {
+            return;
+        }
+        let forked = process::spawn(|| {
+            self.retired = true;
+            process::name("logger");
+            signal::ignore_others();
+            tickets::forget();
+            let log = std::io::stderr();
+            let ears = self.all.values().filter_map(|one| one.ear.as_ref());
+            let mut kept: Vec<BorrowedFd<'_>> = ears.map(AsFd::as_fd).collect();
+            kept.extend([log.as_fd(), self.crowd.as_fd()]);
+            fd::close_all_but(&kept);
+            let confined = match self.setup.powers {
+                Powers::Many => Identity::of_this_process(UserKind::Engine).assume(),
+                _ => Ok(()),
+            };
+            if confined.and_then(|()| sandbox::confine()).is_err() {
+                return TEMPORARY;
+            }
+            self.log_on();
+            0
+        });
+        if let Err(error) = forked {
+            let reason = reason(&error);
+            self.setup.report.warning(format_args!(
+                "unable to fork: {reason}: nothing more is logged of the connections in progress"
+            ));
+        }
+    }
+
+    fn log_on(&mut self) {
+        while self.all.values().any(|one| one.ear.is_some()) {
+            let mut wanted = [(self.crowd.as_fd(), Ready::READ)];
+            if poll::wait(&mut wanted, None).is_err() {
+                return;
+            }
+            self.hear();
+        }
+    }
+}
+
+impl AsFd for Connections<'_> {
+    /// What to wait for: something comes when [`Connections::hear`] has work.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.crowd.as_fd()
+    }
+}
