@@ -19,6 +19,7 @@ mod fake;
 mod packet;
 mod postfix;
 mod remote;
+mod tree;
 
 mod certificates;
 mod confinement;
@@ -26,6 +27,7 @@ mod dnssec;
 mod failures;
 mod hostile;
 mod login;
+mod matrix;
 mod names;
 mod origin;
 mod passing_over;
