@@ -244,3 +244,128 @@ fn a_pin_stands_above_the_chain_and_below_the_name_of_nobody() {
     let why = "unable to get local issuer certificate";
     tolerated(&place, &settings, &twin, why);
 }
+
+/// A directory of the server's with this beside a good certificate file.
+fn folder(place: &Place, name: &str, bytes: &[u8]) -> String {
+    let path = place.fresh("folder");
+    std::fs::create_dir(&path).unwrap();
+    std::fs::write(path.join("good.pem"), Authority::shared_root().pem()).unwrap();
+    std::fs::write(path.join(name), bytes).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_damaged_file_among_the_anchors_is_named() {
+    need!("openssl");
+    let place = Place::new("damaged-anchors");
+    let top = Authority::root("Top");
+    let pem = String::from_utf8(top.pem()).unwrap();
+    let middle = pem.len() / 2;
+    let known = Leaf::new("known").issue();
+    // Passed by: no PEM block, or a whole one of another kind.
+    let der = top.certificate.to_der().unwrap();
+    let list = top.crl(&place, &[], false);
+    for other in [&b""[..], b"Read me.\n", &der, &list, b"-----\n"] {
+        let folder = folder(&place, "other", other);
+        let server = server(&place, "-m", &[("CADIR", &*folder)]);
+        let said = both(&server, &known);
+        assert_eq!(said.as_deref(), Some("SUCCESS CN=known"), "{other:?}");
+    }
+    let bodies = |text: &str| text.replace("-----BEGIN CERTIFICATE-----", "");
+    for (what, damaged) in [
+        ("cut", pem[..middle].to_owned()),
+        ("cut behind a whole one", pem.clone() + &pem[..middle]),
+        (
+            "without its end",
+            pem.replace("-----END CERTIFICATE-----", ""),
+        ),
+        ("without its begin", bodies(&pem)),
+        ("one of two without its begin", pem.clone() + &bodies(&pem)),
+        ("a bad byte", {
+            let mut text = pem.clone();
+            text.replace_range(middle..=middle, "!");
+            text
+        }),
+        (
+            "no certificate",
+            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_owned(),
+        ),
+        ("short of a dash", pem.replacen("-----", "----", 1)),
+    ] {
+        let folder = folder(&place, "bad.pem", damaged.as_bytes());
+        let setup = Setup::script(&place, SCRIPT);
+        for letters in ["-m", "-k -Z"] {
+            let setup = Setup::script(&place, SCRIPT).options(letters);
+            let ended = setup.env("CADIR", &folder).refused();
+            let line = format!("unable to load CA list: CADIR {folder}/bad.pem: ");
+            ended.failed(111, &line);
+        }
+        let file = place.write("bad-file.pem", damaged);
+        let ended = setup.options("-m").env("CAFILE", &file).refused();
+        assert_eq!(ended.code, Some(111), "{what}: {}", ended.stderr);
+        ended.failed(111, &format!("unable to load CA list: CAFILE {file}: "));
+    }
+    // A link that leads nowhere is a file that cannot be read.
+    let folder = folder(&place, "other", b"");
+    std::os::unix::fs::symlink("nowhere", format!("{folder}/link.pem")).unwrap();
+    let setup = Setup::script(&place, SCRIPT).options("-m");
+    let ended = setup.env("CADIR", &folder).refused();
+    ended.failed(111, &format!("CADIR {folder}/link.pem: no such file"));
+}
+
+#[test]
+fn a_damaged_list_is_named() {
+    need!("openssl");
+    let place = Place::new("damaged-lists");
+    let root = place.write("root.pem", Authority::shared_root().pem());
+    let list = Authority::shared_root().crl(&place, &[], false);
+    let list = String::from_utf8(list).unwrap();
+    for damaged in [
+        list.clone() + &list[..list.len() / 2],
+        list.clone() + &list.replacen("-----BEGIN", "----BEGIN", 1),
+        list.replacen("-----END X509 CRL-----", "", 1) + &list,
+    ] {
+        let file = place.write("list.pem", damaged);
+        let setup = Setup::script(&place, SCRIPT).options("-m");
+        let ended = setup.env("CAFILE", &root).env("CRLFILE", &file).refused();
+        let line = format!("unable to load revocation lists: CRLFILE {file}: ");
+        ended.failed(111, &line);
+    }
+}
+
+#[test]
+fn anchors_that_nobody_needs_may_be_missing() {
+    let place = Place::new("missing-anchors");
+    let none = place.text("none");
+    let known = Leaf::new("known").issue();
+    let empty = place.fresh("empty");
+    std::fs::create_dir(&empty).unwrap();
+    let empty = empty.to_str().unwrap();
+    for (variable, path, why) in [
+        ("CAFILE", &*none, "no such file or directory"),
+        ("CADIR", &none, "no such file or directory"),
+        ("CCAFILE", &none, "no such file or directory"),
+        ("CADIR", empty, "no certificate file in it"),
+    ] {
+        let server = Setup::script(&place, SCRIPT).env(variable, path).start();
+        assert_eq!(both(&server, &known).as_deref(), Some("NONE"));
+        server.line(&format!("sslserver: warning: {variable} {path}: {why}; "));
+        let checked = Setup::script(&place, SCRIPT).options("-k");
+        let ended = checked.env(variable, path).refused();
+        assert_eq!(ended.code, Some(111), "{}", ended.text());
+        assert!(
+            ended
+                .text()
+                .contains(&format!("wrong: {variable} {path}: "))
+        );
+        // Where somebody needs them, nobody is served without.
+        for letters in ["-Y", "-m", "-z"] {
+            let setup = Setup::script(&place, SCRIPT).options(letters);
+            let ended = setup.env(variable, path).refused();
+            ended.failed(111, &format!("unable to load CA list: {variable} {path}: "));
+        }
+        let setup = Setup::script(&place, SCRIPT).env("CCAVERIFY", "1");
+        let ended = setup.env(variable, path).refused();
+        assert_eq!(ended.code, Some(111), "{}", ended.stderr);
+    }
+}

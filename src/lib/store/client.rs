@@ -6,22 +6,16 @@ use std::sync::Arc;
 
 use openssl::error::ErrorStack;
 use openssl::ssl::{
-    Ssl, SslContext, SslContextBuilder, SslFiletype, SslMethod, SslSessionCacheMode, SslVerifyMode,
+    Ssl, SslContext, SslContextBuilder, SslMethod, SslSessionCacheMode, SslVerifyMode,
 };
 use openssl::x509::X509;
-use openssl::x509::store::X509Lookup;
-use openssl::x509::verify::X509VerifyFlags;
 
 use super::offer::{Offer, Role};
-use super::{Certificate, KeyPlace, SignerSource, anchor_store, anchors, queue, unable};
+use super::{Certificate, KeyPlace, Named, SignerSource, anchors, queue, unable};
 use crate::policy::{Anchors, Check, Destination, Rule, Tls};
 use crate::report::Fail;
 use crate::settings::Settings;
-use crate::tls_ffi;
 use crate::trust::{self, Demand, Expectation, Name, Reference, Tolerated};
-
-/// A path, behind the option or file that names it.
-pub type Named<'a> = (&'static str, &'a str);
 
 /// Trust anchors.
 #[derive(Clone, Copy, Debug)]
@@ -207,7 +201,7 @@ fn set_anchors(context: &mut SslContextBuilder, trust: Trust<'_>) -> Result<(), 
     let (file, directory) = match trust {
         Trust::Files(file, directory) => (file, directory),
         Trust::Loaded(loaded) => {
-            let store = anchor_store(loaded).map_err(|error| internal(&error))?;
+            let store = anchors::anchor_store(loaded).map_err(|error| internal(&error))?;
             context.set_cert_store(store.build());
             return Ok(());
         }
@@ -219,53 +213,28 @@ fn set_anchors(context: &mut SslContextBuilder, trust: Trust<'_>) -> Result<(), 
     };
     let file = file.filter(|(_, path)| !path.is_empty());
     let directory = directory.filter(|(_, path)| !path.is_empty());
-    let found = anchors(file, directory)?;
-    let mut store = anchor_store(&found).map_err(|error| internal(&error))?;
-    if let Some((option, path)) = file
-        && holds_lists(path)
-    {
-        store
-            .add_lookup(X509Lookup::file())
-            .and_then(|lookup| lookup.load_crl_file(path, SslFiletype::PEM).map(|_| ()))
-            .and_then(|()| {
-                store.set_flags(X509VerifyFlags::CRL_CHECK | X509VerifyFlags::CRL_CHECK_ALL)
-            })
-            .map_err(|error| unable("load revocation lists", option, path, &queue(&error)))?;
+    let mut found = anchors::of_file(file)?;
+    let in_folder = anchors::of_folder(directory)?;
+    if let (Some((option, path)), []) = (directory, &*in_folder) {
+        let why = "no certificate file in it";
+        return Err(unable("load CA list", option, path, why));
+    }
+    found.extend(in_folder);
+    let mut store = anchors::anchor_store(&found).map_err(|error| internal(&error))?;
+    if let Some((option, path)) = file {
+        let fail = |why: &str| unable("load revocation lists", option, path, why);
+        let bytes = super::read_file(Path::new(path)).map_err(|why| fail(&why))?;
+        if anchors::holds_lists(&bytes) {
+            let lists = anchors::lists(&bytes).map_err(|why| fail(&why))?;
+            anchors::check_lists(&mut store, &lists).map_err(|error| fail(&queue(&error)))?;
+        }
     }
     context.set_cert_store(store.build());
     Ok(())
 }
 
-/// All of the system's anchors, for a process that opens no file later: those
-/// of libcrypto's default file, and of the files in its default directories
-/// whose names libcrypto would look up (`openssl rehash`'s).
+/// All of the system's anchors, for a process that opens no file later.
 #[must_use]
 pub fn system_anchors() -> Vec<X509> {
-    let (file, directories) = tls_ffi::anchor_places();
-    let mut found = super::read_certificates(&file).unwrap_or_default();
-    for directory in directories {
-        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-            if is_hashed(&entry.file_name().to_string_lossy()) {
-                found.extend(super::read_certificates(&entry.path()).unwrap_or_default());
-            }
-        }
-    }
-    found
-}
-
-/// Whether a file's name is a hash of a subject and a number: `0a1b2c3d.0`.
-fn is_hashed(name: &str) -> bool {
-    name.split_once('.').is_some_and(|(hash, number)| {
-        hash.len() == 8
-            && hash.bytes().all(|byte| byte.is_ascii_hexdigit())
-            && !number.is_empty()
-            && number.bytes().all(|byte| byte.is_ascii_digit())
-    })
-}
-
-/// Whether a file of anchors has revocation lists in it too.
-fn holds_lists(path: &str) -> bool {
-    const BEGIN: &[u8] = b"-----BEGIN X509 CRL-----";
-    super::read_file(Path::new(path))
-        .is_ok_and(|bytes| bytes.windows(BEGIN.len()).any(|window| window == BEGIN))
+    anchors::system_anchors()
 }

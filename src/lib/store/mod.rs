@@ -24,6 +24,7 @@ use crate::settings::Version;
 use crate::text;
 use crate::tls_ffi;
 
+mod anchors;
 pub mod client;
 pub mod jail;
 mod offer;
@@ -36,6 +37,9 @@ const READ_BUFFER: usize = 64 * 1024;
 
 /// Days before its end from which a certificate is warned about.
 const WARNING_DAYS: u32 = 14;
+
+/// A path, behind the option, variable or file that names it.
+pub type Named<'a> = (&'static str, &'a str);
 
 /// Where a secret key is, and which variable says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,7 +153,7 @@ impl Certificate {
     /// `unable to load certificate: VARIABLE PATH: REASON`.
     pub fn read(variable: &'static str, path: &str) -> Result<Certificate, Fail> {
         let fail = |why: &str| unable("load certificate", variable, path, why);
-        let mut all = read_certificates(Path::new(path))
+        let mut all = anchors::read_certificates(Path::new(path))
             .map_err(|why| fail(&why))?
             .into_iter();
         let leaf = all.next().ok_or_else(|| fail("no PEM certificate in it"))?;
@@ -251,15 +255,6 @@ pub fn queue(error: &ErrorStack) -> String {
     }
 }
 
-/// Every PEM certificate of a file; other PEM blocks are passed by.
-fn read_certificates(path: &Path) -> Result<Vec<X509>, String> {
-    let bytes = read_file(path)?;
-    if bytes.is_empty() {
-        return Err("it is empty".to_owned());
-    }
-    X509::stack_from_pem(&bytes).map_err(|error| queue(&error))
-}
-
 /// A file's bytes; a directory or a device is no file.
 pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     let said = |error: &io::Error| report::reason(error);
@@ -268,47 +263,6 @@ pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
         return Err("it is not a regular file".to_owned());
     }
     fs::read(path).map_err(|error| said(&error))
-}
-
-/// Trust anchors from a file and from every certificate file of a directory.
-/// Files of a directory that hold no certificate are passed by: it may hold
-/// lists and read-me's too.
-fn anchors(
-    file: Option<(&'static str, &str)>,
-    directory: Option<(&'static str, &str)>,
-) -> Result<Vec<X509>, Fail> {
-    let mut found = Vec::new();
-    if let Some((variable, path)) = file {
-        let fail = |why: &str| unable("load CA list", variable, path, why);
-        found = read_certificates(Path::new(path)).map_err(|why| fail(&why))?;
-        if found.is_empty() {
-            return Err(fail("no PEM certificate in it"));
-        }
-    }
-    if let Some((variable, path)) = directory {
-        let fail = |why: &str| unable("load CA list", variable, path, why);
-        let entries = fs::read_dir(path).map_err(|error| fail(&report::reason(&error)))?;
-        let mut paths: Vec<_> = entries
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .collect();
-        paths.sort();
-        for path in paths.iter().filter(|path| path.is_file()) {
-            found.extend(read_certificates(path).unwrap_or_default());
-        }
-        if found.is_empty() {
-            return Err(fail("no certificate file in it"));
-        }
-    }
-    Ok(found)
-}
-
-/// A store of anchors.
-fn anchor_store(anchors: &[X509]) -> Result<X509StoreBuilder, ErrorStack> {
-    let mut store = X509StoreBuilder::new()?;
-    for anchor in anchors {
-        store.add_cert(anchor.clone())?;
-    }
-    Ok(store)
 }
 
 /// Whether a certificate can be told to be self-signed by its names.

@@ -1,6 +1,8 @@
 //! A server's store: one context with its certificates, and what goes with it.
 #![forbid(unsafe_code)]
 
+use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -10,25 +12,22 @@ use openssl::ex_data::Index;
 use openssl::pkey::PKey;
 use openssl::sha::Sha256;
 use openssl::ssl::{
-    AlpnError, NameType, SniError, Ssl, SslAlert, SslContext, SslContextBuilder, SslFiletype,
-    SslMethod, SslOptions, SslRef, SslSessionCacheMode,
+    AlpnError, NameType, SniError, Ssl, SslAlert, SslContext, SslContextBuilder, SslMethod,
+    SslOptions, SslRef, SslSessionCacheMode,
 };
 use openssl::stack::Stack;
-use openssl::x509::store::X509Lookup;
-use openssl::x509::verify::X509VerifyFlags;
-use openssl::x509::{X509, X509Crl, X509Name};
+use openssl::x509::{X509, X509Name};
 
 use super::jail::Jail;
 use super::offer::{Offer, Role};
 use super::permit::{Finite, Permit};
-use super::{
-    Certificate, KeyKind, KeyPlace, Signer, SignerSource, anchor_store, anchors, queue, unable,
-};
+use super::{Certificate, KeyKind, KeyPlace, Named, Signer, SignerSource, anchors, queue, unable};
 use crate::hello::{self, FiniteField, FiniteGroup, Terms};
 use crate::options::sslserver::Ask;
 use crate::policy::Pin;
 use crate::report::Fail;
 use crate::settings::{Filter, Request, Settings, Version};
+use crate::text;
 use crate::tls_ffi::{self, tickets};
 use crate::trust::{self, Demand, Expectation, Fingerprint, Tolerated};
 
@@ -188,7 +187,8 @@ impl Store {
         };
         hello::record(&mut context, terms).map_err(|error| internal(&error))?;
         let expectation = Arc::new(expectation(ask, pins(settings)?));
-        let session_context = set_client_verification(&mut context, settings, &expectation)?;
+        let session_context =
+            set_client_verification(&mut context, settings, &expectation, &mut warnings)?;
         if matches!(ask, Ask::Required | Ask::Named)
             && expectation.pins.is_empty()
             && settings.get("CAFILE").is_none()
@@ -408,62 +408,89 @@ fn expectation(ask: Ask, pins: Vec<Fingerprint>) -> Expectation {
     }
 }
 
+/// Ends a warning of anchors that are not there.
+const UNNEEDED: &str = "it would be needed if a client certificate were asked for";
+
+/// The anchors and the names of authorities that the settings give.
+struct Authorities<'a> {
+    file: Option<Named<'a>>,
+    folder: Option<Named<'a>>,
+    shown: Option<Named<'a>>,
+}
+
+impl<'a> Authorities<'a> {
+    fn of(settings: &'a Settings) -> Authorities<'a> {
+        let named = |variable: &'static str| settings.get(variable).map(|path| (variable, path));
+        Authorities {
+            file: named("CAFILE"),
+            folder: named("CADIR"),
+            shown: named("CCAFILE").filter(|(_, path)| *path != "-"),
+        }
+    }
+
+    /// Takes out what is missing, where nobody needs it: run scripts for
+    /// ucspi-ssl name files that it never opened. Returns a warning for each.
+    fn without_missing(&mut self) -> Vec<String> {
+        let places = [&mut self.file, &mut self.folder, &mut self.shown];
+        let missing = places.into_iter().filter_map(|place| {
+            let (_, path) = place.as_ref()?;
+            let error = fs::metadata(path).err()?;
+            let (variable, path) = place.take_if(|_| error.kind() == io::ErrorKind::NotFound)?;
+            let path = text::excerpt(path.as_bytes(), 300);
+            Some(format!(
+                "{variable} {path}: no such file or directory; {UNNEEDED}"
+            ))
+        });
+        missing.collect()
+    }
+}
+
 /// Asks for client certificates as told. Returns what tells one client-certificate
 /// policy from another: sessions of one are not resumed under another.
 fn set_client_verification(
     context: &mut SslContextBuilder,
     settings: &Settings,
     expectation: &Expectation,
+    warnings: &mut Vec<String>,
 ) -> Result<[u8; 32], Fail> {
     let mut print = Sha256::new();
     let depth = settings.verify_depth()?;
     // Another cipher list or version floor is another right, too.
     print.update(format!("{expectation:?} {settings:?}").as_bytes());
-    let anchors = anchors(
-        settings.get("CAFILE").map(|path| ("CAFILE", path)),
-        settings.get("CADIR").map(|path| ("CADIR", path)),
-    )?;
-    for anchor in &anchors {
+    let mut authorities = Authorities::of(settings);
+    if expectation.demand == Demand::Unasked {
+        warnings.extend(authorities.without_missing());
+    }
+    let mut found = anchors::of_file(authorities.file)?;
+    let in_folder = anchors::of_folder(authorities.folder)?;
+    if let (Some((variable, path)), []) = (authorities.folder, &*in_folder) {
+        let why = "no certificate file in it";
+        if expectation.demand != Demand::Unasked {
+            return Err(unable("load CA list", variable, path, why));
+        }
+        let path = text::excerpt(path.as_bytes(), 300);
+        warnings.push(format!("{variable} {path}: {why}; {UNNEEDED}"));
+    }
+    found.extend(in_folder);
+    for anchor in &found {
         print.update(&anchor.to_der().unwrap_or_default());
     }
-    let mut store = anchor_store(&anchors).map_err(|error| internal(&error))?;
+    let mut store = anchors::anchor_store(&found).map_err(|error| internal(&error))?;
     if let Some(path) = settings.get("CRLFILE") {
         let fail = |why: &str| unable("load revocation lists", "CRLFILE", path, why);
         let bytes = super::read_file(Path::new(path)).map_err(|why| fail(&why))?;
         print.update(&bytes);
-        revocation_lists(&bytes).map_err(|why| fail(&why))?;
-        store
-            .add_lookup(X509Lookup::file())
-            .and_then(|lookup| lookup.load_crl_file(path, SslFiletype::PEM).map(|_| ()))
-            .and_then(|()| {
-                store.set_flags(X509VerifyFlags::CRL_CHECK | X509VerifyFlags::CRL_CHECK_ALL)
-            })
-            .map_err(|error| fail(&queue(&error)))?;
+        let lists = anchors::lists(&bytes).map_err(|why| fail(&why))?;
+        anchors::check_lists(&mut store, &lists).map_err(|error| fail(&queue(&error)))?;
     }
     context.set_cert_store(store.build());
     context.set_verify_depth(depth);
-    if let Some(path) = settings.get("CCAFILE").filter(|path| *path != "-") {
-        let names = super::anchors(Some(("CCAFILE", path)), None)?;
+    if let Some((variable, path)) = authorities.shown {
+        let names = anchors::of_file(Some((variable, path)))?;
         context.set_client_ca_list(ca_names(path, &names)?);
     }
     trust::judge_in(context, expectation.mode(true)).map_err(|error| internal(&error))?;
     Ok(print.finish())
-}
-
-/// The lists of a PEM file, to learn that it holds some.
-fn revocation_lists(bytes: &[u8]) -> Result<Vec<X509Crl>, String> {
-    const END: &str = "-----END X509 CRL-----";
-    let text = String::from_utf8_lossy(bytes);
-    let lists: Result<Vec<X509Crl>, _> = text
-        .split_inclusive(END)
-        .filter(|part| part.ends_with(END))
-        .map(|part| X509Crl::from_pem(part.as_bytes()))
-        .collect();
-    let lists = lists.map_err(|error| queue(&error))?;
-    if lists.is_empty() {
-        return Err("no PEM revocation list in it".to_owned());
-    }
-    Ok(lists)
 }
 
 /// The subjects of certificates as the list that a certificate request carries.

@@ -1,18 +1,21 @@
-//! A peer's chain verified by a function of ours:
-//! `SSL_CTX_set_cert_verify_callback`.
+//! A peer's chain verified by a function of ours, and against lists that were
+//! read already. Names in backquotes are the C functions called.
 
 use std::ffi::{c_int, c_void};
 
 use foreign_types::ForeignTypeRef as _;
+use openssl::error::ErrorStack;
 use openssl::ssl::SslContextBuilder;
-use openssl::x509::{X509StoreContextRef, X509VerifyResult};
+use openssl::x509::store::X509StoreBuilderRef;
+use openssl::x509::{X509CrlRef, X509StoreContextRef, X509VerifyResult};
 use openssl_sys as ffi;
 
 /// Verifies a chain; false ends the handshake with the alert that libssl has for
 /// the error that was set.
 pub type Judge = fn(&mut X509StoreContextRef) -> bool;
 
-/// Has the chains that a context's connections receive verified by `judge`.
+/// Has the chains that a context's connections receive verified by `judge`:
+/// `SSL_CTX_set_cert_verify_callback`.
 pub fn judge_chains(context: &mut SslContextBuilder, judge: Judge) {
     unsafe extern "C" {
         fn SSL_CTX_set_cert_verify_callback(
@@ -40,6 +43,19 @@ unsafe extern "C" fn call(context: *mut ffi::X509_STORE_CTX, argument: *mut c_vo
         )
     };
     c_int::from(judge(context))
+}
+
+/// Gives a revocation list to a store of anchors: `X509_STORE_add_crl`.
+///
+/// # Errors
+/// Libcrypto has no memory.
+pub fn add_list(store: &mut X509StoreBuilderRef, list: &X509CrlRef) -> Result<(), ErrorStack> {
+    unsafe extern "C" {
+        fn X509_STORE_add_crl(store: *mut ffi::X509_STORE, list: *mut ffi::X509_CRL) -> c_int;
+    }
+    // SAFETY: both are valid for the whole call, which takes a reference of its
+    // own to the list.
+    super::check(unsafe { X509_STORE_add_crl(store.as_ptr(), list.as_ptr()) })
 }
 
 /// A result of verification by its number, `X509_V_ERR_*`.

@@ -1,0 +1,197 @@
+//! Trust anchors and revocation lists out of PEM files and directories. A block
+//! that is damaged is an error, whatever else the file holds: libcrypto passes
+//! some by.
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use openssl::error::ErrorStack;
+use openssl::x509::store::X509StoreBuilder;
+use openssl::x509::verify::X509VerifyFlags;
+use openssl::x509::{X509, X509Crl};
+
+use super::{Named, queue, read_file, unable};
+use crate::report::{self, Fail};
+use crate::tls_ffi;
+
+/// The labels that libcrypto takes for a certificate.
+const CERTIFICATE: &[&str] = &["CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE"];
+/// The label of a revocation list.
+const LIST: &[&str] = &["X509 CRL"];
+
+/// The trust anchors of a file; none of no file.
+///
+/// # Errors
+/// It cannot be read, is damaged, or holds none: option or variable, path, reason.
+pub(super) fn of_file(file: Option<Named<'_>>) -> Result<Vec<X509>, Fail> {
+    let Some((variable, path)) = file else {
+        return Ok(Vec::new());
+    };
+    let fail = |why: &str| unable("load CA list", variable, path, why);
+    let found = read_certificates(Path::new(path)).map_err(|why| fail(&why))?;
+    if found.is_empty() {
+        return Err(fail("no PEM certificate in it"));
+    }
+    Ok(found)
+}
+
+/// The trust anchors of every certificate file of a directory; none of no
+/// directory. A file without any PEM block is passed by: there may be read-me's.
+///
+/// # Errors
+/// A file cannot be read, or is damaged: option or variable, path, reason.
+pub(super) fn of_folder(folder: Option<Named<'_>>) -> Result<Vec<X509>, Fail> {
+    let Some((variable, path)) = folder else {
+        return Ok(Vec::new());
+    };
+    let mut found = Vec::new();
+    let files = files(Path::new(path)).map_err(|why| unable("load CA list", variable, path, &why));
+    for path in files? {
+        found.extend(find_certificates(&path).map_err(|why| {
+            let path = path.to_string_lossy();
+            unable("load CA list", variable, &path, &why)
+        })?);
+    }
+    Ok(found)
+}
+
+/// What a directory holds but for directories, devices and the like, in order.
+fn files(folder: &Path) -> Result<Vec<PathBuf>, String> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|error| report::reason(&error))? {
+        let path = entry.map_err(|error| report::reason(&error))?.path();
+        // A link that leads nowhere is kept, and told when it is read.
+        if fs::metadata(&path).is_ok_and(|about| !about.is_file()) {
+            continue;
+        }
+        paths.push(path);
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+/// A store of anchors.
+pub(super) fn anchor_store(anchors: &[X509]) -> Result<X509StoreBuilder, ErrorStack> {
+    let mut store = X509StoreBuilder::new()?;
+    for anchor in anchors {
+        store.add_cert(anchor.clone())?;
+    }
+    Ok(store)
+}
+
+/// Has chains checked against these lists too.
+pub(super) fn check_lists(
+    store: &mut X509StoreBuilder,
+    lists: &[X509Crl],
+) -> Result<(), ErrorStack> {
+    for list in lists {
+        tls_ffi::chain::add_list(store, list)?;
+    }
+    store.set_flags(X509VerifyFlags::CRL_CHECK | X509VerifyFlags::CRL_CHECK_ALL)
+}
+
+/// All of the system's anchors, for a process that opens no file later: those
+/// of libcrypto's default file, and of the files in its default directories
+/// whose names libcrypto would look up (`openssl rehash`'s).
+#[must_use]
+pub(super) fn system_anchors() -> Vec<X509> {
+    let (file, directories) = tls_ffi::anchor_places();
+    let mut found = read_certificates(&file).unwrap_or_default();
+    for directory in directories {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            if is_hashed(&entry.file_name().to_string_lossy()) {
+                found.extend(read_certificates(&entry.path()).unwrap_or_default());
+            }
+        }
+    }
+    found
+}
+
+/// Whether a file's name is a hash of a subject and a number: `0a1b2c3d.0`.
+fn is_hashed(name: &str) -> bool {
+    name.split_once('.').is_some_and(|(hash, number)| {
+        hash.len() == 8
+            && hash.bytes().all(|byte| byte.is_ascii_hexdigit())
+            && !number.is_empty()
+            && number.bytes().all(|byte| byte.is_ascii_digit())
+    })
+}
+
+/// Every certificate of a file; blocks of other kinds are passed by.
+pub(super) fn read_certificates(path: &Path) -> Result<Vec<X509>, String> {
+    let bytes = read_file(path)?;
+    if bytes.is_empty() {
+        return Err("it is empty".to_owned());
+    }
+    certificates(&bytes)
+}
+
+/// Every certificate of a file in a directory that may hold other files too: none
+/// where the file has no PEM block.
+pub(super) fn find_certificates(path: &Path) -> Result<Vec<X509>, String> {
+    let bytes = read_file(path)?;
+    if !lines(&bytes).any(|line| line.starts_with(b"-----") && line.ends_with(b"-----")) {
+        return Ok(Vec::new());
+    }
+    certificates(&bytes)
+}
+
+fn certificates(bytes: &[u8]) -> Result<Vec<X509>, String> {
+    let found = X509::stack_from_pem(bytes).map_err(|error| queue(&error))?;
+    whole(bytes, CERTIFICATE, found.len())?;
+    Ok(found)
+}
+
+/// The revocation lists of a file: at least one.
+pub(super) fn lists(bytes: &[u8]) -> Result<Vec<X509Crl>, String> {
+    const END: &str = "-----END X509 CRL-----";
+    let text = String::from_utf8_lossy(bytes);
+    let found: Result<Vec<X509Crl>, _> = text
+        .split_inclusive(END)
+        .filter(|part| part.ends_with(END))
+        .map(|part| X509Crl::from_pem(part.as_bytes()))
+        .collect();
+    let found = found.map_err(|error| queue(&error))?;
+    whole(bytes, LIST, found.len())?;
+    if found.is_empty() {
+        return Err("no PEM revocation list in it".to_owned());
+    }
+    Ok(found)
+}
+
+/// Whether a file has a block with one of these lines.
+pub(super) fn holds_lists(bytes: &[u8]) -> bool {
+    count(bytes, "BEGIN", LIST) + count(bytes, "END", LIST) > 0
+}
+
+/// Whether each block that begins also ends, and was read.
+fn whole(bytes: &[u8], labels: &[&str], found: usize) -> Result<(), String> {
+    let (begun, ended) = (count(bytes, "BEGIN", labels), count(bytes, "END", labels));
+    if begun == found && ended == found {
+        return Ok(());
+    }
+    let label = labels.first().unwrap_or(&"");
+    Err(format!(
+        "damaged: {begun} lines \"-----BEGIN {label}-----\", {ended} with END, {found} could be read"
+    ))
+}
+
+fn count(bytes: &[u8], word: &str, labels: &[&str]) -> usize {
+    lines(bytes)
+        .filter(|line| {
+            let label = line
+                .strip_prefix(b"-----")
+                .and_then(|line| line.strip_prefix(word.as_bytes()))
+                .and_then(|line| line.strip_prefix(b" "))
+                .and_then(|line| line.strip_suffix(b"-----"));
+            label.is_some_and(|label| labels.iter().any(|known| known.as_bytes() == label))
+        })
+        .count()
+}
+
+fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    bytes
+        .split(|byte| *byte == b'\n')
+        .map(<[u8]>::trim_ascii_end)
+}
