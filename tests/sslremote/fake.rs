@@ -38,6 +38,10 @@ pub enum Fault {
     Endless(&'static [u8]),
     /// The same, a byte each tenth of a second.
     Drip(&'static [u8]),
+    /// It sends this once and ends the connection, whatever is still unread.
+    Refusal(&'static [u8]),
+    /// It sends this once, and then as [`Fault::Silence`].
+    Deaf(&'static [u8]),
 }
 
 /// How a server behaves.
@@ -46,7 +50,8 @@ pub struct Fake {
     pub greeting: String,
     pub capabilities: String,
     /// Replies other than the usual, by verb or whole line; `DOT` is the end of
-    /// the message. An empty one ends the connection.
+    /// the message. An empty one ends the connection. A verb with `S: ` before it
+    /// counts inside TLS only; `S: GREETING` is the greeting there.
     pub replies: HashMap<&'static str, String>,
     pub context: Option<SslContext>,
     pub at_once: bool,
@@ -205,6 +210,15 @@ impl Connection {
             Fault::Silence => loop {
                 thread::park();
             },
+            Fault::Deaf(bytes) => {
+                let _ = stream.write_all(bytes).and_then(|()| stream.flush());
+                loop {
+                    thread::park();
+                }
+            }
+            Fault::Refusal(bytes) => {
+                let _ = stream.write_all(bytes).and_then(|()| stream.flush());
+            }
             Fault::Endless(bytes) => {
                 let many = bytes.repeat(4096 / bytes.len());
                 while stream.write_all(&many).is_ok() {}
@@ -260,8 +274,13 @@ impl Connection {
             seen.wanted = wanted;
             seen.shown = shown;
         });
-        if greet && !self.say(&mut tls, self.fake.greeting.as_bytes()) {
-            return;
+        if greet {
+            let greeting = self.reply_to("S: GREETING", "", "");
+            let greeting = greeting.unwrap_or_else(|| self.fake.greeting.clone());
+            let over = greeting.is_empty() || self.fails(&mut tls, "S: GREETING");
+            if over || !self.say(&mut tls, greeting.as_bytes()) {
+                return;
+            }
         }
         self.talk(&mut tls, "S: ");
         let _ = tls.shutdown();
@@ -288,7 +307,7 @@ impl Connection {
                 "QUIT" => "221 bye\r\n".into(),
                 _ => "250 ok\r\n".to_owned(),
             };
-            let reply = self.reply_to(&line, &verb).unwrap_or(usual);
+            let reply = self.reply_to(&line, &verb, mark).unwrap_or(usual);
             if reply.is_empty() || !self.say(stream, reply.as_bytes()) {
                 return false;
             }
@@ -304,9 +323,11 @@ impl Connection {
     }
 
     /// What a test set for this line or its verb.
-    fn reply_to(&self, line: &str, verb: &str) -> Option<String> {
+    fn reply_to(&self, line: &str, verb: &str, mark: &str) -> Option<String> {
         let replies = &self.fake.replies;
-        replies.get(line).or_else(|| replies.get(verb)).cloned()
+        let inside = format!("{mark}{verb}");
+        let found = replies.get(line).or_else(|| replies.get(&*inside));
+        found.or_else(|| replies.get(verb)).cloned()
     }
 
     fn content(&self, stream: &mut dyn Stream, buffer: &mut Vec<u8>) -> bool {

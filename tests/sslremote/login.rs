@@ -284,6 +284,62 @@ fn a_login_goes_where_and_how_the_route_says() {
 }
 
 #[test]
+fn a_mechanism_that_is_refused_makes_room_for_the_next() {
+    let place = Place::new("remote-login-next");
+    let plain = format!("AUTH PLAIN {TOKEN}");
+    let refused = |list: &str, reply: &str| {
+        let fake = offering(list);
+        let mut fake = fake.reply("AUTH LOGIN", "334 VXNlcm5hbWU6\r\n");
+        fake.replies.insert("AUTH", reply.to_owned());
+        fake.reply("DGLT", "334 UGFzc3dvcmQ6\r\n")
+            .reply("DGFUC3RHYWY=", "235 ok\r\n")
+    };
+    for reply in ["504 5.5.4 what\r\n", "504 what\r\n", "501 5.5.4 no\r\n"] {
+        let fake = refused(ALL, reply);
+        let (report, running) = deliver(&place, fake, "", "=[127.0.0.1]:CA\n");
+        assert!(report.starts_with("K127.0.0.1 accepted"), "{report}");
+        let commands = running.only().commands;
+        assert_eq!(commands[3], format!("S: {plain}"));
+        assert_eq!(commands[4], "S: AUTH LOGIN");
+    }
+    // None is left.
+    let fake = offering(ALL).reply("AUTH", "504 5.5.4 what\r\n");
+    let (report, running) = deliver(&place, fake, "", "=[127.0.0.1]:CA\n");
+    let said = "ZConnected to 127.0.0.1 but it refused the login of smtproutes line 1 (AUTH CRAM-MD5). (#4.7.8)\nRemote host said: 504 5.5.4\n";
+    assert_eq!(report, said);
+    let commands = running.only().commands;
+    let tried = commands.iter().filter(|line| line.contains("AUTH")).count();
+    assert_eq!(tried, 3, "{commands:?}");
+    // A refused login is not tried in another way, and 421 ends the talk.
+    for (reply, last) in [
+        ("535 5.7.8 no\r\n", "S: QUIT"),
+        ("421 bye\r\n", &format!("S: {plain}")),
+    ] {
+        let fake = offering(ALL).reply("AUTH", reply);
+        let (report, running) = deliver(&place, fake, "", "=[127.0.0.1]:CA\n");
+        assert!(report.starts_with('Z'), "{report}");
+        let code = reply
+            .trim_end()
+            .trim_end_matches(" no")
+            .trim_end_matches(" bye");
+        assert!(
+            report.ends_with(&format!("Remote host said: {code}\n")),
+            "{report}"
+        );
+        let commands = running.only().commands;
+        assert_eq!(commands.last().unwrap(), last);
+        let tried = commands.iter().filter(|line| line.contains("AUTH")).count();
+        assert_eq!(tried, 1, "{commands:?}");
+    }
+    // In the clear nothing but CRAM-MD5 is tried, whatever is refused.
+    let fake = in_clear(ALL).reply("AUTH", "504 what\r\n");
+    let (report, running) = deliver(&place, fake, "!", "");
+    assert!(report.contains("(AUTH CRAM-MD5). (#4.7.8)"), "{report}");
+    let commands = running.only().commands;
+    assert_eq!(commands[1..], ["AUTH CRAM-MD5", "QUIT"]);
+}
+
+#[test]
 fn lines_that_are_wrong_decide_nothing_but_a_delay() {
     let place = Place::new("remote-login-lines");
     for (file, line, said) in [

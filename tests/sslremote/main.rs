@@ -35,4 +35,5 @@ mod qmtp;
 mod real;
 mod resolvers;
 mod rows;
+mod stages;
 mod verify;

@@ -37,21 +37,23 @@ pub enum Mechanism {
 }
 
 impl Mechanism {
-    /// The first of PLAIN, LOGIN and CRAM-MD5 that an EHLO reply lists. Where
-    /// the connection is in the clear only the last one counts: it alone does
+    /// Those of PLAIN, LOGIN and CRAM-MD5, in this order, that an EHLO reply lists.
+    /// Where the connection is in the clear only the last one counts: it alone does
     /// not send the password.
     #[must_use]
-    pub fn choose(capabilities: &Reply, clear: bool) -> Option<Mechanism> {
+    pub fn offered(capabilities: &Reply, clear: bool) -> Vec<Mechanism> {
         let all = [Mechanism::Plain, Mechanism::Login, Mechanism::CramMd5];
+        let listed = |mechanism: &Mechanism| {
+            // `AUTH=LOGIN` is the form of the time before RFC 2554.
+            capabilities.all("AUTH").any(|list| {
+                list.split(|byte| matches!(byte, b' ' | b'='))
+                    .any(|word| word.eq_ignore_ascii_case(mechanism.name().as_bytes()))
+            })
+        };
         all.into_iter()
             .filter(|mechanism| !clear || *mechanism == Mechanism::CramMd5)
-            .find(|mechanism| {
-                // `AUTH=LOGIN` is the form of the time before RFC 2554.
-                capabilities.all("AUTH").any(|list| {
-                    list.split(|byte| matches!(byte, b' ' | b'='))
-                        .any(|word| word.eq_ignore_ascii_case(mechanism.name().as_bytes()))
-                })
-            })
+            .filter(listed)
+            .collect()
     }
 
     /// As AUTH names it.
@@ -74,6 +76,18 @@ pub enum Failure {
     Refused(String),
     /// The exchange cannot be gone on with; the server was told so.
     Stopped(&'static str),
+}
+
+impl Failure {
+    /// Whether it is the mechanism that was refused (RFC 4954, 4), whatever the
+    /// capabilities said, so that another one may do.
+    #[must_use]
+    pub fn is_of_mechanism(&self) -> bool {
+        match self {
+            Failure::Refused(codes) => codes.starts_with("504") || codes.ends_with(" 5.5.4"),
+            Failure::Lost(_) | Failure::Stopped(_) => false,
+        }
+    }
 }
 
 impl From<Refusal> for Failure {
@@ -468,8 +482,30 @@ mod tests {
             ("250-AUTH\r\n", None, None),
             ("", None, None),
         ] {
-            assert_eq!(Mechanism::choose(&offer(lines), false), inside, "{lines}");
-            assert_eq!(Mechanism::choose(&offer(lines), true), clear, "{lines}");
+            let first = |clear| Mechanism::offered(&offer(lines), clear).first().copied();
+            assert_eq!(first(false), inside, "{lines}");
+            assert_eq!(first(true), clear, "{lines}");
+        }
+        let all = [Mechanism::Plain, Mechanism::Login, Mechanism::CramMd5];
+        let offer = offer("250-AUTH CRAM-MD5 LOGIN PLAIN\r\n");
+        assert_eq!(Mechanism::offered(&offer, false), all);
+        assert_eq!(Mechanism::offered(&offer, true), all[2..]);
+    }
+
+    #[test]
+    fn a_refused_mechanism_is_told_from_a_refused_login() {
+        for (reply, of_mechanism) in [
+            ("504 5.5.4 no such mechanism\r\n", true),
+            ("504 what\r\n", true),
+            ("501 5.5.4 no\r\n", true),
+            ("535 5.7.8 wrong\r\n", false),
+            ("534 5.7.9 too weak\r\n", false),
+            ("535 5.7.8 504 5.5.4\r\n", false),
+            ("504", false),
+        ] {
+            let (result, _) = run(Mechanism::Plain, ("u", "p"), &[reply]);
+            let failure = result.expect_err("refused");
+            assert_eq!(failure.is_of_mechanism(), of_mechanism, "{reply}");
         }
     }
 }

@@ -62,7 +62,7 @@ impl Message {
         message.length = length;
         message.size = size;
         message.eight_bit = eight_bit;
-        message.partial = !stuffing.at_line_start;
+        message.partial = !stuffing.is_whole();
         Ok(message)
     }
 
@@ -114,10 +114,12 @@ impl Message {
     }
 }
 
-/// RFC 5321, 4.5.2: a dot before each line that begins with one. A bare line
-/// feed becomes CR LF; a bare CR stays what it is, as with qmail-remote.
+/// RFC 5321, 4.5.2: a dot before each line that begins with one. A bare line feed
+/// becomes CR LF, and so does a bare CR, as with notqmail: some servers take it for
+/// the end of a line, and what is behind it for commands.
 struct Stuffing {
     at_line_start: bool,
+    /// A CR came, and what it is depends on the byte behind it.
     after_cr: bool,
 }
 
@@ -133,15 +135,34 @@ impl Default for Stuffing {
 impl Stuffing {
     fn apply(&mut self, piece: &[u8], out: &mut Vec<u8>) {
         for &byte in piece {
-            match byte {
-                b'.' if self.at_line_start => out.push(b'.'),
-                b'\n' if !self.after_cr => out.push(b'\r'),
-                _ => {}
+            if std::mem::take(&mut self.after_cr) {
+                self.end_line(out);
+                if byte == b'\n' {
+                    continue;
+                }
             }
-            out.push(byte);
-            self.at_line_start = byte == b'\n';
-            self.after_cr = byte == b'\r';
+            match byte {
+                b'\r' => self.after_cr = true,
+                b'\n' => self.end_line(out),
+                _ => {
+                    if byte == b'.' && self.at_line_start {
+                        out.push(b'.');
+                    }
+                    out.push(byte);
+                    self.at_line_start = false;
+                }
+            }
         }
+    }
+
+    fn end_line(&mut self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"\r\n");
+        self.at_line_start = true;
+    }
+
+    /// Whether the last line has its end, a CR alone being none.
+    fn is_whole(&self) -> bool {
+        self.at_line_start && !self.after_cr
     }
 }
 
@@ -183,9 +204,11 @@ mod tests {
             (b"..a\n.\n", b"...a\r\n..\r\n"),
             (b"a\r\nb\n", b"a\r\nb\r\n"),
             (b"a\r\n.\r\nMAIL\n", b"a\r\n..\r\nMAIL\r\n"),
-            (b"a\r.\nb\rc\n", b"a\r.\r\nb\rc\r\n"),
-            (b"a\n.\rb\n", b"a\r\n..\rb\r\n"),
-            (b"a\r\r\n.\n", b"a\r\r\n..\r\n"),
+            (b"a\r.\nb\rc\n", b"a\r\n..\r\nb\r\nc\r\n"),
+            (b"a\n.\rb\n", b"a\r\n..\r\nb\r\n"),
+            (b"a\r\r\n.\n", b"a\r\n\r\n..\r\n"),
+            (b"\r.\r\n", b"\r\n..\r\n"),
+            (b"a\r.\rQUIT\r\n", b"a\r\n..\r\nQUIT\r\n"),
         ] {
             let (message, sent) = message(bytes);
             assert_eq!(sent, wire, "{bytes:?}");
@@ -193,6 +216,10 @@ mod tests {
             assert_eq!(message.length, bytes.len() as u64);
             assert!(!message.partial);
         }
+        // A CR at the end of a piece.
+        let long = [vec![b'x'; PIECE - 1], b"\r.\n".to_vec()].concat();
+        let (_, sent) = self::message(&long);
+        assert!(sent.ends_with(b"x\r\n..\r\n"));
         let mut long = vec![b'.'; 100_000];
         long.push(b'\n');
         let (_, sent) = self::message(&long);
@@ -206,7 +233,8 @@ mod tests {
         for bytes in [&b"a: b\n\n\xff\n"[..], b"a: \xc3\xa4\n\nc\n"] {
             assert!(message(bytes).0.eight_bit);
         }
-        let (partial, _) = message(b"a\nb");
-        assert!(partial.partial);
+        for bytes in [&b"a\nb"[..], b"a\n\r", b"a\r", b"\r"] {
+            assert!(message(bytes).0.partial, "{bytes:?}");
+        }
     }
 }

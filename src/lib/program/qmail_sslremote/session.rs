@@ -295,34 +295,43 @@ impl<'a> Session<'a> {
             let why = format!("it does not offer AUTH, for {of}");
             return Err(Failure::NoMechanism(why));
         }
-        let Some(mechanism) = Mechanism::choose(&self.capabilities, clear) else {
-            return Err(Failure::NoMechanism(if clear {
-                format!(
-                    "it does not offer AUTH CRAM-MD5, for {of}, and there is no TLS for another"
-                )
-            } else {
-                format!("it offers neither AUTH PLAIN nor LOGIN nor CRAM-MD5, for {of}")
-            }));
-        };
-        let name = mechanism.name();
-        let done = sasl::log_in(self.talk.lines(), mechanism, &login.user, &login.password);
-        Err(match done {
-            Ok(()) => return Ok(()),
-            Err(sasl::Failure::Lost(why)) => {
+        let mechanisms = Mechanism::offered(&self.capabilities, clear);
+        let mut refused = Failure::NoMechanism(if clear {
+            format!("it does not offer AUTH CRAM-MD5, for {of}, and there is no TLS for another")
+        } else {
+            format!("it offers neither AUTH PLAIN nor LOGIN nor CRAM-MD5, for {of}")
+        });
+        for mechanism in mechanisms {
+            let lines = self.talk.lines();
+            let Err(why) = sasl::log_in(lines, mechanism, &login.user, &login.password) else {
+                return Ok(());
+            };
+            let another = why.is_of_mechanism();
+            refused = self.not_logged_in(why, mechanism.name(), &of);
+            if !another {
+                break;
+            }
+        }
+        Err(refused)
+    }
+
+    fn not_logged_in(&mut self, why: sasl::Failure, mechanism: &str, of: &str) -> Failure {
+        match why {
+            sasl::Failure::Lost(why) => {
                 self.talk.end();
                 Failure::LoginLost(why)
             }
-            Err(sasl::Failure::Refused(codes)) if codes.starts_with("421") => {
+            sasl::Failure::Refused(codes) if codes.starts_with("421") => {
                 self.talk.end();
                 Failure::LoginClosing(codes)
             }
-            Err(sasl::Failure::Refused(codes)) => {
-                Failure::Login(format!("it refused {of} (AUTH {name})"), codes)
+            sasl::Failure::Refused(codes) => {
+                Failure::Login(format!("it refused {of} (AUTH {mechanism})"), codes)
             }
-            Err(sasl::Failure::Stopped(why)) => {
-                Failure::LoginStopped(format!("AUTH {name} failed with {of}"), why)
+            sasl::Failure::Stopped(why) => {
+                Failure::LoginStopped(format!("AUTH {mechanism} failed with {of}"), why)
             }
-        })
+        }
     }
 }
 
