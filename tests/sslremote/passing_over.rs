@@ -86,7 +86,8 @@ fn where_tls_is_required_and_fails_the_next_server_is_tried() {
         let before = two.messages();
         let report = remote.send(&format!("d{number}.test"));
         let said = format!(
-            "K{best} accepted message (TLSv1.3 TLS_AES_256_GCM_SHA384 verified two.test).\n"
+            "K{best} accepted message (TLSv1.3 TLS_AES_256_GCM_SHA384 \
+             verified two.test (name from DNS)).\n"
         );
         assert!(report.starts_with(&said), "{why}: {report}");
         assert_eq!((one.seen().len(), two.messages()), (1, before + 1), "{why}");

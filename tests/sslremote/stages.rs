@@ -52,8 +52,8 @@ fn alone(place: &Place, fake: Fake, policy: &str) -> (String, Running) {
 /// Two exchangers of `d.test`: `one.test` is preferred to `two.test`.
 struct Two {
     names: Names,
-    one: Running,
-    two: Running,
+    better: Running,
+    other: Running,
 }
 
 impl Two {
@@ -62,8 +62,8 @@ impl Two {
         let zone = format!("d IN MX 10 one\nd IN MX 20 two\none IN A {first}\ntwo IN A {second}\n");
         Some(Two {
             names: Names::serve(place, &zone)?,
-            one: one.listen((first, port).into()),
-            two: two.listen((second, port).into()),
+            better: one.listen((first, port).into()),
+            other: two.listen((second, port).into()),
         })
     }
 
@@ -80,9 +80,9 @@ impl Two {
 
     /// The report is of the second server, which has the mail now.
     fn assert_at_two(&self, report: &str, what: &str) {
-        let said = format!("K{} accepted message (", self.two.at.ip());
+        let said = format!("K{} accepted message (", self.other.at.ip());
         assert!(report.starts_with(&said), "{what}: {report}");
-        assert_eq!((self.one.messages(), self.two.messages()), (0, 1), "{what}");
+        assert_eq!((self.better.messages(), self.other.messages()), (0, 1), "{what}");
     }
 }
 
@@ -206,7 +206,7 @@ fn a_bad_greeting_inside_tls_leads_to_the_next_server_and_never_to_plain() {
             };
             let report = two.send(&place, policy);
             two.assert_at_two(&report, why);
-            assert_eq!(two.one.seen().len(), 1, "{why}");
+            assert_eq!(two.better.seen().len(), 1, "{why}");
             // Nobody else: a delay, with the reason.
             let running = fake.clone().listen("127.0.0.1:0".parse().unwrap());
             let policy = policy.replace(";465", &format!(";s{}", running.at.port()));
@@ -384,7 +384,7 @@ fn refusals_of_our_name_and_421_lead_to_the_next_server() {
         };
         let report = two.send(&place, OFFERED);
         two.assert_at_two(&report, said);
-        let heard = two.one.only().commands;
+        let heard = two.better.only().commands;
         let heard: Vec<&str> = heard
             .iter()
             .filter_map(|line| line.split(' ').next())
@@ -394,7 +394,7 @@ fn refusals_of_our_name_and_421_lead_to_the_next_server() {
         let Some(two) = Two::serve(&place, fake, Fake::plain(), 25) else {
             skip!("nsd is not installed");
         };
-        let (one, away) = (two.one.at.ip(), fresh_ip());
+        let (one, away) = (two.better.at.ip(), fresh_ip());
         let zone = format!("d IN MX 10 one\nd IN MX 20 away\none IN A {one}\naway IN A {away}\n");
         let names = Names::serve(&place, &zone).unwrap();
         let remote = Remote::new(&place).dns(names.ip).policy(OFFERED);
