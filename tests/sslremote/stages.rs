@@ -82,7 +82,11 @@ impl Two {
     fn assert_at_two(&self, report: &str, what: &str) {
         let said = format!("K{} accepted message (", self.other.at.ip());
         assert!(report.starts_with(&said), "{what}: {report}");
-        assert_eq!((self.better.messages(), self.other.messages()), (0, 1), "{what}");
+        assert_eq!(
+            (self.better.messages(), self.other.messages()),
+            (0, 1),
+            "{what}"
+        );
     }
 }
 
