@@ -12,6 +12,7 @@
 mod harness;
 
 mod daemons;
+mod gate;
 mod hostile;
 mod policy;
 mod upgrade;

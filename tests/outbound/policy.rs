@@ -1,4 +1,4 @@
-//! `sslclient -P -f -M -K`: what each row asks of a server, held against real
+//! `sslclient -P -f -G`: what each row asks of a server, held against real
 //! handshakes.
 #![forbid(unsafe_code)]
 
@@ -92,9 +92,9 @@ impl<'a> Trial<'a> {
         self.client().script(self.name, port, script)
     }
 
-    /// With `-K`.
+    /// With `-W`.
     fn explain(&self, host: &str) -> Finished {
-        run(&mut self.client().option("-K").command(host, 25, &[]), b"")
+        run(&mut self.client().option("-W").command(host, 25, &[]), b"")
     }
 
     fn with(&self, context: SslContext) -> Finished {
@@ -475,7 +475,7 @@ fn our_certificate_goes_by_the_sender() {
         let server = server(peer::context(&good, ask), true);
         let trial = Trial::new(&place, &format!("=localhost:{ca}\n"));
         let trial = trial
-            .option("-M")
+            .option("-G")
             .option(&certs)
             .option("-f")
             .option(sender);
@@ -485,7 +485,7 @@ fn our_certificate_goes_by_the_sender() {
     }
     let trial = Trial::new(&place, &format!("=localhost:{ca}\n"));
     let trial = trial
-        .option("-M")
+        .option("-G")
         .option(&certs)
         .option("-f")
         .option("a@bad.test");
@@ -495,55 +495,72 @@ fn our_certificate_goes_by_the_sender() {
 }
 
 #[test]
-fn the_rule_is_explained_without_a_connection() {
-    let place = Place::new("policy-explain");
-    let text = "# partners\n=mx.a.example:/ca.pem||;465|one.example\n~.a.example:\nmx.a.example:\n";
-    let explain = |sender: &str, host: &str| {
-        let trial = Trial::new(&place, text);
-        let trial = trial.option("-K").option("-f").option(sender);
-        run(&mut trial.client().command(host, 25, &[]), b"")
+fn no_program_is_run_in_the_plaintext_that_a_line_allows() {
+    let place = Place::new("policy-plaintext");
+    for line in ["*:\n", "-:\n", "\n"] {
+        let server = Peer::plain(|stream| {
+            let mut lines = BufReader::new(stream.try_clone().unwrap());
+            (&stream).write_all(b"220 x\r\n").unwrap();
+            let mut line = String::new();
+            lines.read_line(&mut line).unwrap();
+            (&stream).write_all(b"250 x\r\n").unwrap();
+            let mut rest = String::new();
+            let _ = lines.read_to_string(&mut rest);
+        });
+        let ended = Trial::new(&place, line).at(server.at.port());
+        ended.failed(
+            111,
+            "allows plaintext for mail, but no program is run in it here",
+        );
+        assert!(ended.stderr.contains("250 x"), "{}", ended.stderr);
+        assert!(ended.stdout.is_empty());
+        server.join();
+    }
+    let ended = Trial::new(&place, "!*:\n").at(1);
+    ended.failed(111, "no program is run in plaintext");
+}
+
+#[test]
+fn the_key_s_password_is_a_file_s_first_line() {
+    let place = Place::new("policy-password");
+    let ca = root(&place);
+    let identity = Leaf::new("me").issue();
+    let certificate = place.write("me.pem", identity.chain_pem());
+    let key = place.write("me.key", identity.locked_key_pem("se cret"));
+    let good = Identity::localhost(KeyKind::P256);
+    let ask = |context: &mut SslContextBuilder| {
+        context.set_verify_callback(SslVerifyMode::PEER, |_, _| true);
     };
-    let dead = "line 4 \"mx.a.example\" never applies: line 3 comes before it\n";
-    let ended = explain("a@one.example", "mx.a.example");
-    assert_eq!(
-        ended.text(),
-        format!(
-            "mx.a.example: line 2 \"=mx.a.example\" applies: TLS is required; the certificate must \
-             verify with the CAs in /ca.pem and name mx.a.example exactly; port 465, TLS at once; \
-             for mail of one.example\n{dead}"
-        )
-    );
-    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
-    let ended = explain("", "mx.a.example");
-    assert!(
-        ended
-            .text()
-            .starts_with("mx.a.example: line 3 \"~.a.example\" applies"),
-        "{}",
-        ended.text()
-    );
-    let ended = explain("", "c.example");
-    assert!(
-        ended
-            .text()
-            .starts_with("c.example: no line applies: TLS is used if offered")
-    );
-    let broken = Trial::new(&place, "=mx.a.example:||x\n").option("-K");
-    let ended = run(&mut broken.client().command("mx.a.example", 25, &[]), b"");
-    assert!(
-        ended
-            .text()
-            .contains("mx.a.example: deferred: tlsdestinations line 1")
-    );
-    assert!(
-        ended
-            .text()
-            .contains("line 1 \"=mx.a.example\" is wrong: the depth")
-    );
-    ended.failed(111, "the depth");
-    run(&mut Client::bare().option("-K").command("h", 25, &[]), b"").failed(100, "-K needs -P");
-    let trial = Trial::new(&place, "*:\n");
-    run(&mut trial.client().command("h", 25, &[]), b"").failed(100, "too few arguments");
+    for (text, shown) in [
+        ("se cret\nother\n", true),
+        ("se cret\r\n", true),
+        ("se cret", true),
+        ("\nse cret\n", false),
+        ("other\n", false),
+    ] {
+        let file = place.write("password", text);
+        // -M is one of ucspi-ssl's flags.
+        let words = ["-M", "-c", &certificate, "-k", &key, "-K", &file];
+        let mut trial = Trial::new(&place, &format!("=localhost:{ca}\n"));
+        trial.options.extend(words.map(str::to_owned));
+        if shown {
+            let server = server(peer::context(&good, ask), true);
+            let ended = trial.at(server.at.port());
+            assert_eq!(ended.code, Some(0), "{text:?} {}", ended.stderr);
+            assert_eq!(server.join(), "me said");
+        } else {
+            trial.at(1).failed(111, "unable to load key");
+        }
+    }
+    let trial = Trial::new(&place, "*:\n").option("-K").option("/none");
+    let trial = trial
+        .option("-c")
+        .option(&certificate)
+        .option("-k")
+        .option(&key);
+    trial
+        .at(1)
+        .failed(111, "unable to read password: -K /none: no such file");
 }
 
 #[test]

@@ -478,24 +478,23 @@ fn what_cannot_be_sent_is_said_before_anybody_is_called() {
     ] {
         assert_eq!(remote.parts(words, message.as_bytes()), [said]);
     }
+    let said = |remote: &Remote<'_>, why: &str| {
+        let wanted = format!("ZUnable to read control files. (#4.3.0)\nReason: {why}\n");
+        assert_eq!(remote.send("x"), wanted);
+    };
     let remote = remote.control("timeoutremote", "soon\n");
-    assert!(
-        remote
-            .send("x")
-            .starts_with("ZUnable to read control files. (#4.3.0)\n")
-    );
+    said(&remote, "control/timeoutremote: \"soon\" is not a number");
     let bare = Place::new("remote-bare");
     let remote = Remote::new(&bare);
     std::fs::remove_file(bare.path("control/me")).unwrap();
-    assert!(
-        remote
-            .send("x")
-            .starts_with("ZUnable to read control files. (#4.3.0)\n")
-    );
+    said(&remote, "there is no control/me");
+    bare.write("control/me", "me.example\n");
+    std::fs::create_dir(bare.path("control/smtproutes")).unwrap();
+    said(&remote, "unable to read control/smtproutes: is a directory");
     std::fs::remove_dir_all(bare.path("control")).unwrap();
-    assert!(
-        remote
-            .send("x")
-            .starts_with("ZUnable to read control files. (#4.3.0)\n")
-    );
+    said(&remote, "there is no control/me");
+    let remote = remote.env("QMAILHOME", "/nonexistent/home");
+    let wanted = "ZUnable to switch to home directory. (#4.3.0)\nReason: /nonexistent/home \
+                  (QMAILHOME): no such file or directory\n";
+    assert_eq!(remote.send("x"), wanted);
 }

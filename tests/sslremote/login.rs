@@ -346,22 +346,23 @@ fn lines_that_are_wrong_decide_nothing_but_a_delay() {
         (
             "smtproutes",
             ":[127.0.0.1]|tim\n",
-            "smtproutes line 1 is wrong",
+            "smtproutes line 1 is wrong: a login needs a user and a password",
         ),
         (
             "smtproutes",
             ":|tim|tanstaaf\n",
-            "smtproutes line 1 is wrong",
+            "smtproutes line 1 is wrong: there is a login, and no relay",
         ),
         (
             "authsenders",
             "# c\n:x;99999|tim|tanstaaf\n",
-            "authsenders line 2 is wrong",
+            "authsenders line 2 is wrong: the port is not a number from 1 to 65535, with s before \
+             it or not (an IPv6 address needs brackets)",
         ),
         (
             "qmtproutes",
             ":[127.0.0.1]|tim|tanstaaf\n",
-            "qmtproutes line 1 is wrong",
+            "qmtproutes line 1 is wrong: QMTP has no login",
         ),
     ] {
         let bare = Place::new("remote-login-line");

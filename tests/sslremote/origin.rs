@@ -74,7 +74,8 @@ fn an_address_that_cannot_be_used_defers() {
         ),
         (
             "\nsender.example:192.0.2.400\n",
-            "ZUnable to read control files. (#4.3.0)\nReason: domainips line 2 is wrong\n",
+            "ZUnable to read control files. (#4.3.0)\nReason: domainips line 2 is wrong: it names \
+             no IP address\n",
         ),
         (
             "sender.example:192.0.2.1\n",

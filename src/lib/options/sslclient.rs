@@ -44,9 +44,12 @@ pub struct Options {
     pub destinations: Option<String>,
     /// `-f`: the envelope sender of the mail that is to be sent.
     pub sender: Option<String>,
-    /// `-M`: file of certificates by sender.
+    /// `-G`: file of certificates by sender.
     pub own_certificates: Option<String>,
-    /// `-K`: say which rule holds, and connect to nothing.
+    /// `-K`: file whose first line is the key's password.
+    pub password_file: Option<String>,
+    /// `-W`: say which rule applies and what is wrong with the file, and connect
+    /// to nothing.
     pub explain: bool,
 }
 
@@ -70,6 +73,7 @@ impl Default for Options {
             destinations: None,
             sender: None,
             own_certificates: None,
+            password_file: None,
             explain: false,
         }
     }
@@ -92,8 +96,8 @@ fn connect_seconds(field: &mut (u32, u32), value: &str) -> Result<(), String> {
 pub const TABLE: Table<Options> = Table {
     program: "sslclient",
     operands: "host port prog [ args ]",
-    // Under -K there is nothing to run; else the program counts them.
-    least: 2,
+    // Under -W there is nothing to run; else the program counts them.
+    least: 1,
     letters: &[
         ('q', Flag(|o| o.common.verbosity = Verbosity::Silent)),
         ('Q', Flag(|o| o.common.verbosity = Verbosity::Errors)),
@@ -115,7 +119,9 @@ pub const TABLE: Table<Options> = Table {
         ('X', Flag(|o| o.verify = false)),
         ('n', Flag(|o| o.match_name = true)),
         ('N', Flag(|o| o.match_name = false)),
-        ('K', Flag(|o| o.explain = true)),
+        // One of ucspi-ssl 0.13's, taken so that its command lines work.
+        ('M', Flag(|_| {})),
+        ('W', Flag(|o| o.explain = true)),
         (
             'i',
             Value("ip", |o, v| {
@@ -162,6 +168,10 @@ pub const TABLE: Table<Options> = Table {
             Value("certchainfile", |o, v| keep(&mut o.certificate, v)),
         ),
         ('k', Value("keyfile", |o, v| keep(&mut o.key, v))),
+        (
+            'K',
+            Value("keypassfile", |o, v| keep(&mut o.password_file, v)),
+        ),
         ('z', Value("ciphers", |o, v| keep(&mut o.ciphers, v))),
         (
             'V',
@@ -187,7 +197,7 @@ pub const TABLE: Table<Options> = Table {
         ),
         ('f', Value("sender", |o, v| keep(&mut o.sender, v))),
         (
-            'M',
+            'G',
             Value("domaincerts", |o, v| keep(&mut o.own_certificates, v)),
         ),
     ],

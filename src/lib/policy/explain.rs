@@ -6,87 +6,112 @@ use std::fmt;
 
 use super::key::{Key, Kind, Scope};
 use super::line;
-use super::{Anchors, Check, Rule, Start, Tls, Value};
+use super::{Anchors, By, Check, Destination, Port, Rule, Start, Tls, Value, Way};
 use crate::text;
 
-/// What a rule comes to, in one line.
-impl fmt::Display for Rule {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.line {
-            Some(line) => write!(
-                out,
-                "line {line} \"{}\" applies: ",
-                text::excerpt(self.key.as_bytes(), 200)
-            )?,
-            None => out.write_str("no line applies: ")?,
-        }
-        let anchors = match &self.value.anchors {
-            Some(Anchors::File(path)) => format!("the CAs in {}", text::printable(path.as_bytes())),
-            Some(Anchors::Directory(path)) => {
-                format!("the CAs in {}/", text::printable(path.as_bytes()))
+impl Rule {
+    /// What the rule comes to for a destination, in one line.
+    #[must_use]
+    pub fn in_words(&self, to: &Destination<'_>) -> String {
+        let begin = match self.line {
+            Some(line) => {
+                let key = text::excerpt(self.key.as_bytes(), 200);
+                format!("line {line} \"{key}\" applies: ")
             }
-            None => "the system's CAs".to_owned(),
+            None => "no line applies: ".to_owned(),
         };
         let tls = match self.tls() {
-            Tls::Never => return out.write_str("TLS is never tried"),
+            Tls::Never => return begin + "TLS is never tried",
             Tls::Offered => "TLS is used if offered",
             Tls::Required => "TLS is required",
         };
-        let name = match &self.scope {
-            Scope::Host(key) if self.kind == Kind::Exact => key.as_str(),
-            _ => "the host",
+        let lenient = self.tls() == Tls::Offered && self.check() != Check::Nothing;
+        let logged = if lenient {
+            " (a failure is logged only)"
+        } else {
+            ""
         };
-        write!(out, "{tls}; ")?;
+        let asked = self.asked_of_certificate(to);
+        format!("{begin}{tls}; {asked}{logged}{}", self.value)
+    }
+
+    fn asked_of_certificate(&self, to: &Destination<'_>) -> String {
+        let printable = |path: &String| text::printable(path.as_bytes());
+        let anchors = match &self.value.anchors {
+            Some(Anchors::File(path)) => format!("the CAs in {}", printable(path)),
+            Some(Anchors::Directory(path)) => format!("the CAs in {}/", printable(path)),
+            None => "the system's CAs".to_owned(),
+        };
+        let verify = format!("the certificate must verify with {anchors}");
         match self.check() {
-            Check::Nothing => out.write_str("no certificate is needed"),
-            Check::Certificate => out.write_str("any certificate will do"),
-            Check::Chain => write!(out, "the certificate must verify with {anchors}"),
-            Check::Name => write!(
-                out,
-                "the certificate must verify with {anchors} and name {name}, wildcards allowed"
-            ),
-            Check::ExactName => write!(
-                out,
-                "the certificate must verify with {anchors} and name {name} exactly"
-            ),
+            Check::Nothing => "no certificate is needed".to_owned(),
+            Check::Certificate => "any certificate will do".to_owned(),
+            Check::Chain => verify,
+            Check::Name => format!("{verify} and name {}, wildcards allowed", self.names_of(to)),
+            Check::ExactName => format!("{verify} and name {} exactly", self.names_of(to)),
             Check::Pin => {
                 let pins: Vec<String> = self.value.pins.iter().map(ToString::to_string).collect();
-                write!(
-                    out,
-                    "the certificate must have the fingerprint {}",
-                    pins.join(" or ")
-                )
+                let pins = pins.join(" or ");
+                format!("the certificate must have the fingerprint {pins}")
             }
-        }?;
-        if self.tls() == Tls::Offered && !matches!(self.check(), Check::Nothing) {
-            out.write_str(" (a failure is logged only)")?;
         }
-        let Value {
-            ciphers,
-            depth,
-            port,
-            sender,
-            ..
-        } = &self.value;
-        if let Some(ciphers) = ciphers {
+    }
+
+    fn names_of(&self, to: &Destination<'_>) -> String {
+        let names = self.names(to).into_iter();
+        let names: Vec<String> = names
+            .map(|one| text::excerpt(one.name.trim_matches(['[', ']']).as_bytes(), 255))
+            .collect();
+        let names = names.join(" or ");
+        let written = !self.value.names.is_empty()
+            || self.check() == Check::ExactName && matches!(self.scope, Scope::Host(_));
+        match to.way {
+            Way::Itself if written => names,
+            Way::Itself if self.by == By::Everybody || self.value.anchors.is_some() => {
+                format!("{names} or its MX host")
+            }
+            Way::Itself => format!(
+                "{names} or its MX host (where DNSSEC signs the MX, or the host lies below {names})"
+            ),
+            Way::Relay { .. } | Way::Exchanger { .. } => names,
+        }
+    }
+}
+
+/// The fields that are not about the certificate, each behind `; `.
+impl fmt::Display for Value {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(ciphers) = &self.ciphers {
             write!(out, "; ciphers {}", text::printable(ciphers.as_bytes()))?;
         }
-        if let Some(depth) = depth {
+        if let Some(depth) = self.depth {
             write!(out, "; depth {depth}")?;
         }
-        if let Some(port) = port {
-            let start = match port.start {
-                Start::AtOnce => "TLS at once",
-                Start::Qmtps => "QMTPS",
-                Start::StartTls => "STARTTLS",
-            };
-            write!(out, "; port {}, {start}", port.number)?;
+        if let Some(port) = self.port {
+            write!(out, "; port {port}")?;
         }
-        if let Some(sender) = sender {
+        if let Some(sender) = &self.sender {
             write!(out, "; for mail of {}", text::printable(sender.as_bytes()))?;
         }
         Ok(())
     }
+}
+
+/// `465, TLS at once`.
+impl fmt::Display for Port {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let start = match self.start {
+            Start::AtOnce => "TLS at once",
+            Start::Qmtps => "QMTPS",
+            Start::StartTls => "STARTTLS",
+        };
+        write!(out, "{}, {start}", self.number)
+    }
+}
+
+/// The rules of all lines that are sound, whomever they are for.
+pub fn rules(text: &[u8]) -> impl Iterator<Item = Rule> {
+    line::lines(text).filter_map(|line| super::read(&line, By::Everybody).ok())
 }
 
 /// What is to be said of a line.

@@ -26,7 +26,7 @@ impl fmt::Display for Pin {
 }
 
 /// Where trust anchors are.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Anchors {
     /// A PEM file.
     File(String),

@@ -23,10 +23,11 @@ pub mod domaincerts;
 mod explain;
 mod key;
 mod line;
+pub mod routes;
 
 pub use compile::{BadLine, compile};
 pub use destination::{By, Destination, Wanted, Way};
-pub use explain::{Remark, remarks};
+pub use explain::{Remark, remarks, rules};
 pub use key::{Key, Kind, Scope};
 pub use line::{Anchors, Pin, Port, Start, Value, Wrong};
 
@@ -318,22 +319,24 @@ fn decide(line: &Line<'_>, by: By, sender: Option<&str>) -> Option<Result<Rule, 
     {
         return None;
     }
-    let rule = line.key().and_then(|key| {
-        let value = Value::parse(line.value?, key.kind)?;
-        Ok(Rule {
-            line: Some(line.number),
-            by,
-            key: key.to_string(),
-            kind: key.kind,
-            scope: key.scope,
-            value,
-        })
-    });
-    Some(rule.map_err(|wrong| Unusable {
+    Some(read(line, by).map_err(|wrong| Unusable {
         line: line.number,
         wrong,
         key: line.written.to_vec(),
     }))
+}
+
+/// The rule of a line that was found through one of a destination's names.
+fn read(line: &Line<'_>, by: By) -> Result<Rule, Wrong> {
+    let key = line.key()?;
+    Ok(Rule {
+        line: Some(line.number),
+        by,
+        key: key.to_string(),
+        kind: key.kind,
+        value: Value::parse(line.value?, key.kind)?,
+        scope: key.scope,
+    })
 }
 
 /// Stands for the keys that are none of the forms, and is none itself.

@@ -735,30 +735,60 @@ fn a_dead_line_decides_for_nobody() {
 
 #[test]
 fn a_rule_can_be_read() {
-    for (text, wanted) in [
+    let host = "mx.example";
+    let itself = Destination::itself(host);
+    for (text, to, wanted) in [
         (
             "=mx.example:/ca.pem|HIGH|2;465|one.example",
-            "line 1 \"=mx.example\" applies: TLS is required; the certificate must verify with the CAs in /ca.pem and name mx.example exactly; ciphers HIGH; depth 2; port 465, TLS at once; for mail of one.example",
+            itself,
+            "line 1 \"=mx.example\" applies: TLS is required; the certificate must verify with \
+             the CAs in /ca.pem and name mx.example exactly; ciphers HIGH; depth 2; port 465, \
+             TLS at once; for mail of one.example",
         ),
         (
             "!.example:",
+            itself,
             "line 1 \"!.example\" applies: TLS is never tried",
         ),
         (
             "*:/ca/",
-            "line 1 \"*\" applies: TLS is used if offered; the certificate must verify with the CAs in /ca/ (a failure is logged only)",
+            itself,
+            "line 1 \"*\" applies: TLS is used if offered; the certificate must verify with the \
+             CAs in /ca/ (a failure is logged only)",
         ),
         (
             "~*:",
-            "line 1 \"~*\" applies: TLS is required; the certificate must verify with the system's CAs and name the host, wildcards allowed",
+            itself,
+            "line 1 \"~*\" applies: TLS is required; the certificate must verify with the \
+             system's CAs and name mx.example or its MX host, wildcards allowed",
+        ),
+        (
+            "~mx.example:",
+            itself,
+            "line 1 \"~mx.example\" applies: TLS is required; the certificate must verify with \
+             the system's CAs and name mx.example or its MX host (where DNSSEC signs the MX, or \
+             the host lies below mx.example), wildcards allowed",
+        ),
+        (
+            "~mx.example:||||.a.example,b.example",
+            itself,
+            "line 1 \"~mx.example\" applies: TLS is required; the certificate must verify with \
+             the system's CAs and name .a.example or b.example, wildcards allowed",
+        ),
+        (
+            "~mx.example:",
+            relay(host, "r.test", false),
+            "line 1 \"~mx.example\" applies: TLS is required; the certificate must verify with \
+             the system's CAs and name r.test or mx.example, wildcards allowed",
         ),
         (
             "",
+            itself,
             "no line applies: TLS is used if offered; no certificate is needed",
         ),
     ] {
-        let found = rule(text, "mx.example", Some("one.example")).expect("sound");
-        assert_eq!(found.to_string(), wanted);
+        let found = Destinations::from_text(text).look_up(&to, Some("one.example"));
+        assert_eq!(found.expect("sound").in_words(&to), wanted);
     }
 }
 

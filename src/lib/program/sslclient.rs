@@ -2,8 +2,6 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
-use std::fmt::Write as _;
-use std::io;
 use std::net::{IpAddr, TcpStream};
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
@@ -23,6 +21,7 @@ use crate::policy::{self, Destination, Destinations, Rule, Start, Tls};
 use crate::relay::{Ending, Relay};
 use crate::report::{self, Fail, Report, TEMPORARY};
 use crate::resolve;
+use crate::secret::Secret;
 use crate::session::{self, Account, Role};
 use crate::settings::{Filter, Settings};
 use crate::store::client::{self, Request, Store, Trust};
@@ -32,6 +31,8 @@ use crate::sys::{process, signal};
 use crate::text;
 use crate::tls_ffi;
 use crate::trust::{self, Cause, Demand, Expectation, Name, Reference, Refusal, Tolerated};
+
+mod gate;
 
 /// What ucspi tools take for a host on this machine.
 const THIS_HOST: &str = "127.0.0.1";
@@ -62,13 +63,13 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     } else {
         &host
     };
-    let port = resolve::port(&port)?;
     if options.explain {
-        return explain(&options, host);
+        return gate::explain(&options, host);
     }
     if program.is_empty() {
         return Err(TABLE.usage("too few arguments"));
     }
+    let port = resolve::port(&port)?;
     let plan = Plan::make(&options, host, port)?;
     let store = store(&options, &plan)?;
     for warning in &store.warnings {
@@ -82,7 +83,8 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     let limit = Duration::from_secs(u64::from(first) + u64::from(second));
     let begun = Instant::now();
     let greeting = match plan.upgrade {
-        Some(protocol) => upgrade(protocol, &connection, &stream, begun + limit)?,
+        Some(protocol) => upgrade(protocol, &connection, &stream, begun + limit)
+            .map_err(|fail| never_in_plaintext(fail, plan.rule.as_ref()))?,
         None => Vec::new(),
     };
     let limit = limit.saturating_sub(begun.elapsed());
@@ -141,7 +143,7 @@ impl Plan {
         let rule = rule(&destinations, options, host)?;
         if rule.tls() == Tls::Never {
             return Err(Fail::temporary(format!(
-                "unable to use TLS: {} says that it is never tried with {}",
+                "unable to use TLS: {} says that it is never tried with {}; no program is run in plaintext",
                 place(&rule),
                 text::excerpt(host.as_bytes(), 255)
             )));
@@ -168,11 +170,22 @@ fn no_file(path: &str) -> Fail {
     ))
 }
 
+/// A refusal of TLS under a rule that would let mail go on without it.
+fn never_in_plaintext(fail: Fail, rule: Option<&Rule>) -> Fail {
+    match rule {
+        Some(rule) if rule.tls() == Tls::Offered => Fail::temporary(format!(
+            "{fail}; {} allows plaintext for mail, but no program is run in it here",
+            place(rule)
+        )),
+        _ => fail,
+    }
+}
+
 /// Where a rule stands.
 fn place(rule: &Rule) -> String {
     match rule.line {
         Some(line) => format!("tlsdestinations line {line}"),
-        None => "the lack of a line in tlsdestinations".to_owned(),
+        None => "tlsdestinations, which has no line for the host,".to_owned(),
     }
 }
 
@@ -191,37 +204,24 @@ fn own_certificate(options: &Options) -> Result<Option<OwnCertificate>, Fail> {
     domaincerts::read(Path::new(path), sender.as_deref())
 }
 
-/// `-K`: which rule holds, and which lines of the file never can.
-fn explain(options: &Options, host: &str) -> Result<u8, Fail> {
-    let Some(path) = &options.destinations else {
-        return Err(TABLE.usage("-K needs -P"));
-    };
-    let path = Path::new(path);
-    let destinations = Destinations::open(path)?;
-    if destinations.is_missing() {
-        return Err(no_file(&path.to_string_lossy()));
-    }
-    let rule = rule(&destinations, options, host);
-    let mut out = String::new();
-    let host = text::excerpt(host.as_bytes(), 255);
-    match &rule {
-        Ok(rule) => out.extend([&host, ": ", &rule.to_string(), "\n"]),
-        Err(wrong) => out.extend([&host, ": deferred: ", &wrong.to_string(), "\n"]),
-    }
-    if let Some(own) = own_certificate(options)? {
-        let certificate = text::printable(own.certificate.as_bytes());
-        let line = own.line;
-        let _ = writeln!(
-            out,
-            "{host}: our certificate is {certificate}, domaincerts line {line}"
+/// The key's password: the first line of a file (`-K`), or what descriptor 3 has
+/// (`-3`).
+fn password(options: &Options) -> Result<Option<Password>, Fail> {
+    if let Some(path) = &options.password_file {
+        let shown = text::excerpt(path.as_bytes(), 300);
+        let bytes = Secret::new(
+            std::fs::read(path).map_err(Fail::unable(format!("read password: -K {shown}")))?,
         );
+        let line = bytes.split(|&byte| byte == b'\n').next();
+        let line = line.unwrap_or_default();
+        return Ok(Some(Password::new(
+            line.strip_suffix(b"\r").unwrap_or(line),
+        )));
     }
-    for remark in policy::remarks(&policy::read_optional(path)?) {
-        let _ = writeln!(out, "{}", remark.text);
-    }
-    io::Write::write_all(&mut io::stdout().lock(), out.as_bytes())
-        .map_err(Fail::unable("write output"))?;
-    rule.map(|_| 0)
+    super::password_descriptor(options.common.password)?
+        .as_ref()
+        .map(Password::read)
+        .transpose()
 }
 
 /// The context, with what the options, the policy and the environment say.
@@ -244,10 +244,7 @@ fn store(options: &Options, plan: &Plan) -> Result<Store, Fail> {
     let keys = OwnKey {
         password: match own_password {
             Some(password) => Some(Password::new(password)),
-            None => super::password_descriptor(options.common.password)?
-                .as_ref()
-                .map(Password::read)
-                .transpose()?,
+            None => password(options)?,
         },
     };
     let certificate = options

@@ -31,6 +31,8 @@ mod offer;
 pub mod permit;
 pub mod server;
 
+pub use offer::unknown_words as unknown_cipher_words;
+
 /// How much libssl reads from a socket at once, in bytes: about what the kernel
 /// has ready when a peer sends at full speed.
 const READ_BUFFER: usize = 64 * 1024;

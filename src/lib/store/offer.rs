@@ -159,6 +159,15 @@ impl Offer {
     }
 }
 
+/// The words of a cipher list that OpenSSL does not know, and would drop in
+/// silence.
+///
+/// # Errors
+/// Libssl has no room for a context.
+pub fn unknown_words(list: &str) -> Result<Vec<String>, Fail> {
+    Ok(CipherWords::read(list, &Scratch::new()?).unknown)
+}
+
 /// The words of a cipher list, with those of TLS 1.3 apart.
 struct CipherWords {
     /// For TLS 1.2 and below, commands (`@SECLEVEL=1`) included.

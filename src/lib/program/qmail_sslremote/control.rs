@@ -6,7 +6,8 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use super::routes::{Routes, Table};
+use crate::policy::routes::{Routes, Table};
+use crate::report::Fail;
 use crate::text;
 
 /// What the control files say, but for the policy's.
@@ -24,29 +25,26 @@ pub struct Control {
     pub remote: Duration,
 }
 
-/// A file's bytes; none where there is no file.
-fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// A file's first line without trailing blanks.
-fn first_line(path: &Path) -> io::Result<Option<String>> {
-    Ok(read(path)?.map(|bytes| {
-        let line = bytes.split(|&byte| byte == b'\n').next();
-        String::from_utf8_lossy(line.unwrap_or_default().trim_ascii_end()).into_owned()
-    }))
+/// A file's first line without trailing blanks; `None` where there is no file.
+fn first_line(folder: &Path, name: &str) -> Result<Option<String>, Fail> {
+    let bytes = match fs::read(folder.join(name)) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Fail::unable(format!("read control/{name}"))(error)),
+    };
+    let line = bytes.split(|&byte| byte == b'\n').next();
+    let line = line.unwrap_or_default().trim_ascii_end();
+    Ok(Some(String::from_utf8_lossy(line).into_owned()))
 }
 
 /// A time in seconds, as qmail reads numbers: junk is an error here.
-fn seconds(path: &Path, default: u64) -> io::Result<Duration> {
-    let seconds = match first_line(path)? {
+fn seconds(folder: &Path, name: &str, default: u64) -> Result<Duration, Fail> {
+    let seconds = match first_line(folder, name)? {
         None => default,
-        Some(line) => text::number(&line, 0..=0x7fff_ffff)
-            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?,
+        Some(line) => text::number(&line, 0..=0x7fff_ffff).ok_or_else(|| {
+            let line = text::excerpt(line.as_bytes(), 100);
+            Fail::temporary(format!("control/{name}: \"{line}\" is not a number"))
+        })?,
     };
     Ok(Duration::from_secs(seconds))
 }
@@ -55,24 +53,16 @@ impl Control {
     /// Reads the files of a control directory.
     ///
     /// # Errors
-    /// `me` is missing, or a file cannot be read.
-    pub fn read(folder: &Path) -> io::Result<Control> {
-        let table = |name| {
-            let text = read(&folder.join(name))?.unwrap_or_default();
-            Ok::<_, io::Error>(Table::new(name, text))
-        };
-        let me = first_line(&folder.join("me"))?;
-        let me = me.ok_or(io::ErrorKind::NotFound)?;
+    /// `me` is missing, or a file cannot be read; the file is named.
+    pub fn read(folder: &Path) -> Result<Control, Fail> {
+        let me = first_line(folder, "me")?;
+        let me = me.ok_or_else(|| Fail::temporary("there is no control/me"))?;
         Ok(Control {
-            helo_host: first_line(&folder.join("helohost"))?.unwrap_or(me),
-            routes: Routes {
-                senders: table("authsenders")?,
-                qmtp: table("qmtproutes")?,
-                smtp: table("smtproutes")?,
-            },
-            domain_ips: table("domainips")?,
-            connect: seconds(&folder.join("timeoutconnect"), 60)?,
-            remote: seconds(&folder.join("timeoutremote"), 1200)?,
+            helo_host: first_line(folder, "helohost")?.unwrap_or(me),
+            routes: Routes::read(folder)?,
+            domain_ips: Table::read(folder, "domainips")?,
+            connect: seconds(folder, "timeoutconnect", 60)?,
+            remote: seconds(folder, "timeoutremote", 1200)?,
         })
     }
 }

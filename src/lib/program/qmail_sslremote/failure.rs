@@ -6,11 +6,11 @@ use std::net::IpAddr;
 
 use super::plan::Candidate;
 use super::report_text::{Report, Say, Verdict};
-use super::routes::Protocol;
 use super::talk::is_closing;
 use crate::dialogue::client::smtp::Reply;
 use crate::dialogue::client::{Refusal, shown};
 use crate::policy::Start;
+use crate::policy::routes::Protocol;
 use crate::text;
 
 /// How far a session came, in a session's order. Of two failures the later one

@@ -10,7 +10,7 @@ use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::ffi::OsStringExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use openssl::asn1::Asn1Time;
@@ -20,6 +20,7 @@ use crate::report::{self, Fail};
 use crate::settings::Filter;
 use crate::sys::sandbox::{self, Confinement, Sandbox};
 use crate::sys::{fd, signal};
+use crate::text;
 use crate::tls_ffi;
 
 mod address;
@@ -34,18 +35,17 @@ pub mod name;
 mod plan;
 mod qmtp;
 mod report_text;
-mod routes;
 mod session;
 mod talk;
 mod targets;
 
+use crate::policy::routes::Origin;
 use control::Control;
 use delivery::Delivery;
 use envelope::Envelope;
 use message::Message;
 use plan::{Candidate, Policy};
 use report_text::{Report, Say};
-use routes::Origin;
 
 /// Where qmail lives.
 const QMAIL_HOME: &str = "/var/qmail";
@@ -81,11 +81,13 @@ fn run(words: &[Vec<u8>]) -> Result<Report, Say> {
         return Err(improper());
     }
     let home = env::var_os("QMAILHOME").unwrap_or_else(|| QMAIL_HOME.into());
-    env::set_current_dir(PathBuf::from(home))
-        .map_err(|_| Say::later("Unable to switch to home directory. (#4.3.0)"))?;
+    env::set_current_dir(&home).map_err(|error| {
+        let home = text::excerpt(home.as_encoded_bytes(), 300);
+        let why = format!("{home} (QMAILHOME): {}", report::reason(&error));
+        Say::later("Unable to switch to home directory. (#4.3.0)").because(why)
+    })?;
     let folder = Path::new("control");
-    let control =
-        Control::read(folder).map_err(|error| temporary_control(&report::reason(&error)))?;
+    let control = Control::read(folder).map_err(|fail| temporary_control(&fail.to_string()))?;
     let destination = host;
     let host = String::from_utf8_lossy(host).to_ascii_lowercase();
     let host = host.strip_suffix('.').unwrap_or(&host).to_owned();

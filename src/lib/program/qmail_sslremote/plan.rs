@@ -8,11 +8,11 @@ use std::path::Path;
 use openssl::x509::X509;
 
 use super::report_text::Say;
-use super::routes::{Login, Protocol, Route};
 use super::targets::{SMTP, Target};
 use super::temporary_control;
 use crate::keyholder::{OwnKey, Password};
 use crate::policy::domaincerts::{self, OwnCertificate};
+use crate::policy::routes::{Login, Protocol, Route};
 use crate::policy::{self, Destination, Destinations, Port, Rule, Start, Tls, Way};
 use crate::report;
 use crate::settings::Settings;

@@ -10,13 +10,13 @@ use super::delivery::Delivery;
 use super::failure::{Circumstances, Failure, NoTls};
 use super::link::Link;
 use super::plan::{Candidate, Plan};
-use super::routes::{Login, Protocol};
 use super::talk::{Talk, is_closing};
 use crate::dialer::Dialer;
 use crate::dialogue::client::Refusal;
 use crate::dialogue::client::sasl::{self, Mechanism};
 use crate::dialogue::client::smtp::Reply;
 use crate::keyholder::OwnKey;
+use crate::policy::routes::{Login, Protocol};
 use crate::policy::{Start, Tls};
 use crate::report;
 

@@ -8,8 +8,8 @@ use std::path::Path;
 use super::dns::{self, Dns, Trouble, Trust};
 use super::name::DomainName;
 use super::report_text::{Say, Verdict};
-use super::routes::Origin;
 use super::temporary_control;
+use crate::policy::routes::Origin;
 use crate::sys::socket;
 use crate::text;
 

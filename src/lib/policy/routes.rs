@@ -3,8 +3,10 @@
 #![forbid(unsafe_code)]
 
 use std::net::IpAddr;
+use std::path::Path;
 
-use crate::policy::Port;
+use super::{Port, read_optional};
+use crate::report::Fail;
 use crate::secret::Secret;
 
 /// A control file's lines of `key:value`.
@@ -30,6 +32,14 @@ impl Table {
     pub fn new(name: &'static str, text: Vec<u8>) -> Table {
         let text = Secret::new(text);
         Table { name, text }
+    }
+
+    /// The lines of a file in a control directory; no file is an empty one.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn read(folder: &Path, name: &'static str) -> Result<Table, Fail> {
+        Ok(Table::new(name, read_optional(&folder.join(name))?))
     }
 
     /// The line of the first of these keys, all in lower case, that is in the
@@ -121,6 +131,18 @@ pub struct Routes {
 }
 
 impl Routes {
+    /// Reads the three files of a control directory.
+    ///
+    /// # Errors
+    /// One of them cannot be read.
+    pub fn read(folder: &Path) -> Result<Routes, Fail> {
+        Ok(Routes {
+            senders: Table::read(folder, "authsenders")?,
+            qmtp: Table::read(folder, "qmtproutes")?,
+            smtp: Table::read(folder, "smtproutes")?,
+        })
+    }
+
     /// The way for a destination and a sender. authsenders comes first: the
     /// sender's line, that of its domain, of the domains above, of everybody. A
     /// line without a value there leaves the sender to the other two, in which
@@ -165,15 +187,16 @@ impl Routes {
 /// `relay`, `relay:port`, `relay;port|user|password`, each with `!` before it
 /// where the login may go in the clear. An empty relay: by MX.
 fn parse(found: &Found<'_>, protocol: Protocol) -> Result<Route, String> {
-    let route = parts(found.value, protocol);
-    let mut route = route.ok_or_else(|| format!("{} is wrong", found.place))?;
+    let mut route =
+        parts(found.value, protocol).map_err(|why| format!("{} is wrong: {why}", found.place))?;
     route.place.clone_from(&found.place);
     Ok(route)
 }
 
-fn parts(value: &[u8], protocol: Protocol) -> Option<Route> {
+fn parts(value: &[u8], protocol: Protocol) -> Result<Route, &'static str> {
     let mut fields = value.splitn(3, |&byte| byte == b'|');
-    let target = str::from_utf8(fields.next().unwrap_or_default()).ok()?;
+    let target = str::from_utf8(fields.next().unwrap_or_default());
+    let target = target.map_err(|_| "the relay is not UTF-8")?;
     let (target, in_clear) = match target.trim().strip_prefix('!') {
         Some(target) => (target.trim_start(), true),
         None => (target.trim(), false),
@@ -185,7 +208,7 @@ fn parts(value: &[u8], protocol: Protocol) -> Option<Route> {
             in_clear,
         }),
         (None, None) => None,
-        _ => return None,
+        _ => return Err("a login needs a user and a password"),
     };
     let name_end = target.find(']').unwrap_or(0);
     let (relay, port) = match target[name_end..].find([':', ';']) {
@@ -197,17 +220,26 @@ fn parts(value: &[u8], protocol: Protocol) -> Option<Route> {
     };
     let port = match port {
         None | Some("") => None,
-        Some(port) => Some(Port::parse(port)?),
+        Some(port) => Some(Port::parse(port).ok_or(
+            "the port is not a number from 1 to 65535, with s before it or not \
+             (an IPv6 address needs brackets)",
+        )?),
     };
     // What has no place would be lost in silence: a port or a login of nobody's,
     // leave to log in without a login, a login where there is no AUTH.
-    if relay.is_empty() && (port.is_some() || login.is_some())
-        || in_clear && login.is_none()
-        || protocol == Protocol::Qmtp && login.is_some()
-    {
-        return None;
+    if relay.is_empty() && port.is_some() {
+        return Err("there is a port, and no relay");
     }
-    Some(Route {
+    if relay.is_empty() && login.is_some() {
+        return Err("there is a login, and no relay");
+    }
+    if in_clear && login.is_none() {
+        return Err("! lets a login go in the clear, and there is none");
+    }
+    if protocol == Protocol::Qmtp && login.is_some() {
+        return Err("QMTP has no login");
+    }
+    Ok(Route {
         place: String::new(),
         protocol,
         relay: (!relay.is_empty()).then(|| relay.to_ascii_lowercase()),
@@ -227,6 +259,10 @@ pub struct Origin {
     pub helo_host: Option<String>,
 }
 
+/// A sender's domain has no address of a server's family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OtherFamily;
+
 impl Origin {
     /// Looks a sender's domain up: its own line, those of the domains above it,
     /// that of everybody.
@@ -239,7 +275,8 @@ impl Origin {
         let Some(found) = domain_ips.find(&keys) else {
             return Ok(Origin::default());
         };
-        let origin = origin(found.value).ok_or_else(|| format!("{} is wrong", found.place))?;
+        let origin =
+            origin(found.value).map_err(|why| format!("{} is wrong: {why}", found.place))?;
         let place = found.place;
         Ok(Origin { place, ..origin })
     }
@@ -248,20 +285,20 @@ impl Origin {
     ///
     /// # Errors
     /// The domain has addresses, all of the other family.
-    pub fn address_for(&self, server: IpAddr) -> Result<Option<IpAddr>, ()> {
+    pub fn address_for(&self, server: IpAddr) -> Result<Option<IpAddr>, OtherFamily> {
         let mut own = self.addresses.iter().copied();
         match own.find(|ip| ip.is_ipv4() == server.is_ipv4()) {
-            None if !self.addresses.is_empty() => Err(()),
+            None if !self.addresses.is_empty() => Err(OtherFamily),
             found => Ok(found),
         }
     }
 }
 
 /// `ip%interface|helohost`; also `ip,ip`, one of each family.
-fn origin(value: &[u8]) -> Option<Origin> {
-    let value = str::from_utf8(value).ok()?.trim();
+fn origin(value: &[u8]) -> Result<Origin, &'static str> {
+    let value = str::from_utf8(value).map_err(|_| "it is not UTF-8")?.trim();
     let (addresses, name) = match value.split_once('|') {
-        Some((_, "")) => return None,
+        Some((_, "")) => return Err("the name for EHLO is empty"),
         Some((addresses, name)) => (addresses, Some(name.to_owned())),
         None => (value, None),
     };
@@ -272,18 +309,19 @@ fn origin(value: &[u8]) -> Option<Origin> {
     for word in addresses.split(',') {
         // Of an interface only a link's own addresses have need, and no mail
         // server is called from one of those.
-        let ip: IpAddr = word.split('%').next()?.trim().parse().ok()?;
+        let word = word.split('%').next().unwrap_or_default().trim();
+        let ip: IpAddr = word.parse().map_err(|_| "it names no IP address")?;
         if let IpAddr::V6(six) = ip
             && six.is_unicast_link_local()
         {
-            return None;
+            return Err("no mail server is called from a link-local address");
         }
         if origin.address_for(ip).is_ok_and(|own| own.is_some()) {
-            return None;
+            return Err("there is more than one address of a family");
         }
         origin.addresses.push(ip);
     }
-    Some(origin)
+    Ok(origin)
 }
 
 #[cfg(test)]
@@ -332,10 +370,12 @@ mod tests {
             "r:x", "r;0", "r|u", "||", ":26", "r;1|u", "r||p", "r|u|", "|u|p", "!r", "!|u|p",
         ] {
             let wrong = smtp(&format!("# c\na.example:{bad}\n"), "a.example");
-            assert_eq!(wrong, Err("smtproutes line 2 is wrong".into()), "{bad}");
+            let wrong = wrong.expect_err(bad);
+            assert!(wrong.starts_with("smtproutes line 2 is wrong: "), "{wrong}");
         }
         let wrong = routes("", "a.example:r|u|p\n", "").look_up("a.example", b"a@b");
-        assert_eq!(wrong, Err("qmtproutes line 1 is wrong".into()));
+        let said = "qmtproutes line 1 is wrong: QMTP has no login";
+        assert_eq!(wrong, Err(said.into()));
     }
 
     #[test]
@@ -415,7 +455,7 @@ mod tests {
         );
         let four: IpAddr = "198.51.100.1".parse().expect("an address");
         let six: IpAddr = "2001:db8::25".parse().expect("an address");
-        let none = Err(());
+        let none = Err(OtherFamily);
         for (domain, for_four, for_six, name) in [
             (Some("A.example"), Ok("192.0.2.1"), none, None),
             (
@@ -454,7 +494,8 @@ mod tests {
         ] {
             let table = Table::new("domainips", format!("\nx:{bad}\n").into());
             let wrong = Origin::look_up(&table, Some("x"));
-            assert_eq!(wrong, Err("domainips line 2 is wrong".into()), "{bad}");
+            let wrong = wrong.expect_err(bad);
+            assert!(wrong.starts_with("domainips line 2 is wrong: "), "{wrong}");
         }
     }
 }

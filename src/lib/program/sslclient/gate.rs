@@ -1,0 +1,243 @@
+//! `sslclient -W`: what applies to a destination, where a route leads it, and
+//! every line of the file that is wrong or never applies. It connects to nothing,
+//! and its exit code says whether the file is sound.
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt::Write as _;
+use std::io;
+use std::path::Path;
+
+use crate::keyholder::OwnKey;
+use crate::options::sslclient::{Options, TABLE};
+use crate::policy::routes::{Protocol, Route, Routes};
+use crate::policy::{self, Anchors, Check, Destination, Destinations, Rule, Tls, Way};
+use crate::report::Fail;
+use crate::settings::Settings;
+use crate::store::client::{self, Request, Store, Trust};
+use crate::store::{self, Certificate};
+use crate::text;
+
+/// The whole of `-W`.
+pub fn explain(options: &Options, host: &str) -> Result<u8, Fail> {
+    let Some(path) = &options.destinations else {
+        return Err(TABLE.usage("-W needs -P"));
+    };
+    let path = Path::new(path);
+    let destinations = Destinations::open(path)?;
+    if destinations.is_missing() {
+        return Err(super::no_file(&path.to_string_lossy()));
+    }
+    let mut told = Told {
+        host: text::excerpt(host.as_bytes(), 255),
+        out: String::new(),
+        wrong: Vec::new(),
+    };
+    told.destination(options, path, &destinations, host)?;
+    told.own_certificate(options);
+    told.lines(&policy::read_optional(path)?);
+    io::Write::write_all(&mut io::stdout().lock(), told.out.as_bytes())
+        .map_err(Fail::unable("write output"))?;
+    if told.wrong.is_empty() {
+        return Ok(0);
+    }
+    Err(Fail::temporary(told.wrong.join("; ")))
+}
+
+/// What is printed, and what is wrong.
+struct Told {
+    /// Printable.
+    host: String,
+    out: String,
+    wrong: Vec<String>,
+}
+
+impl Told {
+    /// A line about the destination.
+    fn say(&mut self, text: &str) {
+        let _ = writeln!(self.out, "{}: {text}", self.host);
+    }
+
+    /// The route and the rule.
+    fn destination(
+        &mut self,
+        options: &Options,
+        path: &Path,
+        destinations: &Destinations,
+        host: &str,
+    ) -> Result<(), Fail> {
+        let sender = options.sender.as_deref().unwrap_or_default();
+        let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let route = match Routes::read(folder)?.look_up(&name, sender.as_bytes()) {
+            Ok(route) => route,
+            Err(wrong) => {
+                self.say(&format!("deferred: {wrong}"));
+                self.wrong.push(wrong);
+                return Ok(());
+            }
+        };
+        let way = match &route.relay {
+            Some(relay) => Way::Relay {
+                host: relay,
+                login: route.login.is_some(),
+            },
+            None => Way::Itself,
+        };
+        let to = Destination { domain: host, way };
+        if let Some(relay) = &route.relay {
+            self.say(&leads(&route, relay));
+        }
+        let own = policy::sender_domain(sender);
+        match destinations.look_up(&to, own.as_deref()) {
+            Ok(rule) => {
+                self.say(&rule.in_words(&to));
+                self.route_and_rule(&route, &rule);
+            }
+            Err(wrong) => {
+                self.say(&format!("deferred: {wrong}"));
+                self.wrong.push(wrong.to_string());
+            }
+        }
+        Ok(())
+    }
+
+    /// What of the rule the route takes the place of, and what it lays open.
+    fn route_and_rule(&mut self, route: &Route, rule: &Rule) {
+        if let (Some(port), Some(own)) = (route.port, rule.value.port)
+            && port != own
+        {
+            let place = &route.place;
+            self.say(&format!("port {port} of {place} counts, not the line's"));
+        }
+        let checked =
+            rule.tls() == Tls::Required && (rule.check().verifies() || rule.check() == Check::Pin);
+        if route.login.is_some() && !checked {
+            self.say(&format!(
+                "the login of {} goes to whoever answers in the relay's place: \
+                 no line has its certificate verified",
+                route.place
+            ));
+        }
+    }
+
+    /// The line of domaincerts.
+    fn own_certificate(&mut self, options: &Options) {
+        let own = match super::own_certificate(options) {
+            Ok(Some(own)) => own,
+            Ok(None) => return,
+            Err(wrong) => {
+                self.say(&format!("deferred: {wrong}"));
+                self.wrong.push(wrong.to_string());
+                return;
+            }
+        };
+        let certificate = text::printable(own.certificate.as_bytes());
+        let line = own.line;
+        self.say(&format!(
+            "our certificate is {certificate}, domaincerts line {line}"
+        ));
+        if let Err(wrong) = Certificate::read("domaincerts", &own.certificate) {
+            let wrong = format!("domaincerts line {line} is wrong: {wrong}");
+            self.say(&wrong);
+            self.wrong.push(wrong);
+        }
+    }
+
+    /// Every line of the file that is wrong or never applies.
+    fn lines(&mut self, text: &[u8]) {
+        let mut remarks = policy::remarks(text);
+        let mut known = HashMap::new();
+        for rule in policy::rules(text) {
+            let line = rule.line.unwrap_or_default();
+            if let Some(why) = checked(&rule, &mut known) {
+                let key = text::excerpt(rule.key.as_bytes(), 200);
+                remarks.push(policy::Remark {
+                    line,
+                    wrong: true,
+                    text: format!("line {line} \"{key}\" is wrong: {why}"),
+                });
+            }
+        }
+        remarks.sort_by_key(|remark| remark.line);
+        let mut lines: Vec<String> = Vec::new();
+        for remark in remarks {
+            let _ = writeln!(self.out, "{}", remark.text);
+            if remark.wrong {
+                lines.push(remark.line.to_string());
+            }
+        }
+        if !lines.is_empty() && self.wrong.is_empty() {
+            let (s, are) = if lines.len() == 1 {
+                ("", "is")
+            } else {
+                ("s", "are")
+            };
+            let wrong = format!("tlsdestinations line{s} {} {are} wrong", lines.join(", "));
+            self.wrong.push(wrong);
+        }
+    }
+}
+
+/// Where a route leads.
+fn leads(route: &Route, relay: &str) -> String {
+    let mut said = format!(
+        "{} leads to {}",
+        route.place,
+        text::excerpt(relay.as_bytes(), 255)
+    );
+    if let Some(port) = route.port {
+        let _ = write!(said, " port {port}");
+    }
+    if route.protocol == Protocol::Qmtp {
+        said.push_str(", by QMTP");
+    }
+    if route.login.is_some() {
+        said.push_str(", with a login");
+    }
+    said
+}
+
+/// What decides whether a rule's material can be had.
+type Material = (Option<Anchors>, Option<String>, bool);
+
+/// Why what a rule names cannot be had; each file is read once.
+fn checked(rule: &Rule, known: &mut HashMap<Material, Option<String>>) -> Option<String> {
+    let value = &rule.value;
+    let material = (
+        value.anchors.clone(),
+        value.ciphers.clone(),
+        rule.allows_anonymous(),
+    );
+    match known.entry(material) {
+        Entry::Occupied(found) => found.get().clone(),
+        Entry::Vacant(place) => place
+            .insert(check(rule).err().map(|fail| fail.to_string()))
+            .clone(),
+    }
+}
+
+/// Reads a rule's CAs and takes its ciphers.
+fn check(rule: &Rule) -> Result<(), Fail> {
+    let mut settings = Settings::default();
+    if let Some(ciphers) = &rule.value.ciphers {
+        let unknown = store::unknown_cipher_words(ciphers)?.join(" ");
+        if !unknown.is_empty() {
+            let unknown = text::excerpt(unknown.as_bytes(), 200);
+            let why = format!("OpenSSL does not know these ciphers: {unknown}");
+            return Err(Fail::temporary(why));
+        }
+        settings.overlay([("CIPHERS".to_owned(), ciphers.clone())]);
+    }
+    let request = Request {
+        trust: client::rule_anchors(rule).unwrap_or(Trust::Loaded(&[])),
+        certificate: None,
+        depth: rule.value.depth,
+        expectation: client::expectation(rule),
+        anonymous: rule.allows_anonymous(),
+        ciphers_from: "ciphers",
+        lines: (None, None),
+    };
+    Store::load(&settings, &request, &OwnKey { password: None }).map(|_| ())
+}

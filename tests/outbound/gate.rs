@@ -1,0 +1,258 @@
+//! `sslclient -W`: what applies is said for each sender and behind each route, and
+//! no file passes that has a wrong line.
+#![forbid(unsafe_code)]
+
+use crate::harness::{Authority, Client, Finished, Place, run};
+
+/// A control directory, and `-W` in it.
+struct Gate {
+    place: Place,
+}
+
+impl Gate {
+    fn new(name: &str) -> Gate {
+        let place = Place::new(name);
+        place.write("ca.pem", Authority::shared_root().pem());
+        Gate { place }
+    }
+
+    fn control(&self, name: &str, text: &str) -> &Gate {
+        let text = text.replace("CA", &self.place.text("ca.pem"));
+        self.place.write(name, text);
+        self
+    }
+
+    /// With these options besides, all words one after the other.
+    fn ask(&self, host: &str, options: &[&str]) -> Finished {
+        let mut client = Client::bare().option("-W").option("-P");
+        client = client.option(&self.place.text("tlsdestinations"));
+        for word in options {
+            client = client.option(word);
+        }
+        run(&mut client.command(host, 25, &[]), b"")
+    }
+}
+
+fn passed(ended: &Finished) -> String {
+    assert_eq!(
+        (ended.code, ended.stderr.as_str()),
+        (Some(0), ""),
+        "{}",
+        ended.text()
+    );
+    ended.text()
+}
+
+#[test]
+fn the_line_that_applies_is_said_for_host_and_sender() {
+    let gate = Gate::new("gate-lines");
+    gate.control(
+        "tlsdestinations",
+        "# partners\n=mx.a.example:CA||;465|one.example\n~.a.example:\nmx.a.example:\n",
+    );
+    let ca = gate.place.text("ca.pem");
+    let dead = "line 4 \"mx.a.example\" never applies: line 3 comes before it\n";
+    let text = passed(&gate.ask("mx.a.example", &["-f", "a@one.example"]));
+    let wanted = format!(
+        "mx.a.example: line 2 \"=mx.a.example\" applies: TLS is required; the certificate must \
+         verify with the CAs in {ca} and name mx.a.example exactly; port 465, TLS at once; for \
+         mail of one.example\n{dead}"
+    );
+    assert_eq!(text, wanted);
+    for options in [&[][..], &["-f", ""], &["-f", "a@two.example"]] {
+        let text = passed(&gate.ask("MX.a.example.", options));
+        let begin = "MX.a.example.: line 3 \"~.a.example\" applies: TLS is required; ";
+        assert!(text.starts_with(begin) && text.ends_with(dead), "{text}");
+    }
+    let text = passed(&gate.ask("c.example", &[]));
+    let none = "c.example: no line applies: TLS is used if offered; no certificate is needed\n";
+    assert!(text.starts_with(none), "{text}");
+    let bare = || Client::bare().option("-W");
+    run(&mut bare().command("h", 25, &[]), b"").failed(100, "-W needs -P");
+    let path = gate.place.text("tlsdestinations");
+    let file = || Client::bare().option("-P").option(&path);
+    run(&mut file().command("h", 25, &[]), b"").failed(100, "too few arguments");
+}
+
+#[test]
+fn every_wrong_line_is_named_and_no_such_file_passes() {
+    let gate = Gate::new("gate-wrong");
+    gate.place.write("empty.pem", "");
+    let folder = gate.place.text("");
+    for (line, said) in [
+        (
+            "=b.example.:CA||x",
+            "the depth is not a number from 0 to 100",
+        ),
+        ("=b.example", "no colon ends the key"),
+        ("%b.example:=abcd", "of no known length"),
+        (
+            "*.b.example:",
+            "the names below a domain are .domain, not *.domain",
+        ),
+        ("==b.example:", "two signs stand before the host"),
+        ("@b.example:", "a name stands there without @"),
+        ("[b.example]:", "only an address stands in brackets"),
+        ("b example:", "there is a blank in it"),
+        ("tls://b.example:", "the host stands alone"),
+        (":x", "the key is empty"),
+        (
+            "=b.example:/nonexistent.pem",
+            "cafile /nonexistent.pem: no such file",
+        ),
+        (
+            "=b.example:/nonexistent/",
+            "cafile /nonexistent: no such file",
+        ),
+        ("b.example:HOME/empty.pem", "empty.pem: it is empty"),
+        (
+            "=b.example:CA|HIGH:FOO:!BAR",
+            "does not know these ciphers: FOO !BAR",
+        ),
+        ("=b.example:CA|FOO", "does not know these ciphers: FOO"),
+        ("=b.example:|!ALL", "unable to set cipher list"),
+        ("=b.example:dane", "dane in the CA's place is not supported"),
+        ("=b.example:||||a b", "a name of the fifth field"),
+        ("-b.example:||||a", "names in the fifth field need"),
+        (
+            "=b.example:|||me@c.example",
+            "the sender's field is not a domain",
+        ),
+    ] {
+        let line = line.replace("HOME/", &folder);
+        gate.control("tlsdestinations", &format!("=a.example:CA\n{line}\n*:\n"));
+        let ended = gate.ask("a.example", &[]);
+        ended.failed(111, "tlsdestinations line 2 is wrong");
+        let text = ended.text();
+        assert!(text.contains("a.example: line 1 "), "{line}: {text}");
+        let named = text.lines().find(|said| said.starts_with("line 2 \""));
+        assert!(
+            named.is_some_and(|named| named.contains(said)),
+            "{line}: {text}"
+        );
+    }
+    gate.control(
+        "tlsdestinations",
+        "=a.example:/none\n*.x:\n=c.example:CA\n~d.example:/none\n",
+    );
+    let ended = gate.ask("c.example", &[]);
+    ended.failed(111, "tlsdestinations lines 1, 2, 4 are wrong");
+    assert_eq!(ended.text().lines().count(), 4, "{}", ended.text());
+    // What decides for the host is said with it.
+    let ended = gate.ask("x.example", &[]);
+    ended.failed(111, "tlsdestinations line 2 \"*.x\": the key is not valid");
+    assert!(
+        ended.text().starts_with("x.example: deferred: "),
+        "{}",
+        ended.text()
+    );
+    // Known words, old ones and those of TLS 1.3 pass.
+    for good in [
+        "HIGH:!MD5:!EXPORT40:@STRENGTH",
+        "TLS_AES_256_GCM_SHA384:HIGH",
+        "ALL:!aNULL",
+    ] {
+        gate.control("tlsdestinations", &format!("=a.example:CA|{good}\n"));
+        passed(&gate.ask("a.example", &[]));
+    }
+    std::fs::remove_file(gate.place.path("tlsdestinations")).unwrap();
+    gate.ask("a.example", &[])
+        .failed(111, "there is no such file");
+}
+
+#[test]
+fn routes_beside_the_file_are_followed() {
+    let gate = Gate::new("gate-routes");
+    gate.control(
+        "tlsdestinations",
+        "~far.example:CA\n=r.test:CA||;465\n-*:\n",
+    );
+    gate.control(
+        "smtproutes",
+        "far.example:127.0.0.1:2525\nr.example:R.test;587|me|secret\n",
+    );
+    gate.control(
+        "authsenders",
+        "me@my.example:other.test|me|secret\nbad@my.example:x;y\n",
+    );
+    gate.control("qmtproutes", "q.example:q.test\n");
+    let far = "applies: TLS is required; the certificate must verify with the CAs in";
+    for (host, sender, lines) in [
+        (
+            "far.example",
+            "",
+            &[
+                "far.example: smtproutes line 1 leads to 127.0.0.1 port 2525, STARTTLS",
+                "far.example: line 1 \"~far.example\" applies: ",
+                " and name 127.0.0.1 or far.example, wildcards allowed",
+            ][..],
+        ),
+        (
+            "r.example",
+            "a@b",
+            &[
+                "smtproutes line 2 leads to r.test port 587, STARTTLS, with a login",
+                "r.example: line 2 \"=r.test\" applies: ",
+                "r.example: port 587, STARTTLS of smtproutes line 2 counts, not the line's",
+            ],
+        ),
+        (
+            "far.example",
+            "me@my.example",
+            &[
+                "authsenders line 1 leads to other.test, with a login",
+                "far.example: line 1 \"~far.example\" applies: ",
+                // Who owns the domain is not who may have the password.
+                " and name other.test, wildcards allowed",
+            ],
+        ),
+        (
+            "x.example",
+            "me@my.example",
+            &[
+                "line 3 \"-*\" applies: ",
+                "the login of authsenders line 1 goes to whoever",
+            ],
+        ),
+        (
+            "q.example",
+            "",
+            &["qmtproutes line 1 leads to q.test, by QMTP"],
+        ),
+        ("y.example", "", &["y.example: line 3 \"-*\" applies: "]),
+    ] {
+        let text = passed(&gate.ask(host, &["-f", sender]));
+        for line in lines {
+            assert!(text.contains(line), "{host}: {line:?} not in {text}");
+        }
+        assert_eq!(text.contains("leads"), host != "y.example", "{text}");
+        assert!(!text.contains("secret"), "{text}");
+        assert!(text.contains(far) || !text.contains("~far"), "{text}");
+    }
+    let ended = gate.ask("far.example", &["-f", "bad@my.example"]);
+    ended.failed(111, "authsenders line 2 is wrong: the port is not a number");
+    assert!(
+        ended
+            .text()
+            .contains("far.example: deferred: authsenders line 2")
+    );
+}
+
+#[test]
+fn the_line_of_domaincerts_is_checked_too() {
+    let gate = Gate::new("gate-own");
+    gate.control("tlsdestinations", "*:\n");
+    gate.control(
+        "domaincerts",
+        "a.example:CA\nb.example:/none.pem\n@c.example:CA\n",
+    );
+    let own = gate.place.text("domaincerts");
+    let ask = |sender: &str| gate.ask("h.example", &["-G", &own, "-f", sender]);
+    let text = passed(&ask("x@a.example"));
+    assert!(text.contains("ca.pem, domaincerts line 1\n"), "{text}");
+    ask("x@b.example").failed(111, "domaincerts line 2 is wrong: ");
+    ask("x@d.example").failed(
+        111,
+        "domaincerts line 3 \"@c.example\": the key is not valid",
+    );
+}
