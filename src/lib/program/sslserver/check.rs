@@ -21,7 +21,12 @@ use crate::tls_ffi::names;
 
 /// Prints all of a generation. Returns 0, or 111 where something is wrong.
 /// `paranoid`: a client's name counts only where it leads back to its address.
-pub(super) fn run(generation: &Generation, paranoid: bool) -> Result<u8, Fail> {
+/// `advice`: what is known of the program.
+pub(super) fn run(
+    generation: &Generation,
+    paranoid: bool,
+    advice: Option<&str>,
+) -> Result<u8, Fail> {
     let mut out = String::new();
     let mut wrong: Vec<String> = Vec::new();
     for served in generation.stores() {
@@ -43,6 +48,9 @@ pub(super) fn run(generation: &Generation, paranoid: bool) -> Result<u8, Fail> {
             out,
             "warning: rule {named}: without -p a client gets this rule by whatever name its own DNS gives its address"
         );
+    }
+    if let Some(advice) = advice {
+        let _ = writeln!(out, "warning: {advice}");
     }
     if let Some(why) = generation.rules_trouble() {
         wrong.push(format!("{why}: every client is denied"));

@@ -25,6 +25,7 @@ use crate::text;
 use crate::tls_ffi::tickets;
 use crate::watch::Watch;
 
+mod advice;
 mod check;
 mod connections;
 mod engine;
@@ -92,7 +93,8 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     if options.check {
         // The service itself may have the port.
         let generation = Generation::load(&setup, &master, &mut watch)?;
-        return check::run(&generation, setup.naming.paranoid);
+        let advice = advice::on(&setup.program, options.pipes);
+        return check::run(&generation, setup.naming.paranoid, advice.as_deref());
     }
     let listener = Listener::open(
         &host,
@@ -111,6 +113,9 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     let generation = Generation::load(&setup, &master, &mut watch)?;
     generation.warn(None, report);
     setup.tell_missing(&generation);
+    if let Some(advice) = advice::on(&setup.program, options.pipes) {
+        report.warning(advice);
+    }
     signal::ignore_pipe();
     let mask = signal::watch().map_err(Fail::unable("set up signals"))?;
     let supervisor = supervisor::Supervisor::new(&setup, listener, generation, master, mask)?;
