@@ -74,7 +74,12 @@ fn programs() -> Vec<(&'static str, Vec<String>, &'static str, &'static str)> {
             "QUIT\n",
             "221 ",
         ),
-        ("smtp", found("exim4", &["-bs"]), "QUIT\n", "221 "),
+        (
+            "smtp",
+            found("exim4", &["-bs", "-oMa", "127.0.0.1"]),
+            "QUIT\n",
+            "221 ",
+        ),
         ("lmtp", played(LMTP), "QUIT\n", "221 bye TLSv1.3"),
         ("pop3", found("popa3d", &[]), "QUIT\n", "+OK"),
         ("imap", found("imap4d", &["--inetd"]), "x LOGOUT\n", "x OK"),

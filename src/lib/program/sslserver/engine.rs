@@ -53,6 +53,10 @@ pub(super) struct Task<'a> {
     pub voice: &'a Voice,
 }
 
+/// What an engine tells its launcher under `-n`, once the supervisor knows whose
+/// it is.
+pub(super) const PRESENT: &[u8] = b"p";
+
 /// Serves one client. Returns the exit code of this process.
 pub(super) fn run(task: &Task<'_>, ends: Ends) -> u8 {
     // Before anything that could end it.
@@ -61,6 +65,10 @@ pub(super) fn run(task: &Task<'_>, ends: Ends) -> u8 {
     // Under `-n` the program has the socket too: closing ours would not end the
     // connection.
     let delayed = task.setup.options.delayed;
+    if delayed {
+        // A launcher that is gone takes the connection with it.
+        let _ = fd::write_all(&ends.control, PRESENT);
+    }
     let plain = delayed.then(|| ends.client.try_clone()).transpose();
     // The log is not among them: whoever holds a descriptor of it could write
     // lines of others'.
@@ -278,11 +286,7 @@ impl Task<'_> {
 
     /// Under `-n`, the lack of TLS must not look like TLS.
     fn tell_plaintext(&self) {
-        self.setup.report.status(format_args!(
-            "pid {} from {}: in plaintext: the program did not ask for TLS",
-            self.launcher,
-            self.connection.remote_ip(self.setup.options.common.family)
-        ));
+        self.log(Kind::Ended, "in plaintext: the program did not ask for TLS");
     }
 
     /// How it ended, where somebody may want to know.

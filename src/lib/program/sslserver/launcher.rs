@@ -152,6 +152,11 @@ fn serve(
     edits.extend(connection.variables(family, setup.options.common.tcp_names));
     edits.extend(chosen.variables);
     let descriptors = if let Some(plain) = plain {
+        // A program may end sooner than the supervisor hears of its engine, and
+        // nobody would know whose that is.
+        if !matches!(fd::read_some(&control, &mut [0]), Ok(1)) {
+            return Ok(TEMPORARY);
+        }
         start_in_plaintext(setup, &mut edits, plain, control, side)
     } else {
         let Some(tls) = verdict(&control) else {
