@@ -5,10 +5,12 @@
 use std::cell::RefCell;
 
 use openssl::nid::Nid;
+use ucspi_tls::keyholder::hours::Hours;
 use ucspi_tls::keyholder::judge::{Judge, KeyType};
-use ucspi_tls::keyholder::protocol::{Refusal, Request, answer, reply};
+use ucspi_tls::keyholder::protocol::{Answer, Refusal, Request, Signing};
 use ucspi_tls::store::permit::{Finite, Permit};
 use ucspi_tls::tls_ffi::provider::{Digest, Padding};
+use ucspi_tls::tls_ffi::tickets::Wanted;
 
 const SERVER: &[u8] = b"TLS 1.3, server CertificateVerify\0";
 const KEYS: [KeyType; 6] = [
@@ -91,7 +93,14 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         .concat(),
         b"hello".to_vec(),
     ];
-    let mut seeds = vec![b"\0sig".to_vec(), b"\x01no".to_vec()];
+    let mut seeds: Vec<Vec<u8>> = wishes()
+        .map(|tickets| Request {
+            exchange: 1,
+            tickets: Some(tickets),
+            signature: None,
+        })
+        .map(|request| request.to_bytes())
+        .collect();
     for message in &messages {
         for (padding, digest) in [
             (Padding::None, Digest::None),
@@ -99,43 +108,61 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
             (Padding::Pkcs1, Digest::Sha256),
             (Padding::Pss, Digest::Sha384),
         ] {
-            let request = Request {
-                padding,
-                digest,
-                key: 0,
-                message,
-            };
-            seeds.push(request.to_bytes());
+            for tickets in [None, wishes().next()] {
+                let request = Request {
+                    exchange: 2,
+                    tickets,
+                    signature: Some(Signing {
+                        padding,
+                        digest,
+                        key: 0,
+                        message,
+                    }),
+                };
+                seeds.push(request.to_bytes());
+            }
         }
     }
     seeds
 }
 
+/// What engines ask for besides signatures.
+fn wishes() -> impl Iterator<Item = Wanted> {
+    [(None, 2), (Some([7; 16]), 1), (Some([7; 16]), 0)]
+        .into_iter()
+        .map(|(shown, new)| Wanted {
+            binding: [3; 32],
+            shown,
+            new,
+        })
+}
+
 /// Any bytes as a request: it is refused, or it means itself, and what is signed
-/// has the form of a TLS server's signature, measured in another way. And as an
-/// answer.
+/// has the form of a TLS server's signature, measured in another way.
 pub fn keyholder(bytes: &[u8]) {
-    if let Ok(signature) = answer(bytes) {
-        assert_eq!(reply(Ok(signature)), bytes);
-    }
     let Ok(request) = Request::parse(bytes) else {
         return;
     };
     assert_eq!(request.to_bytes(), bytes);
+    assert!(request.exchange != 0);
+    assert!(request.tickets.is_none_or(|tickets| tickets.new <= 2));
+    let Some(signing) = request.signature else {
+        return;
+    };
     for key in KEYS {
         PERMITS.with(|permits| {
             for permit in permits {
-                let judged = JUDGE.with_borrow_mut(|judge| judge.judge(&request, key, [permit]));
+                let judged = JUDGE.with_borrow_mut(|judge| judge.judge(&signing, key, [permit]));
                 match judged {
                     Ok(()) => {
-                        assert!(is_of_a_server(request.message, permit), "{request:?}");
-                        assert!(!is_structure(request.message), "{request:?}");
+                        assert!(is_of_a_server(signing.message, permit), "{signing:?}");
+                        assert!(!is_structure(signing.message), "{signing:?}");
                         assert!(key != KeyType::Other);
                         let rsa = matches!(key, KeyType::Rsa | KeyType::RsaPss);
-                        assert_eq!(request.padding != Padding::None, rsa, "{request:?}");
-                        let own = request.digest == Digest::None;
+                        assert_eq!(signing.padding != Padding::None, rsa, "{signing:?}");
+                        let own = signing.digest == Digest::None;
                         let edwards = matches!(key, KeyType::Ed25519);
-                        assert_eq!(own, edwards, "{request:?}");
+                        assert_eq!(own, edwards, "{signing:?}");
                     }
                     Err(refusal) => assert!(
                         refusal >= Refusal::Shape && refusal <= Refusal::Public,
@@ -144,6 +171,59 @@ pub fn keyholder(bytes: &[u8]) {
                 }
             }
         });
+    }
+}
+
+/// Those that an answer can belong to.
+fn requests() -> Vec<Request<'static>> {
+    let signing = Signing {
+        padding: Padding::None,
+        digest: Digest::None,
+        key: 0,
+        message: b"",
+    };
+    std::iter::once(None)
+        .chain(wishes().map(Some))
+        .flat_map(|tickets| {
+            [None, Some(signing)].map(|signature| Request {
+                exchange: 1,
+                tickets,
+                signature,
+            })
+        })
+        .collect()
+}
+
+pub(crate) fn message_seeds() -> Vec<Vec<u8>> {
+    let mut seeds = vec![b"\x01\x01no".to_vec(), b"\x01\0sig".to_vec()];
+    for shown in [&[0][..], &[[1].as_slice(), &[5; 64]].concat()] {
+        seeds.push([b"\x01\0", shown, &[6; 80], b"sig"].concat());
+    }
+    seeds.push([&b"\x01\0"[..], &[6; 160]].concat());
+    seeds.push([&[0; 8][..], &[4; 72]].concat());
+    seeds.extend(permits().map(|permit| permit.to_bytes()));
+    seeds
+}
+
+/// Any bytes as an answer to an engine, as a permit, and as the keys of tickets:
+/// they are none, or they mean themselves.
+pub fn keyholder_messages(bytes: &[u8]) {
+    for request in requests() {
+        if let Some(Ok(answer)) = Answer::parse(&request, bytes) {
+            assert_eq!(*Answer::to_bytes(Ok(&answer), 1), *bytes);
+            assert_eq!(answer.signature.is_some(), request.signature.is_some());
+            assert_eq!(answer.tickets.is_some(), request.tickets.is_some());
+        }
+    }
+    if let Some(permit) = Permit::parse(bytes) {
+        assert_eq!(Permit::parse(&permit.to_bytes()), Some(permit));
+    }
+    if let Some(hours) = Hours::parse(bytes) {
+        let again = hours.to_bytes();
+        assert_eq!(again.len(), bytes.len());
+        assert_eq!(again[8..], bytes[8..]);
+        let made = hours.make(&[0; 32]).expect("a ticket");
+        assert!(hours.open(&made.name, &[0; 32]).is_ok());
     }
 }
 

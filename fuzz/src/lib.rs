@@ -41,6 +41,11 @@ pub const TARGETS: &[Target] = &[
         seeds: keyholder::seeds,
     },
     Target {
+        name: "keyholder_messages",
+        run: keyholder::keyholder_messages,
+        seeds: keyholder::message_seeds,
+    },
+    Target {
         name: "proxy",
         run: proxy,
         seeds: proxy_seeds,
@@ -463,7 +468,9 @@ pub fn tlsdestinations(bytes: &[u8]) {
                     assert!(line <= lines && !dead.contains(&line), "line {line}");
                     assert!(!rule.in_words(&Destination::itself(host)).contains('\n'));
                     if rule.tls() == Tls::Required && rule.line.is_some() {
-                        let again = weaker.look_up(&Destination::itself(host), sender).expect("still sound");
+                        let again = weaker
+                            .look_up(&Destination::itself(host), sender)
+                            .expect("still sound");
                         // `-*` comes before nothing that requires more.
                         assert_eq!(again.line, rule.line);
                     }

@@ -8,8 +8,9 @@ use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
-use openssl::ssl::{ErrorCode, NameType, Ssl, SslRef, SslStream};
+use openssl::ssl::{ErrorCode, Ssl, SslRef, SslStream};
 
+use crate::hello::{self, Hello};
 use crate::settings::Version;
 use crate::store::{KeyKind, server};
 use crate::sys::poll::{self, Ready};
@@ -332,7 +333,7 @@ fn explain(stream: &Session, error: &openssl::ssl::Error, side: Side<'_>) -> Fai
         .errors()
         .iter()
         .any(|error| error.reason_code() == diagnosis::CALLBACK_FAILED)
-        && let Some(name) = ssl.servername_raw(NameType::HOST_NAME)
+        && let Some(name) = hello::of(ssl).and_then(Hello::server_name)
         && let Some(alert) = &alert
     {
         return Failure::Name(name.to_vec(), alert.clone());

@@ -12,13 +12,16 @@ use openssl::ssl::{Ssl, SslContextBuilder, SslRef, SslVersion};
 use crate::tls_ffi;
 
 /// Extension numbers, IANA's "TLS ExtensionType Values".
+const SERVER_NAME: u16 = 0;
 const SUPPORTED_GROUPS: u16 = 10;
 const SIGNATURE_ALGORITHMS: u16 = 13;
+const SESSION_TICKET: u16 = 35;
 const SUPPORTED_VERSIONS: u16 = 43;
 
 /// The offers of one client, as they stood on the wire.
 #[derive(Clone, Debug, Default)]
 pub struct Hello {
+    server_name: Option<Vec<u8>>,
     legacy_version: u16,
     ciphers: Vec<u8>,
     versions: Option<Vec<u8>>,
@@ -135,6 +138,8 @@ pub struct Terms {
     pub signatures_are_bounded: bool,
     /// Its groups, by number.
     pub groups: Vec<u16>,
+    /// What all of its tickets hold for; `None` where it has none.
+    pub tickets: Option<[u8; 32]>,
 }
 
 impl Terms {
@@ -146,6 +151,7 @@ impl Terms {
             finite_field: FiniteField::Unused,
             signatures_are_bounded: false,
             groups: Vec::new(),
+            tickets: None,
         }
     }
 }
@@ -165,6 +171,10 @@ pub fn record(context: &mut SslContextBuilder, terms: Terms) -> Result<(), Error
             .groups()
             .iter()
             .any(|group| terms.groups.contains(group));
+        if let Some(context) = &terms.tickets {
+            let taken = tls_ffi::hello_extension(ssl, SESSION_TICKET).is_some();
+            tls_ffi::tickets::begin(context, hello.server_name(), taken);
+        }
         if !hello.accepts(terms.finite_field) {
             ssl.set_cipher_list(&format!("{}:!kDHE", terms.ciphers))?;
         }
@@ -178,6 +188,9 @@ impl Hello {
     fn read(ssl: &SslRef) -> Hello {
         let own = |number| tls_ffi::hello_extension(ssl, number).map(<[u8]>::to_vec);
         Hello {
+            server_name: tls_ffi::hello_extension(ssl, SERVER_NAME)
+                .and_then(host_name)
+                .map(<[u8]>::to_vec),
             legacy_version: match ssl.client_hello_legacy_version() {
                 Some(SslVersion::SSL3) => 0x0300,
                 Some(SslVersion::TLS1) => 0x0301,
@@ -227,6 +240,13 @@ impl Hello {
             || finite.any(
                 |number| matches!(finite_field, FiniteField::Group(own) if own.number() == number),
             )
+    }
+
+    /// The server name that this client asked for, resumed or not: libssl has
+    /// another's below TLS 1.3, that of the session.
+    #[must_use]
+    pub fn server_name(&self) -> Option<&[u8]> {
+        self.server_name.as_deref()
     }
 
     /// Protocol versions on offer, GREASE and drafts left out.
@@ -279,6 +299,15 @@ impl Hello {
             .map(|number| Cipher::known(ssl, number).unwrap_or_else(|| Cipher::forgotten(number)))
             .collect()
     }
+}
+
+/// The first name of a server_name extension (RFC 6066 section 3), if it is a
+/// host's. Libssl refuses one that is malformed.
+fn host_name(body: &[u8]) -> Option<&[u8]> {
+    let [_, _, 0, high, low, rest @ ..] = body else {
+        return None;
+    };
+    rest.get(..usize::from(u16::from_be_bytes([*high, *low])))
 }
 
 impl Cipher {
@@ -495,6 +524,14 @@ mod tests {
         assert!(!with(&[0, 4, 0, 23, 1, 4]).accepts(FiniteField::Own));
         assert!(with(&[0, 4, 0, 23, 1, 4]).accepts(FiniteField::Unused));
         assert!(Hello::default().accepts(FiniteField::Own));
+    }
+
+    #[test]
+    fn a_host_name_is_the_first_of_its_list() {
+        assert_eq!(host_name(b"\0\x04\0\0\x01a"), Some(&b"a"[..]));
+        assert_eq!(host_name(b"\0\x04\x01\0\x01a"), None);
+        assert_eq!(host_name(b"\0\x04\0\0\x02a"), None);
+        assert_eq!(host_name(b""), None);
     }
 
     #[test]

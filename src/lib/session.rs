@@ -8,6 +8,7 @@ use openssl::ssl::{NameType, SslRef};
 use openssl::x509::{X509, X509NameRef, X509Ref};
 
 use crate::environ::Edits;
+use crate::hello::{self, Hello};
 use crate::settings;
 use crate::store::{KeyKind, long_name};
 use crate::text;
@@ -236,9 +237,12 @@ impl Account<'_> {
     }
 
     fn server_name(&self) -> Option<Vec<u8>> {
-        self.ssl
-            .servername_raw(NameType::HOST_NAME)
-            .map(<[u8]>::to_vec)
+        let name = match self.role {
+            // What this client asked for, whatever session it resumes.
+            Role::Server => hello::of(self.ssl).and_then(Hello::server_name),
+            Role::Client => self.ssl.servername_raw(NameType::HOST_NAME),
+        };
+        name.map(<[u8]>::to_vec)
     }
 }
 

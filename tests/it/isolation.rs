@@ -17,7 +17,7 @@ use openssl::sign::Signer;
 use openssl::ssl::SslVersion;
 use openssl::symm::{Cipher, decrypt};
 
-use crate::harness::memory::{Needles, each_chunk};
+use crate::harness::memory::Needles;
 use crate::harness::process::{Process, group, status_field};
 use crate::harness::{
     Client, Dial, Identity, KeyKind, Leaf, Place, Server, Setup, Tls, dial, eventually, need,
@@ -70,7 +70,7 @@ fn in_the_keyholder_alone(server: &Server, needles: &Needles, when: &str) {
 }
 
 /// The keyholders of a server.
-fn keyholders(server: &Server) -> Vec<i32> {
+pub fn keyholders(server: &Server) -> Vec<i32> {
     group(server.pid())
         .iter()
         .filter(|one| one.state != 'Z' && role(one, server) == "keyholder")
@@ -209,96 +209,177 @@ fn ticket(file: &str) -> Vec<u8> {
         .collect()
 }
 
-/// The keys that a ticket was made with, found in a process that has them: they
-/// stand around their name, which the ticket begins with, and they are proved by
-/// the ticket (RFC 5077, section 4).
-fn ticket_keys(pid: i32, ticket: &[u8]) -> Needles {
-    const NEAR: usize = 128;
-    let (name, rest) = ticket.split_at(16);
-    let (vector, rest) = rest.split_at(16);
-    let (state, mac) = rest.split_at(rest.len() - 32);
-    let signs = |key: &[u8]| {
-        let key = PKey::hmac(key).unwrap();
-        let mut signer = Signer::new(MessageDigest::sha256(), &key).unwrap();
-        let of = &ticket[..ticket.len() - mac.len()];
-        signer.sign_oneshot_to_vec(of).unwrap() == mac
-    };
-    let opens = |key: &[u8]| {
+/// Whether a ticket was made with this key (RFC 5077, section 4).
+fn opens(ticket: &[u8], key: &[u8]) -> bool {
+    let (cipher, mac_key) = key.split_at(32);
+    let (signed, mac) = ticket.split_at(ticket.len() - 32);
+    let hmac = PKey::hmac(mac_key).unwrap();
+    let mut signer = Signer::new(MessageDigest::sha256(), &hmac).unwrap();
+    let (vector, state) = signed[16..].split_at(16);
+    signer.sign_oneshot_to_vec(signed).unwrap() == mac
         // An SSL_SESSION is an ASN.1 sequence.
-        decrypt(Cipher::aes_256_cbc(), key, Some(vector), state)
+        && decrypt(Cipher::aes_256_cbc(), cipher, Some(vector), state)
             .is_ok_and(|plain| plain.starts_with(&[0x30]))
-    };
-    let mut keys = Needles::default();
-    each_chunk(pid, 2 * NEAR, |bytes| {
-        let (mut from, mut behind) = (0, bytes);
-        while let Some(at) = behind.windows(name.len()).position(|window| window == name) {
-            let at = from + at;
-            let around = &bytes[at.saturating_sub(NEAR)..bytes.len().min(at + NEAR)];
-            for key in around.windows(32) {
-                if signs(key) {
-                    keys.number("the key of the MAC", key);
-                } else if opens(key) {
-                    keys.number("the key of the cipher", key);
-                }
-            }
-            from = at + name.len();
-            behind = &bytes[from..];
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    (0..text.len() / 2)
+        .map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap())
+        .collect()
+}
+
+/// What a keyholder of a build for tests told of the keys that it gave.
+struct Told {
+    hour: Vec<u8>,
+    /// By the ticket's name.
+    keys: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+impl Told {
+    /// All that is told by now; the hour is the last one.
+    fn by(server: &Server) -> Told {
+        let mut told = Told {
+            hour: Vec::new(),
+            keys: BTreeMap::new(),
+        };
+        for line in server.log().lines() {
+            let Some((_, told_line)) = line.split_once("told: ") else {
+                continue;
+            };
+            let words: Vec<&str> = told_line.split(' ').collect();
+            told.hour = unhex(words[1]);
+            told.keys.insert(unhex(words[3]), unhex(words[5]));
         }
-    });
-    let found: BTreeSet<_> = keys.names().map(|name| &name[..18]).collect();
-    assert_eq!(found.len(), 2, "keys of the ticket: {found:?}");
-    keys
+        told
+    }
+
+    fn hour(&self) -> Needles {
+        let mut needles = Needles::default();
+        needles.number("the hour's key", &self.hour);
+        needles
+    }
+
+    /// The key of a ticket, which is proved.
+    fn key(&self, ticket: &[u8]) -> Needles {
+        let key = &self.keys[&ticket[..16]];
+        assert!(opens(ticket, key), "the key that was told");
+        let mut needles = Needles::default();
+        needles.number("the key of the cipher", &key[..32]);
+        needles.number("the key of the MAC", &key[32..]);
+        needles
+    }
 }
 
 #[test]
-fn retired_ticket_keys_are_nowhere_but_in_old_engines() {
+fn no_key_that_opens_another_client_s_ticket_is_in_an_engine() {
+    need_root!();
+    need!("openssl");
+    let place = Place::new("ticket-keys");
+    for keep in [false, true] {
+        let switch = if keep { "keep-tickets" } else { "tell-tickets" };
+        let server = Setup::script(&place, "echo $SSL_SESSION_RESUMED; exec cat")
+            .env("UCSPI_TLS_TEST", switch)
+            .start();
+        // Launcher and engine of a client that says nothing.
+        let _silent = dial::plain(server.at);
+        eventually("both are there", || {
+            let all = group(server.pid());
+            let there = |wanted| all.iter().any(|one| role(one, &server) == wanted);
+            (there("engine") && there("launcher")).then_some(())
+        });
+        for version in ["-tls1_2", "-tls1_3"] {
+            let before: BTreeSet<i32> = group(server.pid()).iter().map(|one| one.pid).collect();
+            let (_first, file) = kept_session(&server, &place, version);
+            let mut own: BTreeSet<i32> = group(server.pid()).iter().map(|one| one.pid).collect();
+            own.retain(|pid| !before.contains(pid));
+            let (_second, said) = Resumer::start(&server, &[version, "-sess_in", &file]);
+            assert_eq!(said, "Resumed\n");
+            let told = Told::by(&server);
+            let hour = told.hour();
+            let roles = search(&server, &hour);
+            for wanted in ["supervisor", "engine", "launcher", "master", "keyholder"] {
+                assert!(roles.iter().any(|(role, _)| *role == wanted), "{wanted}");
+            }
+            for (role, found) in roles {
+                let may = matches!(role, "master" | "keyholder");
+                assert_eq!(!found.is_empty(), may, "{version}: {role}: {found:?}");
+            }
+            let key = told.key(&ticket(&file));
+            for one in group(server.pid()) {
+                let found = key.found_in(one.pid);
+                let role = role(&one, &server);
+                if !keep {
+                    assert!(found.is_empty(), "{version}: {role}: {found:?}");
+                } else if role != "engine" {
+                    // The keyholder wipes what it gives.
+                    assert!(found.is_empty(), "{version}: {role}: {found:?}");
+                } else if own.contains(&one.pid) {
+                    // The control: the search finds a key that an engine kept.
+                    assert!(!found.is_empty(), "{version}: the engine of this client");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn ticket_keys_are_replaced_in_time() {
+    need_root!();
+    need!("openssl");
+    let place = Place::new("ticket-keys-in-time");
+    // By the key master, and by the keyholder where that sleeps.
+    for asleep in [false, true] {
+        let server = Setup::script(&place, "echo $SSL_SESSION_RESUMED; exec cat")
+            .env("UCSPI_TLS_TEST", "short-tickets")
+            .start();
+        let _first = kept_session(&server, &place, "-tls1_3");
+        let hour = Told::by(&server).hour();
+        let master = Pid::from_raw(master(&server));
+        if asleep {
+            kill(master, Signal::SIGSTOP).unwrap();
+        }
+        eventually("nobody has the key of the hour before the last", || {
+            let all = group(server.pid());
+            let mut all = all
+                .iter()
+                .filter(|one| one.state != 'Z' && !(asleep && one.pid == master.as_raw()));
+            (!all.any(|one| !hour.found_in(one.pid).is_empty())).then_some(())
+        });
+        kill(master, Signal::SIGCONT).unwrap();
+    }
+}
+
+#[test]
+fn retired_ticket_keys_are_nowhere() {
     need_root!();
     need!("openssl");
     let place = Place::new("ticket-keys-retired");
-    // By HUP at once, and by time.
-    for by_time in [false, true] {
-        let server = Setup::script(&place, "echo $SSL_SESSION_RESUMED; exec cat")
-            .env("UCSPI_TLS_TEST", if by_time { "short-tickets" } else { "" })
-            .start();
-        let (_first, file) = kept_session(&server, &place, "-tls1_3");
-        let old = engine(&server);
-        let keys = ticket_keys(old, &ticket(&file));
-        if !by_time {
-            // While they are in use, whoever makes tickets has them, and a key
-            // process never.
-            for (role, found) in search(&server, &keys) {
-                let has = matches!(role, "supervisor" | "engine");
-                assert_eq!(!found.is_empty(), has, "{role}: {found:?}");
-            }
-            // Nor does a key process that the supervisor forked since.
-            kill(Pid::from_raw(master(&server)), Signal::SIGKILL).unwrap();
-            server.line("another key master takes its place");
-            for pid in keyholders(&server).into_iter().chain([master(&server)]) {
-                assert_eq!(keys.found_in(pid), BTreeSet::new());
-            }
-            server.signal(Signal::SIGHUP);
-        }
-        // No connection is needed for that.
-        eventually("the supervisor has no retired key", || {
-            keys.found_in(server.pid().cast_signed())
-                .is_empty()
-                .then_some(())
-        });
-        let mut second = Dial::to(&server).connect();
-        assert_eq!(second.read_exact(8), b"Initial\n");
-        let roles = group(server.pid());
-        for one in roles.iter().filter(|one| one.state != 'Z') {
-            let found = keys.found_in(one.pid);
-            // The control: the connection of that time goes on.
-            let role = role(one, &server);
-            assert_eq!(!found.is_empty(), one.pid == old, "{role}: {found:?}");
-        }
-        assert!(
-            roles
-                .iter()
-                .any(|one| one.pid != old && role(one, &server) == "engine")
-        );
-    }
+    let server = Setup::script(&place, "echo $SSL_SESSION_RESUMED; exec cat")
+        .env("UCSPI_TLS_TEST", "tell-tickets")
+        .start();
+    let _first = kept_session(&server, &place, "-tls1_3");
+    let hour = Told::by(&server).hour();
+    let (old, old_keyholders) = (master(&server), keyholders(&server));
+    let has = |pid: i32| !hour.found_in(pid).is_empty();
+    assert!(has(old) && old_keyholders.iter().all(|pid| has(*pid)));
+    server.signal(Signal::SIGHUP);
+    // No connection is needed for that.
+    eventually("nobody has the key of before", || {
+        let all = group(server.pid());
+        let mut all = all.iter().filter(|one| one.state != 'Z');
+        (!all.any(|one| has(one.pid))).then_some(())
+    });
+    // A key master that takes another's place has none of its keys.
+    let _second = kept_session(&server, &place, "-tls1_3");
+    let hour = Told::by(&server).hour();
+    kill(Pid::from_raw(old), Signal::SIGKILL).unwrap();
+    server.line("another key master takes its place");
+    assert!(hour.found_in(master(&server)).is_empty());
+    eventually("nobody has the key of before", || {
+        let all = group(server.pid());
+        let mut all = all.iter().filter(|one| one.state != 'Z');
+        (!all.any(|one| !hour.found_in(one.pid).is_empty())).then_some(())
+    });
 }
 
 /// A server whose key has a password.
@@ -601,6 +682,26 @@ fn the_keyholder_signs_one_server_s_handshake_and_no_more() {
         assert!(Dial::to(&server).attempt().is_err(), "{what}");
         server.line(&format!("{what} was not signed: the keyholder refused"));
         server.line(&format!("refused to sign for a TLS process: {why}"));
+        server.quiet();
+    }
+}
+
+#[test]
+fn an_engine_gets_one_ticket_opened_and_two_made() {
+    let place = Place::new("tickets-refused");
+    for (asked, answered, refused) in [
+        ("ticket7-ticket7-ticket8", "ticket7", "ticket8"),
+        ("ticket-ticket-ticket", "ticket", "ticket"),
+    ] {
+        let server = Setup::new(&place, &["cat"])
+            .env("UCSPI_TLS_TEST", format!("ask-{asked}"))
+            .start();
+        assert!(Dial::to(&server).attempt().is_err(), "{asked}");
+        server.lines(&format!("{answered} was answered"), 2);
+        server.line(&format!(
+            "{refused} was not answered: the keyholder refused"
+        ));
+        server.line("refused to give tickets to a TLS process: a second signature, or more");
         server.quiet();
     }
 }

@@ -514,6 +514,17 @@ impl Keyholder {
             .min()
     }
 
+    /// Has workers that outlived their master make new keys for tickets; the
+    /// others hear from it.
+    pub fn renew_tickets(&self) {
+        for worker in self.workers.borrow().iter() {
+            if let Some(control) = &worker.control {
+                // One that does not take it is replaced, or ends.
+                let _ = parcel::give(control, &[order::RENEW]);
+            }
+        }
+    }
+
     /// Looks after the workers. Returns quickly; call it often.
     pub fn attend(&mut self, report: &Report) {
         let now = Instant::now();

@@ -10,7 +10,7 @@ use openssl::error::ErrorStack;
 use openssl::nid::Nid;
 use openssl::pkey::{HasPublic, Id, PKeyRef};
 
-use super::protocol::{Refusal, Request};
+use super::protocol::{Refusal, Signing};
 use crate::hello;
 use crate::store::permit::Permit;
 use crate::tls_ffi::provider::{Digest, Padding};
@@ -181,25 +181,25 @@ impl Judge {
     /// Why not.
     pub fn judge<'p>(
         &mut self,
-        request: &Request<'_>,
+        signing: &Signing<'_>,
         key: KeyType,
         permits: impl IntoIterator<Item = &'p Permit>,
     ) -> Result<(), Refusal> {
-        if is_one_structure(request.message) {
+        if is_one_structure(signing.message) {
             return Err(Refusal::Structure);
         }
-        self.judge_handshake(request, key, permits)
+        self.judge_handshake(signing, key, permits)
     }
 
     /// All of it but [`is_one_structure`].
     fn judge_handshake<'p>(
         &mut self,
-        request: &Request<'_>,
+        signing: &Signing<'_>,
         key: KeyType,
         permits: impl IntoIterator<Item = &'p Permit>,
     ) -> Result<(), Refusal> {
-        let purpose = Purpose::of(request.message).ok_or(Refusal::Shape)?;
-        let scheme = scheme(key, request.padding, request.digest).ok_or(Refusal::Algorithm)?;
+        let purpose = Purpose::of(signing.message).ok_or(Refusal::Shape)?;
+        let scheme = scheme(key, signing.padding, signing.digest).ok_or(Refusal::Algorithm)?;
         // Of several reasons, the one that came closest to a signature.
         let mut refusal = Refusal::Version;
         for permit in permits {

@@ -1,15 +1,16 @@
 //! The process that forks keyholders. It is forked first of all, keeps the
-//! rights that reading key files takes and the password, reads no key itself,
-//! and hears nobody but the supervisor. If it dies, the supervisor forks another,
-//! which has no password.
+//! rights that reading key files takes, the password, and the keys of tickets,
+//! reads no key itself, and hears nobody but the supervisor. If it dies, the
+//! supervisor forks another, which has no password and other keys for tickets.
 #![forbid(unsafe_code)]
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::hours::Hours;
 use super::local::Password;
 use super::worker;
 use crate::report::{self, Fail, Report};
@@ -17,7 +18,6 @@ use crate::sys::poll::{self, Ready};
 use crate::sys::process::{self, Change, ProcessId};
 use crate::sys::sandbox::{self, Role, Sandbox};
 use crate::sys::{fd, memory, parcel, signal};
-use crate::tls_ffi::tickets;
 
 /// How long a process of ours may take to do what is asked of it at start.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -28,6 +28,8 @@ mod order {
     pub const FORK: u8 = b'F';
     /// Kill the worker with this process number (four bytes).
     pub const KILL: u8 = b'K';
+    /// Make new keys for tickets, and forget the old ones.
+    pub const RENEW: u8 = b'R';
 }
 
 /// The supervisor's end.
@@ -83,6 +85,12 @@ impl Master {
         let _ = parcel::give(&self.socket, &message);
     }
 
+    /// Has it make new keys for tickets: no old ticket is taken any more.
+    pub fn renew_tickets(&self) {
+        // Those of a master that is gone went with it.
+        let _ = parcel::give(&self.socket, &[order::RENEW]);
+    }
+
     fn answer(&self) -> io::Result<Vec<u8>> {
         receive(&self.socket)
     }
@@ -107,8 +115,6 @@ pub(super) fn receive(socket: &OwnedFd) -> io::Result<Vec<u8>> {
 fn run(socket: &OwnedFd, password: Option<OwnedFd>, report: Report) -> u8 {
     process::name("keymaster");
     signal::ignore_others();
-    // One that was forked later has what the supervisor had.
-    tickets::forget();
     // The supervisor's standard output must not stay open here.
     let log = io::stderr();
     let mut kept = vec![log.as_fd(), socket.as_fd()];
@@ -120,9 +126,15 @@ fn run(socket: &OwnedFd, password: Option<OwnedFd>, report: Report) -> u8 {
             let password = password.as_ref().map(Password::read).transpose()?;
             sandbox::seal().map_err(Fail::unable("confine the key master"))?;
             let mask = signal::watch_children().map_err(Fail::unable("set up signals"))?;
-            Ok((password, mask))
+            let hours = Hours::fresh().map_err(|error| {
+                Fail::temporary(format!(
+                    "unable to make ticket keys: {}",
+                    crate::store::queue(&error)
+                ))
+            })?;
+            Ok((password, mask, hours))
         });
-    let (secret, mask) = match prepared {
+    let (secret, mask, hours) = match prepared {
         Ok(prepared) => prepared,
         Err(fail) => {
             let text = fail.to_string();
@@ -131,23 +143,23 @@ fn run(socket: &OwnedFd, password: Option<OwnedFd>, report: Report) -> u8 {
         }
     };
     drop(password);
-    if secret.is_some() {
-        // Where that is not allowed, the keyholder says so for both.
-        let _ = memory::lock(false);
-    }
+    // Where that is not allowed, the keyholder says so for both.
+    let _ = memory::lock(false);
     let mut master = Forker {
         socket,
         secret,
+        hours: Some(hours),
         sandbox: Sandbox::prepare(Role::Keyholder),
         report,
-        workers: HashSet::new(),
+        workers: HashMap::new(),
     };
     if parcel::give(socket, &[0]).is_err() {
         return report::TEMPORARY;
     }
     loop {
         let mut wanted = [(socket.as_fd(), Ready::READ)];
-        if poll::wait_with_signals(&mut wanted, None, mask).is_err() {
+        let time = master.replace_hour();
+        if poll::wait_with_signals(&mut wanted, time, mask).is_err() {
             return report::TEMPORARY;
         }
         while let Some(change) = process::reap() {
@@ -165,10 +177,13 @@ fn run(socket: &OwnedFd, password: Option<OwnedFd>, report: Report) -> u8 {
 struct Forker<'a> {
     socket: &'a OwnedFd,
     secret: Option<Password>,
+    /// The keys of tickets. Always there.
+    hours: Option<Hours>,
     sandbox: Sandbox,
     report: Report,
-    /// Children that have not been reaped: their numbers are theirs.
-    workers: HashSet<ProcessId>,
+    /// Children that have not been reaped: their numbers are theirs. Over the
+    /// socket each hears of new keys for tickets.
+    workers: HashMap<ProcessId, OwnedFd>,
 }
 
 impl Forker<'_> {
@@ -190,8 +205,14 @@ impl Forker<'_> {
             }
             ([order::KILL, number @ ..], _) => {
                 let id = <[u8; 4]>::try_from(number).map_or(0, i32::from_ne_bytes);
-                if self.workers.contains(&id) {
+                if self.workers.contains_key(&id) {
                     process::kill(id);
+                }
+            }
+            ([order::RENEW], _) => {
+                if let Ok(hours) = Hours::fresh() {
+                    self.hours = Some(hours);
+                    self.tell_hours();
                 }
             }
             _ => {}
@@ -199,28 +220,62 @@ impl Forker<'_> {
         true
     }
 
+    /// Replaces the key of an hour that is over. Returns when to look again.
+    fn replace_hour(&mut self) -> Option<Duration> {
+        let now = Instant::now();
+        if let Some(hours) = &mut self.hours
+            && hours.replace_at() <= now
+        {
+            if hours.replace().is_err() {
+                // Without randomness the old one stays for a while.
+                return Some(Duration::from_secs(1));
+            }
+            self.tell_hours();
+        }
+        let hours = self.hours.as_ref()?;
+        Some(hours.replace_at().saturating_duration_since(now))
+    }
+
+    /// Tells every worker the keys. One that does not listen makes its own.
+    fn tell_hours(&self) {
+        if let Some(hours) = &self.hours {
+            let message = hours.to_bytes();
+            for worker in self.workers.values() {
+                let _ = parcel::give(worker, &message);
+            }
+        }
+    }
+
     fn fork(&mut self, control: OwnedFd) -> io::Result<ProcessId> {
-        // The child's copy of the password is the child's to wipe.
+        let (socket, other) = parcel::pair()?;
+        // The child's copies of secrets are the child's to wipe.
         let mut secret = self.secret.take();
+        let mut hours = self.hours.take();
         let (sandbox, report) = (&self.sandbox, self.report);
-        let place = &mut secret;
+        let places = (&mut secret, &mut hours);
         let id = process::spawn(|| {
             let log = io::stderr();
-            let mut kept = vec![log.as_fd(), control.as_fd()];
+            let mut kept = vec![log.as_fd(), control.as_fd(), other.as_fd()];
             kept.extend(sandbox.descriptor());
             fd::close_all_but(&kept);
             signal::ignore_others();
             process::name("keyholder");
+            let Some(hours) = places.1.take() else {
+                return report::TEMPORARY;
+            };
             worker::run(worker::Start {
                 control,
-                password: place.take(),
+                password: places.0.take(),
+                hours,
+                master: other,
                 sandbox,
                 report,
             })
         });
         self.secret = secret;
+        self.hours = hours;
         let id = id?;
-        self.workers.insert(id);
+        self.workers.insert(id, socket);
         Ok(id)
     }
 }

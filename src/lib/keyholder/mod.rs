@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod holder;
+pub mod hours;
 pub mod judge;
 pub mod link;
 mod local;

@@ -7,18 +7,22 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use openssl::error::ErrorStack;
 use openssl::pkey::{PKey, Private};
 
+use super::hours::{self, Hours};
 use super::judge::{Judge, KeyType};
 use super::local::{self, Password};
-use super::protocol::{self, REQUEST_LIMIT, Refusal, Request};
+use super::protocol::{Answer, REQUEST_LIMIT, Refusal, Request, Signing};
 use crate::report::{self, Report};
+use crate::secret::Secret;
 use crate::store::permit::Permit;
 use crate::sys::poll::{self, Ready};
 use crate::sys::sandbox::{self, Sandbox};
 use crate::sys::user::Identity;
 use crate::sys::{memory, parcel, user};
 use crate::tls_ffi::provider::{Digest, Padding};
+use crate::tls_ffi::tickets::{Given, Name, PER_HANDSHAKE, Wanted};
 
 /// The longest message of the supervisor: a path, a permit, or a list of keys.
 pub(super) const ORDER_LIMIT: usize = 8192;
@@ -42,6 +46,8 @@ pub(super) mod order {
     pub const LINK: u8 = b'N';
     /// Say that you live.
     pub const PING: u8 = b'P';
+    /// Make new keys for tickets, unless the master does.
+    pub const RENEW: u8 = b'R';
 }
 
 /// What it hears.
@@ -62,6 +68,9 @@ pub(super) mod answer {
 pub(super) struct Start<'a> {
     pub control: OwnedFd,
     pub password: Option<Password>,
+    /// The keys of tickets, and the master's word when they change.
+    pub hours: Hours,
+    pub master: OwnedFd,
     pub sandbox: &'a Sandbox,
     pub report: Report,
 }
@@ -87,14 +96,31 @@ struct Link {
     socket: OwnedFd,
     /// Signatures that are left.
     left: u8,
+    /// Tickets to be made that are left.
+    tickets: u8,
+    /// The ticket that was shown.
+    shown: Option<Name>,
+    /// The last exchange that was answered: asked again, its answer is on its way.
+    answered: u8,
+    /// Messages that are left, asked again or not.
+    messages: u8,
     end: Option<Instant>,
 }
+
+/// Tickets that go with one signature.
+#[expect(clippy::cast_possible_truncation, reason = "a small constant")]
+const PER_LINK: u8 = PER_HANDSHAKE as u8;
+/// How many messages an engine may send for one signature: it asks again every
+/// second.
+const MESSAGES: u8 = 200;
 
 /// The whole process. Returns its exit code.
 pub(super) fn run(start: Start<'_>) -> u8 {
     let Start {
         control,
         password,
+        hours,
+        master,
         sandbox,
         report,
     } = start;
@@ -109,6 +135,8 @@ pub(super) fn run(start: Start<'_>) -> u8 {
             let mut service = Service {
                 control: Some(control),
                 keys,
+                hours,
+                master: Some(master),
                 links: Vec::new(),
                 report,
             };
@@ -157,6 +185,7 @@ impl Loader<'_> {
         for key in &self.keys.all {
             key.warm_up();
         }
+        let _ = hours::derive(&[0; 32], &[0; 16], &[0; 32]);
         let reply = match give_up_rights(self.sandbox) {
             Ok(missing) => [&[answer::SEALED], missing.join("\n").as_bytes()].concat(),
             Err(why) => [&[answer::ERROR], why.as_bytes()].concat(),
@@ -216,6 +245,10 @@ struct Service {
     /// The supervisor; `None` once it is gone, or has a newer keyholder.
     control: Option<OwnedFd>,
     keys: Keys,
+    /// The keys of tickets.
+    hours: Hours,
+    /// Who makes them; `None` once it is gone.
+    master: Option<OwnedFd>,
     /// In the order of their coming.
     links: Vec<Link>,
     report: Report,
@@ -230,15 +263,21 @@ impl Service {
         let now = Instant::now();
         self.links
             .retain(|link| link.end.is_none_or(|end| end > now));
-        let end = self.links.iter().filter_map(|link| link.end).min();
+        if now >= self.hours.give_up_at() {
+            // The master is gone, or asleep. Without randomness the old key stays.
+            let _ = self.hours.replace();
+        }
+        let end = self.links.iter().filter_map(|link| link.end);
+        let end = end.chain([self.hours.give_up_at()]).min();
         let mut wanted: Vec<(BorrowedFd<'_>, Ready)> = self
             .links
             .iter()
             .map(|link| (link.socket.as_fd(), Ready::READ))
             .chain(
-                self.control
-                    .iter()
-                    .map(|control| (control.as_fd(), Ready::READ)),
+                [&self.master, &self.control]
+                    .into_iter()
+                    .flatten()
+                    .map(|other| (other.as_fd(), Ready::READ)),
             )
             .collect();
         if poll::wait(&mut wanted, end).is_err() {
@@ -249,6 +288,9 @@ impl Service {
             .map(|(_, came)| came.read || came.gone)
             .collect();
         let ordered = self.control.is_some() && ready.last() == Some(&true);
+        if self.master.is_some() && ready.get(self.links.len()) == Some(&true) {
+            self.hear_master();
+        }
         // First come, first served; whoever is served is gone from the list.
         let mut served = 0;
         let links = std::mem::take(&mut self.links);
@@ -269,6 +311,22 @@ impl Service {
             self.obey();
         }
         true
+    }
+
+    /// Takes the keys that the master sent.
+    fn hear_master(&mut self) {
+        let mut buffer = Secret::new(vec![0; hours::MESSAGE_LIMIT]);
+        while let Some(master) = &self.master {
+            match parcel::take(master, &mut buffer) {
+                Ok(length @ 1..) => {
+                    if let Some(hours) = Hours::parse(&buffer[..length]) {
+                        self.hours = hours;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                _ => self.master = None,
+            }
+        }
     }
 
     /// Takes what the supervisor sent.
@@ -297,11 +355,23 @@ impl Service {
                     self.links.push(Link {
                         socket,
                         left: *left,
+                        tickets: left.saturating_mul(PER_LINK),
+                        shown: None,
+                        answered: 0,
+                        messages: left.saturating_mul(MESSAGES),
                         end: (seconds > 0).then(|| Instant::now() + end),
                     });
                     *ping != 0
                 }
                 ([order::PING], _) => true,
+                ([order::RENEW], _) => {
+                    if self.master.is_none()
+                        && let Ok(hours) = Hours::fresh()
+                    {
+                        self.hours = hours;
+                    }
+                    false
+                }
                 (other, _) => {
                     self.keys.learn(other);
                     false
@@ -318,29 +388,97 @@ impl Service {
     fn sign(&mut self, link: &mut Link) -> bool {
         let mut buffer = [0; REQUEST_LIMIT];
         let request = match parcel::take(&link.socket, &mut buffer) {
-            Ok(length @ 1..) => Ok(&buffer[..length]),
+            Ok(length @ 1..) => Request::parse(&buffer[..length]),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
             Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(Refusal::Malformed),
             // The engine is done, or gone.
             _ => return false,
         };
-        let signed = request.and_then(|request| self.keys.sign(request));
-        if let Err(refusal) = signed {
+        let exchange = request.map_or(0, |request| request.exchange);
+        link.messages = link.messages.saturating_sub(1);
+        if exchange != 0 && exchange == link.answered && link.messages > 0 {
+            return true;
+        }
+        let answered = request.and_then(|request| self.answer(link, &request));
+        if let Err(refusal) = answered {
+            let what = match request {
+                Ok(Request {
+                    signature: None, ..
+                }) => "give tickets to",
+                _ => "sign for",
+            };
             self.report.warning(format_args!(
-                "the keyholder refused to sign for a TLS process: {refusal}"
+                "the keyholder refused to {what} a TLS process: {refusal}"
             ));
         }
-        let reply = protocol::reply(signed.as_deref().map_err(|refusal| *refusal));
-        // It fits: the engine has had nothing else to read. One that is gone is
-        // no matter.
+        let reply = Answer::to_bytes(answered.as_ref().map_err(|refusal| *refusal), exchange);
+        // It fits: the engine has had little else to read. One that is gone is no
+        // matter.
         let _ = parcel::give(&link.socket, &reply);
-        link.left = link.left.saturating_sub(1);
-        let more = signed.is_ok() && link.left > 0;
+        link.answered = exchange;
+        let more = answered.is_ok() && link.left > 0;
         if !more {
             // The supervisor has a copy, for whoever takes our place.
             parcel::end(&link.socket);
         }
         more
+    }
+
+    /// What one request gets. Nothing is given where something is refused.
+    fn answer(&mut self, link: &mut Link, request: &Request<'_>) -> Result<Answer, Refusal> {
+        if link.messages == 0 {
+            return Err(Refusal::Quota);
+        }
+        if let Some(wanted) = &request.tickets {
+            link.tickets = link.tickets.checked_sub(wanted.new).ok_or(Refusal::Quota)?;
+            if let Some(name) = wanted.shown
+                && link.shown.replace(name).is_some_and(|known| known != name)
+            {
+                return Err(Refusal::Quota);
+            }
+        }
+        let signature = request.signature.map(|signing| self.keys.sign(&signing));
+        let signature = signature.transpose()?;
+        if signature.is_some() {
+            link.left = link.left.saturating_sub(1);
+        }
+        let tickets = request.tickets.map(|wanted| self.give(&wanted));
+        Ok(Answer {
+            tickets: tickets.transpose().map_err(|_| Refusal::Failed)?,
+            signature,
+        })
+    }
+
+    fn give(&self, wanted: &Wanted) -> Result<Given, ErrorStack> {
+        let shown = wanted.shown;
+        let shown = shown.map(|name| self.hours.open(&name, &wanted.binding));
+        let new = (0..wanted.new).map(|_| self.hours.make(&wanted.binding));
+        let given = Given {
+            shown: shown.transpose()?,
+            new: new.collect::<Result<_, _>>()?,
+        };
+        #[cfg(feature = "test-switches")]
+        self.tell(&given);
+        Ok(given)
+    }
+
+    /// Writes keys into the log, for a test that looks for them in memory.
+    #[cfg(feature = "test-switches")]
+    fn tell(&self, given: &Given) {
+        if !matches!(
+            super::test_switch(),
+            Some("tell-tickets" | "keep-tickets" | "short-tickets")
+        ) {
+            return;
+        }
+        for new in &given.new {
+            self.report.warning(format_args!(
+                "told: hour {} ticket {} key {}",
+                self.hours.shown(),
+                crate::text::hex(&new.name),
+                crate::text::hex(new.key.bytes()),
+            ));
+        }
     }
 }
 
@@ -365,23 +503,22 @@ impl Keys {
         }
     }
 
-    /// What one request gets.
-    fn sign(&mut self, bytes: &[u8]) -> Result<Vec<u8>, Refusal> {
-        let request = Request::parse(bytes)?;
+    /// One signature.
+    fn sign(&mut self, signing: &Signing<'_>) -> Result<Vec<u8>, Refusal> {
         let key = self
             .all
-            .get(usize::from(request.key))
+            .get(usize::from(signing.key))
             .ok_or(Refusal::NoSuchKey)?;
         let permits = key
             .permits
             .iter()
             .filter_map(|permit| self.permits.get(usize::from(*permit)));
-        self.judge.judge(&request, key.kind, permits)?;
+        self.judge.judge(signing, key.kind, permits)?;
         local::sign(
             &key.secret,
-            request.padding,
-            request.digest,
-            request.message,
+            signing.padding,
+            signing.digest,
+            signing.message,
         )
         .map_err(|_| Refusal::Failed)
     }

@@ -12,8 +12,8 @@ use openssl::ex_data::Index;
 use openssl::pkey::PKey;
 use openssl::sha::Sha256;
 use openssl::ssl::{
-    AlpnError, NameType, SniError, Ssl, SslAlert, SslContext, SslContextBuilder, SslMethod,
-    SslOptions, SslRef, SslSessionCacheMode,
+    AlpnError, SniError, Ssl, SslAlert, SslContext, SslContextBuilder, SslMethod, SslOptions,
+    SslRef, SslSessionCacheMode,
 };
 use openssl::stack::Stack;
 use openssl::x509::{X509, X509Name};
@@ -22,7 +22,7 @@ use super::jail::Jail;
 use super::offer::{Offer, Role};
 use super::permit::{Finite, Permit};
 use super::{Certificate, KeyKind, KeyPlace, Named, Signer, SignerSource, anchors, queue, unable};
-use crate::hello::{self, FiniteField, FiniteGroup, Terms};
+use crate::hello::{self, FiniteField, FiniteGroup, Hello, Terms};
 use crate::options::sslserver::Ask;
 use crate::policy::Pin;
 use crate::report::Fail;
@@ -36,6 +36,8 @@ const DH_BITS: i32 = 2048;
 /// Bits above which a longer RSA key brings no longer DH prime: it would cost
 /// much and add nothing that a peer can tell.
 const DH_FITTING: u32 = 4096;
+/// How long a session may be resumed; its ticket may end sooner.
+const SESSION_SECONDS: u32 = 3600;
 /// The certificate request's list of names, RFC 8446 section 4.2.4.
 const NAMES_LIMIT: usize = 0xffff;
 
@@ -179,13 +181,6 @@ impl Store {
         let keys: Vec<KeyPlace> = pairs.iter().map(|pair| pair.key.clone()).collect();
         let permit = permit(&offer, certificates, finite)?;
         signers.permit(&keys, &permit)?;
-        let terms = Terms {
-            ciphers: offer.ciphers,
-            finite_field,
-            groups: permit.groups,
-            signatures_are_bounded: settings.get("SIGALGS").is_some(),
-        };
-        hello::record(&mut context, terms).map_err(|error| internal(&error))?;
         let expectation = Arc::new(expectation(ask, pins(settings)?));
         let session_context =
             set_client_verification(&mut context, settings, &expectation, &mut warnings)?;
@@ -204,7 +199,7 @@ impl Store {
         }
         if let Some(chooser) = chooser {
             context.set_servername_callback(move |ssl, alert| {
-                let name = ssl.servername_raw(NameType::HOST_NAME);
+                let name = hello::of(ssl).and_then(Hello::server_name);
                 let choice = name.map_or(Choice::Own, |name| chooser(name));
                 *alert = match choice {
                     Choice::Own => return Ok(()),
@@ -217,6 +212,14 @@ impl Store {
         }
         let tickets = settings.tickets()? && expectation.demand == Demand::Unasked;
         set_sessions(&mut context, tickets, &session_context)?;
+        let terms = Terms {
+            ciphers: offer.ciphers,
+            finite_field,
+            groups: permit.groups,
+            signatures_are_bounded: settings.get("SIGALGS").is_some(),
+            tickets: tickets.then_some(session_context),
+        };
+        hello::record(&mut context, terms).map_err(|error| internal(&error))?;
         if let Some(protocols) = settings.protocols()? {
             context.set_alpn_select_callback(move |_, offered| {
                 // Configured here and nothing in common: RFC 7301 section 3.2.
@@ -528,11 +531,9 @@ fn set_sessions(
         .map_err(|error| internal(&error))?;
     if wanted {
         tickets::use_in(context);
-        let life = u32::try_from(tickets::LIFE.as_secs()).unwrap_or(u32::MAX);
-        tls_ffi::set_session_seconds(context, life);
-        // One is enough to come back with, and a second costs each client.
+        tls_ffi::set_session_seconds(context, SESSION_SECONDS);
         context
-            .set_num_tickets(1)
+            .set_num_tickets(tickets::PER_HANDSHAKE)
             .map_err(|error| internal(&error))?;
     } else {
         context.set_options(SslOptions::NO_TICKET);

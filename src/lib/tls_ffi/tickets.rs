@@ -1,131 +1,251 @@
-//! Session-ticket keys that outlive a process's connections and are replaced in
-//! time: `SSL_CTX_set_tlsext_ticket_key_evp_cb` (RFC 5077 section 5.5).
-//!
-//! The keys are one process-wide pair: every context of a supervisor and its
-//! engines uses them, and the session id context keeps listeners and policies
-//! apart.
+//! Session tickets whose keys are made elsewhere, one for each ticket, and asked
+//! for when they are needed: `SSL_CTX_set_tlsext_ticket_key_evp_cb` (RFC 5077
+//! section 4). A process serves one connection at a time, so what one needs is
+//! kept once.
 
-use std::ffi::{c_int, c_uchar, c_void};
+use std::ffi::{c_int, c_uchar};
+use std::fmt;
 use std::ptr;
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
 
 use foreign_types::ForeignTypeRef as _;
-use openssl::asn1::{Asn1Time, Asn1TimeRef};
-use openssl::error::ErrorStack;
-use openssl::rand::rand_bytes;
-use openssl::ssl::{SslContextBuilder, SslRef};
+use openssl::sha::Sha256;
+use openssl::ssl::{SslContextBuilder, SslRef, SslVerifyMode, SslVersion};
 use openssl_sys as ffi;
 
-/// How long a key makes new tickets; as long again it reads old ones.
-pub const LIFE: Duration = Duration::from_secs(3600);
+/// How many tickets a full handshake of TLS 1.3 gives: a client that uses each
+/// once can make two connections at a time.
+pub const PER_HANDSHAKE: usize = 2;
 
-/// One generation: RFC 5077's recommended AES-CBC and HMAC-SHA-256, with 256 bits.
-struct Key {
-    name: [u8; 16],
-    cipher: [u8; 32],
-    mac: [u8; 32],
+/// Names a ticket: the first bytes of it.
+pub type Name = [u8; 16];
+
+/// What a ticket holds for, as a digest: it opens for nothing else.
+pub type Binding = [u8; 32];
+
+/// The key of one ticket: 32 bytes for AES-256-CBC and 32 for HMAC-SHA-256, as
+/// RFC 5077 section 4 recommends. Overwritten when it is given up.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Key(Box<[u8; Key::LENGTH]>);
+
+impl Key {
+    /// Bytes of a key.
+    pub const LENGTH: usize = 64;
+
+    /// A key of zeros, to be filled.
+    #[must_use]
+    pub fn zeroed() -> Key {
+        Key(Box::new([0; Key::LENGTH]))
+    }
+
+    /// A copy of these bytes.
+    #[must_use]
+    pub fn new(bytes: &[u8; Key::LENGTH]) -> Key {
+        let mut key = Key::zeroed();
+        key.0.copy_from_slice(bytes);
+        key
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8; Key::LENGTH] {
+        &self.0
+    }
+
+    /// Its bytes, to be filled.
+    pub fn bytes_mut(&mut self) -> &mut [u8; Key::LENGTH] {
+        &mut self.0
+    }
 }
 
 impl Drop for Key {
     fn drop(&mut self) {
-        super::wipe(&mut self.cipher);
-        super::wipe(&mut self.mac);
+        super::wipe(&mut self.0[..]);
     }
 }
 
-struct Keys {
-    current: Box<Key>,
-    previous: Option<Box<Key>>,
-    replace_at: Instant,
-}
-
-static KEYS: Mutex<Option<Keys>> = Mutex::new(None);
-
-/// [`LIFE`], but for a test that cannot wait so long.
-#[cfg(not(feature = "test-switches"))]
-const fn life() -> Duration {
-    LIFE
-}
-
-#[cfg(feature = "test-switches")]
-static SHORT: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
-
-#[cfg(feature = "test-switches")]
-fn life() -> Duration {
-    if SHORT.load(std::sync::atomic::Ordering::Relaxed) {
-        Duration::from_secs(1)
-    } else {
-        LIFE
+impl fmt::Debug for Key {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("...")
     }
 }
 
-/// Has keys live for a second, for a test.
-#[cfg(feature = "test-switches")]
-pub fn shorten() {
-    SHORT.store(true, std::sync::atomic::Ordering::Relaxed);
+/// A ticket that can be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct New {
+    /// Its name.
+    pub name: Name,
+    /// Its key.
+    pub key: Key,
 }
 
-fn fresh() -> Result<Box<Key>, ErrorStack> {
-    let mut key = Box::new(Key {
-        name: [0; 16],
-        cipher: [0; 32],
-        mac: [0; 32],
-    });
-    rand_bytes(&mut key.name)?;
-    rand_bytes(&mut key.cipher)?;
-    rand_bytes(&mut key.mac)?;
-    Ok(key)
+/// What is known of a ticket that a client showed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// Nothing: it is too old, or none of ours.
+    Unknown,
+    /// It is of the present hour.
+    Current(Key),
+    /// It is of the hour before, and should be replaced.
+    Old(Key),
 }
 
-/// Makes new keys and forgets all old ones.
-///
-/// # Errors
-/// Libcrypto has no randomness.
-pub fn renew() -> Result<(), ErrorStack> {
-    let keys = Keys {
-        current: fresh()?,
-        previous: None,
-        replace_at: Instant::now() + life(),
-    };
-    if let Ok(mut place) = KEYS.lock() {
-        *place = Some(keys);
+/// What is wanted of whoever makes the keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// What all of these tickets hold for.
+    pub binding: Binding,
+    /// The ticket that the client showed.
+    pub shown: Option<Name>,
+    /// How many are to be made.
+    pub new: u8,
+}
+
+/// What is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// Of the ticket that was shown.
+    pub shown: Option<Shown>,
+    /// Those to be made.
+    pub new: Vec<New>,
+}
+
+/// Gets keys; `None` where there are none to be had.
+pub type Ask = Box<dyn FnMut(&Wanted) -> Option<Given> + Send>;
+
+/// What one connection has asked and heard.
+struct State {
+    ask: Option<Ask>,
+    /// `None`: this connection has no tickets.
+    binding: Option<Binding>,
+    /// The client takes tickets below TLS 1.3.
+    taken: bool,
+    /// The one ticket that was looked up.
+    shown: Option<(Name, Shown)>,
+    new: Vec<New>,
+}
+
+static STATE: Mutex<State> = Mutex::new(State {
+    ask: None,
+    binding: None,
+    taken: false,
+    shown: None,
+    new: Vec::new(),
+});
+
+/// Says who makes this process's keys; `None` ends it, and wipes those that it
+/// has.
+pub fn ask_with(ask: Option<Ask>) {
+    if let Ok(mut state) = STATE.lock() {
+        state.ask = ask;
+        state.binding = None;
+        state.shown = None;
+        state.new = Vec::new();
     }
-    Ok(())
 }
 
-/// Wipes all keys, in a process that has no use for them.
-pub fn forget() {
-    if let Ok(mut place) = KEYS.lock() {
-        *place = None;
+/// Begins a connection, or goes on with it after a second ClientHello. A ticket
+/// is good where it was given: in this `context`, and for this server name,
+/// however that is written (RFC 6066 section 3). `taken` says whether the client
+/// takes tickets below TLS 1.3.
+pub fn begin(context: &[u8; 32], server_name: Option<&[u8]>, taken: bool) {
+    let mut print = Sha256::new();
+    print.update(context);
+    if let Some(name) = server_name {
+        print.update(b".");
+        print.update(&name.to_ascii_lowercase());
     }
-}
-
-/// Replaces keys whose time has come; the retired one is wiped. Returns when to
-/// call again.
-///
-/// # Errors
-/// Libcrypto has no randomness; the old keys stay.
-pub fn rotate() -> Result<Instant, ErrorStack> {
-    let now = Instant::now();
-    let Ok(mut place) = KEYS.lock() else {
-        return Ok(now + life());
-    };
-    match place.as_mut() {
-        Some(keys) if now >= keys.replace_at => {
-            let overdue = now.duration_since(keys.replace_at) >= life();
-            let retired = std::mem::replace(&mut keys.current, fresh()?);
-            // A supervisor that was asleep for hours keeps nothing.
-            keys.previous = (!overdue).then_some(retired);
-            keys.replace_at = now + life();
-            Ok(keys.replace_at)
+    let binding = print.finish();
+    if let Ok(mut state) = STATE.lock() {
+        if state.binding != Some(binding) {
+            state.shown = None;
+            state.new = Vec::new();
         }
-        Some(keys) => Ok(keys.replace_at),
-        None => Ok(now + life()),
+        state.binding = Some(binding);
+        state.taken = taken;
     }
 }
 
-/// Has the contexts' connections use these keys.
+/// What can be asked for together with the signature of a full handshake.
+#[must_use]
+pub fn wanted_with_signature(tls13: bool) -> Option<Wanted> {
+    let state = STATE.lock().ok()?;
+    let wanted = if tls13 {
+        PER_HANDSHAKE
+    } else {
+        usize::from(state.taken)
+    };
+    let new = u8::try_from(wanted.saturating_sub(state.new.len())).unwrap_or(0);
+    Some(Wanted {
+        binding: state.binding?,
+        shown: None,
+        new,
+    })
+    .filter(|wanted| wanted.new > 0)
+}
+
+/// Takes what came with a signature.
+pub fn supply(new: Vec<New>) {
+    if let Ok(mut state) = STATE.lock() {
+        state.new.extend(new);
+    }
+}
+
+/// Keys that were used, where a test wants them found.
+#[cfg(feature = "test-switches")]
+static KEPT: Mutex<Option<Vec<Key>>> = Mutex::new(None);
+
+/// Keeps every key that is used from now on, for a test that looks for them.
+#[cfg(feature = "test-switches")]
+pub fn keep() {
+    if let Ok(mut kept) = KEPT.lock() {
+        *kept = Some(Vec::new());
+    }
+}
+
+impl State {
+    fn look_up(&mut self, name: Name) -> Shown {
+        let Some(binding) = self.binding else {
+            return Shown::Unknown;
+        };
+        if let Some((known, shown)) = &self.shown {
+            // One that shows a second ticket may resume with the first alone.
+            return if *known == name {
+                shown.clone()
+            } else {
+                Shown::Unknown
+            };
+        }
+        let wanted = Wanted {
+            binding,
+            shown: Some(name),
+            // What follows a resumption, or part of what a full handshake gives.
+            new: 1,
+        };
+        let given = self.ask.as_mut().and_then(|ask| ask(&wanted));
+        let mut found = Shown::Unknown;
+        if let Some(given) = given {
+            self.new.extend(given.new);
+            found = given.shown.unwrap_or(Shown::Unknown);
+        }
+        self.shown = Some((name, found.clone()));
+        found
+    }
+
+    fn next(&mut self) -> Option<New> {
+        if self.new.is_empty() {
+            let wanted = Wanted {
+                binding: self.binding?,
+                shown: None,
+                new: 1,
+            };
+            self.new = self.ask.as_mut()?(&wanted)?.new;
+        }
+        self.new.pop()
+    }
+}
+
+/// Has the contexts' connections use such tickets.
 pub fn use_in(context: &mut SslContextBuilder) {
     unsafe extern "C" {
         fn SSL_CTX_set_tlsext_ticket_key_evp_cb(
@@ -147,47 +267,97 @@ type Callback = unsafe extern "C" fn(
     c_int,
 ) -> c_int;
 
-/// Returns 1 for a usable ticket, 2 for one to be renewed, 0 for one whose key
-/// is gone (a full handshake follows), -1 for an error.
+/// The callback's answers.
+const FAILED: c_int = -1;
+/// A full handshake follows.
+const UNKNOWN: c_int = 0;
+const GOOD: c_int = 1;
+const GOOD_AND_RENEW: c_int = 2;
+
 unsafe extern "C" fn choose(
-    _: *mut ffi::SSL,
+    ssl: *mut ffi::SSL,
     name: *mut c_uchar,
     vector: *mut c_uchar,
     cipher: *mut ffi::EVP_CIPHER_CTX,
     mac: *mut ffi::EVP_MAC_CTX,
     encrypt: c_int,
 ) -> c_int {
-    const FAILED: c_int = -1;
-    const NAME: usize = 16;
     const VECTOR: c_int = 16;
-    let Ok(keys) = KEYS.lock() else { return FAILED };
-    let Some(keys) = keys.as_ref() else {
-        return 0;
+    // SAFETY: libssl calls with a valid SSL, borrowed for this call.
+    let ssl = unsafe { SslRef::from_ptr(ssl) };
+    // SAFETY: libssl passes 16 bytes of name, which nobody else uses now.
+    let name = unsafe { &mut *name.cast::<Name>() };
+    // A panic must not cross into C.
+    let chosen = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let mut state = STATE.lock().ok()?;
+        if encrypt == 1 {
+            return state.next().map(|new| {
+                *name = new.name;
+                (new.key, GOOD)
+            });
+        }
+        // Whoever may have to show a certificate shows it in each connection.
+        if ssl.verify_mode() != SslVerifyMode::NONE {
+            return None;
+        }
+        let renew = ssl.version2() == Some(SslVersion::TLS1_3);
+        match state.look_up(*name) {
+            Shown::Unknown => None,
+            // RFC 8446 appendix C.4: a ticket is used once, and brings the next.
+            Shown::Current(key) if !renew => Some((key, GOOD)),
+            Shown::Current(key) | Shown::Old(key) => Some((key, GOOD_AND_RENEW)),
+        }
+    }));
+    let (key, answer) = match chosen {
+        Ok(Some(chosen)) => chosen,
+        Ok(None) if encrypt == 0 => return UNKNOWN,
+        _ => return FAILED,
     };
-    // SAFETY: libssl passes 16 bytes of name, room for 16 bytes of vector, and
-    // two valid contexts; they are used within this call only. The parameter
-    // list ends with the empty entry, and set_params copies the key.
-    unsafe {
-        let (key, answer) = if encrypt == 1 {
-            ptr::copy_nonoverlapping(keys.current.name.as_ptr(), name, NAME);
-            if ffi::RAND_bytes(vector, VECTOR) != 1 {
-                return FAILED;
-            }
-            (&keys.current, 1)
-        } else {
-            let wanted = std::slice::from_raw_parts(name, NAME);
-            match &keys.previous {
-                _ if keys.current.name == wanted => (&keys.current, 1),
-                Some(previous) if previous.name == wanted => (previous, 2),
-                _ => return 0,
-            }
-        };
-        let mut mac_key = key.mac;
+    #[cfg(feature = "test-switches")]
+    if let Ok(mut kept) = KEPT.lock()
+        && let Some(kept) = kept.as_mut()
+    {
+        kept.push(key.clone());
+    }
+    if encrypt == 1 {
+        // SAFETY: libssl passes room for 16 bytes of vector.
+        if unsafe { ffi::RAND_bytes(vector, VECTOR) } != 1 {
+            return FAILED;
+        }
+    }
+    // SAFETY: the vector has 16 bytes, and libssl passes two valid contexts.
+    if unsafe { set_up(&key, vector, cipher, mac, encrypt == 1) } {
+        answer
+    } else {
+        FAILED
+    }
+}
+
+/// Gives a key to libssl's contexts; false if they do not take it.
+///
+/// # Safety
+/// The contexts must be valid, and `vector` must have 16 bytes.
+unsafe fn set_up(
+    key: &Key,
+    vector: *const c_uchar,
+    cipher: *mut ffi::EVP_CIPHER_CTX,
+    mac: *mut ffi::EVP_MAC_CTX,
+    encrypt: bool,
+) -> bool {
+    let (for_cipher, for_mac) = key.bytes().split_at(32);
+    let start = if encrypt {
+        ffi::EVP_EncryptInit_ex
+    } else {
+        ffi::EVP_DecryptInit_ex
+    };
+    // SAFETY: the parameter list ends with the empty entry, and set_params copies
+    // the key, which it only reads.
+    let mac_done = unsafe {
         let params = [
             ffi::OSSL_PARAM_construct_octet_string(
                 c"key".as_ptr(),
-                mac_key.as_mut_ptr().cast(),
-                mac_key.len(),
+                for_mac.as_ptr().cast_mut().cast(),
+                for_mac.len(),
             ),
             ffi::OSSL_PARAM {
                 key: c"digest".as_ptr(),
@@ -198,163 +368,17 @@ unsafe extern "C" fn choose(
             },
             ffi::OSSL_PARAM_construct_end(),
         ];
-        let mac_done = ffi::EVP_MAC_CTX_set_params(mac, params.as_ptr());
-        super::wipe(&mut mac_key);
-        let start = if encrypt == 1 {
-            ffi::EVP_EncryptInit_ex
-        } else {
-            ffi::EVP_DecryptInit_ex
-        };
-        let cipher_done = start(
+        ffi::EVP_MAC_CTX_set_params(mac, params.as_ptr())
+    };
+    // SAFETY: by contract; the key has the 32 bytes of this cipher.
+    let cipher_done = unsafe {
+        start(
             cipher,
             ffi::EVP_aes_256_cbc(),
             ptr::null_mut(),
-            key.cipher.as_ptr(),
+            for_cipher.as_ptr(),
             vector,
-        );
-        if mac_done != 1 || cipher_done != 1 {
-            return FAILED;
-        }
-        answer
-    }
-}
-
-/// Has the tickets of a context end with the certificates they vouch for: a
-/// session is not resumed after the first end of validity in the client's
-/// verified chain, nor after `latest` (seconds since 1970, such as the end of a
-/// revocation list). Sessions without a client certificate are not limited.
-/// `SSL_CTX_set_session_ticket_cb`.
-///
-/// # Errors
-/// Libssl refuses.
-pub fn end_with_certificates(
-    context: &mut SslContextBuilder,
-    latest: Option<i64>,
-) -> Result<(), ErrorStack> {
-    unsafe extern "C" {
-        fn SSL_CTX_set_session_ticket_cb(
-            ctx: *mut ffi::SSL_CTX,
-            generate: Option<unsafe extern "C" fn(*mut ffi::SSL, *mut c_void) -> c_int>,
-            decrypt: Option<Decrypted>,
-            argument: *mut c_void,
-        ) -> c_int;
-    }
-    // The number itself travels in the pointer; it is never dereferenced.
-    let argument = usize::try_from(latest.unwrap_or(0)).unwrap_or(0);
-    // SAFETY: the builder wraps a valid SSL_CTX; the callbacks are plain
-    // functions, valid for ever, and treat the argument as a number.
-    let done = unsafe {
-        SSL_CTX_set_session_ticket_cb(
-            context.as_ptr(),
-            Some(stamp),
-            Some(examine),
-            ptr::without_provenance_mut(argument),
         )
     };
-    super::check(done)
-}
-
-type Decrypted = unsafe extern "C" fn(
-    *mut ffi::SSL,
-    *mut ffi::SSL_SESSION,
-    *const c_uchar,
-    usize,
-    c_int,
-    *mut c_void,
-) -> c_int;
-
-/// Writes the end of the client's chain into a new ticket. Returns 1.
-unsafe extern "C" fn stamp(ssl: *mut ffi::SSL, argument: *mut c_void) -> c_int {
-    unsafe extern "C" {
-        fn SSL_SESSION_set1_ticket_appdata(
-            session: *mut ffi::SSL_SESSION,
-            data: *const c_void,
-            len: usize,
-        ) -> c_int;
-    }
-    // SAFETY: libssl calls with a valid SSL; the certificates are borrowed
-    // from it for this call only.
-    let ssl = unsafe { SslRef::from_ptr(ssl) };
-    let Some(leaf) = ssl.peer_certificate() else {
-        return 1;
-    };
-    let chain = ssl.verified_chain();
-    let mut end = chain
-        .iter()
-        .flat_map(|chain| chain.iter())
-        .chain(std::iter::once(&*leaf))
-        .filter_map(|certificate| seconds(certificate.not_after()))
-        .min()
-        .unwrap_or(0);
-    let latest = i64::try_from(argument.addr()).unwrap_or(0);
-    if latest != 0 {
-        end = end.min(latest);
-    }
-    let data = end.to_be_bytes();
-    if let Some(session) = ssl.session() {
-        // SAFETY: the session is valid while the SSL is; the data is copied.
-        unsafe {
-            SSL_SESSION_set1_ticket_appdata(session.as_ptr(), data.as_ptr().cast(), data.len())
-        };
-    }
-    1
-}
-
-/// Looks at a ticket that was read: the answers of `SSL_CTX_set_session_ticket_cb(3)`.
-unsafe extern "C" fn examine(
-    _: *mut ffi::SSL,
-    session: *mut ffi::SSL_SESSION,
-    _: *const c_uchar,
-    _: usize,
-    status: c_int,
-    _: *mut c_void,
-) -> c_int {
-    const SUCCESS: c_int = 5;
-    const SUCCESS_RENEW: c_int = 6;
-    const IGNORE_RENEW: c_int = 2;
-    const USE: c_int = 3;
-    const USE_RENEW: c_int = 4;
-    unsafe extern "C" {
-        fn SSL_SESSION_get0_ticket_appdata(
-            session: *mut ffi::SSL_SESSION,
-            data: *mut *mut c_void,
-            len: *mut usize,
-        ) -> c_int;
-    }
-    // For an empty or unreadable ticket there is no session to look at.
-    if !matches!(status, SUCCESS | SUCCESS_RENEW) || session.is_null() {
-        return IGNORE_RENEW;
-    }
-    let mut data = ptr::null_mut();
-    let mut length = 0;
-    // SAFETY: the session is valid for this call; on success the data is
-    // `length` bytes inside it.
-    let bytes = unsafe {
-        if SSL_SESSION_get0_ticket_appdata(session, &raw mut data, &raw mut length) != 1
-            || data.is_null()
-        {
-            &[]
-        } else {
-            std::slice::from_raw_parts(data.cast::<u8>(), length)
-        }
-    };
-    if let Ok(end) = <[u8; 8]>::try_from(bytes) {
-        let now = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_or(i64::MAX, |since| {
-                i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
-            });
-        if now >= i64::from_be_bytes(end) {
-            return IGNORE_RENEW;
-        }
-    }
-    if status == SUCCESS { USE } else { USE_RENEW }
-}
-
-/// Seconds since 1970 of a certificate's time.
-#[must_use]
-pub fn seconds(time: &Asn1TimeRef) -> Option<i64> {
-    let epoch = Asn1Time::from_unix(0).ok()?;
-    let since = epoch.diff(time).ok()?;
-    Some(i64::from(since.days) * 86400 + i64::from(since.secs))
+    mac_done == 1 && cipher_done == 1
 }

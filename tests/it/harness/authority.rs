@@ -33,6 +33,7 @@ pub enum KeyKind {
     P256,
     P384,
     Rsa2048,
+    Rsa3072,
     RsaPss,
 }
 
@@ -48,6 +49,7 @@ fn make_key(kind: KeyKind) -> PKey<Private> {
         KeyKind::P256 => curve(Nid::X9_62_PRIME256V1),
         KeyKind::P384 => curve(Nid::SECP384R1),
         KeyKind::Rsa2048 => PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap(),
+        KeyKind::Rsa3072 => PKey::from_rsa(Rsa::generate(3072).unwrap()).unwrap(),
         KeyKind::RsaPss => {
             let mut context = PkeyCtx::new_id(Id::RSA_PSS).unwrap();
             context.keygen_init().unwrap();

@@ -38,10 +38,6 @@ impl Needles {
         }
     }
 
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.all.iter().map(|(name, _)| name.as_str())
-    }
-
     /// All that is secret of a key.
     pub fn secrets(key: &PKey<Private>) -> Needles {
         let mut needles = Needles::default();
@@ -108,7 +104,7 @@ impl Needles {
 
 /// Reads all the memory of a process that can be read, in pieces that begin
 /// with the last `overlap` bytes of the one before.
-pub fn each_chunk(pid: i32, overlap: usize, mut look: impl FnMut(&[u8])) {
+fn each_chunk(pid: i32, overlap: usize, mut look: impl FnMut(&[u8])) {
     const CHUNK: usize = 1 << 20;
     // A process that is just ending has no memory; any other must let us in.
     let ends = || {

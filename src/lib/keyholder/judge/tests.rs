@@ -65,14 +65,13 @@ fn ask_of(
     digest: Digest,
     key: KeyType,
 ) -> Result<(), Refusal> {
-    let request = Request {
+    let signing = Signing {
         padding,
         digest,
         key: 3,
         message,
     };
-    assert_eq!(Request::parse(&request.to_bytes()), Ok(request));
-    Judge::default().judge(&request, key, permits)
+    Judge::default().judge(&signing, key, permits)
 }
 
 fn ask(message: &[u8], padding: Padding, digest: Digest, key: KeyType) -> Result<(), Refusal> {
@@ -579,7 +578,7 @@ fn no_certificate_is_signed_as_dhe_parameters() {
         }),
         ..permit()
     };
-    let request = Request {
+    let signing = Signing {
         padding: Padding::Pkcs1,
         digest: Digest::Sha256,
         key: 0,
@@ -587,16 +586,16 @@ fn no_certificate_is_signed_as_dhe_parameters() {
     };
     let mut judge = Judge::default();
     let permits = [settings];
-    let said = judge.judge(&request, KeyType::Rsa, &permits);
+    let said = judge.judge(&signing, KeyType::Rsa, &permits);
     assert_eq!(said, Err(Refusal::Structure));
     // That alone stands between an engine and a certificate.
-    let otherwise = judge.judge_handshake(&request, KeyType::Rsa, &permits);
+    let otherwise = judge.judge_handshake(&signing, KeyType::Rsa, &permits);
     assert_eq!(otherwise, Ok(()));
     let signature = super::super::local::sign(
         &server_key,
-        request.padding,
-        request.digest,
-        request.message,
+        signing.padding,
+        signing.digest,
+        signing.message,
     );
     let signature = signature.expect("a signature");
     assert!(is_believed(&server, &message, &algorithm, &signature));
@@ -644,7 +643,7 @@ fn no_certificate_is_signed_as_ecdhe_parameters() {
         message = der(0x30, &[&head, &number]);
         assert_eq!(message[68..], point[..], "the point is where it should be");
     }
-    let request = Request {
+    let signing = Signing {
         padding: Padding::None,
         digest: Digest::Sha256,
         key: 0,
@@ -652,19 +651,19 @@ fn no_certificate_is_signed_as_ecdhe_parameters() {
     };
     let mut judge = Judge::default();
     let permits = [only_12()];
-    let said = judge.judge(&request, P384, &permits);
+    let said = judge.judge(&signing, P384, &permits);
     assert_eq!(said, Err(Refusal::Structure));
-    let otherwise = judge.judge_handshake(&request, P384, &permits);
+    let otherwise = judge.judge_handshake(&signing, P384, &permits);
     assert_eq!(otherwise, Ok(()));
     let signature = super::super::local::sign(
         &server_key,
-        request.padding,
-        request.digest,
-        request.message,
+        signing.padding,
+        signing.digest,
+        signing.message,
     );
     let signature = signature.expect("a signature");
     assert!(is_believed(&server, &message, &algorithm, &signature));
     // A server that speaks TLS 1.3 does not sign it for another reason too.
-    let marked = judge.judge_handshake(&request, P384, &[permit()]);
+    let marked = judge.judge_handshake(&signing, P384, &[permit()]);
     assert_eq!(marked, Err(Refusal::Downgrade));
 }

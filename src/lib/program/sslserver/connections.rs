@@ -18,7 +18,6 @@ use crate::sys::poll::{self, Crowd, Ready};
 use crate::sys::process::{self, Ended, ProcessId};
 use crate::sys::user::{Identity, Kind as UserKind, Powers};
 use crate::sys::{fd, sandbox, signal};
-use crate::tls_ffi::tickets;
 
 /// How long the names of a client may take.
 const NAMES: Duration = Duration::from_secs(120);
@@ -478,7 +477,6 @@ impl<'a> Connections<'a> {
             self.retired = true;
             process::name("logger");
             signal::ignore_others();
-            tickets::forget();
             let log = std::io::stderr();
             let ears = self.all.values().filter_map(|one| one.ear.as_ref());
             let mut kept: Vec<BorrowedFd<'_>> = ears.map(AsFd::as_fd).collect();

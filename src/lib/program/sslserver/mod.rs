@@ -22,7 +22,6 @@ use crate::sys::sandbox::{self, Sandbox};
 use crate::sys::user::{self, Identity, Powers};
 use crate::sys::{fd, process, signal};
 use crate::text;
-use crate::tls_ffi::tickets;
 use crate::watch::Watch;
 
 mod advice;
@@ -104,12 +103,6 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
         options.backlog,
     )?;
     let bound = listener.port()?;
-    #[cfg(feature = "test-switches")]
-    if crate::keyholder::test_switch() == Some("short-tickets") {
-        tickets::shorten();
-    }
-    tickets::renew()
-        .map_err(|error| Fail::temporary(format!("unable to make ticket keys: {error}")))?;
     let generation = Generation::load(&setup, &master, &mut watch)?;
     generation.warn(None, report);
     setup.tell_missing(&generation);

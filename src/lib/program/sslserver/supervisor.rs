@@ -20,7 +20,6 @@ use crate::report::{self, Fail};
 use crate::sys::poll::{self, Ready};
 use crate::sys::process::{self, Change, Ended};
 use crate::sys::signal;
-use crate::tls_ffi::tickets;
 use crate::watch::Watch;
 
 /// How many clients are taken before signals are looked at again.
@@ -95,7 +94,6 @@ impl<'a> Supervisor<'a> {
         self.tell_count(self.connections.count());
         let mut resting = None;
         loop {
-            let next_keys = tickets::rotate().unwrap_or_else(|_| Instant::now() + DAY);
             let seen = signal::seen();
             if seen.terminate {
                 self.finish();
@@ -105,12 +103,9 @@ impl<'a> Supervisor<'a> {
                 self.reap();
             }
             if seen.hangup {
+                self.master.renew_tickets();
+                self.generation.keyholder.renew_tickets();
                 self.reload();
-                if let Err(error) = tickets::renew() {
-                    self.setup
-                        .report
-                        .warning(format_args!("unable to make ticket keys: {error}"));
-                }
             }
             let now = Instant::now();
             if self.next_master.is_some_and(|at| now >= at) {
@@ -130,7 +125,7 @@ impl<'a> Supervisor<'a> {
                 self.next_master,
                 self.connections.next_deadline(),
             ];
-            let wake = next_keys.min(self.next_dates);
+            let wake = self.next_dates;
             let wake = others.into_iter().flatten().fold(wake, Instant::min);
             let accepting = self.has_room() && resting.is_none();
             let ready = self.wait(accepting, wake.saturating_duration_since(now))?;
