@@ -13,6 +13,7 @@
 mod harness;
 
 mod agreement;
+mod check;
 mod client_run;
 mod client_verify;
 mod clients;

@@ -413,6 +413,7 @@ fn an_ordinary_user_is_told_what_it_lacks_without_asking() {
         &[]
     };
     let server = Setup::new(&place, &["echo", "served"])
+        .open_key()
         .through(before)
         .start();
     assert_eq!(status(&server), "served\n");
@@ -467,6 +468,7 @@ fn an_ordinary_user_needs_no_root() {
         &[]
     };
     let server = Setup::new(&place, &["cat"])
+        .open_key()
         .options("-v")
         .through(before)
         .start();

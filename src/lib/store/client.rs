@@ -87,7 +87,7 @@ impl Store {
         let rule = under("tlsdestinations", request.lines.0);
         let offer = Offer::of(settings, request.ciphers_from, role).map_err(&rule)?;
         super::apply_common(&mut context, &offer).map_err(|error| internal(&error))?;
-        let mut warnings = offer.warnings;
+        let mut findings = offer.findings;
         context.set_session_cache_mode(SslSessionCacheMode::OFF);
         set_anchors(&mut context, request.trust).map_err(&rule)?;
         if let Some(depth) = request.depth {
@@ -98,14 +98,17 @@ impl Store {
         if let Some(named) = request.certificate {
             let certificate = install(&mut context, named, signers)
                 .map_err(under("domaincerts", request.lines.1))?;
-            warnings.extend(certificate.date_warning());
+            findings.extend(certificate.dates());
             own_chain = certificate.intermediates;
         }
         Ok(Store {
             context: context.build(),
             expectation: Arc::new(request.expectation.clone()),
             own_chain,
-            warnings,
+            warnings: findings
+                .iter()
+                .filter_map(|finding| finding.warning().map(str::to_owned))
+                .collect(),
         })
     }
 

@@ -8,7 +8,6 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use openssl::asn1::Asn1Time;
 use openssl::error::ErrorStack;
 use openssl::nid::Nid;
 use openssl::pkey::{Id, PKey, PKeyRef, Private, Public};
@@ -17,6 +16,7 @@ use openssl::stack::Stack;
 use openssl::x509::store::X509StoreBuilder;
 use openssl::x509::{X509, X509Ref, X509StoreContext};
 
+pub use self::certificate::Certificate;
 use self::offer::Offer;
 use self::permit::Permit;
 use crate::report::{self, Fail};
@@ -25,6 +25,7 @@ use crate::text;
 use crate::tls_ffi;
 
 mod anchors;
+pub mod certificate;
 pub mod client;
 pub mod jail;
 mod offer;
@@ -36,9 +37,6 @@ pub use offer::unknown_words as unknown_cipher_words;
 /// How much libssl reads from a socket at once, in bytes: about what the kernel
 /// has ready when a peer sends at full speed.
 const READ_BUFFER: usize = 64 * 1024;
-
-/// Days before its end from which a certificate is warned about.
-const WARNING_DAYS: u32 = 14;
 
 /// A path, behind the option, variable or file that names it.
 pub type Named<'a> = (&'static str, &'a str);
@@ -134,100 +132,25 @@ impl fmt::Display for KeyKind {
     }
 }
 
-/// A certificate with its intermediates.
-pub struct Certificate {
-    /// Variable or option that named it.
-    pub variable: &'static str,
-    /// File it came from.
-    pub path: String,
-    /// The certificate itself.
-    pub leaf: X509,
-    /// What its chain holds beyond it.
-    pub intermediates: Vec<X509>,
-    /// Its key.
-    pub kind: KeyKind,
+/// Something that an administrator should know of a store.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Finding {
+    /// `-k` calls it wrong; it may be meant as it is, so the start is silent.
+    Doubt(String),
+    /// Worth a word, and nothing wrong.
+    Note(String),
+    /// It weakens or refuses connections.
+    Wrong(String),
 }
 
-impl Certificate {
-    /// Reads a PEM file: the certificate first, its intermediates behind it.
-    ///
-    /// # Errors
-    /// `unable to load certificate: VARIABLE PATH: REASON`.
-    pub fn read(variable: &'static str, path: &str) -> Result<Certificate, Fail> {
-        let fail = |why: &str| unable("load certificate", variable, path, why);
-        let mut all = anchors::read_certificates(Path::new(path))
-            .map_err(|why| fail(&why))?
-            .into_iter();
-        let leaf = all.next().ok_or_else(|| fail("no PEM certificate in it"))?;
-        let key = leaf.public_key().map_err(|error| fail(&queue(&error)))?;
-        Ok(Certificate {
-            variable,
-            path: path.to_owned(),
-            kind: KeyKind::of(&key),
-            leaf,
-            intermediates: all.collect(),
-        })
-    }
-
-    /// Who it is and until when: `"CN=a" ecdsa SHA256:... until ...`.
+impl Finding {
+    /// What the start says of it.
     #[must_use]
-    pub fn description(&self) -> String {
-        let subject = tls_ffi::names::rfc4514_form(self.leaf.subject_name());
-        let print = crate::trust::fingerprint(&self.leaf).unwrap_or_default();
-        format!(
-            "\"{}\" {} SHA256:{} until {}",
-            text::excerpt(&subject, 200),
-            self.kind.word(),
-            text::hex(&print),
-            self.leaf.not_after()
-        )
-    }
-
-    /// What an administrator should know of its dates, if anything.
-    #[must_use]
-    pub fn date_warning(&self) -> Option<String> {
-        let now = Asn1Time::days_from_now(0).ok()?;
-        let soon = Asn1Time::days_from_now(WARNING_DAYS).ok()?;
-        let named = format!("{} {}", self.variable, shown(&self.path));
-        if self.leaf.not_after() < now {
-            Some(format!(
-                "{named}: certificate expired at {}",
-                self.leaf.not_after()
-            ))
-        } else if self.leaf.not_before() > now {
-            Some(format!(
-                "{named}: certificate is not valid before {}",
-                self.leaf.not_before()
-            ))
-        } else if self.leaf.not_after() < soon {
-            Some(format!(
-                "{named}: certificate expires at {}",
-                self.leaf.not_after()
-            ))
-        } else {
-            None
+    pub fn warning(&self) -> Option<&str> {
+        match self {
+            Finding::Doubt(_) => None,
+            Finding::Note(text) | Finding::Wrong(text) => Some(text),
         }
-    }
-
-    /// Gives the certificate, its chain and its signer to a context. A second
-    /// one with another kind of key is added beside the first.
-    fn install(&self, context: &mut SslContextBuilder, signer: &Signer) -> Result<(), Fail> {
-        let fail = |error: &ErrorStack| {
-            unable("load certificate", self.variable, &self.path, &queue(error))
-        };
-        context
-            .set_certificate(&self.leaf)
-            .map_err(|error| fail(&error))?;
-        if self.intermediates.is_empty() && !is_self_issued(&self.leaf) {
-            // ucspi-ssl took intermediates from CAFILE too.
-            tls_ffi::complete_chain(context);
-        }
-        for intermediate in &self.intermediates {
-            tls_ffi::add_chain_certificate(context, intermediate).map_err(|error| fail(&error))?;
-        }
-        context
-            .set_private_key(signer)
-            .map_err(|error| fail(&error))
     }
 }
 

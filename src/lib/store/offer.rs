@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use openssl::error::ErrorStack;
 use openssl::ssl::{SslContextBuilder, SslMethod};
 
-use super::queue;
+use super::{Finding, queue};
 use crate::hello::FiniteGroup;
 use crate::report::Fail;
 use crate::settings::{self, Settings, Version};
@@ -74,7 +74,7 @@ pub struct Offer {
     /// The finite-field groups that `TLS_GROUPS` names, smallest first.
     pub finite_groups: Vec<FiniteGroup>,
     /// What an administrator should know.
-    pub warnings: Vec<String>,
+    pub findings: Vec<Finding>,
 }
 
 impl Offer {
@@ -86,29 +86,29 @@ impl Offer {
     pub fn of(settings: &Settings, setting: &str, role: Role) -> Result<Offer, Fail> {
         let scratch = Scratch::new()?;
         let (min, max) = settings.versions()?;
-        let mut warnings = Vec::new();
+        let mut findings = Vec::new();
         let mut list = match settings.get("CIPHERS") {
             Some(list) => CipherWords::read(list, &scratch),
             None => CipherWords::default_for(role, min),
         };
         if let Some(given) = settings.get("CIPHERS") {
-            warnings.extend(list.warnings(given, setting, role, &scratch));
+            findings.extend(list.findings(given, setting, role, &scratch));
         }
         let mut suites = settings.get("CIPHERSUITES").map(str::to_owned);
         let mut min = min;
         if !list.suites.is_empty() {
             if suites.is_some() {
-                warnings.push(format!(
+                findings.push(Finding::Wrong(format!(
                     "{setting}: the TLS 1.3 suites in it have no effect: CIPHERSUITES is set"
-                ));
+                )));
             }
             suites.get_or_insert_with(|| list.suites.join(":"));
             if list.words.iter().all(|word| is_command(word))
                 && max.is_none_or(|max| max >= Version::Tls13)
             {
-                warnings.push(format!(
+                findings.push(Finding::Note(format!(
                     "{setting} names suites of TLS 1.3 alone: clients of TLS 1.2 and older are not served"
-                ));
+                )));
                 min = Version::Tls13;
                 list.words.insert(0, settings::CIPHERS.to_owned());
             }
@@ -122,16 +122,16 @@ impl Offer {
         }
         let level_zero = min < Version::Tls12 && !ciphers.contains("@SECLEVEL");
         let old = level_zero || ciphers.contains("@SECLEVEL=0");
-        let groups = scratch.groups(settings, role, &mut warnings)?;
+        let groups = scratch.groups(settings, role, &mut findings)?;
         Ok(Offer {
             versions: (min, max),
             finite_groups: finite_groups(settings.get("TLS_GROUPS").and(groups.as_deref())),
             ciphers,
             suites,
             groups,
-            signatures: scratch.signatures(settings, role, old, &mut warnings)?,
+            signatures: scratch.signatures(settings, role, old, &mut findings)?,
             level_zero,
-            warnings,
+            findings,
         })
     }
 
@@ -226,19 +226,21 @@ impl CipherWords {
         }
     }
 
-    fn warnings(&self, list: &str, setting: &str, role: Role, scratch: &Scratch) -> Vec<String> {
+    fn findings(&self, list: &str, setting: &str, role: Role, scratch: &Scratch) -> Vec<Finding> {
         let quoted = |word: &str| format!("\"{}\"", text::excerpt(word.as_bytes(), 100));
-        let mut warnings: Vec<String> = self
+        let mut findings: Vec<Finding> = self
             .unknown
             .iter()
-            .map(|word| format!("{setting}: OpenSSL does not know {}", quoted(word)))
+            .map(|word| {
+                Finding::Wrong(format!("{setting}: OpenSSL does not know {}", quoted(word)))
+            })
             .collect();
         let late = settings::cipher_words(list).skip(1);
         for word in late.filter(|word| *word == "DEFAULT" || word.starts_with("SUITEB")) {
             let word = quoted(word);
-            warnings.push(format!(
+            findings.push(Finding::Wrong(format!(
                 "{setting}: {word} has an effect as the first word only"
-            ));
+            )));
         }
         let asked: Vec<String> = self
             .words
@@ -250,13 +252,13 @@ impl CipherWords {
             .map(|word| quoted(word))
             .collect();
         if !asked.is_empty() {
-            warnings.push(format!(
+            findings.push(Finding::Note(format!(
                 "{setting}: these words ask for suites {}: {}",
                 fault(role),
                 asked.join(", ")
-            ));
+            )));
         }
-        warnings
+        findings
     }
 
     /// The list with what is never served taken out.
@@ -356,7 +358,7 @@ impl Scratch {
         setting: &str,
         list: &str,
         set: fn(&mut SslContextBuilder, &str) -> Result<(), ErrorStack>,
-        warnings: &mut Vec<String>,
+        findings: &mut Vec<Finding>,
     ) -> Result<String, Fail> {
         if self.with(|context| set(context, list)).is_ok() {
             return Ok(list.to_owned());
@@ -367,11 +369,13 @@ impl Scratch {
                 known.push(word);
             } else {
                 let word = text::excerpt(word.as_bytes(), 100);
-                warnings.push(format!("{setting}: OpenSSL does not know \"{word}\""));
+                // One run script may serve more than one OpenSSL.
+                findings.push(Finding::Note(format!(
+                    "{setting}: OpenSSL does not know \"{word}\""
+                )));
             }
         }
         if known.is_empty() {
-            warnings.clear();
             let list = text::excerpt(list.as_bytes(), 200);
             return Err(Fail::temporary(format!(
                 "unable to use {setting}: \"{list}\": OpenSSL knows none of these names"
@@ -386,12 +390,12 @@ impl Scratch {
         &self,
         settings: &Settings,
         role: Role,
-        warnings: &mut Vec<String>,
+        findings: &mut Vec<Finding>,
     ) -> Result<Option<String>, Fail> {
         static DEFAULT: OnceLock<String> = OnceLock::new();
         let set = SslContextBuilder::set_groups_list;
         match settings.get("TLS_GROUPS") {
-            Some(list) => self.known("TLS_GROUPS", list, set, warnings).map(Some),
+            Some(list) => self.known("TLS_GROUPS", list, set, findings).map(Some),
             None if role != Role::Server => Ok(None),
             None => {
                 if DEFAULT.get().is_none() {
@@ -412,12 +416,12 @@ impl Scratch {
         settings: &Settings,
         role: Role,
         old: bool,
-        warnings: &mut Vec<String>,
+        findings: &mut Vec<Finding>,
     ) -> Result<Option<String>, Fail> {
         static DEFAULT: OnceLock<String> = OnceLock::new();
         let set = SslContextBuilder::set_sigalgs_list;
         match settings.get("SIGALGS") {
-            Some(list) => self.known("SIGALGS", list, set, warnings).map(Some),
+            Some(list) => self.known("SIGALGS", list, set, findings).map(Some),
             None if role != Role::Server => Ok(None),
             None => {
                 if DEFAULT.get().is_none() {

@@ -16,12 +16,15 @@ use openssl::ssl::{
     SslRef, SslSessionCacheMode,
 };
 use openssl::stack::Stack;
-use openssl::x509::{X509, X509Name};
+use openssl::x509::{X509, X509Name, X509VerifyResult};
 
 use super::jail::Jail;
 use super::offer::{Offer, Role};
 use super::permit::{Finite, Permit};
-use super::{Certificate, KeyKind, KeyPlace, Named, Signer, SignerSource, anchors, queue, unable};
+use super::{
+    Certificate, Finding, KeyKind, KeyPlace, Named, Signer, SignerSource, anchors, is_self_issued,
+    queue, unable,
+};
 use crate::hello::{self, FiniteField, FiniteGroup, Hello, Terms};
 use crate::options::sslserver::Ask;
 use crate::policy::Pin;
@@ -143,8 +146,9 @@ pub struct Store {
     pub jail: Jail,
     /// Whether their system calls are filtered.
     pub filter: Filter,
-    /// What an administrator should know.
-    pub warnings: Vec<String>,
+    /// What an administrator should know, beside what is to be said of the
+    /// certificates.
+    pub findings: Vec<Finding>,
 }
 
 impl Store {
@@ -159,10 +163,12 @@ impl Store {
         chooser: Option<Chooser>,
     ) -> Result<Store, Fail> {
         let offer = Offer::of(settings, "CIPHERS", Role::Server)?;
-        let mut warnings = offer.warnings.clone();
-        let pairs = pairs(settings, signers)?;
+        let mut findings = offer.findings.clone();
+        findings.extend(open_files(settings));
+        let mut pairs = pairs(settings, signers)?;
+        complete(&mut pairs, settings);
+        findings.extend(pairs.iter().filter_map(|pair| open_key(&pair.key)));
         let certificates = pairs.iter().map(|pair| &pair.certificate);
-        warnings.extend(certificates.clone().filter_map(Certificate::date_warning));
         let ask = match settings.request() {
             Request::Off => Ask::No,
             Request::Required if ask != Ask::Named => Ask::Required,
@@ -183,16 +189,16 @@ impl Store {
         signers.permit(&keys, &permit)?;
         let expectation = Arc::new(expectation(ask, pins(settings)?));
         let session_context =
-            set_client_verification(&mut context, settings, &expectation, &mut warnings)?;
+            set_client_verification(&mut context, settings, &expectation, &mut findings)?;
         if matches!(ask, Ask::Required | Ask::Named)
             && expectation.pins.is_empty()
             && settings.get("CAFILE").is_none()
             && settings.get("CADIR").is_none()
         {
-            warnings.push(
+            findings.push(Finding::Wrong(
                 "a client certificate is required, but CAFILE, CADIR and PINFILE are not set: every client is refused"
                     .to_owned(),
-            );
+            ));
         }
         for pair in &pairs {
             pair.certificate.install(&mut context, &pair.signer)?;
@@ -234,13 +240,72 @@ impl Store {
             versions: offer.versions,
             jail: Jail::from_settings(settings)?,
             filter: settings.filter()?,
-            warnings,
+            findings,
         })
     }
 }
 
 fn internal(error: &ErrorStack) -> Fail {
     Fail::temporary(format!("unable to create SSL context: {}", queue(error)))
+}
+
+/// Tells the certificates that stand alone whether their issuer's is at hand.
+fn complete(pairs: &mut [Pair], settings: &Settings) {
+    let alone = |certificate: &Certificate| {
+        certificate.intermediates.is_empty() && !is_self_issued(&certificate.leaf)
+    };
+    if !pairs.iter().any(|pair| alone(&pair.certificate)) {
+        return;
+    }
+    let authorities = Authorities::of(settings);
+    // What is wrong with these files is told by who needs them.
+    let mut found = anchors::of_file(authorities.file).unwrap_or_default();
+    found.extend(anchors::of_folder(authorities.folder).unwrap_or_default());
+    for Pair { certificate, .. } in pairs {
+        certificate.issuer_at_hand = alone(certificate)
+            && found
+                .iter()
+                .any(|anchor| anchor.issued(&certificate.leaf) == X509VerifyResult::OK);
+    }
+}
+
+/// Whether everybody may read or write a key's file.
+#[must_use]
+pub fn open_key(key: &KeyPlace) -> Option<Finding> {
+    let what = match mode(&key.path)? {
+        mode if mode & 0o002 != 0 => "write",
+        mode if mode & 0o004 != 0 => "read",
+        _ => return None,
+    };
+    Some(Finding::Doubt(format!(
+        "{key}: everybody may {what} this private key: chmod 600"
+    )))
+}
+
+/// Whether everybody may write a file.
+#[must_use]
+pub fn open_file(variable: &str, path: &str) -> Option<Finding> {
+    if mode(path)? & 0o002 == 0 {
+        return None;
+    }
+    let path = super::shown(path);
+    Some(Finding::Doubt(format!(
+        "{variable} {path}: everybody may write it: chmod o-w"
+    )))
+}
+
+/// The files of these settings that everybody may write, but for keys.
+fn open_files(settings: &Settings) -> impl Iterator<Item = Finding> {
+    settings
+        .paths()
+        .filter(|(variable, _)| !variable.starts_with("KEYFILE"))
+        .filter_map(|(variable, path)| open_file(variable, path))
+}
+
+fn mode(path: &str) -> Option<u32> {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    Some(std::fs::metadata(path).ok()?.permissions().mode())
 }
 
 /// What is signed for a store of this offer.
@@ -433,16 +498,16 @@ impl<'a> Authorities<'a> {
 
     /// Takes out what is missing, where nobody needs it: run scripts for
     /// ucspi-ssl name files that it never opened. Returns a warning for each.
-    fn without_missing(&mut self) -> Vec<String> {
+    fn without_missing(&mut self) -> Vec<Finding> {
         let places = [&mut self.file, &mut self.folder, &mut self.shown];
         let missing = places.into_iter().filter_map(|place| {
             let (_, path) = place.as_ref()?;
             let error = fs::metadata(path).err()?;
             let (variable, path) = place.take_if(|_| error.kind() == io::ErrorKind::NotFound)?;
             let path = text::excerpt(path.as_bytes(), 300);
-            Some(format!(
+            Some(Finding::Note(format!(
                 "{variable} {path}: no such file or directory; {UNNEEDED}"
-            ))
+            )))
         });
         missing.collect()
     }
@@ -454,7 +519,7 @@ fn set_client_verification(
     context: &mut SslContextBuilder,
     settings: &Settings,
     expectation: &Expectation,
-    warnings: &mut Vec<String>,
+    findings: &mut Vec<Finding>,
 ) -> Result<[u8; 32], Fail> {
     let mut print = Sha256::new();
     let depth = settings.verify_depth()?;
@@ -462,7 +527,7 @@ fn set_client_verification(
     print.update(format!("{expectation:?} {settings:?}").as_bytes());
     let mut authorities = Authorities::of(settings);
     if expectation.demand == Demand::Unasked {
-        warnings.extend(authorities.without_missing());
+        findings.extend(authorities.without_missing());
     }
     let mut found = anchors::of_file(authorities.file)?;
     let in_folder = anchors::of_folder(authorities.folder)?;
@@ -472,7 +537,9 @@ fn set_client_verification(
             return Err(unable("load CA list", variable, path, why));
         }
         let path = text::excerpt(path.as_bytes(), 300);
-        warnings.push(format!("{variable} {path}: {why}; {UNNEEDED}"));
+        findings.push(Finding::Note(format!(
+            "{variable} {path}: {why}; {UNNEEDED}"
+        )));
     }
     found.extend(in_folder);
     for anchor in &found {

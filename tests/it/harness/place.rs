@@ -71,8 +71,15 @@ impl Place {
     pub fn identity(&self, name: &str, identity: &Identity) -> (String, String) {
         (
             self.write(&format!("{name}.pem"), identity.chain_pem()),
-            self.write(&format!("{name}.key"), identity.key_pem()),
+            self.secret(&format!("{name}.key"), identity.key_pem()),
         )
+    }
+
+    /// Writes a file that its owner alone may read, and gives its path.
+    pub fn secret(&self, name: &str, bytes: impl AsRef<[u8]>) -> String {
+        let path = self.write(name, bytes);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        path
     }
 }
 

@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -69,6 +70,17 @@ impl<'a> Setup<'a> {
     /// Words before the server's own: setpriv, strace, a shell.
     pub fn through<S: Into<OsString>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
         self.before.extend(words.into_iter().map(Into::into));
+        self
+    }
+
+    /// Lets others than its owner read the key, for servers of other users.
+    pub fn open_key(self) -> Self {
+        let (_, path) = self
+            .env
+            .iter()
+            .rfind(|(name, _)| name == "KEYFILE")
+            .unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
         self
     }
 

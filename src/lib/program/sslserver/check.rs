@@ -3,30 +3,26 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashSet;
+use std::ffi::OsString;
 use std::fmt::Write as _;
 
-use openssl::asn1::Asn1Time;
 use openssl::ssl::SslContextRef;
-use openssl::x509::X509;
 
 use super::generation::{Generation, Served, listed};
+use super::{Setup, advice};
+use crate::child;
 use crate::report::{Fail, TEMPORARY};
 use crate::settings::Version;
-use crate::store::server::{Choice, Pair};
-use crate::store::{Certificate, KeyKind, is_self_issued};
+use crate::store::certificate::Chain;
+use crate::store::server::{self, Choice, Pair};
+use crate::store::{Certificate, Finding, KeyKind};
 use crate::sys::fd;
 use crate::text;
 use crate::tls_ffi;
 use crate::tls_ffi::names;
 
 /// Prints all of a generation. Returns 0, or 111 where something is wrong.
-/// `paranoid`: a client's name counts only where it leads back to its address.
-/// `advice`: what is known of the program.
-pub(super) fn run(
-    generation: &Generation,
-    paranoid: bool,
-    advice: Option<&str>,
-) -> Result<u8, Fail> {
+pub(super) fn run(setup: &Setup, generation: &Generation) -> Result<u8, Fail> {
     let mut out = String::new();
     let mut wrong: Vec<String> = Vec::new();
     for served in generation.stores() {
@@ -42,14 +38,14 @@ pub(super) fn run(
         }
     }
     let named = generation.client_names();
-    if !paranoid && !named.is_empty() {
+    if !setup.naming.paranoid && !named.is_empty() {
         let named = listed(&named);
         let _ = writeln!(
             out,
             "warning: rule {named}: without -p a client gets this rule by whatever name its own DNS gives its address"
         );
     }
-    if let Some(advice) = advice {
+    if let Some(advice) = advice::on(&setup.program, setup.options.pipes) {
         let _ = writeln!(out, "warning: {advice}");
     }
     if let Some(why) = generation.rules_trouble() {
@@ -57,6 +53,17 @@ pub(super) fn run(
     }
     wrong.extend(generation.broken_lines());
     wrong.extend(generation.misspelt.iter().cloned());
+    if let Some(path) = &setup.options.rules {
+        let open = server::open_file("rules", path);
+        tell(&mut out, &mut wrong, open.into_iter());
+    }
+    let program = setup.program.first().map(OsString::as_os_str);
+    let found = child::look_up(
+        program.unwrap_or_default(),
+        &setup.environment,
+        setup.identity.as_ref(),
+    );
+    wrong.extend(found.err().map(|unable| unable.to_string()));
     let mut said = HashSet::new();
     for why in wrong.iter().filter(|why| said.insert(*why)) {
         let _ = writeln!(out, "wrong: {why}");
@@ -96,27 +103,48 @@ fn describe_store(out: &mut String, served: &Served, wrong: &mut Vec<String>) {
         crate::options::sslserver::Ask::Named => "required, and must name the client's host",
     };
     let _ = writeln!(out, "  client certificate: {asked}");
-    for warning in &store.warnings {
-        // What is only near its end is not wrong yet.
-        if warning.contains("certificate expires at") {
-            let _ = writeln!(out, "  note: {warning}");
-        } else {
-            wrong.push(warning.clone());
-        }
+    tell(out, wrong, store.findings.iter().cloned());
+    let of_certificates = store.certificates.iter().flat_map(Certificate::findings);
+    tell(out, wrong, of_certificates);
+    if suites.is_empty() || min < Version::Tls13 && suites.iter().all(|name| is_suite_of_13(name)) {
+        let keys: Vec<String> = kinds.iter().map(KeyKind::to_string).collect();
+        wrong.push(format!(
+            "CIPHERS: none of its suites fits the key ({}): only TLS 1.3 is served",
+            keys.join(", ")
+        ));
     }
+}
+
+/// Names of TLS 1.3 suites have no hyphen.
+fn is_suite_of_13(name: &str) -> bool {
+    !name.contains('-')
 }
 
 fn describe_pairs(out: &mut String, pairs: &[Pair], wrong: &mut Vec<String>) {
     for pair in pairs {
         describe_certificate(out, &pair.certificate);
-        let expired =
-            Asn1Time::days_from_now(0).is_ok_and(|now| pair.certificate.leaf.not_after() < now);
-        if expired {
-            wrong.extend(pair.certificate.date_warning());
-        }
+        tell(
+            out,
+            wrong,
+            pair.certificate
+                .findings()
+                .chain(server::open_key(&pair.key)),
+        );
     }
     let kinds: Vec<KeyKind> = pairs.iter().map(|pair| pair.certificate.kind).collect();
     describe_clients(out, &kinds);
+}
+
+/// Prints what is only worth a word; keeps what is wrong.
+fn tell(out: &mut String, wrong: &mut Vec<String>, findings: impl Iterator<Item = Finding>) {
+    for finding in findings {
+        match finding {
+            Finding::Doubt(text) | Finding::Wrong(text) => wrong.push(text),
+            Finding::Note(text) => {
+                let _ = writeln!(out, "  note: {text}");
+            }
+        }
+    }
 }
 
 fn describe_certificate(out: &mut String, certificate: &Certificate) {
@@ -147,25 +175,19 @@ fn describe_certificate(out: &mut String, certificate: &Certificate) {
 
 /// Whether a client that knows the root alone can build the chain.
 fn chain_state(certificate: &Certificate) -> String {
-    let mut last: &X509 = &certificate.leaf;
-    for (at, next) in certificate.intermediates.iter().enumerate() {
-        if next.issued(last) != openssl::x509::X509VerifyResult::OK {
-            return format!(
-                "broken: certificate {} of the file did not issue the one before it",
-                at + 2
-            );
-        }
-        last = next;
-    }
     let length = certificate.intermediates.len();
-    if is_self_issued(last) {
-        return format!("complete, with its root ({length} beyond the certificate)");
-    }
-    let issuer = text::excerpt(&names::rfc4514_form(last.issuer_name()), 200);
-    if crate::store::system_knows_issuer(last) {
-        format!("complete ({length} intermediates; the root is among the system's: {issuer})")
-    } else {
-        format!("incomplete, unless clients trust {issuer} itself ({length} intermediates)")
+    match certificate.chain() {
+        Chain::Alone { issuer, .. } => format!("incomplete: no certificate of {issuer}"),
+        Chain::Broken { at, .. } => {
+            format!("broken: certificate {at} of the file did not issue the one before it")
+        }
+        Chain::ToSystem(issuer) => {
+            format!("complete ({length} intermediates; the root is among the system's: {issuer})")
+        }
+        Chain::ToUnknown(issuer) => {
+            format!("incomplete, unless clients trust {issuer} itself ({length} intermediates)")
+        }
+        Chain::WithRoot => format!("complete, with its root ({length} beyond the certificate)"),
     }
 }
 

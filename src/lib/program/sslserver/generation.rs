@@ -15,9 +15,9 @@ use crate::keyholder::{Keyholder, Master};
 use crate::report::{self, Fail, Report};
 use crate::rules::{Client, Rule, Rules, Scope, Verdict};
 use crate::settings::{self, Filter, Misspelt, Settings};
-use crate::store::Certificate;
 use crate::store::jail::Jail;
 use crate::store::server::{self, Choice, Chooser, Pair, Store};
+use crate::store::{Certificate, Finding};
 use crate::text;
 use crate::watch::Watch;
 
@@ -293,12 +293,16 @@ impl Generation {
         }
         warnings.extend(self.broken_lines());
         warnings.extend(self.misspelt.iter().cloned());
+        let of_stores = self
+            .stores
+            .iter()
+            .flat_map(|served| served.store.findings.iter().cloned());
+        let of_certificates = self.certificates().flat_map(Certificate::findings);
         warnings.extend(
-            self.stores
-                .iter()
-                .flat_map(|served| served.store.warnings.clone()),
+            of_stores
+                .chain(of_certificates)
+                .filter_map(|finding| finding.warning().map(str::to_owned)),
         );
-        warnings.extend(self.certificates().filter_map(Certificate::date_warning));
         warnings
     }
 
@@ -312,11 +316,9 @@ impl Generation {
 
     /// Says which certificates are near their end, or past it.
     pub fn warn_of_dates(&self, report: &Report) {
-        let warnings: BTreeSet<String> = self
-            .certificates()
-            .filter_map(Certificate::date_warning)
-            .collect();
-        for warning in warnings {
+        let findings: BTreeSet<Finding> =
+            self.certificates().flat_map(Certificate::dates).collect();
+        for warning in findings.iter().filter_map(Finding::warning) {
             report.warning(warning);
         }
     }
@@ -538,7 +540,7 @@ impl Loader<'_> {
             if store.filter == Filter::Required {
                 return Err(format!("unable to use SSL_SANDBOX: \"require\": {what}"));
             }
-            store.warnings.push(what);
+            store.findings.push(Finding::Wrong(what));
         }
         self.stores.push(Served {
             store,

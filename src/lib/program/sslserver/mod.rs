@@ -91,9 +91,10 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     let mut watch = Watch::default();
     if options.check {
         // The service itself may have the port.
+        let (family, interface) = (options.common.family, options.common.interface.as_deref());
+        resolve::listening_address(&host, port, family, interface)?;
         let generation = Generation::load(&setup, &master, &mut watch)?;
-        let advice = advice::on(&setup.program, options.pipes);
-        return check::run(&generation, setup.naming.paranoid, advice.as_deref());
+        return check::run(&setup, &generation);
     }
     let listener = Listener::open(
         &host,

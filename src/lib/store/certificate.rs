@@ -1,0 +1,256 @@
+//! A certificate with its chain: read, described, judged, and given to a context.
+#![forbid(unsafe_code)]
+
+use std::path::Path;
+
+use openssl::asn1::Asn1Time;
+use openssl::error::ErrorStack;
+use openssl::nid::Nid;
+use openssl::ssl::SslContextBuilder;
+use openssl::x509::{X509, X509Ref, X509VerifyResult};
+
+use super::{Finding, KeyKind, Signer, anchors, is_self_issued, queue, shown, unable};
+use crate::report::Fail;
+use crate::text;
+use crate::tls_ffi;
+
+/// Days before its end from which a certificate is warned about.
+const WARNING_DAYS: u32 = 14;
+
+/// What a chain is to a client that knows its root alone. Places are counted
+/// from 1, the certificate itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Chain {
+    /// No certificate of the issuer is in the file, nor known to us.
+    Alone {
+        /// The issuer's name.
+        issuer: String,
+        /// The certificate says where the issuer's can be had: as a rule that is
+        /// an intermediate.
+        elsewhere: bool,
+    },
+    /// A certificate did not issue the one before it.
+    Broken {
+        /// Its place.
+        at: usize,
+        /// The place of the one that did.
+        issuer: Option<usize>,
+    },
+    /// It ends below a root of the system's.
+    ToSystem(String),
+    /// It ends below an authority that the system does not know.
+    ToUnknown(String),
+    /// It ends in its root.
+    WithRoot,
+}
+
+/// Whether one certificate issued another: names, and the signature.
+fn issued(issuer: &X509Ref, subject: &X509Ref) -> bool {
+    issuer.issued(subject) == X509VerifyResult::OK
+        && issuer
+            .public_key()
+            .and_then(|key| subject.verify(&key))
+            .unwrap_or(false)
+}
+
+/// Whether a certificate has a caIssuers URL, RFC 5280 section 4.2.2.1.
+fn names_issuer_s_place(certificate: &X509Ref) -> bool {
+    certificate.authority_info().is_some_and(|access| {
+        access
+            .iter()
+            .any(|one| one.method().nid() == Nid::AD_CA_ISSUERS)
+    })
+}
+
+/// A certificate with its intermediates.
+pub struct Certificate {
+    /// Variable or option that named it.
+    pub variable: &'static str,
+    /// File it came from.
+    pub path: String,
+    /// The certificate itself.
+    pub leaf: X509,
+    /// What its chain holds beyond it.
+    pub intermediates: Vec<X509>,
+    /// Its key.
+    pub kind: KeyKind,
+    /// Its issuer's certificate is among the store's anchors, from which the
+    /// chain is completed.
+    pub issuer_at_hand: bool,
+}
+
+impl Certificate {
+    /// Reads a PEM file: the certificate first, its intermediates behind it.
+    ///
+    /// # Errors
+    /// `unable to load certificate: VARIABLE PATH: REASON`.
+    pub fn read(variable: &'static str, path: &str) -> Result<Certificate, Fail> {
+        let fail = |why: &str| unable("load certificate", variable, path, why);
+        let mut all = anchors::read_certificates(Path::new(path))
+            .map_err(|why| fail(&why))?
+            .into_iter();
+        let leaf = all.next().ok_or_else(|| fail("no PEM certificate in it"))?;
+        let key = leaf.public_key().map_err(|error| fail(&queue(&error)))?;
+        Ok(Certificate {
+            variable,
+            path: path.to_owned(),
+            kind: KeyKind::of(&key),
+            leaf,
+            intermediates: all.collect(),
+            issuer_at_hand: false,
+        })
+    }
+
+    /// Who it is and until when: `"CN=a" ecdsa SHA256:... until ...`.
+    #[must_use]
+    pub fn description(&self) -> String {
+        let subject = tls_ffi::names::rfc4514_form(self.leaf.subject_name());
+        let print = crate::trust::fingerprint(&self.leaf).unwrap_or_default();
+        format!(
+            "\"{}\" {} SHA256:{} until {}",
+            text::excerpt(&subject, 200),
+            self.kind.word(),
+            text::hex(&print),
+            self.leaf.not_after()
+        )
+    }
+
+    /// `CERTFILE path`.
+    fn place(&self) -> String {
+        format!("{} {}", self.variable, shown(&self.path))
+    }
+
+    /// The certificate and all that follow it in the file.
+    fn all(&self) -> impl Iterator<Item = &X509> {
+        std::iter::once(&self.leaf).chain(&self.intermediates)
+    }
+
+    /// What an administrator should know of its dates, those of the chain too.
+    #[must_use]
+    pub fn dates(&self) -> Vec<Finding> {
+        let (Ok(now), Ok(soon)) = (
+            Asn1Time::days_from_now(0),
+            Asn1Time::days_from_now(WARNING_DAYS),
+        ) else {
+            return Vec::new();
+        };
+        let judge = |(at, one): (usize, &X509)| {
+            let place = self.place();
+            let which = if at == 0 {
+                format!("{place}: certificate")
+            } else {
+                format!("{place}: certificate {} of the file", at + 1)
+            };
+            if *one.not_after() < now {
+                Some(Finding::Wrong(format!(
+                    "{which} expired at {}",
+                    one.not_after()
+                )))
+            } else if *one.not_before() > now {
+                let start = one.not_before();
+                Some(Finding::Wrong(format!(
+                    "{which} is not valid before {start}"
+                )))
+            } else if *one.not_after() < soon {
+                Some(Finding::Note(format!(
+                    "{which} expires at {}",
+                    one.not_after()
+                )))
+            } else {
+                None
+            }
+        };
+        self.all().enumerate().filter_map(judge).collect()
+    }
+
+    /// Whether a client that knows the root alone can follow the chain.
+    #[must_use]
+    pub fn chain(&self) -> Chain {
+        let mut last = &self.leaf;
+        for (at, next) in self.intermediates.iter().enumerate() {
+            if !issued(next, last) {
+                return Chain::Broken {
+                    at: at + 2,
+                    issuer: self
+                        .all()
+                        .position(|one| issued(one, last))
+                        .map(|at| at + 1),
+                };
+            }
+            last = next;
+        }
+        if is_self_issued(last) {
+            return Chain::WithRoot;
+        }
+        let issuer = text::excerpt(&tls_ffi::names::rfc4514_form(last.issuer_name()), 200);
+        if super::system_knows_issuer(last) {
+            Chain::ToSystem(issuer)
+        } else if self.intermediates.is_empty() && !self.issuer_at_hand {
+            Chain::Alone {
+                issuer,
+                elsewhere: names_issuer_s_place(last),
+            }
+        } else {
+            Chain::ToUnknown(issuer)
+        }
+    }
+
+    /// What is wrong with its chain.
+    #[must_use]
+    pub fn chain_finding(&self) -> Option<Finding> {
+        let place = self.place();
+        match self.chain() {
+            Chain::Broken { at, issuer } => {
+                let cure = match issuer {
+                    Some(issuer) => format!(": wrong order, certificate {issuer} did"),
+                    None => String::new(),
+                };
+                Some(Finding::Wrong(format!(
+                    "{place}: broken chain: certificate {at} of the file did not issue the one before it{cure}"
+                )))
+            }
+            Chain::Alone { issuer, elsewhere } => {
+                let text = format!(
+                    "{place}: no intermediate: the file holds no certificate of the issuer, {issuer}, and many clients will not find one"
+                );
+                // A private root issues like this, and its clients know it.
+                Some(if elsewhere {
+                    Finding::Wrong(text)
+                } else {
+                    Finding::Doubt(text)
+                })
+            }
+            Chain::ToSystem(_) | Chain::ToUnknown(_) | Chain::WithRoot => None,
+        }
+    }
+
+    /// All of that.
+    pub fn findings(&self) -> impl Iterator<Item = Finding> {
+        self.dates().into_iter().chain(self.chain_finding())
+    }
+
+    /// Gives the certificate, its chain and its signer to a context. A second
+    /// one with another kind of key is added beside the first.
+    pub(super) fn install(
+        &self,
+        context: &mut SslContextBuilder,
+        signer: &Signer,
+    ) -> Result<(), Fail> {
+        let fail = |error: &ErrorStack| {
+            unable("load certificate", self.variable, &self.path, &queue(error))
+        };
+        context
+            .set_certificate(&self.leaf)
+            .map_err(|error| fail(&error))?;
+        if self.intermediates.is_empty() && !is_self_issued(&self.leaf) {
+            // ucspi-ssl took intermediates from CAFILE too.
+            tls_ffi::complete_chain(context);
+        }
+        for intermediate in &self.intermediates {
+            tls_ffi::add_chain_certificate(context, intermediate).map_err(|error| fail(&error))?;
+        }
+        context
+            .set_private_key(signer)
+            .map_err(|error| fail(&error))
+    }
+}
