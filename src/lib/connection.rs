@@ -228,14 +228,27 @@ fn ident(local: SocketAddr, remote: SocketAddr, limit: Duration) -> io::Result<O
             count => answer.extend_from_slice(&buffer[..count]),
         }
     }
-    Ok(ident_user(&answer))
+    Ok(ident_user(&answer, (remote.port(), local.port())))
 }
 
-/// The user id of `port , port : USERID : system : user`.
-fn ident_user(answer: &[u8]) -> Option<Vec<u8>> {
+/// The user id of `port , port : USERID : system : user`, an answer about these
+/// ports: RFC 1413 section 4 has the pair of the query in it.
+fn ident_user(answer: &[u8], asked: (u16, u16)) -> Option<Vec<u8>> {
     let line = answer.split(|&byte| byte == b'\n').next()?;
     let mut fields = line.splitn(4, |&byte| byte == b':');
-    let kind = fields.nth(1)?.trim_ascii();
+    let port = |field: &[u8]| -> Option<u16> {
+        let digits = std::str::from_utf8(field.trim_ascii()).ok()?;
+        let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
+        digits.parse().ok().filter(|_| plain)
+    };
+    let ports: Vec<&[u8]> = fields.next()?.split(|&byte| byte == b',').collect();
+    let [first, second] = ports[..] else {
+        return None;
+    };
+    if (port(first)?, port(second)?) != asked {
+        return None;
+    }
+    let kind = fields.next()?.trim_ascii();
     if kind != b"USERID" {
         return None;
     }
@@ -307,12 +320,29 @@ mod tests {
 
     #[test]
     fn ident_answers() {
-        assert_eq!(
-            ident_user(b"6193, 23 : USERID : UNIX : st:johns \r\n").as_deref(),
-            Some(&b"st:johns"[..])
-        );
-        assert_eq!(ident_user(b"6193, 23 : ERROR : NO-USER\r\n"), None);
-        assert_eq!(ident_user(b"garbage"), None);
-        assert_eq!(ident_user(b"1,2:USERID:UNIX:\r\n"), None);
+        let user = |answer: &[u8]| ident_user(answer, (6193, 23));
+        for sound in [
+            &b"6193, 23 : USERID : UNIX : st:johns \r\n"[..],
+            b"6193,23:USERID:UNIX:st:johns",
+            b" 6193 ,\t23 :USERID: OTHER ,US-ASCII :st:johns\n2,2:x",
+        ] {
+            assert_eq!(user(sound).as_deref(), Some(&b"st:johns"[..]));
+        }
+        for none in [
+            &b"6193, 23 : ERROR : NO-USER\r\n"[..],
+            b"garbage",
+            b"6193,23:USERID:UNIX:\r\n",
+            // Of other connections, or of none.
+            b"6193, 24 : USERID : UNIX : root\r\n",
+            b"23, 6193 : USERID : UNIX : root\r\n",
+            b"1,2:USERID:UNIX:root",
+            b"6193:USERID:UNIX:root",
+            b"6193,23,1:USERID:UNIX:root",
+            b"+6193,23:USERID:UNIX:root",
+            b",:USERID:UNIX:root",
+            b"71729,23:USERID:UNIX:root",
+        ] {
+            assert_eq!(user(none), None);
+        }
     }
 }

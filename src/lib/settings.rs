@@ -26,6 +26,7 @@ pub const NAMES: &[&str] = &[
     "DHFILE",
     "KEYFILE",
     "KEYFILE_ALT",
+    "MAXCONIP",
     "PINFILE",
     "SIGALGS",
     "SSL_CHROOT",
@@ -40,6 +41,20 @@ pub const NAMES: &[&str] = &[
     "TLS_MIN",
     "VERIFYDEPTH",
 ];
+
+/// The setting that is of connections and of no store: how many at once one
+/// address may have.
+pub const CONNECTIONS: &str = "MAXCONIP";
+
+/// Reads a value of `MAXCONIP`; 0 stands for no limit.
+///
+/// # Errors
+/// It is no number from 0 to 1000000.
+pub fn connections(value: &str) -> Result<usize, Fail> {
+    text::number(value.trim_ascii(), 0..=1_000_000)
+        .and_then(|number| usize::try_from(number).ok())
+        .ok_or_else(|| wrong(CONNECTIONS, value, "not a number from 0 to 1000000"))
+}
 
 /// Whether a variable is a setting.
 #[must_use]
@@ -267,6 +282,11 @@ impl Settings {
                 self.0.insert(NAMES[at], value);
             }
         }
+    }
+
+    /// Takes a setting out.
+    pub fn take(&mut self, name: &str) -> Option<String> {
+        self.0.remove(name)
     }
 
     /// A setting as text; `None` where it is unset or empty.

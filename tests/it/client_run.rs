@@ -582,6 +582,12 @@ fn the_server_s_ident_answer_is_passed_on() {
         std::io::BufRead::read_line(&mut std::io::BufReader::new(&stream), &mut line).unwrap();
         let ports = line.trim_end().to_owned();
         write!(&stream, "{ports} : USERID : UNIX : daemon\r\n").unwrap();
+        // The next answer is about another connection.
+        let stream = peer::accept(&listener);
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(&stream), &mut line).unwrap();
+        let (first, second) = line.trim_end().split_once(',').unwrap();
+        write!(&stream, "{second},{first} : USERID : UNIX : root\r\n").unwrap();
         ports
     });
     let ended = Client::new(&place).options("-N -r -t 20").script(
@@ -590,6 +596,12 @@ fn the_server_s_ident_answer_is_passed_on() {
         "echo $SSLREMOTEINFO",
     );
     assert_eq!(ended.text(), "daemon\n", "{}", ended.stderr);
+    let ended = Client::new(&place).options("-N -r -t 20").script(
+        "127.0.0.76",
+        server.port,
+        "echo $SSLREMOTEINFO",
+    );
+    assert_eq!(ended.text(), "\n", "{}", ended.stderr);
     let ports = asked.join().unwrap();
     let first = ports.split(',').next().unwrap().trim();
     assert_eq!(first, server.port.to_string(), "the server's port first");

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use nix::sys::signal::Signal;
 
+use crate::harness::process::status_field;
 use crate::harness::{
     Authority, Dial, Identity, KeyKind, Leaf, Place, Server, Setup, eventually, need_root, run,
 };
@@ -609,4 +610,133 @@ fn ten_thousand_rules_share_their_stores() {
     assert_eq!(checked.code, Some(0), "{}", checked.stderr);
     let text = checked.text();
     assert_eq!(text.matches(" and 1990 more:\n").count(), 5, "{text}");
+}
+
+/// Files that must not be read: a hole of 4 GB, a device without an end, a pipe
+/// that nobody writes to.
+fn unreadable(place: &Place) -> [(String, &'static str); 3] {
+    let hole = place.text("hole");
+    let file = fs::File::create(&hole).unwrap();
+    file.set_len(4 << 30).unwrap();
+    let fifo = place.text("fifo");
+    nix::unistd::mkfifo(fifo.as_str(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    [
+        (hole, "it is larger than 16 MB"),
+        (fifo, "it is not a regular file"),
+        ("/dev/zero".to_owned(), "it is not a regular file"),
+    ]
+}
+
+/// The most memory that a process ever had, in kB.
+fn peak(server: &Server) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    let line = status_field(&status, "VmHWM");
+    line.split(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_file_that_grew_too_large_is_named_and_the_old_one_serves() {
+    let place = Place::new("large");
+    let first = called("first").issue();
+    let (certificate, key) = place.identity("live", &first);
+    let ca = place.write("live.ca", Authority::shared_root().pem());
+    let pins = place.write("live.pins", "");
+    let lists = place.write("live.crl", Authority::shared_root().crl(&place, &[], false));
+    let anchors = place.text("anchors");
+    fs::create_dir(&anchors).unwrap();
+    place.write("anchors/one.pem", Authority::shared_root().pem());
+    let files = [
+        ("CERTFILE", certificate, "unable to load certificate: "),
+        ("KEYFILE", key, "unable to load key: "),
+        ("CAFILE", ca, "unable to load CA list: "),
+        ("CRLFILE", lists, "unable to load revocation lists: "),
+        ("PINFILE", pins, "unable to load pins: "),
+    ];
+    let mut setup = Setup::new(&place, &["cat"])
+        .options("-Y")
+        .env("CADIR", &anchors);
+    for (variable, path, _) in &files {
+        setup = setup.env(variable, path);
+    }
+    let server = setup.start();
+    let before = peak(&server);
+    for (at, (variable, path, step)) in files.iter().enumerate() {
+        // Another reason each time: the same one is told once.
+        let [hole, pipe, device] = unreadable(&place);
+        for (bad, why) in [hole, if at % 2 == 0 { pipe } else { device }] {
+            let (kept, beside) = (format!("{path}.kept"), place.text("beside"));
+            fs::copy(path, &kept).unwrap();
+            symlink(&bad, &beside).unwrap();
+            fs::rename(&beside, path).unwrap();
+            until_told(
+                &server,
+                "first",
+                &format!("{BROKEN}{step}{variable} {path}: {why}"),
+            );
+            fs::rename(&kept, path).unwrap();
+            look(&server);
+        }
+        for name in ["hole", "fifo"] {
+            fs::remove_file(place.path(name)).unwrap();
+        }
+    }
+    // So is a directory's sum.
+    for name in ["a", "b"] {
+        fs::File::create(place.path(&format!("anchors/{name}")))
+            .unwrap()
+            .set_len(9 << 20)
+            .unwrap();
+    }
+    until_told(&server, "first", "its files are larger than 16 MB in all");
+    let grown = peak(&server) - before;
+    assert!(grown < 64 << 10, "{grown} kB more");
+    server.quiet();
+}
+
+#[test]
+fn rules_behind_a_loop_of_links_are_not_rules_that_were_taken_away() {
+    let place = Place::new("loop");
+    let cdb = compile(&place, "rules.cdb", "127.0.0.1:allow,SEEN=\"old\"\n:deny\n");
+    let server = Setup::script(&place, "echo $SEEN")
+        .options("-x")
+        .option(&cdb)
+        .start();
+    let says = |wanted: &str| {
+        assert_eq!(Dial::to(&server).connect().text(), wanted);
+    };
+    says("old\n");
+    for (name, why) in [
+        ("rules.cdb", "too many symbolic links"),
+        ("hole", "larger than 16 MB"),
+    ] {
+        fs::copy(place.path("rules.cdb"), place.path("kept")).unwrap();
+        if name == "hole" {
+            fs::File::create(place.path(name))
+                .unwrap()
+                .set_len(4 << 30)
+                .unwrap();
+        }
+        symlink(name, place.path("beside")).unwrap();
+        fs::rename(place.path("beside"), place.path("rules.cdb")).unwrap();
+        eventually("it is told", || {
+            says("old\n");
+            let log = server.log();
+            log.lines()
+                .any(|line| line.contains(BROKEN) && line.contains(why))
+                .then_some(())
+        });
+        fs::rename(place.path("kept"), place.path("rules.cdb")).unwrap();
+        look_at(&server, || says("old\n"));
+    }
+    // Gone is gone.
+    fs::remove_file(place.path("rules.cdb")).unwrap();
+    eventually("nobody is let in", || Dial::to(&server).attempt().err());
+}
+
+/// As [`look`], for a program that ends by itself.
+fn look_at(server: &Server, connect: impl Fn()) {
+    server.signal(Signal::SIGHUP);
+    for _ in 0..3 {
+        connect();
+    }
 }

@@ -11,7 +11,7 @@ use openssl::x509::store::X509StoreBuilder;
 use openssl::x509::verify::X509VerifyFlags;
 use openssl::x509::{X509, X509Crl};
 
-use super::{Named, queue, read_file, unable};
+use super::{FILE_LIMIT, FILES_LIMIT, Named, queue, read_file, unable};
 use crate::report::{self, Fail};
 use crate::tls_ffi;
 
@@ -56,14 +56,24 @@ pub(super) fn of_folder(folder: Option<Named<'_>>) -> Result<Vec<X509>, Fail> {
     Ok(found)
 }
 
-/// What a directory holds but for directories, devices and the like, in order.
+/// What a directory holds but for directories, devices and the like, in order;
+/// in all no more than a file may hold.
 fn files(folder: &Path) -> Result<Vec<PathBuf>, String> {
     let mut paths = Vec::new();
+    let mut length: u64 = 0;
     for entry in fs::read_dir(folder).map_err(|error| report::reason(&error))? {
         let path = entry.map_err(|error| report::reason(&error))?.path();
         // A link that leads nowhere is kept, and told when it is read.
-        if fs::metadata(&path).is_ok_and(|about| !about.is_file()) {
+        let about = fs::metadata(&path);
+        if about.as_ref().is_ok_and(|about| !about.is_file()) {
             continue;
+        }
+        length = length.saturating_add(about.map_or(0, |about| about.len()));
+        if length > FILE_LIMIT {
+            return Err("its files are larger than 16 MB in all".to_owned());
+        }
+        if paths.len() == FILES_LIMIT {
+            return Err(format!("it has more than {FILES_LIMIT} files"));
         }
         paths.push(path);
     }

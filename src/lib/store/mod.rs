@@ -5,7 +5,8 @@
 
 use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use openssl::error::ErrorStack;
@@ -180,14 +181,42 @@ pub fn queue(error: &ErrorStack) -> String {
     }
 }
 
-/// A file's bytes; a directory or a device is no file.
+/// The largest file that is read, in bytes: some ten thousand certificates.
+const FILE_LIMIT: u64 = 16 << 20;
+/// The most files of a directory that are read; together they hold
+/// [`FILE_LIMIT`] bytes at most.
+const FILES_LIMIT: usize = 20_000;
+
+/// A file's bytes, 16 MB at most; a directory or a device is no file. It never
+/// waits for another process, and what it reads is bounded whatever the file's
+/// length is said to be.
 pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
-    let said = |error: &io::Error| report::reason(error);
-    let about = fs::metadata(path).map_err(|error| said(&error))?;
-    if !about.is_file() {
-        return Err("it is not a regular file".to_owned());
+    read_bounded(path, FILE_LIMIT)
+}
+
+fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
+    let said = |error: io::Error| report::reason(&error);
+    let sound = |about: fs::Metadata| match about.len() {
+        _ if !about.is_file() => Err("it is not a regular file".to_owned()),
+        length if length > limit => Err("it is larger than 16 MB".to_owned()),
+        length => Ok(length),
+    };
+    // A device may act on being opened, and a fifo wait for its writer.
+    fs::metadata(path).map_err(said).and_then(sound)?;
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .map_err(said)?;
+    let length = file.metadata().map_err(said).and_then(sound)?;
+    // All at once: a key's bytes must not stay behind in memory that was too
+    // small for them.
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 1);
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(said)?;
+    if bytes.len() as u64 > limit {
+        return Err("it is larger than 16 MB".to_owned());
     }
-    fs::read(path).map_err(|error| said(&error))
+    Ok(bytes)
 }
 
 /// Whether a certificate can be told to be self-signed by its names.

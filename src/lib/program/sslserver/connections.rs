@@ -144,7 +144,7 @@ impl<'a> Connections<'a> {
         }
         let address = self.shown(address);
         self.setup.report.warning(format_args!(
-            "dropping connection from {address}: it has {limit} already (-C)"
+            "dropping connection from {address}: it has {limit} already (-C or MAXCONIP)"
         ));
         false
     }

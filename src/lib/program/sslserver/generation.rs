@@ -30,6 +30,7 @@ pub(super) struct Generation {
     rules: Option<Result<Arc<Rules>, String>>,
     /// There is no file where the database should be.
     rules_missing: bool,
+    limits_by_rule: bool,
     stores: Vec<Served>,
     /// What signs for them.
     pub keyholder: Keyholder,
@@ -61,6 +62,9 @@ pub(super) struct Chosen<'a> {
     pub store: &'a Store,
     /// Variables of its rules that are no settings.
     pub variables: Edits,
+    /// How many connections at once its address may have, where a rule says so;
+    /// 0 for any number.
+    pub limit: Option<usize>,
 }
 
 /// Why a connection is not served.
@@ -79,7 +83,7 @@ impl Generation {
     /// `watch` before they are read, also where loading fails.
     pub fn load(setup: &Setup, master: &Rc<Master>, watch: &mut Watch) -> Result<Generation, Fail> {
         let mut keyholder = Keyholder::open(master)?;
-        let rules = open_rules(setup, watch);
+        let (rules, rules_missing) = open_rules(setup, watch);
         let mut loader = Loader {
             setup,
             keys: &keyholder,
@@ -98,6 +102,7 @@ impl Generation {
                 loader.chooser = Some(chooser(rules, &names));
             }
         }
+        let limits_by_rule = loader.check_limits(rules.iter().flatten());
         let own = loader.load(&setup.settings);
         let mut others = 0;
         if let Some(Ok(rules)) = &rules {
@@ -128,12 +133,12 @@ impl Generation {
             }
         });
         let rules_file = setup.options.rules.as_deref().map(Path::new);
-        let rules_missing = rules_file.is_some_and(|path| !path.exists());
         files.extend(rules_file.map(|path| (path.to_owned(), "rules")));
         Ok(Generation {
             misspelt: misspelt(rules.iter().flatten()),
             rules,
             rules_missing,
+            limits_by_rule,
             stores,
             keyholder,
             by_settings,
@@ -146,7 +151,7 @@ impl Generation {
 
     /// The store and the variables of a connection.
     pub fn choose(&self, setup: &Setup, connection: &Connection) -> Result<Chosen<'_>, Refusal> {
-        let mut settings = None;
+        let (mut settings, mut limit) = (None, None);
         let mut variables = Edits::new();
         let rules = match &self.rules {
             None => None,
@@ -174,6 +179,9 @@ impl Generation {
                     .get_or_insert_with(|| setup.settings.clone())
                     .overlay(changed);
             }
+            if let Some(own) = rule_limit(&rule) {
+                limit = Some(own.map_err(Refusal::Unable)?);
+            }
             for (name, value) in other_variables(&rule) {
                 variables.set(name, value);
             }
@@ -183,10 +191,17 @@ impl Generation {
             Some(Ok(at)) => Ok(Chosen {
                 store: &self.stores[*at].store,
                 variables,
+                limit,
             }),
             Some(Err(why)) => Err(Refusal::Unable(why.clone())),
             None => Err(Refusal::Unable("no store for these rules".to_owned())),
         }
+    }
+
+    /// Whether rules say how many connections an address may have: then nobody
+    /// knows before they have been met.
+    pub fn limits_by_rule(&self) -> bool {
+        self.limits_by_rule
     }
 
     /// Variables of the rule that a server name meets.
@@ -392,19 +407,31 @@ impl Generation {
 /// it fills is common to all that use the same algorithms.
 const REHEARSALS: usize = 4;
 
-fn open_rules(setup: &Setup, watch: &mut Watch) -> Option<Result<Arc<Rules>, String>> {
-    let path = setup.options.rules.as_deref()?;
+/// The largest rules that are read, in bytes, as of any file.
+const RULES_LIMIT: u64 = 16 << 20;
+
+/// The rules, and whether there is no file where they should be. One that cannot
+/// be reached, for a loop of links or for want of a right, is not missing.
+fn open_rules(setup: &Setup, watch: &mut Watch) -> (Option<Result<Arc<Rules>, String>>, bool) {
+    let Some(path) = setup.options.rules.as_deref() else {
+        return (None, false);
+    };
     let file = Path::new(path);
     watch.add(file);
-    let opened = if setup.options.missing_rules_allow {
+    let large = std::fs::metadata(file).is_ok_and(|about| about.len() > RULES_LIMIT);
+    let opened = if large {
+        Err(std::io::Error::other("it is larger than 16 MB"))
+    } else if setup.options.missing_rules_allow {
         Rules::open_or_none(file)
     } else {
         Rules::open(file)
     };
-    Some(opened.map(Arc::new).map_err(|error| {
+    let missing = matches!(&opened, Err(error) if error.kind() == std::io::ErrorKind::NotFound);
+    let opened = opened.map(Arc::new).map_err(|error| {
         let path = text::excerpt(path.as_bytes(), 300);
         format!("unable to read rules {path}: {}", report::reason(&error))
-    }))
+    });
+    (Some(opened), missing)
 }
 
 /// A rule's address as messages show it; the one that every client meets has
@@ -423,8 +450,22 @@ fn rule_settings(rule: &Rule<'_>) -> Vec<Setting> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     rule.variables()
         .map(|(name, value)| (text(name), text(value)))
-        .filter(|(name, _)| settings::is_setting(name))
+        .filter(|(name, _)| settings::is_setting(name) && name != settings::CONNECTIONS)
         .collect()
+}
+
+/// How many connections at once an address may have by this rule, if it says so.
+fn rule_limit(rule: &Rule<'_>) -> Option<Result<usize, String>> {
+    let (_, value) = rule
+        .variables()
+        .filter(|(name, _)| *name == settings::CONNECTIONS.as_bytes())
+        .last()?;
+    let value = String::from_utf8_lossy(value);
+    Some(if value.is_empty() {
+        Ok(0)
+    } else {
+        settings::connections(&value).map_err(|fail| fail.to_string())
+    })
 }
 
 /// The variables of a rule that are the program's.
@@ -548,6 +589,20 @@ impl Loader<'_> {
             addresses: Vec::new(),
         });
         Ok(self.stores.len() - 1)
+    }
+
+    /// Whether some rule has a limit on connections; those that are no numbers
+    /// are broken.
+    fn check_limits<'r>(&mut self, rules: impl Iterator<Item = &'r Arc<Rules>>) -> bool {
+        let mut some = false;
+        for rule in rules.flat_map(|rules| rules.iter()) {
+            let limit = rule_limit(&rule);
+            some |= limit.is_some();
+            if let Some(Err(why)) = limit {
+                self.broken.insert(shown(&rule), why);
+            }
+        }
+        some
     }
 
     fn watch_files(&mut self, settings: &Settings) {

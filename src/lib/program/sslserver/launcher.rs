@@ -5,6 +5,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
 
 use super::generation::{Generation, Refusal};
 use super::voice::Voice;
@@ -16,7 +17,7 @@ use crate::environ::Edits;
 use crate::report::{NEVER, TEMPORARY, reason};
 use crate::session;
 use crate::sys::channel::{Channel, Form, ProgramSide};
-use crate::sys::{fd, process, signal, socket};
+use crate::sys::{fd, poll, process, signal, socket};
 
 /// An engine that writes more variables than this is not one of ours.
 const VARIABLES_LIMIT: usize = 1024 * 1024;
@@ -90,14 +91,15 @@ fn serve(
         Some(senders) => proxied::ends(senders, &client, (local, address), family)?,
         None => (local, address),
     };
-    if context.uncounted {
-        let limit = setup.options.limit_per_address.unwrap_or(0);
+    let admits = |limit: usize| {
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
         let admitted = context.voice.admits(address.ip(), limit);
-        if !admitted.map_err(unable("ask for admission"))? {
-            // The supervisor said why.
-            return Ok(TEMPORARY);
-        }
+        admitted.map_err(unable("ask for admission"))
+    };
+    let by_rule = context.generation.limits_by_rule();
+    // Where it is refused, the supervisor said why.
+    if context.uncounted && !by_rule && !admits(setup.limit_per_address)? {
+        return Ok(TEMPORARY);
     }
     let connection = Connection::settle(local, address, &setup.naming);
     report.status(format_args!(
@@ -115,6 +117,9 @@ fn serve(
             };
         }
     };
+    if by_rule && !admits(chosen.limit.unwrap_or(setup.limit_per_address))? {
+        return Ok(TEMPORARY);
+    }
     report.status(format_args!("ok {id} {fields}"));
 
     let (control, engine_control) = fd::stream_pair().map_err(unable("create socket"))?;
@@ -140,9 +145,12 @@ fn serve(
         .then(|| ends.client.as_fd().try_clone_to_owned());
     let plain = plain.transpose().map_err(unable("set up descriptors"))?;
     let mut place = Some(ends);
-    process::spawn_sibling(|| match place.take() {
-        Some(ends) => engine::run(&task, ends),
-        None => TEMPORARY,
+    let limit = Duration::from_secs(setup.options.handshake_seconds.into());
+    when_there_is_room(Instant::now() + limit, || {
+        process::spawn_sibling(|| match place.take() {
+            Some(ends) => engine::run(&task, ends),
+            None => TEMPORARY,
+        })
     })
     .map_err(unable("fork"))?;
     // The engine's ends are the engine's alone: a socket that stayed open here
@@ -184,6 +192,26 @@ fn form(setup: &Setup) -> Form {
         Form::Pipes
     } else {
         Form::Socket
+    }
+}
+
+/// Does a step again and again while the system is short of processes or memory.
+fn when_there_is_room<T>(
+    deadline: Instant,
+    mut step: impl FnMut() -> io::Result<T>,
+) -> io::Result<T> {
+    /// How long until the next try.
+    const REST: Duration = Duration::from_millis(200);
+    loop {
+        match step() {
+            Err(error)
+                if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOMEM))
+                    && Instant::now() < deadline =>
+            {
+                poll::wait(&mut [], Some(Instant::now() + REST))?;
+            }
+            other => return other,
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::proxy::Networks;
 use crate::report::{self, Fail, Report};
 use crate::resolve;
 use crate::session;
-use crate::settings::{Filter, Settings};
+use crate::settings::{self, Filter, Settings};
 use crate::store::jail::Jail;
 use crate::sys::sandbox::{self, Sandbox};
 use crate::sys::user::{self, Identity, Powers};
@@ -58,6 +58,9 @@ struct Setup {
     sandbox: Sandbox,
     /// Connections at once: `-c`, or fewer where descriptors are scarce.
     limit: usize,
+    /// Those of one address, where no rule says so: `-C` and `MAXCONIP`; 0 for
+    /// any number.
+    limit_per_address: usize,
     /// Descriptors above 2 that this process was started with, which every
     /// program inherits.
     inherited: Vec<OwnedFd>,
@@ -197,7 +200,15 @@ fn settle(report: Report, options: Options, program: Vec<OsString>) -> Result<Se
     let senders = senders
         .transpose()
         .map_err(|wrong| TABLE.usage(format!("-L: {wrong}")))?;
-    let settings = Settings::from_environment();
+    let mut settings = Settings::from_environment();
+    // Of two limits the narrower one holds; 0 is none.
+    let asked = settings.take(settings::CONNECTIONS);
+    let asked = asked
+        .map(|value| settings::connections(&value))
+        .transpose()?;
+    let per_address = [asked, options.limit_per_address];
+    let per_address = per_address.into_iter().flatten().filter(|limit| *limit > 0);
+    let limit_per_address = per_address.min().unwrap_or(0);
     let powers = powers()?;
     let root = powers != Powers::None;
     let (user, group) = if options.user_from_environment {
@@ -266,6 +277,7 @@ fn settle(report: Report, options: Options, program: Vec<OsString>) -> Result<Se
         program,
         sandbox: Sandbox::prepare(sandbox::Role::Engine),
         limit: options.limit,
+        limit_per_address,
         inherited: Vec::new(),
         options,
     })

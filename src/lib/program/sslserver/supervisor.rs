@@ -219,9 +219,10 @@ impl<'a> Supervisor<'a> {
         let Setup {
             options, senders, ..
         } = self.setup;
-        // A sender's address says nothing of the client's.
-        let counted = senders.is_none();
-        let limit = options.limit_per_address.unwrap_or(0);
+        // A sender's address says nothing of the client's, and rules are met by
+        // names too.
+        let counted = senders.is_none() && !self.generation.limits_by_rule();
+        let limit = self.setup.limit_per_address;
         if counted && !self.connections.admits(address.ip(), limit) {
             return Ok(());
         }
