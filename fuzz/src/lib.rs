@@ -4,6 +4,7 @@
 
 pub mod control;
 pub mod dialogue;
+pub mod dns;
 pub mod keyholder;
 pub mod remote;
 
@@ -34,6 +35,16 @@ pub const TARGETS: &[Target] = &[
         name: "control",
         run: control::control,
         seeds: control::seeds,
+    },
+    Target {
+        name: "dns_message",
+        run: dns::dns_message,
+        seeds: dns::message_seeds,
+    },
+    Target {
+        name: "tlsa",
+        run: dns::tlsa,
+        seeds: dns::tlsa_seeds,
     },
     Target {
         name: "keyholder",

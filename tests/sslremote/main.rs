@@ -36,4 +36,5 @@ mod real;
 mod resolvers;
 mod rows;
 mod stages;
+mod tlsa;
 mod verify;

@@ -20,6 +20,7 @@ use crate::policy::Pin;
 use crate::tls_ffi::chain::{judge_chains, result_of};
 use crate::tls_ffi::names;
 
+pub mod dane;
 mod expected;
 mod verdict;
 

@@ -110,6 +110,18 @@ impl DomainName {
         self.labels().last()
     }
 
+    /// The name of a service of this host: `_25._tcp` before it (RFC 6698, 3).
+    ///
+    /// # Errors
+    /// That is longer than a name can be.
+    pub fn service(&self, port: u16) -> Result<DomainName, NotAName> {
+        let mut wire = Vec::new();
+        push(&mut wire, format!("_{port}").as_bytes())?;
+        push(&mut wire, b"_tcp")?;
+        wire.extend(&self.wire);
+        DomainName::from_wire(&wire).ok_or(NotAName)
+    }
+
     /// The labels, from the left.
     pub fn labels(&self) -> impl Iterator<Item = &[u8]> {
         let mut rest = &*self.wire;
@@ -222,6 +234,10 @@ mod tests {
         assert!(!odd.is_within(&name("corp")));
         assert_eq!(name("a.b.ONION").top(), Some(&b"onion"[..]));
         assert_eq!(DomainName::root().top(), None);
+        let service = name("mx.test").service(25).map(|name| name.to_string());
+        assert_eq!(service.as_deref(), Ok("_25._tcp.mx.test"));
+        let long = name(&"a.".repeat(125)).service(65535);
+        assert_eq!(long, Err(NotAName));
         assert_eq!(name("a_b.c").in_zone_form(), "a_b.c.");
         assert_eq!(DomainName::root().in_zone_form(), ".");
     }

@@ -227,6 +227,13 @@ fn called(
 ) -> (Vec<Preferred>, Option<(String, String)>) {
     let mut found = Vec::new();
     let mut trouble = None;
+    let names: Vec<DomainName> = exchangers
+        .iter()
+        .map(|(_, name)| name.clone())
+        .filter(|name| literal(name.to_string().as_bytes()).is_none())
+        .take(MOST_CANDIDATES)
+        .collect();
+    let mut answers = dns.addresses_of(&names).into_iter();
     for (preference, name) in exchangers {
         let host = name.to_string();
         let mut add = |ip| {
@@ -238,10 +245,10 @@ fn called(
             add(ip);
             continue;
         }
-        match dns.addresses(&name) {
-            Ok(answer) => answer.records.into_iter().for_each(add),
-            Err(Trouble::Temporary(why)) => trouble = Some((host, why)),
-            Err(_) => {}
+        match answers.next() {
+            Some(Ok(answer)) => answer.records.into_iter().for_each(add),
+            Some(Err(Trouble::Temporary(why))) => trouble = Some((host, why)),
+            Some(Err(_)) | None => {}
         }
     }
     (found, trouble)

@@ -4,11 +4,12 @@
 
 use std::net::IpAddr;
 
+pub use domain::base::Rtype;
 use domain::base::iana::{Class, Rcode};
 use domain::base::name::ToName;
 use domain::base::rdata::UnknownRecordData;
 use domain::base::wire::ParseError;
-use domain::base::{Message as WireMessage, ParseRecordData, ParsedName, ParsedRecord, Rtype};
+use domain::base::{Message as WireMessage, ParseRecordData, ParsedName, ParsedRecord};
 use domain::rdata::{A, Aaaa, Cname, Mx, Rrsig};
 
 use crate::program::qmail_sslremote::name::DomainName;
@@ -46,7 +47,14 @@ pub enum Said {
     Nothing(String),
 }
 
+/// A message as it came; `None` where not even its head is whole.
+#[must_use]
+pub fn taken(bytes: Vec<u8>) -> Option<Message> {
+    Message::from_octets(bytes).ok()
+}
+
 /// Whether a message is about this question, and no other.
+#[must_use]
 pub fn is_about(message: &Message, name: &DomainName, kind: Rtype) -> bool {
     let asked = message.sole_question();
     asked.is_ok_and(|asked| is(asked.qname(), name) && asked.qtype() == kind)
@@ -54,6 +62,7 @@ pub fn is_about(message: &Message, name: &DomainName, kind: Rtype) -> bool {
 
 /// What a message says of a question. A record that does not belong to the question
 /// does not count.
+#[must_use]
 pub fn read(message: &Message, name: &DomainName, kind: Rtype) -> Said {
     let rcode = message.header().rcode();
     if !matches!(rcode, Rcode::NOERROR | Rcode::NXDOMAIN) {
@@ -79,6 +88,7 @@ pub fn read(message: &Message, name: &DomainName, kind: Rtype) -> Said {
 }
 
 /// Whether there are signatures among the records that answer.
+#[must_use]
 pub fn has_signatures(message: &Message) -> bool {
     let Ok(mut section) = message.answer() else {
         return false;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use domain::base::iana::Rcode;
 use domain::base::{MessageBuilder, Name, Rtype};
 
-use super::message::{Message, is_about};
+use super::message::{self, Message, is_about};
 use crate::program::qmail_sslremote::name::DomainName;
 use crate::report;
 use crate::sys::poll::{self, Ready};
@@ -325,7 +325,7 @@ impl<'a> Exchange<'a> {
 
     /// A message, if it answers the question.
     fn answer(&self, bytes: Vec<u8>, id: u16) -> Option<Message> {
-        let message = Message::from_octets(bytes).ok()?;
+        let message = message::taken(bytes)?;
         let header = message.header();
         let same = is_about(&message, self.question.name, self.question.kind);
         (header.qr() && header.id() == id && same).then_some(message)

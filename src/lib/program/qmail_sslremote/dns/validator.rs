@@ -30,8 +30,7 @@ mod built_in {
     use domain::base::iana::Rcode;
 
     use super::Checked;
-    use crate::program::qmail_sslremote::dns::message::Message;
-    use crate::program::qmail_sslremote::dns::{Trouble, Trust, bogus};
+    use crate::program::qmail_sslremote::dns::{Trouble, Trust, bogus, message};
     use crate::program::qmail_sslremote::name::DomainName;
     use crate::report;
     use crate::sys::unbound::{Answer, Resolver, Setup};
@@ -109,8 +108,8 @@ mod built_in {
             }
             // libunbound's own word where no answer came that it could use.
             let failed = answer.rcode == i32::from(Rcode::SERVFAIL.to_int());
-            match Message::from_octets(answer.packet) {
-                Ok(message) if !failed => Ok(Checked {
+            match message::taken(answer.packet) {
+                Some(message) if !failed => Ok(Checked {
                     message,
                     secure: answer.secure,
                 }),

@@ -1,0 +1,124 @@
+//! What qmail-sslremote reads from DNS.
+
+use ucspi_tls::program::qmail_sslremote::dns::message::{self, Rtype, Said};
+use ucspi_tls::program::qmail_sslremote::name::DomainName;
+use ucspi_tls::trust::dane::{Record, Unusable};
+
+/// `d.test`, as it stands behind the head of a message.
+const NAME: &[u8] = b"\x01d\x04test\0";
+
+/// Answers with an MX, behind an alias, and with none.
+pub fn message_seeds() -> Vec<Vec<u8>> {
+    let head = |answers: u8, authorities: u8, rcode: u8| {
+        [
+            0,
+            1,
+            0x81,
+            0x80 | rcode,
+            0,
+            1,
+            0,
+            answers,
+            0,
+            authorities,
+            0,
+            0,
+        ]
+    };
+    let question = [NAME, b"\0\x0f\0\x01"].concat();
+    let mx = b"\xc0\x0c\0\x0f\0\x01\0\0\0\x3c\0\x07\0\x0a\x02mx\xc0\x0e";
+    let alias = b"\xc0\x0c\0\x05\0\x01\0\0\0\x3c\0\x02\xc0\x0e";
+    let loop_ = b"\xc0\x0c\0\x05\0\x01\0\0\0\x3c\0\x02\xc0\x0c";
+    let other = b"\xc0\x0e\0\x0f\0\x01\0\0\0\x3c\0\x05\0\x0a\x01x\0";
+    let tlsa = b"\xc0\x0c\0\x34\0\x01\0\0\0\x3c\0\x04\x03\x01\x01\x07";
+    vec![
+        [&head(1, 0, 0)[..], &question, mx].concat(),
+        [&head(2, 0, 0)[..], &question, alias, other].concat(),
+        [&head(1, 0, 0)[..], &question, loop_].concat(),
+        [&head(1, 0, 0)[..], &question, tlsa].concat(),
+        [&head(0, 0, 3)[..], &question].concat(),
+        [
+            &head(0, 1, 0)[..],
+            &question,
+            b"\xc0\x0e\0\x06\0\x01\0\0\0\x3c\0\0",
+        ]
+        .concat(),
+    ]
+}
+
+/// Any bytes as a DNS message: reading ends, finds no more records than there is
+/// room for, and names that can be shown.
+pub fn dns_message(bytes: &[u8]) {
+    let Some(whole) = message::taken(bytes.to_vec()) else {
+        return;
+    };
+    let name = DomainName::from_wire(NAME).expect("a name");
+    for kind in [Rtype::MX, Rtype::A, Rtype::AAAA, Rtype::TLSA, Rtype::TXT] {
+        let said = message::read(&whole, &name, kind);
+        let shown = match &said {
+            Said::Records(bearer, records) => {
+                assert!(!records.is_empty() && records.len() <= bytes.len() / 10);
+                bearer.to_string()
+            }
+            Said::Alias(target) => target.to_string(),
+            Said::Nothing(why) => why.clone(),
+            Said::NoRecords | Said::NoSuchName => String::new(),
+        };
+        assert!(
+            shown.bytes().all(|byte| (0x20..0x7f).contains(&byte)),
+            "{shown}"
+        );
+        let _ = message::is_about(&whole, &name, kind);
+    }
+    let _ = message::has_signatures(&whole);
+}
+
+/// Records of use, and of none.
+pub fn tlsa_seeds() -> Vec<Vec<u8>> {
+    vec![
+        [&[3, 1, 1][..], &[7; 32]].concat(),
+        [&[2, 0, 2][..], &[7; 64]].concat(),
+        // An Ed25519 key.
+        [
+            &[
+                3, 1, 0, 0x30, 0x2a, 0x30, 0x05, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0,
+            ][..],
+            &[9; 32],
+        ]
+        .concat(),
+        vec![3, 0, 0, 0x30, 0x82, 1, 0],
+        vec![1, 1, 1],
+    ]
+}
+
+/// Any bytes as the data of a TLSA record: one that is of use is what was given,
+/// with the length that its numbers ask for.
+pub fn tlsa(bytes: &[u8]) {
+    match Record::parse(bytes) {
+        Ok(record) => {
+            let numbers = [record.usage, record.selector, record.matching];
+            assert_eq!([&numbers[..], &record.data].concat(), bytes);
+            let length = record.data.len();
+            match numbers {
+                [2 | 3, 0 | 1, 0] => assert!(length > 0),
+                [2 | 3, 0 | 1, 1] => assert_eq!(length, 32),
+                [2 | 3, 0 | 1, 2] => assert_eq!(length, 64),
+                other => panic!("{other:?}"),
+            }
+            assert!(record.to_string().len() <= 14);
+        }
+        Err(why) => {
+            assert_eq!(
+                why == Unusable::Short,
+                bytes.len() < 4 && !other_fault(bytes)
+            );
+            assert!(!why.to_string().is_empty());
+        }
+    }
+}
+
+/// A number that is unknown is the fault that is named, however short the rest is.
+fn other_fault(bytes: &[u8]) -> bool {
+    matches!(bytes, [usage, selector, matching, ..]
+        if !(2..=3).contains(usage) || *selector > 1 || *matching > 2)
+}

@@ -1,0 +1,199 @@
+//! TLSA records (RFC 6698, 7671): what a domain publishes of its servers' keys.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+
+use openssl::pkey::PKey;
+use openssl::x509::X509;
+
+use crate::text;
+
+/// Certificate usages that mail servers have: RFC 7672, 3.1.
+const ANCHOR: u8 = 2;
+const END_ENTITY: u8 = 3;
+/// How many hexadecimal digits of a record are shown.
+const SHOWN: usize = 8;
+
+/// A record that a certificate can be compared with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// 2: the authority that the chain must lead to; 3: the server's own.
+    pub usage: u8,
+    /// 0: the whole certificate; 1: its public key.
+    pub selector: u8,
+    /// 0: all of it; 1: its SHA-256; 2: its SHA-512.
+    pub matching: u8,
+    /// What is compared.
+    pub data: Vec<u8>,
+}
+
+/// Why a record is of no use: words that end a sentence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    /// It has less than its three numbers and something to compare.
+    Short,
+    /// For mail only 2 and 3 mean anything.
+    Usage(u8),
+    /// RFC 7218 has no such number.
+    Selector(u8),
+    /// The same.
+    Matching(u8),
+    /// A digest has another length, in bytes.
+    Length(usize),
+    /// It is no certificate, or no key.
+    Encoding,
+}
+
+impl Record {
+    /// The data of a TLSA record.
+    ///
+    /// # Errors
+    /// No certificate can be compared with it.
+    pub fn parse(data: &[u8]) -> Result<Record, Unusable> {
+        let [usage, selector, matching, data @ ..] = data else {
+            return Err(Unusable::Short);
+        };
+        let length = match (usage, selector, matching) {
+            (usage, ..) if ![ANCHOR, END_ENTITY].contains(usage) => {
+                return Err(Unusable::Usage(*usage));
+            }
+            (_, selector, _) if *selector > 1 => return Err(Unusable::Selector(*selector)),
+            (_, _, 0) => data.len(),
+            (_, _, 1) => 32,
+            (_, _, 2) => 64,
+            (.., matching) => return Err(Unusable::Matching(*matching)),
+        };
+        if data.is_empty() {
+            return Err(Unusable::Short);
+        }
+        if data.len() != length {
+            return Err(Unusable::Length(data.len()));
+        }
+        if *matching == 0 && !is_encoded(*selector, data) {
+            return Err(Unusable::Encoding);
+        }
+        Ok(Record {
+            usage: *usage,
+            selector: *selector,
+            matching: *matching,
+            data: data.to_vec(),
+        })
+    }
+}
+
+/// Whether a whole certificate or key is one, and nothing more.
+fn is_encoded(selector: u8, data: &[u8]) -> bool {
+    let again = if selector == 0 {
+        X509::from_der(data).and_then(|certificate| certificate.to_der())
+    } else {
+        PKey::public_key_from_der(data).and_then(|key| key.public_key_to_der())
+    };
+    // What libcrypto found wrong is of no interest to its next caller.
+    drop(openssl::error::ErrorStack::get());
+    again.is_ok_and(|again| again == data)
+}
+
+/// Its three numbers, and the beginning of what is compared.
+impl fmt::Display for Record {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut hex = text::hex(&self.data);
+        hex.truncate(SHOWN);
+        let Record {
+            usage,
+            selector,
+            matching,
+            ..
+        } = self;
+        write!(out, "{usage} {selector} {matching} {hex}")
+    }
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unusable::Short => write!(out, "it is too short"),
+            Unusable::Usage(number) => write!(out, "its usage {number} is neither 2 nor 3"),
+            Unusable::Selector(number) => write!(out, "its selector {number} is neither 0 nor 1"),
+            Unusable::Matching(number) => {
+                write!(out, "its matching type {number} is none of 0, 1, 2")
+            }
+            Unusable::Length(bytes) => {
+                write!(out, "its digest of {bytes} bytes has a wrong length")
+            }
+            Unusable::Encoding => write!(out, "it holds no certificate or key"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn certificate() -> X509 {
+        let key = PKey::generate_ed25519().expect("a key");
+        let mut builder = X509::builder().expect("a builder");
+        builder.set_pubkey(&key).expect("a certificate with a key");
+        let now = openssl::asn1::Asn1Time::days_from_now(0).expect("today");
+        builder.set_not_before(&now).expect("a beginning");
+        builder.set_not_after(&now).expect("an end");
+        builder
+            .sign(&key, openssl::hash::MessageDigest::null())
+            .expect("a signature");
+        builder.build()
+    }
+
+    #[test]
+    fn records_that_can_be_compared() {
+        let whole = certificate();
+        let der = whole.to_der().expect("DER");
+        let key = whole.public_key().expect("a key");
+        let key = key.public_key_to_der().expect("DER");
+        for (numbers, data) in [
+            ([2, 0, 0], &*der),
+            ([3, 1, 0], &key),
+            ([3, 1, 1], &[7; 32]),
+            ([2, 0, 1], &[7; 32]),
+            ([3, 0, 2], &[7; 64]),
+        ] {
+            let record = Record::parse(&[&numbers, data].concat()).expect("a record");
+            let [usage, selector, matching] = numbers;
+            assert_eq!(
+                (record.usage, record.selector, record.matching),
+                (usage, selector, matching)
+            );
+            assert_eq!(record.data, data);
+        }
+        let record = Record::parse(&[&[3, 1, 1][..], &[0xab; 32]].concat());
+        assert_eq!(
+            record.map(|one| one.to_string()),
+            Ok("3 1 1 abababab".to_owned())
+        );
+    }
+
+    #[test]
+    fn records_that_cannot() {
+        let der = certificate().to_der().expect("DER");
+        let long = [&der[..], &[0]].concat();
+        for (numbers, data, why) in [
+            (&[0, 0, 1][..], &[7; 32][..], Unusable::Usage(0)),
+            (&[1, 1, 1], &[7; 32], Unusable::Usage(1)),
+            (&[4, 1, 1], &[7; 32], Unusable::Usage(4)),
+            (&[255, 1, 1], &[7; 32], Unusable::Usage(255)),
+            (&[3, 2, 1], &[7; 32], Unusable::Selector(2)),
+            (&[3, 1, 3], &[7; 32], Unusable::Matching(3)),
+            (&[3, 1, 1], &[7; 31], Unusable::Length(31)),
+            (&[3, 1, 1], &[7; 33], Unusable::Length(33)),
+            (&[3, 1, 2], &[7; 32], Unusable::Length(32)),
+            (&[3, 1, 1], &[], Unusable::Short),
+            (&[3, 1, 0], &[], Unusable::Short),
+            (&[3, 1], &[], Unusable::Short),
+            (&[], &[], Unusable::Short),
+            (&[3, 1, 0], &[7; 32], Unusable::Encoding),
+            (&[3, 0, 0], &long, Unusable::Encoding),
+            (&[3, 1, 0], &der, Unusable::Encoding),
+        ] {
+            let found = Record::parse(&[numbers, data].concat());
+            assert_eq!(found, Err(why), "{numbers:?}");
+        }
+    }
+}
