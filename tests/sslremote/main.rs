@@ -31,6 +31,7 @@ mod matrix;
 mod names;
 mod origin;
 mod passing_over;
+mod qmail_remote;
 mod qmtp;
 mod real;
 mod resolvers;
