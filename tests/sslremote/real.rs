@@ -60,7 +60,7 @@ fn mail_arrives_at_postfix_over_starttls_and_smtps() {
     need_root!();
     let place = Place::new("remote-postfix");
     let Some(postfix) = Postfix::start(&place, &mx()) else {
-        skip!("postfix is not installed");
+        skip!("postfix is neither installed nor unpacked");
     };
     let zone = format!("postfix IN MX 10 mx\nmx IN A {}", postfix.ip);
     let Some(names) = Names::serve(&place, &zone) else {
@@ -69,9 +69,9 @@ fn mail_arrives_at_postfix_over_starttls_and_smtps() {
     let message = hard_message(100_000);
     let words = ["postfix.test", "a@sender.example", "b@postfix.test"];
     for (count, policy, verdict) in [
-        (1, "=mx.test:CA\n", "verified mx.test"),
+        (1, "=mx.test:CA\n", "verified mx.test (name from DNS)"),
         (2, "~postfix.test:CA\n", "verified mx.test"),
-        (3, "=mx.test:CA||;465\n", "verified mx.test"),
+        (3, "=mx.test:CA||;465\n", "verified mx.test (name from DNS)"),
         (4, "-.test:\n", "unverified"),
         (5, "", "unverified"),
     ] {
@@ -176,7 +176,7 @@ fn a_stripped_offer_defers_what_requires_tls() {
     need_root!();
     let place = Place::new("remote-stripped");
     let Some(postfix) = Postfix::start(&place, &mx()) else {
-        skip!("postfix is not installed");
+        skip!("postfix is neither installed nor unpacked");
     };
     let proxy = fresh_ip();
     stripping_proxy(SocketAddr::new(proxy, 25), SocketAddr::new(postfix.ip, 25));
@@ -246,4 +246,121 @@ fn a_message_is_the_same_at_the_other_end() {
             assert_eq!(*mail, format!("MAIL FROM:<> SIZE={size} BODY=8BITMIME"));
         }
     }
+}
+
+#[test]
+fn exim_that_demands_a_certificate_of_ours() {
+    need_root!();
+    let place = Place::new("remote-exim-demands");
+    let identity = Leaf::new("mx").address("127.0.0.1").issue();
+    let Some(exim) = Exim::start(&place, &identity, &[]) else {
+        skip!("exim4 is not installed");
+    };
+    let config = place.path("exim.conf");
+    let text = fs::read_to_string(&config).unwrap();
+    let demanding = text.replace("tls_try_verify_hosts", "tls_verify_hosts");
+    assert_ne!(text, demanding);
+    fs::write(&config, demanding).unwrap();
+    let own = |name: &str, identity: &Identity| {
+        place.write(name, [identity.chain_pem(), identity.key_pem()].concat());
+        format!("*:{}\n", place.text(name))
+    };
+    let known = own("known.pem", &Leaf::new("us").issue());
+    let unknown = own("unknown.pem", &Leaf::new("us").self_signed());
+    let send = |certificate: &str, policy: &str| {
+        let remote = Remote::new(&place)
+            .control("smtproutes", &format!(":[127.0.0.1]:{}\n", exim.at.port()))
+            .control("domaincerts", certificate)
+            .policy(policy);
+        remote.send("far.example")
+    };
+    // Its alert may be read before its end, or be behind a reset.
+    for certificate in ["", &unknown] {
+        let report = send(certificate, "=[127.0.0.1]:CA\n");
+        let said =
+            "ZConnected to 127.0.0.1 ([127.0.0.1]) but the handshake failed: received alert ";
+        assert!(report.starts_with(said), "{report}");
+        let said = "; tlsdestinations line 1 requires TLS. (#4.7.5)\n";
+        assert!(report.contains(said), "{report}");
+        let report = send(certificate, "*:\n");
+        let said = "K127.0.0.1 accepted message (no TLS, which failed: the handshake failed: received alert ";
+        assert!(report.starts_with(said), "{report}");
+    }
+    let report = send(&known, "=[127.0.0.1]:CA\n");
+    assert!(
+        report.starts_with("K127.0.0.1 accepted message (TLSv1.3"),
+        "{report}"
+    );
+    eventually("the mail is there", || {
+        let count = fs::read_dir(place.path("mail")).unwrap().count();
+        (count == 3).then_some(())
+    });
+}
+
+#[test]
+fn postfix_that_insists_on_tls_and_cannot_read_its_key_gets_the_mail_later() {
+    need_root!();
+    let place = Place::new("remote-postfix-insists");
+    // As in a renewal that has put the certificate there, and not yet the key.
+    let lines = "smtpd_tls_security_level = encrypt\nsmtpd_tls_key_file = /nonexistent/key.pem";
+    let Some(postfix) = Postfix::with(&place, &mx(), lines, "") else {
+        skip!("postfix is neither installed nor unpacked");
+    };
+    let zone = format!("postfix IN MX 10 mx\nmx IN A {}", postfix.ip);
+    let Some(names) = Names::serve(&place, &zone) else {
+        skip!("nsd is not installed");
+    };
+    let report = remote_with(&place, names.ip, "*:\n").send("postfix.test");
+    let ip = postfix.ip;
+    let said = format!("ZConnected to {ip} but sender was rejected.\nRemote host said: 530 ");
+    assert!(report.starts_with(&said), "{report}");
+    let why = "\nReason: TLS failed before: it refused STARTTLS: 454 ";
+    assert!(report.contains(why), "{report}");
+    // Where TLS is required it does not come to that.
+    let report = remote_with(&place, names.ip, "~*:CA\n").send("postfix.test");
+    let said = format!(
+        "ZConnected to {ip} (mx.test) but it refused STARTTLS; tlsdestinations line 1 requires TLS. (#4.7.5)\n"
+    );
+    assert!(report.starts_with(&said), "{report}");
+}
+
+#[test]
+fn eight_bit_headers_arrive_behind_a_postfix_whose_next_hop_has_no_smtputf8() {
+    need_root!();
+    let place = Place::new("remote-postfix-utf8");
+    let hop = Fake::plain().offers("250-hop\r\n250 8BITMIME\r\n");
+    let hop = hop.listen("127.0.0.1:0".parse().unwrap());
+    let lines = format!(
+        "relay_domains = hop.test\nrelay_transport = smtp:[127.0.0.1]:{}\nsmtp_dns_support_level = disabled",
+        hop.at.port()
+    );
+    let service = "smtp unix - - n - - smtp";
+    let Some(postfix) = Postfix::with(&place, &mx(), &lines, service) else {
+        skip!("postfix is neither installed nor unpacked");
+    };
+    let zone = format!("hop IN MX 10 mx\nmx IN A {}", postfix.ip);
+    let Some(names) = Names::serve(&place, &zone) else {
+        skip!("nsd is not installed");
+    };
+    let remote = remote_with(&place, names.ip, "*:\n");
+    let words = ["hop.test", "a@sender.example", "b@hop.test"];
+    for header in [
+        &b"Subject: caf\xe9\n\nx\n"[..],
+        b"Subject: caf\xc3\xa9\n\nx\n",
+    ] {
+        let before = hop.messages();
+        let parts = remote.parts(&words, header);
+        assert!(parts[1].starts_with('K'), "{parts:?}");
+        eventually("the mail is at the next hop", || {
+            let log = postfix.log();
+            assert!(!log.contains("status=bounced"), "{log}");
+            (hop.messages() > before).then_some(())
+        });
+    }
+    // An address that is not ASCII is Postfix's to refuse: it offers SMTPUTF8.
+    let parts = remote.parts(&["hop.test", "", "\u{e4}@hop.test"], MESSAGE.as_bytes());
+    assert!(parts[1].starts_with('K'), "{parts:?}");
+    eventually("Postfix knows that the next hop lacks it", || {
+        postfix.log().contains("SMTPUTF8 is required").then_some(())
+    });
 }
