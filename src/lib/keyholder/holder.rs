@@ -55,6 +55,8 @@ static NEXT_LINK: AtomicU64 = AtomicU64::new(0);
 pub struct Keyholder {
     master: Rc<Master>,
     keys: RefCell<Vec<Loaded>>,
+    /// Places in the list, by path.
+    places: RefCell<HashMap<String, usize>>,
     /// What may be signed; every worker knows it.
     permits: RefCell<Permits>,
     workers: RefCell<Vec<Worker>>,
@@ -241,7 +243,7 @@ impl SignerSource for Keyholder {
             return local.signer(place, public);
         }
         let mut keys = self.keys.borrow_mut();
-        let known = keys.iter().position(|key| key.path == place.path);
+        let known = self.places.borrow().get(&place.path).copied();
         let number = if let Some(number) = known {
             number
         } else {
@@ -256,7 +258,10 @@ impl SignerSource for Keyholder {
                 path: place.path.clone(),
                 public: key,
             });
-            keys.len() - 1
+            let number = keys.len() - 1;
+            let mut places = self.places.borrow_mut();
+            places.insert(place.path.clone(), number);
+            number
         };
         // A signer is made from the certificate's key, so libssl's own
         // comparison of the two would always hold.
@@ -300,6 +305,7 @@ impl Keyholder {
             workers: RefCell::new(vec![Worker::fork(master)?]),
             master: Rc::clone(master),
             keys: RefCell::default(),
+            places: RefCell::default(),
             permits: RefCell::default(),
             links: HashMap::new(),
             spares: Spares::default(),
@@ -318,10 +324,9 @@ impl Keyholder {
     }
 
     fn numbers(&self, keys: &[KeyPlace]) -> BTreeSet<u16> {
-        let loaded = self.keys.borrow();
-        let number = |place: &KeyPlace| loaded.iter().position(|key| key.path == place.path);
+        let places = self.places.borrow();
         keys.iter()
-            .filter_map(|place| u16::try_from(number(place)?).ok())
+            .filter_map(|place| u16::try_from(*places.get(&place.path)?).ok())
             .collect()
     }
 

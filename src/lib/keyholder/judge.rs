@@ -185,13 +185,13 @@ impl Judge {
         key: KeyType,
         permits: impl IntoIterator<Item = &'p Permit>,
     ) -> Result<(), Refusal> {
-        if is_one_structure(signing.message) {
-            return Err(Refusal::Structure);
+        if means_something_else(signing.message) {
+            return Err(Refusal::Elsewhere);
         }
         self.judge_handshake(signing, key, permits)
     }
 
-    /// All of it but [`is_one_structure`].
+    /// All of it but [`means_something_else`].
     fn judge_handshake<'p>(
         &mut self,
         signing: &Signing<'_>,
@@ -330,19 +330,31 @@ fn is_own(
     Ok(())
 }
 
+/// Whether a message has a meaning in another protocol. A handshake begins like
+/// that by chance once in 2^23 at most, or if its client wants to be refused.
+fn means_something_else(message: &[u8]) -> bool {
+    // OpenSSH's PROTOCOL.sshsig; COSE (RFC 9052 section 4.4).
+    const WORDS: [&[u8]; 3] = [b"SSHSIG", b"\x84\x6aSignature1", b"\x85\x69Signature"];
+    // What a client signs below TLS 1.3 begins with a ClientHello (RFC 5246
+    // section 7.4.8): our key is not to pass for a client's either.
+    let tls_client = matches!(message, [1, 0, _, _, 3, 0..=3, ..]);
+    // What an end of IKEv2 signs begins with the header of an IKE_SA_INIT message
+    // (RFC 7296 sections 2.15 and 3.1): version, kind, number.
+    let ike = message.get(17..19) == Some(&[0x20, 34]) && message.get(20..24) == Some(&[0; 4]);
+    tls_client
+        || ike
+        || is_one_structure(message)
+        || WORDS.iter().any(|word| message.starts_with(word))
+}
+
 /// Whether a message is one structure of ASN.1 over its whole length, in
 /// whatever encoding a reader could take (X.690 section 8.1.3): a SEQUENCE, as
 /// what is signed of a certificate, a request for one, a revocation list and an
 /// OCSP answer (RFC 5280, 2986, 6960), or a SET, as the signed attributes of CMS
-/// (RFC 5652 section 5.4). Also what ssh-keygen signs, which begins with a word
-/// of its own (OpenSSH, PROTOCOL.sshsig). A handshake begins like that only if
-/// its client wants to be refused.
+/// (RFC 5652 section 5.4).
 fn is_one_structure(message: &[u8]) -> bool {
     const SEQUENCE: u8 = 0x30;
     const SET: u8 = 0x31;
-    if message.starts_with(b"SSHSIG") {
-        return true;
-    }
     let [SEQUENCE | SET, length, rest @ ..] = message else {
         return false;
     };

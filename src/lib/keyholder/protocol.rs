@@ -153,7 +153,7 @@ pub enum Refusal {
     /// Not what a TLS server signs in a handshake.
     Shape,
     /// A message that has a meaning elsewhere, as that of a certificate.
-    Structure,
+    Elsewhere,
     /// Of a TLS version that the settings do not allow.
     Version,
     /// An algorithm that the settings do not allow, or that does not fit the key
@@ -182,8 +182,8 @@ impl fmt::Display for Refusal {
             Refusal::Malformed => "a malformed request",
             Refusal::NoSuchKey => "a key that does not exist",
             Refusal::Shape => "a message that is not of a TLS server's handshake",
-            Refusal::Structure => {
-                "a message that could pass for a certificate or another signed structure"
+            Refusal::Elsewhere => {
+                "a message that could pass for a certificate, or for what another protocol signs"
             }
             Refusal::Version => "a TLS version that the settings do not allow",
             Refusal::Algorithm => {

@@ -452,7 +452,6 @@ fn structures_are_told_by_their_first_bytes_and_their_length() {
         // Longer than it need be, which some read all the same.
         &[0x30, 0x82, 0, 129],
         &[0x30, 0x89, 0, 0, 0, 0, 0, 0, 0, 0, 122],
-        b"SSHSIG\0\0\0\x03git",
     ] {
         assert!(is_one_structure(&filled(head)), "{head:?}");
     }
@@ -471,10 +470,40 @@ fn structures_are_told_by_their_first_bytes_and_their_length() {
     assert!(is_one_structure(&message));
     assert!(is_one_structure(&[0x30, 0]) && is_one_structure(&[0x30, 2, 5, 0]));
     assert!(!is_one_structure(&[0x30]) && !is_one_structure(b""));
-    // What begins so is refused whatever follows.
+    // What begins so is refused however good the rest is.
     let mut message = elliptic(23, &share(23));
     message[..3].copy_from_slice(&[0x30, 0x81, 130]);
-    refused(&message, Refusal::Structure);
+    refused(&message, Refusal::Elsewhere);
+}
+
+#[test]
+fn what_other_protocols_sign_is_refused() {
+    let good = elliptic(23, &share(23));
+    let mut ike = [9; 28];
+    ike[16..28].copy_from_slice(&[0x21, 0x20, 34, 0x20, 0, 0, 0, 0, 0, 0, 0, 96]);
+    for head in [
+        &b"SSHSIG\0\0\0\x03git"[..],
+        b"\x01\0\0\x7c\x03\x03",
+        b"\x01\0\x02\0\x03\x01",
+        b"\x84\x6aSignature1",
+        b"\x85\x69Signature",
+        &ike,
+    ] {
+        let mut message = good.clone();
+        message[..head.len()].copy_from_slice(head);
+        refused(&message, Refusal::Elsewhere);
+    }
+    // Contexts of TLS itself that are not a handshake's: delegated credentials,
+    // exported authenticators, and signed exchanges of HTTP (RFC 9345, 9261).
+    for context in [
+        &b"TLS, server delegated credentials\0"[..],
+        b"Exported Authenticator\0",
+        b"HTTP Exchange 1\0",
+    ] {
+        for hash in [32, 48, 64] {
+            refused(&verify(context, hash), Refusal::Shape);
+        }
+    }
 }
 
 fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
@@ -587,7 +616,7 @@ fn no_certificate_is_signed_as_dhe_parameters() {
     let mut judge = Judge::default();
     let permits = [settings];
     let said = judge.judge(&signing, KeyType::Rsa, &permits);
-    assert_eq!(said, Err(Refusal::Structure));
+    assert_eq!(said, Err(Refusal::Elsewhere));
     // That alone stands between an engine and a certificate.
     let otherwise = judge.judge_handshake(&signing, KeyType::Rsa, &permits);
     assert_eq!(otherwise, Ok(()));
@@ -652,7 +681,7 @@ fn no_certificate_is_signed_as_ecdhe_parameters() {
     let mut judge = Judge::default();
     let permits = [only_12()];
     let said = judge.judge(&signing, P384, &permits);
-    assert_eq!(said, Err(Refusal::Structure));
+    assert_eq!(said, Err(Refusal::Elsewhere));
     let otherwise = judge.judge_handshake(&signing, P384, &permits);
     assert_eq!(otherwise, Ok(()));
     let signature = super::super::local::sign(
