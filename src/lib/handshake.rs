@@ -35,8 +35,14 @@ pub struct Wire {
     sent: usize,
     opening: Vec<u8>,
     received: u64,
+    /// Bytes that were ever to be sent, and those that were.
+    queued: u64,
     transmitted: u64,
     ended: bool,
+    /// Bytes received since the last that were content.
+    overhead: u64,
+    /// Most of those; `None` in the handshake, which has its deadline.
+    overhead_limit: Option<u64>,
 }
 
 impl Wire {
@@ -49,8 +55,11 @@ impl Wire {
             sent: 0,
             opening: Vec::new(),
             received: 0,
+            queued: 0,
             transmitted: 0,
             ended: false,
+            overhead: 0,
+            overhead_limit: None,
         }
     }
 
@@ -78,10 +87,36 @@ impl Wire {
         self.ended
     }
 
-    /// Bytes moved so far, both ways: unchanged means that nothing flows.
+    /// Bytes that were ever to be sent.
     #[must_use]
-    pub fn moved(&self) -> u64 {
-        self.received + self.transmitted
+    pub fn queued(&self) -> u64 {
+        self.queued
+    }
+
+    /// Bytes that the kernel took.
+    #[must_use]
+    pub fn transmitted(&self) -> u64 {
+        self.transmitted
+    }
+
+    /// From now on no more than so many bytes are received between two of
+    /// content ([`Wire::met_content`]). A peer could otherwise have us answer key
+    /// updates, and renegotiations refused, for as long as it likes.
+    pub fn bound_overhead(&mut self, limit: u64) {
+        self.overhead_limit = Some(limit);
+        self.overhead = 0;
+    }
+
+    /// What was received held content.
+    pub fn met_content(&mut self) {
+        self.overhead = 0;
+    }
+
+    /// Whether the limit on bytes without content ended the connection.
+    #[must_use]
+    pub fn is_over_limit(&self) -> bool {
+        self.overhead_limit
+            .is_some_and(|limit| self.overhead > limit)
     }
 
     /// Sends what waits, as far as the kernel takes it.
@@ -120,6 +155,9 @@ impl Wire {
 
 impl Read for Wire {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.is_over_limit() {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
         let count = match socket::receive(&self.socket, buffer) {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
                 self.ended = true;
@@ -134,6 +172,7 @@ impl Read for Wire {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         self.received += count as u64;
+        self.overhead += count as u64;
         let room = OPENING - self.opening.len();
         self.opening.extend_from_slice(&buffer[..count.min(room)]);
         Ok(count)
@@ -149,6 +188,7 @@ impl Write for Wire {
             }
         }
         self.waiting.extend_from_slice(bytes);
+        self.queued += bytes.len() as u64;
         Ok(bytes.len())
     }
 

@@ -26,6 +26,12 @@ const RECORD: usize = 16 * 1024;
 const PARTING: Duration = Duration::from_secs(2);
 /// How often the kernel is asked whether the peer has got all. It tells nobody.
 const DELIVERY_CHECK: Duration = Duration::from_millis(100);
+/// How often bytes are moved before the clock is looked at again.
+const TURN: usize = 64;
+/// The most that a peer may send without a byte of content: more than the tickets
+/// of a server that puts certificates into them, and far more key updates than
+/// anyone needs (RFC 8446 section 5.5).
+const OVERHEAD: u64 = 64 * 1024;
 /// Quiet after which buffers are given back.
 const QUIET: Duration = Duration::from_secs(1);
 
@@ -36,7 +42,7 @@ pub enum Ending {
     Done,
     /// The peer ended without close_notify: somebody may have cut its text.
     Truncated,
-    /// No byte moved for this many seconds.
+    /// No byte of the program's or the peer's moved for this many seconds.
     Idle(u64),
     /// The session broke; an alert, or what libssl says.
     Broken(String),
@@ -106,6 +112,27 @@ impl Swallow {
     }
 }
 
+/// What becomes of our last bytes once we have sent our end.
+#[derive(Default)]
+struct Parting {
+    /// How many of them the peer has not acknowledged.
+    left: Option<usize>,
+    /// When it had all, and nobody read its own any more.
+    delivered: Option<Instant>,
+}
+
+impl Parting {
+    /// Whether the peer took something since the last look.
+    fn took_more(&mut self, left: usize) -> bool {
+        self.left.replace(left) != Some(left)
+    }
+
+    /// Once set, it stays, however much the peer still sends.
+    fn delivered(&mut self, now: Instant) -> Instant {
+        *self.delivered.get_or_insert(now)
+    }
+}
+
 /// The relay of one connection.
 pub struct Relay {
     session: Session,
@@ -119,7 +146,11 @@ pub struct Relay {
     /// When we sent close_notify and shut our direction.
     parted: Option<Instant>,
     idle: Option<Duration>,
+    /// Bytes of content that moved so far: from and to the program, and from the
+    /// peer.
     moved: u64,
+    /// Where the last content ends in what is to be sent.
+    content_end: u64,
 }
 
 impl Relay {
@@ -128,7 +159,12 @@ impl Relay {
     ///
     /// # Errors
     /// Out of memory.
-    pub fn new(session: Session, program: Channel, idle: Option<Duration>) -> io::Result<Relay> {
+    pub fn new(
+        mut session: Session,
+        program: Channel,
+        idle: Option<Duration>,
+    ) -> io::Result<Relay> {
+        session.get_mut().bound_overhead(OVERHEAD);
         Ok(Relay {
             session,
             program,
@@ -140,6 +176,7 @@ impl Relay {
             parted: None,
             idle,
             moved: 0,
+            content_end: 0,
         })
     }
 
@@ -182,40 +219,45 @@ impl Relay {
 
     fn flow(&mut self) -> Result<Ending, Ending> {
         let mut last_move = Instant::now();
-        let mut undelivered = usize::MAX;
         let mut used = true;
+        let mut parting = Parting::default();
         loop {
             let before = self.progress();
-            while self.step()? {}
+            let mut turns = 0;
+            while turns < TURN && self.step()? {
+                turns += 1;
+            }
             let now = Instant::now();
             if self.progress() != before {
                 last_move = now;
                 used = true;
             }
-            let mut deadline = None;
+            let mut limits = [None; 3];
             if let Some(parted) = self.parted {
                 let left = socket::unacknowledged(self.session.get_ref().socket());
-                if left != undelivered {
-                    undelivered = left;
+                if parting.took_more(left) {
                     last_move = now;
                 }
-                let ended = self.peer_done && self.session.get_ref().has_ended();
-                if left == 0 && self.program.input().is_none() {
-                    let over = parted.max(last_move) + PARTING;
+                limits[0] = if left > 0 {
+                    Some(now + DELIVERY_CHECK)
+                } else if self.program.input().is_none() {
+                    // Nobody is left to read what the peer still sends.
+                    let over = parting.delivered(parted.max(last_move)) + PARTING;
+                    let ended = self.peer_done && self.session.get_ref().has_ended();
                     if ended || now >= over {
                         break;
                     }
-                    deadline = Some(over);
-                } else if left > 0 {
-                    deadline = Some(now + DELIVERY_CHECK);
-                }
+                    Some(over)
+                } else {
+                    None
+                };
             }
             if let Some(idle) = self.idle {
                 let end = last_move + idle;
                 if now >= end {
                     return Err(Ending::Idle(idle.as_secs()));
                 }
-                deadline = Some(deadline.map_or(end, |deadline| deadline.min(end)));
+                limits[1] = Some(end);
             }
             if used {
                 let quiet = last_move + QUIET;
@@ -223,10 +265,14 @@ impl Relay {
                     self.release();
                     used = false;
                 } else {
-                    deadline = Some(deadline.map_or(quiet, |deadline| deadline.min(quiet)));
+                    limits[2] = Some(quiet);
                 }
             }
-            self.wait(deadline)
+            if turns == TURN {
+                // There is more, perhaps in libssl's own buffer.
+                continue;
+            }
+            self.wait(limits.into_iter().flatten().min())
                 .map_err(|error| Ending::Lost(crate::report::reason(&error)))?;
         }
         Ok(if self.truncated {
@@ -236,9 +282,11 @@ impl Relay {
         })
     }
 
-    /// All bytes that moved so far, in either direction and at either side.
+    /// All bytes of content that moved so far. Key updates, their answers and
+    /// empty records are none: they keep no connection alive.
     fn progress(&self) -> u64 {
-        self.moved + self.session.get_ref().moved()
+        let taken = self.session.get_ref().transmitted().min(self.content_end);
+        self.moved + taken
     }
 
     /// Moves what can be moved now; true if something did.
@@ -280,6 +328,7 @@ impl Relay {
             match self.session.ssl_write(record) {
                 Ok(count) => {
                     self.outbound.consume(count);
+                    self.content_end = self.session.get_ref().queued();
                     moved = true;
                 }
                 Err(error)
@@ -327,14 +376,18 @@ impl Relay {
         if discard {
             self.inbound.consume(self.inbound.waiting().len());
         }
+        let mut taken = 0;
         let mut moved = false;
-        while self.inbound.end < BUFFER {
+        while taken < BUFFER && self.inbound.end < BUFFER {
             let room = &mut self.inbound.pages[self.inbound.end..];
             match self.session.ssl_read(room) {
                 Ok(count) => {
+                    self.session.get_mut().met_content();
                     moved = true;
+                    taken += count;
                     if !discard {
                         self.inbound.end += count;
+                        self.moved += count as u64;
                     }
                 }
                 Err(error) => {
@@ -388,6 +441,17 @@ impl Relay {
     }
 
     fn broken(&self, error: &openssl::ssl::Error) -> Ending {
+        if self.session.get_ref().is_over_limit() {
+            let peer = if self.session.ssl().is_server() {
+                "client"
+            } else {
+                "server"
+            };
+            return Ending::Broken(format!(
+                "{peer} sent {} KiB of key updates and the like without any data",
+                OVERHEAD / 1024
+            ));
+        }
         let text = later_failure(self.session.ssl(), error);
         match error.io_error() {
             Some(_) => Ending::Lost(text),

@@ -39,6 +39,21 @@ fn the_program_reads_6_and_writes_7() {
 }
 
 #[test]
+fn it_ends_with_the_program_though_the_server_never_stops() {
+    let place = Place::new("endless-server");
+    let identity = localhost();
+    let server = Peer::tls(peer::context(&identity, |_| ()), |stream| {
+        let mut stream = stream.unwrap();
+        let block = Noise::new(8).bytes(16384);
+        while stream.write_all(&block).is_ok() {}
+    });
+    let script = "head -c 100000 <&6 >/dev/null; exit 7";
+    let ended = Client::new(&place).script("localhost", server.at.port(), script);
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(7), ""));
+    server.join();
+}
+
+#[test]
 fn the_program_has_these_descriptors_and_no_other() {
     let place = Place::new("fd-table");
     let server = Setup::new(&place, &["true"]).start();

@@ -327,6 +327,101 @@ fn a_connection_without_a_byte_is_ended() {
 }
 
 #[test]
+fn key_updates_keep_no_connection_alive() {
+    let place = Place::new("idle-updates");
+    let server = Setup::new(&place, &["cat"]).options("-w 2").start();
+    let mut client = Dial::to(&server).version(SslVersion::TLS1_3).connect();
+    client.send("word");
+    assert_eq!(client.read_exact(4), b"word");
+    // The pace of the client, which would go on for ever.
+    let mut updates = 0;
+    while client.update_keys() {
+        std::thread::sleep(Duration::from_millis(200));
+        updates += 1;
+        assert!(updates < 250, "still alive: {}", server.log());
+    }
+    let line = server.line("dropping TLS connection");
+    assert!(
+        line.ends_with("no data in either direction for 2 seconds"),
+        "{line}"
+    );
+    server.quiet();
+}
+
+#[test]
+fn a_flood_of_key_updates_is_not_answered() {
+    let place = Place::new("flood-updates");
+    let server = Setup::new(&place, &["cat"]).start();
+    let mut client = Dial::to(&server).version(SslVersion::TLS1_3).connect();
+    client.send("word");
+    assert_eq!(client.read_exact(4), b"word");
+    // Somebody takes the answers, or the server would stop by itself.
+    let mut socket = client.stream.get_ref().try_clone().unwrap();
+    let answers = std::thread::spawn(move || {
+        let mut piece = vec![0; 65536];
+        let mut total = 0;
+        while let Ok(count) = socket.read(&mut piece)
+            && count > 0
+        {
+            total += count;
+        }
+        total
+    });
+    let mut updates = 0;
+    while client.update_keys() && updates < 300_000 {
+        updates += 1;
+    }
+    assert!(updates < 300_000, "it took them all");
+    drop(client);
+    let answered = answers.join().unwrap();
+    assert!(answered < 1_000_000, "{answered} bytes of answers");
+    let line = server.line("dropping TLS connection");
+    assert!(
+        line.ends_with("client sent 64 KiB of key updates and the like without any data"),
+        "{line}"
+    );
+    server.quiet();
+}
+
+#[test]
+fn data_between_key_updates_keeps_a_connection_alive() {
+    let place = Place::new("honest-updates");
+    let server = Setup::new(&place, &["cat"]).start();
+    let mut client = Dial::to(&server).version(SslVersion::TLS1_3).connect();
+    for _ in 0..3000 {
+        assert!(client.update_keys());
+        client.send("x");
+        assert_eq!(client.read_exact(1), b"x");
+    }
+    client.half_close();
+    assert_eq!(client.text(), "");
+    server.quiet();
+}
+
+#[test]
+fn a_client_that_never_stops_sending_is_left_when_the_program_has_ended() {
+    let place = Place::new("endless-client");
+    for options in ["-v", "-vf"] {
+        let server = Setup::script(&place, "read x; echo bye")
+            .options(options)
+            .start();
+        let mut client = Dial::to(&server).connect();
+        client.send("go\n");
+        let block = Noise::new(8).bytes(16384);
+        let started = std::time::Instant::now();
+        while client.stream.write_all(&block).is_ok() {
+            assert!(
+                started.elapsed() < Duration::from_secs(60),
+                "{}",
+                server.log()
+            );
+        }
+        server.line("end ");
+        server.quiet();
+    }
+}
+
+#[test]
 fn a_client_that_stops_reading_is_given_up() {
     let place = Place::new("dead-client");
     let server = Setup::script(&place, "exec yes").options("-v -w 1").start();

@@ -201,7 +201,7 @@ fn what_engines_of_a_server_that_has_ended_say_is_logged() {
         (named(&server, "engine").len() == 2).then_some(())
     });
     server.retire();
-    let line = server.line("no byte either way for 2 seconds");
+    let line = server.line("no data in either direction for 2 seconds");
     assert!(line.starts_with("sslserver: warning: dropping TLS connection, pid "));
     drop(waiting);
     server.line("dropping TLS connection, pid ");

@@ -510,7 +510,9 @@ fn serve(
         }
         Ending::Lost(why) => report.warning(format_args!("connection lost: {why}")),
         Ending::Idle(seconds) => {
-            report.warning(format_args!("no byte either way for {seconds} seconds"));
+            report.warning(format_args!(
+                "no data in either direction for {seconds} seconds"
+            ));
         }
         Ending::Broken(why) => report.warning(format_args!("connection broken: {why}")),
     }

@@ -51,6 +51,23 @@ pub fn set_session_seconds(context: &mut SslContextBuilder, seconds: u32) {
     unsafe { SSL_CTX_set_timeout(context.as_ptr(), c_long::from(seconds)) };
 }
 
+/// Asks the peer of a TLS 1.3 session for new keys with the next flight, and
+/// announces our own: `SSL_key_update`. Only tests do that.
+///
+/// # Errors
+/// The session is none of TLS 1.3, or another update is under way.
+#[cfg(feature = "test-switches")]
+pub fn update_keys(ssl: &SslRef) -> Result<(), ErrorStack> {
+    /// `SSL_KEY_UPDATE_REQUESTED` of ssl.h.
+    const REQUESTED: c_int = 1;
+    unsafe extern "C" {
+        fn SSL_key_update(ssl: *mut ffi::SSL, kind: c_int) -> c_int;
+    }
+    // SAFETY: the reference is to a valid SSL; the call notes a wish in it, does
+    // no I/O and keeps no pointer.
+    check(unsafe { SSL_key_update(ssl.as_ptr(), REQUESTED) })
+}
+
 /// How much libssl reads at once, in bytes: `SSL_CTX_set_default_read_buffer_len`.
 /// With read-ahead on, several records come with one system call.
 pub fn set_read_buffer(context: &mut SslContextBuilder, length: usize) {

@@ -237,6 +237,13 @@ impl Tls {
         self.stream.write_all(bytes.as_ref()).unwrap();
     }
 
+    /// A KeyUpdate that asks for one in return; false where the connection is
+    /// over.
+    pub fn update_keys(&mut self) -> bool {
+        ucspi_tls::tls_ffi::update_keys(self.stream.ssl()).unwrap();
+        self.stream.do_handshake().is_ok()
+    }
+
     /// Tells the server that nothing more will come, by close_notify alone.
     pub fn finish(&mut self) {
         self.stream.shutdown().unwrap();

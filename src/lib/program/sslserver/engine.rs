@@ -299,7 +299,9 @@ impl Task<'_> {
             ),
             Ending::Lost(why) => self.log(Kind::Ended, format_args!("connection lost: {why}")),
             Ending::Idle(seconds) => {
-                self.drop_connection(format_args!("no byte either way for {seconds} seconds"));
+                self.drop_connection(format_args!(
+                    "no data in either direction for {seconds} seconds"
+                ));
             }
             Ending::Broken(why) => self.drop_connection(why),
         }
