@@ -79,13 +79,7 @@ fn serve(
     let unable = |step: &'static str| {
         move |error: std::io::Error| format!("unable to {step}: {}", reason(&error))
     };
-    if !setup.options.keep_ip_options {
-        socket::kill_ip_options(&client);
-    }
-    if !setup.options.common.nagle {
-        // A client that is gone by now is found out soon enough.
-        let _ = client.set_nodelay(true);
-    }
+    tune(setup, &client);
     let local = client.local_addr().map_err(unable("get local address"))?;
     let (local, address) = match &setup.senders {
         Some(senders) => proxied::ends(senders, &client, (local, address), family)?,
@@ -160,11 +154,6 @@ fn serve(
     edits.extend(connection.variables(family, setup.options.common.tcp_names));
     edits.extend(chosen.variables);
     let descriptors = if let Some(plain) = plain {
-        // A program may end sooner than the supervisor hears of its engine, and
-        // nobody would know whose that is.
-        if !matches!(fd::read_some(&control, &mut [0]), Ok(1)) {
-            return Ok(TEMPORARY);
-        }
         start_in_plaintext(setup, &mut edits, plain, control, side)
     } else {
         let Some(tls) = verdict(&control) else {
@@ -184,6 +173,17 @@ fn serve(
     .exec();
     report.warning(format_args!("dropping connection, {failure}"));
     Ok(TEMPORARY)
+}
+
+/// Sets the client's socket as the options say.
+fn tune(setup: &Setup, client: &TcpStream) {
+    if !setup.options.keep_ip_options {
+        socket::kill_ip_options(client);
+    }
+    if !setup.options.common.nagle {
+        // A client that is gone by now is found out soon enough.
+        let _ = client.set_nodelay(true);
+    }
 }
 
 /// What the program finds behind its descriptors.
@@ -225,6 +225,11 @@ fn start_in_plaintext(
     control: OwnedFd,
     side: ProgramSide,
 ) -> std::io::Result<Vec<(OwnedFd, RawFd)>> {
+    // A program may end sooner than the supervisor hears of its engine, and
+    // nobody would know whose that is.
+    if fd::read_some(&control, &mut [0])? == 0 {
+        return Err(std::io::ErrorKind::UnexpectedEof.into());
+    }
     fd::write_all(&plain, setup.options.banner.as_bytes())?;
     let inherited = setup.inherited.iter().map(AsRawFd::as_raw_fd);
     let first = inherited.max().unwrap_or(2) + 1;
