@@ -218,6 +218,67 @@ fn names_are_matched_exactly_or_with_wildcards() {
 }
 
 #[test]
+fn with_m_the_domain_s_line_applies_to_its_server() {
+    let place = Place::new("policy-domain");
+    let ca = root(&place);
+    let domain = Leaf::new("x").dns("far.example").issue();
+    let host = Leaf::new("x").dns("localhost").issue();
+    let wild = Leaf::new("x").dns("*.far.example").issue();
+    let system = |line: &str| format!("{line}\n-*:\n");
+    for (line, identity, said) in [
+        (format!("=far.example:{ca}"), &domain, ""),
+        (
+            format!("=far.example:{ca}"),
+            &host,
+            "wanted far.example, it names localhost",
+        ),
+        (
+            format!("=mx.far.example:{ca}||||x.far.example"),
+            &wild,
+            "it names *.far.example, and a wildcard counts under ~ only, not under =",
+        ),
+        (format!("~far.example:{ca}"), &domain, ""),
+        // The line has a CA of its own.
+        (format!("~far.example:{ca}"), &host, ""),
+        (system("~far.example:"), &domain, ""),
+        (
+            system("~far.example:"),
+            &host,
+            "wanted far.example, it names localhost; localhost does not count, since DNS gave it \
+             without a signature: if it is the partner's, put it into the fifth field (names) of \
+             tlsdestinations line 1",
+        ),
+        (system("~far.example:||||localhost"), &host, ""),
+        (
+            system("~far.example:||||a.example,.b.example"),
+            &host,
+            "wanted a.example or .b.example, it names localhost",
+        ),
+        // The host's own line, and everybody's: the name that was asked for.
+        (format!("~localhost:{ca}"), &domain, ""),
+        (
+            format!("~*:{ca}"),
+            &host,
+            "wanted far.example, it names localhost",
+        ),
+    ] {
+        let trial = Trial::new(&place, &line).system(&ca);
+        let name = if line.contains("mx.far") {
+            "mx.far.example"
+        } else {
+            "far.example"
+        };
+        let trial = trial.option("-m").option(name);
+        let ended = trial.with(plain(identity));
+        if said.is_empty() {
+            assert_eq!(ended.code, Some(0), "{line} {}", ended.stderr);
+        } else {
+            ended.failed(111, said);
+        }
+    }
+}
+
+#[test]
 fn a_fingerprint_stands_for_a_certificate_whoever_signed_it() {
     let place = Place::new("policy-pins");
     let leaf = Leaf::new("x").dns("other.example").expired().self_signed();

@@ -25,6 +25,7 @@ mod certificates;
 mod confinement;
 mod dnssec;
 mod failures;
+mod guide;
 mod hostile;
 mod login;
 mod matrix;

@@ -4,6 +4,7 @@
 
 use super::key::{Scope, canonical};
 use super::{Check, Rule};
+use crate::text;
 
 /// Where mail goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,6 +133,20 @@ impl Rule {
             .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
         let counts = below || self.value.anchors.is_some() || !to.is_from_dns();
         (named && !counts).then_some(host)
+    }
+}
+
+impl Rule {
+    /// What makes a name count that does not, if one does not: words that end a
+    /// sentence.
+    #[must_use]
+    pub fn cure(&self, to: &Destination<'_>) -> Option<String> {
+        let host = text::excerpt(self.uncounted(to)?.as_bytes(), 255);
+        let line = self.line.unwrap_or_default();
+        Some(format!(
+            "{host} does not count, since DNS gave it without a signature: if it is the \
+             partner's, put it into the fifth field (names) of tlsdestinations line {line}"
+        ))
     }
 }
 

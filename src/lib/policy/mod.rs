@@ -140,14 +140,10 @@ impl Rule {
     }
 
     /// Whether the postmaster's word stands above what the destination
-    /// publishes of itself: rows 1 to 4.
+    /// publishes of itself: rows 1 to 6.
     #[must_use]
     pub fn outranks_records(&self) -> bool {
-        match self.kind {
-            Kind::Never | Kind::Pinned => true,
-            Kind::Exact | Kind::Named => self.scope != Scope::All,
-            _ => false,
-        }
+        self.kind == Kind::Never || self.scope != Scope::All
     }
 }
 

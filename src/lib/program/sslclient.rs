@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
+use std::fmt::Write as _;
 use std::net::{IpAddr, TcpStream};
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
@@ -17,7 +18,7 @@ use crate::handshake::{self, Failure, Session, Side};
 use crate::keyholder::{OwnKey, Password};
 use crate::options::sslclient::{Options, TABLE};
 use crate::policy::domaincerts::{self, OwnCertificate};
-use crate::policy::{self, Destination, Destinations, Rule, Start, Tls};
+use crate::policy::{self, By, Destination, Destinations, Rule, Start, Tls, Way};
 use crate::relay::{Ending, Relay};
 use crate::report::{self, Fail, Report, TEMPORARY};
 use crate::resolve;
@@ -75,7 +76,7 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     for warning in &store.warnings {
         report.warning(warning);
     }
-    let reference = Reference::new(&plan.host);
+    let reference = Reference::new(options.name.as_deref().unwrap_or(host));
     let stream = connect(&report, &options, host, plan.port)?;
     let connection = describe(&options, &stream)?;
     let (first, second) = options.connect_seconds;
@@ -91,8 +92,7 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     let session = secure(&plan, &store, &reference, stream, limit);
     OwnKey::forget();
     let session = session?;
-    let verdict =
-        trust::verdict(session.ssl()).map_err(|refusal| untrusted(&refusal, &reference))?;
+    let verdict = trust::verdict(session.ssl()).map_err(|refusal| untrusted(&refusal, &plan))?;
     if let Some(rule) = &plan.rule
         && rule.tls() != Tls::Required
         && rule.check() != policy::Check::Nothing
@@ -119,19 +119,22 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
 /// What the options and the policy of `-P` come to.
 struct Plan {
     rule: Option<Rule>,
-    /// Whom the server's certificate is to name, where the rule says no other.
-    host: String,
+    /// The names of which the server's certificate must bear one.
+    names: Vec<Name>,
+    /// What makes a name count that does not.
+    cure: Option<String>,
     port: u16,
     upgrade: Option<Protocol>,
 }
 
 impl Plan {
     fn make(options: &Options, host: &str, port: u16) -> Result<Plan, Fail> {
-        let named = options.name.as_deref().unwrap_or(host).to_owned();
+        let named = options.name.as_deref().unwrap_or(host);
         let Some(path) = &options.destinations else {
             return Ok(Plan {
                 rule: None,
-                host: named,
+                names: vec![Name::new(Reference::new(named))],
+                cure: None,
                 port,
                 upgrade: options.upgrade,
             });
@@ -140,7 +143,8 @@ impl Plan {
         if destinations.is_missing() {
             return Err(no_file(path));
         }
-        let rule = rule(&destinations, options, host)?;
+        let to = destination(options, host);
+        let rule = rule(&destinations, options, &to)?;
         if rule.tls() == Tls::Never {
             return Err(Fail::temporary(format!(
                 "unable to use TLS: {} says that it is never tried with {}; no program is run in plaintext",
@@ -153,9 +157,15 @@ impl Plan {
             Start::AtOnce | Start::Qmtps => None,
             Start::StartTls => Some(options.upgrade.unwrap_or(Protocol::Smtp)),
         };
+        // Whoever gives a name wants that one, unless the line is the domain's.
+        let to = match rule.by {
+            By::Domain => to,
+            _ => Destination::itself(named),
+        };
         Ok(Plan {
+            names: client::names(&rule, &to),
+            cure: rule.cure(&to),
             rule: Some(rule),
-            host: named,
             port: port.number,
             upgrade,
         })
@@ -189,10 +199,29 @@ fn place(rule: &Rule) -> String {
     }
 }
 
-fn rule(destinations: &Destinations, options: &Options, host: &str) -> Result<Rule, Fail> {
+/// Whom a rule is looked up for: `host`, or with `-m` the domain of that name,
+/// whose server `host` is.
+fn destination<'a>(options: &'a Options, host: &'a str) -> Destination<'a> {
+    match options.name.as_deref() {
+        Some(domain) => Destination {
+            domain,
+            way: Way::Exchanger {
+                host,
+                signed: false,
+            },
+        },
+        None => Destination::itself(host),
+    }
+}
+
+fn rule(
+    destinations: &Destinations,
+    options: &Options,
+    to: &Destination<'_>,
+) -> Result<Rule, Fail> {
     let sender = options.sender.as_deref().and_then(policy::sender_domain);
     destinations
-        .look_up(&Destination::itself(host), sender.as_deref())
+        .look_up(to, sender.as_deref())
         .map_err(|unusable| Fail::temporary(unusable.to_string()))
 }
 
@@ -401,39 +430,41 @@ fn secure(
     stream: TcpStream,
     limit: Duration,
 ) -> Result<Session, Fail> {
-    let names = match &plan.rule {
-        Some(rule) => client::names(rule, &Destination::itself(&plan.host)),
-        None => vec![Name::new(reference.clone())],
-    };
-    let ssl = store.connection(reference, names).map_err(|error| {
-        Fail::temporary(format!(
-            "unable to create SSL instance: {}",
-            crate::store::queue(&error)
-        ))
-    })?;
+    let ssl = store
+        .connection(reference, plan.names.clone())
+        .map_err(|error| {
+            Fail::temporary(format!(
+                "unable to create SSL instance: {}",
+                crate::store::queue(&error)
+            ))
+        })?;
     let side = Side {
         kinds: &[],
         versions: (crate::settings::Version::Tls12, None),
     };
     handshake::perform(ssl, stream, limit, side).map_err(|failure| match failure {
-        Failure::Certificate(refusal) => untrusted(&refusal, reference),
+        Failure::Certificate(refusal) => untrusted(&refusal, plan),
         other => Fail::temporary(format!("unable to SSL connect: {other}")),
     })
 }
 
 /// A server that is not who it should be.
-fn untrusted(refusal: &Refusal, reference: &Reference) -> Fail {
+fn untrusted(refusal: &Refusal, plan: &Plan) -> Fail {
+    let mut why = format!("unable to verify server certificate: {refusal}");
     if let (Cause::Name(_), Some(names)) = (refusal.cause, &refusal.names) {
-        let hint = if refusal.wildcard {
-            ", and a wildcard counts under ~ only, not under ="
-        } else {
-            ""
-        };
-        return Fail::temporary(format!(
-            "unable to verify server certificate: {refusal}: server name does not match certificate: wanted {reference}, it names {names}{hint}"
-        ));
+        let _ = write!(
+            why,
+            ": server name does not match certificate: wanted {}, it names {names}",
+            client::listed(&plan.names)
+        );
+        if refusal.wildcard {
+            why.push_str(client::NO_WILDCARD);
+        }
+        if let Some(cure) = &plan.cure {
+            let _ = write!(why, "; {cure}");
+        }
     }
-    Fail::temporary(format!("unable to verify server certificate: {refusal}"))
+    Fail::temporary(why)
 }
 
 /// What the relay is to give up, made ready before anything is started that

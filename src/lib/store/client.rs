@@ -187,6 +187,16 @@ pub fn names(rule: &Rule, to: &Destination<'_>) -> Vec<Name> {
         .collect()
 }
 
+/// Why a wildcard of the certificate's did not help: the end of a sentence.
+pub const NO_WILDCARD: &str = ", and a wildcard counts under ~ only, not under =";
+
+/// Names for a message.
+#[must_use]
+pub fn listed(names: &[Name]) -> String {
+    let names: Vec<String> = names.iter().map(|one| one.reference.to_string()).collect();
+    names.join(" or ")
+}
+
 /// The trust anchors that a rule names; a file or a directory.
 #[must_use]
 pub fn rule_anchors(rule: &Rule) -> Option<Trust<'_>> {

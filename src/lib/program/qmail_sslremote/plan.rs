@@ -51,8 +51,8 @@ pub struct Plan {
     pub store: Option<Store>,
     /// What a certificate may name.
     pub names: Vec<Name>,
-    /// The MX host, where its name does not count.
-    pub uncounted: Option<String>,
+    /// What makes the MX host's name count, where it does not.
+    pub cure: Option<String>,
     /// Why nothing is sent without TLS: words that end a sentence.
     pub demand: Option<String>,
     /// The route's, with the line that it stands in.
@@ -118,7 +118,7 @@ impl Policy {
                 let login = route.login.clone();
                 Ok(Plan {
                     names: client::names(&rule, &to),
-                    uncounted: rule.uncounted(&to).map(str::to_owned),
+                    cure: rule.cure(&to),
                     rule,
                     store,
                     demand,
@@ -172,25 +172,15 @@ impl Plan {
         let (Cause::Name(_), Some(names)) = (refusal.cause, &refusal.names) else {
             return format!("its certificate did not verify: {refusal}");
         };
-        let wanted: Vec<String> = self
-            .names
-            .iter()
-            .map(|one| one.reference.to_string())
-            .collect();
-        let wanted = wanted.join(" or ");
         let mut why = format!(
-            "its certificate names another host: {refusal}: wanted {wanted}, it names {names}"
+            "its certificate names another host: {refusal}: wanted {}, it names {names}",
+            client::listed(&self.names)
         );
         if refusal.wildcard {
-            why.push_str(", and a wildcard counts under ~ only, not under =");
+            why.push_str(client::NO_WILDCARD);
         }
-        if let Some(host) = &self.uncounted {
-            let line = self.rule.line.unwrap_or_default();
-            let _ = write!(
-                why,
-                "; {host} does not count, since DNS gave it without a signature: if it is the \
-                 partner's, put it into the fifth field (names) of tlsdestinations line {line}"
-            );
+        if let Some(cure) = &self.cure {
+            let _ = write!(why, "; {cure}");
         }
         why
     }

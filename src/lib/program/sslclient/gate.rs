@@ -30,7 +30,7 @@ pub fn explain(options: &Options, host: &str) -> Result<u8, Fail> {
         return Err(super::no_file(&path.to_string_lossy()));
     }
     let mut told = Told {
-        host: text::excerpt(host.as_bytes(), 255),
+        host: text::excerpt(super::destination(options, host).domain.as_bytes(), 255),
         out: String::new(),
         wrong: Vec::new(),
     };
@@ -68,7 +68,9 @@ impl Told {
         host: &str,
     ) -> Result<(), Fail> {
         let sender = options.sender.as_deref().unwrap_or_default();
-        let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        let own = super::destination(options, host);
+        let name = own.domain.strip_suffix('.').unwrap_or(own.domain);
+        let name = name.to_ascii_lowercase();
         let folder = path.parent().unwrap_or(Path::new(""));
         let route = match Routes::read(folder)?.look_up(&name, sender.as_bytes()) {
             Ok(route) => route,
@@ -83,16 +85,19 @@ impl Told {
                 host: relay,
                 login: route.login.is_some(),
             },
-            None => Way::Itself,
+            None => own.way,
         };
-        let to = Destination { domain: host, way };
+        let to = Destination { way, ..own };
         if let Some(relay) = &route.relay {
             self.say(&leads(&route, relay));
         }
-        let own = policy::sender_domain(sender);
-        match destinations.look_up(&to, own.as_deref()) {
+        let sender = policy::sender_domain(sender);
+        match destinations.look_up(&to, sender.as_deref()) {
             Ok(rule) => {
                 self.say(&rule.in_words(&to));
+                if let Some(cure) = rule.cure(&to) {
+                    self.say(&cure);
+                }
                 self.route_and_rule(&route, &rule);
             }
             Err(wrong) => {
