@@ -487,6 +487,7 @@ fn an_ordinary_user_needs_no_root() {
     let jail = place.text("jail");
     fs::create_dir(&jail).unwrap();
     let server = Setup::new(&place, &["echo", "served"])
+        .open_key()
         .env("SSL_CHROOT", &jail)
         .through(before)
         .start();
@@ -504,6 +505,7 @@ fn an_ordinary_user_needs_no_root() {
     // So is another user that it cannot become.
     if crate::harness::root() {
         let server = Setup::new(&place, &["id", "-u"])
+            .open_key()
             .options("-u 4711")
             .through(before)
             .start();
