@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -42,8 +42,6 @@ pub struct Connection {
 /// What to look up about the ends, and how to name them.
 #[derive(Clone, Debug)]
 pub struct Naming {
-    /// Names are given in this family's form.
-    pub family: Family,
     /// Look up the peer's name.
     pub lookup: bool,
     /// Drop the peer's name if it does not resolve back to its address.
@@ -88,14 +86,14 @@ impl Connection {
 
     /// The peer's address as log lines show it.
     #[must_use]
-    pub fn remote_ip(&self, family: Family) -> String {
-        shown(self.remote.address.ip(), family)
+    pub fn remote_ip(&self) -> String {
+        shown(self.remote.address.ip())
     }
 
     /// The two fields of an `ok` or `deny` line: `name:ip:port` and
     /// `name:ip:info:port`.
     #[must_use]
-    pub fn status_fields(&self, family: Family) -> String {
+    pub fn status_fields(&self) -> String {
         let name = |end: &End| {
             end.name
                 .as_deref()
@@ -105,10 +103,10 @@ impl Connection {
         format!(
             "{}:{}:{} {}:{}:{}:{}",
             name(&self.local),
-            shown(self.local.address.ip(), family),
+            shown(self.local.address.ip()),
             self.local.address.port(),
             name(&self.remote),
-            shown(self.remote.address.ip(), family),
+            shown(self.remote.address.ip()),
             self.info
                 .as_deref()
                 .map(text::status_field)
@@ -129,7 +127,7 @@ impl Connection {
             }
         }
         edits.remove("TCP6INTERFACE");
-        let v6_peer = family == Family::Six || self.remote.address.is_ipv6();
+        let v6_peer = self.remote.address.is_ipv6();
         edits.set(
             "PROTO",
             match (tcp_names, family) {
@@ -139,11 +137,11 @@ impl Connection {
                 (true, _) => "TCP",
             },
         );
-        self.set_ends(&mut edits, "SSL", |ip| shown(ip, family));
+        self.set_ends(&mut edits, "SSL", shown);
         if tcp_names {
-            self.set_ends(&mut edits, "TCP", |ip| shown(ip, family));
+            self.set_ends(&mut edits, "TCP", shown);
             if v6_peer {
-                self.set_ends(&mut edits, "TCP6", |ip| resolve::mapped(ip).to_string());
+                self.set_ends(&mut edits, "TCP6", shown);
                 edits.set_if("TCP6INTERFACE", self.interface());
             }
         }
@@ -184,13 +182,11 @@ fn plain(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// An address as this family's users write it.
+/// An address as people write it, an IPv4-mapped one as IPv4, under `-6` too:
+/// block lists, SPF and log scanners know no other form.
 #[must_use]
-pub fn shown(address: IpAddr, family: Family) -> String {
-    match (resolve::plain(address), family) {
-        (IpAddr::V4(v4), Family::Six) => Ipv6Addr::to_string(&v4.to_ipv6_mapped()),
-        (address, _) => address.to_string(),
-    }
+pub fn shown(address: IpAddr) -> String {
+    resolve::plain(address).to_string()
 }
 
 /// Asks a host's ident server who owns a connection (RFC 1413): the user id of
@@ -285,13 +281,13 @@ mod tests {
     #[test]
     fn status_fields_are_tcpservers() {
         assert_eq!(
-            connection("192.0.2.7:50312").status_fields(Family::Any),
+            connection("192.0.2.7:50312").status_fields(),
             "mail.example.com:192.0.2.1:465 :192.0.2.7:me??and:50312"
         );
     }
 
     #[test]
-    fn a_mapped_address_has_two_forms() {
+    fn a_mapped_address_is_shown_as_ipv4() {
         let mapped = connection("[::ffff:192.0.2.7]:1");
         let edits = mapped.variables(Family::Any, true);
         assert_eq!(
@@ -303,9 +299,16 @@ mod tests {
         let edits = mapped.variables(Family::Six, false);
         assert_eq!(
             variable(&edits, "SSLREMOTEIP").as_deref(),
-            Some("::ffff:192.0.2.7")
+            Some("192.0.2.7")
         );
         assert_eq!(variable(&edits, "PROTO").as_deref(), Some("SSL6"));
+        let edits = mapped.variables(Family::Six, true);
+        assert_eq!(variable(&edits, "PROTO").as_deref(), Some("TCP"));
+        assert_eq!(
+            variable(&edits, "TCPREMOTEIP").as_deref(),
+            Some("192.0.2.7")
+        );
+        assert_eq!(variable(&edits, "TCP6REMOTEIP"), None);
         let edits = connection("[2001:db8::7]:1").variables(Family::Any, true);
         assert_eq!(variable(&edits, "PROTO").as_deref(), Some("TCP6"));
         assert_eq!(
@@ -314,7 +317,7 @@ mod tests {
         );
         assert_eq!(
             variable(&edits, "TCP6LOCALIP").as_deref(),
-            Some("::ffff:192.0.2.1")
+            Some("192.0.2.1")
         );
     }
 

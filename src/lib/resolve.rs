@@ -141,15 +141,6 @@ pub fn plain(address: IpAddr) -> IpAddr {
     address.to_canonical()
 }
 
-/// An IPv4 address in IPv6 form, for `-6`.
-#[must_use]
-pub fn mapped(address: IpAddr) -> Ipv6Addr {
-    match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped(),
-        IpAddr::V6(address) => address,
-    }
-}
-
 /// The address a server binds for the words of its `host` argument, and whether
 /// IPv6 alone is meant: `0`, `:0` and the empty word stand for every address,
 /// `::` for every IPv6 address.

@@ -323,6 +323,27 @@ fn addresses_of_both_protocols_are_named_as_they_are() {
             ("SSLLOCALIP", "::1"),
         ],
     );
+    // An IPv4 client's addresses stay dotted, or no block list knows them.
+    let server = env(&place).host("0").options("-6v").start();
+    expect(
+        &seen(&server),
+        &[
+            ("PROTO", "SSL6"),
+            ("SSLREMOTEIP", "127.0.0.1"),
+            ("SSLLOCALIP", "127.0.0.1"),
+        ],
+    );
+    assert!(!server.log().contains("ffff"), "{}", server.log());
+    let found = seen(&env(&place).host("0").options("-6e").start());
+    expect(
+        &found,
+        &[
+            ("PROTO", "TCP"),
+            ("TCPREMOTEIP", "127.0.0.1"),
+            ("SSLREMOTEIP", "127.0.0.1"),
+        ],
+    );
+    assert!(!found.contains_key("TCP6REMOTEIP"), "{found:?}");
     // IPv4 only, by letter and by address.
     for (host, letters) in [("0", "-4"), ("0.0.0.0", "")] {
         let server = env(&place).host(host).options(letters).start();

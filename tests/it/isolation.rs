@@ -979,7 +979,6 @@ fn an_unprivileged_server_says_what_it_lacks() {
         "--clear-groups",
     ];
     let server = Setup::new(&place, &["cat"])
-        .open_key()
         .options("-v")
         .through(words)
         .start();

@@ -413,7 +413,6 @@ fn an_ordinary_user_is_told_what_it_lacks_without_asking() {
         &[]
     };
     let server = Setup::new(&place, &["echo", "served"])
-        .open_key()
         .through(before)
         .start();
     assert_eq!(status(&server), "served\n");
@@ -468,7 +467,6 @@ fn an_ordinary_user_needs_no_root() {
         &[]
     };
     let server = Setup::new(&place, &["cat"])
-        .open_key()
         .options("-v")
         .through(before)
         .start();
@@ -487,7 +485,6 @@ fn an_ordinary_user_needs_no_root() {
     let jail = place.text("jail");
     fs::create_dir(&jail).unwrap();
     let server = Setup::new(&place, &["echo", "served"])
-        .open_key()
         .env("SSL_CHROOT", &jail)
         .through(before)
         .start();
@@ -505,7 +502,6 @@ fn an_ordinary_user_needs_no_root() {
     // So is another user that it cannot become.
     if crate::harness::root() {
         let server = Setup::new(&place, &["id", "-u"])
-            .open_key()
             .options("-u 4711")
             .through(before)
             .start();

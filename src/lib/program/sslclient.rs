@@ -345,11 +345,7 @@ fn connect(report: &Report, options: &Options, host: &str, port: u16) -> Result<
     };
     let stream = dialer.connect(&addresses).map_err(|mut failed| {
         let sentence = |address: std::net::SocketAddr| {
-            format!(
-                "connect to {} port {}",
-                shown(address.ip(), common.family),
-                address.port()
-            )
+            format!("connect to {} port {}", shown(address.ip()), address.port())
         };
         let last = failed.pop();
         for failure in failed {
@@ -380,7 +376,6 @@ fn describe(options: &Options, stream: &TcpStream) -> Result<Connection, Fail> {
         local,
         remote,
         &Naming {
-            family: common.family,
             lookup: common.lookup,
             paranoid: false,
             local_name: common.local_name.clone(),

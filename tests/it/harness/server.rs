@@ -73,17 +73,6 @@ impl<'a> Setup<'a> {
         self
     }
 
-    /// Lets others than its owner read the key, for servers of other users.
-    pub fn open_key(self) -> Self {
-        let (_, path) = self
-            .env
-            .iter()
-            .rfind(|(name, _)| name == "KEYFILE")
-            .unwrap();
-        fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
-        self
-    }
-
     /// More options, separated by blanks.
     pub fn options(mut self, words: &str) -> Self {
         self.options
@@ -129,7 +118,22 @@ impl<'a> Setup<'a> {
         self.env("CERTFILE", certificate).env("KEYFILE", key)
     }
 
+    /// Lets others than its owner read the key: what stands before the server may
+    /// make it another user's.
+    fn open_key(&self) {
+        let key = self.env.iter().rfind(|(name, _)| name == "KEYFILE");
+        let Some((_, path)) = key else { return };
+        if let Ok(about) = fs::metadata(path) {
+            let mut mode = about.permissions();
+            mode.set_mode(mode.mode() | 0o044);
+            fs::set_permissions(path, mode).unwrap();
+        }
+    }
+
     fn command(&self) -> Command {
+        if !self.before.is_empty() {
+            self.open_key();
+        }
         let mut words = self.before.clone();
         words.push(env!("CARGO_BIN_EXE_sslserver").into());
         let mut command = Command::new(&words[0]);

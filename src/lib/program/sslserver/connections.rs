@@ -129,11 +129,7 @@ impl<'a> Connections<'a> {
     /// The address that has most connections, and how many.
     pub fn fullest(&self) -> Option<(String, usize)> {
         let (address, count) = self.census.fullest()?;
-        Some((self.shown(address), count))
-    }
-
-    fn shown(&self, address: IpAddr) -> String {
-        shown(address, self.setup.options.common.family)
+        Some((shown(address), count))
     }
 
     /// Whether there is room for one more of that address; says so where there
@@ -142,7 +138,7 @@ impl<'a> Connections<'a> {
         if limit == 0 || self.census.count(address) < limit {
             return true;
         }
-        let address = self.shown(address);
+        let address = shown(address);
         self.setup.report.warning(format_args!(
             "dropping connection from {address}: it has {limit} already (-C or MAXCONIP)"
         ));
@@ -306,7 +302,7 @@ impl<'a> Connections<'a> {
             return;
         }
         let (launcher, address) = (connection.launcher, connection.address);
-        let (report, address) = (&self.setup.report, self.shown(address));
+        let (report, address) = (&self.setup.report, shown(address));
         match kind {
             Kind::Dropped => report.warning(format_args!(
                 "dropping TLS connection, pid {launcher} from {address}: {text}"
@@ -339,7 +335,7 @@ impl<'a> Connections<'a> {
             && !self.retired
         {
             process::kill(process);
-            let address = self.shown(address);
+            let address = shown(address);
             self.setup.report.warning(format_args!(
                 "dropping connection, pid {launcher} from {address}: {what} {why}, and was killed"
             ));

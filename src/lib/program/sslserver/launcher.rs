@@ -74,7 +74,6 @@ fn serve(
 ) -> Result<u8, String> {
     let setup = context.setup;
     let report = &setup.report;
-    let family = setup.options.common.family;
     let id = process::own_id();
     let unable = |step: &'static str| {
         move |error: std::io::Error| format!("unable to {step}: {}", reason(&error))
@@ -82,7 +81,7 @@ fn serve(
     tune(setup, &client);
     let local = client.local_addr().map_err(unable("get local address"))?;
     let (local, address) = match &setup.senders {
-        Some(senders) => proxied::ends(senders, &client, (local, address), family)?,
+        Some(senders) => proxied::ends(senders, &client, (local, address))?,
         None => (local, address),
     };
     let admits = |limit: usize| {
@@ -96,11 +95,8 @@ fn serve(
         return Ok(TEMPORARY);
     }
     let connection = Connection::settle(local, address, &setup.naming);
-    report.status(format_args!(
-        "pid {id} from {}",
-        connection.remote_ip(family)
-    ));
-    let fields = connection.status_fields(family);
+    report.status(format_args!("pid {id} from {}", connection.remote_ip()));
+    let fields = connection.status_fields();
     let chosen = match context.generation.choose(setup, &connection) {
         Ok(chosen) => chosen,
         Err(refusal) => {
@@ -150,8 +146,9 @@ fn serve(
     // The engine's ends are the engine's alone: a socket that stayed open here
     // would keep the client from its end of file.
     drop(place);
+    let common = &setup.options.common;
     let mut edits = Edits::new();
-    edits.extend(connection.variables(family, setup.options.common.tcp_names));
+    edits.extend(connection.variables(common.family, common.tcp_names));
     edits.extend(chosen.variables);
     let descriptors = if let Some(plain) = plain {
         start_in_plaintext(setup, &mut edits, plain, control, side)

@@ -260,7 +260,6 @@ fn settle(report: Report, options: Options, program: Vec<OsString>) -> Result<Se
     Ok(Setup {
         report,
         naming: Naming {
-            family: common.family,
             lookup: common.lookup,
             // A name that a certificate is held against must be more than the
             // client's word.

@@ -7,7 +7,6 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
-use crate::options::Family;
 use crate::proxy::{Header, Networks, Reader};
 use crate::report::reason;
 use crate::sys::poll::{self, Ready};
@@ -28,10 +27,9 @@ pub(super) fn ends(
     senders: &Networks,
     client: &TcpStream,
     own: (SocketAddr, SocketAddr),
-    family: Family,
 ) -> Result<(SocketAddr, SocketAddr), String> {
     let sender = own.1.ip();
-    let shown = connection::shown(sender, family);
+    let shown = connection::shown(sender);
     if !senders.contain(sender) {
         return Err(format!("sender {shown} is in no network of -L"));
     }
