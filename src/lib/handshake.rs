@@ -439,6 +439,16 @@ pub fn refusal(ssl: &SslRef) -> Option<String> {
     Some(format!("received alert {name} ({number}){hint}"))
 }
 
+/// Whether the peer has refused our certificate, or that there was none.
+#[must_use]
+pub fn refuses_certificate(ssl: &SslRef) -> bool {
+    // RFC 8446, 6.2: from bad_certificate to access_denied, but for
+    // illegal_parameter; certificate_required.
+    let is_one = |number: u8| matches!(number, 42..=46 | 48 | 49 | 116);
+    let mut alerts = alerts::seen(ssl).iter();
+    alerts.any(|alert| !alert.sent && is_one(alert.number))
+}
+
 /// The reason of a failed read or write after the handshake: the alert, if that
 /// was it.
 #[must_use]

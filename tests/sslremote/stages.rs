@@ -2,11 +2,16 @@
 //! one again without TLS, a delay, a bounce.
 #![forbid(unsafe_code)]
 
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+
 use openssl::ssl::{SslContextBuilder, SslVerifyMode, SslVersion};
 
 use crate::dns::Names;
 use crate::fake::{Fake, Fault, Running};
-use crate::harness::{Leaf, Place, need_root, peer, skip};
+use crate::harness::process::kill_group;
+use crate::harness::{Authority, Leaf, Place, need_root, peer, program, skip};
 use crate::remote::{MESSAGE, Remote, fresh_ip};
 
 const OFFERED: &str = "*:\n";
@@ -541,3 +546,105 @@ fn a_bare_cr_is_no_way_to_end_a_message() {
     let said = "DSMTP cannot transfer messages with partial final lines. (#5.6.2)\n";
     assert_eq!(parts, [said]);
 }
+
+#[test]
+fn a_refusal_of_our_certificate_in_qmtps_is_no_duplicate_and_leads_to_the_next_server() {
+    need_root!();
+    let place = Place::new("remote-late-qmtps");
+    let (first, second) = (fresh_ip(), fresh_ip());
+    let zone = format!("relay IN A {first}\nrelay IN A {second}\n");
+    let Some(names) = Names::serve(&place, &zone) else {
+        skip!("nsd is not installed");
+    };
+    let fake = demanding(SslVersion::TLS1_3).at_once();
+    let all = [first, second].map(|ip| fake.clone().listen((ip, 6209).into()));
+    let remote = Remote::new(&place)
+        .dns(names.ip)
+        .control("qmtproutes", ":relay.test;6209\n")
+        .policy("-*:\n");
+    for size in [1, 300_000] {
+        let message = [b"Subject: x\n\n", &b"0123456789\n".repeat(size)[..]].concat();
+        let parts = remote.parts(&["x", "a@b", "c@x"], &message);
+        let [report] = &parts[..] else {
+            panic!("{parts:?}");
+        };
+        let said = "but the handshake failed: received alert certificate_required (116): the server wants a client certificate; tlsdestinations line 1 requires TLS. (#4.7.5)\n";
+        assert!(report.starts_with('Z') && report.contains(said), "{report}");
+        assert!(!report.contains("duplicate"), "{report}");
+    }
+    for one in &all {
+        assert_eq!(one.seen().len(), 2);
+    }
+}
+
+/// Python's server, whose TLS is another program's than ours: 1.3 only, and with
+/// the alert as the last that comes before a reset.
+#[test]
+fn python_that_demands_a_certificate_and_resets() {
+    let place = Place::new("remote-python");
+    let Some(python) = program("python3") else {
+        skip!("python3 is not installed");
+    };
+    let identity = Leaf::new("x").address("127.0.0.1").issue();
+    let (certificate, key) = place.identity("python", &identity);
+    let root = place.write("python-root.pem", Authority::shared_root().pem());
+    let script = place.write("server.py", PYTHON);
+    let mut child = Command::new(python)
+        .args([&script, &certificate, &key, &root])
+        .stdout(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    output.read_line(&mut line).unwrap();
+    let route = format!(":[127.0.0.1]:{}\n", line.trim());
+    let send = |policy: &str| {
+        let remote = Remote::new(&place).control("smtproutes", &route);
+        remote.policy(policy).send("far.example")
+    };
+    let reports: Vec<String> = (0..10).map(|_| send(REQUIRED)).collect();
+    let plain = send(OFFERED);
+    kill_group(child.id());
+    let _ = child.wait();
+    for report in reports {
+        let said = "ZConnected to 127.0.0.1 ([127.0.0.1]) but the handshake failed: received alert certificate_required (116)";
+        assert!(report.starts_with(said), "{report}");
+    }
+    let said = "K127.0.0.1 accepted message (no TLS, which failed: the handshake failed: received alert certificate_required (116)";
+    assert!(plain.starts_with(said), "{plain}");
+}
+
+const PYTHON: &str = r"
+import socket, ssl, struct, sys, threading
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.minimum_version = ssl.TLSVersion.TLSv1_3
+context.load_cert_chain(sys.argv[1], sys.argv[2])
+context.load_verify_locations(sys.argv[3])
+context.verify_mode = ssl.CERT_REQUIRED
+listener = socket.create_server(('127.0.0.1', 0))
+print(listener.getsockname()[1], flush=True)
+def serve(one):
+    def say(text): one.sendall(text + b'\r\n')
+    lines = one.makefile('rb')
+    say(b'220 python')
+    for line in lines:
+        verb = line.split()[0].upper()
+        if verb == b'EHLO': say(b'250-python'); say(b'250 STARTTLS')
+        elif verb == b'STARTTLS':
+            say(b'220 go')
+            try: context.wrap_socket(one, server_side=True).recv(1)
+            except (ssl.SSLError, OSError): pass
+            return
+        elif verb == b'DATA':
+            say(b'354 go')
+            while lines.readline() != b'.\r\n': pass
+            say(b'250 ok')
+        elif verb == b'QUIT': return
+        else: say(b'250 ok')
+while True:
+    one, _ = listener.accept()
+    # The end is a reset.
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+    threading.Thread(target=serve, args=(one,), daemon=True).start()
+";

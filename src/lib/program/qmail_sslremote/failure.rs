@@ -234,7 +234,7 @@ impl Failure {
             | Failure::Hello(_) => (Later, Next),
 
             Failure::Tls(_) if at.may_do_without_tls() => (Later, InPlain),
-            Failure::Tls(_) => (Later, Next),
+            Failure::Tls(_) => (Later, at.next_if(true)),
 
             Failure::NoMechanism(_) | Failure::LoginLost(_) | Failure::LoginClosing(_) => {
                 (Later, Next)

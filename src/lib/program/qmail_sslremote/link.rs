@@ -84,6 +84,15 @@ impl Link {
         }
     }
 
+    /// Whether that alert is about our certificate, or that we have none.
+    #[must_use]
+    pub fn refuses_certificate(&self) -> bool {
+        match &self.inner {
+            Inner::Tls(session) => handshake::refuses_certificate(session.ssl()),
+            Inner::Clear(_) | Inner::Ended => false,
+        }
+    }
+
     /// Ends TLS as it should be ended; waits for nothing.
     pub fn part(&mut self) {
         if let Inner::Tls(session) = &mut self.inner {

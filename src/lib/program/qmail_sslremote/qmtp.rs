@@ -29,6 +29,7 @@ pub fn transmit(
             recipients,
             message,
         }),
+        Err(failure) if recipients.is_empty() => Err(session.unanswered(failure).into()),
         Err(failure) => Err(Ended {
             failure,
             recipients,

@@ -276,6 +276,29 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// The same for QMTPS, where the first answer comes behind the message. Once that
+    /// was sent to its end the server may have it, unless it says that it refuses our
+    /// certificate.
+    pub fn unanswered(&mut self, failure: Failure) -> Failure {
+        if self.talk.is_clear() {
+            return failure;
+        }
+        match failure {
+            Failure::Lost(why) => {
+                self.talk.hear_alert();
+                self.late(Failure::NoHello(why))
+            }
+            Failure::LostAfterDot(why) => {
+                self.talk.hear_alert();
+                if !self.talk.link().refuses_certificate() {
+                    return Failure::LostAfterDot(why);
+                }
+                self.late(Failure::NoHello(why))
+            }
+            other => other,
+        }
+    }
+
     /// AUTH, where the route has a login. A login that fails is no fault of the
     /// sender's, so it is never a bounce.
     ///

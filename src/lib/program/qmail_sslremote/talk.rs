@@ -1,7 +1,7 @@
 //! A dialogue with one server: commands, replies, and when nothing more is said.
 #![forbid(unsafe_code)]
 
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -161,6 +161,13 @@ impl Talk {
         self.link().watch(false);
         self.link().allow(LAST_WORDS);
         Reply::read(&mut self.lines, IN_THE_MESSAGE).ok()
+    }
+
+    /// Has libssl read an alert that came before the connection failed.
+    pub fn hear_alert(&mut self) {
+        let link = self.link();
+        link.allow(LAST_WORDS);
+        let _ = link.read(&mut [0]);
     }
 
     /// A command and its reply. Where it cannot be sent any more, but the server has
