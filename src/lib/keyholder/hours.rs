@@ -20,6 +20,9 @@ pub const LIFE: Duration = Duration::from_secs(3600);
 /// How long a keyholder waits for the master's next key before it makes one.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long until a key that could not be made is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// Bytes of a ticket's name that tell whose it is.
 const MARK: usize = 4;
 /// Bytes of an hour's key.
@@ -116,11 +119,12 @@ impl Hours {
     /// Makes the next key. The one before the last is wiped.
     ///
     /// # Errors
-    /// Libcrypto has no randomness; the old keys stay.
+    /// Libcrypto has no randomness; the old keys stay for another second.
     pub fn replace(&mut self) -> Result<(), ErrorStack> {
         let now = Instant::now();
         let overdue = now.saturating_duration_since(self.replace_at) >= life();
-        let retired = std::mem::replace(&mut self.current, Hour::fresh()?);
+        let fresh = Hour::fresh().inspect_err(|_| self.replace_at = now + RETRY)?;
+        let retired = std::mem::replace(&mut self.current, fresh);
         // A process that was stopped for hours keeps nothing.
         self.previous = (!overdue).then_some(retired);
         self.replace_at = now + life();

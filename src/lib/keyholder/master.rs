@@ -225,11 +225,8 @@ impl Forker<'_> {
         let now = Instant::now();
         if let Some(hours) = &mut self.hours
             && hours.replace_at() <= now
+            && hours.replace().is_ok()
         {
-            if hours.replace().is_err() {
-                // Without randomness the old one stays for a while.
-                return Some(Duration::from_secs(1));
-            }
             self.tell_hours();
         }
         let hours = self.hours.as_ref()?;

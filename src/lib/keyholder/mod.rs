@@ -1,10 +1,12 @@
 //! Where private keys live: processes of their own, which read the key files,
-//! give up everything else, and sign what a TLS server signs.
+//! give up everything else, and sign what a TLS server signs and give the keys of
+//! single tickets.
 //!
 //! A [`Master`] is forked at start, before anything else is. It alone keeps the
-//! password, and forks a keyholder's [`worker`]s whenever stores are loaded or a
-//! worker died. A [`Keyholder`] is the supervisor's end of the workers of one
-//! generation of stores; [`link`] is the engine's end of one connection's link.
+//! password, makes the keys of tickets ([`hours`]), and forks a keyholder's
+//! [`worker`]s whenever stores are loaded or a worker died; those sign what the
+//! [`judge`] lets pass. A [`Keyholder`] is the supervisor's end of the workers of
+//! one generation of stores; [`link`] is the engine's end of one connection's link.
 #![forbid(unsafe_code)]
 
 mod holder;

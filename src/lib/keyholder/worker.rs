@@ -264,7 +264,7 @@ impl Service {
         self.links
             .retain(|link| link.end.is_none_or(|end| end > now));
         if now >= self.hours.give_up_at() {
-            // The master is gone, or asleep. Without randomness the old key stays.
+            // The master is gone, or asleep. What fails is tried again soon.
             let _ = self.hours.replace();
         }
         let end = self.links.iter().filter_map(|link| link.end);
