@@ -21,7 +21,7 @@ use crate::harness::memory::Needles;
 use crate::harness::process::{Process, group, status_field};
 use crate::harness::{
     Client, Dial, Identity, KeyKind, Leaf, Place, Server, Setup, Tls, dial, eventually, need,
-    need_root, skip,
+    need_root, run, skip,
 };
 
 const PASSWORD: &str = "correct horse battery staple";
@@ -683,6 +683,122 @@ fn the_keyholder_signs_one_server_s_handshake_and_no_more() {
         server.line(&format!("{what} was not signed: the keyholder refused"));
         server.line(&format!("refused to sign for a TLS process: {why}"));
         server.quiet();
+    }
+}
+
+/// A self-signed pair of a key that `openssl req` makes.
+fn unusual(place: &Place, name: &str, words: &[&str]) -> (String, String) {
+    let (certificate, key) = (
+        place.text(&format!("{name}.pem")),
+        place.text(&format!("{name}.key")),
+    );
+    let made = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-nodes",
+            "-subj",
+            "/CN=localhost",
+            "-newkey",
+        ])
+        .args(words)
+        .args(["-out", &certificate, "-keyout", &key])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    (certificate, key)
+}
+
+/// What the keyholder refuses must not be what an honest engine asks for: old
+/// versions, odd curves, and settings that part what a server can from what it
+/// does.
+#[test]
+fn every_handshake_that_the_settings_allow_is_signed() {
+    need!("openssl");
+    let place = Place::new("allowed");
+    let curve = |name: &str| {
+        let parameter = format!("ec_paramgen_curve:{name}");
+        unusual(&place, name, &["ec", "-pkeyopt", &parameter])
+    };
+    let rsa = unusual(&place, "rsa", &["rsa:2048"]);
+    let (p256, p521) = (curve("P-256"), curve("P-521"));
+    let brainpool = curve("brainpoolP256r1");
+    let ed448 = unusual(&place, "ed448", &["ed448"]);
+    let level = "ALL:@SECLEVEL=0";
+    for (pair, settings, words, said) in [
+        (
+            &rsa,
+            "TLS_MIN=1.0",
+            &["-tls1", "-cipher", level][..],
+            "TLSv1",
+        ),
+        (
+            &rsa,
+            "TLS_MIN=1.0",
+            &["-tls1_1", "-cipher", "DHE:@SECLEVEL=0"],
+            "TLSv1.1",
+        ),
+        (&p256, "TLS_MIN=1.0", &["-tls1", "-cipher", level], "TLSv1"),
+        (
+            &p256,
+            "TLS_MIN=1.0",
+            &["-tls1_2", "-cipher", level],
+            "TLSv1.2",
+        ),
+        (
+            &rsa,
+            "TLS_MAX=1.1",
+            &["-tls1_1", "-cipher", level],
+            "TLSv1.1",
+        ),
+        (&rsa, "TLS_MAX=1.2", &[], "TLSv1.2"),
+        (&rsa, "TLS_MIN=1.3", &[], "TLSv1.3"),
+        (&rsa, "", &["-tls1_2", "-cipher", "DHE"], "TLSv1.2"),
+        (
+            &rsa,
+            "TLS_GROUPS=X448:P-521",
+            &["-tls1_2", "-curves", "X448"],
+            "TLSv1.2",
+        ),
+        (
+            &rsa,
+            "TLS_GROUPS=X448:P-521",
+            &["-tls1_2", "-curves", "P-521"],
+            "TLSv1.2",
+        ),
+        // Where its only certificate keeps it from TLS 1.3, it marks no downgrade.
+        (
+            &brainpool,
+            "",
+            &["-tls1_2", "-curves", "brainpoolP256r1:X25519"],
+            "TLSv1.2",
+        ),
+        (&p521, "SIGALGS=ECDSA+SHA256", &[], "TLSv1.2"),
+        (&p521, "", &[], "TLSv1.3"),
+        (&ed448, "", &["-tls1_2"], "TLSv1.2"),
+        (
+            &rsa,
+            "CIPHERS=ALL:@SECLEVEL=0",
+            &["-tls1_2", "-sigalgs", "RSA+SHA1", "-cipher", level],
+            "TLSv1.2",
+        ),
+    ] {
+        let (name, value) = settings.split_once('=').unwrap_or(("PLAIN", ""));
+        let server = Setup::script(&place, "echo \"says $SSL_PROTOCOL.\"")
+            .env("CERTFILE", &pair.0)
+            .env("KEYFILE", &pair.1)
+            .env(name, value)
+            .start();
+        let mut client = Command::new("openssl");
+        client.args(["s_client", "-quiet", "-connect", &server.at.to_string()]);
+        let ended = run(client.args(words), b"");
+        let text = ended.text();
+        assert!(
+            text.contains(&format!("says {said}.")),
+            "{pair:?} {settings} {words:?}: {text}{}{}",
+            ended.stderr,
+            server.log()
+        );
     }
 }
 
