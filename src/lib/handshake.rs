@@ -341,8 +341,10 @@ fn explain(stream: &Session, error: &openssl::ssl::Error, side: Side<'_>) -> Fai
     let ssl = stream.ssl();
     let wire = stream.get_ref();
     let side = Side {
-        kinds: server::chosen_kinds(ssl).unwrap_or(side.kinds),
-        ..side
+        kinds: server::chosen(ssl).map_or(side.kinds, |chosen| &chosen.kinds),
+        versions: server::chosen(ssl)
+            .and_then(|chosen| chosen.versions)
+            .unwrap_or(side.versions),
     };
     if let Some(refusal) = trust::refusal(ssl)
         && error.ssl_error().is_some()

@@ -2,12 +2,12 @@
 //! kept as raw bytes while the handshake may succeed and read when it failed.
 #![forbid(unsafe_code)]
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use openssl::error::ErrorStack;
 use openssl::ex_data::Index;
 use openssl::nid::Nid;
-use openssl::ssl::{Ssl, SslContextBuilder, SslRef, SslVersion};
+use openssl::ssl::{Ssl, SslAlert, SslContextBuilder, SslRef, SslVersion};
 
 use crate::tls_ffi;
 
@@ -156,16 +156,46 @@ impl Terms {
     }
 }
 
-/// Has the connections of a context keep their ClientHello. A client that knows
+/// Serves a connection as its server name wants it. Returns the terms of the
+/// context that takes over, if one does; or the alert that refuses it.
+pub type Chooser =
+    Box<dyn Fn(&mut SslRef, &[u8]) -> Result<Option<Arc<Terms>>, SslAlert> + Send + Sync>;
+
+/// Has the connections of a context keep their ClientHello, and lets a name in it
+/// choose before anything else is decided: before a session is resumed, a version
+/// or a suite agreed on, a certificate asked for. A client that knows
 /// groups of RFC 7919, but not the one in use, must not be given DHE (RFC 7919
 /// section 4).
 ///
 /// # Errors
 /// Libcrypto has no room for per-connection data.
-pub fn record(context: &mut SslContextBuilder, terms: Terms) -> Result<(), ErrorStack> {
+pub fn record(
+    context: &mut SslContextBuilder,
+    terms: Arc<Terms>,
+    chooser: Option<Chooser>,
+) -> Result<(), ErrorStack> {
     let index = index()?;
-    context.set_client_hello_callback(move |ssl, _| {
+    context.set_client_hello_callback(move |ssl, alert| {
         let mut hello = Hello::read(ssl);
+        // RFC 8446 section 4.1.2: after a HelloRetryRequest it is the first one
+        // with changes that are none of these.
+        if of(ssl).is_some_and(|first| first.server_name != hello.server_name) {
+            *alert = SslAlert::ILLEGAL_PARAMETER;
+            return Err(ErrorStack::get());
+        }
+        let chosen = match (&chooser, hello.server_name()) {
+            (Some(chooser), Some(name)) => chooser(ssl, name),
+            _ => Ok(None),
+        };
+        let terms = match &chosen {
+            Ok(chosen) => chosen.as_ref().unwrap_or(&terms),
+            Err(refusal) => {
+                *alert = *refusal;
+                // The log names it.
+                ssl.set_ex_data(index, hello);
+                return Err(ErrorStack::get());
+            }
+        };
         hello.signatures_are_bounded = terms.signatures_are_bounded;
         hello.shares_a_group = hello
             .groups()

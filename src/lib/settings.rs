@@ -62,6 +62,27 @@ pub fn is_setting(name: &str) -> bool {
     NAMES.binary_search(&name).is_ok()
 }
 
+/// Settings that count before a client names a server: those of the process that
+/// serves it, and the limit that lets it in.
+const OF_THE_PROCESS: &[&str] = &[
+    "MAXCONIP",
+    "SSL_CHROOT",
+    "SSL_GID",
+    "SSL_GROUP",
+    "SSL_SANDBOX",
+    "SSL_UID",
+    "SSL_USER",
+];
+
+/// Whether a rule for a server name comes too late for a setting.
+#[must_use]
+pub fn is_of_the_process(name: &str) -> bool {
+    OF_THE_PROCESS.contains(&name)
+}
+
+/// What is said of such a setting, behind its name.
+pub const TOO_LATE: &str = "has no effect in a rule for a server name: it counts before the client names one; set it in a rule for local= or for clients";
+
 /// A variable that is no setting, but looks as if one was meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Misspelt {

@@ -848,7 +848,7 @@ fn a_store_that_cannot_be_loaded_refuses_only_its_own() {
          127.0.0.3:allow,CERTFILE=\"{good}\",KEYFILE=\"{unfitting}\"\n\
          127.0.0.4:allow,CIPHERS=\"NONSENSE\"\n\
          127.0.0.5:allow,TLS_MIN=\"1.4\"\n\
-         127.0.0.6:allow,CAFILE=\"{missing}\"\n\
+         127.0.0.6:allow,CAFILE=\"{missing}\",CCAVERIFY=\"1\"\n\
          127.0.0.7:allow,{own}\n\
          local=127.0.0.8:allow,CERTFILE=\"{missing}\"\n\
          sni=broken.example.com:allow,CERTFILE=\"{missing}\"\n"

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use crate::options::sslrules::TABLE;
 use crate::report::{self, Fail};
-use crate::settings::Misspelt;
-use crate::{policy, rules, rulesdb};
+use crate::settings::{self, Misspelt};
+use crate::{policy, rules, rulesdb, text};
 
 /// The whole program.
 #[must_use]
@@ -20,13 +20,13 @@ pub fn main() -> ExitCode {
             return Err(TABLE.usage("too many arguments"));
         };
         // All of it first: a bad text leaves no temporary file behind.
-        let mut text = Vec::new();
+        let mut input = Vec::new();
         io::stdin()
             .lock()
-            .read_to_end(&mut text)
+            .read_to_end(&mut input)
             .map_err(Fail::unable("read input"))?;
         if options.destinations {
-            let records = policy::compile(&text).map_err(|bad| {
+            let records = policy::compile(&input).map_err(|bad| {
                 let mut lines = bad.iter().map(|line| Fail::Never(line.to_string()));
                 let last = lines.next_back();
                 lines.for_each(|line| report.fatal(&line));
@@ -36,9 +36,16 @@ pub fn main() -> ExitCode {
             rulesdb::replace(Path::new(cdb), Path::new(temporary), records)?;
             return Ok(0);
         }
-        let compiled = rules::compile(&text).map_err(|bad| Fail::Never(bad.to_string()))?;
+        let compiled = rules::compile(&input).map_err(|bad| Fail::Never(bad.to_string()))?;
         for remark in &compiled.remarks {
             report.warning(remark);
+        }
+        for (line, name) in &compiled.by_server_name {
+            let name = text::printable(name);
+            if settings::is_of_the_process(&name) {
+                let why = settings::TOO_LATE;
+                return Err(Fail::Never(format!("line {line}: {name} {why}")));
+            }
         }
         for (line, name) in &compiled.names {
             if let Some(misspelt) = Misspelt::find(name) {

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::rc::Rc;
 
-use super::address::{self, Wrong};
+use super::address::{self, Scope, Wrong};
 use crate::text;
 
 /// How many addresses the ranges of one line may stand for.
@@ -36,6 +36,8 @@ pub struct Compiled {
     pub remarks: Vec<String>,
     /// The names of variables, each with the number of its line.
     pub names: Vec<(usize, Vec<u8>)>,
+    /// Those of them that stand in a line for a server name.
+    pub by_server_name: Vec<(usize, Vec<u8>)>,
 }
 
 /// A line that cannot be understood.
@@ -132,7 +134,13 @@ pub fn compile(text: &[u8]) -> Result<Compiled, BadLine> {
         let added = &compiled.records[first..];
         let data = added.first().map_or(&[][..], |record| &record.data);
         let names = super::variables(data).map(|(name, _)| (number, name.to_vec()));
+        let before = compiled.names.len();
         compiled.names.extend(names);
+        let of_name = |record: &Record| address::scope(&record.key) == Scope::ServerName;
+        if added.first().is_some_and(of_name) {
+            let names = compiled.names[before..].iter().cloned();
+            compiled.by_server_name.extend(names);
+        }
         let shown = || text::excerpt(line, SHOWN);
         if added.is_empty() {
             let remark = format!("line {number}: this range is empty: {}", shown());

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use std::io::{self, Read, Write};
+use std::sync::Arc;
 
 use openssl::error::ErrorStack;
 use openssl::ssl::{Ssl, SslContextBuilder, SslMethod, SslStream};
@@ -53,7 +54,7 @@ impl Permit {
         finite: Option<Finite>,
     ) -> Result<Permit, ErrorStack> {
         let mut server = SslContextBuilder::new(SslMethod::tls_server())?;
-        hello::record(&mut server, Terms::any())?;
+        hello::record(&mut server, Arc::new(Terms::any()), None)?;
         let mut client = SslStream::new(Ssl::new(&client.build())?, Memory::default())?;
         // Each stops for want of the other's answer.
         let _ = client.connect();

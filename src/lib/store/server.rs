@@ -12,8 +12,8 @@ use openssl::ex_data::Index;
 use openssl::pkey::PKey;
 use openssl::sha::Sha256;
 use openssl::ssl::{
-    AlpnError, SniError, Ssl, SslAlert, SslContext, SslContextBuilder, SslMethod, SslOptions,
-    SslRef, SslSessionCacheMode,
+    AlpnError, Ssl, SslAlert, SslContext, SslContextBuilder, SslMethod, SslOptions, SslRef,
+    SslSessionCacheMode,
 };
 use openssl::stack::Stack;
 use openssl::x509::{X509, X509Name, X509VerifyResult};
@@ -25,7 +25,7 @@ use super::{
     Certificate, Finding, KeyKind, KeyPlace, Named, Signer, SignerSource, anchors, is_self_issued,
     queue, unable,
 };
-use crate::hello::{self, FiniteField, FiniteGroup, Hello, Terms};
+use crate::hello::{self, FiniteField, FiniteGroup, Terms};
 use crate::options::sslserver::Ask;
 use crate::policy::Pin;
 use crate::report::Fail;
@@ -61,6 +61,8 @@ pub enum Choice {
     Own,
     /// These certificates; all else stays the store's.
     Pairs(Arc<Vec<Pair>>),
+    /// Another store in place of the connection's.
+    Store(Arc<Store>),
     /// Nothing: unrecognized_name (RFC 6066 section 3).
     Denied,
     /// Nothing, since what should serve it could not be loaded.
@@ -69,6 +71,23 @@ pub enum Choice {
 
 /// Chooses by server name, as the client wrote it.
 pub type Chooser = Arc<dyn Fn(&[u8]) -> Choice + Send + Sync>;
+
+/// A chooser as libssl's callback calls it.
+fn chooser(choose: Chooser) -> hello::Chooser {
+    Box::new(move |ssl, name| match choose(name) {
+        Choice::Own => Ok(None),
+        Choice::Pairs(pairs) => {
+            serve_name(ssl, &pairs).map_err(|_| SslAlert::INTERNAL_ERROR)?;
+            Ok(None)
+        }
+        Choice::Store(store) => {
+            store.take_over(ssl).map_err(|_| SslAlert::INTERNAL_ERROR)?;
+            Ok(Some(Arc::clone(&store.terms)))
+        }
+        Choice::Denied => Err(SslAlert::UNRECOGNIZED_NAME),
+        Choice::Broken => Err(SslAlert::INTERNAL_ERROR),
+    })
+}
 
 /// The certificates that the settings name, with their signers.
 ///
@@ -92,17 +111,25 @@ pub fn pairs(settings: &Settings, signers: &dyn SignerSource) -> Result<Vec<Pair
         .collect()
 }
 
-/// The kinds of keys that serve a connection whose server name chose its
-/// certificates.
-#[must_use]
-pub fn chosen_kinds(ssl: &SslRef) -> Option<&[KeyKind]> {
-    ssl.ex_data(kinds_index().ok()?).map(Vec::as_slice)
+/// What serves a connection whose server name chose something.
+#[derive(Clone, Debug)]
+pub struct Chosen {
+    /// The kinds of its keys.
+    pub kinds: Vec<KeyKind>,
+    /// Lowest and highest version, where they are others than the connection's.
+    pub versions: Option<(Version, Option<Version>)>,
 }
 
-type KindsIndex = Index<Ssl, Vec<KeyKind>>;
+/// What a connection's server name chose, if it chose anything.
+#[must_use]
+pub fn chosen(ssl: &SslRef) -> Option<&Chosen> {
+    ssl.ex_data(chosen_index().ok()?)
+}
 
-fn kinds_index() -> Result<KindsIndex, ErrorStack> {
-    static INDEX: OnceLock<KindsIndex> = OnceLock::new();
+type ChosenIndex = Index<Ssl, Chosen>;
+
+fn chosen_index() -> Result<ChosenIndex, ErrorStack> {
+    static INDEX: OnceLock<ChosenIndex> = OnceLock::new();
     if let Some(index) = INDEX.get() {
         return Ok(*index);
     }
@@ -126,7 +153,8 @@ fn serve_name(ssl: &mut SslRef, pairs: &[Pair]) -> Result<(), ErrorStack> {
         ssl.set_private_key(signer)?;
     }
     let kinds = pairs.iter().map(|pair| pair.certificate.kind).collect();
-    ssl.set_ex_data(kinds_index()?, kinds);
+    let versions = None;
+    ssl.set_ex_data(chosen_index()?, Chosen { kinds, versions });
     Ok(())
 }
 
@@ -149,9 +177,44 @@ pub struct Store {
     /// What an administrator should know, beside what is to be said of the
     /// certificates.
     pub findings: Vec<Finding>,
+    terms: Arc<Terms>,
+    tickets: bool,
+    groups: Option<String>,
+    depth: u32,
 }
 
 impl Store {
+    /// Has this store serve a connection that began under another, in the
+    /// ClientHello callback: by the context, and by what a connection copies from
+    /// its context when it is made.
+    fn take_over(&self, ssl: &mut SslRef) -> Result<(), ErrorStack> {
+        // First what may refuse a certificate, so that no failure below lets one
+        // pass that was not judged.
+        trust::replace(ssl, Arc::clone(&self.expectation))?;
+        ssl.set_ssl_context(&self.context)?;
+        let (min, max) = self.versions;
+        ssl.set_min_proto_version(Some(super::protocol(min)))?;
+        ssl.set_max_proto_version(max.map(super::protocol))?;
+        if let Some(groups) = &self.groups {
+            tls_ffi::set_groups(ssl, groups)?;
+        }
+        let depth = i32::try_from(self.depth).unwrap_or(i32::MAX);
+        ssl.param_mut().set_depth(depth);
+        let tickets = if self.tickets {
+            tickets::PER_HANDSHAKE
+        } else {
+            0
+        };
+        tls_ffi::set_tickets(ssl, tickets)?;
+        let certificates = self.certificates.iter();
+        let chosen = Chosen {
+            kinds: certificates.map(|certificate| certificate.kind).collect(),
+            versions: Some(self.versions),
+        };
+        ssl.set_ex_data(chosen_index()?, chosen);
+        Ok(())
+    }
+
     /// Reads and checks all that the settings name.
     ///
     /// # Errors
@@ -160,7 +223,7 @@ impl Store {
         settings: &Settings,
         ask: Ask,
         signers: &dyn SignerSource,
-        chooser: Option<Chooser>,
+        choose: Option<Chooser>,
     ) -> Result<Store, Fail> {
         let offer = Offer::of(settings, "CIPHERS", Role::Server)?;
         let mut findings = offer.findings.clone();
@@ -203,29 +266,18 @@ impl Store {
         for pair in &pairs {
             pair.certificate.install(&mut context, &pair.signer)?;
         }
-        if let Some(chooser) = chooser {
-            context.set_servername_callback(move |ssl, alert| {
-                let name = hello::of(ssl).and_then(Hello::server_name);
-                let choice = name.map_or(Choice::Own, |name| chooser(name));
-                *alert = match choice {
-                    Choice::Own => return Ok(()),
-                    Choice::Pairs(pairs) if serve_name(ssl, &pairs).is_ok() => return Ok(()),
-                    Choice::Denied => SslAlert::UNRECOGNIZED_NAME,
-                    Choice::Pairs(_) | Choice::Broken => SslAlert::INTERNAL_ERROR,
-                };
-                Err(SniError::ALERT_FATAL)
-            });
-        }
         let tickets = settings.tickets()? && expectation.demand == Demand::Unasked;
         set_sessions(&mut context, tickets, &session_context)?;
-        let terms = Terms {
+        let terms = Arc::new(Terms {
             ciphers: offer.ciphers,
             finite_field,
             groups: permit.groups,
             signatures_are_bounded: settings.get("SIGALGS").is_some(),
             tickets: tickets.then_some(session_context),
-        };
-        hello::record(&mut context, terms).map_err(|error| internal(&error))?;
+        });
+        let choose = choose.map(chooser);
+        hello::record(&mut context, Arc::clone(&terms), choose)
+            .map_err(|error| internal(&error))?;
         if let Some(protocols) = settings.protocols()? {
             context.set_alpn_select_callback(move |_, offered| {
                 // Configured here and nothing in common: RFC 7301 section 3.2.
@@ -233,6 +285,10 @@ impl Store {
             });
         }
         Ok(Store {
+            terms,
+            tickets,
+            groups: offer.groups,
+            depth: settings.verify_depth()?,
             context: context.build(),
             certificates: pairs.into_iter().map(|pair| pair.certificate).collect(),
             ask,
@@ -596,9 +652,11 @@ fn set_sessions(
     context
         .set_session_id_context(session_context)
         .map_err(|error| internal(&error))?;
+    // A store that takes a connection over may have them where this one has none,
+    // and libssl asks this one for the keys.
+    tickets::use_in(context);
+    tls_ffi::set_session_seconds(context, SESSION_SECONDS);
     if wanted {
-        tickets::use_in(context);
-        tls_ffi::set_session_seconds(context, SESSION_SECONDS);
         context
             .set_num_tickets(tickets::PER_HANDSHAKE)
             .map_err(|error| internal(&error))?;

@@ -131,6 +131,52 @@ pub fn group_name(ssl: &SslRef) -> Option<String> {
     })
 }
 
+/// How many tickets a connection gives; with none it takes none either:
+/// `SSL_set_options`, `SSL_clear_options`, `SSL_set_num_tickets`.
+///
+/// # Errors
+/// Libssl refuses the number.
+pub fn set_tickets(ssl: &mut SslRef, count: usize) -> Result<(), ErrorStack> {
+    /// `SSL_OP_NO_TICKET` of ssl.h.
+    const NO_TICKET: u64 = 1 << 14;
+    unsafe extern "C" {
+        fn SSL_set_options(ssl: *mut ffi::SSL, options: u64) -> u64;
+        fn SSL_clear_options(ssl: *mut ffi::SSL, options: u64) -> u64;
+    }
+    let change = if count == 0 {
+        SSL_set_options
+    } else {
+        SSL_clear_options
+    };
+    // SAFETY: the SslRef wraps a valid SSL, exclusively borrowed for the call,
+    // which stores a number.
+    unsafe { change(ssl.as_ptr(), NO_TICKET) };
+    ssl.set_num_tickets(count)
+}
+
+/// Has a connection agree on these groups: `SSL_set1_groups_list`.
+///
+/// # Errors
+/// Libssl knows none of them.
+pub fn set_groups(ssl: &mut SslRef, list: &str) -> Result<(), ErrorStack> {
+    /// `SSL_CTRL_SET_GROUPS_LIST` of ssl.h.
+    const SET_GROUPS_LIST: c_int = 92;
+    let Ok(list) = CString::new(list) else {
+        return Err(ErrorStack::get());
+    };
+    // SAFETY: the SslRef wraps a valid SSL, exclusively borrowed for the call,
+    // which reads the NUL-terminated text and keeps no pointer to it.
+    let done = unsafe {
+        ffi::SSL_ctrl(
+            ssl.as_ptr(),
+            SET_GROUPS_LIST,
+            0,
+            list.as_ptr().cast_mut().cast(),
+        )
+    };
+    check(c_int::from(done == 1))
+}
+
 /// Whether the peer supports secure renegotiation (RFC 5746):
 /// `SSL_get_secure_renegotiation_support`.
 #[must_use]

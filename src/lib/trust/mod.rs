@@ -167,6 +167,23 @@ pub fn expect(
     Ok(())
 }
 
+/// Expects something else of a connection's peer, before its chain is there: what
+/// was expected before is forgotten. The names that it may bear stay.
+///
+/// # Errors
+/// Nothing was expected before, or the chain was judged already.
+pub fn replace(ssl: &mut SslRef, expectation: Arc<Expectation>) -> Result<(), ErrorStack> {
+    ssl.set_verify(expectation.mode(ssl.is_server()));
+    let place = place(ssl).and_then(|place| place.lock().ok());
+    match place {
+        Some(mut place) if place.judged.is_none() => {
+            place.expectation = expectation;
+            Ok(())
+        }
+        _ => Err(ErrorStack::get()),
+    }
+}
+
 /// The verdict on an established session's peer. That of a resumed session was
 /// judged by nobody here.
 ///

@@ -28,10 +28,13 @@ pub(super) fn run(setup: &Setup, generation: &Generation) -> Result<u8, Fail> {
     for served in generation.stores() {
         describe_store(&mut out, served, &mut wrong);
     }
+    for served in generation.mixed() {
+        describe_store(&mut out, served, &mut wrong);
+    }
     for (address, choice) in generation.named() {
         let _ = writeln!(out, "rule {address}:");
         match choice {
-            Choice::Own => out.push_str("  the connection's own store\n"),
+            Choice::Own | Choice::Store(_) => out.push_str("  the connection's own store\n"),
             Choice::Denied => out.push_str("  denied with the alert unrecognized_name\n"),
             Choice::Broken => out.push_str("  cannot be loaded, see below\n"),
             Choice::Pairs(pairs) => describe_pairs(&mut out, pairs, &mut wrong),

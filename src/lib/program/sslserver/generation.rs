@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Setup;
+use super::names::{self, Names};
 use crate::connection::Connection;
 use crate::environ::Edits;
 use crate::handshake;
@@ -16,13 +17,13 @@ use crate::report::{self, Fail, Report};
 use crate::rules::{Client, Rule, Rules, Scope, Verdict};
 use crate::settings::{self, Filter, Misspelt, Settings};
 use crate::store::jail::Jail;
-use crate::store::server::{self, Choice, Chooser, Pair, Store};
+use crate::store::server::{Choice, Store};
 use crate::store::{Certificate, Finding};
 use crate::text;
 use crate::watch::Watch;
 
 /// A variable of a rule that is a setting.
-type Setting = (String, String);
+pub(super) type Setting = (String, String);
 
 /// The stores that serve new connections.
 pub(super) struct Generation {
@@ -37,7 +38,9 @@ pub(super) struct Generation {
     /// The store of each combination of settings that a connection can have, or
     /// why there is none.
     by_settings: HashMap<Settings, Result<usize, String>>,
-    names: Names,
+    names: Arc<Names>,
+    /// The stores that take over when a server name is asked for.
+    mixed: Vec<Served>,
     /// Rules whose store cannot be loaded, with the reason.
     pub broken: BTreeMap<String, String>,
     /// Variables that look like settings and are none.
@@ -50,7 +53,7 @@ pub(super) struct Generation {
 
 /// A store, and what leads to it.
 pub(super) struct Served {
-    pub store: Store,
+    pub store: Arc<Store>,
     /// The environment alone does.
     pub own: bool,
     /// The rules that do.
@@ -75,9 +78,6 @@ pub(super) enum Refusal {
     Unable(String),
 }
 
-/// The certificates of server names, by the key of their rule.
-type Names = Arc<HashMap<Vec<u8>, Choice>>;
-
 impl Generation {
     /// Loads everything that the settings and the rules name. The paths go to
     /// `watch` before they are read, also where loading fails.
@@ -88,18 +88,20 @@ impl Generation {
             setup,
             keys: &keyholder,
             watch,
-            chooser: None,
+            named: None,
             stores: Vec::new(),
             by_settings: HashMap::new(),
+            mixed: Vec::new(),
+            mixed_by_settings: HashMap::new(),
             broken: BTreeMap::new(),
             files: BTreeMap::new(),
             jails: HashMap::new(),
         };
-        let mut names = Names::default();
+        let mut names = Arc::default();
         if let Some(Ok(rules)) = &rules {
             names = Arc::new(loader.load_names(rules));
             if !names.is_empty() {
-                loader.chooser = Some(chooser(rules, &names));
+                loader.named = Some((Arc::clone(rules), Arc::clone(&names)));
             }
         }
         let limits_by_rule = loader.check_limits(rules.iter().flatten());
@@ -120,6 +122,7 @@ impl Generation {
         let Loader {
             stores,
             by_settings,
+            mixed,
             broken,
             mut files,
             watch,
@@ -143,6 +146,7 @@ impl Generation {
             keyholder,
             by_settings,
             names,
+            mixed,
             broken,
             files,
             watch,
@@ -224,18 +228,12 @@ impl Generation {
         };
         let rule = rules.lookup_sni(name)?;
         let name_shown = text::value(name, 255);
-        match self.names.get(rule.key())? {
-            Choice::Denied => Some(format!(
-                "server name {name_shown} is denied by rule {}",
-                shown(&rule)
-            )),
-            Choice::Broken => {
-                let address = shown(&rule);
-                let why = self.broken.get(&address).map_or("", String::as_str);
-                Some(format!("server name {name_shown}: rule {address}: {why}"))
-            }
-            Choice::Own | Choice::Pairs(_) => None,
+        let address = shown(&rule);
+        if let Some(why) = self.broken.get(&address) {
+            return Some(format!("server name {name_shown}: rule {address}: {why}"));
         }
+        (rule.verdict() == Verdict::Deny)
+            .then(|| format!("server name {name_shown} is denied by rule {address}"))
     }
 
     /// Every certificate in use.
@@ -243,11 +241,16 @@ impl Generation {
         let own = self
             .stores
             .iter()
+            .chain(&self.mixed)
             .flat_map(|served| &served.store.certificates);
-        let named = self.names.values().filter_map(|choice| match choice {
-            Choice::Pairs(pairs) => Some(pairs),
-            _ => None,
-        });
+        let named = self
+            .names
+            .common
+            .values()
+            .filter_map(|choice| match choice {
+                Choice::Pairs(pairs) => Some(pairs),
+                _ => None,
+            });
         own.chain(named.flat_map(|pairs| pairs.iter().map(|pair| &pair.certificate)))
     }
 
@@ -256,14 +259,20 @@ impl Generation {
         &self.stores
     }
 
-    /// The rules for server names, by address, with what they choose.
+    /// The stores that take over when a server name is asked for.
+    pub fn mixed(&self) -> &[Served] {
+        &self.mixed
+    }
+
+    /// The rules for server names, by address, with what they choose, but for
+    /// those that choose a store.
     pub fn named(&self) -> Vec<(String, &Choice)> {
         let Some(Ok(rules)) = &self.rules else {
             return Vec::new();
         };
         rules
             .iter()
-            .filter_map(|rule| Some((shown(&rule), self.names.get(rule.key())?)))
+            .filter_map(|rule| Some((shown(&rule), self.names.common.get(rule.key())?)))
             .collect()
     }
 
@@ -311,6 +320,7 @@ impl Generation {
         let of_stores = self
             .stores
             .iter()
+            .chain(&self.mixed)
             .flat_map(|served| served.store.findings.iter().cloned());
         let of_certificates = self.certificates().flat_map(Certificate::findings);
         warnings.extend(
@@ -436,7 +446,7 @@ fn open_rules(setup: &Setup, watch: &mut Watch) -> (Option<Result<Arc<Rules>, St
 
 /// A rule's address as messages show it; the one that every client meets has
 /// none.
-fn shown(rule: &Rule<'_>) -> String {
+pub(super) fn shown(rule: &Rule<'_>) -> String {
     let address = rule.address();
     if address.is_empty() {
         "(empty)".to_owned()
@@ -446,7 +456,7 @@ fn shown(rule: &Rule<'_>) -> String {
 }
 
 /// The variables of a rule that are settings.
-fn rule_settings(rule: &Rule<'_>) -> Vec<Setting> {
+pub(super) fn rule_settings(rule: &Rule<'_>) -> Vec<Setting> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     rule.variables()
         .map(|(name, value)| (text(name), text(value)))
@@ -518,25 +528,17 @@ pub(super) fn listed<T: AsRef<str>>(addresses: &[T]) -> String {
     }
 }
 
-fn chooser(rules: &Arc<Rules>, names: &Names) -> Chooser {
-    let (rules, names) = (Arc::clone(rules), Arc::clone(names));
-    Arc::new(move |name| {
-        rules
-            .lookup_sni(name)
-            .and_then(|rule| names.get(rule.key()).cloned())
-            .unwrap_or(Choice::Own)
-    })
-}
-
 /// A generation in the making.
-struct Loader<'a> {
-    setup: &'a Setup,
-    keys: &'a Keyholder,
+pub(super) struct Loader<'a> {
+    pub setup: &'a Setup,
+    pub keys: &'a Keyholder,
     watch: &'a mut Watch,
-    chooser: Option<Chooser>,
+    named: Option<(Arc<Rules>, Arc<Names>)>,
     stores: Vec<Served>,
     by_settings: HashMap<Settings, Result<usize, String>>,
-    broken: BTreeMap<String, String>,
+    pub mixed: Vec<Served>,
+    pub mixed_by_settings: HashMap<Settings, Result<usize, String>>,
+    pub broken: BTreeMap<String, String>,
     files: BTreeMap<PathBuf, &'static str>,
     /// Where engines would live, and why they can't.
     jails: HashMap<Jail, Result<(), String>>,
@@ -556,8 +558,13 @@ impl Loader<'_> {
     fn make(&mut self, settings: &Settings) -> Result<usize, String> {
         self.watch_files(settings);
         let ask = self.setup.options.ask;
-        let store = Store::load(settings, ask, self.keys, self.chooser.clone())
-            .map_err(|fail| fail.to_string())?;
+        let own = names::Own::default();
+        let chooser = self
+            .named
+            .as_ref()
+            .map(|(rules, names)| Names::chooser(names, rules, Arc::clone(&own)));
+        let store =
+            Store::load(settings, ask, self.keys, chooser).map_err(|fail| fail.to_string())?;
         let checked = store.filter.check(&self.setup.sandbox);
         checked.map_err(|fail| fail.to_string())?;
         let jail = &store.jail;
@@ -583,8 +590,12 @@ impl Loader<'_> {
             }
             store.findings.push(Finding::Wrong(what));
         }
+        if let Some((_, names)) = self.named.clone() {
+            // It was made just now, and nobody has filled it.
+            let _ = own.set(self.load_mixed(&names, settings));
+        }
         self.stores.push(Served {
-            store,
+            store: Arc::new(store),
             own: *settings == self.setup.settings,
             addresses: Vec::new(),
         });
@@ -605,7 +616,7 @@ impl Loader<'_> {
         some
     }
 
-    fn watch_files(&mut self, settings: &Settings) {
+    pub(super) fn watch_files(&mut self, settings: &Settings) {
         for (variable, path) in settings.paths() {
             let path = Path::new(path);
             if variable == "CADIR" {
@@ -616,62 +627,6 @@ impl Loader<'_> {
             // A key has its certificate to speak for it.
             if !variable.starts_with("KEYFILE") {
                 self.files.entry(path.to_owned()).or_insert(variable);
-            }
-        }
-    }
-
-    /// The certificates of every `sni=` rule.
-    fn load_names(&mut self, rules: &Rules) -> HashMap<Vec<u8>, Choice> {
-        const TAKEN_OVER: &[&str] = &[
-            "CERTCHAINFILE",
-            "CERTFILE",
-            "CERTFILE_ALT",
-            "KEYFILE",
-            "KEYFILE_ALT",
-        ];
-        let mut shared: HashMap<Settings, Choice> = HashMap::new();
-        let mut names = HashMap::new();
-        for rule in rules
-            .iter()
-            .filter(|rule| rule.scope() == Scope::ServerName)
-        {
-            let choice = if rule.verdict() == Verdict::Deny {
-                Choice::Denied
-            } else {
-                let mut settings = Settings::default();
-                let own = rule_settings(&rule);
-                settings.overlay(
-                    own.into_iter()
-                        .filter(|(name, _)| TAKEN_OVER.contains(&name.as_str())),
-                );
-                if settings == Settings::default() {
-                    Choice::Own
-                } else if let Some(known) = shared.get(&settings) {
-                    known.clone()
-                } else {
-                    self.watch_files(&settings);
-                    let loaded = server::pairs(&settings, self.keys);
-                    let choice = self.name_choice(&rule, loaded);
-                    shared.insert(settings, choice.clone());
-                    choice
-                }
-            };
-            // Where two records have one key, the first is the one that is met.
-            names.entry(rule.key().to_vec()).or_insert(choice);
-        }
-        names
-    }
-
-    fn name_choice(&mut self, rule: &Rule<'_>, loaded: Result<Vec<Pair>, Fail>) -> Choice {
-        match loaded {
-            Ok(pairs) => {
-                let keys: Vec<_> = pairs.iter().map(|pair| pair.key.clone()).collect();
-                self.keys.serve_names(&keys);
-                Choice::Pairs(Arc::new(pairs))
-            }
-            Err(fail) => {
-                self.broken.insert(shown(rule), fail.to_string());
-                Choice::Broken
             }
         }
     }

@@ -30,6 +30,7 @@ mod connections;
 mod engine;
 mod generation;
 mod launcher;
+mod names;
 mod proxied;
 mod supervisor;
 mod voice;
