@@ -14,6 +14,7 @@ use crate::connection::shown;
 use crate::keyholder::LinkId;
 use crate::listener::Census;
 use crate::report::{Fail, TEMPORARY, reason};
+use crate::settings;
 use crate::sys::poll::{self, Crowd, Ready};
 use crate::sys::process::{self, Ended, ProcessId};
 use crate::sys::user::{Identity, Kind as UserKind, Powers};
@@ -138,9 +139,14 @@ impl<'a> Connections<'a> {
         if limit == 0 || self.census.count(address) < limit {
             return true;
         }
+        let word = if self.setup.options.limit_per_address == Some(limit) {
+            "-C"
+        } else {
+            settings::CONNECTIONS
+        };
         let address = shown(address);
         self.setup.report.warning(format_args!(
-            "dropping connection from {address}: it has {limit} already (-C or MAXCONIP)"
+            "dropping connection from {address}: it has {limit} already ({word})"
         ));
         false
     }
