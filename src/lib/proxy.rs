@@ -67,17 +67,17 @@ pub enum Malformed {
 impl fmt::Display for Malformed {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
-            Malformed::Address => "an address in it is none of its family",
+            Malformed::Address => "it holds an address that is not valid for its family",
             Malformed::Checksum => "its checksum is wrong",
             Malformed::Command => "its command is unknown",
             Malformed::Family => "its address family or protocol is unknown",
             Malformed::Fields => "it does not have two addresses and two ports",
-            Malformed::LineEnd => "it has a CR or LF by itself",
+            Malformed::LineEnd => "its line does not end in CR LF",
             Malformed::LineLength => "its line is longer than 107 bytes",
-            Malformed::NoHeader => "there is none",
-            Malformed::Port => "a port in it is no number from 0 to 65535",
+            Malformed::NoHeader => "it is something else",
+            Malformed::Port => "it holds a port that is not a number from 0 to 65535",
             Malformed::Short => "it is too short for its addresses",
-            Malformed::Tlv => "what follows its addresses is cut off or doubled",
+            Malformed::Tlv => "its extensions are cut off or repeated",
             Malformed::Version => "its version is unknown",
         })
     }

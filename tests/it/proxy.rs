@@ -16,7 +16,7 @@ use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt,
 };
 
-use crate::harness::dial::{Noise, plain};
+use crate::harness::dial::{self, Noise, plain};
 use crate::harness::{Dial, Place, Server, Setup, Tls, eventually, need, process, run};
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -245,7 +245,7 @@ fn a_header_that_stalls_or_drips_is_waited_for_five_seconds_in_all() {
         .collect();
     // A deadline that each byte renews would end in a line that is too long.
     let mut dripping = begun(&server, b"PROXY UNKNOWN ");
-    let text = " bytes of one within 5 seconds";
+    let text = " 5 seconds";
     while server.log().matches(text).count() < 4 {
         if dripping.write_all(b"x").is_err() {
             break;
@@ -282,15 +282,15 @@ fn a_header_that_is_missing_or_malformed_ends_the_connection() {
     );
     let damaged = [&ends[..], b"\x03\0\x04\xde\xad\xbe\xef"].concat();
     let cases = [
-        (b"\x16\x03\x01\x02\0\x01".to_vec(), "there is none"),
-        (b"GET / HTTP/1.1\r\n\r\n".to_vec(), "there is none"),
-        (b"\n".to_vec(), "there is none"),
+        (b"\x16\x03\x01\x02\0\x01".to_vec(), "the sender began with "),
+        (b"GET / HTTP/1.1\r\n\r\n".to_vec(), "the sender began with "),
+        (b"\n".to_vec(), "the sender began with "),
         (line("PROXY TCP4 01.2.3.4 1.2.3.4 1 2"), "address"),
         (line("PROXY TCP4 1.2.3.4 1.2.3.4 65536 2"), "port"),
         (line("PROXY TCP4 1.2.3.4 1.2.3.4  1 2"), "two addresses"),
         (line("PROXY UDP4 1.2.3.4 1.2.3.4 1 2"), "family"),
-        (b"PROXY UNKNOWN\n".to_vec(), "by itself"),
-        (b"PROXY UNKNOWN\rx".to_vec(), "by itself"),
+        (b"PROXY UNKNOWN\n".to_vec(), "end in CR LF"),
+        (b"PROXY UNKNOWN\rx".to_vec(), "end in CR LF"),
         ([b"PROXY UNKNOWN ", &[b'x'; 100][..]].concat(), "107 bytes"),
         (block(0x31, 0x11, &ends), "version"),
         (block(0x22, 0x11, &ends), "command"),
@@ -313,7 +313,7 @@ fn a_header_that_is_missing_or_malformed_ends_the_connection() {
     // Not even an end of file makes half a header one.
     let stream = begun(&server, b"PROXY UNKNOWN");
     stream.shutdown(std::net::Shutdown::Write).unwrap();
-    server.line(": end of file after 13 bytes");
+    server.line(": closed by the sender after 13 bytes of it");
     nothing(stream);
     for line in server.lines("sslserver: end ", cases.len() + 1) {
         assert!(line.ends_with(" status 28416"), "{line}");
@@ -358,7 +358,7 @@ fn a_sender_elsewhere_is_not_heard() {
         dial = dial.blindly();
         assert!(dial.attempt().is_err());
     }
-    server.lines("there is none", 2);
+    server.lines("the sender began with \"", 2);
     server.quiet();
     assert!(!server.log().contains("sslserver: ok"), "{}", server.log());
 }
@@ -654,6 +654,66 @@ fn health_checks_of_haproxy_come_from_haproxy() {
             line.contains(&format!(":127.0.0.1:{} ", server.port)),
             "{line}"
         );
+    }
+}
+
+#[test]
+fn a_health_check_is_no_warning() {
+    let place = Place::new("glance");
+    for (options, words) in [("-v", &["cat"][..]), ("-vn", &["cat"])] {
+        let server = Setup::new(&place, words)
+            .options("-L 127.0.0.50")
+            .options(options)
+            .start();
+        let from: SocketAddr = "127.0.0.50:0".parse().unwrap();
+        let checks: [&[u8]; 3] = [b"", &block(0x20, 0, b""), b"PROXY UNKNOWN\r\n"];
+        for header in checks {
+            for reset in [false, true] {
+                let mut stream = dial::tcp(server.at, Some(from), None);
+                stream.write_all(header).unwrap();
+                if reset {
+                    dial::linger_zero(&stream);
+                }
+            }
+        }
+        for line in server.lines("sslserver: end ", 6) {
+            assert!(line.ends_with(" status 0"), "{line}");
+        }
+        server.quiet();
+        let log = server.log();
+        assert!(!log.contains("warning"), "{log}");
+        if options == "-v" {
+            assert_eq!(log.matches(": a health check").count(), 6, "{log}");
+            assert!(!log.contains("sslserver: ok"), "{log}");
+        }
+    }
+    // As a real one does it, with every way to send the header.
+    let haproxy = need!("haproxy");
+    for (options, how) in [
+        ("-v", "send-proxy-v2 check"),
+        ("-v", "send-proxy check"),
+        ("-vn", "send-proxy-v2 check"),
+    ] {
+        let handoff = [
+            env!("CARGO_BIN_EXE_starttls-handoff"),
+            "smtp",
+            "/bin/sh",
+            "-c",
+        ];
+        let words = [&handoff[..], &["echo 220 mx; cat"]].concat();
+        let words = if options == "-vn" {
+            &words[..]
+        } else {
+            &["cat"]
+        };
+        let server = Setup::new(&place, words)
+            .options("-L 127.0.0.50")
+            .options(options)
+            .start();
+        let line = format!("{} source 127.0.0.50 {how} inter 100", server.at);
+        let _proxy = Haproxy::start(&place, &haproxy, "", &[line]);
+        server.lines("sslserver: end ", 10);
+        assert!(!server.log().contains("warning"), "{how}: {}", server.log());
     }
 }
 

@@ -206,7 +206,7 @@ impl Session<'_> {
         }
         match phase.run()? {
             Outcome::Ended(code) => {
-                if !required && !phase.was_greeted() {
+                if !required && phase.was_mute() {
                     self.report.warning(format_args!(
                         "pid {}: program ended before its greeting, status {code}",
                         self.who.0

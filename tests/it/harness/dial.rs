@@ -50,7 +50,7 @@ pub fn plain(at: SocketAddr) -> TcpStream {
     tcp(at, None, None)
 }
 
-fn tcp(at: SocketAddr, from: Option<SocketAddr>, receive_buffer: Option<usize>) -> TcpStream {
+pub fn tcp(at: SocketAddr, from: Option<SocketAddr>, receive_buffer: Option<usize>) -> TcpStream {
     let family = if at.is_ipv4() {
         AddressFamily::Inet
     } else {

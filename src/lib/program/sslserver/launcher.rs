@@ -8,10 +8,11 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use super::generation::{Generation, Refusal};
+use super::proxied::Opening;
 use super::voice::Voice;
 use super::{Setup, engine, proxied};
 use crate::child::Child;
-use crate::connection::Connection;
+use crate::connection::{self, Connection};
 use crate::control;
 use crate::environ::Edits;
 use crate::report::{NEVER, TEMPORARY, reason};
@@ -21,6 +22,10 @@ use crate::sys::{fd, poll, process, signal, socket};
 
 /// An engine that writes more variables than this is not one of ours.
 const VARIABLES_LIMIT: usize = 1024 * 1024;
+
+/// How long a health check may take to go on with TLS, or to leave. A client that
+/// needs longer has its time for the handshake.
+const FIRST_BYTE: Duration = Duration::from_secs(20);
 
 /// What a launcher inherits.
 pub(super) struct Context<'a> {
@@ -80,9 +85,13 @@ fn serve(
     };
     tune(setup, &client);
     let local = client.local_addr().map_err(unable("get local address"))?;
-    let (local, address) = match &setup.senders {
-        Some(senders) => proxied::ends(senders, &client, (local, address))?,
-        None => (local, address),
+    let (local, address) = match open(setup, &client, (local, address))? {
+        Opening::Ends(local, address) => (local, address),
+        Opening::Glance(how) => {
+            let shown = connection::shown(address.ip());
+            report.status(format_args!("pid {id} from {shown}: {how}"));
+            return Ok(0);
+        }
     };
     let admits = |limit: usize| {
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
@@ -170,6 +179,25 @@ fn serve(
     .exec();
     report.warning(format_args!("dropping connection, {failure}"));
     Ok(TEMPORARY)
+}
+
+/// Takes the two addresses from the PROXY header, where there is to be one.
+fn open(
+    setup: &Setup,
+    client: &TcpStream,
+    own: (SocketAddr, SocketAddr),
+) -> Result<Opening, String> {
+    let Some(senders) = &setup.senders else {
+        return Ok(Opening::Ends(own.0, own.1));
+    };
+    let options = &setup.options;
+    // In TLS it is the client that speaks first.
+    let first = if options.delayed {
+        Duration::ZERO
+    } else {
+        FIRST_BYTE.min(Duration::from_secs(options.handshake_seconds.into()))
+    };
+    proxied::open(senders, client, own, first)
 }
 
 /// Sets the client's socket as the options say.

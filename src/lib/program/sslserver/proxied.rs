@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
-use crate::proxy::{Header, Networks, Reader};
+use crate::proxy::{Header, Malformed, Networks, Reader};
 use crate::report::reason;
 use crate::sys::poll::{self, Ready};
 use crate::sys::socket;
@@ -18,29 +18,67 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A header of version 1 or 2 with the usual TLVs comes in one look.
 const GLANCE: usize = 512;
 
-/// The connection's two addresses, local and remote: those of the header, or
-/// those of the socket where it tells none.
+/// What the first bytes of a connection come to.
+pub(super) enum Opening {
+    /// Its two addresses, local and remote: those of the header, or those of the
+    /// socket where it tells none.
+    Ends(SocketAddr, SocketAddr),
+    /// The sender only looked whether somebody is here, as health checks do; how.
+    Glance(String),
+}
+
+/// Reads the header. `first`: how long a sender that speaks for itself may take
+/// for its first byte before it is taken at its word; zero where it need not
+/// speak first.
 ///
 /// # Errors
 /// Why the connection is dropped, with the sender's address.
-pub(super) fn ends(
+pub(super) fn open(
     senders: &Networks,
     client: &TcpStream,
     own: (SocketAddr, SocketAddr),
-) -> Result<(SocketAddr, SocketAddr), String> {
+    first: Duration,
+) -> Result<Opening, String> {
     let sender = own.1.ip();
     let shown = connection::shown(sender);
     if !senders.contain(sender) {
         return Err(format!("sender {shown} is in no network of -L"));
     }
-    match header(client) {
-        Ok(Header::Proxied { client, server }) => Ok((server, client)),
-        Ok(Header::Socket) => Ok(own),
-        Err(why) => Err(format!("no PROXY header from {shown}: {why}")),
+    let ends = match header(client) {
+        Ok(Some(Header::Proxied { client, server })) => (server, client),
+        Ok(Some(Header::Socket)) => own,
+        Ok(None) => {
+            return Ok(Opening::Glance(
+                "closed without a PROXY header: a health check".to_owned(),
+            ));
+        }
+        Err(why) => return Err(format!("no PROXY header from {shown}: {why}")),
+    };
+    // A health check comes every few seconds, with LOCAL, UNKNOWN or the proxy's
+    // own address.
+    if ends.1 == own.1 && has_left(client, first) {
+        return Ok(Opening::Glance(
+            "closed behind the PROXY header: a health check".to_owned(),
+        ));
+    }
+    Ok(Opening::Ends(ends.0, ends.1))
+}
+
+/// Whether the client ends the connection, in whatever way, instead of a first
+/// byte.
+fn has_left(client: &TcpStream, first: Duration) -> bool {
+    let mut wanted = [(client.as_fd(), Ready::READ)];
+    if poll::wait(&mut wanted, Some(Instant::now() + first)).is_err() {
+        return false;
+    }
+    match socket::peek(client, &mut [0]) {
+        Ok(count) => count == 0,
+        Err(error) => error.kind() != io::ErrorKind::WouldBlock,
     }
 }
 
-fn header(client: &TcpStream) -> Result<Header, String> {
+/// `None`: the sender closed the connection without a byte.
+fn header(client: &TcpStream) -> Result<Option<Header>, String> {
     let deadline = Instant::now() + PATIENCE;
     let mut reader = Reader::new();
     let mut glance = [0; GLANCE];
@@ -49,26 +87,26 @@ fn header(client: &TcpStream) -> Result<Header, String> {
         poll::wait(&mut wanted, Some(deadline)).map_err(|error| reason(&error))?;
         // Bytes that keep coming must not hold the deadline off, and a header
         // that came whole is not late where only we are.
-        let late = reader.taken() > 0 && Instant::now() >= deadline;
-        if late || wanted[0].1 == Ready::default() {
-            return Err(format!(
-                "{} bytes of one within {} seconds",
-                reader.taken(),
-                PATIENCE.as_secs()
-            ));
+        let taken = reader.taken();
+        if (taken > 0 && Instant::now() >= deadline) || wanted[0].1 == Ready::default() {
+            return Err(late(taken));
         }
         let count = match socket::peek(client, &mut glance) {
-            Ok(0) => return Err(format!("end of file after {} bytes", reader.taken())),
+            Ok(0) if taken == 0 => return Ok(None),
+            Ok(0) => return Err(format!("closed by the sender after {taken} bytes of it")),
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset && taken == 0 => {
+                return Ok(None);
+            }
             Err(error) => return Err(reason(&error)),
         };
         let (taken, header) = reader.push(&glance[..count]).map_err(|wrong| {
-            format!(
-                "{wrong}, after {} bytes: {}",
-                reader.taken(),
-                text::quoted(&glance[..count], 100)
-            )
+            let sent = text::quoted(&glance[..count], 100);
+            match wrong {
+                Malformed::NoHeader => format!("the sender began with {sent}"),
+                wrong => format!("{wrong}: {sent}"),
+            }
         })?;
         // They are there: a stream gives what it has shown.
         match socket::receive(client, &mut glance[..taken]) {
@@ -76,8 +114,17 @@ fn header(client: &TcpStream) -> Result<Header, String> {
             Ok(_) => return Err("the stream lost bytes".to_owned()),
             Err(error) => return Err(reason(&error)),
         }
-        if let Some(header) = header {
+        if header.is_some() {
             return Ok(header);
         }
     }
+}
+
+/// What was there when the time was over.
+fn late(taken: usize) -> String {
+    let seconds = PATIENCE.as_secs();
+    if taken == 0 {
+        return format!("the sender was silent for {seconds} seconds");
+    }
+    format!("only {taken} bytes of it came within {seconds} seconds")
 }

@@ -498,9 +498,10 @@ impl<'a> Phase<'a> {
         self.dialogue.has_listed_capabilities()
     }
 
-    /// Whether the program ended before it said a word.
-    pub(super) fn was_greeted(&self) -> bool {
-        self.greeted
+    /// Whether the program ended before it said a word, while the client was
+    /// there to hear one.
+    pub(super) fn was_mute(&self) -> bool {
+        !self.greeted && !self.client_gone && !self.client_ended
     }
 
     /// Sends a last line. The client may be in the middle of a flood: what it
