@@ -10,7 +10,7 @@ use super::control::Control;
 use super::envelope::{self, Envelope};
 use super::failure::{Circumstances, Ended, Failure, NoTls, Stage, Then};
 use super::message::Message;
-use super::plan::{Candidate, Plan};
+use super::plan::{Plan, Server};
 use super::qmtp;
 use super::report_text::{Report, Say, Verdict};
 use super::session;
@@ -63,7 +63,7 @@ enum Outcome {
 impl Delivery<'_> {
     /// Tries one server after the other, then those whose TLS failed once more
     /// without it, where that is allowed.
-    pub fn run(&self, message: &mut Message, servers: &[Candidate]) -> Report {
+    pub fn run(&self, message: &mut Message, servers: &[Server]) -> Report {
         let mut told = Vec::new();
         let mut again = Vec::new();
         for (number, server) in servers.iter().enumerate() {
@@ -88,12 +88,7 @@ impl Delivery<'_> {
     }
 
     /// One connection; with `failed`, one without TLS, for that reason.
-    fn attempt(
-        &self,
-        message: &mut Message,
-        server: &Candidate,
-        failed: Option<&NoTls>,
-    ) -> Outcome {
+    fn attempt(&self, message: &mut Message, server: &Server, failed: Option<&NoTls>) -> Outcome {
         let nowhere = Circumstances {
             server,
             demand: None,
@@ -137,11 +132,11 @@ impl Delivery<'_> {
     pub fn secure(
         &self,
         socket: TcpStream,
-        candidate: &Candidate,
+        server: &Server,
         plan: &Plan,
     ) -> Result<(Session, String), String> {
         let store = plan.store.as_ref().ok_or("TLS is never tried")?;
-        let reference = Reference::new(&candidate.target.host);
+        let reference = Reference::new(&server.host.name);
         let ssl = store
             .connection(&reference, plan.names.clone())
             .map_err(|error| crate::store::queue(&error))?;

@@ -161,7 +161,7 @@ impl Answers {
             return None;
         }
         let at = session.circumstances();
-        let sentence = format!("{} does not like recipient.", session.server.target.ip);
+        let sentence = format!("{} does not like recipient.", session.server.host.ip);
         said.push(at.refused(Say::new(at.verdict(&reply), sentence), &reply));
         if at.insists(&reply) == Insists::OnTls {
             self.insists = Insists::OnTls;
@@ -207,6 +207,6 @@ fn content(session: &mut Session<'_>, message: &mut Message) -> Result<Say, Fail
         return Err(Failure::Message(reply));
     }
     let how = session.protection();
-    let sentence = format!("{} accepted message ({how}).", session.server.target.ip);
+    let sentence = format!("{} accepted message ({how}).", session.server.host.ip);
     Ok(Say::new(Verdict::Accepted, sentence).said(Some(&reply.text)))
 }

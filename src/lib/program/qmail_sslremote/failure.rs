@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use super::plan::Candidate;
+use super::plan::Server;
 use super::report_text::{Report, Say, Verdict};
 use super::talk::is_closing;
 use crate::dialogue::client::smtp::Reply;
@@ -131,7 +131,7 @@ pub enum Then {
 /// What a failure has to be judged by, and told with.
 pub struct Circumstances<'a> {
     /// The server.
-    pub server: &'a Candidate,
+    pub server: &'a Server,
     /// Why nothing is sent without TLS; words that end a sentence.
     pub demand: Option<&'a str>,
     /// Why TLS failed in this delivery, where the session is in plain for that.
@@ -143,7 +143,7 @@ pub struct Circumstances<'a> {
 
 impl Circumstances<'_> {
     fn ip(&self) -> String {
-        self.server.target.ip.to_string()
+        self.server.host.ip.to_string()
     }
 
     /// Whether a session without TLS may take the place of one whose TLS failed.
@@ -286,7 +286,7 @@ impl Failure {
             Failure::Greeting(reply) => connected("greeting failed.").said(Some(&reply.text)),
             Failure::Hello(reply) => connected("my name was rejected.").said(Some(&reply.text)),
             Failure::Tls(NoTls { why, reply }) => {
-                let host = &at.server.target.host;
+                let host = &at.server.host.name;
                 let demand = at.demand.map_or_else(String::new, |why| format!("; {why}"));
                 say(format!(
                     "Connected to {ip} ({host}) but {why}{demand}. (#4.7.5)"

@@ -29,6 +29,7 @@ mod delivery;
 pub mod dns;
 mod envelope;
 mod failure;
+mod hosts;
 mod link;
 mod message;
 pub mod name;
@@ -37,14 +38,13 @@ mod qmtp;
 mod report_text;
 mod session;
 mod talk;
-mod targets;
 
 use crate::policy::routes::Origin;
 use control::Control;
 use delivery::Delivery;
 use envelope::Envelope;
 use message::Message;
-use plan::{Candidate, Policy};
+use plan::{Rules, Server};
 use report_text::{Report, Say};
 
 /// Where qmail lives.
@@ -120,24 +120,22 @@ fn run(words: &[Vec<u8>]) -> Result<Report, Say> {
     let sender_text = String::from_utf8_lossy(sender);
     let origin = policy::sender_domain(&sender_text);
     let origin = Origin::look_up(&control.domain_ips, origin.as_deref()).map_err(bad_line)?;
-    let policy = Policy::read(folder, &sender_text)?;
-    let targets = match &route.relay {
-        Some(relay) => targets::relay_targets(relay, &route.place)?,
-        None => targets::mail_targets(destination)?,
+    let rules = Rules::read(folder, &sender_text)?;
+    let found = match &route.relay {
+        Some(relay) => hosts::of_relay(relay, &route.place)?,
+        None => hosts::of_domain(destination)?,
     };
-    let targets = targets::of_family(targets, &origin)?;
-    let candidates: Vec<Candidate> = targets
+    let found = hosts::of_family(found, &origin)?;
+    let servers: Vec<Server> = found
         .iter()
-        .map(|target| policy.candidate(target, &host, &route))
+        .map(|one| rules.server(one, &host, &route))
         .collect();
-    if route.relay.is_none() {
-        for one in &candidates {
-            targets::not_ourselves(one.target.ip, one.port.number)?;
-        }
+    if let (None, [one]) = (&route.relay, &servers[..]) {
+        hosts::not_ourselves(one.host.ip, one.port.number)?;
     }
-    let has_key = policy.has_key();
+    let has_key = rules.has_key();
     // Its files are of no more use.
-    drop(policy);
+    drop(rules);
     confine()?;
     let delivery = Delivery {
         control: &control,
@@ -149,7 +147,7 @@ fn run(words: &[Vec<u8>]) -> Result<Report, Say> {
         bare: Envelope { sender, recipients },
         has_key,
     };
-    Ok(delivery.run(&mut message, &candidates))
+    Ok(delivery.run(&mut message, &servers))
 }
 
 /// Gives up everything that calling servers does not need: nothing is opened

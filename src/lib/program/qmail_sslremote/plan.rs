@@ -7,8 +7,8 @@ use std::path::Path;
 
 use openssl::x509::X509;
 
+use super::hosts::{Host, SMTP};
 use super::report_text::Say;
-use super::targets::{SMTP, Target};
 use super::temporary_control;
 use crate::keyholder::{OwnKey, Password};
 use crate::policy::domaincerts::{self, OwnCertificate};
@@ -24,7 +24,7 @@ const QMTP: u16 = 209;
 const QMTPS: u16 = 6209;
 
 /// tlsdestinations and domaincerts, for one sender.
-pub struct Policy {
+pub struct Rules {
     destinations: Destinations,
     sender: Option<String>,
     own: Option<OwnCertificate>,
@@ -32,9 +32,9 @@ pub struct Policy {
 }
 
 /// A server to be tried, with what is asked of it.
-pub struct Candidate {
+pub struct Server {
     /// Who and where.
-    pub target: Target,
+    pub host: Host,
     /// What is spoken.
     pub protocol: Protocol,
     /// Where, and when TLS begins.
@@ -59,18 +59,18 @@ pub struct Plan {
     pub login: Option<(Login, String)>,
 }
 
-impl Policy {
+impl Rules {
     /// Reads both files of a control directory.
     ///
     /// # Errors
     /// One of them cannot be read, or the sender's line in domaincerts is wrong.
-    pub fn read(folder: &Path, sender: &str) -> Result<Policy, Say> {
+    pub fn read(folder: &Path, sender: &str) -> Result<Rules, Say> {
         let said = |fail: report::Fail| temporary_control(&fail.to_string());
         let destinations = Destinations::open(&folder.join("tlsdestinations")).map_err(said)?;
         let sender = policy::sender_domain(sender);
         let own =
             domaincerts::read(&folder.join("domaincerts"), sender.as_deref()).map_err(said)?;
-        Ok(Policy {
+        Ok(Rules {
             destinations,
             sender,
             own,
@@ -85,16 +85,16 @@ impl Policy {
     }
 
     /// What holds for a server that is called with mail to a domain.
-    pub fn candidate(&self, target: &Target, domain: &str, route: &Route) -> Candidate {
-        let host = target.host.as_str();
+    pub fn server(&self, host: &Host, domain: &str, route: &Route) -> Server {
+        let name = host.name.as_str();
         let way = match &route.relay {
             Some(relay) => Way::Relay {
                 host: relay,
                 login: route.login.is_some(),
             },
             None => Way::Exchanger {
-                host,
-                signed: target.signed,
+                host: name,
+                signed: host.signed,
             },
         };
         let to = Destination { domain, way };
@@ -125,8 +125,8 @@ impl Policy {
                     login: login.map(|login| (login, route.place.clone())),
                 })
             });
-        Candidate {
-            target: target.clone(),
+        Server {
+            host: host.clone(),
             protocol,
             port,
             plan,

@@ -43,7 +43,7 @@ fn exchange(
     message: &mut Message,
     said: &mut Vec<Say>,
 ) -> Result<Say, Failure> {
-    let ip = session.server.target.ip;
+    let ip = session.server.host.ip;
     let talk = &mut session.talk;
     talk.put(&head(message.length)).map_err(Failure::Lost)?;
     let mut failed = None;

@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpStream};
 use super::delivery::Delivery;
 use super::failure::{Circumstances, Failure, NoTls};
 use super::link::Link;
-use super::plan::{Candidate, Plan};
+use super::plan::{Plan, Server};
 use super::talk::{Talk, is_closing};
 use crate::dialer::Dialer;
 use crate::dialogue::client::Refusal;
@@ -24,7 +24,7 @@ use crate::report;
 pub struct Session<'a> {
     delivery: &'a Delivery<'a>,
     /// Whom it is with.
-    pub server: &'a Candidate,
+    pub server: &'a Server,
     plan: &'a Plan,
     /// What is said.
     pub talk: Talk,
@@ -82,7 +82,7 @@ impl<'a> Session<'a> {
     /// There is none.
     pub fn connect(
         delivery: &'a Delivery<'a>,
-        server: &'a Candidate,
+        server: &'a Server,
         plan: &'a Plan,
         failed: Option<&NoTls>,
     ) -> Result<Session<'a>, Failure> {
@@ -366,8 +366,8 @@ fn no_capabilities() -> Reply {
     }
 }
 
-fn call(delivery: &Delivery<'_>, server: &Candidate) -> Result<TcpStream, Failure> {
-    let at = SocketAddr::new(server.target.ip, server.port.number);
+fn call(delivery: &Delivery<'_>, server: &Server) -> Result<TcpStream, Failure> {
+    let at = SocketAddr::new(server.host.ip, server.port.number);
     let seconds = u32::try_from(delivery.control.connect.as_secs()).unwrap_or(u32::MAX);
     let dialer = Dialer {
         seconds: (seconds, 0),

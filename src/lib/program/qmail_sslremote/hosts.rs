@@ -16,13 +16,13 @@ use crate::text;
 /// The port of mail.
 pub const SMTP: u16 = 25;
 /// The most addresses that are tried.
-const MOST_CANDIDATES: usize = 100;
+const MOST_HOSTS: usize = 100;
 
-/// A server's name and one of its addresses.
+/// A host that may be called: its name and one of its addresses.
 #[derive(Clone, Debug)]
-pub struct Target {
+pub struct Host {
     /// As MX or a route names it.
-    pub host: String,
+    pub name: String,
     /// Where it is called.
     pub ip: IpAddr,
     /// DNSSEC proves that MX names it.
@@ -102,20 +102,20 @@ fn no_exchanger() -> Say {
 ///
 /// # Errors
 /// There are none, or nobody could tell.
-pub fn relay_targets(relay: &str, place: &str) -> Result<Vec<Target>, Say> {
-    let target = |ip| Target {
-        host: relay.to_owned(),
+pub fn of_relay(relay: &str, place: &str) -> Result<Vec<Host>, Say> {
+    let host = |ip| Host {
+        name: relay.to_owned(),
         ip,
         signed: false,
     };
     if let Some(ip) = literal(relay.as_bytes()) {
-        return Ok(vec![target(ip)]);
+        return Ok(vec![host(ip)]);
     }
     // A name that an administrator wrote may be mended, or there, tomorrow.
     let cannot_exist = |_| no_dns(relay, &format!("the relay of {place} is no name"));
     let name = DomainName::parse(relay.as_bytes()).map_err(cannot_exist)?;
     match resolver()?.addresses(&name) {
-        Ok(found) => Ok(found.records.into_iter().map(target).collect()),
+        Ok(found) => Ok(found.records.into_iter().map(host).collect()),
         Err(Trouble::Temporary(why)) => Err(no_dns(relay, &why)),
         Err(_) => Err(no_dns(
             relay,
@@ -129,14 +129,14 @@ pub fn relay_targets(relay: &str, place: &str) -> Result<Vec<Target>, Say> {
 ///
 /// # Errors
 /// That leaves none.
-pub fn of_family(mut targets: Vec<Target>, origin: &Origin) -> Result<Vec<Target>, Say> {
-    targets.retain(|target| origin.address_for(target.ip).is_ok());
-    if targets.is_empty() {
+pub fn of_family(mut hosts: Vec<Host>, origin: &Origin) -> Result<Vec<Host>, Say> {
+    hosts.retain(|host| origin.address_for(host.ip).is_ok());
+    if hosts.is_empty() {
         let place = &origin.place;
         let why = format!("no server has an address of the family that {place} gives");
         return Err(temporary_control(&why));
     }
-    Ok(targets)
+    Ok(hosts)
 }
 
 /// Refuses an address in the recipient's place that is this host's own: the mail
@@ -153,20 +153,24 @@ pub fn not_ourselves(ip: IpAddr, port: u16) -> Result<(), Say> {
 }
 
 /// An address of an exchanger, and what its MX prefers it by.
-type Preferred = (u16, Target);
+type Preferred = (u16, Host);
 
 /// The addresses of a domain's mail exchangers, in the order in which they are
 /// to be tried, up to the first that is this host.
 ///
 /// # Errors
 /// There are none, or nobody could tell, or the best is this host.
-pub fn mail_targets(host: &[u8]) -> Result<Vec<Target>, Say> {
+pub fn of_domain(host: &[u8]) -> Result<Vec<Host>, Say> {
     let whole = host;
     let host = host.strip_suffix(b".").unwrap_or(host);
     if let Some(ip) = literal(host) {
         let host = String::from_utf8_lossy(host).to_ascii_lowercase();
         let signed = false;
-        return Ok(vec![Target { host, ip, signed }]);
+        return Ok(vec![Host {
+            name: host,
+            ip,
+            signed,
+        }]);
     }
     let domain = DomainName::parse(whole).map_err(|_| no_host(host))?;
     let dns = resolver()?;
@@ -187,19 +191,16 @@ pub fn mail_targets(host: &[u8]) -> Result<Vec<Target>, Say> {
         return Err(because(no_exchanger()));
     }
     let own = Own::find();
-    let ours = found.iter().filter(|(_, target)| own.has(target.ip));
+    let ours = found.iter().filter(|(_, host)| own.has(host.ip));
     let our_preference = ours.map(|(preference, _)| *preference).min();
     let better = found
         .into_iter()
         .filter(|(preference, _)| our_preference.is_none_or(|ours| *preference < ours));
-    let targets: Vec<Target> = better
-        .map(|(_, target)| target)
-        .take(MOST_CANDIDATES)
-        .collect();
-    if targets.is_empty() {
+    let hosts: Vec<Host> = better.map(|(_, host)| host).take(MOST_HOSTS).collect();
+    if hosts.is_empty() {
         return Err(because(ourselves()));
     }
-    Ok(targets)
+    Ok(hosts)
 }
 
 /// Exchangers by preference, equal ones in random order, without a null MX.
@@ -231,14 +232,14 @@ fn called(
         .iter()
         .map(|(_, name)| name.clone())
         .filter(|name| literal(name.to_string().as_bytes()).is_none())
-        .take(MOST_CANDIDATES)
+        .take(MOST_HOSTS)
         .collect();
     let mut answers = dns.addresses_of(&names).into_iter();
     for (preference, name) in exchangers {
         let host = name.to_string();
         let mut add = |ip| {
-            let host = host.clone();
-            found.push((preference, Target { host, ip, signed }));
+            let name = host.clone();
+            found.push((preference, Host { name, ip, signed }));
         };
         // An MX should name a host; one that is an address means that address.
         if let Some(ip) = literal(host.as_bytes()) {
