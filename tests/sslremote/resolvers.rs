@@ -2,15 +2,18 @@
 #![forbid(unsafe_code)]
 
 use std::net::UdpSocket;
+use std::process::Command;
+use std::time::Duration;
 
 use ucspi_tls::program::qmail_sslremote::dns::{Dns, Trouble, Trust};
 use ucspi_tls::program::qmail_sslremote::name::DomainName;
 
 use crate::dns::{Forwarder, Names, Recursive, Signing, Zones, ask};
 use crate::fake::Fake;
-use crate::harness::{Place, need_root, skip};
+use crate::harness::process::run_within;
+use crate::harness::{Place, need_root, program, skip};
 use crate::packet::Packet;
-use crate::remote::{Remote, fresh_ip};
+use crate::remote::{MESSAGE, Remote, fresh_ip};
 use domain::base::Rtype;
 use domain::base::iana::Rcode;
 
@@ -172,6 +175,45 @@ fn silent_servers_are_passed_over() {
     assert!(said.starts_with("ZDNS ") && said.contains(&want), "{said}");
     let said = remote("192.0.2.1.9".to_owned()).send("d.signed");
     assert!(said.contains("DNSCACHEIP is not an IP address"), "{said}");
+}
+
+#[test]
+fn without_a_thread_for_the_check_mail_waits_and_nothing_hangs() {
+    need_root!();
+    let Some(prlimit) = program("prlimit") else {
+        skip!("prlimit is not installed");
+    };
+    let place = Place::new("dns-thread");
+    let ip = fresh_ip();
+    let Some(names) = world(&place, &format!("d IN MX 10 mx\nmx IN A {ip}\n")) else {
+        skip!("nsd or ldnsutils is not installed");
+    };
+    let _server = Fake::plain().at(ip);
+    let remote = Remote::new(&place)
+        .dns(names.ip)
+        .control("dnssecanchors", &names.anchors);
+    let deliver = |limits: &[&str]| {
+        let plain = remote.command(&["d.signed", "a@b.example", "c@d.signed"]);
+        let mut command = Command::new(&prlimit);
+        command
+            .args(limits)
+            .arg(plain.get_program())
+            .args(plain.get_args())
+            .env_clear();
+        for (name, value) in plain.get_envs() {
+            command.env(name, value.unwrap_or_default());
+        }
+        let ended = run_within(&mut command, MESSAGE.as_bytes(), Duration::from_secs(120));
+        String::from_utf8_lossy(&ended.stdout).into_owned()
+    };
+    let said = deliver(&["--as=1000000000"]);
+    assert!(said.contains('K'), "{said}");
+    // There is no room for a stack of this size.
+    let said = deliver(&["--as=1000000000", "--stack=2000000000"]);
+    assert!(
+        said.starts_with("ZDNS ") && said.contains("unable to start libunbound: "),
+        "{said}"
+    );
 }
 
 #[test]

@@ -9,7 +9,10 @@ use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::ptr::{self, NonNull};
 use std::slice;
+use std::thread::Builder;
 use std::time::Instant;
+
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 
 use super::poll::{self, Ready};
 
@@ -109,6 +112,19 @@ pub struct Resolver {
     slots: RefCell<Vec<NonNull<Slot>>>,
 }
 
+/// Whether a thread can be had, with the stack that libunbound's will have. It
+/// would not notice that there is none, and wait for its word for ever.
+fn try_a_thread() -> io::Result<()> {
+    // pthread_create(3): the default of a stack.
+    let (stack, _) = getrlimit(Resource::RLIMIT_STACK)?;
+    let mut thread = Builder::new();
+    if stack != RLIM_INFINITY {
+        thread = thread.stack_size(usize::try_from(stack).unwrap_or(usize::MAX));
+    }
+    let ended = thread.spawn(|| ())?.join();
+    ended.map_err(|_| io::ErrorKind::Other.into())
+}
+
 fn text(text: &str) -> io::Result<CString> {
     CString::new(text).map_err(|_| io::ErrorKind::InvalidInput.into())
 }
@@ -181,6 +197,7 @@ impl Resolver {
     /// # Errors
     /// An address, an anchor or a domain is none, or there is no memory.
     pub fn new(setup: &Setup<'_>) -> io::Result<Resolver> {
+        try_a_thread()?;
         // SAFETY: takes nothing; the object is this value's alone, and deleted
         // with it.
         let context = NonNull::new(unsafe { ub_ctx_create() });

@@ -58,7 +58,9 @@ mod built_in {
                 anchors: trust.anchors(),
                 insecure: &insecure,
             });
-            let resolver = resolver.map_err(|error| report::reason(&error))?;
+            let resolver = resolver.map_err(|error| {
+                format!("unable to start libunbound: {}", report::reason(&error))
+            })?;
             Ok(Validator { resolver, server })
         }
 
