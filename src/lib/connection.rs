@@ -53,35 +53,35 @@ pub struct Naming {
 }
 
 impl Connection {
-    /// Looks up what is asked for. Slow: call it where nobody else waits.
+    /// Two addresses, of which nothing more is known.
     #[must_use]
-    pub fn settle(local: SocketAddr, remote: SocketAddr, naming: &Naming) -> Connection {
-        let mut connection = Connection {
-            local: End {
-                address: plain(local),
-                name: None,
-            },
-            remote: End {
-                address: plain(remote),
-                name: None,
-            },
-            info: None,
+    pub fn new(local: SocketAddr, remote: SocketAddr) -> Connection {
+        let end = |address| End {
+            address: plain(address),
+            name: None,
         };
-        let local_ip = connection.local.address.ip();
-        let remote_ip = connection.remote.address.ip();
-        connection.local.name = match &naming.local_name {
+        Connection {
+            local: end(local),
+            remote: end(remote),
+            info: None,
+        }
+    }
+
+    /// Looks up what is asked for. Slow: call it where nobody else waits.
+    pub fn look_up(&mut self, naming: &Naming) {
+        let (local, remote) = (self.local.address, self.remote.address);
+        self.local.name = match &naming.local_name {
             Some(name) => Some(name.to_lowercase().into_bytes()),
-            None => resolve::name_of(local_ip),
+            None => resolve::name_of(local.ip()),
         };
         if naming.lookup {
-            connection.remote.name = resolve::name_of(remote_ip)
-                .filter(|name| !naming.paranoid || resolve::resolves_to(name, remote_ip));
+            self.remote.name = resolve::name_of(remote.ip())
+                .filter(|name| !naming.paranoid || resolve::resolves_to(name, remote.ip()));
         }
         if let Some(seconds) = naming.ident_seconds {
             let limit = Duration::from_secs(seconds.into());
-            connection.info = ident(local, remote, limit).ok().flatten();
+            self.info = ident(local, remote, limit).ok().flatten();
         }
-        connection
     }
 
     /// The peer's address as log lines show it.

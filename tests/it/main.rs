@@ -33,6 +33,7 @@ mod programs;
 mod proxy;
 mod reload;
 mod resumption;
+mod scripts;
 mod server_names;
 mod signals;
 mod sockets;

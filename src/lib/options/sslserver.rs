@@ -52,6 +52,8 @@ pub struct Options {
     pub ask: Ask,
     /// `-x`: the rules database.
     pub rules: Option<String>,
+    /// `-y`: the rules database that is looked up first, by address alone.
+    pub early_rules: Option<String>,
     /// `-X`: a missing rules database allows everything.
     pub missing_rules_allow: bool,
     /// `-n`: the program starts in plaintext and asks for TLS.
@@ -80,6 +82,7 @@ impl Default for Options {
             paranoid: false,
             ask: Ask::default(),
             rules: None,
+            early_rules: None,
             missing_rules_allow: false,
             delayed: false,
             check: false,
@@ -127,6 +130,7 @@ pub const TABLE: Table<Options> = Table {
         ('X', Flag(|o| o.missing_rules_allow = true)),
         ('k', Flag(|o| o.check = true)),
         ('x', Value("cdb", |o, v| keep(&mut o.rules, v))),
+        ('y', Value("cdb", |o, v| keep(&mut o.early_rules, v))),
         (
             'c',
             Value("limit", |o, v| set(&mut o.limit, v, 1, 1_000_000)),

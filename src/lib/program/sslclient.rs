@@ -372,16 +372,13 @@ fn describe(options: &Options, stream: &TcpStream) -> Result<Connection, Fail> {
     let remote = stream
         .peer_addr()
         .map_err(Fail::unable("get remote address"))?;
-    let connection = Connection::settle(
-        local,
-        remote,
-        &Naming {
-            lookup: common.lookup,
-            paranoid: false,
-            local_name: common.local_name.clone(),
-            ident_seconds: common.ident.then_some(common.ident_seconds),
-        },
-    );
+    let mut connection = Connection::new(local, remote);
+    connection.look_up(&Naming {
+        lookup: common.lookup,
+        paranoid: false,
+        local_name: common.local_name.clone(),
+        ident_seconds: common.ident.then_some(common.ident_seconds),
+    });
     Ok(connection)
 }
 

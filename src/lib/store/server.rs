@@ -101,7 +101,9 @@ pub fn pairs(settings: &Settings, signers: &dyn SignerSource) -> Result<Vec<Pair
                 .leaf
                 .public_key()
                 .map_err(|error| internal(&error))?;
-            let signer = signers.signer(&place, &public)?;
+            let signer = signers
+                .signer(&place, &public)
+                .map_err(|fail| misplaced(&certificate, &place, signers).unwrap_or(fail))?;
             Ok(Pair {
                 certificate,
                 signer,
@@ -109,6 +111,28 @@ pub fn pairs(settings: &Settings, signers: &dyn SignerSource) -> Result<Vec<Pair
             })
         })
         .collect()
+}
+
+/// A key that does not fit the first certificate of the file, but a later one:
+/// the administrator is told which.
+fn misplaced(
+    certificate: &Certificate,
+    place: &KeyPlace,
+    signers: &dyn SignerSource,
+) -> Option<Fail> {
+    let fits = |other: &X509| {
+        let public = other.public_key();
+        public.is_ok_and(|public| signers.signer(place, &public).is_ok())
+    };
+    let at = certificate.intermediates.iter().position(fits)?;
+    let subject = certificate.intermediates[at].subject_name();
+    Some(Fail::temporary(format!(
+        "key does not match certificate: {place}: it fits certificate {} of {} {} ({}), which must be the first",
+        at + 2,
+        certificate.variable,
+        super::shown(&certificate.path),
+        text::excerpt(&tls_ffi::names::rfc4514_form(subject), 100)
+    )))
 }
 
 /// What serves a connection whose server name chose something.

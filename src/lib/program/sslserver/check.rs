@@ -55,8 +55,11 @@ pub(super) fn run(setup: &Setup, generation: &Generation) -> Result<u8, Fail> {
         wrong.push(format!("{why}: every client is denied"));
     }
     wrong.extend(generation.broken_lines());
-    wrong.extend(generation.misspelt.iter().cloned());
-    if let Some(path) = &setup.options.rules {
+    wrong.extend(generation.misspelt.iter().chain(&generation.idle).cloned());
+    for path in [&setup.options.early_rules, &setup.options.rules]
+        .into_iter()
+        .flatten()
+    {
         let open = server::open_file("rules", path);
         tell(&mut out, &mut wrong, open.into_iter());
     }

@@ -27,7 +27,9 @@ pub(super) type Setting = (String, String);
 
 /// The stores that serve new connections.
 pub(super) struct Generation {
-    /// `None` without `-x`; the reason where the database cannot be used.
+    /// `None` without `-y`; the reason where the database cannot be used.
+    early: Option<Result<Arc<Rules>, String>>,
+    /// Likewise of `-x`.
     rules: Option<Result<Arc<Rules>, String>>,
     /// There is no file where the database should be.
     rules_missing: bool,
@@ -45,6 +47,8 @@ pub(super) struct Generation {
     pub broken: BTreeMap<String, String>,
     /// Variables that look like settings and are none.
     pub misspelt: Vec<String>,
+    /// Rules that have no effect where they stand.
+    pub idle: Vec<String>,
     /// Which variable named a file; keys are left out.
     files: BTreeMap<PathBuf, &'static str>,
     /// The files that all this was read from, as they were before.
@@ -83,7 +87,10 @@ impl Generation {
     /// `watch` before they are read, also where loading fails.
     pub fn load(setup: &Setup, master: &Rc<Master>, watch: &mut Watch) -> Result<Generation, Fail> {
         let mut keyholder = Keyholder::open(master)?;
-        let (rules, rules_missing) = open_rules(setup, watch);
+        let early_file = setup.options.early_rules.as_deref().map(Path::new);
+        let rules_file = setup.options.rules.as_deref().map(Path::new);
+        let (early, early_missing) = open_rules(early_file, setup, watch);
+        let (rules, rules_missing) = open_rules(rules_file, setup, watch);
         let mut loader = Loader {
             setup,
             keys: &keyholder,
@@ -104,17 +111,14 @@ impl Generation {
                 loader.named = Some((Arc::clone(rules), Arc::clone(&names)));
             }
         }
-        let limits_by_rule = loader.check_limits(rules.iter().flatten());
+        let limits_by_rule = loader.check_limits(early.iter().chain(&rules).flatten());
         let own = loader.load(&setup.settings);
-        let mut others = 0;
-        if let Some(Ok(rules)) = &rules {
-            others = loader.load_rules(rules);
-        }
+        let others = loader.load_rules(early.iter().flatten(), rules.iter().flatten());
         if let Err(why) = own {
             // Rules may bring all the certificates that there are.
             // Where they are lost, denying is better than serving by old ones.
             let unset = setup.settings.either("CERTFILE", "CERTCHAINFILE").is_none();
-            let lost = matches!(rules, Some(Err(_)));
+            let lost = matches!(rules, Some(Err(_))) || matches!(early, Some(Err(_)));
             if !unset || (others == 0 && names.is_empty() && !lost) {
                 return Err(Fail::temporary(why));
             }
@@ -135,12 +139,19 @@ impl Generation {
                 handshake::rehearse(&served.store.context);
             }
         });
-        let rules_file = setup.options.rules.as_deref().map(Path::new);
-        files.extend(rules_file.map(|path| (path.to_owned(), "rules")));
+        for path in [early_file, rules_file].into_iter().flatten() {
+            files.insert(path.to_owned(), "rules");
+        }
         Ok(Generation {
-            misspelt: misspelt(rules.iter().flatten()),
+            idle: early
+                .iter()
+                .flatten()
+                .flat_map(|rules| never_met(rules))
+                .collect(),
+            misspelt: misspelt(early.iter().chain(&rules).flatten()),
+            early,
             rules,
-            rules_missing,
+            rules_missing: early_missing || rules_missing,
             limits_by_rule,
             stores,
             keyholder,
@@ -153,27 +164,43 @@ impl Generation {
         })
     }
 
+    /// What can be said of a connection before anybody is asked for a name: the
+    /// rules of `-y`.
+    pub fn judge_early(&self, connection: &Connection) -> Result<(), Refusal> {
+        let Some(rules) = usable(self.early.as_ref())? else {
+            return Ok(());
+        };
+        let met = [
+            rules.lookup_local(connection.local.address.ip()),
+            rules.lookup(&by_address(connection)),
+        ];
+        let denies = |rule: &Rule<'_>| rule.verdict() == Verdict::Deny;
+        if met.iter().flatten().any(denies) {
+            return Err(Refusal::Denied);
+        }
+        Ok(())
+    }
+
     /// The store and the variables of a connection.
     pub fn choose(&self, setup: &Setup, connection: &Connection) -> Result<Chosen<'_>, Refusal> {
         let (mut settings, mut limit) = (None, None);
         let mut variables = Edits::new();
-        let rules = match &self.rules {
-            None => None,
-            Some(Ok(rules)) => Some(rules),
-            Some(Err(why)) => return Err(Refusal::Unable(why.clone())),
-        };
-        let met = rules.map(|rules| {
+        let connected_at = connection.local.address.ip();
+        let mut met = Vec::new();
+        if let Some(rules) = usable(self.early.as_ref())? {
+            met.push(rules.lookup_local(connected_at));
+            met.push(rules.lookup(&by_address(connection)));
+        }
+        if let Some(rules) = usable(self.rules.as_ref())? {
             let client = Client::new(
                 connection.remote.address.ip(),
                 connection.remote.name.as_deref(),
                 connection.info.as_deref(),
             );
-            [
-                rules.lookup_local(connection.local.address.ip()),
-                rules.lookup(&client),
-            ]
-        });
-        for rule in met.into_iter().flatten().flatten() {
+            met.push(rules.lookup_local(connected_at));
+            met.push(rules.lookup(&client));
+        }
+        for rule in met.into_iter().flatten() {
             if rule.verdict() == Verdict::Deny {
                 return Err(Refusal::Denied);
             }
@@ -303,10 +330,11 @@ impl Generation {
 
     /// Why the rules cannot be used, if they can't.
     pub fn rules_trouble(&self) -> Option<&str> {
-        match &self.rules {
-            Some(Err(why)) => Some(why),
-            _ => None,
-        }
+        let databases = self.early.iter().chain(&self.rules);
+        databases
+            .filter_map(|database| database.as_ref().err())
+            .map(String::as_str)
+            .next()
     }
 
     /// What an administrator should know, each thing once.
@@ -316,7 +344,7 @@ impl Generation {
             warnings.insert(format!("{why}: every client is denied"));
         }
         warnings.extend(self.broken_lines());
-        warnings.extend(self.misspelt.iter().cloned());
+        warnings.extend(self.misspelt.iter().chain(&self.idle).cloned());
         let of_stores = self
             .stores
             .iter()
@@ -422,11 +450,14 @@ const RULES_LIMIT: u64 = 16 << 20;
 
 /// The rules, and whether there is no file where they should be. One that cannot
 /// be reached, for a loop of links or for want of a right, is not missing.
-fn open_rules(setup: &Setup, watch: &mut Watch) -> (Option<Result<Arc<Rules>, String>>, bool) {
-    let Some(path) = setup.options.rules.as_deref() else {
+fn open_rules(
+    file: Option<&Path>,
+    setup: &Setup,
+    watch: &mut Watch,
+) -> (Option<Result<Arc<Rules>, String>>, bool) {
+    let Some(file) = file else {
         return (None, false);
     };
-    let file = Path::new(path);
     watch.add(file);
     let large = std::fs::metadata(file).is_ok_and(|about| about.len() > RULES_LIMIT);
     let opened = if large {
@@ -438,10 +469,44 @@ fn open_rules(setup: &Setup, watch: &mut Watch) -> (Option<Result<Arc<Rules>, St
     };
     let missing = matches!(&opened, Err(error) if error.kind() == std::io::ErrorKind::NotFound);
     let opened = opened.map(Arc::new).map_err(|error| {
-        let path = text::excerpt(path.as_bytes(), 300);
+        let path = text::excerpt(file.as_os_str().as_encoded_bytes(), 300);
         format!("unable to read rules {path}: {}", report::reason(&error))
     });
     (Some(opened), missing)
+}
+
+/// The rules of a database, if there is one.
+fn usable(database: Option<&Result<Arc<Rules>, String>>) -> Result<Option<&Rules>, Refusal> {
+    match database {
+        None => Ok(None),
+        Some(Ok(rules)) => Ok(Some(rules)),
+        Some(Err(why)) => Err(Refusal::Unable(why.clone())),
+    }
+}
+
+/// A connection's client before anybody was asked for a name.
+fn by_address(connection: &Connection) -> Client {
+    Client::new(connection.remote.address.ip(), None, None)
+}
+
+/// The rules of `-y` that nobody meets: those by a name.
+fn never_met(rules: &Rules) -> Vec<String> {
+    let addresses: Vec<String> = rules
+        .iter()
+        .filter(|rule| {
+            let key = rule.key();
+            rule.scope() == Scope::ServerName
+                || rule.scope() == Scope::Client && (key.contains(&b'=') || key.contains(&b'@'))
+        })
+        .map(|rule| shown(&rule))
+        .collect();
+    if addresses.is_empty() {
+        return Vec::new();
+    }
+    vec![format!(
+        "rule {} of -y has no effect: -y looks up addresses alone; put it into -x",
+        listed(&addresses)
+    )]
 }
 
 /// A rule's address as messages show it; the one that every client meets has
@@ -632,60 +697,101 @@ impl Loader<'_> {
     }
 
     /// The store of every combination of settings that the rules can make: the
-    /// environment's, a `local=` rule's over it, a client's rule over that.
-    /// Returns how many loaded.
-    fn load_rules(&mut self, rules: &Rules) -> usize {
-        let distinct = |wanted: Scope| -> Vec<(Vec<Setting>, Vec<String>)> {
-            let mut places = HashMap::new();
-            let mut found: Vec<(Vec<Setting>, Vec<String>)> = Vec::new();
-            let wanted = rules
-                .iter()
-                .filter(|rule| rule.scope() == wanted && rule.verdict() == Verdict::Allow);
-            for rule in wanted {
-                let settings = rule_settings(&rule);
-                if settings.is_empty() {
-                    continue;
-                }
-                let at = *places.entry(settings.clone()).or_insert(found.len());
-                if at == found.len() {
-                    found.push((settings, Vec::new()));
-                }
-                found[at].1.push(shown(&rule));
-            }
-            found
-        };
-        let locals = distinct(Scope::Local);
-        let clients = distinct(Scope::Client);
-        let none = (Vec::new(), Vec::new());
+    /// environment's, and over it what connections meet in turn: the `local=` and
+    /// the clients' rules of `-y`, then those of `-x`. Returns how many loaded.
+    fn load_rules<'r>(
+        &mut self,
+        early: impl Iterator<Item = &'r Arc<Rules>>,
+        rules: impl Iterator<Item = &'r Arc<Rules>>,
+    ) -> usize {
+        let early = early.map(|rules| (rules, " of -y"));
+        let layers: Vec<Vec<Layer>> = early
+            .chain(rules.map(|rules| (rules, "")))
+            .flat_map(|(rules, of)| {
+                [Scope::Local, Scope::Client].map(|scope| Layer::of(rules, scope, of))
+            })
+            .collect();
         let before = self.stores.len();
-        for (local, local_addresses) in std::iter::once(&none).chain(&locals) {
-            for (client, client_addresses) in std::iter::once(&none).chain(&clients) {
-                let mut settings = self.setup.settings.clone();
-                settings.overlay(local.iter().cloned());
-                settings.overlay(client.iter().cloned());
-                let one = |addresses: &[String]| addresses.first().cloned();
-                let (addresses, parts) = match (&local_addresses[..], &client_addresses[..]) {
-                    ([], []) => continue,
-                    (addresses, []) | ([], addresses) => (addresses.to_vec(), None),
-                    (local, client) => (
-                        vec![format!("{} with {}", listed(client), listed(local))],
-                        one(local).zip(one(client)),
-                    ),
-                };
-                match self.load(&settings) {
-                    Ok(at) => self.stores[at].addresses.extend(addresses),
-                    // One of the two was named with what is wrong.
-                    Err(_)
-                        if parts.is_some_and(|(local, client)| {
-                            self.broken.contains_key(&local) || self.broken.contains_key(&client)
-                        }) => {}
-                    Err(why) => {
-                        let broken = addresses.into_iter().map(|one| (one, why.clone()));
-                        self.broken.extend(broken);
-                    }
-                }
+        self.load_layers(&layers, &self.setup.settings.clone(), &mut Vec::new());
+        self.stores.len() - before
+    }
+
+    /// The stores of these settings, `met` having led to them, with each of the
+    /// first layer's over it or without.
+    fn load_layers<'l>(
+        &mut self,
+        layers: &'l [Vec<Layer>],
+        settings: &Settings,
+        met: &mut Vec<&'l [String]>,
+    ) {
+        let Some((first, others)) = layers.split_first() else {
+            self.load_met(settings, met);
+            return;
+        };
+        self.load_layers(others, settings, met);
+        for layer in first {
+            let mut over = settings.clone();
+            over.overlay(layer.settings.iter().cloned());
+            met.push(&layer.addresses);
+            self.load_layers(others, &over, met);
+            met.pop();
+        }
+    }
+
+    fn load_met(&mut self, settings: &Settings, met: &[&[String]]) {
+        let addresses = match met {
+            [] => return,
+            [addresses] => addresses.to_vec(),
+            several => {
+                let lists: Vec<String> = several.iter().rev().map(|one| listed(one)).collect();
+                vec![lists.join(" with ")]
+            }
+        };
+        match self.load(settings) {
+            Ok(at) => self.stores[at].addresses.extend(addresses),
+            // One of them was named with what is wrong.
+            Err(_)
+                if met.len() > 1
+                    && met
+                        .iter()
+                        .filter_map(|one| one.first())
+                        .any(|one| self.broken.contains_key(one)) => {}
+            Err(why) => {
+                let broken = addresses.into_iter().map(|one| (one, why.clone()));
+                self.broken.extend(broken);
             }
         }
-        self.stores.len() - before
+    }
+}
+
+/// Rules with the same settings, which lie over those of other rules.
+struct Layer {
+    settings: Vec<Setting>,
+    addresses: Vec<String>,
+}
+
+impl Layer {
+    /// Those of a scope that have settings. `of` stands behind each address.
+    fn of(rules: &Rules, scope: Scope, of: &str) -> Vec<Layer> {
+        let mut places = HashMap::new();
+        let mut found: Vec<Layer> = Vec::new();
+        for rule in rules
+            .iter()
+            .filter(|rule| rule.scope() == scope && rule.verdict() == Verdict::Allow)
+        {
+            let settings = rule_settings(&rule);
+            if settings.is_empty() {
+                continue;
+            }
+            let at = *places.entry(settings.clone()).or_insert(found.len());
+            if at == found.len() {
+                found.push(Layer {
+                    settings,
+                    addresses: Vec::new(),
+                });
+            }
+            found[at].addresses.push(shown(&rule) + of);
+        }
+        found
     }
 }

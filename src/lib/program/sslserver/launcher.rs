@@ -103,23 +103,27 @@ fn serve(
     if context.uncounted && !by_rule && !admits(setup.limit_per_address)? {
         return Ok(TEMPORARY);
     }
-    let connection = Connection::settle(local, address, &setup.naming);
+    let mut connection = Connection::new(local, address);
     report.status(format_args!("pid {id} from {}", connection.remote_ip()));
-    let fields = connection.status_fields();
+    let deny = |connection: &Connection, refusal| {
+        report.status(format_args!("deny {id} {}", connection.status_fields()));
+        match refusal {
+            Refusal::Denied => Ok(NEVER),
+            Refusal::Unable(why) => Err(why),
+        }
+    };
+    if let Err(refusal) = context.generation.judge_early(&connection) {
+        return deny(&connection, refusal);
+    }
+    connection.look_up(&setup.naming);
     let chosen = match context.generation.choose(setup, &connection) {
         Ok(chosen) => chosen,
-        Err(refusal) => {
-            report.status(format_args!("deny {id} {fields}"));
-            return match refusal {
-                Refusal::Denied => Ok(NEVER),
-                Refusal::Unable(why) => Err(why),
-            };
-        }
+        Err(refusal) => return deny(&connection, refusal),
     };
     if by_rule && !admits(chosen.limit.unwrap_or(setup.limit_per_address))? {
         return Ok(TEMPORARY);
     }
-    report.status(format_args!("ok {id} {fields}"));
+    report.status(format_args!("ok {id} {}", connection.status_fields()));
 
     let (control, engine_control) = fd::stream_pair().map_err(unable("create socket"))?;
     let (channel, side) =
