@@ -8,8 +8,8 @@ use std::io::Write as _;
 use std::net::TcpStream;
 
 use crate::harness::{
-    Authority, Client, Finished, Identity, KeyKind, Leaf, Peer, Place, need_root, overlay, peer,
-    skip,
+    Authority, Client, Finished, Identity, KeyKind, Leaf, Peer, Place, need, need_root, overlay,
+    peer, skip,
 };
 
 /// A peer that greets and closes.
@@ -431,4 +431,44 @@ fn a_name_with_two_addresses_is_tried_at_both() {
         accepted(&client.script("two.example", peer.at.port(), "echo ran; cat <&6"));
         peer.join().unwrap();
     }
+}
+
+#[test]
+fn what_x_lets_pass_is_told_to_the_program() {
+    need!("openssl");
+    let place = Place::new("tolerated-server");
+    let (top, evil) = (Authority::root("Top"), Authority::root("Evil Root"));
+    let middle = top.below("Middle");
+    let mut forged = Leaf::localhost().issue_by(&middle.forged_below(&evil));
+    forged.between.push(evil.certificate.clone());
+    let list = middle.crl(&place, &[], false);
+    let ca = place.write("with-list.pem", [top.pem(), list].concat());
+    let said = |identity: &Identity| {
+        let peer = greeter(identity);
+        let client = Client::bare().options("-vX -a").option(&ca);
+        let ended = client.script("localhost", peer.at.port(), "echo $SSL_SERVER_VERIFY");
+        let _ = peer.join();
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        (ended.text(), ended.stderr)
+    };
+    for (identity, why) in [
+        (forged, "self-signed certificate in certificate chain"),
+        (
+            Leaf::localhost()
+                .purpose("1.3.6.1.5.5.7.3.2")
+                .issue_by(&middle),
+            "unsuitable certificate purpose",
+        ),
+        (
+            Leaf::localhost().issue_by(&middle).with_a_bad_signature(),
+            "certificate signature failure",
+        ),
+    ] {
+        let (text, line) = said(&identity);
+        assert!(text.starts_with(&format!("FAILED:{why}")), "{why}: {text}");
+        assert!(line.contains(" verify=FAIL "), "{line}");
+    }
+    let (text, line) = said(&Leaf::localhost().issue_by(&middle));
+    assert_eq!(text, "SUCCESS\n");
+    assert!(line.contains(" verify=OK "), "{line}");
 }

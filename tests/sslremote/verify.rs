@@ -383,3 +383,56 @@ fn a_list_of_the_revoked_beside_a_partner_s_ca_counts() {
         assert!(report.contains(said), "{said}: {report}");
     }
 }
+
+/// What was wrong once stays wrong, whatever comes out well later: under a line
+/// that lets everything pass too.
+#[test]
+fn the_first_thing_that_was_wrong_is_told_where_all_is_let_pass() {
+    crate::harness::need!("openssl");
+    let place = Place::new("remote-lenient");
+    let (top, evil) = (Authority::root("Top"), Authority::root("Evil Root"));
+    let middle = top.below("Middle");
+    let leaf = || Leaf::new("x").address("127.0.0.1");
+    let mut forged = leaf().issue_by(&middle.forged_below(&evil));
+    forged.between.push(evil.certificate.clone());
+    let list = middle.crl(&place, &[], false);
+    let ca = place.write("with-list.pem", [top.pem(), list].concat());
+    let bare = place.write("bare.pem", top.pem());
+    for (identity, why) in [
+        (&forged, "self-signed certificate in certificate chain"),
+        (
+            &leaf().purpose(CLIENT_AUTH).issue_by(&middle),
+            "unsuitable certificate purpose",
+        ),
+        (
+            &leaf().issue_by(&middle).with_a_bad_signature(),
+            "certificate signature failure",
+        ),
+        (
+            &leaf().expired().purpose(CLIENT_AUTH).issue_by(&evil),
+            "unable to get local issuer certificate",
+        ),
+    ] {
+        for file in [&ca, &bare] {
+            for (lines, let_pass) in [("*", true), ("[127.0.0.1]", false), ("=*", false)] {
+                let line = format!("{lines}:{file}\n");
+                let report = one(&place, peer::context(identity, |_| ()), &line);
+                let begin = if let_pass {
+                    "K127.0.0.1 "
+                } else {
+                    "ZConnected"
+                };
+                assert!(report.starts_with(begin), "{line}{why}: {report}");
+                let told = report.contains("(TLSv1.3 TLS_AES_256_GCM_SHA384 unverified: depth ")
+                    || report.contains("its certificate did not verify: depth ");
+                assert!(told && report.contains(why), "{line}{why}: {report}");
+            }
+        }
+    }
+    // A good one is good, with the list and without.
+    let good = leaf().issue_by(&middle);
+    for file in [&ca, &bare] {
+        let report = one(&place, peer::context(&good, |_| ()), &format!("*:{file}\n"));
+        assert!(report.contains("SHA384 verified)"), "{report}");
+    }
+}

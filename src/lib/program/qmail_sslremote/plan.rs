@@ -1,9 +1,10 @@
 //! What tlsdestinations and domaincerts ask of a server.
 #![forbid(unsafe_code)]
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::fmt::Write as _;
 use std::path::Path;
+use std::rc::Rc;
 
 use openssl::x509::X509;
 
@@ -29,6 +30,8 @@ pub struct Rules {
     sender: Option<String>,
     own: Option<OwnCertificate>,
     system_anchors: OnceCell<Vec<X509>>,
+    /// One for each rule that was met: names belong to connections.
+    stores: RefCell<Vec<(Rule, Rc<Store>)>>,
 }
 
 /// A server to be tried, with what is asked of it.
@@ -48,7 +51,7 @@ pub struct Plan {
     /// The line of tlsdestinations, or what holds without one.
     pub rule: Rule,
     /// Where TLS is used at all.
-    pub store: Option<Store>,
+    pub store: Option<Rc<Store>>,
     /// What a certificate may name.
     pub names: Vec<Name>,
     /// What makes the MX host's name count, where it does not.
@@ -75,6 +78,7 @@ impl Rules {
             sender,
             own,
             system_anchors: OnceCell::new(),
+            stores: RefCell::default(),
         })
     }
 
@@ -138,7 +142,18 @@ impl Rules {
         self.system_anchors.get_or_init(client::system_anchors)
     }
 
-    fn store(&self, rule: &Rule) -> Result<Store, report::Fail> {
+    /// The store of a rule, made when it is first met.
+    fn store(&self, rule: &Rule) -> Result<Rc<Store>, report::Fail> {
+        let mut stores = self.stores.borrow_mut();
+        if let Some((_, store)) = stores.iter().find(|(known, _)| known == rule) {
+            return Ok(Rc::clone(store));
+        }
+        let store = Rc::new(self.load(rule)?);
+        stores.push((rule.clone(), Rc::clone(&store)));
+        Ok(store)
+    }
+
+    fn load(&self, rule: &Rule) -> Result<Store, report::Fail> {
         let mut settings = Settings::default();
         if let Some(ciphers) = &rule.value.ciphers {
             settings.overlay([("CIPHERS".to_owned(), ciphers.clone())]);
