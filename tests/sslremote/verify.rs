@@ -320,6 +320,16 @@ fn weak_keys_of_a_server_are_refused_unless_a_line_allows_them() {
             && report.contains("(#4.7.5)");
         assert_eq!(refused, !works, "{list}: {report}");
     }
+    // Where no chain is asked for, the chain is not what is told.
+    for line in ["[127.0.0.1]:", "+*:"] {
+        let report = one(&place, small(), &format!("{line}|{ciphers}\n"));
+        assert!(
+            report.starts_with("ZConnected to 127.0.0.1 ([127.0.0.1]) but the handshake failed: ")
+                && report.contains("dh key too small")
+                && !report.contains("verify"),
+            "{line}: {report}"
+        );
+    }
 }
 
 #[test]

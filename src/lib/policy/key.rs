@@ -109,15 +109,32 @@ impl Key {
     }
 }
 
-/// A destination in the spelling of keys: lower case, no dot at the end, an
-/// address in brackets and in its shortest form.
+/// A destination in the spelling of keys: lower case, as DNS has it, no dot at the
+/// end, an address in brackets and in its shortest form.
 #[must_use]
 pub fn canonical(destination: &str) -> String {
     if let Some(ip) = address(destination) {
         return format!("[{ip}]");
     }
     let name = destination.strip_suffix('.').unwrap_or(destination);
-    name.to_lowercase()
+    let labels = name
+        .split('.')
+        .map(|label| international(label.as_bytes()).unwrap_or_else(|| label.to_ascii_lowercase()));
+    labels.collect::<Vec<_>>().join(".")
+}
+
+/// The ASCII form of a label that has bytes over 127 (IDNA). `None`: it has none.
+#[must_use]
+pub fn international(label: &[u8]) -> Option<String> {
+    #[cfg(feature = "remote")]
+    if !label.is_ascii() {
+        use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
+        let allowed = (AsciiDenyList::EMPTY, Hyphens::Allow, DnsLength::Ignore);
+        let ascii = Uts46::new().to_ascii(label, allowed.0, allowed.1, allowed.2);
+        return ascii.ok().map(std::borrow::Cow::into_owned);
+    }
+    let _ = label;
+    None
 }
 
 /// An address, bare or in brackets, there with the tag of RFC 5321 section 4.1.3
@@ -185,7 +202,7 @@ pub(super) fn host_name(written: &str) -> Result<String, Wrong> {
     {
         return bad("it is neither a host name nor an address");
     }
-    Ok(name.to_lowercase())
+    Ok(canonical(name))
 }
 
 /// Letters of all scripts, and what names in DNS have besides. An invisible

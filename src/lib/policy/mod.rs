@@ -28,7 +28,7 @@ pub mod routes;
 pub use compile::{BadLine, compile};
 pub use destination::{By, Destination, Wanted, Way};
 pub use explain::{Remark, remarks, rules};
-pub use key::{Key, Kind, Scope};
+pub use key::{Key, Kind, Scope, international};
 pub use line::{Anchors, Pin, Port, Start, Value, Wrong};
 
 use key::canonical;

@@ -163,6 +163,8 @@ fn a_key_stands_for_its_own_and_no_other() {
         ("=[2001:DB8:0:0::1]", "[2001:db8::1]", true),
         ("dom_ain.example", "dom_ain.example", true),
         ("=b\u{fc}cher.example", "B\u{dc}CHER.example", true),
+        ("=b\u{fc}cher.example", "xn--bcher-kva.example", true),
+        ("~.xn--BCHER-kva.example.", "mx.b\u{fc}cher.example", true),
     ] {
         let found = line(&with_value(key), host);
         assert_eq!(found.is_some(), meets, "{key} {host}");

@@ -4,7 +4,7 @@
 
 use std::fmt::{self, Write as _};
 
-use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
+use crate::policy::international;
 
 /// RFC 1035, 2.3.4, in bytes.
 const LABEL_LIMIT: usize = 63;
@@ -162,16 +162,6 @@ fn push(wire: &mut Vec<u8>, label: &[u8]) -> Result<(), NotAName> {
     wire.push(length);
     wire.extend(label.to_ascii_lowercase());
     Ok(())
-}
-
-/// The ASCII form of a label that has bytes over 127. `None`: it has none.
-fn international(label: &[u8]) -> Option<String> {
-    if label.is_ascii() {
-        return None;
-    }
-    let allowed = (AsciiDenyList::EMPTY, Hyphens::Allow, DnsLength::Ignore);
-    let ascii = Uts46::new().to_ascii(label, allowed.0, allowed.1, allowed.2);
-    ascii.ok().map(std::borrow::Cow::into_owned)
 }
 
 #[cfg(test)]
