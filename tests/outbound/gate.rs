@@ -2,6 +2,9 @@
 //! no file passes that has a wrong line.
 #![forbid(unsafe_code)]
 
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
 use crate::harness::{Authority, Client, Finished, Place, run};
 
 /// A control directory, and `-W` in it.
@@ -255,4 +258,34 @@ fn the_line_of_domaincerts_is_checked_too() {
         111,
         "domaincerts line 3 \"@c.example\": the key is not valid",
     );
+}
+
+#[test]
+fn a_compiled_form_of_another_file_does_not_pass() {
+    let gate = Gate::new("gate-cdb");
+    let compile = || {
+        let words = ["tlsdestinations.cdb", "tmp"].map(|name| gate.place.text(name));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sslrules"));
+        let text = gate.place.read("tlsdestinations");
+        let ended = run(command.arg("-t").args(words), &text);
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    };
+    gate.control("tlsdestinations", "=a.example:CA\n");
+    compile();
+    passed(&gate.ask("a.example", &[]));
+    gate.control("tlsdestinations", "=a.example:CA\n~b.example:\n");
+    // As after `cp -p`.
+    let past = SystemTime::now() - Duration::from_secs(3600);
+    let path = gate.place.path("tlsdestinations");
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    file.set_modified(past).unwrap();
+    let ended = gate.ask("b.example", &[]);
+    ended.failed(
+        111,
+        "tlsdestinations.cdb is used, and was made from another file",
+    );
+    assert!(ended.text().contains("b.example: no line applies"));
+    compile();
+    let text = passed(&gate.ask("b.example", &[]));
+    assert!(text.starts_with("b.example: line 2 "), "{text}");
 }

@@ -48,7 +48,7 @@ pub fn look_up(text: &[u8], sender: Option<&str>) -> Result<Option<OwnCertificat
     let no_key = keys.len();
     keys.extend([String::new(), EVERYBODY.to_owned()]);
     let found = line::lines(text)
-        .filter_map(|line| match domain_of(line.written) {
+        .filter_map(|line| match domain_of(&line.written) {
             Ok(domain) => {
                 let rank = keys.iter().position(|key| *key == domain)?;
                 Some((rank, line, None))
@@ -60,13 +60,13 @@ pub fn look_up(text: &[u8], sender: Option<&str>) -> Result<Option<OwnCertificat
         return Ok(None);
     };
     let wrong = |why: &dyn fmt::Display| {
-        let key = text::excerpt(line.written, 200);
+        let key = text::excerpt(&line.written, 200);
         format!("domaincerts line {} \"{key}\": {why}", line.number)
     };
     if let Some(why) = bad_key {
         return Err(wrong(&why));
     }
-    let value = line.value.map_err(|why| wrong(&why))?;
+    let value = line.value().map_err(|why| wrong(&why))?;
     let mut fields = value.splitn(3, '|');
     let certificate = fields.next().unwrap_or_default().trim();
     let key = fields.next().unwrap_or_default().trim();

@@ -290,29 +290,34 @@ fn bytes(hex: &str) -> Option<Vec<u8>> {
 }
 
 /// A line that says something.
-pub(super) struct Line<'a> {
+pub(super) struct Line {
     /// From 1.
     pub(super) number: usize,
     /// The key as it is written, without the blanks around it.
-    pub(super) written: &'a [u8],
+    pub(super) written: Vec<u8>,
     /// What is behind the colon.
-    pub(super) value: Result<&'a str, Wrong>,
+    pub(super) value: Result<String, Wrong>,
 }
 
-impl Line<'_> {
+impl Line {
     /// The key's meaning.
     pub(super) fn key(&self) -> Result<Key, Wrong> {
-        let rest = self.value.unwrap_or_default();
-        match key::cut_short(self.written, rest.as_bytes()) {
+        let rest = self.value().unwrap_or_default();
+        match key::cut_short(&self.written, rest.as_bytes()) {
             Some(wrong) => Err(wrong),
-            None => Key::parse(self.written),
+            None => Key::parse(&self.written),
         }
+    }
+
+    /// What is behind the colon.
+    pub(super) fn value(&self) -> Result<&str, Wrong> {
+        self.value.as_deref().map_err(|wrong| *wrong)
     }
 }
 
 /// The lines of a file that say something. Blanks around a line, and a byte
 /// order mark before the first, do not count.
-pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = Line<'_>> {
+pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = Line> {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let lines = text.split(|&byte| byte == b'\n');
     lines.enumerate().filter_map(|(at, line)| {
@@ -323,13 +328,15 @@ pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = Line<'_>> {
         let (key, value) = match key_end(line) {
             Some(end) => (
                 &line[..end],
-                str::from_utf8(&line[end + 1..]).map_err(|_| Wrong::NotText),
+                str::from_utf8(&line[end + 1..])
+                    .map(str::to_owned)
+                    .map_err(|_| Wrong::NotText),
             ),
             None => (line, Err(Wrong::NoColon)),
         };
         Some(Line {
             number: at + 1,
-            written: key.trim_ascii_end(),
+            written: key.trim_ascii_end().to_vec(),
             value,
         })
     })

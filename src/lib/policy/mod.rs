@@ -184,15 +184,25 @@ pub struct Destinations(Source);
 
 enum Source {
     Missing,
-    Text(Vec<u8>),
+    /// The lines of each key, in their order.
+    Text(HashMap<String, Vec<Line>>),
     Compiled(Index),
 }
 
 impl Destinations {
     /// The rules of a text.
     #[must_use]
-    pub fn from_text(text: impl Into<Vec<u8>>) -> Destinations {
-        Destinations(Source::Text(text.into()))
+    pub fn from_text(text: impl AsRef<[u8]>) -> Destinations {
+        let mut lines: HashMap<String, Vec<Line>> = HashMap::new();
+        for line in line::lines(text.as_ref()) {
+            let key = match line.key() {
+                Ok(key) => key.to_string(),
+                Err(Wrong::EmptyKey) => String::new(),
+                Err(_) => NO_KEY.to_owned(),
+            };
+            lines.entry(key).or_default().push(line);
+        }
+        Destinations(Source::Text(lines))
     }
 
     /// The rules of a database that [`compile`] filled.
@@ -257,37 +267,20 @@ impl Destinations {
 
     /// The rule of the first key that has a line for this sender.
     fn first(&self, keys: &[(By, String)], sender: Option<&str>) -> Option<Result<Rule, Unusable>> {
+        let mut keys = keys.iter();
         match &self.0 {
             Source::Missing => None,
-            Source::Text(text) => {
-                let mut ranks = HashMap::new();
-                for (rank, (_, key)) in keys.iter().enumerate() {
-                    ranks.entry(key.as_str()).or_insert(rank);
-                }
-                let mut found: Vec<(usize, Line<'_>)> = line::lines(text)
-                    .filter_map(|line| {
-                        let key = match line.key() {
-                            Ok(key) => key.to_string(),
-                            Err(Wrong::EmptyKey) => String::new(),
-                            Err(_) => NO_KEY.to_owned(),
-                        };
-                        Some((*ranks.get(key.as_str())?, line))
-                    })
-                    .collect();
-                // Stable: lines of one key stay in their order.
-                found.sort_by_key(|(rank, _)| *rank);
-                found
-                    .into_iter()
-                    .find_map(|(rank, line)| decide(&line, keys[rank].0, sender))
-            }
-            Source::Compiled(database) => keys.iter().find_map(|(by, key)| {
-                let written = key.as_bytes();
-                let line = |(number, value)| Line {
+            Source::Text(lines) => keys.find_map(|(by, key)| {
+                let mut lines = lines.get(key)?.iter();
+                lines.find_map(|line| decide(line, *by, sender))
+            }),
+            Source::Compiled(database) => keys.find_map(|(by, key)| {
+                let line = |(number, value): (usize, Result<&str, Wrong>)| Line {
                     number,
-                    written,
-                    value,
+                    written: key.clone().into_bytes(),
+                    value: value.map(str::to_owned),
                 };
-                match database.find(written) {
+                match database.find(key.as_bytes()) {
                     Ok(data) => compile::entries(&data?)
                         .map(line)
                         .find_map(|line| decide(&line, *by, sender)),
@@ -297,19 +290,24 @@ impl Destinations {
         }
     }
 
-    /// The text's bytes; `None` where only the compiled form was read.
+    /// Whether this is a compiled form, and of another text than this one.
     #[must_use]
-    pub fn text(&self) -> Option<&[u8]> {
-        match &self.0 {
-            Source::Text(text) => Some(text),
-            _ => None,
-        }
+    pub fn is_compiled_from_other(&self, text: &[u8]) -> bool {
+        let Source::Compiled(database) = &self.0 else {
+            return false;
+        };
+        compile(text).is_ok_and(|records| {
+            records.iter().any(|(key, data)| {
+                let found = database.find(key).ok().flatten();
+                found.as_deref() != Some(data)
+            })
+        })
     }
 }
 
 /// What a line says to a sender; `None` where it is for others.
-fn decide(line: &Line<'_>, by: By, sender: Option<&str>) -> Option<Result<Rule, Unusable>> {
-    let wanted = line.value.and_then(Value::sender_of);
+fn decide(line: &Line, by: By, sender: Option<&str>) -> Option<Result<Rule, Unusable>> {
+    let wanted = line.value().and_then(Value::sender_of);
     if let Ok(Some(wanted)) = &wanted
         && sender != Some(wanted)
     {
@@ -318,19 +316,19 @@ fn decide(line: &Line<'_>, by: By, sender: Option<&str>) -> Option<Result<Rule, 
     Some(read(line, by).map_err(|wrong| Unusable {
         line: line.number,
         wrong,
-        key: line.written.to_vec(),
+        key: line.written.clone(),
     }))
 }
 
 /// The rule of a line that was found through one of a destination's names.
-fn read(line: &Line<'_>, by: By) -> Result<Rule, Wrong> {
+fn read(line: &Line, by: By) -> Result<Rule, Wrong> {
     let key = line.key()?;
     Ok(Rule {
         line: Some(line.number),
         by,
         key: key.to_string(),
         kind: key.kind,
-        value: Value::parse(line.value?, key.kind)?,
+        value: Value::parse(line.value()?, key.kind)?,
         scope: key.scope,
     })
 }

@@ -524,7 +524,7 @@ fn a_wrong_line_is_an_error_for_those_whom_it_decides() {
         );
         assert!(compile(text.as_bytes()).is_err(), "{text}");
     }
-    let bytes = Destinations::from_text(b"=a.example:\xff\n".to_vec());
+    let bytes = Destinations::from_text(b"=a.example:\xff\n");
     let fail = bytes
         .look_up(&Destination::itself("a.example"), None)
         .expect_err("no text");

@@ -36,7 +36,14 @@ pub fn explain(options: &Options, host: &str) -> Result<u8, Fail> {
     };
     told.destination(options, path, &destinations, host)?;
     told.own_certificate(options);
-    told.lines(&policy::read_optional(path)?);
+    let text = policy::read_optional(path)?;
+    told.lines(&text);
+    if destinations.is_compiled_from_other(&text) {
+        let wrong = "tlsdestinations.cdb is used, and was made from another file: \
+                     compile it again with sslrules -t";
+        told.out.extend([wrong, "\n"]);
+        told.wrong.push(wrong.to_owned());
+    }
     io::Write::write_all(&mut io::stdout().lock(), told.out.as_bytes())
         .map_err(Fail::unable("write output"))?;
     if told.wrong.is_empty() {
