@@ -4,8 +4,11 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 
-use crate::harness::{Authority, Dial, Finished, Identity, KeyKind, Leaf, Place, Setup, need_root};
+use crate::harness::{
+    Authority, Dial, Finished, Identity, KeyKind, Leaf, Place, Setup, need_root, program, skip,
+};
 use crate::stores::compile;
 
 /// Fails unless `-k` is content.
@@ -265,4 +268,83 @@ fn settings_that_serve_nobody_are_wrong_and_names_of_another_openssl_are_not() {
     );
     let ended = check(setup().host("no-such-host.invalid"));
     ended.failed(111, "no-such-host.invalid");
+}
+
+/// What openssl makes of a certificate's key.
+fn key_digest(place: &Place, certificate: &openssl::x509::X509) -> String {
+    let file = place.write("one.pem", certificate.to_pem().unwrap());
+    let words = format!(
+        "openssl x509 -in {file} -noout -pubkey | openssl pkey -pubin -outform DER | openssl dgst -sha256 -r"
+    );
+    let output = Command::new("sh").args(["-c", &words]).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    said.split_ascii_whitespace().next().unwrap().to_owned()
+}
+
+#[test]
+fn the_check_prints_the_tlsa_records_to_publish() {
+    let place = Place::new("check-tlsa");
+    let root = Authority::root("Check Root");
+    let lower = root.below("Check Lower");
+    let leaf = Leaf::new("mx.check.example")
+        .dns("mx.check.example")
+        .dns("Second.check.example")
+        .dns("*.wild.example");
+    let identity = leaf.address("127.0.0.1").issue_by(&lower);
+    let chain = [&identity.certificate, &lower.certificate, &root.certificate];
+    let setup = Setup::new(&place, &["true"]);
+    let setup = setup
+        .env("CERTFILE", place.write("chain.pem", pem(&chain)))
+        .env("KEYFILE", place.secret("key.pem", identity.key_pem()));
+    let text = check(setup).text();
+    let printed: Vec<&str> = text
+        .lines()
+        .filter(|line| line.contains(" IN TLSA "))
+        .collect();
+    let mut wanted = Vec::new();
+    for host in [
+        "mx.check.example",
+        "Second.check.example",
+        "HOST.wild.example",
+    ] {
+        for (usage, certificate) in [3, 2, 2].into_iter().zip(chain) {
+            let digest = key_digest(&place, certificate);
+            wanted.push(format!("    _25._tcp.{host}. IN TLSA {usage} 1 1 {digest}"));
+        }
+    }
+    assert_eq!(printed, wanted, "{text}");
+}
+
+#[test]
+fn danetool_makes_the_same_record() {
+    let Some(danetool) = program("danetool") else {
+        skip!("danetool is not installed");
+    };
+    let place = Place::new("check-danetool");
+    let identity = Leaf::new("x").dns("mx.check.example").issue();
+    let file = place.write("cert.pem", identity.certificate.to_pem().unwrap());
+    let key = place.secret("key.pem", identity.key_pem());
+    let setup = Setup::new(&place, &["true"]);
+    let text = check(setup.env("CERTFILE", &file).env("KEYFILE", key)).text();
+    let words = [
+        "--tlsa-rr",
+        "--host",
+        "mx.check.example",
+        "--port",
+        "25",
+        "--proto",
+        "tcp",
+    ];
+    let output = Command::new(danetool)
+        .args(words)
+        .args(["--load-certificate", &file])
+        .output();
+    // `_25._tcp.mx.check.example. IN TLSA ( 03 01 01 hex )`
+    let said = String::from_utf8(output.unwrap().stdout).unwrap();
+    let theirs: Vec<&str> = said.split_ascii_whitespace().collect();
+    let [name, "IN", "TLSA", "(", "03", "01", "01", digest, ")"] = theirs[..] else {
+        panic!("{said}");
+    };
+    let ours = format!("{name} IN TLSA 3 1 1 {digest}");
+    assert!(text.lines().any(|line| line.trim() == ours), "{said}{text}");
 }

@@ -58,8 +58,15 @@ fn look(server: &Server) {
 
 /// How the log describes a certificate.
 fn described(identity: &Identity, name: &str, word: &str) -> String {
+    let key = identity.certificate.public_key().unwrap();
+    let key = openssl::sha::sha256(&key.public_key_to_der().unwrap());
+    let key: String = key
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect::<Vec<_>>()
+        .concat();
     format!(
-        "\"CN={name}\" {word} SHA256:{} until {}",
+        "\"CN={name}\" {word} SHA256:{} spki:{key} until {}",
         identity.fingerprint(),
         identity.certificate.not_after()
     )

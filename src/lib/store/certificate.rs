@@ -101,16 +101,19 @@ impl Certificate {
         })
     }
 
-    /// Who it is and until when: `"CN=a" ecdsa SHA256:... until ...`.
+    /// Who it is and until when: `"CN=a" ecdsa SHA256:... spki:... until ...`, with
+    /// the digest of the key alone as TLSA records and tlsdestinations have it.
     #[must_use]
     pub fn description(&self) -> String {
         let subject = tls_ffi::names::rfc4514_form(self.leaf.subject_name());
         let print = crate::trust::fingerprint(&self.leaf).unwrap_or_default();
+        let key = crate::trust::dane::key_digest(&self.leaf).unwrap_or_default();
         format!(
-            "\"{}\" {} SHA256:{} until {}",
+            "\"{}\" {} SHA256:{} spki:{} until {}",
             text::excerpt(&subject, 200),
             self.kind.word(),
             text::hex(&print),
+            text::hex(&key),
             self.leaf.not_after()
         )
     }

@@ -3,8 +3,10 @@
 
 use std::fmt;
 
+use openssl::error::ErrorStack;
 use openssl::pkey::PKey;
-use openssl::x509::X509;
+use openssl::sha::sha256;
+use openssl::x509::{X509, X509Ref};
 
 use crate::text;
 
@@ -81,6 +83,36 @@ impl Record {
     }
 }
 
+/// The SHA-256 of a certificate's public key, which lives as long as the key,
+/// whatever certificate it is in.
+///
+/// # Errors
+/// Libcrypto cannot read the key.
+pub fn key_digest(certificate: &X509Ref) -> Result<[u8; 32], ErrorStack> {
+    let key = certificate.public_key()?.public_key_to_der()?;
+    Ok(sha256(&key))
+}
+
+/// What to publish for a server that shows a certificate of its own (`3 1 1`), and
+/// for each authority's behind it (`2 1 1`): the data of records in the form of zone
+/// files, as RFC 7671, 5.1 and 5.2, advises.
+///
+/// # Errors
+/// Libcrypto cannot read a key.
+pub fn to_publish(leaf: &X509Ref, authorities: &[X509]) -> Result<Vec<String>, ErrorStack> {
+    let mut records = vec![format!(
+        "{END_ENTITY} 1 1 {}",
+        text::hex(&key_digest(leaf)?)
+    )];
+    for authority in authorities {
+        records.push(format!(
+            "{ANCHOR} 1 1 {}",
+            text::hex(&key_digest(authority)?)
+        ));
+    }
+    Ok(records)
+}
+
 /// Whether a whole certificate or key is one, and nothing more.
 fn is_encoded(selector: u8, data: &[u8]) -> bool {
     let again = if selector == 0 {
@@ -89,7 +121,7 @@ fn is_encoded(selector: u8, data: &[u8]) -> bool {
         PKey::public_key_from_der(data).and_then(|key| key.public_key_to_der())
     };
     // What libcrypto found wrong is of no interest to its next caller.
-    drop(openssl::error::ErrorStack::get());
+    drop(ErrorStack::get());
     again.is_ok_and(|again| again == data)
 }
 

@@ -20,6 +20,7 @@ use crate::sys::fd;
 use crate::text;
 use crate::tls_ffi;
 use crate::tls_ffi::names;
+use crate::trust::dane;
 
 /// Prints all of a generation. Returns 0, or 111 where something is wrong.
 pub(super) fn run(setup: &Setup, generation: &Generation) -> Result<u8, Fail> {
@@ -177,6 +178,29 @@ fn describe_certificate(out: &mut String, certificate: &Certificate) {
     let _ = writeln!(out, "    key: {kind} {bits} bits");
     let _ = writeln!(out, "    not after: {}", leaf.not_after());
     let _ = writeln!(out, "    chain: {}", chain_state(certificate));
+    describe_records(out, certificate);
+}
+
+/// The TLSA records to publish for a mail server with this certificate. A wildcard
+/// stands for a host that is yet to be named.
+fn describe_records(out: &mut String, certificate: &Certificate) {
+    let Ok(records) = dane::to_publish(&certificate.leaf, &certificate.intermediates) else {
+        return;
+    };
+    for name in names::alternative_names(&certificate.leaf) {
+        let names::AlternativeName::Dns(name) = name else {
+            continue;
+        };
+        let name = text::printable(&name);
+        let name = name.strip_suffix('.').unwrap_or(&name);
+        let host = match name.strip_prefix("*.") {
+            Some(domain) => format!("HOST.{domain}"),
+            None => name.to_owned(),
+        };
+        for record in &records {
+            let _ = writeln!(out, "    _25._tcp.{host}. IN TLSA {record}");
+        }
+    }
 }
 
 /// Whether a client that knows the root alone can build the chain.
