@@ -648,3 +648,40 @@ while True:
     one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
     threading.Thread(target=serve, args=(one,), daemon=True).start()
 ";
+
+#[test]
+fn a_delay_at_another_server_keeps_no_mail_from_one_whose_tls_failed() {
+    need_root!();
+    let place = Place::new("remote-delayed");
+    for (other, plain) in [
+        // A backup that takes nothing while the better one is up.
+        (Fake::plain().reply("MAIL", "450 use the other\r\n"), true),
+        (Fake::plain().reply("RCPT", "450 use the other\r\n"), true),
+        (Fake::plain().reply("DATA", "451 use the other\r\n"), true),
+        (Fake::plain().greeting("554 no\r\n"), true),
+        (Fake::plain().reply("MAIL", "550 no\r\n"), false),
+        (Fake::plain().reply("RCPT", "550 no\r\n"), false),
+        (Fake::plain().reply("DOT", "451 later\r\n"), false),
+        (Fake::plain().reply("DOT", ""), false),
+    ] {
+        let better = demanding(SslVersion::TLS1_3);
+        let Some(two) = Two::serve(&place, better, other, 25) else {
+            skip!("nsd is not installed");
+        };
+        let report = two.send(&place, OFFERED);
+        let taken = format!("K{} accepted", two.better.at.ip());
+        assert_eq!(report.starts_with(&taken), plain, "{report}");
+        let calls = (two.better.seen().len(), two.better.messages());
+        assert_eq!(calls, if plain { (2, 1) } else { (1, 0) }, "{report}");
+    }
+    // If none takes it, the report of the one that spoke last stands.
+    let better = demanding(SslVersion::TLS1_3).reply("MAIL", "451 me neither\r\n");
+    let other = Fake::plain().reply("RCPT", "450 use the other\r\n");
+    let two = Two::serve(&place, better, other, 25).unwrap();
+    let remote = Remote::new(&place).dns(two.names.ip).policy(OFFERED);
+    let parts = remote.parts(&["d.test", "a@b", "c@d.test"], MESSAGE.as_bytes());
+    let ip = two.other.at.ip();
+    let said = format!("s{ip} does not like recipient.\nRemote host said: 450 use the other\n");
+    assert_eq!(parts[0], said, "{parts:?}");
+    assert_eq!((parts.len(), two.better.seen().len()), (2, 2), "{parts:?}");
+}

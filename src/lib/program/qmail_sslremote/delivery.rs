@@ -54,6 +54,9 @@ impl Told {
 enum Outcome {
     /// The report stands, whatever it is.
     Done(Report),
+    /// No other server is called; the report stands unless one of those whose TLS
+    /// failed takes the mail without it.
+    Last(Report),
     /// Another server may take it.
     Next(Told),
     /// Another server may take it, or this one without TLS.
@@ -66,9 +69,14 @@ impl Delivery<'_> {
     pub fn run(&self, message: &mut Message, servers: &[Server]) -> Report {
         let mut told = Vec::new();
         let mut again = Vec::new();
+        let mut standing = None;
         for (number, server) in servers.iter().enumerate() {
             told.push(Some(match self.attempt(message, server, None) {
                 Outcome::Done(report) => return report,
+                Outcome::Last(report) => {
+                    standing = Some(report);
+                    break;
+                }
                 Outcome::Next(one) => one,
                 Outcome::InPlain(one, why) => {
                     again.push((number, server, why));
@@ -79,12 +87,16 @@ impl Delivery<'_> {
         for (number, server, why) in again {
             match self.attempt(message, server, Some(&why)) {
                 Outcome::Done(report) => return report,
+                Outcome::Last(report) => {
+                    standing.get_or_insert(report);
+                    break;
+                }
                 Outcome::Next(one) | Outcome::InPlain(one, _) => {
                     told[number] = Some(one.or(told[number].take()));
                 }
             }
         }
-        told_at_last(told.into_iter().flatten())
+        standing.unwrap_or_else(|| told_at_last(told.into_iter().flatten()))
     }
 
     /// One connection; with `failed`, one without TLS, for that reason.
@@ -166,6 +178,7 @@ fn outcome(ended: Ended, at: &Circumstances<'_>) -> Outcome {
     let report = ended.report(at);
     match (then, no_tls) {
         (Then::End, _) => Outcome::Done(report),
+        (Then::Last, _) => Outcome::Last(report),
         (_, Some(why)) => Outcome::InPlain(Told { stage, report }, why),
         _ => Outcome::Next(Told { stage, report }),
     }

@@ -3,7 +3,7 @@
 
 use std::io;
 
-use super::failure::{Ended, Failure, Insists};
+use super::failure::{Ended, Failure, Mildest};
 use super::message::Message;
 use super::report_text::{Report, Say, Verdict};
 use super::session::Session;
@@ -124,7 +124,7 @@ fn addresses(
     if answers.accepted {
         return Ok(());
     }
-    Err(Failure::Recipients(answers.last_refusal, answers.insists))
+    Err(Failure::Recipients(answers.last_refusal, answers.mildest))
 }
 
 fn sender_answered(session: &mut Session<'_>) -> Result<(), Failure> {
@@ -139,7 +139,7 @@ fn sender_answered(session: &mut Session<'_>) -> Result<(), Failure> {
 struct Answers {
     accepted: bool,
     last_refusal: Option<Vec<u8>>,
-    insists: Insists,
+    mildest: Mildest,
 }
 
 impl Default for Answers {
@@ -147,7 +147,7 @@ impl Default for Answers {
         Answers {
             accepted: false,
             last_refusal: None,
-            insists: Insists::No,
+            mildest: Mildest::Never,
         }
     }
 }
@@ -163,9 +163,11 @@ impl Answers {
         let at = session.circumstances();
         let sentence = format!("{} does not like recipient.", session.server.host.ip);
         said.push(at.refused(Say::new(at.verdict(&reply), sentence), &reply));
-        if at.insists(&reply) == Insists::OnTls {
-            self.insists = Insists::OnTls;
-        }
+        self.mildest = self.mildest.max(match at.verdict(&reply) {
+            _ if at.wants_tls(&reply) => Mildest::WantsTls,
+            Verdict::Never => Mildest::Never,
+            _ => Mildest::Later,
+        });
         if is_closing(&reply) {
             return Some(reply);
         }

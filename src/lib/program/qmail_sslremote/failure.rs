@@ -95,9 +95,8 @@ pub enum Failure {
     Unreadable,
     /// A refusal of MAIL.
     Sender(Reply),
-    /// No recipient was accepted; the last refusal, and whether one of them asks
-    /// for TLS that failed.
-    Recipients(Option<Vec<u8>>, Insists),
+    /// No recipient was accepted; the last refusal, and the mildest.
+    Recipients(Option<Vec<u8>>, Mildest),
     /// The server closes before all recipients had their answer.
     RecipientsClosing(Reply),
     /// A refusal of DATA.
@@ -108,13 +107,15 @@ pub enum Failure {
     Message(Reply),
 }
 
-/// Whether a recipient was refused for want of TLS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Insists {
-    /// It was.
-    OnTls,
-    /// It was not, or TLS has not failed.
-    No,
+/// The mildest refusal of several recipients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mildest {
+    /// Each will never be accepted.
+    Never,
+    /// One may be accepted later.
+    Later,
+    /// One was refused for want of TLS, which failed.
+    WantsTls,
 }
 
 /// What is done after a failure.
@@ -124,6 +125,9 @@ pub enum Then {
     End,
     /// The next server; after all of them, this one without TLS.
     InPlain,
+    /// No other server; those whose TLS failed are called without it, and if none
+    /// of them takes the mail, the report stands.
+    Last,
     /// The next server.
     Next,
 }
@@ -152,48 +156,51 @@ impl Circumstances<'_> {
     }
 
     /// Whether a refusal asks for TLS that failed: it may be there next time.
-    pub fn insists(&self, reply: &Reply) -> Insists {
-        if self.tls_failed.is_some() && asks_for_tls(reply) {
-            Insists::OnTls
-        } else {
-            Insists::No
-        }
+    #[must_use]
+    pub fn wants_tls(&self, reply: &Reply) -> bool {
+        self.tls_failed.is_some() && asks_for_tls(reply)
     }
 
     /// What a refusal after the login decides.
     pub fn verdict(&self, reply: &Reply) -> Verdict {
         match reply.code {
             // What is neither 4yz nor 5yz belongs to no plan.
-            500.. if self.insists(reply) == Insists::No => Verdict::Never,
+            500.. if !self.wants_tls(reply) => Verdict::Never,
             _ => Verdict::Later,
         }
     }
 
     /// With the reply, and with the reason why TLS failed where it asks for TLS.
     pub fn refused(&self, say: Say, reply: &Reply) -> Say {
-        self.reason(say.said(Some(&reply.text)), self.insists(reply))
+        self.reason(say.said(Some(&reply.text)), self.wants_tls(reply))
     }
 
-    fn reason(&self, say: Say, insists: Insists) -> Say {
+    fn reason(&self, say: Say, wants_tls: bool) -> Say {
         match self.tls_failed {
-            Some(failed) if insists == Insists::OnTls => {
+            Some(failed) if wants_tls => {
                 say.because(format!("TLS failed before: {}", failed.in_full()))
             }
             _ => say,
         }
     }
 
-    fn next_if(&self, next: bool) -> Then {
-        if next && !self.no_other {
-            Then::Next
+    fn next(&self) -> Then {
+        if self.no_other {
+            Then::Last
         } else {
-            Then::End
+            Then::Next
         }
     }
 
     fn refusal(&self, reply: &Reply) -> (Verdict, Then) {
-        let next = is_closing(reply) || self.insists(reply) == Insists::OnTls;
-        (self.verdict(reply), self.next_if(next))
+        let then = if is_closing(reply) || self.wants_tls(reply) {
+            self.next()
+        } else if self.verdict(reply) == Verdict::Later {
+            Then::Last
+        } else {
+            Then::End
+        };
+        (self.verdict(reply), then)
     }
 }
 
@@ -222,19 +229,19 @@ impl Failure {
     #[must_use]
     #[allow(clippy::match_same_arms)] // a table, in the order of the stages
     pub fn fate(&self, at: &Circumstances<'_>) -> (Verdict, Then) {
-        use Then::{End, InPlain, Next};
+        use Then::{End, InPlain, Last, Next};
         use Verdict::{Later, Never};
         match self {
             Failure::Barred(_) | Failure::Origin { .. } | Failure::Unreachable(_) => (Later, Next),
 
-            Failure::Greeting(reply) if !reply.is_temporary() => (Later, End),
+            Failure::Greeting(reply) if !reply.is_temporary() => (Later, Last),
             Failure::NoGreeting(_)
             | Failure::Greeting(_)
             | Failure::NoHello(_)
             | Failure::Hello(_) => (Later, Next),
 
             Failure::Tls(_) if at.may_do_without_tls() => (Later, InPlain),
-            Failure::Tls(_) => (Later, at.next_if(true)),
+            Failure::Tls(_) => (Later, at.next()),
 
             Failure::NoMechanism(_) | Failure::LoginLost(_) | Failure::LoginClosing(_) => {
                 (Later, Next)
@@ -244,11 +251,12 @@ impl Failure {
 
             Failure::NoSmtpUtf8 => (Never, Next),
             Failure::Lost(_) | Failure::LostAfterDot(_) | Failure::Unreadable => (Later, End),
-            Failure::Recipients(_, Insists::OnTls) | Failure::RecipientsClosing(_) => {
-                (Later, at.next_if(true))
+            Failure::Recipients(_, Mildest::WantsTls) | Failure::RecipientsClosing(_) => {
+                (Later, at.next())
             }
             // Each of them has its own word; so it is with qmail-remote.
-            Failure::Recipients(_, Insists::No) => (Never, End),
+            Failure::Recipients(_, Mildest::Later) => (Never, Last),
+            Failure::Recipients(_, Mildest::Never) => (Never, End),
             Failure::Sender(reply) | Failure::Data(reply) => at.refusal(reply),
             // Other servers may get what this one read a part of, but not twice.
             Failure::Content(reply) | Failure::Message(reply) => (at.verdict(reply), End),
@@ -295,7 +303,7 @@ impl Failure {
             }
             Failure::NoMechanism(why) => connected(&format!("{why}. (#4.7.0)")),
             Failure::LoginClosing(codes) => {
-                connected("connection died. (#4.4.2)").said(Some(codes.as_bytes()))
+                connected("it closed in the login. (#4.4.2)").said(Some(codes.as_bytes()))
             }
             Failure::Login(what, codes) => {
                 connected(&format!("{what}. (#4.7.8)")).said(Some(codes.as_bytes()))
@@ -320,9 +328,9 @@ impl Failure {
                 let sentence = format!("Connected to {ip} but sender was rejected.");
                 at.refused(say(sentence), reply)
             }
-            Failure::Recipients(last, insists) => {
+            Failure::Recipients(last, mildest) => {
                 let said = say(format!("Giving up on {ip}.")).said(last.as_deref());
-                at.reason(said, *insists)
+                at.reason(said, *mildest == Mildest::WantsTls)
             }
             Failure::RecipientsClosing(reply) => {
                 say(format!("Giving up on {ip}.")).said(Some(&reply.text))

@@ -4,7 +4,7 @@
 use std::io;
 
 use super::envelope::Envelope;
-use super::failure::{Ended, Failure, Insists};
+use super::failure::{Ended, Failure, Mildest};
 use super::message::Message;
 use super::report_text::{Report, Say, Verdict};
 use super::session::Session;
@@ -76,7 +76,7 @@ fn exchange(
         last = Some(response.text);
     }
     let Some(text) = accepted else {
-        return Err(Failure::Recipients(last, Insists::No));
+        return Err(Failure::Recipients(last, Mildest::Never));
     };
     let how = session.protection();
     let sentence = format!("{ip} accepted message ({how}).");
