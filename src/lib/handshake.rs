@@ -366,7 +366,7 @@ fn explain(stream: &Session, error: &openssl::ssl::Error, side: Side<'_>) -> Fai
         return match error.io_error() {
             Some(cause) => {
                 let why = crate::report::reason(cause);
-                Failure::Gone(format!("{who} went away in the handshake: {why}"))
+                Failure::Gone(format!("{who} was lost during the handshake: {why}"))
             }
             None => gone(stream),
         };
@@ -395,11 +395,13 @@ fn gone(stream: &Session) -> Failure {
     let wire = stream.get_ref();
     let who = peer(stream.ssl());
     if wire.received == 0 {
-        return Failure::Gone(format!("{who} closed the connection without a byte"));
+        return Failure::Gone(format!(
+            "{who} closed the connection without sending anything"
+        ));
     }
     Failure::Gone(diagnosis::not_tls(wire, who).unwrap_or_else(|| {
         let state = stream.ssl().state_string_long();
-        format!("{who} closed the connection in the handshake (state {state})")
+        format!("{who} closed the connection during the handshake (state {state})")
     }))
 }
 
@@ -419,7 +421,7 @@ fn received_hint(number: u8, ssl: &SslRef, side: Side<'_>) -> &'static str {
     match (number, ssl.is_server(), side.kinds.is_empty()) {
         (48, true, _) => ": the client does not trust our certificate's issuer",
         (42 | 46, true, _) => ": the client does not accept our certificate",
-        (45, true, _) => ": the client takes our certificate for expired",
+        (45, true, _) => ": the client considers our certificate expired",
         (48, false, _) => ": the server does not trust our certificate's issuer",
         (116, false, _) => ": the server wants a client certificate",
         (112, false, _) => ": the server does not serve this name",

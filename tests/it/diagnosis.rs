@@ -301,7 +301,7 @@ fn a_hello_of_sslv2_s_form_is_told_in_our_own_words() {
     let rsa = Identity::localhost(KeyKind::Rsa2048);
     let why = told(&place, &rsa, &old_form(2, &[[1, 0, 0x80], [7, 0, 0xc0]]));
     assert!(
-        why.starts_with("no shared version: client speaks SSLv2 alone, TLS_MIN is 1.2"),
+        why.starts_with("no shared version: client speaks only SSLv2, TLS_MIN is 1.2"),
         "{why}"
     );
     let why = told(&place, &rsa, &old_form(0x0301, &[[0, 0, 0x35]]));

@@ -373,7 +373,7 @@ fn retired_ticket_keys_are_nowhere() {
     let _second = kept_session(&server, &place, "-tls1_3");
     let hour = Told::by(&server).hour();
     kill(Pid::from_raw(old), Signal::SIGKILL).unwrap();
-    server.line("another key master takes its place");
+    server.line("a new key master was started");
     assert!(hour.found_in(master(&server)).is_empty());
     eventually("nobody has the key of before", || {
         let all = group(server.pid());
@@ -856,7 +856,7 @@ fn a_keyholder_that_dies_or_hangs_is_replaced() {
     need_root!();
     let place = Place::new("replaced");
     for (signal, said) in [
-        (Signal::SIGKILL, "ended; another takes its place"),
+        (Signal::SIGKILL, "ended; starting another"),
         (Signal::SIGSTOP, "said nothing for"),
     ] {
         let server = Setup::new(&place, &["cat"]).start();
@@ -911,7 +911,7 @@ fn a_key_master_that_dies_is_replaced_and_nobody_notices() {
         kill(Pid::from_raw(old), Signal::SIGKILL).unwrap();
         // Nothing happens but that: the supervisor sees it by itself.
         server.lines("warning: key master ", round);
-        server.lines("warning: another key master takes its place", round);
+        server.lines("warning: a new key master was started", round);
         assert!(!server.log().contains("cannot"), "{}", server.log());
         assert_ne!(master(&server), old);
         let mut waited = Dial::to(&server).over(waiting).expect("a handshake");
@@ -929,7 +929,7 @@ fn a_key_master_that_dies_is_replaced_and_nobody_notices() {
         let old = keyholders(&server);
         if round == 1 {
             kill(Pid::from_raw(old[0]), Signal::SIGKILL).unwrap();
-            server.line("ended; another takes its place");
+            server.line("ended; starting another");
         } else {
             server.signal(Signal::SIGHUP);
         }
@@ -963,7 +963,7 @@ fn a_key_master_and_its_keyholder_may_die_together() {
     waited.send("served");
     assert_eq!(waited.read_exact(6), b"served");
     live(&server, SslVersion::TLS1_2);
-    server.line("another key master takes its place");
+    server.line("a new key master was started");
     drop(waited);
     server.quiet();
 }
@@ -978,7 +978,7 @@ fn keys_whose_password_died_with_the_key_master_stay_in_their_keyholder() {
     let old = keyholders(&server);
     kill(Pid::from_raw(master(&server)), Signal::SIGKILL).unwrap();
     server.line("ended, and the password of -3 with it");
-    let line = server.line("another key master takes its place, but cannot load the keys again: ");
+    let line = server.line("a new key master was started, but cannot load the keys again: ");
     assert!(line.contains("unable to load key: "), "{line}");
     assert!(line.ends_with("restart sslserver"), "{line}");
     // It serves on, also after a reload that fails, and says so.

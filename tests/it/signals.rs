@@ -131,7 +131,7 @@ fn an_engine_that_is_stopped_in_the_handshake_gives_its_place_back() {
     echoes(&mut next);
     let line = server.line("and was killed");
     assert!(line.starts_with("sslserver: warning: dropping connection, pid "));
-    assert!(line.contains("its TLS process was stopped by a signal and did not go on"));
+    assert!(line.contains("its TLS process was stopped by a signal and not continued"));
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn an_engine_that_is_stopped_later_gives_its_place_back() {
         drop(client);
         let mut next = Dial::to(&server).connect();
         echoes(&mut next);
-        server.line("its TLS process was stopped by a signal and did not go on");
+        server.line("its TLS process was stopped by a signal and not continued");
     }
 }
 
@@ -249,11 +249,11 @@ fn a_taken_over_engine_speaks_of_its_own_connection_alone() {
     for (what, said) in [
         (
             "say-much",
-            "its TLS process had too much to say for the log, and was killed",
+            "its TLS process sent too many log messages, and was killed",
         ),
         (
             "say-other",
-            "its TLS process sent what no TLS process sends, and was killed",
+            "its TLS process sent a record that no TLS process sends, and was killed",
         ),
     ] {
         let server = with(what);

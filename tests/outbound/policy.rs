@@ -155,7 +155,7 @@ fn each_row_asks_what_it_says() {
         } else {
             assert_eq!(ended.code, Some(0), "{what}");
             let logged = key == "*" && std::ptr::eq(identity, &raw const unknown);
-            assert_eq!(ended.stderr.contains("lets pass"), logged, "{what}");
+            assert_eq!(ended.stderr.contains("allows that"), logged, "{what}");
         }
     }
 }
@@ -433,7 +433,7 @@ fn what_is_wrong_with_a_line_is_said_and_not_passed_over() {
         ),
         ("%localhost:/ca.pem\n", "% needs a fingerprint"),
         (":x\n-localhost:\n", "line 1 \"\": the key is empty"),
-        ("=localhost\n-*:\n", "no colon ends the key"),
+        ("=localhost\n-*:\n", "there is no colon after the key"),
         ("=localhost:||;70000\n", "the port is not a number"),
         (
             "=localhost:|NOSUCHCIPHER\n",

@@ -161,8 +161,8 @@ fn a_login_that_fails_is_tried_again_later_and_shows_no_secret() {
             in_clear("250-AUTH PLAIN LOGIN\r\n"),
             "!",
             "",
-            "it does not offer AUTH CRAM-MD5, for the login of smtproutes line 1, and there is \
-             no TLS for another. (#4.7.0)\n",
+            "it does not offer AUTH CRAM-MD5, for the login of smtproutes line 1; no other \
+             mechanism is used without TLS. (#4.7.0)\n",
         ),
         // TLS, and nothing in common.
         (
@@ -351,7 +351,7 @@ fn lines_that_are_wrong_decide_nothing_but_a_delay() {
         (
             "smtproutes",
             ":|tim|tanstaaf\n",
-            "smtproutes line 1 is wrong: there is a login, and no relay",
+            "smtproutes line 1 is wrong: there is a login but no relay",
         ),
         (
             "authsenders",

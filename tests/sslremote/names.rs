@@ -230,7 +230,7 @@ fn names_that_cannot_exist_bounce_at_once() {
     // A relay that cannot exist is the postmaster's to mend.
     let remote = remote.control("smtproutes", ":re..lay\n");
     let report = remote.send("a.example");
-    let said = "ZDNS lookup of re..lay failed temporarily. (#4.4.3)\nReason: the relay of smtproutes line 1 is no name\n";
+    let said = "ZDNS lookup of re..lay failed temporarily. (#4.4.3)\nReason: the relay of smtproutes line 1 is not a valid name\n";
     assert_eq!(report, said);
 }
 

@@ -405,8 +405,8 @@ fn what_requires_tls_is_never_sent_in_plain_qmtp() {
         .policy("");
     assert_eq!(
         remote.send("far.example"),
-        "ZRoute and policy contradict each other: authsenders line 1 has a login, for which QMTP \
-         on port 6209 has no place. (#4.7.5)\n"
+        "ZRoute and policy contradict each other: authsenders line 1 has a login, but QMTP \
+         on port 6209 takes none. (#4.7.5)\n"
     );
 }
 

@@ -124,7 +124,7 @@ fn mail_waits_where_dnssec_is_required_and_cannot_be_had() {
         let said = remote(old.ip).send(domain);
         let start = format!(
             "ZDNS lookup of {domain} failed temporarily. (#4.4.3)\nReason: control/dnssec requires \
-             DNSSEC, and nothing can be validated: {} shows no signature of the root's keys",
+             DNSSEC, and nothing can be validated: {} returned no signature of the root's keys",
             old.ip
         );
         assert!(said.starts_with(&start), "{said}");

@@ -111,9 +111,9 @@ fn old_hello_version(wire: &Wire) -> Option<u16> {
 fn old_hello(wire: &Wire, side: Side<'_>) -> Option<String> {
     let (min, _) = side.versions;
     Some(match old_hello_version(wire)? {
-        2 => format!("no shared version: client speaks SSLv2 alone, TLS_MIN is {min}"),
+        2 => format!("no shared version: client speaks only SSLv2, TLS_MIN is {min}"),
         version => format!(
-            "no shared version: client offers {} in a hello of SSLv2's form, which is not taken",
+            "no shared version: client offers {} in an SSLv2-format hello, which is not accepted",
             hello::version_name(version)
         ),
     })

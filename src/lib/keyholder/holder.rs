@@ -544,15 +544,13 @@ impl Keyholder {
                 Health::Absent => self.replace(at, report),
                 Health::Ended => {
                     let id = worker.id;
-                    report.warning(format_args!(
-                        "keyholder {id} ended; another takes its place"
-                    ));
+                    report.warning(format_args!("keyholder {id} ended; starting another"));
                     self.replace(at, report);
                 }
                 Health::Silent => {
                     let id = worker.id;
                     report.warning(format_args!(
-                        "keyholder {id} said nothing for {} ms; another takes its place",
+                        "keyholder {id} did not answer for {} ms; starting another",
                         silence.as_millis()
                     ));
                     self.master.kill(id);

@@ -171,7 +171,7 @@ pub(super) fn read(path: &str, password: Option<&Password>) -> Result<PKey<Priva
         match (empty, wanted_password, password.is_some()) {
             (true, ..) => "it is empty".to_owned(),
             (_, true, false) => "it is encrypted, and no password was given with -3".to_owned(),
-            (_, true, true) => format!("the password of -3 does not open it ({reason})"),
+            (_, true, true) => format!("the password given with -3 is wrong ({reason})"),
             (_, false, _) => match reason.as_str() {
                 "no start line" | "unsupported" => "no PEM private key in it".to_owned(),
                 _ => reason,

@@ -152,7 +152,7 @@ pub fn remarks(text: &[u8]) -> Vec<Remark> {
             let (number, key) = (line.number, text::excerpt(&line.written, 200));
             let all = match line.key() {
                 Ok(_) => "",
-                Err(_) => "; mail to everybody whom no line for a host decides is deferred",
+                Err(_) => "; all mail that no line for a host decides is deferred",
             };
             found.push(Remark {
                 line: number,

@@ -86,20 +86,18 @@ impl Key {
             b'-' => (Kind::Unverified, &text[1..]),
             b'*' if text == "*" => (Kind::Opportunistic, "*"),
             b'+' if text == "+*" => (Kind::Trusted, "*"),
-            b'+' => return Err(Wrong::Key("+ stands only before *")),
+            b'+' => return Err(Wrong::Key("+ is allowed only before *")),
             _ => (Kind::Trusted, text),
         };
         let one = matches!(kind, Kind::Exact | Kind::Pinned);
         let scope = match rest.strip_prefix('.') {
             _ if rest == "*" && kind == Kind::Pinned => {
-                return Err(Wrong::Key(
-                    "% stands before one host, not before everybody's *",
-                ));
+                return Err(Wrong::Key("% needs one host, not *"));
             }
             _ if rest == "*" => Scope::All,
             Some(_) if one => {
                 return Err(Wrong::Key(
-                    "= and % stand before one host; ~.domain is for the names below a domain",
+                    "= and % need one host; ~.domain matches the names below a domain",
                 ));
             }
             Some(name) => Scope::Below(format!(".{}", host_name(name)?)),
@@ -161,7 +159,7 @@ pub(super) fn host(written: &str) -> Result<String, Wrong> {
         return Ok(canonical(undotted));
     }
     if written.starts_with('[') {
-        return Err(Wrong::Key("only an address stands in brackets"));
+        return Err(Wrong::Key("only an address may be in brackets"));
     }
     host_name(written)
 }
@@ -176,16 +174,16 @@ pub(super) fn host_name(written: &str) -> Result<String, Wrong> {
     match name.as_bytes().first() {
         None => return bad("there is no host"),
         Some(b'!' | b'%' | b'=' | b'~' | b'-' | b'+') => {
-            return bad("two signs stand before the host");
+            return bad("there are two signs before the host");
         }
-        Some(b'*') => return bad("the names below a domain are .domain, not *.domain"),
+        Some(b'*') => return bad("the names below a domain are written .domain, not *.domain"),
         _ => {}
     }
     if name.contains(char::is_whitespace) {
         return bad("there is a blank in it");
     }
     if name.contains('@') {
-        return bad("a name stands there without @");
+        return bad("write the name without @");
     }
     if !name.chars().all(is_of_names) {
         return bad("no host name has such a character");
@@ -250,7 +248,7 @@ pub(super) fn cut_short(key: &[u8], rest: &[u8]) -> Option<Wrong> {
     let is_word = bare.iter().all(u8::is_ascii_alphanumeric);
     if is_word && rest.starts_with(b"//") || is_scheme && is_host {
         return Some(Wrong::Key(
-            "the host stands alone, without tls:// or smtp: before it",
+            "write the host alone, without tls:// or smtp: before it",
         ));
     }
     let whole = [bare, b":", rest].concat();

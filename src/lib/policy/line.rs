@@ -115,7 +115,7 @@ pub enum Wrong {
     Dane,
     /// More than five fields.
     Fields,
-    /// A fingerprint is not hexadecimal or of no known length.
+    /// A fingerprint is not hexadecimal or has no known length.
     Fingerprint,
     /// The key is none of the forms, for this reason.
     Key(&'static str),
@@ -145,14 +145,14 @@ impl fmt::Display for Wrong {
                 "dane in the CA's place is not supported by this version: name a CA file"
             }
             Wrong::Fields => "more than five fields",
-            Wrong::Fingerprint => "a fingerprint is not hexadecimal or of no known length",
+            Wrong::Fingerprint => "a fingerprint is not hexadecimal or has no known length",
             Wrong::Key(why) => return write!(out, "the key is not valid: {why}"),
             Wrong::Names => "a name of the fifth field is not host, .domain or *.domain",
             Wrong::NamesForNothing => {
                 "names in the fifth field need a certificate that verifies: \
                  begin the key with ~ or =, or name a CA"
             }
-            Wrong::NoColon => "no colon ends the key",
+            Wrong::NoColon => "there is no colon after the key",
             Wrong::NoFingerprint => "% needs a fingerprint (=hex)",
             Wrong::NotText => "it is not UTF-8",
             Wrong::Port => "the port is not a number from 1 to 65535, with s before it or not",

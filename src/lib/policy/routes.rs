@@ -228,13 +228,13 @@ fn parts(value: &[u8], protocol: Protocol) -> Result<Route, &'static str> {
     // What has no place would be lost in silence: a port or a login of nobody's,
     // leave to log in without a login, a login where there is no AUTH.
     if relay.is_empty() && port.is_some() {
-        return Err("there is a port, and no relay");
+        return Err("there is a port but no relay");
     }
     if relay.is_empty() && login.is_some() {
-        return Err("there is a login, and no relay");
+        return Err("there is a login but no relay");
     }
     if in_clear && login.is_none() {
-        return Err("! lets a login go in the clear, and there is none");
+        return Err("! allows a login in the clear, but there is no login");
     }
     if protocol == Protocol::Qmtp && login.is_some() {
         return Err("QMTP has no login");

@@ -701,8 +701,8 @@ fn wrong_lines_are_named_in_their_order() {
     );
     assert_eq!(
         said[2].text,
-        "line 5 \"*.x\" is wrong: the key is not valid: the names below a domain are .domain, \
-         not *.domain; mail to everybody whom no line for a host decides is deferred"
+        "line 5 \"*.x\" is wrong: the key is not valid: the names below a domain are written .domain, \
+         not *.domain; all mail that no line for a host decides is deferred"
     );
     assert_eq!(
         said[3].text,

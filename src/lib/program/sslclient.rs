@@ -99,7 +99,7 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
         && let Some(refusal) = verdict.refusal()
     {
         report.warning(format_args!(
-            "server certificate did not verify, which {} lets pass: {refusal}",
+            "server certificate did not verify; {} allows that: {refusal}",
             place(rule)
         ));
     }

@@ -30,7 +30,7 @@ pub fn main() -> ExitCode {
                 let mut lines = bad.iter().map(|line| Fail::Never(line.to_string()));
                 let last = lines.next_back();
                 lines.for_each(|line| report.fatal(&line));
-                last.unwrap_or_else(|| Fail::Never("no line is sound".to_owned()))
+                last.unwrap_or_else(|| Fail::Never("every line is wrong".to_owned()))
             })?;
             let records = records.iter().map(|(key, data)| (&**key, &**data));
             rulesdb::replace(Path::new(cdb), Path::new(temporary), records)?;

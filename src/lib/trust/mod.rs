@@ -190,7 +190,7 @@ pub fn replace(ssl: &mut SslRef, expectation: Arc<Expectation>) -> Result<(), Er
 /// # Errors
 /// What is wrong; the session must not be used.
 pub fn verdict(ssl: &SslRef) -> Result<Verdict, Refusal> {
-    let nobody = || Refusal::plain(Cause::Unjudged, "nobody judged its certificate");
+    let nobody = || Refusal::plain(Cause::Unjudged, "its certificate was not checked");
     let place = place(ssl).ok_or_else(nobody)?;
     let place = place.lock().map_err(|_| nobody())?;
     match (&place.judged, ssl.peer_certificate()) {

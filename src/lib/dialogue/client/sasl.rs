@@ -129,7 +129,7 @@ pub fn log_in<S: Read + Write>(
     password: &[u8],
 ) -> Result<(), Failure> {
     if user.contains(&0) || password.contains(&0) {
-        return Err(Failure::Stopped("user or password holds a NUL"));
+        return Err(Failure::Stopped("user or password contains a NUL"));
     }
     let last = match mechanism {
         Mechanism::Plain => plain(lines, user, password)?,

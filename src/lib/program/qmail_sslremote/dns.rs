@@ -165,10 +165,10 @@ impl Dns {
                 }
             }
             Ok(Reply { server, .. }) => Checks::Impossible(format!(
-                "{} shows no signature of the root's keys",
+                "{} returned no signature of the root's keys",
                 server.ip()
             )),
-            Err(why) => Checks::Impossible(format!("nobody shows the root's keys: {why}")),
+            Err(why) => Checks::Impossible(format!("no server returned the root's keys: {why}")),
         }
     }
 

@@ -112,7 +112,7 @@ pub fn of_relay(relay: &str, place: &str) -> Result<Vec<Host>, Say> {
         return Ok(vec![host(ip)]);
     }
     // A name that an administrator wrote may be mended, or there, tomorrow.
-    let cannot_exist = |_| no_dns(relay, &format!("the relay of {place} is no name"));
+    let cannot_exist = |_| no_dns(relay, &format!("the relay of {place} is not a valid name"));
     let name = DomainName::parse(relay.as_bytes()).map_err(cannot_exist)?;
     match resolver()?.addresses(&name) {
         Ok(found) => Ok(found.records.into_iter().map(host).collect()),

@@ -236,7 +236,7 @@ fn demand(
     match (protocol, rule.tls()) {
         (Protocol::Qmtp, _) if route.login.is_some() => {
             return Err(format!(
-                "{place} has a login, for which QMTP on port {number} has no place"
+                "{place} has a login, but QMTP on port {number} takes none"
             ));
         }
         (Protocol::Qmtp, Tls::Required) if !at_once => {

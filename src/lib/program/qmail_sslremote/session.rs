@@ -320,7 +320,9 @@ impl<'a> Session<'a> {
         }
         let mechanisms = Mechanism::offered(&self.capabilities, clear);
         let mut refused = Failure::NoMechanism(if clear {
-            format!("it does not offer AUTH CRAM-MD5, for {of}, and there is no TLS for another")
+            format!(
+                "it does not offer AUTH CRAM-MD5, for {of}; no other mechanism is used without TLS"
+            )
         } else {
             format!("it offers neither AUTH PLAIN nor LOGIN nor CRAM-MD5, for {of}")
         });

@@ -219,7 +219,7 @@ impl<'a> Connections<'a> {
                 Ok(Some(message)) => self.take(id, message),
                 Ok(None) => return,
                 Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-                    self.doom(id, "sent what no TLS process sends");
+                    self.doom(id, "sent a record that no TLS process sends");
                     self.close_ear(id);
                 }
                 // A denied launcher did not hear why: what it sent is still there.
@@ -266,7 +266,7 @@ impl<'a> Connections<'a> {
             (Message::Line(kind, text), Phase::InPlaintext | Phase::Handshake | Phase::Open) => {
                 self.log(id, kind, &text);
             }
-            _ => self.doom(id, "sent what no TLS process sends"),
+            _ => self.doom(id, "sent a record that no TLS process sends"),
         }
     }
 
@@ -304,7 +304,7 @@ impl<'a> Connections<'a> {
         };
         connection.lines += 1;
         if connection.lines > LINES {
-            self.doom(id, "had too much to say for the log");
+            self.doom(id, "sent too many log messages");
             return;
         }
         let (launcher, address) = (connection.launcher, connection.address);
@@ -364,8 +364,8 @@ impl<'a> Connections<'a> {
             }
             let seconds = self.setup.options.handshake_seconds;
             let why = match (connection.phase, connection.stopped) {
-                (_, true) => "was stopped by a signal and did not go on".to_owned(),
-                (Phase::Settling, _) => "did not come to an end with the client's names".to_owned(),
+                (_, true) => "was stopped by a signal and not continued".to_owned(),
+                (Phase::Settling, _) => "did not finish looking up the client's names".to_owned(),
                 _ => format!("did not end the handshake in {seconds} seconds"),
             };
             self.set_deadline(id, None);

@@ -374,10 +374,10 @@ impl<'a> Supervisor<'a> {
         self.next_master = None;
         self.master = master;
         match self.generation.keyholder.move_to(&self.master) {
-            Ok(()) => report.warning("another key master takes its place"),
+            Ok(()) => report.warning("a new key master was started"),
             Err(fail) => report.warning(format_args!(
-                "another key master takes its place, but cannot load the keys again: {fail}: \
-                 the keyholder serves as long as it lives, and reloads fail; restart sslserver"
+                "a new key master was started, but cannot load the keys again: {fail}: \
+                 the keyholder in place serves on, but reloads will fail; restart sslserver"
             )),
         }
         // What came in between may have failed for want of a master alone.

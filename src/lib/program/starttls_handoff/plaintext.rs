@@ -141,8 +141,8 @@ impl Times {
 impl fmt::Display for Late {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Late::Idle(limit) => write!(out, "no byte within {} s", limit.as_secs()),
-            Late::Silent => out.write_str("client never said a word"),
+            Late::Idle(limit) => write!(out, "idle for {} s", limit.as_secs()),
+            Late::Silent => out.write_str("client sent nothing"),
             Late::Without => out.write_str("no TLS within the time allowed"),
         }
     }
@@ -236,7 +236,7 @@ impl<'a> Phase<'a> {
         }
         self.dialogue.go_ahead();
         if !self.flush(deadline)? {
-            return self.dropped("client took no go-ahead".to_owned());
+            return self.dropped("client did not read the reply to its upgrade command".to_owned());
         }
         loop {
             match self.client.look() {
@@ -282,14 +282,13 @@ impl<'a> Phase<'a> {
                 }
                 Some(Event::Malformed) => {
                     self.part(Farewell::Malformed);
-                    let reason = "client sent a command that cannot be read".to_owned();
+                    let reason = "client sent an ambiguous command".to_owned();
                     return self.dropped(reason).map(Some);
                 }
                 Some(Event::HiddenPassword) => {
                     self.part(Farewell::Malformed);
-                    let reason =
-                        "client sent a password command behind a doubtful end of its message"
-                            .to_owned();
+                    let reason = "client sent a password command after an ambiguous end of message"
+                        .to_owned();
                     return self.dropped(reason).map(Some);
                 }
                 Some(Event::ProgramLineTooLong) => {
@@ -622,10 +621,10 @@ mod tests {
         let later = now + hour;
         for (idle, first, end, reason) in [
             (hour, None, Some(now), "no TLS within the time allowed"),
-            (Duration::ZERO, None, Some(later), "no byte within 0 s"),
-            (Duration::ZERO, Some(later), None, "no byte within 0 s"),
-            (hour, Some(now), None, "client never said a word"),
-            (hour, Some(now), Some(later), "client never said a word"),
+            (Duration::ZERO, None, Some(later), "idle for 0 s"),
+            (Duration::ZERO, Some(later), None, "idle for 0 s"),
+            (hour, Some(now), None, "client sent nothing"),
+            (hour, Some(now), Some(later), "client sent nothing"),
         ] {
             let idle = Some(idle);
             let (outcome, heard) = phase_with(Times { idle, first, end }, b"");

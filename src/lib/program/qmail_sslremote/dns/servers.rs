@@ -349,7 +349,7 @@ impl<'a> Exchange<'a> {
         let mut bytes = vec![0; usize::from(u16::from_be_bytes(length))];
         read_within(&mut stream, &mut bytes, &left)?;
         self.answer(bytes, id)
-            .ok_or_else(|| io::Error::other("what came is no answer"))
+            .ok_or_else(|| io::Error::other("the reply does not answer the question"))
     }
 
     /// A server cannot tell: the next one's turn comes at once.

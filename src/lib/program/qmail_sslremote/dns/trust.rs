@@ -74,7 +74,7 @@ impl Trust {
         let excepted = PRIVATE.into_iter().chain(lines(&own)).map(|line| {
             let shown = || text::excerpt(line.as_bytes(), 255);
             DomainName::parse(line.trim_matches('.').as_bytes())
-                .map_err(|_| format!("dnssecinsecure: no domain: {}", shown()))
+                .map_err(|_| format!("dnssecinsecure: not a domain: {}", shown()))
         });
         let resolver = file(folder, "dnssectrust")?.unwrap_or_default();
         let words = file(folder, "dnssec")?.unwrap_or_default();
@@ -205,7 +205,7 @@ fn anchor(line: &str) -> Result<String, String> {
             let hex = data.bytes().all(|byte| byte.is_ascii_hexdigit());
             fits(tag, 65535) && fits(algorithm, 255) && hex && data.len() == digits && digits > 0
         }
-        _ => return Err(format!("no DNSKEY or DS record: {}", shown())),
+        _ => return Err(format!("not a DNSKEY or DS record: {}", shown())),
     };
     if owner != "." {
         // An island below an unsigned root would need more than a key.
@@ -213,7 +213,7 @@ fn anchor(line: &str) -> Result<String, String> {
         return Err(format!("{owner} is not the root zone"));
     }
     if !good {
-        return Err(format!("not a whole {kind} record: {}", shown()));
+        return Err(format!("an incomplete {kind} record: {}", shown()));
     }
     Ok(format!(". IN {kind} {} {data}", numbers.join(" ")))
 }
