@@ -17,6 +17,7 @@ use crate::sys::channel::{Channel, Moved};
 use crate::sys::memory::Pages;
 use crate::sys::poll::{self, Ready};
 use crate::sys::socket;
+use crate::tls_ffi;
 
 /// Plaintext that one direction holds: a pipe's capacity.
 const BUFFER: usize = 64 * 1024;
@@ -165,6 +166,8 @@ impl Relay {
         idle: Option<Duration>,
     ) -> io::Result<Relay> {
         session.get_mut().bound_overhead(OVERHEAD);
+        // What somebody looked at since the handshake is no failure of the session's.
+        tls_ffi::forget_errors();
         Ok(Relay {
             session,
             program,

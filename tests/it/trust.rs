@@ -166,6 +166,32 @@ fn a_bad_signature_is_let_in_as_failed_and_served() {
 }
 
 #[test]
+fn names_that_cannot_be_read_cost_nobody_the_session() {
+    let place = Place::new("garbled-names");
+    let root = place.write("root.pem", Authority::shared_root().pem());
+    let garbled = Leaf::new("garbled").garbled_names().issue();
+    let stranger = Leaf::new("garbled").garbled_names().self_signed();
+    let pins = place.write("pins", stranger.fingerprint());
+    let settings = [("CAFILE", &*root)];
+    // Looked at for the environment too.
+    for letters in ["-Y", "-sY"] {
+        let server = server(&place, letters, &settings);
+        for identity in [&garbled, &stranger] {
+            let said = both(&server, identity);
+            let said = said.unwrap_or_else(|| panic!("{}", server.log()));
+            assert!(said.starts_with("FAILED:"), "{said}");
+        }
+    }
+    let settings = [("CAFILE", &*root), ("PINFILE", &*pins)];
+    for letters in ["-m", "-sm", "-hsz"] {
+        let server = server(&place, letters, &settings);
+        let said = both(&server, &stranger);
+        assert_eq!(said.as_deref(), Some("PINNED CN=garbled"), "{letters}");
+        assert_eq!(both(&server, &garbled), None);
+    }
+}
+
+#[test]
 fn the_first_thing_that_was_wrong_is_the_one_that_is_told() {
     let place = Place::new("first-reason");
     let root = place.write("root.pem", Authority::shared_root().pem());

@@ -30,6 +30,12 @@ fn check(result: c_int) -> Result<(), ErrorStack> {
     }
 }
 
+/// Empties libcrypto's queue of errors: `ERR_get_error`. What is left in it by a
+/// failure that was no matter, libssl takes for the failure of its next call.
+pub fn forget_errors() {
+    drop(ErrorStack::get());
+}
+
 /// Overwrites a secret: `OPENSSL_cleanse`. A plain assignment before a value's
 /// end could be removed by the compiler.
 pub fn wipe(secret: &mut [u8]) {
@@ -320,15 +326,17 @@ pub fn names_host(certificate: &openssl::x509::X509Ref, host: &str) -> bool {
         ffi::X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | ffi::X509_CHECK_FLAG_NEVER_CHECK_SUBJECT;
     // SAFETY: the certificate is valid for the whole call; the name is passed
     // with its length and not kept; no matched name is asked for.
-    unsafe {
+    let result = unsafe {
         ffi::X509_check_host(
             certificate.as_ptr(),
             host.as_ptr().cast(),
             host.len(),
             flags,
             ptr::null_mut(),
-        ) == 1
-    }
+        )
+    };
+    forget_errors();
+    result == 1
 }
 
 /// The file and the directories in which libcrypto looks for the system's

@@ -29,6 +29,8 @@ pub enum AlternativeName {
 #[must_use]
 pub fn alternative_names(certificate: &X509Ref) -> Vec<AlternativeName> {
     let Some(names) = certificate.subject_alt_names() else {
+        // Garbled ones leave errors, which libssl would take for its own next.
+        super::forget_errors();
         return Vec::new();
     };
     names
@@ -138,6 +140,7 @@ pub fn rfc4514_form(name: &X509NameRef) -> Vec<u8> {
             return Vec::new();
         }
         X509_NAME_print_ex(bio, name.as_ptr(), 0, FLAGS);
+        super::forget_errors();
         let mut data = ptr::null_mut();
         let length = ffi::BIO_get_mem_data(bio, &raw mut data);
         let bytes = if data.is_null() {

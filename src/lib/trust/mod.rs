@@ -18,7 +18,7 @@ use openssl::x509::{X509Ref, X509StoreContext, X509StoreContextRef};
 
 use crate::policy::Pin;
 use crate::tls_ffi::chain::{judge_chains, result_of};
-use crate::tls_ffi::names;
+use crate::tls_ffi::{self, names};
 
 pub mod dane;
 mod expected;
@@ -256,7 +256,7 @@ fn collect(good: bool, context: &mut X509StoreContextRef) -> bool {
 fn judge(context: &mut X509StoreContextRef) -> bool {
     let complete = context.verify_cert().unwrap_or(false);
     // What was tolerated must not be taken for a failure of the next call.
-    drop(ErrorStack::get());
+    tls_ffi::forget_errors();
     let failure = context.error();
     let leaf = context
         .chain()

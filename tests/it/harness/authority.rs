@@ -363,6 +363,12 @@ impl Leaf {
         self
     }
 
+    /// With a subjectAltName that ends within a name.
+    pub fn garbled_names(mut self) -> Leaf {
+        self.raw_names.push(vec![0x82, 0x20, b'a']);
+        self
+    }
+
     /// Another key of the same type than the usual one.
     pub fn other_key(mut self) -> Leaf {
         self.role = "other";
