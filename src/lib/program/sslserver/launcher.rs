@@ -94,7 +94,6 @@ fn serve(
         }
     };
     let admits = |limit: usize| {
-        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
         let admitted = context.voice.admits(address.ip(), limit);
         admitted.map_err(unable("ask for admission"))
     };

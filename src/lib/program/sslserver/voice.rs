@@ -139,7 +139,8 @@ impl Voice {
     ///
     /// # Errors
     /// As send(2) and recv(2).
-    pub fn admits(&self, address: IpAddr, limit: u32) -> io::Result<bool> {
+    pub fn admits(&self, address: IpAddr, limit: usize) -> io::Result<bool> {
+        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
         match parcel::give(&self.0, &Message::Admission(address, limit).to_bytes()) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(true),
             other => other?,
