@@ -1115,3 +1115,85 @@ fn an_unprivileged_server_says_what_it_lacks() {
     assert!(!looked.status.success(), "{looked:?}");
     std::io::stdout().flush().unwrap();
 }
+
+/// Stops a process, and waits until it is.
+fn stop(pid: i32) {
+    kill(Pid::from_raw(pid), Signal::SIGSTOP).unwrap();
+    eventually("it is stopped", || {
+        (crate::harness::process::process(pid)?.state == 'T').then_some(())
+    });
+}
+
+#[test]
+fn a_key_master_that_hangs_is_replaced_and_clients_wait_for_seconds() {
+    need_root!();
+    let place = Place::new("hung-master");
+    let server = Setup::new(&place, &["cat"]).start();
+    let mut before = live(&server, SslVersion::TLS1_3);
+    let waiting = dial::plain(server.at);
+    let (old, keyholder) = (master(&server), keyholders(&server)[0]);
+    stop(old);
+    kill(Pid::from_raw(keyholder), Signal::SIGKILL).unwrap();
+    server.line("ended; starting another");
+    // Nobody is held up but by the want of a signature.
+    before.send("still here");
+    assert_eq!(before.read_exact(10), b"still here");
+    let mut waited = Dial::to(&server).over(waiting).expect("a handshake");
+    let mut during = live(&server, SslVersion::TLS1_2);
+    for client in [&mut waited, &mut during] {
+        client.send("served");
+        assert_eq!(client.read_exact(6), b"served");
+    }
+    server.line(&format!(
+        "key master {old} did not answer for 5 seconds, and was killed"
+    ));
+    server.line("a new key master was started");
+    assert_ne!(master(&server), old);
+    drop((before, waited, during));
+    server.quiet();
+}
+
+#[test]
+fn a_program_in_plaintext_waits_for_no_key_process() {
+    need_root!();
+    let place = Place::new("hung-master-plain");
+    let server = Setup::new(&place, &["cat"]).options("-n").start();
+    let old = master(&server);
+    stop(old);
+    kill(Pid::from_raw(keyholders(&server)[0]), Signal::SIGKILL).unwrap();
+    server.line("ended; starting another");
+    for _ in 0..3 {
+        let mut client = dial::plain(server.at);
+        client.write_all(b"plain").unwrap();
+        let mut bytes = [0; 5];
+        std::io::Read::read_exact(&mut client, &mut bytes).unwrap();
+        assert_eq!(&bytes, b"plain");
+    }
+    // All of that while the master still hangs.
+    assert!(!server.log().contains("did not answer"), "{}", server.log());
+    server.line("a new key master was started");
+    server.quiet();
+}
+
+#[test]
+fn a_key_master_and_its_keyholder_may_hang_together() {
+    need_root!();
+    let place = Place::new("both-hang");
+    let server = Setup::new(&place, &["cat"]).start();
+    let waiting = dial::plain(server.at);
+    let keyholder = keyholders(&server)[0];
+    stop(master(&server));
+    stop(keyholder);
+    let mut waited = Dial::to(&server).over(waiting).expect("a handshake");
+    waited.send("served");
+    assert_eq!(waited.read_exact(6), b"served");
+    server.line("did not answer for");
+    server.line("a new key master was started");
+    // The one that hung has no keys any more.
+    eventually("the old keyholder is gone", || {
+        (!keyholders(&server).contains(&keyholder)).then_some(())
+    });
+    live(&server, SslVersion::TLS1_2);
+    drop(waited);
+    server.quiet();
+}

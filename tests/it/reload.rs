@@ -747,3 +747,95 @@ fn look_at(server: &Server, connect: impl Fn()) {
         connect();
     }
 }
+
+#[test]
+fn a_slow_reload_keeps_nobody_waiting() {
+    let place = Place::new("slow-reload");
+    let first = called("first").issue();
+    let second = called("second").other_key().issue();
+    let (certificate, key) = place.identity("live", &first);
+    // A dozen keys, each of which takes its time.
+    let mut rules = String::new();
+    for last in 10..22 {
+        let (certificate, key) = place.identity(&format!("rule{last}"), &first);
+        let _ = writeln!(
+            rules,
+            "127.0.0.{last}:allow,CERTFILE=\"{certificate}\",KEYFILE=\"{key}\""
+        );
+    }
+    let cdb = compile(&place, "rules.cdb", &format!("{rules}:allow\n"));
+    let server = Setup::new(&place, &["cat"])
+        .options("-x")
+        .option(&cdb)
+        .env("CERTFILE", certificate)
+        .env("KEYFILE", key)
+        .env("UCSPI_TLS_TEST", "slow-keys")
+        .start();
+    // What the start has left to be looked at again is over.
+    eventually("no reload goes on", || {
+        let begun = Instant::now();
+        assert_eq!(served(&server), "first");
+        (begun.elapsed().as_millis() < 300).then_some(())
+    });
+    replace(&place, "live.key", second.key_pem());
+    replace(&place, "live.pem", second.chain_pem());
+    server.signal(Signal::SIGHUP);
+    // It takes five seconds at least, and the old one serves meanwhile.
+    for _ in 0..5 {
+        assert_eq!(served(&server), "first");
+    }
+    until_served(&server, "second");
+    assert!(!server.log().contains("unable"), "{}", server.log());
+    // The end does not wait for one either.
+    server.signal(Signal::SIGHUP);
+    let mut client = Dial::to(&server).connect();
+    server.signal(Signal::SIGTERM);
+    eventually("the supervisor has ended", || {
+        let one = crate::harness::process::process(server.pid().cast_signed());
+        one.is_none_or(|one| one.state == 'Z').then_some(())
+    });
+    client.send("still here");
+    assert_eq!(client.read_exact(10), b"still here");
+    assert!(!server.log().contains("unable"), "{}", server.log());
+    drop(client);
+    server.over();
+    server.stop();
+}
+
+#[test]
+fn a_reload_under_load_loses_nobody() {
+    let place = Place::new("reload-load");
+    let identities = ["first", "second"].map(|name| called(name).issue());
+    let server = begin(&place, &identities[0]);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let count = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut count = 0;
+                    while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                        let name = served(&server);
+                        assert!(name == "first" || name == "second", "{name}");
+                        count += 1;
+                    }
+                    count
+                })
+            })
+            .collect();
+        for round in 1..=10 {
+            let next = &identities[round % 2];
+            replace(&place, "live.key", next.key_pem());
+            replace(&place, "live.pem", next.chain_pem());
+            server.signal(Signal::SIGHUP);
+            until_served(&server, if round % 2 == 0 { "first" } else { "second" });
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .sum::<usize>()
+    });
+    assert!(count > 10, "{count}");
+    server.quiet();
+    assert!(!server.log().contains("dropping"), "{}", server.log());
+}

@@ -7,21 +7,21 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use openssl::pkey::{PKey, PKeyRef, Public};
 
 use super::link;
-use super::master::{Master, receive};
+use super::master::{Master, PATIENCE, receive};
+use super::meanwhile::Meanwhile;
 use super::worker::{answer, order};
 use crate::report::{self, Fail, Report};
 use crate::store::permit::Permit;
 use crate::store::{KeyKind, KeyPlace, Signer, SignerSource};
 use crate::sys::parcel;
 use crate::sys::poll::{self, Ready};
-use crate::sys::process::ProcessId;
+use crate::sys::process::{self, ProcessId};
 use crate::tls_ffi::provider;
 
 /// How often a worker that gets links is asked whether it lives.
@@ -53,7 +53,6 @@ static NEXT_LINK: AtomicU64 = AtomicU64::new(0);
 
 /// One generation's keyholder.
 pub struct Keyholder {
-    master: Rc<Master>,
     keys: RefCell<Vec<Loaded>>,
     /// Places in the list, by path.
     places: RefCell<HashMap<String, usize>>,
@@ -71,6 +70,7 @@ pub struct Keyholder {
 }
 
 /// A key that every worker has, under its place in the list.
+#[derive(Clone)]
 struct Loaded {
     path: String,
     public: PKey<Public>,
@@ -151,7 +151,48 @@ struct Held {
     sent: bool,
 }
 
-struct Worker {
+/// How to make a worker that takes another's place.
+pub struct Recipe {
+    keys: Vec<Loaded>,
+    permits: Vec<Vec<u8>>,
+}
+
+impl Recipe {
+    /// Makes one.
+    ///
+    /// # Errors
+    /// Out of processes, or a key cannot be loaded again.
+    pub fn make(&self, master: &Master, meanwhile: &mut dyn Meanwhile) -> Result<Worker, Fail> {
+        let mut worker = Worker::fork(master, meanwhile)?;
+        let taught = self.teach(&mut worker, meanwhile);
+        if taught.is_err() {
+            worker.end();
+        }
+        taught.map(|()| worker)
+    }
+
+    fn teach(&self, worker: &mut Worker, meanwhile: &mut dyn Meanwhile) -> Result<(), Fail> {
+        for key in &self.keys {
+            let shown = crate::text::excerpt(key.path.as_bytes(), 300);
+            let public = worker
+                .load(&key.path, meanwhile)?
+                .map_err(|why| Fail::temporary(format!("unable to load key: {shown}: {why}")))?;
+            if !public.public_eq(&key.public) {
+                return Err(Fail::temporary(format!(
+                    "the key has changed since it was loaded: {shown}"
+                )));
+            }
+        }
+        for order in &self.permits {
+            worker.tell(order, meanwhile)?;
+        }
+        worker.seal(meanwhile)?;
+        Ok(())
+    }
+}
+
+/// One process of a keyholder.
+pub struct Worker {
     id: ProcessId,
     /// `None` while there is no process.
     control: Option<OwnedFd>,
@@ -169,8 +210,10 @@ struct Worker {
 }
 
 impl Worker {
-    fn fork(master: &Master) -> Result<Worker, Fail> {
-        let (id, control) = master.fork().map_err(Fail::unable("start a keyholder"))?;
+    fn fork(master: &Master, meanwhile: &mut dyn Meanwhile) -> Result<Worker, Fail> {
+        let (id, control) = master
+            .fork(meanwhile)
+            .map_err(Fail::unable("start a keyholder"))?;
         let now = Instant::now();
         Ok(Worker {
             id,
@@ -186,14 +229,19 @@ impl Worker {
     }
 
     /// One order and its answer. The inner failure is the worker's own.
-    fn ask(&self, order: u8, text: &[u8]) -> Result<Result<Vec<u8>, String>, Fail> {
+    fn ask(
+        &self,
+        order: u8,
+        text: &[u8],
+        meanwhile: &mut dyn Meanwhile,
+    ) -> Result<Result<Vec<u8>, String>, Fail> {
         let unable = || Fail::unable("talk to the keyholder");
         let control = self
             .control
             .as_ref()
             .ok_or_else(|| unable()(io::ErrorKind::NotConnected.into()))?;
         parcel::give(control, &[&[order], text].concat()).map_err(unable())?;
-        let reply = receive(control).map_err(unable())?;
+        let reply = receive(control, PATIENCE, meanwhile).map_err(unable())?;
         match reply.split_first() {
             Some((&answer::ERROR, why)) => Ok(Err(String::from_utf8_lossy(why).into_owned())),
             Some((_, rest)) => Ok(Ok(rest.to_vec())),
@@ -201,15 +249,19 @@ impl Worker {
         }
     }
 
-    fn load(&self, path: &str) -> Result<Result<PKey<Public>, String>, Fail> {
-        let public = self.ask(order::LOAD, path.as_bytes())?;
+    fn load(
+        &self,
+        path: &str,
+        meanwhile: &mut dyn Meanwhile,
+    ) -> Result<Result<PKey<Public>, String>, Fail> {
+        let public = self.ask(order::LOAD, path.as_bytes(), meanwhile)?;
         Ok(public.and_then(|der| {
             PKey::public_key_from_der(&der).map_err(|error| crate::store::queue(&error))
         }))
     }
 
     /// Tells it of a permit or a grant. One that signs already is only told.
-    fn tell(&self, order: &[u8]) -> Result<(), Fail> {
+    fn tell(&self, order: &[u8], meanwhile: &mut dyn Meanwhile) -> Result<(), Fail> {
         let [kind, rest @ ..] = order else {
             return Ok(());
         };
@@ -221,13 +273,14 @@ impl Worker {
                 None => Ok(()),
             };
         }
-        self.ask(*kind, rest)?.map_err(Fail::temporary)?;
+        self.ask(*kind, rest, meanwhile)?.map_err(Fail::temporary)?;
         Ok(())
     }
 
     /// Returns what it could not give up.
-    fn seal(&mut self) -> Result<Vec<String>, Fail> {
-        let missing = self.ask(order::SEAL, b"")?.map_err(Fail::temporary)?;
+    fn seal(&mut self, meanwhile: &mut dyn Meanwhile) -> Result<Vec<String>, Fail> {
+        let missing = self.ask(order::SEAL, b"", meanwhile)?;
+        let missing = missing.map_err(Fail::temporary)?;
         self.sealed = true;
         Ok(String::from_utf8_lossy(&missing)
             .lines()
@@ -236,8 +289,60 @@ impl Worker {
     }
 }
 
-impl SignerSource for Keyholder {
+/// A keyholder while stores are loaded with its keys.
+pub struct Loading<'a> {
+    keyholder: &'a Keyholder,
+    meanwhile: RefCell<&'a mut dyn Meanwhile>,
+}
+
+impl<'a> Loading<'a> {
+    /// Looks after others while it waits for the keyholder.
+    pub fn new(keyholder: &'a Keyholder, meanwhile: &'a mut dyn Meanwhile) -> Loading<'a> {
+        Loading {
+            keyholder,
+            meanwhile: RefCell::new(meanwhile),
+        }
+    }
+
+    /// As [`Meanwhile::pause`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn pause(&self) -> io::Result<()> {
+        self.meanwhile.borrow_mut().pause()
+    }
+
+    /// Hears of keys that a server name chooses: they sign for every store that
+    /// is made from now on.
+    pub fn serve_names(&self, keys: &[KeyPlace]) {
+        let numbers = self.keyholder.numbers(keys);
+        self.keyholder
+            .permits
+            .borrow_mut()
+            .for_names
+            .extend(numbers);
+    }
+}
+
+impl SignerSource for Loading<'_> {
     fn signer(&self, place: &KeyPlace, public: &PKeyRef<Public>) -> Result<Signer, Fail> {
+        let meanwhile = &mut **self.meanwhile.borrow_mut();
+        self.keyholder.signer(place, public, meanwhile)
+    }
+
+    fn permit(&self, keys: &[KeyPlace], permit: &Permit) -> Result<(), Fail> {
+        let meanwhile = &mut **self.meanwhile.borrow_mut();
+        self.keyholder.permit(keys, permit, meanwhile)
+    }
+}
+
+impl Keyholder {
+    fn signer(
+        &self,
+        place: &KeyPlace,
+        public: &PKeyRef<Public>,
+        meanwhile: &mut dyn Meanwhile,
+    ) -> Result<Signer, Fail> {
         #[cfg(feature = "test-switches")]
         if let Some(local) = &self.local {
             return local.signer(place, public);
@@ -252,7 +357,7 @@ impl SignerSource for Keyholder {
                 .first()
                 .ok_or_else(|| Fail::temporary("the keyholder is closed"))?;
             let key = worker
-                .load(&place.path)?
+                .load(&place.path, meanwhile)?
                 .map_err(|why| Fail::temporary(format!("unable to load key: {place}: {why}")))?;
             keys.push(Loaded {
                 path: place.path.clone(),
@@ -282,28 +387,30 @@ impl SignerSource for Keyholder {
         })
     }
 
-    fn permit(&self, keys: &[KeyPlace], permit: &Permit) -> Result<(), Fail> {
+    fn permit(
+        &self,
+        keys: &[KeyPlace],
+        permit: &Permit,
+        meanwhile: &mut dyn Meanwhile,
+    ) -> Result<(), Fail> {
         let mut permits = self.permits.borrow_mut();
         let mut numbers = self.numbers(keys);
         numbers.extend(&permits.for_names);
         for order in permits.grant(permit, &numbers) {
             for worker in self.workers.borrow().iter() {
-                worker.tell(&order)?;
+                worker.tell(&order, meanwhile)?;
             }
         }
         Ok(())
     }
-}
 
-impl Keyholder {
     /// A keyholder that can load keys, and does not sign yet.
     ///
     /// # Errors
     /// Out of processes, memory or descriptors.
-    pub fn open(master: &Rc<Master>) -> Result<Keyholder, Fail> {
+    pub fn open(master: &Master, meanwhile: &mut dyn Meanwhile) -> Result<Keyholder, Fail> {
         Ok(Keyholder {
-            workers: RefCell::new(vec![Worker::fork(master)?]),
-            master: Rc::clone(master),
+            workers: RefCell::new(vec![Worker::fork(master, meanwhile)?]),
             keys: RefCell::default(),
             places: RefCell::default(),
             permits: RefCell::default(),
@@ -314,13 +421,6 @@ impl Keyholder {
             #[cfg(feature = "test-switches")]
             local: super::local_signing().then_some(super::local::LocalKeys),
         })
-    }
-
-    /// Hears of keys that a server name chooses: they sign for every store that
-    /// is made from now on.
-    pub fn serve_names(&self, keys: &[KeyPlace]) {
-        let numbers = self.numbers(keys);
-        self.permits.borrow_mut().for_names.extend(numbers);
     }
 
     fn numbers(&self, keys: &[KeyPlace]) -> BTreeSet<u16> {
@@ -334,7 +434,7 @@ impl Keyholder {
     ///
     /// # Errors
     /// They cannot.
-    pub fn seal(&mut self) -> Result<(), Fail> {
+    pub fn seal(&mut self, master: &Master, meanwhile: &mut dyn Meanwhile) -> Result<(), Fail> {
         let slow =
             self.keys.get_mut().iter().any(
                 |key| matches!(KeyKind::of(&key.public), KeyKind::Rsa(bits) | KeyKind::RsaPss(bits) if bits > QUICK_BITS),
@@ -345,10 +445,10 @@ impl Keyholder {
             1
         };
         for worker in self.workers.get_mut() {
-            self.missing = worker.seal()?;
+            self.missing = worker.seal(meanwhile)?;
         }
         while self.workers.get_mut().len() < wanted {
-            let worker = self.another()?;
+            let worker = self.recipe().make(master, meanwhile)?;
             self.workers.get_mut().push(worker);
         }
         Ok(())
@@ -360,25 +460,13 @@ impl Keyholder {
         &self.missing
     }
 
-    /// A worker with the same keys as the first had.
-    fn another(&self) -> Result<Worker, Fail> {
-        let mut worker = Worker::fork(&self.master)?;
-        for key in self.keys.borrow().iter() {
-            let shown = crate::text::excerpt(key.path.as_bytes(), 300);
-            let public = worker
-                .load(&key.path)?
-                .map_err(|why| Fail::temporary(format!("unable to load key: {shown}: {why}")))?;
-            if !public.public_eq(&key.public) {
-                return Err(Fail::temporary(format!(
-                    "the key has changed since it was loaded: {shown}"
-                )));
-            }
+    /// How to make a worker with the same keys as the first had.
+    #[must_use]
+    pub fn recipe(&self) -> Recipe {
+        Recipe {
+            keys: self.keys.borrow().clone(),
+            permits: self.permits.borrow().orders().collect(),
         }
-        for order in self.permits.borrow().orders() {
-            worker.tell(&order)?;
-        }
-        worker.seal()?;
-        Ok(worker)
     }
 
     /// Lets `rehearsal` have a few signatures in this process.
@@ -502,6 +590,14 @@ impl Keyholder {
             .filter_map(|worker| worker.control.as_ref().map(|control| control.as_fd()))
     }
 
+    /// When a worker is to be made, if one is missing.
+    #[must_use]
+    pub fn next_worker(&self) -> Option<Instant> {
+        let workers = self.workers.borrow();
+        let missing = workers.iter().filter(|worker| worker.control.is_none());
+        missing.map(|worker| worker.retry).min()
+    }
+
     /// When [`Keyholder::attend`] has work anyway.
     #[must_use]
     pub fn wake(&self) -> Option<Instant> {
@@ -510,7 +606,7 @@ impl Keyholder {
         workers
             .iter()
             .filter_map(|worker| match (&worker.control, worker.asked) {
-                (None, _) => Some(worker.retry),
+                (None, _) => None,
                 (_, Some(asked)) => Some(asked + worker.silence),
                 (_, None) => worker.unasked.then(|| worker.last_asked + QUESTION),
             })
@@ -530,7 +626,56 @@ impl Keyholder {
         }
     }
 
-    /// Looks after the workers. Returns quickly; call it often.
+    /// Which worker another is to be made for now, if any.
+    #[must_use]
+    pub fn wanting(&self, now: Instant) -> Option<usize> {
+        let workers = self.workers.borrow();
+        workers
+            .iter()
+            .position(|worker| worker.control.is_none() && worker.retry <= now)
+    }
+
+    /// How many workers it has.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.workers.borrow().len()
+    }
+
+    /// Tries no worker in the place of one before that time.
+    pub fn put_off(&mut self, at: usize, until: Instant) {
+        if let Some(worker) = self.workers.get_mut().get_mut(at) {
+            worker.retry = until;
+        }
+    }
+
+    /// Puts a worker in another's place, or tries again later where there is
+    /// none.
+    pub fn install(&mut self, at: usize, made: Result<Worker, Fail>, report: &Report) {
+        let Some(worker) = self.workers.get_mut().get_mut(at) else {
+            return;
+        };
+        match made {
+            Ok(mut new) => {
+                // One that lives is of a master that has ended: nobody else
+                // could end it, and its links go to the new one.
+                worker.end();
+                new.silence = (worker.silence * 2).min(LONGEST_SILENCE);
+                *worker = new;
+                self.take_back(at);
+                self.resend(at, Instant::now());
+            }
+            Err(fail) => {
+                if !worker.told {
+                    report.warning(format_args!("unable to replace the keyholder: {fail}"));
+                }
+                worker.told = true;
+                worker.retry = Instant::now() + RETRY;
+            }
+        }
+    }
+
+    /// Looks after the workers. Returns at once; call it often. What it cannot
+    /// do at once is asked for with [`Keyholder::wanting`].
     pub fn attend(&mut self, report: &Report) {
         let now = Instant::now();
         self.drop_old_spares(now);
@@ -538,75 +683,32 @@ impl Keyholder {
             let worker = &mut self.workers.get_mut()[at];
             let silence = worker.silence;
             let verdict = worker.look(now);
+            let id = worker.id;
             match verdict {
-                Health::Sound => {}
-                Health::Absent if now < worker.retry => {}
-                Health::Absent => self.replace(at, report),
+                Health::Sound | Health::Absent => {}
                 Health::Ended => {
-                    let id = worker.id;
+                    worker.retry = now;
                     report.warning(format_args!("keyholder {id} ended; starting another"));
-                    self.replace(at, report);
+                    self.take_back(at);
                 }
                 Health::Silent => {
-                    let id = worker.id;
+                    worker.end();
+                    worker.retry = now;
                     report.warning(format_args!(
                         "keyholder {id} did not answer for {} ms; starting another",
                         silence.as_millis()
                     ));
-                    self.master.kill(id);
-                    self.replace(at, report);
+                    self.take_back(at);
                 }
             }
             self.resend(at, now);
         }
     }
 
-    /// Has another master fork the workers from now on, in place of one that
-    /// ended, and puts new ones in the place of its workers, which nobody could
-    /// kill any more. Those end with the links that they have.
-    ///
-    /// # Errors
-    /// The keys cannot be loaded again; the old workers go on while they live.
-    pub fn move_to(&mut self, master: &Rc<Master>) -> Result<(), Fail> {
-        self.master = Rc::clone(master);
-        for at in 0..self.workers.get_mut().len() {
-            let new = self.another()?;
-            let worker = &mut self.workers.get_mut()[at];
-            // A link that two workers had could get two signatures.
-            let lost = !matches!(worker.look(Instant::now()), Health::Sound);
-            *worker = new;
-            if lost {
-                self.take_back(at);
-            }
-        }
-        Ok(())
-    }
-
     /// A worker has none of its links any more.
     fn take_back(&mut self, at: usize) {
         for held in self.links.values_mut().filter(|held| held.worker == at) {
             held.sent = false;
-        }
-    }
-
-    fn replace(&mut self, at: usize, report: &Report) {
-        let made = self.another();
-        let worker = &mut self.workers.get_mut()[at];
-        let silence = worker.silence;
-        match made {
-            Ok(mut new) => {
-                new.silence = (silence * 2).min(LONGEST_SILENCE);
-                *worker = new;
-                self.take_back(at);
-            }
-            Err(fail) => {
-                if !worker.told {
-                    report.warning(format_args!("unable to replace the keyholder: {fail}"));
-                }
-                worker.told = true;
-                worker.control = None;
-                worker.retry = Instant::now() + RETRY;
-            }
         }
     }
 
@@ -647,7 +749,6 @@ impl Worker {
             }
         }
         if self.asked.is_some_and(|asked| now >= asked + self.silence) {
-            self.control = None;
             return Health::Silent;
         }
         if self.unasked && self.asked.is_none() && now >= self.last_asked + QUESTION {
@@ -656,6 +757,16 @@ impl Worker {
             self.ask_now(now);
         }
         Health::Sound
+    }
+
+    /// Kills it, unless it has ended: while its end of the socket is open, its
+    /// number is nobody else's.
+    fn end(&mut self) {
+        if let Some(control) = self.control.take()
+            && !parcel::has_ended(&control)
+        {
+            process::kill(self.id);
+        }
     }
 
     fn ask_now(&mut self, now: Instant) {

@@ -4,6 +4,7 @@
 //! supervisor forks another, which has no password and other keys for tickets.
 #![forbid(unsafe_code)]
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::hours::Hours;
 use super::local::Password;
+use super::meanwhile::Meanwhile;
 use super::worker;
 use crate::report::{self, Fail, Report};
 use crate::sys::poll::{self, Ready};
@@ -26,8 +28,6 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 mod order {
     /// Fork a worker whose control socket comes along.
     pub const FORK: u8 = b'F';
-    /// Kill the worker with this process number (four bytes).
-    pub const KILL: u8 = b'K';
     /// Make new keys for tickets, and forget the old ones.
     pub const RENEW: u8 = b'R';
 }
@@ -36,6 +36,8 @@ mod order {
 pub struct Master {
     socket: OwnedFd,
     id: ProcessId,
+    /// It did not answer in its time.
+    silent: Cell<bool>,
 }
 
 impl Master {
@@ -44,15 +46,24 @@ impl Master {
     ///
     /// # Errors
     /// The password cannot be read, or out of processes or descriptors.
-    pub fn start(report: Report, password: Option<OwnedFd>) -> Result<Rc<Master>, Fail> {
+    pub fn start(
+        report: Report,
+        password: Option<OwnedFd>,
+        meanwhile: &mut dyn Meanwhile,
+    ) -> Result<Rc<Master>, Fail> {
         let (socket, other) = parcel::pair().map_err(Fail::unable("create socket"))?;
         let id = process::spawn(move || run(&other, password, report))
             .map_err(Fail::unable("fork the key master"))?;
-        let master = Master { socket, id };
-        match &*master
-            .answer()
-            .map_err(Fail::unable("start the key master"))?
-        {
+        let master = Master {
+            socket,
+            id,
+            silent: Cell::new(false),
+        };
+        let answer = receive(&master.socket, PATIENCE, meanwhile);
+        if answer.is_err() {
+            process::kill(id);
+        }
+        match &*answer.map_err(Fail::unable("start the key master"))? {
             [] => Err(Fail::temporary("unable to start the key master")),
             [0, ..] => Ok(Rc::new(master)),
             [_, why @ ..] => Err(Fail::temporary(String::from_utf8_lossy(why))),
@@ -66,11 +77,16 @@ impl Master {
     }
 
     /// Forks a worker: its process number and its control socket.
-    pub(super) fn fork(&self) -> io::Result<(ProcessId, OwnedFd)> {
+    pub(super) fn fork(&self, meanwhile: &mut dyn Meanwhile) -> io::Result<(ProcessId, OwnedFd)> {
         let (control, other) = parcel::pair()?;
         parcel::give_with(&self.socket, &[order::FORK], other.as_fd())?;
         drop(other);
-        let answer = self.answer()?;
+        let patience = meanwhile.patience();
+        let answer = receive(&self.socket, patience, meanwhile);
+        let late = |error: &io::Error| error.kind() == io::ErrorKind::TimedOut;
+        // Its next answer would be taken for another's.
+        self.silent.set(answer.as_ref().is_err_and(late));
+        let answer = answer?;
         match <[u8; 4]>::try_from(&*answer).map(i32::from_ne_bytes) {
             Ok(id @ 1..) => Ok((id, control)),
             Ok(error) => Err(io::Error::from_raw_os_error(-error)),
@@ -78,11 +94,11 @@ impl Master {
         }
     }
 
-    /// Ends a worker, whatever it is at.
-    pub(super) fn kill(&self, id: ProcessId) {
-        let message = [&[order::KILL], &id.to_ne_bytes()[..]].concat();
-        // A master that is gone has nobody to kill; its workers end by themselves.
-        let _ = parcel::give(&self.socket, &message);
+    /// Whether it did not do in time what it was asked for: then it is to be
+    /// ended.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        self.silent.get()
     }
 
     /// Has it make new keys for tickets: no old ticket is taken any more.
@@ -90,17 +106,16 @@ impl Master {
         // Those of a master that is gone went with it.
         let _ = parcel::give(&self.socket, &[order::RENEW]);
     }
-
-    fn answer(&self) -> io::Result<Vec<u8>> {
-        receive(&self.socket)
-    }
 }
 
 /// The next message of a process of ours, within its patience; empty at its end.
-pub(super) fn receive(socket: &OwnedFd) -> io::Result<Vec<u8>> {
+pub(super) fn receive(
+    socket: &OwnedFd,
+    patience: Duration,
+    meanwhile: &mut dyn Meanwhile,
+) -> io::Result<Vec<u8>> {
     let mut buffer = vec![0; worker::ANSWER_LIMIT];
-    let mut wanted = [(socket.as_fd(), Ready::READ)];
-    poll::wait(&mut wanted, Some(Instant::now() + PATIENCE))?;
+    meanwhile.wait(socket.as_fd(), Instant::now() + patience)?;
     let length = match parcel::take(socket, &mut buffer) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
             return Err(io::Error::from(io::ErrorKind::TimedOut));
@@ -202,12 +217,6 @@ impl Forker<'_> {
                     Err(error) => -error.raw_os_error().unwrap_or(libc::EAGAIN),
                 };
                 let _ = parcel::give(self.socket, &answer.to_ne_bytes());
-            }
-            ([order::KILL, number @ ..], _) => {
-                let id = <[u8; 4]>::try_from(number).map_or(0, i32::from_ne_bytes);
-                if self.workers.contains_key(&id) {
-                    process::kill(id);
-                }
             }
             ([order::RENEW], _) => {
                 if let Ok(hours) = Hours::fresh() {

@@ -15,12 +15,14 @@ pub mod judge;
 pub mod link;
 mod local;
 mod master;
+mod meanwhile;
 pub mod protocol;
 mod worker;
 
-pub use holder::{Keyholder, LinkId};
+pub use holder::{Keyholder, LinkId, Loading, Recipe, Worker};
 pub use local::{OwnKey, PASSWORD_LIMIT, Password};
 pub use master::Master;
+pub use meanwhile::{Alone, Meanwhile};
 
 /// Whether this build was told to keep the keys in engines, as a control of the
 /// tests that look for them there and as what measurements are compared with.

@@ -196,6 +196,10 @@ impl Loader<'_> {
 
     /// Reads one key. Its public half goes to the supervisor.
     fn read(&mut self, path: &str) -> Result<Vec<u8>, String> {
+        #[cfg(feature = "test-switches")]
+        if super::test_switch() == Some("slow-keys") {
+            let _ = poll::wait(&mut [], Some(Instant::now() + Duration::from_millis(400)));
+        }
         let secret = local::read(path, self.password.as_ref())?;
         let public = secret
             .public_key_to_der()

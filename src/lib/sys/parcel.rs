@@ -3,12 +3,15 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockFlag, SockType,
     recv, recvmsg, send, sendmsg, shutdown, socketpair,
 };
+
+use super::poll::{self, Ready};
 
 /// Two connected ends, close-on-exec.
 ///
@@ -59,6 +62,14 @@ pub fn give_with(to: impl AsFd, message: &[u8], passed: BorrowedFd<'_>) -> io::R
 pub fn end(socket: impl AsFd) {
     // One that has ended has ended.
     let _ = shutdown(socket.as_fd().as_raw_fd(), Shutdown::Both);
+}
+
+/// Whether nobody has the other end any more.
+#[must_use]
+pub fn has_ended(socket: impl AsFd) -> bool {
+    let mut wanted = [(socket.as_fd(), Ready::default())];
+    let waited = poll::wait(&mut wanted, Some(Instant::now()));
+    waited.is_err() || wanted[0].1.gone
 }
 
 /// Receives a message without waiting; 0 is the other side's end. A message

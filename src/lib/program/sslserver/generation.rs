@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Setup;
@@ -12,7 +11,7 @@ use super::names::{self, Names};
 use crate::connection::Connection;
 use crate::environ::Edits;
 use crate::handshake;
-use crate::keyholder::{Keyholder, Master};
+use crate::keyholder::{Keyholder, Loading, Master, Meanwhile};
 use crate::report::{self, Fail, Report};
 use crate::rules::{Client, Rule, Rules, Scope, Verdict};
 use crate::settings::{self, Filter, Misspelt, Settings};
@@ -85,15 +84,21 @@ pub(super) enum Refusal {
 impl Generation {
     /// Loads everything that the settings and the rules name. The paths go to
     /// `watch` before they are read, also where loading fails.
-    pub fn load(setup: &Setup, master: &Rc<Master>, watch: &mut Watch) -> Result<Generation, Fail> {
-        let mut keyholder = Keyholder::open(master)?;
+    pub fn load(
+        setup: &Setup,
+        master: &Master,
+        watch: &mut Watch,
+        meanwhile: &mut dyn Meanwhile,
+    ) -> Result<Generation, Fail> {
+        let mut keyholder = Keyholder::open(master, meanwhile)?;
+        let keys = Loading::new(&keyholder, meanwhile);
         let early_file = setup.options.early_rules.as_deref().map(Path::new);
         let rules_file = setup.options.rules.as_deref().map(Path::new);
         let (early, early_missing) = open_rules(early_file, setup, watch);
         let (rules, rules_missing) = open_rules(rules_file, setup, watch);
         let mut loader = Loader {
             setup,
-            keys: &keyholder,
+            keys: &keys,
             watch,
             named: None,
             stores: Vec::new(),
@@ -133,7 +138,7 @@ impl Generation {
             ..
         } = loader;
         let watch = watch.clone();
-        keyholder.seal()?;
+        keyholder.seal(master, meanwhile)?;
         keyholder.rehearse(|| {
             for served in stores.iter().take(REHEARSALS) {
                 handshake::rehearse(&served.store.context);
@@ -596,7 +601,7 @@ pub(super) fn listed<T: AsRef<str>>(addresses: &[T]) -> String {
 /// A generation in the making.
 pub(super) struct Loader<'a> {
     pub setup: &'a Setup,
-    pub keys: &'a Keyholder,
+    pub keys: &'a Loading<'a>,
     watch: &'a mut Watch,
     named: Option<(Arc<Rules>, Arc<Names>)>,
     stores: Vec<Served>,
@@ -615,7 +620,11 @@ impl Loader<'_> {
         if let Some(known) = self.by_settings.get(settings) {
             return known.clone();
         }
-        let made = self.make(settings);
+        // Loading all of them may take long.
+        let made = match self.keys.pause() {
+            Ok(()) => self.make(settings),
+            Err(error) => Err(report::reason(&error)),
+        };
         self.by_settings.insert(settings.clone(), made.clone());
         made
     }

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::connection::Naming;
-use crate::keyholder::Master;
+use crate::keyholder::{Alone, Master};
 use crate::listener::Listener;
 use crate::options::sslserver::{Ask, Options, TABLE};
 use crate::proxy::Networks;
@@ -90,14 +90,14 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     setup.inherited = inherited;
     setup.bound_by_descriptors()?;
     let options = &setup.options;
-    let master = Master::start(*report, password)?;
+    let master = Master::start(*report, password, &mut Alone)?;
     let port = resolve::port(&port)?;
     let mut watch = Watch::default();
     if options.check {
         // The service itself may have the port.
         let (family, interface) = (options.common.family, options.common.interface.as_deref());
         resolve::listening_address(&host, port, family, interface)?;
-        let generation = Generation::load(&setup, &master, &mut watch)?;
+        let generation = Generation::load(&setup, &master, &mut watch, &mut Alone)?;
         return check::run(&setup, &generation);
     }
     let listener = Listener::open(
@@ -108,7 +108,7 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
         options.backlog,
     )?;
     let bound = listener.port()?;
-    let generation = Generation::load(&setup, &master, &mut watch)?;
+    let generation = Generation::load(&setup, &master, &mut watch, &mut Alone)?;
     generation.warn(None, report);
     setup.tell_missing(&generation);
     if let Some(advice) = advice::on(&setup.program, options.pipes) {

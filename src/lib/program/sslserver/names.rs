@@ -192,6 +192,9 @@ impl Loader<'_> {
                 "unable to load: rules for server names and other rules with settings make more than {MOST_MIXED} stores"
             ));
         }
+        self.keys
+            .pause()
+            .map_err(|error| crate::report::reason(&error))?;
         self.watch_files(settings);
         let ask = self.setup.options.ask;
         let store = Store::load(settings, ask, self.keys, None).map_err(|fail| fail.to_string())?;

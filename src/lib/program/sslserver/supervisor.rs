@@ -2,8 +2,9 @@
 //! client's, and nothing that a client sends can end it.
 #![forbid(unsafe_code)]
 
+use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use super::connections::{Beginning, Connections};
 use super::generation::Generation;
 use super::voice::Voice;
 use super::{Setup, launcher};
-use crate::keyholder::Master;
+use crate::keyholder::{Master, Meanwhile, Worker};
 use crate::listener::{Accepted, Listener};
 use crate::options::sslserver::Options;
 use crate::report::{self, Fail};
@@ -33,6 +34,12 @@ const RETRY: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_secs(1);
 /// How often dates of certificates are looked at.
 const DAY: Duration = Duration::from_secs(86400);
+/// How long a key master may take to fork, before another takes its place.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a work may last before others have their turn, and how long then
+/// until their next.
+const QUICK: Duration = Duration::from_millis(100);
+const SLICE: Duration = Duration::from_millis(20);
 /// How often the same want of the system or of an option is told, at most.
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -47,6 +54,18 @@ pub(super) struct Supervisor<'a> {
     master: Rc<Master>,
     /// The master has ended: when another is started.
     next_master: Option<Instant>,
+    /// TERM came.
+    ending: bool,
+    /// A file changed, or HUP came.
+    wants_reload: bool,
+    /// Something longer is at work: nothing else of its kind is begun.
+    at_work: bool,
+    /// The next round waits for nothing.
+    hurried: bool,
+    /// Why it cannot go on.
+    failed: Option<Fail>,
+    /// Until when no client is taken.
+    resting: Option<Instant>,
     mask: SigSet,
     connections: Connections<'a>,
     /// A client that was accepted when there was no process for it.
@@ -78,6 +97,12 @@ impl<'a> Supervisor<'a> {
             generation,
             master,
             next_master: None,
+            ending: false,
+            wants_reload: false,
+            at_work: false,
+            hurried: false,
+            failed: None,
+            resting: None,
             mask,
             connections: Connections::new(setup)?,
             held: None,
@@ -92,48 +117,115 @@ impl<'a> Supervisor<'a> {
     /// Serves until TERM.
     pub fn run(mut self) -> Result<u8, Fail> {
         self.tell_count(self.connections.count());
-        let mut resting = None;
         loop {
-            let seen = signal::seen();
-            if seen.terminate {
+            self.turn(None)?;
+            if self.ending {
                 self.finish();
                 return Ok(0);
             }
-            if seen.child {
-                self.reap();
+            self.work();
+            if let Some(fail) = self.failed.take() {
+                return Err(fail);
             }
-            if seen.hangup {
-                self.master.renew_tickets();
-                self.generation.keyholder.renew_tickets();
-                self.reload();
+        }
+    }
+
+    /// One round of all that needs no waiting; waits until there is something to
+    /// do, or for the descriptor of a longer work until its time. True where that
+    /// is readable.
+    fn turn(&mut self, also: Option<(BorrowedFd<'_>, Instant)>) -> Result<bool, Fail> {
+        self.heed_signals();
+        let now = Instant::now();
+        if now >= self.next_dates {
+            self.next_dates = now + DAY;
+            self.generation.warn_of_dates(&self.setup.report);
+        }
+        if self.resting.is_some_and(|until| now >= until) {
+            self.resting = None;
+        }
+        self.connections.end_late(now);
+        let others = [
+            self.resting,
+            self.generation.keyholder.wake(),
+            self.connections.next_deadline(),
+            also.map(|(_, until)| until),
+            // What is to be done at once, and not by this round.
+            (self.ending || self.hurried || self.wants_reload && !self.at_work).then_some(now),
+        ];
+        let work = [self.next_master, self.generation.keyholder.next_worker()];
+        let work = work.into_iter().filter(|_| !self.at_work);
+        let wake = self.next_dates;
+        let others = others.into_iter().chain(work);
+        let wake = others.flatten().fold(wake, Instant::min);
+        let accepting = self.has_room() && self.resting.is_none();
+        let time = wake.saturating_duration_since(now);
+        let (client, ready) = self.wait(accepting, also.map(|(on, _)| on), time)?;
+        self.generation.keyholder.attend(&self.setup.report);
+        self.connections.hear();
+        if accepting && (client || self.held.is_some()) {
+            self.resting = self.accept().map(|()| Instant::now() + REST);
+        }
+        Ok(ready)
+    }
+
+    fn heed_signals(&mut self) {
+        let seen = signal::seen();
+        self.ending |= seen.terminate;
+        if seen.child {
+            self.reap();
+        }
+        if seen.hangup {
+            self.master.renew_tickets();
+            self.generation.keyholder.renew_tickets();
+            self.wants_reload = true;
+        }
+    }
+
+    /// What takes other processes, or long: clients are served meanwhile.
+    fn work(&mut self) {
+        let now = Instant::now();
+        if self.next_master.is_some_and(|at| now >= at) {
+            self.restore_master();
+        }
+        self.replace_workers();
+        if std::mem::take(&mut self.wants_reload) {
+            self.reload();
+        }
+    }
+
+    fn replace_workers(&mut self) {
+        while let Some(at) = self.generation.keyholder.wanting(Instant::now()) {
+            if let Some(until) = self.next_master {
+                self.generation.keyholder.put_off(at, until);
+                continue;
             }
-            let now = Instant::now();
-            if self.next_master.is_some_and(|at| now >= at) {
-                self.restore_master();
+            let made = self.make_worker();
+            if self.ending {
+                return;
             }
-            if now >= self.next_dates {
-                self.next_dates = now + DAY;
-                self.generation.warn_of_dates(&self.setup.report);
-            }
-            if resting.is_some_and(|until| now >= until) {
-                resting = None;
-            }
-            self.connections.end_late(now);
-            let others = [
-                resting,
-                self.generation.keyholder.wake(),
-                self.next_master,
-                self.connections.next_deadline(),
-            ];
-            let wake = self.next_dates;
-            let wake = others.into_iter().flatten().fold(wake, Instant::min);
-            let accepting = self.has_room() && resting.is_none();
-            let ready = self.wait(accepting, wake.saturating_duration_since(now))?;
-            self.generation.keyholder.attend(&self.setup.report);
-            self.connections.hear();
-            if accepting && (ready || self.held.is_some()) {
-                resting = self.accept().map(|()| Instant::now() + REST);
-            }
+            let report = &self.setup.report;
+            self.generation.keyholder.install(at, made, report);
+        }
+    }
+
+    fn make_worker(&mut self) -> Result<Worker, Fail> {
+        let recipe = self.generation.keyholder.recipe();
+        let master = Rc::clone(&self.master);
+        let made = recipe.make(&master, &mut Serving::new(self));
+        self.end_silent_master();
+        made
+    }
+
+    /// Ends a master that did not do what it was asked for: when it has ended,
+    /// another is started.
+    fn end_silent_master(&self) {
+        if self.master.is_silent() && self.next_master.is_none() && !self.ending {
+            let id = self.master.id();
+            self.setup.report.warning(format_args!(
+                "key master {id} did not answer for {} seconds, and was killed",
+                PATIENCE.as_secs()
+            ));
+            process::kill(id);
         }
     }
 
@@ -141,23 +233,34 @@ impl<'a> Supervisor<'a> {
         self.connections.count() < self.setup.limit
     }
 
-    /// Waits for anything to do; true where a client waits.
-    fn wait(&mut self, accepting: bool, time: Duration) -> Result<bool, Fail> {
-        let mut wanted = Vec::with_capacity(4);
+    /// Waits for anything to do: whether a client waits, and whether the
+    /// descriptor of a longer work is readable.
+    fn wait(
+        &mut self,
+        accepting: bool,
+        also: Option<BorrowedFd<'_>>,
+        time: Duration,
+    ) -> Result<(bool, bool), Fail> {
         let time = if accepting && self.held.is_some() {
             Duration::ZERO
         } else {
             time
         };
+        let mut wanted = Vec::with_capacity(4);
         wanted.push((self.connections.as_fd(), Ready::READ));
         if accepting {
             wanted.push((self.listener.as_fd(), Ready::READ));
         }
+        wanted.extend(also.map(|on| (on, Ready::READ)));
         let controls = self.generation.keyholder.descriptors();
         wanted.extend(controls.map(|control| (control, Ready::READ)));
         poll::wait_with_signals(&mut wanted, Some(time), self.mask)
             .map_err(Fail::unable("wait for connections"))?;
-        Ok(accepting && wanted[1].1.read)
+        let also_at = 1 + usize::from(accepting);
+        Ok((
+            accepting && wanted[1].1.read,
+            also.is_some() && wanted[also_at].1.read,
+        ))
     }
 
     /// Takes clients while there are some; `Some` when the system can't.
@@ -173,6 +276,11 @@ impl<'a> Supervisor<'a> {
             match accepted {
                 Accepted::Client(client, address) => {
                     self.look_at_files();
+                    if self.wants_reload && !self.at_work {
+                        // It is served with what is new, or meanwhile.
+                        self.held = Some((client, address));
+                        return None;
+                    }
                     if let Err((client, error)) = self.begin(client, address) {
                         self.tell_lack("begin a connection", &error);
                         self.held = Some((client, address));
@@ -348,20 +456,20 @@ impl<'a> Supervisor<'a> {
     /// Notices changed files by itself, at a connection, once a second at most.
     fn look_at_files(&mut self) {
         let now = Instant::now();
-        if now.duration_since(self.looked) < LOOK {
+        if self.at_work || now.duration_since(self.looked) < LOOK {
             return;
         }
         self.looked = now;
-        if self.watch.has_changed() {
-            self.reload();
-        }
+        self.wants_reload |= self.watch.has_changed();
     }
 
     /// Puts another master in the place of one that ended. It has no password:
     /// keys that need one stay with the keyholder that has them.
     fn restore_master(&mut self) {
         let report = &self.setup.report;
-        let master = match Master::start(*report, None) {
+        let started = Master::start(*report, None, &mut Serving::new(self));
+        let master = match started {
+            _ if self.ending => return,
             Ok(master) => master,
             Err(fail) => {
                 report.warning(format_args!(
@@ -373,17 +481,28 @@ impl<'a> Supervisor<'a> {
         };
         self.next_master = None;
         self.master = master;
-        match self.generation.keyholder.move_to(&self.master) {
+        match self.move_workers() {
             Ok(()) => report.warning("a new key master was started"),
+            Err(_) if self.ending => {}
             Err(fail) => report.warning(format_args!(
                 "a new key master was started, but cannot load the keys again: {fail}: \
                  the keyholder in place serves on, but reloads will fail; restart sslserver"
             )),
         }
         // What came in between may have failed for want of a master alone.
-        if self.complained.is_some() {
-            self.reload();
+        self.wants_reload |= self.complained.is_some();
+    }
+
+    /// Puts workers of a new master in the place of those of one that ended,
+    /// which nobody could end any more. If the keys cannot be loaded again, those
+    /// go on while they live.
+    fn move_workers(&mut self) -> Result<(), Fail> {
+        for at in 0..self.generation.keyholder.size() {
+            let made = self.make_worker()?;
+            let report = &self.setup.report;
+            self.generation.keyholder.install(at, Ok(made), report);
         }
+        Ok(())
     }
 
     /// Loads the next generation beside this one, and swaps it in if all that
@@ -392,7 +511,13 @@ impl<'a> Supervisor<'a> {
         let report = &self.setup.report;
         let before = self.generation.watch.anew();
         let mut watch = Watch::default();
-        let failed = match Generation::load(self.setup, &self.master, &mut watch) {
+        let (setup, master) = (self.setup, Rc::clone(&self.master));
+        let loaded = Generation::load(setup, &master, &mut watch, &mut Serving::new(self));
+        self.end_silent_master();
+        if self.ending {
+            return;
+        }
+        let failed = match loaded {
             Ok(next) => match next.lost_rule(&self.generation) {
                 None => {
                     next.tell_changes(&self.generation, report);
@@ -417,6 +542,74 @@ impl<'a> Supervisor<'a> {
             ));
         }
         self.complained = failed;
+    }
+}
+
+/// Serves clients while something longer is at work.
+struct Serving<'s, 'a> {
+    supervisor: &'s mut Supervisor<'a>,
+    begun: Instant,
+    last: Instant,
+}
+
+impl<'s, 'a> Serving<'s, 'a> {
+    fn new(supervisor: &'s mut Supervisor<'a>) -> Self {
+        let now = Instant::now();
+        supervisor.at_work = true;
+        Serving {
+            supervisor,
+            begun: now,
+            last: now,
+        }
+    }
+
+    fn turn(&mut self, also: Option<(BorrowedFd<'_>, Instant)>) -> io::Result<bool> {
+        let served = self.supervisor.turn(also);
+        self.last = Instant::now();
+        let ready = served.unwrap_or_else(|fail| {
+            self.supervisor.failed = Some(fail);
+            false
+        });
+        if self.supervisor.ending || self.supervisor.failed.is_some() {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        Ok(ready)
+    }
+}
+
+impl Drop for Serving<'_, '_> {
+    fn drop(&mut self) {
+        self.supervisor.at_work = false;
+    }
+}
+
+impl Meanwhile for Serving<'_, '_> {
+    fn wait(&mut self, on: BorrowedFd<'_>, deadline: Instant) -> io::Result<()> {
+        // What is quick is done at one go: who comes then is served with what
+        // is new.
+        let quick = deadline.min(self.begun + QUICK);
+        let mut wanted = [(on, Ready::READ)];
+        poll::wait(&mut wanted, Some(quick))?;
+        if wanted[0].1.read {
+            return Ok(());
+        }
+        while !self.turn(Some((on, deadline)))? && Instant::now() < deadline {}
+        Ok(())
+    }
+
+    fn pause(&mut self) -> io::Result<()> {
+        let now = Instant::now();
+        if now.duration_since(self.begun) < QUICK || now.duration_since(self.last) < SLICE {
+            return Ok(());
+        }
+        self.supervisor.hurried = true;
+        let turned = self.turn(None);
+        self.supervisor.hurried = false;
+        turned.map(drop)
+    }
+
+    fn patience(&self) -> Duration {
+        PATIENCE
     }
 }
 
