@@ -122,3 +122,33 @@ fn other_fault(bytes: &[u8]) -> bool {
     matches!(bytes, [usage, selector, matching, ..]
         if !(2..=3).contains(usage) || *selector > 1 || *matching > 2)
 }
+
+/// Addresses' domains, and names as they are sent.
+pub fn name_seeds() -> Vec<Vec<u8>> {
+    [
+        &b"dom_ain.test."[..],
+        b"t..test",
+        b"\x01a\x04test\0",
+        b"\x03a.b\x04test\0",
+        "b\u{fc}cher.\u{3002}x".as_bytes(),
+        b"caf\xe9.xn--a",
+    ]
+    .map(<[u8]>::to_vec)
+    .into()
+}
+
+/// Any bytes as the domain of an address, and as a name in an answer: what is a name
+/// keeps within RFC 1035's limits, can be shown, and is the same when it is read again.
+pub fn names(bytes: &[u8]) {
+    let made = [DomainName::parse(bytes).ok(), DomainName::from_wire(bytes)];
+    for name in made.into_iter().flatten() {
+        assert!(name.wire().len() <= 255);
+        assert!(name.labels().all(|label| (1..=63).contains(&label.len())));
+        assert!(
+            name.to_string()
+                .bytes()
+                .all(|byte| (0x21..0x7f).contains(&byte))
+        );
+        assert_eq!(DomainName::from_wire(name.wire()), Some(name));
+    }
+}

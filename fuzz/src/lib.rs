@@ -42,6 +42,11 @@ pub const TARGETS: &[Target] = &[
         seeds: dns::message_seeds,
     },
     Target {
+        name: "names",
+        run: dns::names,
+        seeds: dns::name_seeds,
+    },
+    Target {
         name: "tlsa",
         run: dns::tlsa,
         seeds: dns::tlsa_seeds,
