@@ -58,6 +58,38 @@ fn rsync_serves_its_client_and_listens_nowhere() {
     server.quiet();
 }
 
+/// A program that speaks UCSPI-TLS by itself, and knows none of our extensions.
+#[test]
+fn mailfront_asks_for_tls_by_itself() {
+    let mailfront = need!("smtpfront-echo");
+    let openssl = need!("openssl");
+    let place = Place::new("mailfront");
+    for options in ["-nv", "-nvf"] {
+        let server = Setup::new(&place, &[mailfront.to_str().unwrap(), "accept"])
+            .options(options)
+            .env("PLUGINS", "+starttls-ucspi")
+            .env("UCSPITLS", "1")
+            .start();
+        let mut command = Command::new(&openssl);
+        command.args(["s_client", "-quiet", "-verify_quiet", "-starttls", "smtp"]);
+        command.args(["-connect", &server.at.to_string()]);
+        let talk = "EHLO c\r\nMAIL FROM:<a@x>\r\nRCPT TO:<b@x>\r\nDATA\r\n\
+                    Subject: x\r\n\r\nx\r\n.\r\nQUIT\r\n";
+        let text = run(&mut command, talk.as_bytes()).text();
+        for reply in ["354 ", "250 Received", "221 "] {
+            assert!(
+                text.contains(reply),
+                "{options} {reply}: {text}{}",
+                server.log()
+            );
+        }
+        assert!(!text.contains("250-STARTTLS"), "not again: {text}");
+        server.line("sslserver: end ");
+        server.quiet();
+        assert!(!server.log().contains("in plaintext"), "{}", server.log());
+    }
+}
+
 /// What man page and guides say of exim.
 const EXIM: &str = "exec exim4 -bs -oMa \"$SSLREMOTEIP\"";
 

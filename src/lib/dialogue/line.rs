@@ -252,8 +252,8 @@ impl Content {
     }
 
     /// How many of the bytes belong to the content, its last line included, and
-    /// what ended the scan.
-    pub(super) fn scan(&mut self, bytes: &[u8]) -> (usize, Found) {
+    /// what ended the scan. `guarded`: no password command may pass.
+    pub(super) fn scan(&mut self, bytes: &[u8], guarded: bool) -> (usize, Found) {
         let mut at = 0;
         while let Some(&byte) = bytes.get(at) {
             if self.is_over(Some(byte)) {
@@ -265,7 +265,7 @@ impl Content {
             self.place = place.next(byte);
             self.loose_end |= (dot == Dot::SeenReturn && self.dot != Dot::Over)
                 || (place == Place::Dot && ends_line && self.dot != Dot::SeenReturn);
-            let doubtful = self.loose_end || self.refused;
+            let doubtful = guarded && (self.loose_end || self.refused);
             if doubtful && place == Place::Verb(PASSWORD.len()) && !byte.is_ascii_alphabetic() {
                 return (at, Found::Password);
             }
@@ -393,13 +393,13 @@ mod tests {
     #[track_caller]
     fn scanned(content: &[u8], start: Content) -> (usize, Found) {
         let mut whole = start;
-        let expected = whole.scan(content);
+        let expected = whole.scan(content, true);
         for cut in 0..=content.len() {
             let mut scan = start;
-            let (first, found) = scan.scan(&content[..cut]);
+            let (first, found) = scan.scan(&content[..cut], true);
             let got = if found == Found::More {
                 assert_eq!(first, cut);
-                let (more, found) = scan.scan(&content[cut..]);
+                let (more, found) = scan.scan(&content[cut..], true);
                 (cut + more, found)
             } else {
                 (first, found)
@@ -483,22 +483,22 @@ mod tests {
     fn the_answer_tells_how_the_program_reads() {
         // It took LF . LF for the end: what follows is a command.
         let mut content = Content::default();
-        assert_eq!(content.scan(b"a\n.\n"), (4, Found::More));
+        assert_eq!(content.scan(b"a\n.\n", true), (4, Found::More));
         assert!(content.answered());
         // The answer came while a line was on its way: it passes whole.
         let mut content = Content::default();
-        assert_eq!(content.scan(b"a\n.\nMA"), (6, Found::More));
+        assert_eq!(content.scan(b"a\n.\nMA", true), (6, Found::More));
         assert!(!content.answered());
         assert_eq!(scanned(b"IL\r\nRCPT", content), (4, Found::End));
         // A CR may be half a line end.
         let mut content = Content::default();
-        assert_eq!(content.scan(b"a\r.\r"), (4, Found::More));
+        assert_eq!(content.scan(b"a\r.\r", true), (4, Found::More));
         assert!(!content.answered());
         assert_eq!(scanned(b"MAIL", content), (0, Found::End));
         assert_eq!(scanned(b"\nMAIL", content), (1, Found::End));
         // No end in sight: the message is refused, and goes on or not.
         let mut content = Content::default();
-        assert_eq!(content.scan(b"a\r\n"), (3, Found::More));
+        assert_eq!(content.scan(b"a\r\n", true), (3, Found::More));
         assert!(!content.answered());
         assert_eq!(scanned(b"b\r\n.\r\n", content), (6, Found::End));
         assert_eq!(scanned(b"b\r\nAUTH x", content), (7, Found::Password));

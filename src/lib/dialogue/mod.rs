@@ -566,17 +566,17 @@ impl Dialogue {
                     there
                 }
                 Reading::Content(mut content) => {
-                    let (count, found) = content.scan(self.from_client.front());
-                    if found == Found::Password && !self.wire.settings.allow_clear {
-                        self.wire.event = Some(Event::HiddenPassword);
-                        break;
-                    }
+                    let guarded = !self.wire.settings.allow_clear;
+                    let (count, found) = content.scan(self.from_client.front(), guarded);
                     self.wire.reading = Reading::Content(content);
                     self.wire
                         .to_program
                         .push(&self.from_client.front()[..count]);
-                    if found == Found::End {
-                        self.grammar.content_ended(&mut self.wire);
+                    match found {
+                        Found::End => self.grammar.content_ended(&mut self.wire),
+                        Found::More => {}
+                        // The verb went, and what follows it does not.
+                        Found::Password => self.wire.event = Some(Event::HiddenPassword),
                     }
                     count
                 }
