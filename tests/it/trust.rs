@@ -170,6 +170,7 @@ fn names_that_cannot_be_read_cost_nobody_the_session() {
     let place = Place::new("garbled-names");
     let root = place.write("root.pem", Authority::shared_root().pem());
     let garbled = Leaf::new("garbled").garbled_names().issue();
+    // Under -z there must be a name that can be read.
     let stranger = Leaf::new("garbled").garbled_names().self_signed();
     let pins = place.write("pins", stranger.fingerprint());
     let settings = [("CAFILE", &*root)];
@@ -183,10 +184,13 @@ fn names_that_cannot_be_read_cost_nobody_the_session() {
         }
     }
     let settings = [("CAFILE", &*root), ("PINFILE", &*pins)];
-    for letters in ["-m", "-sm", "-hsz"] {
+    for (letters, said) in [
+        ("-m", Some("PINNED CN=garbled")),
+        ("-sm", Some("PINNED CN=garbled")),
+        ("-hsz", None),
+    ] {
         let server = server(&place, letters, &settings);
-        let said = both(&server, &stranger);
-        assert_eq!(said.as_deref(), Some("PINNED CN=garbled"), "{letters}");
+        assert_eq!(both(&server, &stranger).as_deref(), said, "{letters}");
         assert_eq!(both(&server, &garbled), None);
     }
 }
@@ -253,19 +257,31 @@ fn revocation_decides_under_every_letter() {
 }
 
 #[test]
-fn a_pin_stands_above_the_chain_and_below_the_name_of_nobody() {
+fn a_pin_stands_in_the_chain_s_place_and_not_in_the_name_s() {
     let place = Place::new("pin-and-chain");
     let root = place.write("root.pem", Authority::shared_root().pem());
     let evil = Authority::root("Evil Root");
-    let pinned = Leaf::new("friend").purpose(SERVER_AUTH).issue_by(&evil);
+    let pinned = Leaf::new("friend").dns("localhost").purpose(SERVER_AUTH);
+    let pinned = pinned.issue_by(&evil);
     let twin = Leaf::new("friend").issue_by(&evil);
     let pins = place.write("pins", format!("{}\n", pinned.fingerprint()));
     let settings = [("CAFILE", &*root), ("PINFILE", &*pins)];
-    // -z too: the postmaster's own word needs no name.
     for letter in ["-Y", "-m", "-hz"] {
         let said = both(&server(&place, letter, &settings), &pinned);
         assert_eq!(said.as_deref(), Some("PINNED CN=friend"), "{letter}");
     }
+    // What -z asks for beside the chain is asked for still.
+    let nameless = Leaf::new("friend").issue_by(&evil);
+    let both_pins = format!("{}\n{}\n", pinned.fingerprint(), nameless.fingerprint());
+    let both_pins = place.write("both-pins", both_pins);
+    let named = server(
+        &place,
+        "-hz",
+        &[("CAFILE", &*root), ("PINFILE", &both_pins)],
+    );
+    assert_eq!(both(&named, &nameless), None);
+    named.line("it does not name localhost");
+    assert!(both(&named, &pinned).is_some());
     // The same names and the same key are not the same certificate.
     let why = "unable to get local issuer certificate";
     tolerated(&place, &settings, &twin, why);

@@ -69,9 +69,9 @@ pub enum Demand {
     Nothing,
     /// It must be there; what it says is noted.
     Certificate,
-    /// It must lead to an anchor, unless it is a pinned one.
+    /// It must lead to an anchor, or be a pinned one.
     Chain,
-    /// That, and bear one of the connection's names, unless it is a pinned one.
+    /// That, and bear one of the connection's names.
     Name,
     /// It must be a pinned one.
     Pin,
@@ -109,10 +109,6 @@ struct Failures(Vec<Refusal>);
 impl Failures {
     fn add(&mut self, refusal: Refusal) {
         self.0.push(refusal);
-    }
-
-    fn has(&self, wanted: i32) -> bool {
-        self.0.iter().any(|one| one.code() == wanted)
     }
 }
 
@@ -324,35 +320,32 @@ impl Expectation {
         leaf: Option<&X509Ref>,
         names: &[Name],
     ) -> Result<Verdict, Refusal> {
-        let pinned = leaf.is_some_and(|leaf| self.pins.iter().any(|pin| fits(pin, leaf)));
-        if pinned && !failures.has(code::CERT_REVOKED) {
-            return Ok(Verdict::Pinned);
-        }
         // A name that nobody can have forged counts before one that somebody may.
         let borne = names
             .iter()
             .filter(|name| leaf.is_some_and(|leaf| name.is_in(leaf)));
         let matched = borne.min_by_key(|name| name.from_dns);
+        let pinned = leaf.is_some_and(|leaf| self.pins.iter().any(|pin| fits(pin, leaf)));
         let own = match (self.demand, leaf) {
-            // The chain says nothing: whoever signed it may have.
-            (Demand::Pin, Some(leaf)) if !pinned => {
-                let other = Refusal::fingerprint(leaf);
-                return if self.tolerates(&other, true) {
-                    Ok(Verdict::Unverified(other))
-                } else {
-                    Err(other)
-                };
-            }
+            (Demand::Pin, Some(leaf)) if !pinned => Some(Refusal::fingerprint(leaf)),
             (Demand::Name, Some(leaf)) if matched.is_none() => Some(Refusal::name(leaf, names)),
             _ => None,
         };
-        let mut all = failures.0.iter().chain(&own);
+        // Beside a pin the chain says nothing, whoever signed it; a list that names
+        // one of its certificates does.
+        let counts = |failure: &&Refusal| match (pinned, self.demand) {
+            (true, _) => failure.code() == code::CERT_REVOKED,
+            (false, Demand::Pin) => false,
+            (false, _) => true,
+        };
+        let mut all = failures.0.iter().filter(counts).chain(&own);
         let mut numbered = all.clone().enumerate();
         if let Some((_, refusal)) = numbered.find(|(at, one)| !self.tolerates(one, *at == 0)) {
             return Err(refusal.clone());
         }
         Ok(match all.next() {
             Some(first) => Verdict::Unverified(first.clone()),
+            None if pinned => Verdict::Pinned,
             None if self.demand == Demand::Name => Verdict::Verified(matched.cloned()),
             None => Verdict::Verified(None),
         })
@@ -416,5 +409,158 @@ fn digest_of(length: usize) -> Option<MessageDigest> {
         32 => Some(MessageDigest::sha256()),
         64 => Some(MessageDigest::sha512()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use openssl::asn1::Asn1Time;
+    use openssl::pkey::PKey;
+    use openssl::x509::extension::SubjectAlternativeName;
+    use openssl::x509::{X509, X509Builder};
+
+    const ISSUER: i32 = 20;
+
+    fn leaf() -> X509 {
+        let key = PKey::generate_ed25519().expect("a key");
+        let mut builder = X509Builder::new().expect("a builder");
+        builder.set_version(2).expect("version 3");
+        builder.set_pubkey(&key).expect("a key");
+        let now = Asn1Time::days_from_now(0).expect("a time");
+        builder.set_not_before(&now).expect("a time");
+        builder.set_not_after(&now).expect("a time");
+        let names = SubjectAlternativeName::new()
+            .dns("a.example")
+            .build(&builder.x509v3_context(None, None))
+            .expect("names");
+        builder.append_extension(names).expect("names");
+        builder
+            .sign(&key, MessageDigest::null())
+            .expect("a signature");
+        builder.build()
+    }
+
+    fn failures(codes: &[i32]) -> Failures {
+        let mut failures = Failures::default();
+        for code in codes {
+            failures.add(Refusal::plain(Cause::Chain(result_of(*code)), "x"));
+        }
+        failures
+    }
+
+    /// Every expectation, every list of at most three failures.
+    fn each(check: impl Fn(&Expectation, &[i32], bool, &Result<Verdict, Refusal>)) {
+        let leaf = leaf();
+        let pin = Pin::Certificate(fingerprint(&leaf).expect("a fingerprint").to_vec());
+        let codes = [
+            ISSUER,
+            code::UNABLE_TO_GET_CRL,
+            code::CRL_HAS_EXPIRED,
+            code::CERT_REVOKED,
+        ];
+        let mut lists: Vec<Vec<i32>> = vec![Vec::new()];
+        for length in 0..3 {
+            let longer: Vec<Vec<i32>> = lists
+                .iter()
+                .filter(|list| list.len() == length)
+                .flat_map(|list| codes.map(|code| [&list[..], &[code]].concat()))
+                .collect();
+            lists.extend(longer);
+        }
+        for demand in [
+            Demand::Nothing,
+            Demand::Certificate,
+            Demand::Chain,
+            Demand::Name,
+            Demand::Pin,
+        ] {
+            for tolerated in [
+                Tolerated::Nothing,
+                Tolerated::Unverified,
+                Tolerated::Everything,
+            ] {
+                for pins in [Vec::new(), vec![pin.clone()]] {
+                    for name in ["a.example", "b.example"] {
+                        let expectation = Expectation {
+                            demand,
+                            pins: pins.clone(),
+                            tolerated,
+                        };
+                        let names = [Name::new(Reference::new(name))];
+                        for list in &lists {
+                            let judged = expectation.judge(&failures(list), Some(&leaf), &names);
+                            check(&expectation, list, name == "a.example", &judged);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_that_went_wrong_is_ever_called_good() {
+        each(|expected, list, named, judged| {
+            let what = format!("{expected:?} {list:?} {named}: {judged:?}");
+            let pinned = !expected.pins.is_empty();
+            match judged {
+                Ok(Verdict::Verified(_)) => {
+                    assert!(list.is_empty() && !pinned, "{what}");
+                    assert!(named || expected.demand != Demand::Name, "{what}");
+                    assert_ne!(expected.demand, Demand::Pin, "{what}");
+                }
+                Ok(Verdict::Pinned) => {
+                    assert!(pinned && !list.contains(&code::CERT_REVOKED), "{what}");
+                    assert!(named || expected.demand != Demand::Name, "{what}");
+                }
+                Ok(Verdict::Unverified(refusal)) => {
+                    let loose = expected.demand <= Demand::Certificate;
+                    let bears = expected.tolerated != Tolerated::Nothing;
+                    assert!(loose || bears, "{what}");
+                    if !pinned && expected.demand != Demand::Pin && !list.is_empty() {
+                        assert_eq!(refusal.code(), list[0], "{what}");
+                    }
+                }
+                Ok(other) => panic!("{other:?}: {what}"),
+                Err(_) => assert!(expected.demand > Demand::Certificate, "{what}"),
+            }
+        });
+    }
+
+    #[test]
+    fn what_is_revoked_passes_only_where_everything_does() {
+        each(|expected, list, named, judged| {
+            if !list.contains(&code::CERT_REVOKED)
+                || expected.demand <= Demand::Certificate
+                || expected.tolerated == Tolerated::Everything
+                // Nobody looked at the chain.
+                || (expected.demand == Demand::Pin && expected.pins.is_empty())
+            {
+                return;
+            }
+            assert!(judged.is_err(), "{expected:?} {list:?} {named}: {judged:?}");
+        });
+    }
+
+    #[test]
+    fn a_stranger_s_authority_needs_no_list() {
+        let leaf = leaf();
+        let expectation = Expectation {
+            demand: Demand::Chain,
+            tolerated: Tolerated::Unverified,
+            ..Expectation::default()
+        };
+        for (list, passes) in [
+            (&[ISSUER, code::UNABLE_TO_GET_CRL][..], true),
+            (&[code::UNABLE_TO_GET_CRL], false),
+            (&[ISSUER, code::CRL_HAS_EXPIRED], false),
+        ] {
+            let judged = expectation.judge(&failures(list), Some(&leaf), &[]);
+            assert_eq!(judged.is_ok(), passes, "{list:?}");
+        }
+        // Where libcrypto gave up, nobody knows what it did not look at.
+        let mut given_up = failures(&[ISSUER]);
+        given_up.add(Refusal::plain(Cause::Unjudged, "x"));
+        assert!(expectation.judge(&given_up, Some(&leaf), &[]).is_err());
     }
 }
