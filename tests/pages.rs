@@ -284,7 +284,10 @@ fn a_wrong_option_shows_every_letter_and_ends_with_100() {
             "" => String::new(),
             cluster => format!("[ -{cluster} ] "),
         };
-        let begin = format!("{0}: usage: {0} {flags}", program.name);
+        let begin = format!(
+            "{0}: usage: unknown option -{stranger}; {0} {flags}",
+            program.name
+        );
         assert!(line.starts_with(&begin), "{line}");
         for (letter, value) in &program.letters {
             if let Some(value) = value {
@@ -292,8 +295,10 @@ fn a_wrong_option_shows_every_letter_and_ends_with_100() {
                 assert!(line.contains(&option), "no{option}in {line}");
             }
         }
-        assert!(line.contains(&format!(" {} (", program.operands)), "{line}");
-        assert!(line.contains(&format!("-{stranger}")), "{line}");
+        assert!(
+            line.ends_with(&format!(" {}\n", program.operands)),
+            "{line}"
+        );
     }
 }
 

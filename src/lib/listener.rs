@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::options::Family;
-use crate::report::Fail;
+use crate::report::{Fail, reason};
 use crate::resolve;
 use crate::sys::socket;
 
@@ -33,7 +33,8 @@ impl Listener {
     /// IPv4 address.
     ///
     /// # Errors
-    /// Names and addresses as `resolve` says; `unable to bind`, `unable to listen`.
+    /// Names and addresses as `resolve` says; `unable to bind: ADDRESS port PORT:
+    /// REASON`, `unable to listen: ...`.
     pub fn open(
         host: &str,
         port: u16,
@@ -56,9 +57,16 @@ impl Listener {
             }
             other => other,
         };
-        tried
-            .map(Listener)
-            .map_err(|(step, error)| Fail::unable(step)(error))
+        tried.map(Listener).map_err(|(step, error)| {
+            let ip = match address.ip() {
+                ip if ip.is_unspecified() => "every address".to_owned(),
+                ip => ip.to_string(),
+            };
+            Fail::temporary(format!(
+                "unable to {step}: {ip} port {port}: {}",
+                reason(&error)
+            ))
+        })
     }
 
     /// The port that was bound.

@@ -29,13 +29,12 @@ pub enum Fail {
         /// Why, as the system says.
         cause: Option<io::Error>,
     },
-    /// The command line is wrong. Holds the synopsis that follows `usage: `,
-    /// and what is wrong with the line where that can be said.
+    /// The command line is wrong.
     Usage {
-        /// Options and arguments.
+        /// What is wrong with it.
+        reason: String,
+        /// Program, options and arguments.
         synopsis: String,
-        /// The word that was not understood, if one can be named.
-        reason: Option<String>,
     },
 }
 
@@ -75,10 +74,8 @@ impl fmt::Display for Fail {
                 cause: Some(cause),
             } => write!(out, "{text}: {}", reason(cause)),
             Fail::Temporary { text, cause: None } | Fail::Never(text) => out.write_str(text),
-            Fail::Usage { synopsis, reason } => match reason {
-                Some(reason) => write!(out, "{synopsis} ({reason})"),
-                None => out.write_str(synopsis),
-            },
+            // Who reads the line wants the reason, and the synopsis is long.
+            Fail::Usage { reason, synopsis } => write!(out, "{reason}; {synopsis}"),
         }
     }
 }

@@ -472,8 +472,7 @@ fn a_list_that_is_none_is_wrong_usage() {
             .options("-L")
             .option(list)
             .refused();
-        finished.failed(100, "usage: sslserver ");
-        assert!(finished.stderr.contains("(-L: "), "{}", finished.stderr);
+        finished.failed(100, "usage: -L: ");
     }
 }
 

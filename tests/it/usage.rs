@@ -504,3 +504,148 @@ fn the_port_line_is_all_of_descriptor_1() {
     let port: u16 = text.strip_suffix('\n').expect("one line").parse().unwrap();
     assert!(port > 0);
 }
+
+#[test]
+fn a_file_that_holds_something_else_is_told_with_its_cure() {
+    let place = Place::new("other-files");
+    let identity = Identity::localhost(KeyKind::Rsa2048);
+    let (certificate, key) = place.identity("own", &identity);
+    let (pem, der) = (
+        identity.key_pem(),
+        identity.key.private_key_to_der().unwrap(),
+    );
+    let mut bundle = openssl::pkcs12::Pkcs12::builder();
+    bundle.pkey(&identity.key).cert(&identity.certificate);
+    let bundle = bundle.build2("x").unwrap().to_der().unwrap();
+    for (name, bytes, told) in [
+        (
+            "der",
+            der,
+            "it is in DER form; openssl pkey -inform DER converts it",
+        ),
+        (
+            "certificate",
+            identity.chain_pem(),
+            "no PEM private key in it: it holds a certificate",
+        ),
+        (
+            "public",
+            identity.key.public_key_to_pem().unwrap(),
+            "it holds a public key",
+        ),
+        ("junk", b"junk\n".to_vec(), "no PEM private key in it"),
+        ("empty", Vec::new(), "it is empty"),
+        (
+            "cut",
+            pem[..pem.len() / 2].to_vec(),
+            "its PEM private key is damaged",
+        ),
+        (
+            "bundle",
+            bundle.clone(),
+            "it is in PKCS #12 form; openssl pkcs12 -nodes converts it",
+        ),
+        (
+            "locked",
+            identity.locked_key_pem("x"),
+            "it is encrypted, and no password was given with -3",
+        ),
+    ] {
+        let path = place.secret(name, bytes);
+        let ended = Setup::new(&place, &["true"])
+            .env("CERTFILE", &certificate)
+            .env("KEYFILE", &path)
+            .refused();
+        ended.failed(
+            111,
+            &format!("sslserver: fatal: unable to load key: KEYFILE {path}: "),
+        );
+        ended.failed(111, told);
+    }
+    for (name, bytes, told) in [
+        (
+            "der.crt",
+            identity.certificate.to_der().unwrap(),
+            "it is in DER form; openssl x509 -inform DER converts it",
+        ),
+        (
+            "key.crt",
+            identity.key_pem(),
+            "no PEM certificate in it: it holds a private key",
+        ),
+        ("junk.crt", b"junk\n".to_vec(), "no PEM certificate in it"),
+        ("bundle.crt", bundle, "it is in PKCS #12 form"),
+    ] {
+        let path = place.write(name, bytes);
+        for variable in ["CERTFILE", "CAFILE"] {
+            let ended = Setup::new(&place, &["true"])
+                .options("-Y")
+                .env("CERTFILE", &certificate)
+                .env("KEYFILE", &key)
+                .env(variable, &path)
+                .refused();
+            ended.failed(111, &format!("{variable} {path}: "));
+            ended.failed(111, told);
+        }
+    }
+    for (path, told) in [
+        (place.text("missing"), "no such file or directory"),
+        (place.text(""), "it is not a regular file"),
+    ] {
+        let ended = Setup::new(&place, &["true"])
+            .env("KEYFILE", &path)
+            .refused();
+        ended.failed(111, &format!("unable to load key: KEYFILE {path}: {told}"));
+    }
+}
+
+#[test]
+fn an_address_that_cannot_be_bound_is_named_with_its_port() {
+    let place = Place::new("bind");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let ended = Setup::new(&place, &["true"]).port(port).refused();
+    ended.failed(
+        111,
+        &format!("sslserver: fatal: unable to bind: 127.0.0.1 port {port}: address already in use"),
+    );
+    let ended = Setup::new(&place, &["true"])
+        .host("0.0.0.0")
+        .port(port)
+        .refused();
+    ended.failed(111, &format!("unable to bind: every address port {port}: "));
+    // Of the documentation's network: no machine has it.
+    let ended = Setup::new(&place, &["true"]).host("192.0.2.1").refused();
+    ended.failed(
+        111,
+        "unable to bind: 192.0.2.1 port 0: cannot assign requested address",
+    );
+}
+
+#[test]
+fn every_program_says_its_version_and_how_it_is_used() {
+    for (program, name) in [
+        (env!("CARGO_BIN_EXE_sslserver"), "sslserver"),
+        (env!("CARGO_BIN_EXE_sslclient"), "sslclient"),
+        (env!("CARGO_BIN_EXE_sslrules"), "sslrules"),
+        (env!("CARGO_BIN_EXE_sslrulescheck"), "sslrulescheck"),
+        (env!("CARGO_BIN_EXE_starttls-handoff"), "starttls-handoff"),
+    ] {
+        let ask = |word| run(Command::new(program).arg(word), b"");
+        let version = ask("--version");
+        assert_eq!((version.code, &*version.stderr), (Some(0), ""), "{name}");
+        let wanted = format!("{name} (ucspi-tls) {}, OpenSSL ", env!("CARGO_PKG_VERSION"));
+        assert!(version.text().starts_with(&wanted), "{}", version.text());
+        let help = ask("--help");
+        assert_eq!((help.code, &*help.stderr), (Some(0), ""), "{name}");
+        let text = help.text();
+        assert!(text.starts_with(&format!("usage: {name} ")), "{text}");
+        assert!(text.ends_with(&format!("See {name}(1).\n")), "{text}");
+        // The reason comes before all that the synopsis says.
+        let wrong = ask("-\u{1}");
+        assert_eq!(wrong.code, Some(100));
+        let begin = format!("{name}: usage: unknown option -");
+        assert!(wrong.stderr.starts_with(&begin), "{}", wrong.stderr);
+        assert_eq!(wrong.stderr.lines().count(), 1);
+    }
+}

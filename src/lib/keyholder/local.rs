@@ -14,7 +14,7 @@ use openssl::sign::RsaPssSaltlen;
 
 use crate::report::Fail;
 use crate::secret::Secret;
-use crate::store::{self, KeyPlace, Signer, SignerSource};
+use crate::store::{self, KeyPlace, Signer, SignerSource, pem};
 use crate::sys::fd;
 use crate::tls_ffi::freed;
 use crate::tls_ffi::provider::{self, Digest, Padding};
@@ -165,18 +165,13 @@ pub(super) fn read(path: &str, password: Option<&Password>) -> Result<PKey<Priva
         buffer[..length].copy_from_slice(&password[..length]);
         Ok(length)
     });
-    let empty = bytes.is_empty();
-    key.map_err(|error| {
-        let reason = store::queue(&error);
-        match (empty, wanted_password, password.is_some()) {
-            (true, ..) => "it is empty".to_owned(),
-            (_, true, false) => "it is encrypted, and no password was given with -3".to_owned(),
-            (_, true, true) => format!("the password given with -3 is wrong ({reason})"),
-            (_, false, _) => match reason.as_str() {
-                "no start line" | "unsupported" => "no PEM private key in it".to_owned(),
-                _ => reason,
-            },
-        }
+    key.map_err(|error| match (wanted_password, password.is_some()) {
+        (true, false) => "it is encrypted, and no password was given with -3".to_owned(),
+        (true, true) => format!(
+            "the password given with -3 is wrong ({})",
+            store::queue(&error)
+        ),
+        (false, _) => pem::instead_of_key(&bytes),
     })
 }
 

@@ -5,10 +5,12 @@
 //! the first operand or at `--`, and of two opposite letters the later one wins.
 #![forbid(unsafe_code)]
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
+use std::process::ExitCode;
 
-use crate::report::{Fail, Verbosity};
+use crate::report::{self, Fail, Report, Verbosity};
 use crate::text;
 
 pub mod sslclient;
@@ -36,6 +38,18 @@ pub struct Table<T: 'static> {
     pub operands: &'static str,
     /// How many operands it needs at least.
     pub least: usize,
+    /// Its page of the manual, with the section.
+    pub page: &'static str,
+}
+
+/// `sslserver (ucspi-tls) 0.1.0, OpenSSL 3.0.15 3 Sep 2024`, and a newline.
+#[must_use]
+pub fn version(program: &str) -> String {
+    format!(
+        "{program} (ucspi-tls) {}, {}\n",
+        env!("CARGO_PKG_VERSION"),
+        openssl::version::version()
+    )
 }
 
 /// Which Internet protocol is used, and how it is named.
@@ -125,12 +139,26 @@ impl<T> Table<T> {
         format!("{}{flags}{values} {}", self.program, self.operands)
     }
 
+    /// The whole program: its body, unless somebody asks for its version or how
+    /// it is used.
+    pub fn run(&self, body: impl FnOnce(&mut Report) -> Result<u8, Fail>) -> ExitCode {
+        let first = std::env::args_os().nth(1);
+        let answer = match first.as_deref().and_then(OsStr::to_str) {
+            Some("--help") => format!("usage: {}\nSee {}.\n", self.synopsis(), self.page),
+            Some("--version") => version(self.program),
+            _ => return report::run(self.program, body),
+        };
+        // If descriptor 1 is gone there is nobody left to tell.
+        let _ = io::stdout().write_all(answer.as_bytes());
+        ExitCode::SUCCESS
+    }
+
     /// The failure of a command line that cannot be understood.
     #[must_use]
     pub fn usage(&self, reason: impl AsRef<str>) -> Fail {
         Fail::Usage {
+            reason: text::excerpt(reason.as_ref().as_bytes(), 200),
             synopsis: self.synopsis(),
-            reason: Some(text::excerpt(reason.as_ref().as_bytes(), 200)),
         }
     }
 
@@ -306,7 +334,7 @@ mod tests {
     #[test]
     fn junk_is_refused_and_named() {
         for (line, reason) in [
-            ("-c x 0 0 p", "(-c: \"x\" is not a number"),
+            ("-c x 0 0 p", "-c: \"x\" is not a number"),
             ("-c 0 0 0 p", "-c: \"0\""),
             ("-c -1 0 0 p", "-c: \"-1\""),
             ("-T 5s 0 0 p", "-T: \"5s\""),
@@ -316,7 +344,7 @@ mod tests {
         ] {
             let fail = sslserver::TABLE.parse(words(line)).expect_err(line);
             assert_eq!(fail.code(), 100);
-            assert!(fail.to_string().contains(reason), "{fail}");
+            assert!(fail.to_string().starts_with(reason), "{fail}");
         }
     }
 }

@@ -98,6 +98,7 @@ pub const TABLE: Table<Options> = Table {
     operands: "host port prog [ args ]",
     // Under -W there is nothing to run; else the program counts them.
     least: 1,
+    page: "sslclient(1)",
     letters: &[
         ('q', Flag(|o| o.common.verbosity = Verbosity::Silent)),
         ('Q', Flag(|o| o.common.verbosity = Verbosity::Errors)),

@@ -16,5 +16,6 @@ pub const TABLE: Table<Options> = Table {
     program: "sslrules",
     operands: "rules.cdb rules.tmp",
     least: 2,
+    page: "sslrules(1)",
     letters: &[('t', Flag(|o| o.destinations = true))],
 };

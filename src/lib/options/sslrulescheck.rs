@@ -12,5 +12,6 @@ pub const TABLE: Table<Options> = Table {
     program: "sslrulescheck",
     operands: "rules.cdb",
     least: 1,
+    page: "sslrulescheck(1)",
     letters: &[],
 };

@@ -96,6 +96,7 @@ pub const TABLE: Table<Options> = Table {
     program: "sslserver",
     operands: "host port prog [ args ]",
     least: 3,
+    page: "sslserver(1)",
     letters: &[
         ('q', Flag(|o| o.common.verbosity = Verbosity::Silent)),
         ('Q', Flag(|o| o.common.verbosity = Verbosity::Errors)),

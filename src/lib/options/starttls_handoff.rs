@@ -34,6 +34,7 @@ pub const TABLE: Table<Options> = Table {
     program: "starttls-handoff",
     operands: "smtp|lmtp|pop3|imap|sieve prog [ args ]",
     least: 2,
+    page: "starttls-handoff(1)",
     letters: &[
         ('q', Flag(|o| o.verbosity = Verbosity::Silent)),
         ('Q', Flag(|o| o.verbosity = Verbosity::Errors)),

@@ -20,7 +20,7 @@ use crate::options::sslclient::{Options, TABLE};
 use crate::policy::domaincerts::{self, OwnCertificate};
 use crate::policy::{self, By, Destination, Destinations, Rule, Start, Tls, Way};
 use crate::relay::{Ending, Relay};
-use crate::report::{self, Fail, Report, TEMPORARY};
+use crate::report::{Fail, Report, TEMPORARY};
 use crate::resolve;
 use crate::secret::Secret;
 use crate::session::{self, Account, Role};
@@ -41,7 +41,7 @@ const THIS_HOST: &str = "127.0.0.1";
 /// The whole program.
 #[must_use]
 pub fn main() -> ExitCode {
-    report::run(TABLE.program, run)
+    TABLE.run(run)
 }
 
 fn run(report: &mut Report) -> Result<u8, Fail> {

@@ -6,14 +6,14 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::options::sslrules::TABLE;
-use crate::report::{self, Fail};
+use crate::report::Fail;
 use crate::settings::{self, Misspelt};
 use crate::{policy, rules, rulesdb, text};
 
 /// The whole program.
 #[must_use]
 pub fn main() -> ExitCode {
-    report::run(TABLE.program, |report| {
+    TABLE.run(|report| {
         let (options, operands) = TABLE.parse(std::env::args_os().skip(1))?;
         let [cdb, temporary] = operands.as_slice() else {
             // Most likely the text's name without `<`: do not wait for input.

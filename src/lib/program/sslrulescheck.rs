@@ -9,14 +9,14 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::options::sslrulescheck::TABLE;
-use crate::report::{self, Fail};
+use crate::report::Fail;
 use crate::rules::{Client, Rule, Rules, Verdict};
 use crate::text;
 
 /// The whole program.
 #[must_use]
 pub fn main() -> ExitCode {
-    report::run(TABLE.program, |_| {
+    TABLE.run(|_| {
         let (_, operands) = TABLE.parse(env::args_os().skip(1))?;
         let [cdb] = operands.as_slice() else {
             return Err(TABLE.usage("too many arguments"));

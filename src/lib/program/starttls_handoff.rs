@@ -14,7 +14,7 @@ use crate::child::Child;
 use crate::dialogue::{Between, Dialogue, Protocol, Settings};
 use crate::environ::Edits;
 use crate::options::starttls_handoff::{Options, TABLE};
-use crate::report::{self, Fail, Report, TEMPORARY};
+use crate::report::{Fail, Report, TEMPORARY};
 use crate::sys::{fd, process, socket};
 use crate::text;
 
@@ -120,7 +120,7 @@ impl Program {
 /// The whole program.
 #[must_use]
 pub fn main() -> ExitCode {
-    report::run(TABLE.program, |report| {
+    TABLE.run(|report| {
         let (options, operands) = TABLE.parse(std::env::args_os().skip(1))?;
         report.verbosity = options.verbosity;
         let mut operands = operands.into_iter();

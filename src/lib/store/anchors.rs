@@ -11,7 +11,7 @@ use openssl::x509::store::X509StoreBuilder;
 use openssl::x509::verify::X509VerifyFlags;
 use openssl::x509::{X509, X509Crl};
 
-use super::{FILE_LIMIT, FILES_LIMIT, Named, queue, read_file, unable};
+use super::{FILE_LIMIT, FILES_LIMIT, Named, pem, queue, read_file, unable};
 use crate::report::{self, Fail};
 use crate::tls_ffi;
 
@@ -31,7 +31,8 @@ pub(super) fn of_file(file: Option<Named<'_>>) -> Result<Vec<X509>, Fail> {
     let fail = |why: &str| unable("load CA list", variable, path, why);
     let found = read_certificates(Path::new(path)).map_err(|why| fail(&why))?;
     if found.is_empty() {
-        return Err(fail("no PEM certificate in it"));
+        let bytes = read_file(Path::new(path)).map_err(|why| fail(&why))?;
+        return Err(fail(&pem::instead_of_certificate(&bytes)));
     }
     Ok(found)
 }

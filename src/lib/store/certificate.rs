@@ -9,7 +9,7 @@ use openssl::nid::Nid;
 use openssl::ssl::SslContextBuilder;
 use openssl::x509::{X509, X509Ref, X509VerifyResult};
 
-use super::{Finding, KeyKind, Signer, anchors, is_self_issued, queue, shown, unable};
+use super::{Finding, KeyKind, Signer, anchors, is_self_issued, pem, queue, shown, unable};
 use crate::report::Fail;
 use crate::text;
 use crate::tls_ffi;
@@ -42,6 +42,12 @@ pub enum Chain {
     ToUnknown(String),
     /// It ends in its root.
     WithRoot,
+}
+
+/// Why there is no certificate in a file.
+fn none_in(path: &str) -> String {
+    super::read_file(Path::new(path))
+        .map_or_else(|why| why, |bytes| pem::instead_of_certificate(&bytes))
 }
 
 /// Whether one certificate issued another: names, and the signature.
@@ -89,7 +95,7 @@ impl Certificate {
         let mut all = anchors::read_certificates(Path::new(path))
             .map_err(|why| fail(&why))?
             .into_iter();
-        let leaf = all.next().ok_or_else(|| fail("no PEM certificate in it"))?;
+        let leaf = all.next().ok_or_else(|| fail(&none_in(path)))?;
         let key = leaf.public_key().map_err(|error| fail(&queue(&error)))?;
         Ok(Certificate {
             variable,

@@ -30,6 +30,7 @@ pub mod certificate;
 pub mod client;
 pub mod jail;
 mod offer;
+pub mod pem;
 pub mod permit;
 pub mod server;
 

@@ -118,21 +118,27 @@ impl<'a> Setup<'a> {
         self.env("CERTFILE", certificate).env("KEYFILE", key)
     }
 
-    /// Lets others than its owner read the key: what stands before the server may
-    /// make it another user's.
-    fn open_key(&self) {
-        let key = self.env.iter().rfind(|(name, _)| name == "KEYFILE");
-        let Some((_, path)) = key else { return };
-        if let Ok(about) = fs::metadata(path) {
-            let mut mode = about.permissions();
-            mode.set_mode(mode.mode() | 0o044);
-            fs::set_permissions(path, mode).unwrap();
+    /// Lets others than their owner read the keys, but for what nobody may read:
+    /// what stands before the server may make it another user's.
+    fn open_keys(&self) {
+        for (_, path) in self
+            .env
+            .iter()
+            .filter(|(name, _)| name.starts_with("KEYFILE"))
+        {
+            let Ok(about) = fs::metadata(path) else {
+                continue;
+            };
+            let mode = about.permissions().mode();
+            if mode & 0o400 != 0 {
+                fs::set_permissions(path, fs::Permissions::from_mode(mode | 0o044)).unwrap();
+            }
         }
     }
 
     fn command(&self) -> Command {
         if !self.before.is_empty() {
-            self.open_key();
+            self.open_keys();
         }
         let mut words = self.before.clone();
         words.push(env!("CARGO_BIN_EXE_sslserver").into());

@@ -15,6 +15,7 @@ use std::process::ExitCode;
 
 use openssl::asn1::Asn1Time;
 
+use crate::options;
 use crate::policy;
 use crate::report::{self, Fail};
 use crate::settings::Filter;
@@ -50,6 +51,10 @@ use report_text::{Report, Say};
 /// Where qmail lives.
 const QMAIL_HOME: &str = "/var/qmail";
 
+/// For a person: qmail-rspawn gives three words or more.
+const HELP: &str =
+    "usage: qmail-sslremote host sender recip [ recip ... ] < message\nSee qmail-sslremote(8).\n";
+
 /// The whole program.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -62,10 +67,14 @@ pub fn main() -> ExitCode {
         io::stderr().as_fd(),
     ]);
     let words: Vec<Vec<u8>> = env::args_os().skip(1).map(OsString::into_vec).collect();
-    let report = run(&words).unwrap_or_else(Report::from);
+    let answer = match &*words {
+        [word] if word == b"--version" => options::version("qmail-sslremote").into_bytes(),
+        [word] if word == b"--help" => HELP.as_bytes().to_vec(),
+        words => run(words).unwrap_or_else(Report::from).bytes(),
+    };
     // If descriptor 1 is gone there is nobody left to tell.
     let mut out = io::stdout().lock();
-    let _ = out.write_all(&report.bytes()).and_then(|()| out.flush());
+    let _ = out.write_all(&answer).and_then(|()| out.flush());
     ExitCode::SUCCESS
 }
 

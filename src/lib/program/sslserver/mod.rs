@@ -70,7 +70,7 @@ struct Setup {
 /// The whole program.
 #[must_use]
 pub fn main() -> ExitCode {
-    report::run(TABLE.program, run)
+    TABLE.run(run)
 }
 
 fn run(report: &mut Report) -> Result<u8, Fail> {
