@@ -4,10 +4,11 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
-use super::generation::{Generation, Refusal};
+use super::generation::{Chosen, Generation, Refusal};
 use super::proxied::Opening;
 use super::voice::Voice;
 use super::{Setup, engine, proxied};
@@ -77,20 +78,37 @@ fn serve(
     address: SocketAddr,
     link: OwnedFd,
 ) -> Result<u8, String> {
+    tune(context.setup, &client);
+    match authorize(context, &client, address)? {
+        ControlFlow::Continue((connection, chosen)) => {
+            hand_over(context, client, link, &connection, chosen)
+        }
+        ControlFlow::Break(code) => Ok(code),
+    }
+}
+
+/// `unable to STEP: REASON`.
+fn unable(step: &'static str) -> impl Fn(std::io::Error) -> String {
+    move |error| format!("unable to {step}: {}", reason(&error))
+}
+
+/// Who the client is, and whether it may come in: its addresses, the limits, the
+/// rules. `Break` holds the exit code of a connection that ends here.
+fn authorize<'a>(
+    context: &Context<'a>,
+    client: &TcpStream,
+    address: SocketAddr,
+) -> Result<ControlFlow<u8, (Connection, Chosen<'a>)>, String> {
     let setup = context.setup;
     let report = &setup.report;
     let id = process::own_id();
-    let unable = |step: &'static str| {
-        move |error: std::io::Error| format!("unable to {step}: {}", reason(&error))
-    };
-    tune(setup, &client);
     let local = client.local_addr().map_err(unable("get local address"))?;
-    let (local, address) = match open(setup, &client, (local, address))? {
+    let (local, address) = match open(setup, client, (local, address))? {
         Opening::Ends(local, address) => (local, address),
         Opening::Glance(how) => {
             let shown = connection::shown(address.ip());
             report.status(format_args!("pid {id} from {shown}: {how}"));
-            return Ok(0);
+            return Ok(ControlFlow::Break(0));
         }
     };
     let admits = |limit: usize| {
@@ -100,14 +118,14 @@ fn serve(
     let by_rule = context.generation.limits_by_rule();
     // Where it is refused, the supervisor said why.
     if context.uncounted && !by_rule && !admits(setup.limit_per_address)? {
-        return Ok(TEMPORARY);
+        return Ok(ControlFlow::Break(TEMPORARY));
     }
     let mut connection = Connection::new(local, address);
     report.status(format_args!("pid {id} from {}", connection.remote_ip()));
     let deny = |connection: &Connection, refusal| {
         report.status(format_args!("deny {id} {}", connection.status_fields()));
         match refusal {
-            Refusal::Denied => Ok(NEVER),
+            Refusal::Denied => Ok(ControlFlow::Break(NEVER)),
             Refusal::Unable(why) => Err(why),
         }
     };
@@ -120,10 +138,22 @@ fn serve(
         Err(refusal) => return deny(&connection, refusal),
     };
     if by_rule && !admits(chosen.limit.unwrap_or(setup.limit_per_address))? {
-        return Ok(TEMPORARY);
+        return Ok(ControlFlow::Break(TEMPORARY));
     }
     report.status(format_args!("ok {id} {}", connection.status_fields()));
+    Ok(ControlFlow::Continue((connection, chosen)))
+}
 
+/// Starts the engine, waits for its verdict (without `-n`), and becomes the
+/// program. Returns the exit code where it can't.
+fn hand_over(
+    context: &Context<'_>,
+    client: TcpStream,
+    link: OwnedFd,
+    connection: &Connection,
+    chosen: Chosen<'_>,
+) -> Result<u8, String> {
+    let setup = context.setup;
     let (control, engine_control) = fd::stream_pair().map_err(unable("create socket"))?;
     let (channel, side) =
         Channel::new(form(setup)).map_err(unable("create the program's descriptors"))?;
@@ -137,8 +167,8 @@ fn serve(
         setup,
         generation: context.generation,
         store: chosen.store,
-        connection: &connection,
-        launcher: id,
+        connection,
+        launcher: process::own_id(),
         voice: context.voice,
     };
     let plain = setup
@@ -180,7 +210,9 @@ fn serve(
         descriptors: descriptors.map_err(unable("set up descriptors"))?,
     }
     .exec();
-    report.warning(format_args!("dropping connection, {failure}"));
+    setup
+        .report
+        .warning(format_args!("dropping connection, {failure}"));
     Ok(TEMPORARY)
 }
 
