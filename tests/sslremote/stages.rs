@@ -659,6 +659,7 @@ fn a_delay_at_another_server_keeps_no_mail_from_one_whose_tls_failed() {
         (Fake::plain().reply("RCPT", "450 use the other\r\n"), true),
         (Fake::plain().reply("DATA", "451 use the other\r\n"), true),
         (Fake::plain().greeting("554 no\r\n"), true),
+        (Fake::plain().reply("RCPT", ""), true),
         (Fake::plain().reply("MAIL", "550 no\r\n"), false),
         (Fake::plain().reply("RCPT", "550 no\r\n"), false),
         (Fake::plain().reply("DOT", "451 later\r\n"), false),

@@ -250,7 +250,8 @@ impl Failure {
             Failure::Login(..) | Failure::LoginStopped(..) => (Later, End),
 
             Failure::NoSmtpUtf8 => (Never, Next),
-            Failure::Lost(_) | Failure::LostAfterDot(_) | Failure::Unreadable => (Later, End),
+            Failure::Lost(_) => (Later, Last),
+            Failure::LostAfterDot(_) | Failure::Unreadable => (Later, End),
             Failure::Recipients(_, Mildest::WantsTls) | Failure::RecipientsClosing(_) => {
                 (Later, at.next())
             }
