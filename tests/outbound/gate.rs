@@ -138,6 +138,9 @@ fn every_wrong_line_is_named_and_no_such_file_passes() {
         "tlsdestinations",
         "=a.example:/none\n*.x:\n=c.example:CA\n~d.example:/none\n",
     );
+    let ended = gate.ask("a.example", &[]);
+    let deferred = "a.example: deferred: tlsdestinations line 1: unable to load CA list: ";
+    assert!(ended.text().contains(deferred), "{}", ended.text());
     let ended = gate.ask("c.example", &[]);
     ended.failed(111, "tlsdestinations lines 1, 2, 4 are wrong");
     assert_eq!(ended.text().lines().count(), 4, "{}", ended.text());
@@ -245,19 +248,30 @@ fn routes_beside_the_file_are_followed() {
 fn the_line_of_domaincerts_is_checked_too() {
     let gate = Gate::new("gate-own");
     gate.control("tlsdestinations", "*:\n");
-    gate.control(
-        "domaincerts",
-        "a.example:CA\nb.example:/none.pem\n@c.example:CA\n",
-    );
+    gate.control("domaincerts", "a.example:CA\nb.example:/none.pem\n");
     let own = gate.place.text("domaincerts");
     let ask = |sender: &str| gate.ask("h.example", &["-G", &own, "-f", sender]);
     let text = passed(&ask("x@a.example"));
     assert!(text.contains("ca.pem, domaincerts line 1\n"), "{text}");
     ask("x@b.example").failed(111, "domaincerts line 2 is wrong: ");
-    ask("x@d.example").failed(
-        111,
-        "domaincerts line 3 \"@c.example\": the key is not valid",
+    // A wrong line does not pass, whosever it is.
+    gate.control(
+        "domaincerts",
+        "a.example:CA\n@c.example:CA\n.d.example:|key\ne.example\n",
     );
+    for sender in ["x@a.example", "x@z.example"] {
+        let ended = ask(sender);
+        for said in [
+            "domaincerts line 2 \"@c.example\": the key is not valid",
+            "domaincerts line 3 \".d.example\": no certificate",
+            "domaincerts line 4 \"e.example\": no colon ends the key",
+        ] {
+            ended.failed(111, said);
+            assert!(ended.text().contains(said), "{}", ended.text());
+        }
+    }
+    std::fs::remove_file(gate.place.path("domaincerts")).unwrap();
+    ask("x@a.example").failed(111, "domaincerts: there is no such file, which -G names");
 }
 
 #[test]

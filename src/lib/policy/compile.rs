@@ -39,7 +39,7 @@ pub fn compile(text: &[u8]) -> Result<Vec<Record>, Vec<BadLine>> {
     let mut wrong = Vec::new();
     for line in line::lines(text) {
         let sound = line.key().and_then(|key| {
-            let value = line.value()?;
+            let value = line.value?;
             Value::parse(value, key.kind)?;
             Ok((key.to_string().into_bytes(), value))
         });
@@ -49,7 +49,7 @@ pub fn compile(text: &[u8]) -> Result<Vec<Record>, Vec<BadLine>> {
                 wrong.push(BadLine {
                     line: line.number,
                     wrong: why,
-                    shown: text::excerpt(&line.written, 200),
+                    shown: text::excerpt(line.written, 200),
                 });
                 continue;
             }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::Path;
 
 use super::key;
-use super::line::{self, Wrong};
+use super::line::{self, Line, Wrong};
 use crate::report::Fail;
 use crate::secret::Secret;
 use crate::text;
@@ -48,7 +48,7 @@ pub fn look_up(text: &[u8], sender: Option<&str>) -> Result<Option<OwnCertificat
     let no_key = keys.len();
     keys.extend([String::new(), EVERYBODY.to_owned()]);
     let found = line::lines(text)
-        .filter_map(|line| match domain_of(&line.written) {
+        .filter_map(|line| match domain_of(line.written) {
             Ok(domain) => {
                 let rank = keys.iter().position(|key| *key == domain)?;
                 Some((rank, line, None))
@@ -59,20 +59,17 @@ pub fn look_up(text: &[u8], sender: Option<&str>) -> Result<Option<OwnCertificat
     let Some((_, line, bad_key)) = found else {
         return Ok(None);
     };
-    let wrong = |why: &dyn fmt::Display| {
-        let key = text::excerpt(&line.written, 200);
-        format!("domaincerts line {} \"{key}\": {why}", line.number)
-    };
+    let wrong = |why: &dyn fmt::Display| at(&line, why);
     if let Some(why) = bad_key {
         return Err(wrong(&why));
     }
-    let value = line.value().map_err(|why| wrong(&why))?;
+    let value = line.value.map_err(|why| wrong(&why))?;
     let mut fields = value.splitn(3, '|');
     let certificate = fields.next().unwrap_or_default().trim();
     let key = fields.next().unwrap_or_default().trim();
     let password = fields.next().filter(|password| !password.is_empty());
     if certificate.is_empty() {
-        return Err(wrong(&"no certificate"));
+        return Err(wrong(&NO_CERTIFICATE));
     }
     Ok(Some(OwnCertificate {
         line: line.number,
@@ -80,6 +77,30 @@ pub fn look_up(text: &[u8], sender: Option<&str>) -> Result<Option<OwnCertificat
         key: if key.is_empty() { certificate } else { key }.to_owned(),
         password: password.map(|password| Secret::new(password.into())),
     }))
+}
+
+const NO_CERTIFICATE: &str = "no certificate";
+
+/// What is wrong with a line.
+fn at(line: &Line<'_>, why: &dyn fmt::Display) -> String {
+    let key = text::excerpt(line.written, 200);
+    format!("domaincerts line {} \"{key}\": {why}", line.number)
+}
+
+/// Every line that is wrong, whosever it is.
+#[must_use]
+pub fn wrong_lines(text: &[u8]) -> Vec<String> {
+    let wrong = |line: Line<'_>| {
+        let value = domain_of(line.written).and(line.value);
+        match value {
+            Err(why) => Some(at(&line, &why)),
+            Ok(value) => {
+                let certificate = value.split('|').next().unwrap_or_default().trim();
+                certificate.is_empty().then(|| at(&line, &NO_CERTIFICATE))
+            }
+        }
+    };
+    line::lines(text).filter_map(wrong).collect()
 }
 
 /// The key of everybody's line.

@@ -111,7 +111,7 @@ impl fmt::Display for Port {
 
 /// The rules of all lines that are sound, whomever they are for.
 pub fn rules(text: &[u8]) -> impl Iterator<Item = Rule> {
-    line::lines(text).filter_map(|line| super::read(&line, By::Everybody).ok())
+    line::lines(text).filter_map(|line| super::read(line, By::Everybody).ok())
 }
 
 /// What is to be said of a line.
@@ -134,7 +134,7 @@ pub fn remarks(text: &[u8]) -> Vec<Remark> {
     let mut sound = Vec::new();
     for line in line::lines(text) {
         let read = line.key().and_then(|key| {
-            let value = line.value()?;
+            let value = line.value?;
             Ok((key, Value::sender_of(value)?, value))
         });
         let wrong = match read {
@@ -149,7 +149,7 @@ pub fn remarks(text: &[u8]) -> Vec<Remark> {
             Err(wrong) => Some(wrong),
         };
         if let Some(wrong) = wrong {
-            let (number, key) = (line.number, text::excerpt(&line.written, 200));
+            let (number, key) = (line.number, text::excerpt(line.written, 200));
             let all = match line.key() {
                 Ok(_) => "",
                 Err(_) => "; all mail that no line for a host decides is deferred",

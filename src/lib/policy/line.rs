@@ -289,35 +289,56 @@ fn bytes(hex: &str) -> Option<Vec<u8>> {
     Some(pairs.map(|pair| pair[0] * 16 + pair[1]).collect())
 }
 
-/// A line that says something.
-pub(super) struct Line {
+/// A line that says something. It borrows: a value may hold a password.
+#[derive(Clone, Copy)]
+pub(super) struct Line<'a> {
     /// From 1.
     pub(super) number: usize,
     /// The key as it is written, without the blanks around it.
-    pub(super) written: Vec<u8>,
+    pub(super) written: &'a [u8],
     /// What is behind the colon.
-    pub(super) value: Result<String, Wrong>,
+    pub(super) value: Result<&'a str, Wrong>,
 }
 
-impl Line {
+impl Line<'_> {
     /// The key's meaning.
     pub(super) fn key(&self) -> Result<Key, Wrong> {
-        let rest = self.value().unwrap_or_default();
-        match key::cut_short(&self.written, rest.as_bytes()) {
+        let rest = self.value.unwrap_or_default();
+        match key::cut_short(self.written, rest.as_bytes()) {
             Some(wrong) => Err(wrong),
-            None => Key::parse(&self.written),
+            None => Key::parse(self.written),
+        }
+    }
+}
+
+/// A line that is kept.
+pub(super) struct Kept {
+    number: usize,
+    written: Vec<u8>,
+    value: Result<String, Wrong>,
+}
+
+impl Kept {
+    pub(super) fn of(line: Line<'_>) -> Kept {
+        Kept {
+            number: line.number,
+            written: line.written.to_vec(),
+            value: line.value.map(str::to_owned),
         }
     }
 
-    /// What is behind the colon.
-    pub(super) fn value(&self) -> Result<&str, Wrong> {
-        self.value.as_deref().map_err(|wrong| *wrong)
+    pub(super) fn line(&self) -> Line<'_> {
+        Line {
+            number: self.number,
+            written: &self.written,
+            value: self.value.as_deref().map_err(|wrong| *wrong),
+        }
     }
 }
 
 /// The lines of a file that say something. Blanks around a line, and a byte
 /// order mark before the first, do not count.
-pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = Line> {
+pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = Line<'_>> {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let lines = text.split(|&byte| byte == b'\n');
     lines.enumerate().filter_map(|(at, line)| {
@@ -328,15 +349,13 @@ pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = Line> {
         let (key, value) = match key_end(line) {
             Some(end) => (
                 &line[..end],
-                str::from_utf8(&line[end + 1..])
-                    .map(str::to_owned)
-                    .map_err(|_| Wrong::NotText),
+                str::from_utf8(&line[end + 1..]).map_err(|_| Wrong::NotText),
             ),
             None => (line, Err(Wrong::NoColon)),
         };
         Some(Line {
             number: at + 1,
-            written: key.trim_ascii_end().to_vec(),
+            written: key.trim_ascii_end(),
             value,
         })
     })

@@ -32,7 +32,7 @@ pub use key::{Key, Kind, Scope, international};
 pub use line::{Anchors, Pin, Port, Start, Value, Wrong};
 
 use key::canonical;
-use line::Line;
+use line::{Kept, Line};
 
 /// Whether TLS is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,7 +185,7 @@ pub struct Destinations(Source);
 enum Source {
     Missing,
     /// The lines of each key, in their order.
-    Text(HashMap<String, Vec<Line>>),
+    Text(HashMap<String, Vec<Kept>>),
     Compiled(Index),
 }
 
@@ -193,14 +193,14 @@ impl Destinations {
     /// The rules of a text.
     #[must_use]
     pub fn from_text(text: impl AsRef<[u8]>) -> Destinations {
-        let mut lines: HashMap<String, Vec<Line>> = HashMap::new();
+        let mut lines: HashMap<String, Vec<Kept>> = HashMap::new();
         for line in line::lines(text.as_ref()) {
             let key = match line.key() {
                 Ok(key) => key.to_string(),
                 Err(Wrong::EmptyKey) => String::new(),
                 Err(_) => NO_KEY.to_owned(),
             };
-            lines.entry(key).or_default().push(line);
+            lines.entry(key).or_default().push(Kept::of(line));
         }
         Destinations(Source::Text(lines))
     }
@@ -272,19 +272,20 @@ impl Destinations {
             Source::Missing => None,
             Source::Text(lines) => keys.find_map(|(by, key)| {
                 let mut lines = lines.get(key)?.iter();
-                lines.find_map(|line| decide(line, *by, sender))
+                lines.find_map(|kept| decide(kept.line(), *by, sender))
             }),
             Source::Compiled(database) => keys.find_map(|(by, key)| {
-                let line = |(number, value): (usize, Result<&str, Wrong>)| Line {
+                let written = key.as_bytes();
+                let line = |(number, value)| Line {
                     number,
-                    written: key.clone().into_bytes(),
-                    value: value.map(str::to_owned),
+                    written,
+                    value,
                 };
-                match database.find(key.as_bytes()) {
+                match database.find(written) {
                     Ok(data) => compile::entries(&data?)
                         .map(line)
-                        .find_map(|line| decide(&line, *by, sender)),
-                    Err(_) => decide(&line((0, Err(Wrong::Damaged))), *by, sender),
+                        .find_map(|line| decide(line, *by, sender)),
+                    Err(_) => decide(line((0, Err(Wrong::Damaged))), *by, sender),
                 }
             }),
         }
@@ -306,8 +307,8 @@ impl Destinations {
 }
 
 /// What a line says to a sender; `None` where it is for others.
-fn decide(line: &Line, by: By, sender: Option<&str>) -> Option<Result<Rule, Unusable>> {
-    let wanted = line.value().and_then(Value::sender_of);
+fn decide(line: Line<'_>, by: By, sender: Option<&str>) -> Option<Result<Rule, Unusable>> {
+    let wanted = line.value.and_then(Value::sender_of);
     if let Ok(Some(wanted)) = &wanted
         && sender != Some(wanted)
     {
@@ -316,19 +317,19 @@ fn decide(line: &Line, by: By, sender: Option<&str>) -> Option<Result<Rule, Unus
     Some(read(line, by).map_err(|wrong| Unusable {
         line: line.number,
         wrong,
-        key: line.written.clone(),
+        key: line.written.to_vec(),
     }))
 }
 
 /// The rule of a line that was found through one of a destination's names.
-fn read(line: &Line, by: By) -> Result<Rule, Wrong> {
+fn read(line: Line<'_>, by: By) -> Result<Rule, Wrong> {
     let key = line.key()?;
     Ok(Rule {
         line: Some(line.number),
         by,
         key: key.to_string(),
         kind: key.kind,
-        value: Value::parse(line.value()?, key.kind)?,
+        value: Value::parse(line.value?, key.kind)?,
         scope: key.scope,
     })
 }

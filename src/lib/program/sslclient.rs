@@ -230,6 +230,11 @@ fn own_certificate(options: &Options) -> Result<Option<OwnCertificate>, Fail> {
         return Ok(None);
     };
     let sender = options.sender.as_deref().and_then(policy::sender_domain);
+    if !Path::new(path).exists() {
+        let shown = text::excerpt(path.as_bytes(), 300);
+        let why = format!("unable to read {shown}: there is no such file, which -G names");
+        return Err(Fail::temporary(why));
+    }
     domaincerts::read(Path::new(path), sender.as_deref())
 }
 

@@ -106,8 +106,12 @@ impl Offer {
             if list.words.iter().all(|word| is_command(word))
                 && max.is_none_or(|max| max >= Version::Tls13)
             {
+                let others = match role {
+                    Role::Server => "clients of TLS 1.2 and older are not served",
+                    _ => "servers of TLS 1.2 and older are refused",
+                };
                 findings.push(Finding::Note(format!(
-                    "{setting} names suites of TLS 1.3 alone: clients of TLS 1.2 and older are not served"
+                    "{setting} names suites of TLS 1.3 alone: {others}"
                 )));
                 min = Version::Tls13;
                 list.words.insert(0, settings::CIPHERS.to_owned());

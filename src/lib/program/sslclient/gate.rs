@@ -11,9 +11,11 @@ use std::path::Path;
 
 use crate::keyholder::OwnKey;
 use crate::options::sslclient::{Options, TABLE};
+use crate::policy::domaincerts;
 use crate::policy::routes::{Protocol, Route, Routes};
 use crate::policy::{self, Anchors, Check, Destination, Destinations, Rule, Tls, Way};
 use crate::report::Fail;
+use crate::secret::Secret;
 use crate::settings::Settings;
 use crate::store::client::{self, Request, Store, Trust};
 use crate::store::{self, Certificate};
@@ -105,6 +107,9 @@ impl Told {
                 if let Some(cure) = rule.cure(&to) {
                     self.say(&cure);
                 }
+                if let (Some(line), Err(wrong)) = (rule.line, check(&rule)) {
+                    self.say(&format!("deferred: tlsdestinations line {line}: {wrong}"));
+                }
                 self.route_and_rule(&route, &rule);
             }
             Err(wrong) => {
@@ -134,14 +139,24 @@ impl Told {
         }
     }
 
-    /// The line of domaincerts.
+    /// The lines of domaincerts that are wrong, and the one that decides.
     fn own_certificate(&mut self, options: &Options) {
+        let path = options.own_certificates.as_deref().map(Path::new);
+        let text = path.and_then(|path| policy::read_optional(path).ok());
+        let text = Secret::new(text.unwrap_or_default());
+        for wrong in domaincerts::wrong_lines(&text) {
+            let _ = writeln!(self.out, "{wrong}");
+            self.wrong.push(wrong);
+        }
         let own = match super::own_certificate(options) {
             Ok(Some(own)) => own,
             Ok(None) => return,
             Err(wrong) => {
+                let wrong = wrong.to_string();
                 self.say(&format!("deferred: {wrong}"));
-                self.wrong.push(wrong.to_string());
+                if !self.wrong.contains(&wrong) {
+                    self.wrong.push(wrong);
+                }
                 return;
             }
         };
@@ -180,7 +195,7 @@ impl Told {
                 lines.push(remark.line.to_string());
             }
         }
-        if !lines.is_empty() && self.wrong.is_empty() {
+        if !lines.is_empty() {
             let (s, are) = if lines.len() == 1 {
                 ("", "is")
             } else {
