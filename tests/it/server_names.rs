@@ -9,7 +9,9 @@ use std::process::Command;
 use openssl::ssl::SslVersion;
 
 use crate::harness::dial::plain;
-use crate::harness::{Authority, Dial, Identity, Leaf, Place, Server, Setup, need, run};
+use crate::harness::{
+    Authority, Dial, Identity, Leaf, Place, Server, Setup, eventually, need, run,
+};
 use crate::stores::{called, compile, presenting};
 
 const BOTH: [SslVersion; 2] = [SslVersion::TLS1_2, SslVersion::TLS1_3];
@@ -450,4 +452,29 @@ fn a_client_names_one_server_and_no_other_later() {
     for line in lines {
         assert!(line.contains("illegal_parameter (47)"), "{line}");
     }
+}
+
+#[test]
+fn what_a_name_s_rule_names_is_read_again_when_it_changes() {
+    let place = Place::new("named-reload");
+    let (first, second) = (
+        Leaf::new("first").self_signed(),
+        Leaf::new("second").self_signed(),
+    );
+    let pins = place.write("pins", first.fingerprint());
+    let rules = format!("sni=a.test:allow,CCAVERIFY=\"1\",PINFILE=\"{pins}\"\n:allow\n");
+    let server = server(&place, "-Z", &rules, &[]);
+    // One connection: the change may come between two.
+    let ask = |identity| {
+        let dial = Dial::to(&server).name(Some("a.test")).blindly();
+        presenting(dial, Some(identity))
+    };
+    assert_eq!(ask(&first).as_deref(), Some("a.test PINNED\n"));
+    assert_eq!(ask(&second), None);
+    place.write("pins", second.fingerprint());
+    eventually("the new pins hold", || {
+        (ask(&second).as_deref() == Some("a.test PINNED\n")).then_some(())
+    });
+    assert_eq!(ask(&first), None);
+    server.line(&format!("PINFILE {pins} changed"));
 }
