@@ -23,6 +23,7 @@ mod tree;
 
 mod certificates;
 mod confinement;
+mod dane;
 mod dnssec;
 mod failures;
 mod guide;

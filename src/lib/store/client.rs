@@ -15,6 +15,8 @@ use super::{Certificate, KeyPlace, Named, SignerSource, anchors, queue, unable};
 use crate::policy::{Anchors, Check, Destination, Rule, Tls};
 use crate::report::Fail;
 use crate::settings::Settings;
+use crate::tls_ffi;
+use crate::trust::dane::Record;
 use crate::trust::{self, Demand, Expectation, Name, Reference, Tolerated};
 
 /// Trust anchors.
@@ -94,6 +96,7 @@ impl Store {
             context.set_verify_depth(depth);
         }
         trust::judge_in(&mut context, SslVerifyMode::PEER).map_err(|error| internal(&error))?;
+        tls_ffi::dane::allow(&mut context).map_err(|error| internal(&error))?;
         let mut own_chain = Vec::new();
         if let Some(named) = request.certificate {
             let certificate = install(&mut context, named, signers)
@@ -124,6 +127,22 @@ impl Store {
         }
         ssl.set_connect_state();
         trust::expect(&mut ssl, Arc::clone(&self.expectation), names)?;
+        Ok(ssl)
+    }
+
+    /// A connection to a host that must match one of its TLSA records, in the place
+    /// of what the request expects.
+    ///
+    /// # Errors
+    /// None of them is of use, or libssl refuses the name.
+    pub fn connection_by_records(
+        &self,
+        host: &str,
+        records: Vec<Record>,
+    ) -> Result<Ssl, ErrorStack> {
+        let mut ssl = Ssl::new(&self.context)?;
+        ssl.set_connect_state();
+        trust::expect_records(&mut ssl, host, records)?;
         Ok(ssl)
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use openssl::error::ErrorStack;
 use openssl::pkey::PKey;
-use openssl::sha::sha256;
+use openssl::sha::{sha256, sha512};
 use openssl::x509::{X509, X509Ref};
 
 use crate::text;
@@ -47,6 +47,25 @@ pub enum Unusable {
 }
 
 impl Record {
+    /// Usage, selector, matching type.
+    #[must_use]
+    pub fn numbers(&self) -> [u8; 3] {
+        [self.usage, self.selector, self.matching]
+    }
+
+    /// The beginning of what a certificate has to compare with this record.
+    fn of(&self, certificate: &X509Ref) -> Result<String, ErrorStack> {
+        let whole = match self.selector {
+            0 => certificate.to_der()?,
+            _ => certificate.public_key()?.public_key_to_der()?,
+        };
+        Ok(match self.matching {
+            0 => beginning(&whole),
+            1 => beginning(&sha256(&whole)),
+            _ => beginning(&sha512(&whole)),
+        })
+    }
+
     /// The data of a TLSA record.
     ///
     /// # Errors
@@ -83,6 +102,34 @@ impl Record {
     }
 }
 
+/// How many records are named in a refusal.
+const NAMED: usize = 4;
+
+/// What was compared with what: each record with what the chain has in its place,
+/// its own certificate or the last one of it.
+#[must_use]
+pub fn compared(records: &[Record], chain: &[X509]) -> String {
+    let one = |record: &Record| {
+        let (whose, certificate) = match record.usage {
+            END_ENTITY => ("its own", chain.first()),
+            _ => ("its last issuer's", chain.last()),
+        };
+        let what = if record.selector == 0 {
+            "certificate"
+        } else {
+            "key"
+        };
+        let has = certificate.and_then(|certificate| record.of(certificate).ok());
+        let has = has.unwrap_or_default();
+        format!("{record} is published, and {whose} {what} is {has}")
+    };
+    let mut all: Vec<String> = records.iter().take(NAMED).map(one).collect();
+    if records.len() > NAMED {
+        all.push(format!("and {} more", records.len() - NAMED));
+    }
+    all.join("; ")
+}
+
 /// The SHA-256 of a certificate's public key, which lives as long as the key,
 /// whatever certificate it is in.
 ///
@@ -113,6 +160,12 @@ pub fn to_publish(leaf: &X509Ref, authorities: &[X509]) -> Result<Vec<String>, E
     Ok(records)
 }
 
+fn beginning(data: &[u8]) -> String {
+    let mut hex = text::hex(data);
+    hex.truncate(SHOWN);
+    hex
+}
+
 /// Whether a whole certificate or key is one, and nothing more.
 fn is_encoded(selector: u8, data: &[u8]) -> bool {
     let again = if selector == 0 {
@@ -128,8 +181,7 @@ fn is_encoded(selector: u8, data: &[u8]) -> bool {
 /// Its three numbers, and the beginning of what is compared.
 impl fmt::Display for Record {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut hex = text::hex(&self.data);
-        hex.truncate(SHOWN);
+        let hex = beginning(&self.data);
         let Record {
             usage,
             selector,

@@ -14,7 +14,7 @@ use openssl::error::ErrorStack;
 use openssl::ex_data::Index;
 use openssl::hash::{MessageDigest, hash};
 use openssl::ssl::{Ssl, SslContextBuilder, SslRef, SslVerifyMode};
-use openssl::x509::{X509Ref, X509StoreContext, X509StoreContextRef};
+use openssl::x509::{X509, X509Ref, X509StoreContext, X509StoreContextRef};
 
 use crate::policy::Pin;
 use crate::tls_ffi::chain::{judge_chains, result_of};
@@ -45,6 +45,7 @@ mod code {
     pub const CRL_PATH_VALIDATION_ERROR: i32 = 54;
     pub const HOSTNAME_MISMATCH: i32 = 62;
     pub const IP_ADDRESS_MISMATCH: i32 = 64;
+    pub const DANE_NO_MATCH: i32 = 65;
 }
 
 /// A SHA-256 fingerprint of a whole certificate.
@@ -75,6 +76,8 @@ pub enum Demand {
     Name,
     /// It must be a pinned one.
     Pin,
+    /// It must match one of the connection's TLSA records.
+    Records,
 }
 
 /// Which failures do not end the connection. They stay its verdict.
@@ -116,6 +119,7 @@ impl Failures {
 struct Place {
     expectation: Arc<Expectation>,
     names: Vec<Name>,
+    records: Vec<dane::Record>,
     failures: Failures,
     judged: Option<Result<Verdict, Refusal>>,
 }
@@ -152,10 +156,42 @@ pub fn expect(
     expectation: Arc<Expectation>,
     names: Vec<Name>,
 ) -> Result<(), ErrorStack> {
+    keep(ssl, expectation, names, Vec::new())
+}
+
+/// Says that a server must match one of its TLSA records, which stand for this
+/// host; nothing else is expected of it, and nothing tolerated. The context must
+/// allow it ([`crate::tls_ffi::dane::allow`]).
+///
+/// # Errors
+/// None of the records is of use to libssl, or it has no memory.
+pub fn expect_records(
+    ssl: &mut SslRef,
+    host: &str,
+    records: Vec<dane::Record>,
+) -> Result<(), ErrorStack> {
+    let data = records.iter().map(|one| (one.numbers(), &*one.data));
+    if tls_ffi::dane::require(ssl, host, data)? == 0 {
+        return Err(ErrorStack::get());
+    }
+    let expectation = Expectation {
+        demand: Demand::Records,
+        ..Expectation::default()
+    };
+    keep(ssl, Arc::new(expectation), Vec::new(), records)
+}
+
+fn keep(
+    ssl: &mut SslRef,
+    expectation: Arc<Expectation>,
+    names: Vec<Name>,
+    records: Vec<dane::Record>,
+) -> Result<(), ErrorStack> {
     ssl.set_verify(expectation.mode(ssl.is_server()));
     let place = Place {
         expectation,
         names,
+        records,
         failures: Failures::default(),
         judged: None,
     };
@@ -209,7 +245,34 @@ fn place(ssl: &SslRef) -> Option<&Mutex<Place>> {
 }
 
 fn place_of(context: &X509StoreContextRef) -> Option<&Mutex<Place>> {
-    place(context.ex_data(X509StoreContext::ssl_idx().ok()?)?)
+    place(ssl_of(context)?)
+}
+
+fn ssl_of(context: &X509StoreContextRef) -> Option<&SslRef> {
+    context.ex_data(X509StoreContext::ssl_idx().ok()?)
+}
+
+/// The decision where TLSA records are to be matched. Libssl compares; nothing that
+/// it minds is tolerated, and without a record that matched there is no verdict.
+fn judge_records(
+    failures: &Failures,
+    records: &[dane::Record],
+    chain: &[X509],
+    matched: Option<tls_ffi::dane::Numbers>,
+) -> Result<Verdict, Refusal> {
+    match (failures.0.first(), matched, chain.first()) {
+        (None, Some([usage, selector, matching]), Some(_)) => Ok(Verdict::Dane {
+            usage,
+            selector,
+            matching,
+        }),
+        (Some(refusal), ..) if refusal.code() != code::DANE_NO_MATCH => Err(refusal.clone()),
+        (.., Some(leaf)) => Err(Refusal::records(leaf, &dane::compared(records, chain))),
+        (.., None) => Err(Refusal::plain(
+            Cause::Absent,
+            "the server showed no certificate",
+        )),
+    }
 }
 
 /// OpenSSL's verify callback, see `SSL_CTX_set_verify(3)`: called for each
@@ -254,10 +317,11 @@ fn judge(context: &mut X509StoreContextRef) -> bool {
     // What was tolerated must not be taken for a failure of the next call.
     tls_ffi::forget_errors();
     let failure = context.error();
-    let leaf = context
-        .chain()
-        .and_then(|chain| chain.iter().next())
-        .map(ToOwned::to_owned);
+    let chain: Vec<X509> = context.chain().map_or_else(Vec::new, |chain| {
+        chain.iter().map(ToOwned::to_owned).collect()
+    });
+    let leaf = chain.first();
+    let matched = ssl_of(context).and_then(tls_ffi::dane::matched);
     let code = match place_of(context).map(Mutex::lock) {
         Some(Ok(mut place)) => {
             if !complete || leaf.is_none() {
@@ -266,9 +330,12 @@ fn judge(context: &mut X509StoreContextRef) -> bool {
                 place.failures.add(Refusal::plain(Cause::Unjudged, words));
             }
             let place = &mut *place;
-            let judged = place
-                .expectation
-                .judge(&place.failures, leaf.as_deref(), &place.names);
+            let judged = if place.expectation.demand == Demand::Records {
+                judge_records(&place.failures, &place.records, &chain, matched)
+            } else {
+                let leaf = leaf.map(|leaf| &**leaf);
+                place.expectation.judge(&place.failures, leaf, &place.names)
+            };
             let code = judged.as_ref().err().map(Refusal::code);
             place.judged = Some(judged);
             code

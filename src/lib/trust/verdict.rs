@@ -23,6 +23,8 @@ pub enum Cause {
     /// The chain may be good, the name is not; the result that libcrypto has for
     /// this kind of name.
     Name(X509VerifyResult),
+    /// It matches none of the TLSA records.
+    Records,
     /// It was not looked at, or not to its end.
     Unjudged,
 }
@@ -97,10 +99,23 @@ impl Refusal {
         }
     }
 
+    /// The chain matches none of the TLSA records.
+    pub(super) fn records(leaf: &X509Ref, compared: &str) -> Refusal {
+        Refusal {
+            cause: Cause::Records,
+            depth: 0,
+            subject: names::slash_form(leaf.subject_name()),
+            reason: format!("it matches no TLSA record: {compared}"),
+            names: None,
+            wildcard: false,
+        }
+    }
+
     /// Libcrypto's number for it, which decides the alert.
     pub(super) fn code(&self) -> i32 {
         match self.cause {
             Cause::Chain(result) | Cause::Name(result) => result.as_raw(),
+            Cause::Records => code::DANE_NO_MATCH,
             Cause::Absent | Cause::Fingerprint | Cause::Unjudged => code::CERT_REJECTED,
         }
     }
@@ -127,6 +142,15 @@ pub enum Verdict {
     NotAsked,
     /// It is a pinned one.
     Pinned,
+    /// It matches a TLSA record with these numbers.
+    Dane {
+        /// 2 or 3.
+        usage: u8,
+        /// 0 or 1.
+        selector: u8,
+        /// 0, 1 or 2.
+        matching: u8,
+    },
     /// It did not verify, and was let pass: the first thing that was wrong.
     Unverified(Refusal),
     /// Every check came out well; the name that was found where one was asked
@@ -142,7 +166,7 @@ impl Verdict {
             Verdict::Absent | Verdict::NotAsked => "NONE".to_owned(),
             Verdict::Pinned => "PINNED".to_owned(),
             Verdict::Unverified(refusal) => format!("FAILED:{}", refusal.reason),
-            Verdict::Verified(_) => "SUCCESS".to_owned(),
+            Verdict::Verified(_) | Verdict::Dane { .. } => "SUCCESS".to_owned(),
         }
     }
 
@@ -152,7 +176,7 @@ impl Verdict {
         match self {
             Verdict::Absent => "NO",
             Verdict::NotAsked => "NOT",
-            Verdict::Pinned | Verdict::Verified(_) => "OK",
+            Verdict::Pinned | Verdict::Dane { .. } | Verdict::Verified(_) => "OK",
             Verdict::Unverified(_) => "FAIL",
         }
     }
@@ -174,6 +198,11 @@ impl fmt::Display for Verdict {
             Verdict::Absent => out.write_str("anonymous"),
             Verdict::NotAsked => out.write_str("unverified"),
             Verdict::Pinned => out.write_str("pinned"),
+            Verdict::Dane {
+                usage,
+                selector,
+                matching,
+            } => write!(out, "dane {usage} {selector} {matching}"),
             Verdict::Unverified(refusal) => write!(out, "unverified: {refusal}"),
             Verdict::Verified(None) => out.write_str("verified"),
             Verdict::Verified(Some(name)) => {
