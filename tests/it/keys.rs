@@ -151,10 +151,10 @@ fn an_encrypted_key_is_opened_with_the_password_of_descriptor_3() {
             "the program cannot reach it: {text}"
         );
     }
-    let ended = setup(b"wrong").refused();
+    let ended = setup(b"mistaken").refused();
     ended.failed(111, "KEYFILE");
     ended.failed(111, &key);
-    assert!(!ended.stderr.contains("wrong"), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("mistaken"), "{}", ended.stderr);
     // Without -3 there is no password, and nobody is asked on a terminal.
     let ended = Setup::new(&place, &["true"])
         .env("CERTFILE", &certificate)
