@@ -120,6 +120,40 @@ fn new_ticket_keys_come_with_hup() {
     }
 }
 
+#[test]
+fn hup_ends_old_tickets_though_the_new_material_does_not_load() {
+    need!("openssl");
+    let place = Place::new("ticket-keys-broken");
+    let (certificate, key) = place.identity("own", &Identity::localhost(KeyKind::P256));
+    let server = Setup::script(&place, SCRIPT)
+        .env("CERTFILE", &certificate)
+        .env("KEYFILE", &key)
+        .start();
+    let mut files = Vec::new();
+    for version in VERSIONS {
+        let file = place.text(&format!("session{version}"));
+        s_client(&server, &[version, "-sess_out", &file]);
+        let said = says(&s_client(&server, &[version, "-sess_in", &file]));
+        assert_eq!(said, "Resumed NONE");
+        files.push((version, file));
+    }
+    let old = keyholders(&server);
+    place.write("own.pem", "nonsense\n");
+    server.signal(Signal::SIGHUP);
+    server.line("unable to reload, the old material keeps serving");
+    for (version, file) in files {
+        eventually("old tickets are worth nothing", || {
+            let said = says(&s_client(&server, &[version, "-sess_in", &file]));
+            (said == "Initial NONE").then_some(())
+        });
+        // The same keyholder makes new ones.
+        s_client(&server, &[version, "-sess_out", &file]);
+        let said = says(&s_client(&server, &[version, "-sess_in", &file]));
+        assert_eq!(said, "Resumed NONE");
+    }
+    assert_eq!(keyholders(&server), old);
+}
+
 fn presenting<'a>(files: &'a (String, String), more: &[&'a str]) -> Vec<&'a str> {
     let mut words = vec![
         "-cert",
