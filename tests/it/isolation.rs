@@ -472,7 +472,7 @@ fn a_client_s_key_is_gone_when_the_program_runs() {
             for (keep, locked) in [(false, false), (true, false), (false, true)] {
                 let client = Client::new(&place);
                 let client = if locked {
-                    client.options("-M").option(&table)
+                    client.options("-G").option(&table)
                 } else {
                     let client = client.options("-c").option(&certificate);
                     client.options("-k").option(&key)
@@ -857,7 +857,7 @@ fn a_keyholder_that_dies_or_hangs_is_replaced() {
     let place = Place::new("replaced");
     for (signal, said) in [
         (Signal::SIGKILL, "ended; starting another"),
-        (Signal::SIGSTOP, "said nothing for"),
+        (Signal::SIGSTOP, "did not answer for"),
     ] {
         let server = Setup::new(&place, &["cat"]).start();
         let mut before = live(&server, SslVersion::TLS1_3);
