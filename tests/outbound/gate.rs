@@ -264,7 +264,7 @@ fn the_line_of_domaincerts_is_checked_too() {
         for said in [
             "domaincerts line 2 \"@c.example\": the key is not valid",
             "domaincerts line 3 \".d.example\": no certificate",
-            "domaincerts line 4 \"e.example\": no colon ends the key",
+            "domaincerts line 4 \"e.example\": there is no colon after the key",
         ] {
             ended.failed(111, said);
             assert!(ended.text().contains(said), "{}", ended.text());
