@@ -26,6 +26,8 @@ use crate::tls_ffi::provider;
 
 /// How often a worker that gets links is asked whether it lives.
 const QUESTION: Duration = Duration::from_millis(250);
+/// How often one is asked that gets none, but has handshakes to finish.
+const AWAITED: Duration = Duration::from_secs(1);
 /// How long it may take to answer, at first; a machine that is slower than that
 /// gets twice the time after each replacement, up to the last.
 const SILENCE: Duration = Duration::from_millis(500);
@@ -63,6 +65,8 @@ pub struct Keyholder {
     links: HashMap<LinkId, Held>,
     spares: Spares,
     sweep_at: usize,
+    /// Handshakes go on that may want a signature.
+    awaited: bool,
     /// What the workers could not give up.
     missing: Vec<String>,
     #[cfg(feature = "test-switches")]
@@ -417,6 +421,7 @@ impl Keyholder {
             links: HashMap::new(),
             spares: Spares::default(),
             sweep_at: SWEEP,
+            awaited: false,
             missing: Vec::new(),
             #[cfg(feature = "test-switches")]
             local: super::local_signing().then_some(super::local::LocalKeys),
@@ -608,7 +613,7 @@ impl Keyholder {
             .filter_map(|worker| match (&worker.control, worker.asked) {
                 (None, _) => None,
                 (_, Some(asked)) => Some(asked + worker.silence),
-                (_, None) => worker.unasked.then(|| worker.last_asked + QUESTION),
+                (_, None) => worker.next_question(self.awaited),
             })
             .chain(unsent.then(|| Instant::now() + FULL))
             .chain(self.spares.end())
@@ -674,15 +679,17 @@ impl Keyholder {
         }
     }
 
-    /// Looks after the workers. Returns at once; call it often. What it cannot
+    /// Looks after the workers; `awaited` tells whether handshakes go on. Returns
+    /// at once; call it often. What it cannot
     /// do at once is asked for with [`Keyholder::wanting`].
-    pub fn attend(&mut self, report: &Report) {
+    pub fn attend(&mut self, awaited: bool, report: &Report) {
         let now = Instant::now();
+        self.awaited = awaited;
         self.drop_old_spares(now);
         for at in 0..self.workers.get_mut().len() {
             let worker = &mut self.workers.get_mut()[at];
             let silence = worker.silence;
-            let verdict = worker.look(now);
+            let verdict = worker.look(now, awaited);
             let id = worker.id;
             match verdict {
                 Health::Sound | Health::Absent => {}
@@ -733,7 +740,7 @@ enum Health {
 
 impl Worker {
     /// Hears it and asks it, as far as that needs no waiting.
-    fn look(&mut self, now: Instant) -> Health {
+    fn look(&mut self, now: Instant, awaited: bool) -> Health {
         let Some(control) = &self.control else {
             return Health::Absent;
         };
@@ -751,7 +758,8 @@ impl Worker {
         if self.asked.is_some_and(|asked| now >= asked + self.silence) {
             return Health::Silent;
         }
-        if self.unasked && self.asked.is_none() && now >= self.last_asked + QUESTION {
+        let due = self.next_question(awaited).is_some_and(|at| now >= at);
+        if due && self.asked.is_none() {
             // A full socket is silence too.
             let _ = parcel::give(control, &[order::PING]);
             self.ask_now(now);
@@ -766,6 +774,16 @@ impl Worker {
             && !parcel::has_ended(&control)
         {
             process::kill(self.id);
+        }
+    }
+
+    /// When it is to be asked whether it lives: soon where it got links, less
+    /// often where somebody may still wait for it.
+    fn next_question(&self, awaited: bool) -> Option<Instant> {
+        if self.unasked {
+            Some(self.last_asked + QUESTION)
+        } else {
+            awaited.then(|| self.last_asked + AWAITED)
         }
     }
 

@@ -160,7 +160,9 @@ impl<'a> Supervisor<'a> {
         let accepting = self.has_room() && self.resting.is_none();
         let time = wake.saturating_duration_since(now);
         let (client, ready) = self.wait(accepting, also.map(|(on, _)| on), time)?;
-        self.generation.keyholder.attend(&self.setup.report);
+        let awaited = self.connections.next_deadline().is_some();
+        let keyholder = &mut self.generation.keyholder;
+        keyholder.attend(awaited, &self.setup.report);
         self.connections.hear();
         if accepting && (client || self.held.is_some()) {
             self.resting = self.accept().map(|()| Instant::now() + REST);
