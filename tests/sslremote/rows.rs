@@ -433,6 +433,14 @@ fn behind_a_route_the_relay_or_the_domain_is_named() {
             "{line}: {report}"
         );
     }
+    // Who owns the domain is not who may have the password.
+    for (leaf, works) in [(&domain, false), (&relay, true)] {
+        let report = routed(leaf, "~far.example:CA\n", ":PORT|user|password");
+        let refused = report.contains("wanted 127.0.0.1, it names far.example; ");
+        // This server takes no login.
+        let verified = report.contains("it does not offer AUTH");
+        assert_eq!((verified, refused), (works, !works), "{report}");
+    }
     // The route's port counts before the line's; without one the line's does.
     let report = routed(&domain, "=far.example:CA||;1\n", ":PORT");
     assert!(report.contains("verified far.example)"), "{report}");
