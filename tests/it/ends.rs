@@ -196,6 +196,20 @@ fn the_program_has_one_socket_or_with_f_two_pipes() {
     assert_eq!(lines.len(), 2, "{text}");
     assert!(lines.iter().all(|one| one.starts_with("pipe:[")), "{text}");
     assert_ne!(lines[0], lines[1]);
+    // What a program is to use once it has asked for TLS.
+    let asked = "readlink /proc/self/fd/$SSLREADFD /proc/self/fd/$SSLWRITEFD /proc/self/fd/0";
+    for (options, kind, same) in [("-n", "socket:[", true), ("-nf", "pipe:[", false)] {
+        let server = Setup::script(&place, asked).options(options).start();
+        let mut text = String::new();
+        plain(server.at).read_to_string(&mut text).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        assert!(lines[..2].iter().all(|one| one.starts_with(kind)), "{text}");
+        assert_eq!(lines[0] == lines[1], same, "{text}");
+        assert!(
+            lines[2].starts_with("socket:[") && lines[2] != lines[0],
+            "{text}"
+        );
+    }
     // Scripts that open /dev/stdin can do so with a pipe alone.
     let reading = "cat /dev/stdin 2>&1";
     for (options, heard) in [("-f", "word"), ("-q", "/dev/stdin: No such device")] {

@@ -169,6 +169,14 @@ fn first_set(names: &[&str]) -> Option<String> {
         .map(|value| text::printable(value.as_encoded_bytes()))
 }
 
+/// What an upgrade came to.
+enum Upgraded {
+    /// The connection is over, with this exit code.
+    Not(u8),
+    /// TLS is up: its variables, and what is left to do inside it.
+    To(Edits, Between),
+}
+
 /// One connection.
 struct Session<'a> {
     protocol: Protocol,
@@ -222,8 +230,23 @@ impl Session<'_> {
         } else {
             Instant::now() + TLS_TIME
         };
+        match self.upgrade(phase, &control, end)? {
+            Upgraded::Not(code) => Ok(code),
+            Upgraded::To(session, between) => self.serve(control, session, settings, between),
+        }
+    }
+
+    /// Lets the client begin, and waits for the end of the handshake. The
+    /// program that served in the clear ends with that.
+    fn upgrade(
+        &self,
+        mut phase: Phase<'_>,
+        control: &Control,
+        end: Instant,
+    ) -> Result<Upgraded, Fail> {
+        let dropped = |reason: &str| Ok(Upgraded::Not(self.drop_connection(reason)));
         if let Outcome::Dropped(reason) = phase.go_ahead(end)? {
-            return Ok(self.drop_connection(&reason));
+            return dropped(&reason);
         }
         let replies = self.protocol.greeting_replies();
         let between = Between {
@@ -236,12 +259,22 @@ impl Session<'_> {
         // Before the fresh program starts: it must not find a child that it
         // did not make, nor the old one's locks.
         phase.end()?;
-        let session = match answer {
-            Ok(Answer::Up(session)) => session,
-            Ok(Answer::Failed) => return Ok(self.drop_connection("TLS handshake failed")),
-            Ok(Answer::Late) => return Ok(self.drop_connection("TLS handshake took too long")),
-            Err(fail) => return Ok(self.drop_connection(&fail.to_string())),
-        };
+        match answer {
+            Ok(Answer::Up(session)) => Ok(Upgraded::To(session, between)),
+            Ok(Answer::Failed) => dropped("TLS handshake failed"),
+            Ok(Answer::Late) => dropped("TLS handshake took too long"),
+            Err(fail) => dropped(&fail.to_string()),
+        }
+    }
+
+    /// Inside TLS: becomes the program, or stays between.
+    fn serve(
+        &self,
+        control: Control,
+        session: Edits,
+        settings: Settings,
+        between: Between,
+    ) -> Result<u8, Fail> {
         self.report_tls(&session);
         if between == Between::default() {
             let descriptors = vec![(control.read, 0), (control.write, 1)];
