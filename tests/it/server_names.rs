@@ -478,3 +478,32 @@ fn what_a_name_s_rule_names_is_read_again_when_it_changes() {
     assert_eq!(ask(&first), None);
     server.line(&format!("PINFILE {pins} changed"));
 }
+
+#[test]
+fn rules_that_multiply_have_a_bound() {
+    let place = Place::new("named-many");
+    let mut rules = String::new();
+    for number in 0..3 {
+        rules += &format!("127.0.1.{number}:allow,ALPN=\"a{number}\"\n");
+        rules += &format!("sni=n{number}.test:allow,VERIFYDEPTH=\"{number}\"\n");
+    }
+    let settings = [("UCSPI_TLS_TEST", "few-stores")];
+    let server = server(&place, "-Z", &(rules + ":allow\n"), &settings);
+    let line = server.line("make more than 4 stores");
+    let all = "rule sni=n0.test, sni=n1.test, sni=n2.test: ";
+    assert!(line.contains(all), "{line}");
+    for number in 0..3 {
+        let name = format!("n{number}.test");
+        let said = says(&server, Some(&name), None);
+        assert_eq!(said, Some(format!("{name} NONE")), "over the environment's");
+    }
+    let ask = |last, name| {
+        let from = std::net::SocketAddr::from(([127, 0, 1, last], 0));
+        let dial = Dial::to(&server).from(from).name(Some(name)).blindly();
+        presenting(dial, None)
+    };
+    assert!(ask(0, "n2.test").is_some(), "among the first");
+    assert_eq!(ask(2, "n2.test"), None, "beyond the bound");
+    assert!(ask(2, "other.test").is_some(), "it has no such name");
+    server.line("server name n2.test: rule sni=n2.test: rules for server names");
+}

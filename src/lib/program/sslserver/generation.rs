@@ -104,6 +104,7 @@ impl Generation {
             stores: Vec::new(),
             by_settings: HashMap::new(),
             mixed: Vec::new(),
+            mixed_with_rules: 0,
             mixed_by_settings: HashMap::new(),
             broken: BTreeMap::new(),
             files: BTreeMap::new(),
@@ -607,6 +608,8 @@ pub(super) struct Loader<'a> {
     stores: Vec<Served>,
     by_settings: HashMap<Settings, Result<usize, String>>,
     pub mixed: Vec<Served>,
+    /// How many of them lie over another rule's settings.
+    pub mixed_with_rules: usize,
     pub mixed_by_settings: HashMap<Settings, Result<usize, String>>,
     pub broken: BTreeMap<String, String>,
     files: BTreeMap<PathBuf, &'static str>,

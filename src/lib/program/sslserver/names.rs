@@ -22,8 +22,18 @@ const CERTIFICATE: &[&str] = &[
     "KEYFILE_ALT",
 ];
 
-/// How many stores rules for server names may make together with other rules.
-const MOST_MIXED: usize = 1000;
+/// How many stores rules for server names may make together with other rules:
+/// the one kind multiplies with the other.
+const MOST_MIXED: usize = 256;
+
+/// [`MOST_MIXED`], but for a test that cannot wait for so many.
+fn most_mixed() -> usize {
+    #[cfg(feature = "test-switches")]
+    if crate::keyholder::test_switch() == Some("few-stores") {
+        return 4;
+    }
+    MOST_MIXED
+}
 
 /// What the rules for server names choose, by the key of each.
 #[derive(Default)]
@@ -150,7 +160,13 @@ impl Loader<'_> {
         base: &Settings,
     ) -> HashMap<Vec<u8>, Choice> {
         let mut choices = HashMap::new();
+        let of_rules = *base != self.setup.settings;
         for rule in &names.mixed {
+            if of_rules && self.mixed_with_rules >= most_mixed() {
+                self.refuse_mixed(&names.mixed);
+                break;
+            }
+            let before = self.mixed.len();
             let mut settings = base.clone();
             let certificate = |name: &str| CERTIFICATE.contains(&name);
             if rule.settings.iter().any(|(name, _)| certificate(name)) {
@@ -166,8 +182,27 @@ impl Loader<'_> {
                 }
             };
             choices.insert(rule.key.clone(), choice);
+            if of_rules {
+                self.mixed_with_rules += self.mixed.len() - before;
+            }
         }
         choices
+    }
+
+    /// Names the rules whose stores are too many. What no store was made for is
+    /// refused.
+    fn refuse_mixed(&mut self, rules: &[Mixed]) {
+        let known = |rule: &Mixed| self.broken.contains_key(&rule.address);
+        if rules.first().is_none_or(known) {
+            return;
+        }
+        for rule in rules {
+            let why = format!(
+                "rules for server names and other rules with settings make more than {} stores; connections that lack one are refused",
+                most_mixed()
+            );
+            self.broken.entry(rule.address.clone()).or_insert(why);
+        }
     }
 
     fn mixed_store(&mut self, settings: &Settings, address: &str) -> Result<Arc<Store>, String> {
@@ -187,11 +222,6 @@ impl Loader<'_> {
     }
 
     fn make_mixed(&mut self, settings: &Settings) -> Result<usize, String> {
-        if self.mixed.len() >= MOST_MIXED {
-            return Err(format!(
-                "unable to load: rules for server names and other rules with settings make more than {MOST_MIXED} stores"
-            ));
-        }
         self.keys
             .pause()
             .map_err(|error| crate::report::reason(&error))?;
