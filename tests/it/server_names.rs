@@ -482,13 +482,15 @@ fn what_a_name_s_rule_names_is_read_again_when_it_changes() {
 #[test]
 fn rules_that_multiply_have_a_bound() {
     let place = Place::new("named-many");
-    let mut rules = String::new();
-    for number in 0..3 {
-        rules += &format!("127.0.1.{number}:allow,ALPN=\"a{number}\"\n");
-        rules += &format!("sni=n{number}.test:allow,VERIFYDEPTH=\"{number}\"\n");
-    }
+    let pair = |number| {
+        format!(
+            "127.0.1.{number}:allow,ALPN=\"a{number}\"\n\
+             sni=n{number}.test:allow,VERIFYDEPTH=\"{number}\"\n"
+        )
+    };
+    let rules: String = (0..3).map(pair).chain([":allow\n".to_owned()]).collect();
     let settings = [("UCSPI_TLS_TEST", "few-stores")];
-    let server = server(&place, "-Z", &(rules + ":allow\n"), &settings);
+    let server = server(&place, "-Z", &rules, &settings);
     let line = server.line("make more than 4 stores");
     let all = "rule sni=n0.test, sni=n1.test, sni=n2.test: ";
     assert!(line.contains(all), "{line}");
