@@ -24,11 +24,13 @@ mod tree;
 mod certificates;
 mod confinement;
 mod dane;
+#[cfg(validator)]
 mod dnssec;
 mod failures;
 mod guide;
 mod hostile;
 mod login;
+#[cfg(validator)]
 mod matrix;
 mod names;
 mod origin;
@@ -39,5 +41,6 @@ mod real;
 mod resolvers;
 mod rows;
 mod stages;
+#[cfg(validator)]
 mod tlsa;
 mod verify;

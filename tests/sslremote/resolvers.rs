@@ -98,6 +98,40 @@ fn only_a_resolver_of_this_host_is_trusted() {
     }
 }
 
+/// A program without shared libraries has no validator: what is signed is to it as
+/// what is not, and what it cannot do is not asked of it in vain.
+#[cfg(not(validator))]
+#[test]
+fn without_a_validator_signed_domains_get_their_mail() {
+    need_root!();
+    let place = Place::new("dns-no-validator");
+    let ip = fresh_ip();
+    let Some(names) = world(&place, &format!("d IN MX 10 mx\nmx IN A {ip}\n")) else {
+        skip!("nsd or ldnsutils is not installed");
+    };
+    let _server = Fake::plain().at(ip);
+    for domain in ["d.signed", "d.plain", "d.expired"] {
+        let said = Remote::new(&place).dns(names.ip).send(domain);
+        assert!(said.starts_with('K'), "{domain}: {said}");
+    }
+    let strict = Remote::new(&place)
+        .dns(names.ip)
+        .control("dnssec", "require\n");
+    let said = strict.send("d.plain");
+    assert!(
+        said.contains("nothing can be validated: this program was built without"),
+        "{said}"
+    );
+    let anchored = strict
+        .control("dnssecanchors", &names.anchors)
+        .control("dnssec", "");
+    let said = anchored.send("d.plain");
+    let start =
+        "ZUnable to read control files. (#4.3.0)\nReason: dnssecanchors: this program was built";
+    assert!(said.starts_with(start), "{said}");
+}
+
+#[cfg(validator)]
 #[test]
 fn mail_waits_where_dnssec_is_required_and_cannot_be_had() {
     need_root!();
@@ -136,8 +170,13 @@ fn mail_waits_where_dnssec_is_required_and_cannot_be_had() {
         );
     }
     assert_eq!(server.messages(), 4);
+    let off = remote(real).control("dnssecanchors", "");
+    let said = off.send("d.plain");
+    let want = "nothing can be validated: dnssecanchors is empty";
+    assert!(said.starts_with("ZDNS ") && said.contains(want), "{said}");
 }
 
+#[cfg(validator)]
 #[test]
 fn silent_servers_are_passed_over() {
     need_root!();
@@ -177,6 +216,7 @@ fn silent_servers_are_passed_over() {
     assert!(said.contains("DNSCACHEIP is not an IP address"), "{said}");
 }
 
+#[cfg(validator)]
 #[test]
 fn without_a_thread_for_the_check_mail_waits_and_nothing_hangs() {
     need_root!();
@@ -245,6 +285,7 @@ fn what_is_no_answer_to_the_question_is_not_taken() {
     assert_eq!(exchangers(&dns, "d.plain"), Err(Trouble::NoRecords));
 }
 
+#[cfg(validator)]
 #[test]
 fn an_answer_too_long_for_udp_comes_by_tcp() {
     need_root!();

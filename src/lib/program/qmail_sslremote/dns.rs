@@ -82,8 +82,22 @@ enum Checks {
     There,
     /// Nobody, at the administrator's word.
     Off,
-    /// Nobody can, and why.
+    /// Nobody: this program has no validator.
+    NotBuiltIn,
+    /// We would, and cannot: why.
     Impossible(String),
+}
+
+impl Checks {
+    /// Why nothing is validated, if that is so.
+    fn hindrance(&self) -> Option<&str> {
+        match self {
+            Checks::Here(_) | Checks::There => None,
+            Checks::Off => Some("dnssecanchors is empty"),
+            Checks::NotBuiltIn => Some("this program was built without a validator"),
+            Checks::Impossible(why) => Some(why),
+        }
+    }
 }
 
 impl Dns {
@@ -144,7 +158,7 @@ impl Dns {
             return Checks::Off;
         }
         if !validator::IS_BUILT_IN {
-            return Checks::Impossible("this program was built without a validator".to_owned());
+            return Checks::NotBuiltIn;
         }
         // Where no signature of the root's keys comes through, none will.
         let root = DomainName::root();
@@ -239,7 +253,7 @@ impl Dns {
         name: &DomainName,
         kind: Rtype,
     ) -> Result<Answer<Data>, Trouble> {
-        if let (Checks::Impossible(why), true) = (checks, self.trust.is_required()) {
+        if let (Some(why), true) = (checks.hindrance(), self.trust.is_required()) {
             return Err(Trouble::Temporary(format!(
                 "control/dnssec requires DNSSEC, and nothing can be validated: {why}"
             )));
@@ -268,7 +282,7 @@ impl Dns {
         let question = Question {
             name,
             kind,
-            signatures: !matches!(checks, Checks::Off),
+            signatures: matches!(checks, Checks::There | Checks::Impossible(_)),
             unchecked: false,
         };
         // Where nobody has answered yet, it is likely that nobody will.
