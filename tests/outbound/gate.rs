@@ -235,6 +235,19 @@ fn routes_beside_the_file_are_followed() {
         assert!(!text.contains("secret"), "{text}");
         assert!(text.contains(far) || !text.contains("~far"), "{text}");
     }
+    // qmail takes the keys of its own files as they are written.
+    gate.control(
+        "smtproutes",
+        "far.example.:127.0.0.1\n x.example:r\n:[::1]\n[::1]:r\n",
+    );
+    let text = passed(&gate.ask("far.example", &[]));
+    for stray in [
+        "smtproutes line 1 \"far.example.\" never applies: write \"far.example\"\n",
+        "smtproutes line 2 \" x.example\" never applies: write \"x.example\"\n",
+    ] {
+        assert!(text.contains(stray), "{text}");
+    }
+    assert_eq!(text.matches("never applies").count(), 2, "{text}");
     let ended = gate.ask("far.example", &["-f", "bad@my.example"]);
     ended.failed(111, "authsenders line 2 is wrong: the port is not a number");
     assert!(

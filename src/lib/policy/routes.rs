@@ -8,6 +8,7 @@ use std::path::Path;
 use super::{Port, read_optional};
 use crate::report::Fail;
 use crate::secret::Secret;
+use crate::text;
 
 /// A control file's lines of `key:value`.
 #[derive(Clone, Debug)]
@@ -42,11 +43,10 @@ impl Table {
         Ok(Table::new(name, read_optional(&folder.join(name))?))
     }
 
-    /// The line of the first of these keys, all in lower case, that is in the
-    /// table. Of lines with one key the last counts, as with qmail.
-    fn find(&self, keys: &[Vec<u8>]) -> Option<Found<'_>> {
+    /// The lines that have a colon: number, key, value.
+    fn lines(&self) -> impl Iterator<Item = (usize, &[u8], &[u8])> {
         let lines = self.text.split(|&byte| byte == b'\n').enumerate();
-        let found = lines.filter_map(|(number, line)| {
+        lines.filter_map(|(number, line)| {
             let line = line.trim_ascii_end();
             if line.starts_with(b"#") {
                 return None;
@@ -58,15 +58,40 @@ impl Table {
                 0
             };
             let end = from + line[from..].iter().position(|&byte| byte == b':')?;
-            let key = &line[..end];
+            Some((number + 1, &line[..end], &line[end + 1..]))
+        })
+    }
+
+    /// The line of the first of these keys, all in lower case, that is in the
+    /// table. Of lines with one key the last counts, as with qmail.
+    fn find(&self, keys: &[Vec<u8>]) -> Option<Found<'_>> {
+        let found = self.lines().filter_map(|(number, key, value)| {
             let rank = keys.iter().position(|one| one.eq_ignore_ascii_case(key))?;
-            Some((rank, number + 1, &line[end + 1..]))
+            Some((rank, number, value))
         });
         let best = found.min_by_key(|&(rank, number, _)| (rank, usize::MAX - number));
         best.map(|(rank, number, value)| Found {
             rank,
             place: format!("{} line {number}", self.name),
             value,
+        })
+    }
+
+    /// Lines whose key no domain meets, since qmail takes it as it is written,
+    /// with what would be met.
+    fn strays(&self) -> impl Iterator<Item = String> {
+        self.lines().filter_map(|(number, key, _)| {
+            let clean = key
+                .strip_prefix(b"\xef\xbb\xbf")
+                .unwrap_or(key)
+                .trim_ascii();
+            let clean = clean.strip_suffix(b".").unwrap_or(clean);
+            (clean != key).then(|| {
+                let shown = |key| text::excerpt(key, 200);
+                let (key, clean) = (shown(key), shown(clean));
+                let name = self.name;
+                format!("{name} line {number} \"{key}\" never applies: write \"{clean}\"")
+            })
         })
     }
 }
@@ -141,6 +166,13 @@ impl Routes {
             qmtp: Table::read(folder, "qmtproutes")?,
             smtp: Table::read(folder, "smtproutes")?,
         })
+    }
+
+    /// Lines that lead nobody, with the cure.
+    #[must_use]
+    pub fn strays(&self) -> Vec<String> {
+        let tables = [&self.senders, &self.qmtp, &self.smtp];
+        tables.into_iter().flat_map(Table::strays).collect()
     }
 
     /// The way for a destination and a sender. authsenders comes first: the

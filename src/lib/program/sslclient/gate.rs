@@ -81,7 +81,11 @@ impl Told {
         let name = own.domain.strip_suffix('.').unwrap_or(own.domain);
         let name = name.to_ascii_lowercase();
         let folder = path.parent().unwrap_or(Path::new(""));
-        let route = match Routes::read(folder)?.look_up(&name, sender.as_bytes()) {
+        let routes = Routes::read(folder)?;
+        for stray in routes.strays() {
+            let _ = writeln!(self.out, "{stray}");
+        }
+        let route = match routes.look_up(&name, sender.as_bytes()) {
             Ok(route) => route,
             Err(wrong) => {
                 self.say(&format!("deferred: {wrong}"));
