@@ -126,6 +126,12 @@ impl Program {
                     let Some(end) = self.inbox.iter().position(ends) else {
                         return;
                     };
+                    // A CR and the LF behind it are one line end for it too.
+                    let end = match &self.inbox[end..] {
+                        [b'\r'] => return,
+                        [b'\r', b'\n', ..] => end + 1,
+                        _ => end,
+                    };
                     let line: Vec<u8> = self.inbox.drain(..=end).collect();
                     let line = line.strip_suffix(b"\n").unwrap_or(&line);
                     let line = line.strip_suffix(b"\r").unwrap_or(line).to_vec();
