@@ -256,11 +256,7 @@ impl Store {
         complete(&mut pairs, settings);
         findings.extend(pairs.iter().filter_map(|pair| open_key(&pair.key)));
         let certificates = pairs.iter().map(|pair| &pair.certificate);
-        let ask = match settings.request() {
-            Request::Off => Ask::No,
-            Request::Required if ask != Ask::Named => Ask::Required,
-            _ => ask,
-        };
+        let ask = asked(settings, ask);
         let mut context =
             SslContextBuilder::new(SslMethod::tls_server()).map_err(|error| internal(&error))?;
         super::apply_common(&mut context, &offer).map_err(|error| internal(&error))?;
@@ -277,16 +273,6 @@ impl Store {
         let expectation = Arc::new(expectation(ask, pins(settings)?));
         let session_context =
             set_client_verification(&mut context, settings, &expectation, &mut findings)?;
-        if matches!(ask, Ask::Required | Ask::Named)
-            && expectation.pins.is_empty()
-            && settings.get("CAFILE").is_none()
-            && settings.get("CADIR").is_none()
-        {
-            findings.push(Finding::Wrong(
-                "a client certificate is required, but CAFILE, CADIR and PINFILE are not set: every client is refused"
-                    .to_owned(),
-            ));
-        }
         for pair in &pairs {
             pair.certificate.install(&mut context, &pair.signer)?;
         }
@@ -302,12 +288,7 @@ impl Store {
         let choose = choose.map(chooser);
         hello::record(&mut context, Arc::clone(&terms), choose)
             .map_err(|error| internal(&error))?;
-        if let Some(protocols) = settings.protocols()? {
-            context.set_alpn_select_callback(move |_, offered| {
-                // Configured here and nothing in common: RFC 7301 section 3.2.
-                common_protocol(&protocols, offered).ok_or(AlpnError::ALERT_FATAL)
-            });
-        }
+        set_protocols(&mut context, settings)?;
         Ok(Store {
             terms,
             tickets,
@@ -537,6 +518,15 @@ fn fingerprint(digits: &str) -> Option<Fingerprint> {
     Some(pin)
 }
 
+/// Whether a client is asked for a certificate, by the option and the settings.
+fn asked(settings: &Settings, ask: Ask) -> Ask {
+    match settings.request() {
+        Request::Off => Ask::No,
+        Request::Required if ask != Ask::Named => Ask::Required,
+        _ => ask,
+    }
+}
+
 /// What is expected of a client's certificate.
 fn expectation(ask: Ask, pins: Vec<Fingerprint>) -> Expectation {
     Expectation {
@@ -635,6 +625,15 @@ fn set_client_verification(
     }
     context.set_cert_store(store.build());
     context.set_verify_depth(depth);
+    let required =
+        expectation.demand >= Demand::Chain && expectation.tolerated == Tolerated::Nothing;
+    let nobody = expectation.pins.is_empty() && found.is_empty();
+    if required && nobody {
+        findings.push(Finding::Wrong(
+            "a client certificate is required, but CAFILE, CADIR and PINFILE are not set: every client is refused"
+                .to_owned(),
+        ));
+    }
     if let Some((variable, path)) = authorities.shown {
         let names = anchors::of_file(Some((variable, path)))?;
         context.set_client_ca_list(ca_names(path, &names)?);
@@ -689,6 +688,17 @@ fn set_sessions(
         context
             .set_num_tickets(0)
             .map_err(|error| internal(&error))?;
+    }
+    Ok(())
+}
+
+/// Agrees on one of the protocols that the settings name.
+fn set_protocols(context: &mut SslContextBuilder, settings: &Settings) -> Result<(), Fail> {
+    if let Some(protocols) = settings.protocols()? {
+        context.set_alpn_select_callback(move |_, offered| {
+            // Configured here and nothing in common: RFC 7301 section 3.2.
+            common_protocol(&protocols, offered).ok_or(AlpnError::ALERT_FATAL)
+        });
     }
     Ok(())
 }
