@@ -305,6 +305,27 @@ impl Settings {
         }
     }
 
+    /// These settings as bytes, for another process of ours.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let pairs = self.0.iter();
+        pairs
+            .flat_map(|(name, value)| format!("{name}={value}\0").into_bytes())
+            .collect()
+    }
+
+    /// Reads what [`Settings::to_bytes`] wrote.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Settings {
+        let text = String::from_utf8_lossy(bytes);
+        let mut settings = Settings::default();
+        settings.overlay(text.split('\0').filter_map(|pair| {
+            let (name, value) = pair.split_once('=')?;
+            Some((name.to_owned(), value.to_owned()))
+        }));
+        settings
+    }
+
     /// Takes a setting out.
     pub fn take(&mut self, name: &str) -> Option<String> {
         self.0.remove(name)

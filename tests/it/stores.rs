@@ -2,6 +2,7 @@
 //! anchors and limits serve whom.
 #![forbid(unsafe_code)]
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -1150,4 +1151,56 @@ fn k_needs_no_port() {
     // Beside the running service, that is.
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert!(ended.text().contains("subject: CN=own\n"));
+}
+
+#[test]
+fn rules_that_are_met_together_have_their_store_when_they_are() {
+    let place = Place::new("mixed");
+    let mut rules = String::new();
+    for at in 1..=100 {
+        let pair = if at == 7 {
+            format!(",{}", pair(&place, "local"))
+        } else {
+            String::new()
+        };
+        let _ = writeln!(rules, "local=127.0.1.{at}:allow,ALPN=\"l{at}\"{pair}");
+        let _ = writeln!(rules, "127.0.0.{at}:allow,VERIFYDEPTH=\"{at}\"");
+    }
+    rules.push_str("127.0.0.105:allow,TLS_MAX=\"1.2\",WHO=\"old\"\n");
+    rules.push_str("127.0.0.106:allow,TLS_MIN=\"1.3\",TLS_MAX=\"1.2\"\n:allow\n");
+    let cdb = compile(&place, "rules.cdb", &rules);
+    let server = Setup::script(&place, "echo $SSL_PROTOCOL $WHO")
+        .host("0")
+        .options("-v -x")
+        .option(&cdb)
+        .start();
+    let peak = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+        let line = status_field(&status, "VmHWM");
+        line.split(' ').next().unwrap().parse::<u64>().unwrap()
+    };
+    assert!(peak() < 100 << 10, "{} kB", peak());
+    let dial = |local: u8, remote: u8| {
+        Dial::at(SocketAddr::from(([127, 0, 1, local], server.port)))
+            .from(SocketAddr::from(([127, 0, 0, remote], 0)))
+    };
+    // Met for the first time, and again; both rules hold.
+    for _ in 0..3 {
+        let mut client = dial(7, 105).connect();
+        assert_eq!(client.server_name(), "local");
+        assert_eq!(client.text(), "TLSv1.2 old\n");
+    }
+    for _ in 0..3 {
+        let mut client = dial(8, 105).connect();
+        assert_eq!(client.text(), "TLSv1.2 old\n");
+    }
+    // More of them than are kept.
+    for (local, remote) in (1..=16).flat_map(|l| (1..=17).map(move |r| (l, r))) {
+        assert_eq!(dial(local, remote).connect().text(), "TLSv1.3\n");
+    }
+    assert!(peak() < 100 << 10, "{} kB", peak());
+    // What cannot be made is told, with why.
+    assert!(dial(9, 106).attempt().is_err());
+    server.line("dropping connection, unable to use TLS_MIN: \"1.3\": above TLS_MAX");
+    server.quiet();
 }

@@ -14,7 +14,7 @@ use crate::connection::shown;
 use crate::keyholder::LinkId;
 use crate::listener::Census;
 use crate::report::{Fail, TEMPORARY, reason};
-use crate::settings;
+use crate::settings::{self, Settings};
 use crate::sys::poll::{self, Crowd, Ready};
 use crate::sys::process::{self, Ended, ProcessId};
 use crate::sys::user::{Identity, Kind as UserKind, Powers};
@@ -35,7 +35,7 @@ const TURN: usize = 8;
 const MANY: usize = 64;
 
 /// Names a connection; no number is used twice.
-type ConnectionId = u64;
+pub(super) type ConnectionId = u64;
 
 /// Which process of a connection it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +99,8 @@ pub(super) struct Connections<'a> {
     census: Census,
     crowd: Crowd,
     deadlines: BTreeSet<(Instant, ConnectionId)>,
+    /// Launchers that wait for a store.
+    unmade: Vec<(ConnectionId, Settings)>,
     /// This is the process that logs on, and nobody's parent.
     retired: bool,
 }
@@ -113,6 +115,7 @@ impl<'a> Connections<'a> {
             census: Census::default(),
             crowd: Crowd::new().map_err(Fail::unable("wait for processes"))?,
             deadlines: BTreeSet::new(),
+            unmade: Vec::new(),
             retired: false,
         })
     }
@@ -248,6 +251,7 @@ impl<'a> Connections<'a> {
                 connection.address = address;
                 self.admit(id, limit);
             }
+            (Message::Store(settings), Phase::Settling) => self.unmade.push((id, settings)),
             (Message::Engine(engine), Phase::Settling) => {
                 connection.engine = Some(engine);
                 connection.phase = Phase::InPlaintext;
@@ -267,6 +271,19 @@ impl<'a> Connections<'a> {
                 self.log(id, kind, &text);
             }
             _ => self.doom(id, "sent a record that no TLS process sends"),
+        }
+    }
+
+    /// A store that a launcher waits for, if one does.
+    pub fn unmade(&mut self) -> Option<(ConnectionId, Settings)> {
+        self.unmade.pop()
+    }
+
+    /// Answers a launcher that waits for a store.
+    pub fn made(&self, id: ConnectionId, made: bool) {
+        let connection = self.all.get(&id);
+        if let Some(ear) = connection.and_then(|one| one.ear.as_ref()) {
+            voice::answer(ear, made);
         }
     }
 
@@ -509,6 +526,9 @@ impl<'a> Connections<'a> {
                 return;
             }
             self.hear();
+            while let Some((id, _)) = self.unmade() {
+                self.made(id, false);
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use super::names::{self, Names};
 use crate::connection::Connection;
 use crate::environ::Edits;
 use crate::handshake;
-use crate::keyholder::{Keyholder, Loading, Master, Meanwhile};
+use crate::keyholder::{Alone, Keyholder, Loading, Master, Meanwhile};
 use crate::report::{self, Fail, Report};
 use crate::rules::{Client, Rule, Rules, Scope, Verdict};
 use crate::settings::{self, Filter, Misspelt, Settings};
@@ -33,6 +33,8 @@ pub(super) struct Generation {
     /// There is no file where the database should be.
     rules_missing: bool,
     limits_by_rule: bool,
+    /// How many stores were made when somebody met them.
+    met: usize,
     stores: Vec<Served>,
     /// What signs for them.
     pub keyholder: Keyholder,
@@ -64,8 +66,8 @@ pub(super) struct Served {
 }
 
 /// What a connection meets.
-pub(super) struct Chosen<'a> {
-    pub store: &'a Store,
+pub(super) struct Chosen {
+    pub store: Arc<Store>,
     /// Variables of its rules that are no settings.
     pub variables: Edits,
     /// How many connections at once its address may have, where a rule says so;
@@ -79,7 +81,22 @@ pub(super) enum Refusal {
     Denied,
     /// What should serve it is not there.
     Unable(String),
+    /// What should serve it was not made yet.
+    Unmade(Box<Unmade>),
 }
+
+/// What a connection met that has no store yet.
+pub(super) struct Unmade {
+    pub settings: Settings,
+    pub variables: Edits,
+    pub limit: Option<usize>,
+}
+
+/// How many stores of rules that are met together are made before somebody meets
+/// them.
+const MOST_AHEAD: usize = 100;
+/// How many are kept that were made when somebody met them.
+const MOST_MET: usize = 256;
 
 impl Generation {
     /// Loads everything that the settings and the rules name. The paths go to
@@ -96,20 +113,7 @@ impl Generation {
         let rules_file = setup.options.rules.as_deref().map(Path::new);
         let (early, early_missing) = open_rules(early_file, setup, watch);
         let (rules, rules_missing) = open_rules(rules_file, setup, watch);
-        let mut loader = Loader {
-            setup,
-            keys: &keys,
-            watch,
-            named: None,
-            stores: Vec::new(),
-            by_settings: HashMap::new(),
-            mixed: Vec::new(),
-            mixed_with_rules: 0,
-            mixed_by_settings: HashMap::new(),
-            broken: BTreeMap::new(),
-            files: BTreeMap::new(),
-            jails: HashMap::new(),
-        };
+        let mut loader = Loader::new(setup, &keys, watch);
         let mut names = Arc::default();
         if let Some(Ok(rules)) = &rules {
             names = Arc::new(loader.load_names(rules));
@@ -159,6 +163,7 @@ impl Generation {
             rules,
             rules_missing: early_missing || rules_missing,
             limits_by_rule,
+            met: 0,
             stores,
             keyholder,
             by_settings,
@@ -188,7 +193,7 @@ impl Generation {
     }
 
     /// The store and the variables of a connection.
-    pub fn choose(&self, setup: &Setup, connection: &Connection) -> Result<Chosen<'_>, Refusal> {
+    pub fn choose(&self, setup: &Setup, connection: &Connection) -> Result<Chosen, Refusal> {
         let (mut settings, mut limit) = (None, None);
         let mut variables = Edits::new();
         let connected_at = connection.local.address.ip();
@@ -226,13 +231,67 @@ impl Generation {
         let settings = settings.as_ref().unwrap_or(&setup.settings);
         match self.by_settings.get(settings) {
             Some(Ok(at)) => Ok(Chosen {
-                store: &self.stores[*at].store,
+                store: Arc::clone(&self.stores[*at].store),
                 variables,
                 limit,
             }),
             Some(Err(why)) => Err(Refusal::Unable(why.clone())),
-            None => Err(Refusal::Unable("no store for these rules".to_owned())),
+            None => Err(Refusal::Unmade(Box::new(Unmade {
+                settings: settings.clone(),
+                variables,
+                limit,
+            }))),
         }
+    }
+
+    /// Makes the store of rules that are met together for the first time, and
+    /// keeps it for those to come, unless there are many. False where it cannot be
+    /// made: whoever asked finds out why.
+    pub fn mix(&mut self, setup: &Setup, settings: &Settings) -> bool {
+        if self.by_settings.contains_key(settings) {
+            return true;
+        }
+        let mut watch = Watch::default();
+        let mut meanwhile = Alone;
+        let keys = Loading::new(&self.keyholder, &mut meanwhile);
+        let made = self.make(setup, settings, &keys, &mut watch);
+        let made = made.map(|served| {
+            self.met += 1;
+            if self.met <= MOST_MET {
+                self.stores.push(served);
+                let at = self.stores.len() - 1;
+                self.by_settings.insert(settings.clone(), Ok(at));
+            }
+        });
+        self.watch.extend(watch);
+        made.is_ok()
+    }
+
+    /// The same for one launcher, which has no supervisor's memory any more.
+    pub fn mixed_store(&self, setup: &Setup, settings: &Settings) -> Result<Arc<Store>, String> {
+        let mut meanwhile = Alone;
+        let keys = Loading::apart(&self.keyholder, &mut meanwhile);
+        let mut watch = Watch::default();
+        let served = self.make(setup, settings, &keys, &mut watch)?;
+        Ok(served.store)
+    }
+
+    fn make<'l>(
+        &self,
+        setup: &'l Setup,
+        settings: &Settings,
+        keys: &'l Loading<'l>,
+        watch: &'l mut Watch,
+    ) -> Result<Served, String> {
+        let rules = self.rules.iter().flatten().next();
+        let mut loader = Loader {
+            named: rules
+                .filter(|_| !self.names.is_empty())
+                .map(|rules| (Arc::clone(rules), Arc::clone(&self.names))),
+            ..Loader::new(setup, keys, watch)
+        };
+        loader.make(settings)?;
+        loader.stores.pop().ok_or_else(String::new)
     }
 
     /// Whether rules say how many connections an address may have: then nobody
@@ -617,6 +676,25 @@ pub(super) struct Loader<'a> {
     jails: HashMap<Jail, Result<(), String>>,
 }
 
+impl<'a> Loader<'a> {
+    fn new(setup: &'a Setup, keys: &'a Loading<'a>, watch: &'a mut Watch) -> Self {
+        Loader {
+            setup,
+            keys,
+            watch,
+            named: None,
+            stores: Vec::new(),
+            by_settings: HashMap::new(),
+            mixed: Vec::new(),
+            mixed_with_rules: 0,
+            mixed_by_settings: HashMap::new(),
+            broken: BTreeMap::new(),
+            files: BTreeMap::new(),
+            jails: HashMap::new(),
+        }
+    }
+}
+
 impl Loader<'_> {
     /// Loads the store of these settings, unless it is there.
     fn load(&mut self, settings: &Settings) -> Result<usize, String> {
@@ -724,7 +802,21 @@ impl Loader<'_> {
             })
             .collect();
         let before = self.stores.len();
-        self.load_layers(&layers, &self.setup.settings.clone(), &mut Vec::new());
+        let own = self.setup.settings.clone();
+        let alone: usize = layers.iter().map(Vec::len).sum();
+        let all = layers
+            .iter()
+            .fold(1_usize, |all, layer| all.saturating_mul(layer.len() + 1));
+        if all - 1 - alone <= MOST_AHEAD {
+            self.load_layers(&layers, &own, &mut Vec::new());
+        } else {
+            // Those of several together are made when somebody meets them.
+            for layer in layers.iter().flatten() {
+                let mut over = own.clone();
+                over.overlay(layer.settings.iter().cloned());
+                self.load_met(&over, &[&layer.addresses]);
+            }
+        }
         self.stores.len() - before
     }
 

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
-use super::generation::{Chosen, Generation, Refusal};
+use super::generation::{Chosen, Generation, Refusal, Unmade};
 use super::proxied::Opening;
 use super::voice::Voice;
 use super::{Setup, engine, proxied};
@@ -94,11 +94,11 @@ fn unable(step: &'static str) -> impl Fn(std::io::Error) -> String {
 
 /// Who the client is, and whether it may come in: its addresses, the limits, the
 /// rules. `Break` holds the exit code of a connection that ends here.
-fn authorize<'a>(
-    context: &Context<'a>,
+fn authorize(
+    context: &Context<'_>,
     client: &TcpStream,
     address: SocketAddr,
-) -> Result<ControlFlow<u8, (Connection, Chosen<'a>)>, String> {
+) -> Result<ControlFlow<u8, (Connection, Chosen)>, String> {
     let setup = context.setup;
     let report = &setup.report;
     let id = process::own_id();
@@ -127,6 +127,7 @@ fn authorize<'a>(
         match refusal {
             Refusal::Denied => Ok(ControlFlow::Break(NEVER)),
             Refusal::Unable(why) => Err(why),
+            Refusal::Unmade(_) => Err("no store for these rules".to_owned()),
         }
     };
     if let Err(refusal) = context.generation.judge_early(&connection) {
@@ -135,6 +136,10 @@ fn authorize<'a>(
     connection.look_up(&setup.naming);
     let chosen = match context.generation.choose(setup, &connection) {
         Ok(chosen) => chosen,
+        Err(Refusal::Unmade(unmade)) => match make(context, *unmade) {
+            Ok(chosen) => chosen,
+            Err(why) => return deny(&connection, Refusal::Unable(why)),
+        },
         Err(refusal) => return deny(&connection, refusal),
     };
     if by_rule && !admits(chosen.limit.unwrap_or(setup.limit_per_address))? {
@@ -151,7 +156,7 @@ fn hand_over(
     client: TcpStream,
     link: OwnedFd,
     connection: &Connection,
-    chosen: Chosen<'_>,
+    chosen: Chosen,
 ) -> Result<u8, String> {
     let setup = context.setup;
     let (control, engine_control) = fd::stream_pair().map_err(unable("create socket"))?;
@@ -166,7 +171,7 @@ fn hand_over(
     let task = engine::Task {
         setup,
         generation: context.generation,
-        store: chosen.store,
+        store: &chosen.store,
         connection,
         launcher: process::own_id(),
         voice: context.voice,
@@ -244,6 +249,26 @@ fn tune(setup: &Setup, client: &TcpStream) {
         // A client that is gone by now is found out soon enough.
         let _ = client.set_nodelay(true);
     }
+}
+
+/// Has the store made of rules that nobody met together before. The supervisor
+/// makes it for those to come, and tells the keyholder what it may sign for it;
+/// this process was forked too early to share it.
+fn make(context: &Context<'_>, unmade: Unmade) -> Result<Chosen, String> {
+    let Unmade {
+        settings,
+        variables,
+        limit,
+    } = unmade;
+    let asked = context.voice.asks_for_store(&settings);
+    asked.map_err(unable("ask for a store"))?;
+    // If it cannot be made, the reason comes to light here too.
+    let store = context.generation.mixed_store(context.setup, &settings)?;
+    Ok(Chosen {
+        store,
+        variables,
+        limit,
+    })
 }
 
 /// What the program finds behind its descriptors.

@@ -164,6 +164,10 @@ impl<'a> Supervisor<'a> {
         let keyholder = &mut self.generation.keyholder;
         keyholder.attend(awaited, &self.setup.report);
         self.connections.hear();
+        while let Some((id, settings)) = self.connections.unmade() {
+            let made = self.generation.mix(self.setup, &settings);
+            self.connections.made(id, made);
+        }
         if accepting && (client || self.held.is_some()) {
             self.resting = self.accept().map(|()| Instant::now() + REST);
         }

@@ -9,12 +9,16 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use crate::report::{LINE_LIMIT, Verbosity};
+use crate::settings::Settings;
 use crate::sys::parcel;
 use crate::sys::poll::{self, Ready};
 use crate::sys::process::ProcessId;
 
 /// The longest message, in bytes: a kind, and a line that would be cut anyway.
 pub(super) const LIMIT: usize = LINE_LIMIT + 1;
+
+/// The longest settings that a launcher can ask a store for, in bytes.
+const SETTINGS_LIMIT: usize = 16384;
 
 /// What a launcher that asked for admission hears: it may go on.
 const ADMITTED: &[u8] = b"y";
@@ -27,6 +31,9 @@ pub(super) enum Message {
     /// The launcher asks whether its client, whose address this is, may have one
     /// more connection; 0 stands for no limit, and then no answer is waited for.
     Admission(IpAddr, u32),
+    /// The launcher's rules are met together for the first time: it is to have a
+    /// store of these settings.
+    Store(Settings),
     /// The engine's process number: its first message.
     Engine(ProcessId),
     /// The engine begins the handshake: under `-n`, where the program says when.
@@ -83,6 +90,7 @@ impl Message {
                 };
                 [b"A", &limit.to_ne_bytes()[..], &v6.octets()].concat()
             }
+            Message::Store(settings) => [b"S", &settings.to_bytes()[..]].concat(),
             Message::Engine(id) => [b"P", &id.to_ne_bytes()[..]].concat(),
             Message::Begun => b"B".to_vec(),
             Message::Over => b"O".to_vec(),
@@ -103,6 +111,7 @@ impl Message {
                 let limit = u32::from_ne_bytes([*l0, *l1, *l2, *l3]);
                 Message::Admission(address.to_canonical(), limit)
             }
+            (b'S', settings) => Message::Store(Settings::from_bytes(settings)),
             (b'P', id) => Message::Engine(ProcessId::from_ne_bytes(id.try_into().ok()?)),
             (b'B', []) => Message::Begun,
             (b'O', []) => Message::Over,
@@ -148,6 +157,27 @@ impl Voice {
         if limit == 0 {
             return Ok(true);
         }
+        self.answer()
+    }
+
+    /// Asks for a store of these settings. False where there can be none, or
+    /// where nobody is left to ask.
+    ///
+    /// # Errors
+    /// As send(2) and recv(2).
+    pub fn asks_for_store(&self, settings: &Settings) -> io::Result<bool> {
+        let message = Message::Store(settings.clone()).to_bytes();
+        if message.len() > SETTINGS_LIMIT {
+            return Ok(false);
+        }
+        match parcel::give(&self.0, &message) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(false),
+            other => other?,
+        }
+        self.answer()
+    }
+
+    fn answer(&self) -> io::Result<bool> {
         poll::wait(&mut [(self.as_fd(), Ready::READ)], None)?;
         let mut answer = [0; 1];
         match parcel::take(&self.0, &mut answer) {
@@ -169,7 +199,7 @@ impl AsFd for Voice {
 /// # Errors
 /// Nobody is there any more, or what came is no message (`InvalidData`).
 pub(super) fn hear(end: &OwnedFd) -> io::Result<Option<Message>> {
-    let mut buffer = [0; LIMIT];
+    let mut buffer = [0; SETTINGS_LIMIT];
     match parcel::take(end, &mut buffer) {
         Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
         Ok(length) => match Message::from_bytes(&buffer[..length]) {
@@ -201,6 +231,7 @@ mod tests {
             Message::Admission("192.0.2.7".parse().expect("an address"), 3),
             Message::Admission("2001:db8::7".parse().expect("an address"), 0),
             Message::Engine(4711),
+            Message::Store(Settings::from_bytes(b"CERTFILE=/a=b\0TLS_MIN=1.3\0")),
             Message::Begun,
             Message::Over,
             Message::Line(Kind::Dropped, "why".to_owned()),
