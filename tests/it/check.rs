@@ -251,6 +251,31 @@ fn settings_that_serve_nobody_are_wrong_and_names_of_another_openssl_are_not() {
         ),
         "CIPHERSUITES is set",
     );
+    wrong(
+        &check(setup().env("SIGALGS", "RSA+SHA256:RSA-PSS+SHA256")),
+        "SIGALGS: none of its algorithms fits the key (ECDSA) in TLS 1.3",
+    );
+    // PKCS #1 is of TLS 1.2 alone.
+    let rsa = || setup().identity(&Identity::localhost(KeyKind::Rsa2048));
+    let list = "RSA+SHA256:ECDSA+SHA256";
+    let checked = check(rsa().env("SIGALGS", list));
+    wrong(
+        &checked,
+        "fits the key (RSA) in TLS 1.3: no client of TLS 1.3",
+    );
+    assert!(!checked.text().contains("in TLS 1.2"), "{}", checked.text());
+    content(&check(rsa().env("SIGALGS", list).env("TLS_MAX", "1.2")));
+    // SHA-1 needs level 0.
+    let old = || rsa().env("SIGALGS", "RSA+SHA1").env("TLS_MAX", "1.2");
+    wrong(&check(old()), "fits the key (RSA) in TLS 1.2");
+    content(&check(old().env("CIPHERS", "ECDHE:@SECLEVEL=0")));
+    content(&check(
+        rsa().env("SIGALGS", "ECDSA+SHA256:RSA-PSS+SHA256:RSA+SHA256"),
+    ));
+    let server = rsa().env("SIGALGS", list).start();
+    server.line("warning: SIGALGS: none of its algorithms fits");
+    let thirteen = Dial::to(&server).version(openssl::ssl::SslVersion::TLS1_3);
+    assert!(thirteen.attempt().is_err(), "and it is true");
     let checked = check(
         setup()
             .env("TLS_GROUPS", "nosuch:X25519")

@@ -272,7 +272,7 @@ fn signature_verdict(
     let accepts = |kind: KeyKind| {
         schemes
             .iter()
-            .any(|(scheme, _)| makes(kind, *scheme, thirteen))
+            .any(|(scheme, _)| kind.makes(*scheme, thirteen))
     };
     if kinds.iter().any(|kind| accepts(*kind)) {
         return None;
@@ -307,27 +307,6 @@ fn sha1_verdict(what: &str, offer: &str, kinds: &[KeyKind], hello: &Hello) -> St
         (false, false) => ", with an RSA or ECDSA certificate",
     };
     format!("client {what} {offer}; {SHA1_REMEDY}{also}")
-}
-
-/// Whether a key of this kind makes signatures of a scheme, RFC 8446 section
-/// 4.2.3. Below TLS 1.3 a scheme says nothing of the curve, and RSA has PKCS #1
-/// too. SHA-1 and SHA-224 are not counted.
-fn makes(kind: KeyKind, scheme: u16, thirteen: bool) -> bool {
-    match kind {
-        KeyKind::Rsa(_) => {
-            matches!(scheme, 0x0804..=0x0806)
-                || !thirteen && matches!(scheme, 0x0401 | 0x0501 | 0x0601)
-        }
-        KeyKind::RsaPss(_) => matches!(scheme, 0x0809..=0x080b),
-        KeyKind::Ecdsa(bits) => match scheme {
-            0x0403 => !thirteen || bits == 256,
-            0x0503 => !thirteen || bits == 384,
-            0x0603 => !thirteen || bits == 521,
-            _ => false,
-        },
-        KeyKind::Eddsa => matches!(scheme, 0x0807 | 0x0808),
-        KeyKind::Other => false,
-    }
 }
 
 /// What a client offers: the first few names, and its highest version.

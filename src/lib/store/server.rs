@@ -22,8 +22,8 @@ use super::jail::Jail;
 use super::offer::{Offer, Role};
 use super::permit::{Finite, Permit};
 use super::{
-    Certificate, Finding, KeyKind, KeyPlace, Named, Signer, SignerSource, anchors, is_self_issued,
-    queue, unable,
+    Certificate, Finding, KeyKind, KeyPlace, Named, Signer, SignerSource, anchors, fit,
+    is_self_issued, queue, unable,
 };
 use crate::hello::{self, FiniteField, FiniteGroup, Terms};
 use crate::options::sslserver::Ask;
@@ -289,12 +289,23 @@ impl Store {
         hello::record(&mut context, Arc::clone(&terms), choose)
             .map_err(|error| internal(&error))?;
         set_protocols(&mut context, settings)?;
+        let context = context.build();
+        let kinds: Vec<KeyKind> = pairs.iter().map(|pair| pair.certificate.kind).collect();
+        let suites = fit::usable_ciphers(&context, &kinds, offer.versions);
+        let schemes = &permit.schemes;
+        findings.extend(fit::findings(
+            settings,
+            &suites,
+            schemes,
+            &kinds,
+            offer.versions,
+        ));
         Ok(Store {
             terms,
             tickets,
             groups: offer.groups,
             depth: settings.verify_depth()?,
-            context: context.build(),
+            context,
             certificates: pairs.into_iter().map(|pair| pair.certificate).collect(),
             ask,
             expectation,

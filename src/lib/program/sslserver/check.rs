@@ -6,19 +6,17 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 
-use openssl::ssl::SslContextRef;
-
 use super::generation::{Generation, Served, listed};
 use super::{Setup, advice};
 use crate::child;
 use crate::report::{Fail, TEMPORARY};
 use crate::settings::Version;
 use crate::store::certificate::Chain;
+use crate::store::fit;
 use crate::store::server::{self, Choice, Pair};
 use crate::store::{Certificate, Finding, KeyKind};
 use crate::sys::fd;
 use crate::text;
-use crate::tls_ffi;
 use crate::tls_ffi::names;
 use crate::trust::dane;
 
@@ -101,7 +99,7 @@ fn describe_store(out: &mut String, served: &Served, wrong: &mut Vec<String>) {
     let (min, max) = store.versions;
     let max = max.unwrap_or(Version::Tls13);
     let _ = writeln!(out, "  versions: TLS {min} to {max}");
-    let suites = usable_ciphers(&store.context, &kinds, (min, max));
+    let suites = fit::usable_ciphers(&store.context, &kinds, store.versions);
     let _ = writeln!(out, "  ciphers: {}", suites.join(" "));
     let asked = match store.ask {
         crate::options::sslserver::Ask::No => "not asked for",
@@ -113,18 +111,6 @@ fn describe_store(out: &mut String, served: &Served, wrong: &mut Vec<String>) {
     tell(out, wrong, store.findings.iter().cloned());
     let of_certificates = store.certificates.iter().flat_map(Certificate::findings);
     tell(out, wrong, of_certificates);
-    if suites.is_empty() || min < Version::Tls13 && suites.iter().all(|name| is_suite_of_13(name)) {
-        let keys: Vec<String> = kinds.iter().map(KeyKind::to_string).collect();
-        wrong.push(format!(
-            "CIPHERS: none of its suites fits the key ({}): only TLS 1.3 is served",
-            keys.join(", ")
-        ));
-    }
-}
-
-/// Names of TLS 1.3 suites have no hyphen.
-fn is_suite_of_13(name: &str) -> bool {
-    !name.contains('-')
 }
 
 fn describe_pairs(out: &mut String, pairs: &[Pair], wrong: &mut Vec<String>) {
@@ -239,31 +225,4 @@ fn describe_clients(out: &mut String, kinds: &[KeyKind]) {
         }
     };
     let _ = writeln!(out, "  clients served: {line}");
-}
-
-/// The ciphers that can be agreed on with these keys and versions.
-fn usable_ciphers(
-    context: &SslContextRef,
-    kinds: &[KeyKind],
-    (min, max): (Version, Version),
-) -> Vec<String> {
-    let is_rsa = |kind: &KeyKind| matches!(kind, KeyKind::Rsa(_) | KeyKind::RsaPss(_));
-    let rsa = kinds.iter().any(is_rsa);
-    let other = !kinds.iter().all(is_rsa);
-    tls_ffi::ciphers(context)
-        .into_iter()
-        .filter(|cipher| {
-            let description = cipher.description();
-            let has = |word: &str| {
-                description
-                    .split_ascii_whitespace()
-                    .any(|part| part == word)
-            };
-            if cipher.version() == "TLSv1.3" {
-                return max >= Version::Tls13;
-            }
-            min < Version::Tls13 && (has("Au=RSA") && rsa || has("Au=ECDSA") && other)
-        })
-        .map(|cipher| cipher.name().to_owned())
-        .collect()
 }

@@ -1,0 +1,121 @@
+//! Whether the suites and signature algorithms of a store are of use with its
+//! keys: a list that fits none of them serves nobody.
+#![forbid(unsafe_code)]
+
+use openssl::ssl::SslContextRef;
+
+use super::{Finding, KeyKind};
+use crate::settings::{Settings, Version};
+use crate::tls_ffi;
+
+impl KeyKind {
+    /// Whether such a key makes signatures of a scheme, RFC 8446 section 4.2.3.
+    /// Below TLS 1.3 a scheme says nothing of the curve, and RSA has PKCS #1 too.
+    /// SHA-1 and SHA-224 are not counted.
+    #[must_use]
+    pub fn makes(self, scheme: u16, thirteen: bool) -> bool {
+        match self {
+            KeyKind::Rsa(_) => {
+                matches!(scheme, 0x0804..=0x0806)
+                    || !thirteen && matches!(scheme, 0x0401 | 0x0501 | 0x0601)
+            }
+            KeyKind::RsaPss(_) => matches!(scheme, 0x0809..=0x080b),
+            KeyKind::Ecdsa(bits) => match scheme {
+                0x0403 => !thirteen || bits == 256,
+                0x0503 => !thirteen || bits == 384,
+                0x0603 => !thirteen || bits == 521,
+                _ => false,
+            },
+            KeyKind::Eddsa => matches!(scheme, 0x0807 | 0x0808),
+            KeyKind::Other => false,
+        }
+    }
+
+    /// The same for old clients, with SHA-1 and SHA-224 (RFC 5246 section
+    /// 7.4.1.4.1: the hash, then 1 for RSA and 3 for ECDSA).
+    fn made_once(self, scheme: u16) -> bool {
+        let old = matches!(scheme >> 8, 2 | 3);
+        match self {
+            KeyKind::Rsa(_) => old && scheme & 0xff == 1,
+            KeyKind::Ecdsa(_) => old && scheme & 0xff == 3,
+            _ => false,
+        }
+    }
+}
+
+/// The suites of a context that can be agreed on with these keys and versions.
+#[must_use]
+pub fn usable_ciphers(
+    context: &SslContextRef,
+    kinds: &[KeyKind],
+    (min, max): (Version, Option<Version>),
+) -> Vec<String> {
+    let is_rsa = |kind: &KeyKind| matches!(kind, KeyKind::Rsa(_) | KeyKind::RsaPss(_));
+    let rsa = kinds.iter().any(is_rsa);
+    let other = !kinds.iter().all(is_rsa);
+    tls_ffi::ciphers(context)
+        .into_iter()
+        .filter(|cipher| {
+            let description = cipher.description();
+            let has = |word: &str| {
+                description
+                    .split_ascii_whitespace()
+                    .any(|part| part == word)
+            };
+            if cipher.version() == "TLSv1.3" {
+                return max.is_none_or(|max| max >= Version::Tls13);
+            }
+            min < Version::Tls13 && (has("Au=RSA") && rsa || has("Au=ECDSA") && other)
+        })
+        .map(|cipher| cipher.name().to_owned())
+        .collect()
+}
+
+/// What is wrong with the suites that are left, and with the administrator's
+/// signature algorithms (`schemes`).
+pub(super) fn findings(
+    settings: &Settings,
+    suites: &[String],
+    schemes: &[u16],
+    kinds: &[KeyKind],
+    (min, max): (Version, Option<Version>),
+) -> Vec<Finding> {
+    let keys: Vec<String> = kinds.iter().map(KeyKind::to_string).collect();
+    let keys = keys.join(" and ");
+    let mut found = Vec::new();
+    // Names of TLS 1.3 suites have no hyphen.
+    if min < Version::Tls13 && !suites.iter().any(|name| name.contains('-')) {
+        let served = if suites.is_empty() {
+            "no client is served"
+        } else {
+            "only TLS 1.3 is served"
+        };
+        found.push(Finding::Wrong(format!(
+            "CIPHERS: none of its suites fits the key ({keys}): {served}"
+        )));
+    }
+    if settings.get("SIGALGS").is_none() {
+        return found;
+    }
+    let fit = |thirteen| {
+        kinds.iter().any(|kind| {
+            schemes
+                .iter()
+                .any(|scheme| kind.makes(*scheme, thirteen) || !thirteen && kind.made_once(*scheme))
+        })
+    };
+    let new = max.is_none_or(|max| max >= Version::Tls13);
+    // In TLS 1.2 alone the schemes count: before, there were none to choose.
+    let old = min <= Version::Tls12 && max.is_none_or(|max| max >= Version::Tls12);
+    for (version, missing) in [
+        ("TLS 1.3", new && !fit(true)),
+        ("TLS 1.2", old && !fit(false)),
+    ] {
+        if missing {
+            found.push(Finding::Wrong(format!(
+                "SIGALGS: none of its algorithms fits the key ({keys}) in {version}: no client of {version} is served"
+            )));
+        }
+    }
+    found
+}
