@@ -1189,7 +1189,7 @@ fn a_client_that_says_nothing_is_told_and_dropped() {
             ended.log,
             format!(
                 "starttls-handoff: warning: dropping connection, pid {id} from 192.0.2.7: \
-                 no byte within 1 s\n"
+                 idle for 1 s\n"
             )
         );
     }
@@ -1205,7 +1205,7 @@ fn a_program_that_answers_nothing_is_ended() {
     let ended = session.finish();
     assert_eq!(ended.status.code(), Some(111));
     assert!(
-        ended.log.contains("from 192.0.2.7: no byte within 1 s"),
+        ended.log.contains("from 192.0.2.7: idle for 1 s"),
         "{}",
         ended.log
     );
