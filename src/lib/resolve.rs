@@ -12,19 +12,26 @@ use crate::text;
 /// A port: a number, or the name of a TCP service.
 ///
 /// # Errors
-/// No such service; 111 as in the originals.
+/// A number that is no port: 100. No such service: 111, as in the originals.
 pub fn port(word: &str) -> Result<u16, Fail> {
     if let Some(number) = text::number(word, 0..=65535) {
         return Ok(u16::try_from(number).unwrap_or_default());
     }
-    let unknown = || {
-        let shown = text::excerpt(word.as_bytes(), 100);
-        Fail::temporary(format!("unable to figure out port number for {shown}"))
-    };
-    if word.is_empty() || word.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(unknown());
+    if let Some(known) = service_port(word) {
+        return Ok(known);
     }
-    service_port(word).ok_or_else(unknown)
+    let shown = text::excerpt(word.as_bytes(), 100);
+    // Some services begin with a digit; what is neither was meant as a number.
+    if word.is_empty()
+        || word.starts_with(|first: char| first.is_ascii_digit() || "+-".contains(first))
+    {
+        return Err(Fail::Never(format!(
+            "port \"{shown}\" is not a number from 0 to 65535"
+        )));
+    }
+    Err(Fail::temporary(format!(
+        "unable to figure out port number for {shown}"
+    )))
 }
 
 /// The TCP port that services(5) gives a name or an alias.
@@ -172,14 +179,18 @@ mod tests {
     fn ports_are_numbers_or_services() {
         assert_eq!(port("0").expect("a number"), 0);
         assert_eq!(port("65535").expect("a number"), 65535);
-        for bad in ["65536", "-1", "25x", "", "no-such-service", "1 "] {
+        for bad in ["65536", "-1", "25x", "", "1 "] {
             let fail = port(bad).expect_err(bad);
-            assert_eq!(fail.code(), 111);
-            assert!(
-                fail.to_string()
-                    .starts_with("unable to figure out port number for ")
-            );
+            assert_eq!(fail.code(), 100);
+            let wanted = format!("port \"{bad}\" is not a number from 0 to 65535");
+            assert_eq!(fail.to_string(), wanted);
         }
+        let fail = port("no-such-service").expect_err("no service");
+        assert_eq!(fail.code(), 111);
+        assert_eq!(
+            fail.to_string(),
+            "unable to figure out port number for no-such-service"
+        );
     }
 
     #[test]

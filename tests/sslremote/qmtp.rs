@@ -399,6 +399,19 @@ fn what_requires_tls_is_never_sent_in_plain_qmtp() {
         assert!(report.contains("(#4.7.5)\n"), "{routes}{policy}: {report}");
     }
     assert!(packages.try_recv().is_err(), "something was sent");
+    let never = Place::new("remote-never-at-once");
+    for port in ["465", "s4465"] {
+        let remote = Remote::new(&never)
+            .control("smtproutes", "far.example:[127.0.0.1]\n")
+            .policy(&format!("!far.example:;{port}\n"));
+        let report = remote.send("far.example");
+        assert!(
+            report.contains(
+                "is in TLS from the start, which tlsdestinations line 1 forbids. (#4.7.5)"
+            ),
+            "{port}: {report}"
+        );
+    }
     let login = Place::new("remote-qmtp-login");
     let remote = Remote::new(&login)
         .control("authsenders", ":[127.0.0.1];6209|tim|tanstaaf\n")

@@ -176,6 +176,8 @@ fn no_shared_cipher(ssl: &SslRef, side: Side<'_>) -> String {
     });
     let cause = if shared {
         curve_verdict(hello, side.kinds)
+    } else if names.iter().all(|name| name.starts_with("TLS_")) {
+        "CIPHERSUITES allows none of them".to_owned()
     } else {
         "CIPHERS allows none of them".to_owned()
     };

@@ -167,10 +167,7 @@ pub(super) fn read(path: &str, password: Option<&Password>) -> Result<PKey<Priva
     });
     key.map_err(|error| match (wanted_password, password.is_some()) {
         (true, false) => "it is encrypted, and no password was given with -3".to_owned(),
-        (true, true) => format!(
-            "the password given with -3 is wrong ({})",
-            store::queue(&error)
-        ),
+        (true, true) => format!("its password is wrong ({})", store::queue(&error)),
         (false, _) => pem::instead_of_key(&bytes),
     })
 }

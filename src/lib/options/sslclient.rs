@@ -79,6 +79,15 @@ impl Default for Options {
     }
 }
 
+/// A name that a certificate is to bear, and never a pattern: libcrypto takes a
+/// dot in front for all that lies below it (`X509_check_host(3)`).
+fn host_name(name: &str) -> Result<&str, String> {
+    if name.is_empty() || name.starts_with('.') || name.contains('*') {
+        return Err(format!("\"{name}\" is not a host name"));
+    }
+    Ok(name)
+}
+
 /// `x+y`, or `x` alone, which leaves y as it is.
 fn connect_seconds(field: &mut (u32, u32), value: &str) -> Result<(), String> {
     let (first, second) = match value.split_once('+') {
@@ -181,7 +190,7 @@ pub const TABLE: Table<Options> = Table {
                 Ok(())
             }),
         ),
-        ('m', Value("name", |o, v| keep(&mut o.name, v))),
+        ('m', Value("name", |o, v| keep(&mut o.name, host_name(v)?))),
         (
             'y',
             Value("protocol", |o, v| {

@@ -337,7 +337,8 @@ pub fn names_host(certificate: &openssl::x509::X509Ref, host: &str) -> bool {
         )
     };
     forget_errors();
-    result == 1
+    // With a dot in front libcrypto matches all that lies below the name.
+    result == 1 && !host.starts_with('.')
 }
 
 /// The file and the directories in which libcrypto looks for the system's

@@ -251,6 +251,11 @@ fn demand(
         }
         _ => {}
     }
+    if port.start == Start::AtOnce && rule.tls() == Tls::Never {
+        return Err(format!(
+            "port {number} is in TLS from the start, which {line} forbids"
+        ));
+    }
     let guarded = route.login.as_ref().is_some_and(|login| !login.in_clear);
     match rule.tls() {
         Tls::Required => Ok(Some(format!("{line} requires TLS"))),

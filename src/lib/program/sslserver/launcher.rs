@@ -126,7 +126,7 @@ fn authorize(
         report.status(format_args!("deny {id} {}", connection.status_fields()));
         match refusal {
             Refusal::Denied => Ok(ControlFlow::Break(NEVER)),
-            Refusal::Unable(why) => Err(why),
+            Refusal::Unable(why) => Err(format!("pid {id} from {}: {why}", connection.remote_ip())),
             Refusal::Unmade(_) => Err("no store for these rules".to_owned()),
         }
     };
