@@ -189,7 +189,10 @@ impl Account<'_> {
 
     fn full(&self, edits: &mut Edits, pem: bool) {
         let ssl = self.ssl;
-        if let Some(session) = ssl.session() {
+        // Without tickets a session of TLS 1.3 has none.
+        if let Some(session) = ssl.session()
+            && !session.id().is_empty()
+        {
             edits.set("SSL_SESSION_ID", text::hex(session.id()));
         }
         edits.set("SSL_CIPHER_EXPORT", "false");
