@@ -252,6 +252,14 @@ fn settings_that_serve_nobody_are_wrong_and_names_of_another_openssl_are_not() {
         "CIPHERSUITES is set",
     );
     wrong(
+        &check(setup().env("CIPHERSUITES", "TLS_AES_128_GCM_SHA256:TLS_FOO")),
+        "CIPHERSUITES: OpenSSL does not know \"TLS_FOO\"",
+    );
+    wrong(
+        &check(setup().env("KEYFILE_ALT", "/nonexistent")),
+        "KEYFILE_ALT has no effect",
+    );
+    wrong(
         &check(setup().env("SIGALGS", "RSA+SHA256:RSA-PSS+SHA256")),
         "SIGALGS: none of its algorithms fits the key (ECDSA) in TLS 1.3",
     );

@@ -123,6 +123,7 @@ impl Offer {
         let ciphers = list.finished(setting, role, &scratch)?;
         if let Some(suites) = &suites {
             scratch.check("CIPHERSUITES", suites, SslContextBuilder::set_ciphersuites)?;
+            findings.extend(unknown_suites(suites, &scratch));
         }
         let level_zero = min < Version::Tls12 && !ciphers.contains("@SECLEVEL");
         let old = level_zero || ciphers.contains("@SECLEVEL=0");
@@ -441,4 +442,14 @@ impl Scratch {
             }
         }
     }
+}
+
+/// The words of `CIPHERSUITES` that OpenSSL drops in silence.
+fn unknown_suites<'a>(suites: &'a str, scratch: &'a Scratch) -> impl Iterator<Item = Finding> + 'a {
+    settings::cipher_words(suites)
+        .filter(|word| scratch.with(|c| c.set_ciphersuites(word)).is_err())
+        .map(|word| {
+            let shown = text::excerpt(word.as_bytes(), 100);
+            Finding::Wrong(format!("CIPHERSUITES: OpenSSL does not know \"{shown}\""))
+        })
 }

@@ -252,6 +252,10 @@ impl Store {
         let offer = Offer::of(settings, "CIPHERS", Role::Server)?;
         let mut findings = offer.findings.clone();
         findings.extend(open_files(settings));
+        if settings.get("KEYFILE_ALT").is_some() && settings.get("CERTFILE_ALT").is_none() {
+            let why = "KEYFILE_ALT has no effect: CERTFILE_ALT is not set";
+            findings.push(Finding::Wrong(why.to_owned()));
+        }
         let mut pairs = pairs(settings, signers)?;
         complete(&mut pairs, settings);
         findings.extend(pairs.iter().filter_map(|pair| open_key(&pair.key)));
