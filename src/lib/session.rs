@@ -189,10 +189,8 @@ impl Account<'_> {
 
     fn full(&self, edits: &mut Edits, pem: bool) {
         let ssl = self.ssl;
-        // Without tickets a session of TLS 1.3 has none.
-        if let Some(session) = ssl.session()
-            && !session.id().is_empty()
-        {
+        // Empty where TLS 1.3 gives no ticket: nothing names the session then.
+        if let Some(session) = ssl.session() {
             edits.set("SSL_SESSION_ID", text::hex(session.id()));
         }
         edits.set("SSL_CIPHER_EXPORT", "false");
