@@ -14,10 +14,11 @@ use std::net::IpAddr;
 use ucspi_tls::dialogue::Protocol;
 use ucspi_tls::dialogue::client::lines::{LINE_LIMIT, REPLY_LIMIT};
 use ucspi_tls::dialogue::client::upgrade;
-use ucspi_tls::policy::{self, Destination, Destinations, Tls};
+use ucspi_tls::domaincerts;
 use ucspi_tls::proxy::{Header, Malformed, Networks, Reader};
 use ucspi_tls::rules::{Client, Rules, Scope, Verdict, compile};
 use ucspi_tls::rulesdb::Database;
+use ucspi_tls::tlsdestinations::{self, Destination, Destinations, Tls};
 
 /// A target: its name, what it does, and its seeds.
 pub struct Target {
@@ -463,7 +464,7 @@ fn destination_seeds() -> Vec<Vec<u8>> {
 pub fn tlsdestinations(bytes: &[u8]) {
     let rules = Destinations::from_text(bytes);
     let lines = bytes.split(|&byte| byte == b'\n').count();
-    let dead: Vec<usize> = policy::remarks(bytes)
+    let dead: Vec<usize> = tlsdestinations::remarks(bytes)
         .into_iter()
         .filter(|remark| !remark.wrong)
         .map(|remark| remark.line)
@@ -495,12 +496,12 @@ pub fn tlsdestinations(bytes: &[u8]) {
             }
         }
     }
-    match policy::compile(bytes) {
+    match tlsdestinations::compile(bytes) {
         Ok(records) => assert!(records.iter().all(|(key, _)| !key.is_empty())),
         Err(bad) => {
             assert!(!bad.is_empty());
             assert!(bad.iter().all(|bad| (1..=lines).contains(&bad.line)));
         }
     }
-    let _ = policy::domaincerts::look_up(bytes, Some("mx.a.example"));
+    let _ = domaincerts::look_up(bytes, Some("mx.a.example"));
 }

@@ -35,7 +35,11 @@ pub mod watch;
 
 pub mod rules;
 
-pub mod policy;
+pub mod tlsdestinations;
+
+pub mod domaincerts;
+
+pub mod routes;
 
 pub mod settings;
 

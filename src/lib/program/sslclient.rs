@@ -13,12 +13,11 @@ use crate::child::Child;
 use crate::connection::{Connection, Naming, shown};
 use crate::dialer::{Clear, Dialer};
 use crate::dialogue::{self, Protocol};
+use crate::domaincerts::{self, OwnCertificate};
 use crate::environ::Edits;
 use crate::handshake::{self, Failure, Session, Side};
 use crate::keyholder::{OwnKey, Password};
 use crate::options::sslclient::{Options, TABLE};
-use crate::policy::domaincerts::{self, OwnCertificate};
-use crate::policy::{self, By, Destination, Destinations, Rule, Start, Tls, Way};
 use crate::relay::{Ending, Relay};
 use crate::report::{Fail, Report, TEMPORARY};
 use crate::resolve;
@@ -31,6 +30,7 @@ use crate::sys::sandbox::{self, Confinement, Sandbox};
 use crate::sys::{process, signal};
 use crate::text;
 use crate::tls_ffi;
+use crate::tlsdestinations::{self, By, Destination, Destinations, Rule, Start, Tls, Way};
 use crate::trust::{self, Cause, Demand, Expectation, Name, Reference, Refusal, Tolerated};
 
 mod gate;
@@ -95,7 +95,7 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     let verdict = trust::verdict(session.ssl()).map_err(|refusal| untrusted(&refusal, &plan))?;
     if let Some(rule) = &plan.rule
         && rule.tls() != Tls::Required
-        && rule.check() != policy::Check::Nothing
+        && rule.check() != tlsdestinations::Check::Nothing
         && let Some(refusal) = verdict.refusal()
     {
         report.warning(format_args!(
@@ -152,7 +152,10 @@ impl Plan {
                 text::excerpt(host.as_bytes(), 255)
             )));
         }
-        let port = rule.value.port.unwrap_or(policy::Port::plain(port));
+        let port = rule
+            .value
+            .port
+            .unwrap_or(tlsdestinations::Port::plain(port));
         let upgrade = match port.start {
             Start::AtOnce | Start::Qmtps => None,
             Start::StartTls => Some(options.upgrade.unwrap_or(Protocol::Smtp)),
@@ -219,7 +222,10 @@ fn rule(
     options: &Options,
     to: &Destination<'_>,
 ) -> Result<Rule, Fail> {
-    let sender = options.sender.as_deref().and_then(policy::sender_domain);
+    let sender = options
+        .sender
+        .as_deref()
+        .and_then(tlsdestinations::sender_domain);
     destinations
         .look_up(to, sender.as_deref())
         .map_err(|unusable| Fail::temporary(unusable.to_string()))
@@ -229,7 +235,10 @@ fn own_certificate(options: &Options) -> Result<Option<OwnCertificate>, Fail> {
     let Some(path) = &options.own_certificates else {
         return Ok(None);
     };
-    let sender = options.sender.as_deref().and_then(policy::sender_domain);
+    let sender = options
+        .sender
+        .as_deref()
+        .and_then(tlsdestinations::sender_domain);
     if !Path::new(path).exists() {
         let shown = text::excerpt(path.as_bytes(), 300);
         let why = format!("unable to read {shown}: there is no such file, which -G names");

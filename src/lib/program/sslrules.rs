@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use crate::options::sslrules::TABLE;
 use crate::report::Fail;
 use crate::settings::{self, Misspelt};
-use crate::{policy, rules, rulesdb, text};
+use crate::{rules, rulesdb, text, tlsdestinations};
 
 /// The whole program.
 #[must_use]
@@ -26,7 +26,7 @@ pub fn main() -> ExitCode {
             .read_to_end(&mut input)
             .map_err(Fail::unable("read input"))?;
         if options.destinations {
-            let records = policy::compile(&input).map_err(|bad| {
+            let records = tlsdestinations::compile(&input).map_err(|bad| {
                 let mut lines = bad.iter().map(|line| Fail::Never(line.to_string()));
                 let last = lines.next_back();
                 lines.for_each(|line| report.fatal(&line));

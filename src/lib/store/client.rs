@@ -12,10 +12,10 @@ use openssl::x509::X509;
 
 use super::offer::{Offer, Role};
 use super::{Certificate, KeyPlace, Named, SignerSource, anchors, queue, unable};
-use crate::policy::{Anchors, Check, Destination, Rule, Tls};
 use crate::report::Fail;
 use crate::settings::Settings;
 use crate::tls_ffi;
+use crate::tlsdestinations::{Anchors, Check, Destination, Rule, Tls};
 use crate::trust::dane::Record;
 use crate::trust::{self, Demand, Expectation, Name, Reference, Tolerated};
 

@@ -27,11 +27,11 @@ use super::{
 };
 use crate::hello::{self, FiniteField, FiniteGroup, Terms};
 use crate::options::sslserver::Ask;
-use crate::policy::Pin;
 use crate::report::Fail;
 use crate::settings::{Filter, Request, Settings, Version};
 use crate::text;
 use crate::tls_ffi::{self, tickets};
+use crate::tlsdestinations::Pin;
 use crate::trust::{self, Demand, Expectation, Fingerprint, Tolerated};
 
 /// Bits below which a DH prime is refused (RFC 9325 section 4.5).

@@ -16,9 +16,9 @@ use openssl::hash::{MessageDigest, hash};
 use openssl::ssl::{Ssl, SslContextBuilder, SslRef, SslVerifyMode};
 use openssl::x509::{X509, X509Ref, X509StoreContext, X509StoreContextRef};
 
-use crate::policy::Pin;
 use crate::tls_ffi::chain::{judge_chains, result_of};
 use crate::tls_ffi::{self, names};
+use crate::tlsdestinations::Pin;
 
 pub mod dane;
 mod expected;

@@ -6,8 +6,8 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::policy::routes::{Routes, Table};
 use crate::report::Fail;
+use crate::routes::{Routes, Table};
 use crate::text;
 
 /// What the control files say, but for the policy's.

@@ -15,9 +15,9 @@ use super::qmtp;
 use super::report_text::{Report, Say, Verdict};
 use super::session;
 use crate::handshake::{self, Failure as HandshakeFailure, Session, Side};
-use crate::policy::routes::{Origin, Protocol};
-use crate::policy::{Check, Rule};
+use crate::routes::{Origin, Protocol};
 use crate::settings::Version;
+use crate::tlsdestinations::{Check, Rule};
 use crate::trust::{self, Reference};
 
 /// What is sent, and what holds for every server.

@@ -9,9 +9,9 @@ use super::report_text::{Report, Say, Verdict};
 use super::talk::is_closing;
 use crate::dialogue::client::smtp::Reply;
 use crate::dialogue::client::{Refusal, shown};
-use crate::policy::Start;
-use crate::policy::routes::Protocol;
+use crate::routes::Protocol;
 use crate::text;
+use crate::tlsdestinations::Start;
 
 /// How far a session came, in a session's order. Of two failures the later one
 /// says more.

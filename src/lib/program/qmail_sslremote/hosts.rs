@@ -9,7 +9,7 @@ use super::dns::{self, Dns, Trouble, Trust};
 use super::name::DomainName;
 use super::report_text::{Say, Verdict};
 use super::temporary_control;
-use crate::policy::routes::Origin;
+use crate::routes::Origin;
 use crate::sys::socket;
 use crate::text;
 

@@ -16,13 +16,13 @@ use std::process::ExitCode;
 use openssl::asn1::Asn1Time;
 
 use crate::options;
-use crate::policy;
 use crate::report::{self, Fail};
 use crate::settings::Filter;
 use crate::sys::sandbox::{self, Confinement, Sandbox};
 use crate::sys::{fd, signal};
 use crate::text;
 use crate::tls_ffi;
+use crate::tlsdestinations;
 
 mod address;
 mod control;
@@ -40,7 +40,7 @@ mod report_text;
 mod session;
 mod talk;
 
-use crate::policy::routes::Origin;
+use crate::routes::Origin;
 use control::Control;
 use delivery::Delivery;
 use envelope::Envelope;
@@ -127,7 +127,7 @@ fn run(words: &[Vec<u8>]) -> Result<Report, Say> {
     let bad_line = |why: String| temporary_control(&why);
     let route = control.routes.look_up(&host, sender).map_err(bad_line)?;
     let sender_text = String::from_utf8_lossy(sender);
-    let origin = policy::sender_domain(&sender_text);
+    let origin = tlsdestinations::sender_domain(&sender_text);
     let origin = Origin::look_up(&control.domain_ips, origin.as_deref()).map_err(bad_line)?;
     let rules = Rules::read(folder, &sender_text)?;
     let found = match &route.relay {

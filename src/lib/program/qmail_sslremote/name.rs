@@ -4,7 +4,7 @@
 
 use std::fmt::{self, Write as _};
 
-use crate::policy::international;
+use crate::tlsdestinations::international;
 
 /// RFC 1035, 2.3.4, in bytes.
 const LABEL_LIMIT: usize = 63;

@@ -11,13 +11,13 @@ use openssl::x509::X509;
 use super::hosts::{Host, SMTP};
 use super::report_text::Say;
 use super::temporary_control;
+use crate::domaincerts::{self, OwnCertificate};
 use crate::keyholder::{OwnKey, Password};
-use crate::policy::domaincerts::{self, OwnCertificate};
-use crate::policy::routes::{Login, Protocol, Route};
-use crate::policy::{self, Destination, Destinations, Port, Rule, Start, Tls, Way};
 use crate::report;
+use crate::routes::{Login, Protocol, Route};
 use crate::settings::Settings;
 use crate::store::client::{self, Request, Store, Trust};
+use crate::tlsdestinations::{self, Destination, Destinations, Port, Rule, Start, Tls, Way};
 use crate::trust::{Cause, Name, Refusal};
 
 /// Ports, where nothing says otherwise.
@@ -70,7 +70,7 @@ impl Rules {
     pub fn read(folder: &Path, sender: &str) -> Result<Rules, Say> {
         let said = |fail: report::Fail| temporary_control(&fail.to_string());
         let destinations = Destinations::open(&folder.join("tlsdestinations")).map_err(said)?;
-        let sender = policy::sender_domain(sender);
+        let sender = tlsdestinations::sender_domain(sender);
         let own =
             domaincerts::read(&folder.join("domaincerts"), sender.as_deref()).map_err(said)?;
         Ok(Rules {

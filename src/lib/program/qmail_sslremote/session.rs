@@ -16,9 +16,9 @@ use crate::dialogue::client::Refusal;
 use crate::dialogue::client::sasl::{self, Mechanism};
 use crate::dialogue::client::smtp::Reply;
 use crate::keyholder::OwnKey;
-use crate::policy::routes::{Login, Protocol};
-use crate::policy::{Start, Tls};
 use crate::report;
+use crate::routes::{Login, Protocol};
+use crate::tlsdestinations::{Start, Tls};
 
 /// A session, as far as it came.
 pub struct Session<'a> {

@@ -9,17 +9,17 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
 
+use crate::domaincerts;
 use crate::keyholder::OwnKey;
 use crate::options::sslclient::{Options, TABLE};
-use crate::policy::domaincerts;
-use crate::policy::routes::{Protocol, Route, Routes};
-use crate::policy::{self, Anchors, Check, Destination, Destinations, Rule, Tls, Way};
 use crate::report::Fail;
+use crate::routes::{Protocol, Route, Routes};
 use crate::secret::Secret;
 use crate::settings::Settings;
 use crate::store::client::{self, Request, Store, Trust};
 use crate::store::{self, Certificate};
 use crate::text;
+use crate::tlsdestinations::{self, Anchors, Check, Destination, Destinations, Rule, Tls, Way};
 
 /// The whole of `-W`.
 pub fn explain(options: &Options, host: &str) -> Result<u8, Fail> {
@@ -38,7 +38,7 @@ pub fn explain(options: &Options, host: &str) -> Result<u8, Fail> {
     };
     told.destination(options, path, &destinations, host)?;
     told.own_certificate(options);
-    let text = policy::read_optional(path)?;
+    let text = tlsdestinations::read_optional(path)?;
     told.lines(&text);
     if destinations.is_compiled_from_other(&text) {
         let wrong = "tlsdestinations.cdb is used, and was made from another file: \
@@ -104,7 +104,7 @@ impl Told {
         if let Some(relay) = &route.relay {
             self.say(&leads(&route, relay));
         }
-        let sender = policy::sender_domain(sender);
+        let sender = tlsdestinations::sender_domain(sender);
         match destinations.look_up(&to, sender.as_deref()) {
             Ok(rule) => {
                 self.say(&rule.in_words(&to));
@@ -146,7 +146,7 @@ impl Told {
     /// The lines of domaincerts that are wrong, and the one that decides.
     fn own_certificate(&mut self, options: &Options) {
         let path = options.own_certificates.as_deref().map(Path::new);
-        let text = path.and_then(|path| policy::read_optional(path).ok());
+        let text = path.and_then(|path| tlsdestinations::read_optional(path).ok());
         let text = Secret::new(text.unwrap_or_default());
         for wrong in domaincerts::wrong_lines(&text) {
             let _ = writeln!(self.out, "{wrong}");
@@ -178,13 +178,13 @@ impl Told {
 
     /// Every line of the file that is wrong or never applies.
     fn lines(&mut self, text: &[u8]) {
-        let mut remarks = policy::remarks(text);
+        let mut remarks = tlsdestinations::remarks(text);
         let mut known = HashMap::new();
-        for rule in policy::rules(text) {
+        for rule in tlsdestinations::rules(text) {
             let line = rule.line.unwrap_or_default();
             if let Some(why) = checked(&rule, &mut known) {
                 let key = text::excerpt(rule.key.as_bytes(), 200);
-                remarks.push(policy::Remark {
+                remarks.push(tlsdestinations::Remark {
                     line,
                     wrong: true,
                     text: format!("line {line} \"{key}\" is wrong: {why}"),

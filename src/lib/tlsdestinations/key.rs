@@ -153,7 +153,7 @@ fn address(host: &str) -> Option<IpAddr> {
 ///
 /// # Errors
 /// It is neither.
-pub(super) fn host(written: &str) -> Result<String, Wrong> {
+pub(crate) fn host(written: &str) -> Result<String, Wrong> {
     let undotted = written.strip_suffix('.').unwrap_or(written);
     if address(undotted).is_some() {
         return Ok(canonical(undotted));
@@ -168,7 +168,7 @@ pub(super) fn host(written: &str) -> Result<String, Wrong> {
 ///
 /// # Errors
 /// No name server would know it.
-pub(super) fn host_name(written: &str) -> Result<String, Wrong> {
+pub(crate) fn host_name(written: &str) -> Result<String, Wrong> {
     let bad = |why| Err(Wrong::Key(why));
     let name = written.strip_suffix('.').unwrap_or(written);
     match name.as_bytes().first() {
@@ -216,7 +216,7 @@ fn is_of_names(c: char) -> bool {
 
 /// Why a key is an address of IPv6 or a URL that a colon cuts short, if it is
 /// one: `=2001:db8::1:...`, `tls://mx.example`, `smtp:mx.example`.
-pub(super) fn cut_short(key: &[u8], rest: &[u8]) -> Option<Wrong> {
+pub(crate) fn cut_short(key: &[u8], rest: &[u8]) -> Option<Wrong> {
     const SCHEMES: [&[u8]; 10] = [
         b"tls",
         b"ssl",

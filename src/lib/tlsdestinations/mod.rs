@@ -1,5 +1,5 @@
-//! Per-partner policy for outbound mail: tlsdestinations and domaincerts, in
-//! s/qmail's format, looked up and explained. See tlsdestinations(5).
+//! What mail to a partner is sent with: tlsdestinations, in s/qmail's format,
+//! looked up and explained. See tlsdestinations(5).
 //!
 //! A look-up is a pure function of the file's bytes, the destination and the
 //! sender. A line that decides and is wrong is an error, never passed over.
@@ -19,11 +19,9 @@ use crate::text;
 
 mod compile;
 mod destination;
-pub mod domaincerts;
 mod explain;
-mod key;
-mod line;
-pub mod routes;
+pub(crate) mod key;
+pub(crate) mod line;
 
 pub use compile::{BadLine, compile};
 pub use destination::{By, Destination, Wanted, Way};

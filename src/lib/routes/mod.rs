@@ -2,111 +2,19 @@
 //! which address: domainips. All in s/qmail's forms.
 #![forbid(unsafe_code)]
 
-use std::net::IpAddr;
 use std::path::Path;
 
-use super::{Port, read_optional};
 use crate::report::Fail;
 use crate::secret::Secret;
-use crate::text;
+use crate::tlsdestinations::Port;
 
-/// A control file's lines of `key:value`.
-#[derive(Clone, Debug)]
-pub struct Table {
-    name: &'static str,
-    /// It may hold passwords.
-    text: Secret,
-}
+mod origin;
+mod table;
 
-/// The line of a table that decides.
-struct Found<'a> {
-    /// Among the keys that were looked up.
-    rank: usize,
-    /// `smtproutes line 3`.
-    place: String,
-    value: &'a [u8],
-}
+pub use origin::Origin;
+pub use table::Table;
 
-impl Table {
-    /// The lines of the file of that name.
-    #[must_use]
-    pub fn new(name: &'static str, text: Vec<u8>) -> Table {
-        let text = Secret::new(text);
-        Table { name, text }
-    }
-
-    /// The lines of a file in a control directory; no file is an empty one.
-    ///
-    /// # Errors
-    /// It cannot be read.
-    pub fn read(folder: &Path, name: &'static str) -> Result<Table, Fail> {
-        Ok(Table::new(name, read_optional(&folder.join(name))?))
-    }
-
-    /// The lines that have a colon: number, key, value.
-    fn lines(&self) -> impl Iterator<Item = (usize, &[u8], &[u8])> {
-        let lines = self.text.split(|&byte| byte == b'\n').enumerate();
-        lines.filter_map(|(number, line)| {
-            let line = line.trim_ascii_end();
-            if line.starts_with(b"#") {
-                return None;
-            }
-            // An IPv6 address in brackets holds colons.
-            let from = if line.starts_with(b"[") {
-                line.iter().position(|&byte| byte == b']')?
-            } else {
-                0
-            };
-            let end = from + line[from..].iter().position(|&byte| byte == b':')?;
-            Some((number + 1, &line[..end], &line[end + 1..]))
-        })
-    }
-
-    /// The line of the first of these keys, all in lower case, that is in the
-    /// table. Of lines with one key the last counts, as with qmail.
-    fn find(&self, keys: &[Vec<u8>]) -> Option<Found<'_>> {
-        let found = self.lines().filter_map(|(number, key, value)| {
-            let rank = keys.iter().position(|one| one.eq_ignore_ascii_case(key))?;
-            Some((rank, number, value))
-        });
-        let best = found.min_by_key(|&(rank, number, _)| (rank, usize::MAX - number));
-        best.map(|(rank, number, value)| Found {
-            rank,
-            place: format!("{} line {number}", self.name),
-            value,
-        })
-    }
-
-    /// Lines whose key no domain meets, since qmail takes it as it is written,
-    /// with what would be met.
-    fn strays(&self) -> impl Iterator<Item = String> {
-        self.lines().filter_map(|(number, key, _)| {
-            let clean = key
-                .strip_prefix(b"\xef\xbb\xbf")
-                .unwrap_or(key)
-                .trim_ascii();
-            let clean = clean.strip_suffix(b".").unwrap_or(clean);
-            (clean != key).then(|| {
-                let shown = |key| text::excerpt(key, 200);
-                let (key, clean) = (shown(key), shown(clean));
-                let name = self.name;
-                format!("{name} line {number} \"{key}\" never applies: write \"{clean}\"")
-            })
-        })
-    }
-}
-
-/// A name, what is left of it from each of these bytes on, and nothing.
-fn walk(name: &[u8], stops: &[u8]) -> Vec<Vec<u8>> {
-    let name = name.to_ascii_lowercase();
-    let mut keys = vec![name.clone()];
-    let stops = (1..name.len()).filter(|&at| stops.contains(&name[at]));
-    keys.extend(stops.map(|at| name[at..].to_vec()));
-    if !name.is_empty() {
-        keys.push(Vec::new());
-    }
-    keys
-}
+use table::{Found, walk};
 
 /// What is spoken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -280,82 +188,6 @@ fn parts(value: &[u8], protocol: Protocol) -> Result<Route, &'static str> {
     })
 }
 
-/// What domainips says of a sender's domain.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Origin {
-    /// The line that says so; empty: none does.
-    pub place: String,
-    /// The addresses to send from, one of each family at most; none: any.
-    pub addresses: Vec<IpAddr>,
-    /// The name for EHLO.
-    pub helo_host: Option<String>,
-}
-
-/// A sender's domain has no address of a server's family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OtherFamily;
-
-impl Origin {
-    /// Looks a sender's domain up: its own line, those of the domains above it,
-    /// that of everybody.
-    ///
-    /// # Errors
-    /// The line that decides is wrong.
-    pub fn look_up(domain_ips: &Table, domain: Option<&str>) -> Result<Origin, String> {
-        let mut keys = walk(domain.unwrap_or_default().as_bytes(), b".");
-        keys.push(b"*".to_vec());
-        let Some(found) = domain_ips.find(&keys) else {
-            return Ok(Origin::default());
-        };
-        let origin =
-            origin(found.value).map_err(|why| format!("{} is wrong: {why}", found.place))?;
-        let place = found.place;
-        Ok(Origin { place, ..origin })
-    }
-
-    /// The address to call a server from. `Err`: there is none of its family.
-    ///
-    /// # Errors
-    /// The domain has addresses, all of the other family.
-    pub fn address_for(&self, server: IpAddr) -> Result<Option<IpAddr>, OtherFamily> {
-        let mut own = self.addresses.iter().copied();
-        match own.find(|ip| ip.is_ipv4() == server.is_ipv4()) {
-            None if !self.addresses.is_empty() => Err(OtherFamily),
-            found => Ok(found),
-        }
-    }
-}
-
-/// `ip%interface|helohost`; also `ip,ip`, one of each family.
-fn origin(value: &[u8]) -> Result<Origin, &'static str> {
-    let value = str::from_utf8(value).map_err(|_| "it is not UTF-8")?.trim();
-    let (addresses, name) = match value.split_once('|') {
-        Some((_, "")) => return Err("the name for EHLO is empty"),
-        Some((addresses, name)) => (addresses, Some(name.to_owned())),
-        None => (value, None),
-    };
-    let mut origin = Origin {
-        helo_host: name,
-        ..Origin::default()
-    };
-    for word in addresses.split(',') {
-        // Of an interface only a link's own addresses have need, and no mail
-        // server is called from one of those.
-        let word = word.split('%').next().unwrap_or_default().trim();
-        let ip: IpAddr = word.parse().map_err(|_| "it names no IP address")?;
-        if let IpAddr::V6(six) = ip
-            && six.is_unicast_link_local()
-        {
-            return Err("no mail server is called from a link-local address");
-        }
-        if origin.address_for(ip).is_ok_and(|own| own.is_some()) {
-            return Err("there is more than one address of a family");
-        }
-        origin.addresses.push(ip);
-    }
-    Ok(origin)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -475,59 +307,5 @@ mod tests {
             !shown.contains("tim") && !shown.contains("tanstaaf"),
             "{shown}"
         );
-    }
-
-    #[test]
-    fn a_senders_domain_has_an_address_of_its_own() {
-        let table = Table::new(
-            "domainips",
-            b"a.example:192.0.2.1\n.example:192.0.2.2%eth0|mail.example\n\
-              both.test:192.0.2.3,2001:db8::3|both\n*:2001:db8::4\n"
-                .to_vec(),
-        );
-        let four: IpAddr = "198.51.100.1".parse().expect("an address");
-        let six: IpAddr = "2001:db8::25".parse().expect("an address");
-        let none = Err(OtherFamily);
-        for (domain, for_four, for_six, name) in [
-            (Some("A.example"), Ok("192.0.2.1"), none, None),
-            (
-                Some("b.example"),
-                Ok("192.0.2.2"),
-                none,
-                Some("mail.example"),
-            ),
-            (
-                Some("both.test"),
-                Ok("192.0.2.3"),
-                Ok("2001:db8::3"),
-                Some("both"),
-            ),
-            (Some("org"), none, Ok("2001:db8::4"), None),
-            (None, none, Ok("2001:db8::4"), None),
-        ] {
-            let origin = Origin::look_up(&table, domain).expect("sound");
-            let ip = |text: &str| Some(text.parse::<IpAddr>().expect("an address"));
-            assert_eq!(origin.address_for(four), for_four.map(ip), "{domain:?}");
-            assert_eq!(origin.address_for(six), for_six.map(ip), "{domain:?}");
-            assert_eq!(origin.helo_host.as_deref(), name);
-        }
-        let nobody = Origin::look_up(&Table::new("domainips", Vec::new()), Some("x"));
-        assert_eq!(nobody.expect("sound").address_for(six), Ok(None));
-        for bad in [
-            "",
-            "|name",
-            "192.0.2.1|",
-            "x",
-            "192.0.2.256",
-            "192.0.2.1,192.0.2.2",
-            "fe80::1%eth0",
-            "192.0.2.1,",
-            "[192.0.2.1]",
-        ] {
-            let table = Table::new("domainips", format!("\nx:{bad}\n").into());
-            let wrong = Origin::look_up(&table, Some("x"));
-            let wrong = wrong.expect_err(bad);
-            assert!(wrong.starts_with("domainips line 2 is wrong: "), "{wrong}");
-        }
     }
 }

@@ -291,18 +291,18 @@ fn bytes(hex: &str) -> Option<Vec<u8>> {
 
 /// A line that says something. It borrows: a value may hold a password.
 #[derive(Clone, Copy)]
-pub(super) struct Line<'a> {
+pub(crate) struct Line<'a> {
     /// From 1.
-    pub(super) number: usize,
+    pub(crate) number: usize,
     /// The key as it is written, without the blanks around it.
-    pub(super) written: &'a [u8],
+    pub(crate) written: &'a [u8],
     /// What is behind the colon.
-    pub(super) value: Result<&'a str, Wrong>,
+    pub(crate) value: Result<&'a str, Wrong>,
 }
 
 impl Line<'_> {
     /// The key's meaning.
-    pub(super) fn key(&self) -> Result<Key, Wrong> {
+    pub(crate) fn key(&self) -> Result<Key, Wrong> {
         let rest = self.value.unwrap_or_default();
         match key::cut_short(self.written, rest.as_bytes()) {
             Some(wrong) => Err(wrong),
@@ -312,14 +312,14 @@ impl Line<'_> {
 }
 
 /// A line that is kept.
-pub(super) struct Kept {
+pub(crate) struct Kept {
     number: usize,
     written: Vec<u8>,
     value: Result<String, Wrong>,
 }
 
 impl Kept {
-    pub(super) fn of(line: Line<'_>) -> Kept {
+    pub(crate) fn of(line: Line<'_>) -> Kept {
         Kept {
             number: line.number,
             written: line.written.to_vec(),
@@ -327,7 +327,7 @@ impl Kept {
         }
     }
 
-    pub(super) fn line(&self) -> Line<'_> {
+    pub(crate) fn line(&self) -> Line<'_> {
         Line {
             number: self.number,
             written: &self.written,
@@ -338,7 +338,7 @@ impl Kept {
 
 /// The lines of a file that say something. Blanks around a line, and a byte
 /// order mark before the first, do not count.
-pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = Line<'_>> {
+pub(crate) fn lines(text: &[u8]) -> impl Iterator<Item = Line<'_>> {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let lines = text.split(|&byte| byte == b'\n');
     lines.enumerate().filter_map(|(at, line)| {

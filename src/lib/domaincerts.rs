@@ -4,11 +4,12 @@
 use std::fmt;
 use std::path::Path;
 
-use super::key;
-use super::line::{self, Line, Wrong};
 use crate::report::Fail;
 use crate::secret::Secret;
 use crate::text;
+use crate::tlsdestinations::key;
+use crate::tlsdestinations::line::{self, Line, Wrong};
+use crate::tlsdestinations::read_optional;
 
 /// A line of domaincerts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +29,7 @@ pub struct OwnCertificate {
 /// # Errors
 /// The file cannot be read, or the line that decides is wrong.
 pub fn read(path: &Path, sender: Option<&str>) -> Result<Option<OwnCertificate>, Fail> {
-    let text = Secret::new(super::read_optional(path)?);
+    let text = Secret::new(read_optional(path)?);
     look_up(&text, sender).map_err(Fail::temporary)
 }
 
@@ -114,5 +115,53 @@ fn domain_of(written: &[u8]) -> Result<String, Wrong> {
         _ if key == EVERYBODY => Ok(key.to_owned()),
         Some(above) => Ok(format!(".{}", key::host_name(above)?)),
         None => key::host_name(key),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_suffix_of_a_sender_s_domain_wins() {
+        let text =
+            b"*:all.pem\n.example:e.pem|e.key|se|cret\nA.example:a.pem\n.b.example:\nc.example\n";
+        let find = |sender| look_up(text, sender);
+        let some = |sender| find(Some(sender)).expect("sound").expect("a line");
+        assert_eq!(some("a.example").certificate, "a.pem");
+        assert_eq!(some("a.example").key, "a.pem");
+        assert_eq!(some("x.a.example").certificate, "e.pem");
+        assert_eq!(some("x.a.example").key, "e.key");
+        assert_eq!(
+            some("x.a.example").password.as_deref(),
+            Some(&b"se|cret"[..])
+        );
+        assert_eq!(some("other.test").certificate, "all.pem");
+        assert_eq!(find(None).expect("sound").expect("all").line, 1);
+        assert!(
+            find(Some("x.b.example"))
+                .expect_err("empty")
+                .contains("line 4")
+        );
+        assert!(
+            find(Some("c.example"))
+                .expect_err("no colon")
+                .contains("no colon")
+        );
+        let text = b"\xef\xbb\xbf A.example. :a.pem\n@b.example:b.pem\n*:all.pem\n";
+        let cleaned = look_up(text, Some("a.example"));
+        assert_eq!(
+            cleaned.expect("sound").expect("a line").certificate,
+            "a.pem"
+        );
+        for sender in [Some("b.example"), None] {
+            let fail = look_up(text, sender).expect_err("no key");
+            assert!(
+                fail.starts_with("domaincerts line 2 \"@b.example\": "),
+                "{fail}"
+            );
+        }
+        assert_eq!(look_up(b"a.example:x\n", None), Ok(None));
+        assert!(!format!("{:?}", some("x.a.example")).contains("cret"));
     }
 }
