@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use fixture::{Place, Server, certificate};
-use ucspi_tls::options::{self, Kind, Table};
+use ucspi_tls::options::{self, Letter, Table};
 use ucspi_tls::report::{NEVER, TEMPORARY};
 use ucspi_tls::settings;
 
@@ -69,8 +69,8 @@ impl Program {
             .letters
             .iter()
             .map(|(letter, kind)| match kind {
-                Kind::Flag(_) => (*letter, None),
-                Kind::Value(value, _) => (*letter, Some(*value)),
+                Letter::Flag(_) => (*letter, None),
+                Letter::Value(value, _) => (*letter, Some(*value)),
             })
             .collect();
         Program {

@@ -54,7 +54,7 @@ pub fn dns_message(bytes: &[u8]) {
     };
     let name = DomainName::from_wire(NAME).expect("a name");
     for kind in [Rtype::MX, Rtype::A, Rtype::AAAA, Rtype::TLSA, Rtype::TXT] {
-        let said = message::read(&whole, &name, kind);
+        let said = message::said_of(&whole, &name, kind);
         let shown = match &said {
             Said::Records(bearer, records) => {
                 assert!(!records.is_empty() && records.len() <= bytes.len() / 10);

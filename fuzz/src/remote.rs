@@ -1,7 +1,7 @@
 //! What qmail-sslremote reads from relays and from QMTP servers.
 
 use ucspi_tls::dialogue::client::lines::{LINE_LIMIT, Lines, REPLY_LIMIT};
-use ucspi_tls::dialogue::client::qmtp::{Response, Verdict, netstring};
+use ucspi_tls::dialogue::client::qmtp::{Disposition, Response, netstring};
 use ucspi_tls::dialogue::client::sasl::{Failure, Mechanism, log_in};
 
 use crate::Server;
@@ -90,10 +90,10 @@ pub fn responses(bytes: &[u8]) {
     let (found, end) = read(usize::from(*piece).max(1));
     let mut rest = bytes;
     for response in &found {
-        let letter = match response.verdict {
-            Verdict::Accepted => b'K',
-            Verdict::Later => b'Z',
-            Verdict::Never => b'D',
+        let letter = match response.disposition {
+            Disposition::Accepted => b'K',
+            Disposition::Later => b'Z',
+            Disposition::Never => b'D',
         };
         let whole = netstring(&[&[letter], &*response.text].concat());
         assert!(response.text.len() < REPLY_LIMIT);

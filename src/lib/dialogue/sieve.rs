@@ -37,12 +37,12 @@ pub(super) struct Sieve {
     next: Next,
     /// Within a line of the program's, behind a literal; whether that line ends
     /// the response, and how.
-    continued: Option<Kind>,
+    continued: Option<Beginning>,
 }
 
 /// A line of the program's, by its beginning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum Beginning {
     Data,
     Dropped,
     Ok,
@@ -182,15 +182,15 @@ impl Grammar for Sieve {
             None => self.kind(wire, line),
         };
         let lists = matches!(self.owed, Owed::Greeting | Owed::Capabilities);
-        if kind == Kind::Ok && lists && wire.offer {
+        if kind == Beginning::Ok && lists && wire.offer {
             wire.tell("\"STARTTLS\"");
         }
-        if kind != Kind::Dropped {
+        if kind != Beginning::Dropped {
             wire.relay(line);
         }
         if let Some(Literal::Waits(size) | Literal::Follows(size)) = literal(line) {
             self.continued = Some(kind);
-            wire.answering = if kind == Kind::Dropped {
+            wire.answering = if kind == Beginning::Dropped {
                 counted(size, Answering::Skip, Answering::Lines)
             } else {
                 counted(size, Answering::Pass, Answering::Lines)
@@ -198,13 +198,13 @@ impl Grammar for Sieve {
             return;
         }
         match kind {
-            Kind::Ok => self.answered(wire, true),
-            Kind::Refusal => self.answered(wire, false),
-            Kind::Data if self.owed == Owed::Login => {
+            Beginning::Ok => self.answered(wire, true),
+            Beginning::Refusal => self.answered(wire, false),
+            Beginning::Data if self.owed == Owed::Login => {
                 self.next = Next::Sasl;
                 wire.reading = Reading::Lines;
             }
-            Kind::Data | Kind::Dropped => {}
+            Beginning::Data | Beginning::Dropped => {}
         }
     }
 
@@ -227,25 +227,25 @@ impl Grammar for Sieve {
 }
 
 impl Sieve {
-    fn kind(&self, wire: &mut Wire, line: &[u8]) -> Kind {
+    fn kind(&self, wire: &mut Wire, line: &[u8]) -> Beginning {
         let (word, _) = verb(line);
         if word.eq_ignore_ascii_case(b"OK") {
-            return Kind::Ok;
+            return Beginning::Ok;
         }
         if is_one_of(word, &["NO", "BYE"]) {
-            return Kind::Refusal;
+            return Beginning::Refusal;
         }
         if matches!(self.owed, Owed::Greeting | Owed::Capabilities) {
             if is_capability(line, "STARTTLS") {
-                return Kind::Dropped;
+                return Beginning::Dropped;
             }
             if is_capability(line, "SASL") && !wire.settings.allow_clear {
                 // Section 1.7: an empty list says that STARTTLS comes first.
                 wire.tell("\"SASL\" \"\"");
-                return Kind::Dropped;
+                return Beginning::Dropped;
             }
         }
-        Kind::Data
+        Beginning::Data
     }
 }
 

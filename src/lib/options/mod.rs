@@ -20,7 +20,7 @@ pub mod sslserver;
 pub mod starttls_handoff;
 
 /// What a letter does to the options `T` of its program.
-pub enum Kind<T> {
+pub enum Letter<T> {
     /// It stands alone.
     Flag(fn(&mut T)),
     /// It takes a value: the name in the usage line, and a setter that says
@@ -33,7 +33,7 @@ pub struct Table<T: 'static> {
     /// The program's name.
     pub program: &'static str,
     /// Its letters, in the order of the usage line.
-    pub letters: &'static [(char, Kind<T>)],
+    pub letters: &'static [(char, Letter<T>)],
     /// What follows the options in the usage line.
     pub operands: &'static str,
     /// How many operands it needs at least.
@@ -77,8 +77,8 @@ impl<T: Default> Table<T> {
         let mut grammar = getopts::Options::new();
         for (letter, kind) in self.letters {
             match kind {
-                Kind::Flag(_) => grammar.optflagmulti(&letter.to_string(), "", ""),
-                Kind::Value(value, _) => grammar.optmulti(&letter.to_string(), "", "", value),
+                Letter::Flag(_) => grammar.optflagmulti(&letter.to_string(), "", ""),
+                Letter::Value(value, _) => grammar.optmulti(&letter.to_string(), "", "", value),
             };
         }
         let found = grammar
@@ -89,13 +89,13 @@ impl<T: Default> Table<T> {
         for (letter, kind) in self.letters {
             let name = letter.to_string();
             match kind {
-                Kind::Flag(_) => seen.extend(
+                Letter::Flag(_) => seen.extend(
                     found
                         .opt_positions(&name)
                         .into_iter()
                         .map(|at| (at, letter, kind, String::new())),
                 ),
-                Kind::Value(..) => seen.extend(
+                Letter::Value(..) => seen.extend(
                     found
                         .opt_strs_pos(&name)
                         .into_iter()
@@ -107,8 +107,8 @@ impl<T: Default> Table<T> {
         let mut options = T::default();
         for (_, letter, kind, value) in seen {
             match kind {
-                Kind::Flag(set) => set(&mut options),
-                Kind::Value(_, set) => set(&mut options, &value)
+                Letter::Flag(set) => set(&mut options),
+                Letter::Value(_, set) => set(&mut options, &value)
                     .map_err(|wrong| self.usage(format!("-{letter}: {wrong}")))?,
             }
         }
@@ -127,8 +127,8 @@ impl<T> Table<T> {
         let mut values = String::new();
         for (letter, kind) in self.letters {
             match kind {
-                Kind::Flag(_) => flags.push(*letter),
-                Kind::Value(value, _) => {
+                Letter::Flag(_) => flags.push(*letter),
+                Letter::Value(value, _) => {
                     values.extend([" [ -", &letter.to_string(), " ", value, " ]"]);
                 }
             }
@@ -182,8 +182,8 @@ impl<T> Table<T> {
                 let kind = self.letters.iter().find(|(name, _)| *name == letter);
                 match kind {
                     None => return Err(format!("unknown option -{letter}")),
-                    Some((_, Kind::Flag(_))) => words.push(format!("-{letter}")),
-                    Some((_, Kind::Value(..))) => {
+                    Some((_, Letter::Flag(_))) => words.push(format!("-{letter}")),
+                    Some((_, Letter::Value(..))) => {
                         let rest = &text[at + letter.len_utf8()..];
                         let value = if rest.is_empty() {
                             args.next()

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use super::Kind::{Flag, Value};
+use super::Letter::{Flag, Value};
 use super::{Common, Family, LONGEST, Table, keep, number, set};
 use crate::dialogue::Protocol;
 use crate::report::Verbosity;

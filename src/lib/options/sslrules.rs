@@ -1,7 +1,7 @@
 //! sslrules' command line: as tcprules', but for `-t`.
 #![forbid(unsafe_code)]
 
-use super::Kind::Flag;
+use super::Letter::Flag;
 use super::Table;
 
 /// The options, with their defaults.

@@ -1,7 +1,7 @@
 //! sslserver's command line.
 #![forbid(unsafe_code)]
 
-use super::Kind::{Flag, Value};
+use super::Letter::{Flag, Value};
 use super::{Common, Family, LONGEST, Table, keep, set};
 use crate::report::Verbosity;
 

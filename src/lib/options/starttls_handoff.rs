@@ -1,7 +1,7 @@
 //! starttls-handoff's command line.
 #![forbid(unsafe_code)]
 
-use super::Kind::{Flag, Value};
+use super::Letter::{Flag, Value};
 use super::{LONGEST, Table, keep, set};
 use crate::report::Verbosity;
 

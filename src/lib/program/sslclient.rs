@@ -30,7 +30,7 @@ use crate::sys::sandbox::{self, Confinement, Sandbox};
 use crate::sys::{process, signal};
 use crate::text;
 use crate::tls_ffi;
-use crate::tlsdestinations::{self, By, Destination, Destinations, Rule, Start, Tls, Way};
+use crate::tlsdestinations::{self, By, Destination, Destinations, Rule, Tls, TlsMode, Way};
 use crate::trust::{self, Cause, Demand, Expectation, Name, Reference, Refusal, Tolerated};
 
 mod gate;
@@ -156,9 +156,9 @@ impl Plan {
             .value
             .port
             .unwrap_or(tlsdestinations::Port::plain(port));
-        let upgrade = match port.start {
-            Start::AtOnce | Start::Qmtps => None,
-            Start::StartTls => Some(options.upgrade.unwrap_or(Protocol::Smtp)),
+        let upgrade = match port.mode {
+            TlsMode::Implicit | TlsMode::Qmtps => None,
+            TlsMode::StartTls => Some(options.upgrade.unwrap_or(Protocol::Smtp)),
         };
         // Whoever gives a name wants that one, unless the line is the domain's.
         let to = match rule.by {

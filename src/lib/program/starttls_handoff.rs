@@ -18,11 +18,11 @@ use crate::report::{Fail, Report, TEMPORARY};
 use crate::sys::{fd, process, socket};
 use crate::text;
 
-mod control;
 mod plaintext;
+mod ucspi_tls;
 
-use control::{Answer, Control};
 use plaintext::{Client, Outcome, Phase, Times};
+use ucspi_tls::{Answer, Control};
 
 /// How long a client may take to start TLS where it must, and to say its first
 /// word where it need not.
@@ -47,19 +47,19 @@ const SESSION: [&str; 12] = [
 
 /// What `UCSPITLS` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Policy {
+enum TlsUse {
     Offered,
     Required,
-    Without,
+    Off,
 }
 
-impl Policy {
+impl TlsUse {
     /// By its first character, as s/qmail reads it.
-    fn of(value: Option<OsString>) -> Policy {
+    fn of(value: Option<OsString>) -> TlsUse {
         match value.unwrap_or_default().as_encoded_bytes().first() {
-            Some(b'!') => Policy::Required,
-            Some(b'-') => Policy::Without,
-            _ => Policy::Offered,
+            Some(b'!') => TlsUse::Required,
+            Some(b'-') => TlsUse::Off,
+            _ => TlsUse::Offered,
         }
     }
 }
@@ -76,7 +76,7 @@ impl Program {
     fn environment(session: Edits) -> Edits {
         let mut edits = Edits::new();
         edits.remove("UCSPITLS");
-        for name in control::NAMES {
+        for name in ucspi_tls::NAMES {
             edits.remove(name);
         }
         for prefix in SESSION {
@@ -103,7 +103,7 @@ impl Program {
 
     /// Becomes the program, on these descriptors. Returns only with the reason
     /// why not.
-    fn become_it(&self, session: Edits, descriptors: Vec<(OwnedFd, RawFd)>) -> Fail {
+    fn exec(&self, session: Edits, descriptors: Vec<(OwnedFd, RawFd)>) -> Fail {
         let mut words = vec![self.name.clone()];
         words.extend_from_slice(&self.arguments);
         let unable = Child {
@@ -133,31 +133,27 @@ pub fn main() -> ExitCode {
             name: operands.next().unwrap_or_default(),
             arguments: operands.collect(),
         };
-        let policy = Policy::of(std::env::var_os("UCSPITLS"));
-        if policy == Policy::Without {
+        let tls = TlsUse::of(std::env::var_os("UCSPITLS"));
+        if tls == TlsUse::Off {
             // Taken over, the server's descriptors end with exec.
             let _unused = Control::inherit(|name| std::env::var_os(name));
-            return Err(program.become_it(Edits::new(), Vec::new()));
+            return Err(program.exec(Edits::new(), Vec::new()));
         }
-        Session {
+        Handoff {
             protocol,
-            policy,
+            tls,
             program,
             report,
-            who: Who::from_environment(),
+            label: label(),
         }
         .run(&options)
     })
 }
 
-/// The client, as log lines name it.
-struct Who(String);
-
-impl Who {
-    fn from_environment() -> Who {
-        let address = first_set(&["SSLREMOTEIP", "TCPREMOTEIP"]).unwrap_or("unknown".to_owned());
-        Who(format!("{} from {address}", process::own_id()))
-    }
+/// The connection as log lines name it: `4711 from 192.0.2.7`.
+fn label() -> String {
+    let address = first_set(&["SSLREMOTEIP", "TCPREMOTEIP"]).unwrap_or("unknown".to_owned());
+    format!("{} from {address}", process::own_id())
 }
 
 /// The first of these variables that is set and not empty, made printable.
@@ -178,15 +174,16 @@ enum Upgraded {
 }
 
 /// One connection.
-struct Session<'a> {
+struct Handoff<'a> {
     protocol: Protocol,
-    policy: Policy,
+    tls: TlsUse,
     program: Program,
     report: &'a Report,
-    who: Who,
+    /// As log lines name it.
+    label: String,
 }
 
-impl Session<'_> {
+impl Handoff<'_> {
     fn run(&self, options: &Options) -> Result<u8, Fail> {
         let control = Control::inherit(|name| std::env::var_os(name))?;
         let client = client()?;
@@ -195,7 +192,7 @@ impl Session<'_> {
             allow_clear: options.allow_clear,
             host: host_name(options),
         };
-        let required = self.policy == Policy::Required;
+        let required = self.tls == TlsUse::Required;
         let end = Instant::now() + TLS_TIME;
         let times = Times {
             idle: Some(Duration::from_secs(options.idle_seconds.into())),
@@ -217,7 +214,7 @@ impl Session<'_> {
                 if !required && phase.was_mute() {
                     self.report.warning(format_args!(
                         "pid {}: program ended before its greeting, status {code}",
-                        self.who.0
+                        self.label
                     ));
                 }
                 return Ok(self.end(code));
@@ -278,7 +275,7 @@ impl Session<'_> {
         self.report_tls(&session);
         if between == Between::default() {
             let descriptors = vec![(control.read, 0), (control.write, 1)];
-            return Err(self.program.become_it(session, descriptors));
+            return Err(self.program.exec(session, descriptors));
         }
         self.stay_between(control, session, settings, between)
     }
@@ -322,7 +319,7 @@ impl Session<'_> {
         };
         self.report.status(format_args!(
             "tls {} version={} cipher={}",
-            self.who.0,
+            self.label,
             shown("SSL_PROTOCOL"),
             shown("SSL_CIPHER")
         ));
@@ -331,7 +328,7 @@ impl Session<'_> {
     fn end(&self, code: u8) -> u8 {
         self.report.status(format_args!(
             "end {} without TLS, status {code}",
-            self.who.0
+            self.label
         ));
         code
     }
@@ -339,7 +336,7 @@ impl Session<'_> {
     fn warn(&self, reason: &str) {
         self.report.warning(format_args!(
             "dropping connection, pid {}: {reason}",
-            self.who.0
+            self.label
         ));
     }
 
@@ -386,14 +383,14 @@ mod tests {
 
     #[test]
     fn the_policy_is_in_the_first_character() {
-        for (value, policy) in [
-            (None, Policy::Offered),
-            (Some(""), Policy::Offered),
-            (Some("1"), Policy::Offered),
-            (Some("!"), Policy::Required),
-            (Some("-"), Policy::Without),
+        for (value, tls) in [
+            (None, TlsUse::Offered),
+            (Some(""), TlsUse::Offered),
+            (Some("1"), TlsUse::Offered),
+            (Some("!"), TlsUse::Required),
+            (Some("-"), TlsUse::Off),
         ] {
-            assert_eq!(Policy::of(value.map(OsString::from)), policy, "{value:?}");
+            assert_eq!(TlsUse::of(value.map(OsString::from)), tls, "{value:?}");
         }
     }
 }

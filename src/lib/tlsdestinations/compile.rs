@@ -40,7 +40,7 @@ pub fn compile(text: &[u8]) -> Result<Vec<Record>, Vec<BadLine>> {
     for line in line::lines(text) {
         let sound = line.key().and_then(|key| {
             let value = line.value?;
-            Value::parse(value, key.kind)?;
+            Value::parse(value, key.form)?;
             Ok((key.to_string().into_bytes(), value))
         });
         let (key, value) = match sound {

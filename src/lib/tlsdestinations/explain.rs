@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use super::key::{Key, Kind, Scope};
+use super::key::{RuleForm, RuleKey, Scope};
 use super::line;
-use super::{Anchors, By, Check, Destination, Port, Rule, Start, Tls, Value, Way};
+use super::{Anchors, By, Check, Destination, Port, Rule, Tls, TlsMode, Value, Way};
 use crate::text;
 
 impl Rule {
@@ -100,18 +100,18 @@ impl fmt::Display for Value {
 /// `465, TLS at once`.
 impl fmt::Display for Port {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let start = match self.start {
-            Start::AtOnce => "TLS at once",
-            Start::Qmtps => "QMTPS",
-            Start::StartTls => "STARTTLS",
+        let mode = match self.mode {
+            TlsMode::Implicit => "TLS at once",
+            TlsMode::Qmtps => "QMTPS",
+            TlsMode::StartTls => "STARTTLS",
         };
-        write!(out, "{}, {start}", self.number)
+        write!(out, "{}, {mode}", self.number)
     }
 }
 
 /// The rules of all lines that are sound, whomever they are for.
 pub fn rules(text: &[u8]) -> impl Iterator<Item = Rule> {
-    line::lines(text).filter_map(|line| super::read(line, By::Everybody).ok())
+    line::lines(text).filter_map(|line| super::rule_of(line, By::Everybody).ok())
 }
 
 /// What is to be said of a line.
@@ -142,7 +142,7 @@ pub fn remarks(text: &[u8]) -> Vec<Remark> {
                 first
                     .entry((key.to_string(), sender.clone()))
                     .or_insert(line.number);
-                let wrong = Value::parse(value, key.kind).err();
+                let wrong = Value::parse(value, key.form).err();
                 sound.push((line.number, key, sender));
                 wrong
             }
@@ -189,13 +189,13 @@ pub fn remarks(text: &[u8]) -> Vec<Remark> {
 
 /// The keys that are looked up before this one for every destination that it
 /// stands for; last, and marked, the key itself.
-fn covering(own: &Key) -> Vec<(String, bool)> {
+fn covering(own: &RuleKey) -> Vec<(String, bool)> {
     const EVERYBODY: [&str; 7] = ["!*", "=*", "~*", "+*", "-*", "*", "-"];
     let suffixes = |name: &str| -> Vec<String> {
         let dots = name.match_indices('.');
         dots.map(|(at, _)| name[at..].to_owned()).collect()
     };
-    let Key { kind, scope } = own;
+    let RuleKey { form, scope } = own;
     let spelt = own.to_string();
     let mut keys: Vec<String> = Vec::new();
     let (exact, below) = match scope {
@@ -211,20 +211,20 @@ fn covering(own: &Key) -> Vec<(String, bool)> {
     // Within a row the own name comes before those above it, so only the rows
     // before this key's can cover it.
     for (row, sign, walks) in [
-        (Kind::Never, "!", true),
-        (Kind::Pinned, "%", false),
-        (Kind::Exact, "=", false),
-        (Kind::Named, "~", true),
-        (Kind::Trusted, "", true),
+        (RuleForm::Never, "!", true),
+        (RuleForm::Pinned, "%", false),
+        (RuleForm::Exact, "=", false),
+        (RuleForm::Named, "~", true),
+        (RuleForm::Trusted, "", true),
     ] {
-        if *scope == Scope::All || *kind <= row {
+        if *scope == Scope::All || *form <= row {
             continue;
         }
         keys.extend(exact.map(|name| format!("{sign}{name}")));
         if walks {
             keys.extend(below.iter().map(|name| format!("{sign}{name}")));
         }
-        if row == Kind::Never {
+        if row == RuleForm::Never {
             keys.push("!*".to_owned());
         }
     }

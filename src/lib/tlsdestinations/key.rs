@@ -9,7 +9,7 @@ use super::line::Wrong;
 
 /// What a line says of TLS and of the certificate, by its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum RuleForm {
     /// `!`: TLS is never tried.
     Never,
     /// `%`: the certificate must have a fingerprint.
@@ -41,26 +41,26 @@ pub enum Scope {
 
 /// A key that some destination can meet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Key {
+pub struct RuleKey {
     /// By its sign.
-    pub kind: Kind,
+    pub form: RuleForm,
     /// By what is behind the sign.
     pub scope: Scope,
 }
 
 /// In its one spelling, which is also the key of a record of the compiled form.
-impl fmt::Display for Key {
+impl fmt::Display for RuleKey {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all = self.scope == Scope::All;
-        out.write_str(match self.kind {
-            Kind::Never => "!",
-            Kind::Pinned => "%",
-            Kind::Exact => "=",
-            Kind::Named => "~",
-            Kind::Trusted if all => "+",
-            Kind::Trusted | Kind::Opportunistic => "",
-            Kind::Unverified => "-",
-            Kind::OpportunisticUnverified => return out.write_str("-"),
+        out.write_str(match self.form {
+            RuleForm::Never => "!",
+            RuleForm::Pinned => "%",
+            RuleForm::Exact => "=",
+            RuleForm::Named => "~",
+            RuleForm::Trusted if all => "+",
+            RuleForm::Trusted | RuleForm::Opportunistic => "",
+            RuleForm::Unverified => "-",
+            RuleForm::OpportunisticUnverified => return out.write_str("-"),
         })?;
         match &self.scope {
             Scope::Host(name) | Scope::Below(name) => out.write_str(name),
@@ -69,29 +69,29 @@ impl fmt::Display for Key {
     }
 }
 
-impl Key {
+impl RuleKey {
     /// Reads a key as it stands in a file: blanks around it, case and one dot at
     /// the end do not count.
     ///
     /// # Errors
     /// It is none of the forms, or there is no host behind its sign.
-    pub fn parse(written: &[u8]) -> Result<Key, Wrong> {
+    pub fn parse(written: &[u8]) -> Result<RuleKey, Wrong> {
         let text = str::from_utf8(written).map_err(|_| Wrong::NotText)?.trim();
-        let (kind, rest) = match text.as_bytes().first().ok_or(Wrong::EmptyKey)? {
-            b'!' => (Kind::Never, &text[1..]),
-            b'%' => (Kind::Pinned, &text[1..]),
-            b'=' => (Kind::Exact, &text[1..]),
-            b'~' => (Kind::Named, &text[1..]),
-            b'-' if text == "-" => (Kind::OpportunisticUnverified, "*"),
-            b'-' => (Kind::Unverified, &text[1..]),
-            b'*' if text == "*" => (Kind::Opportunistic, "*"),
-            b'+' if text == "+*" => (Kind::Trusted, "*"),
+        let (form, rest) = match text.as_bytes().first().ok_or(Wrong::EmptyKey)? {
+            b'!' => (RuleForm::Never, &text[1..]),
+            b'%' => (RuleForm::Pinned, &text[1..]),
+            b'=' => (RuleForm::Exact, &text[1..]),
+            b'~' => (RuleForm::Named, &text[1..]),
+            b'-' if text == "-" => (RuleForm::OpportunisticUnverified, "*"),
+            b'-' => (RuleForm::Unverified, &text[1..]),
+            b'*' if text == "*" => (RuleForm::Opportunistic, "*"),
+            b'+' if text == "+*" => (RuleForm::Trusted, "*"),
             b'+' => return Err(Wrong::Key("+ is allowed only before *")),
-            _ => (Kind::Trusted, text),
+            _ => (RuleForm::Trusted, text),
         };
-        let one = matches!(kind, Kind::Exact | Kind::Pinned);
+        let one = matches!(form, RuleForm::Exact | RuleForm::Pinned);
         let scope = match rest.strip_prefix('.') {
-            _ if rest == "*" && kind == Kind::Pinned => {
+            _ if rest == "*" && form == RuleForm::Pinned => {
                 return Err(Wrong::Key("% needs one host, not *"));
             }
             _ if rest == "*" => Scope::All,
@@ -103,7 +103,7 @@ impl Key {
             Some(name) => Scope::Below(format!(".{}", host_name(name)?)),
             None => Scope::Host(host(rest)?),
         };
-        Ok(Key { kind, scope })
+        Ok(RuleKey { form, scope })
     }
 }
 

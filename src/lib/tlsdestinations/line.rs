@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::key::{self, Key, Kind};
+use super::key::{self, RuleForm, RuleKey};
 use crate::text;
 
 /// A fingerprint that a certificate must have.
@@ -36,9 +36,9 @@ pub enum Anchors {
 
 /// How TLS begins on a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
+pub enum TlsMode {
     /// At once.
-    AtOnce,
+    Implicit,
     /// At once, and QMTP inside.
     Qmtps,
     /// By STARTTLS.
@@ -51,19 +51,19 @@ pub struct Port {
     /// 1 to 65535.
     pub number: u16,
     /// How.
-    pub start: Start,
+    pub mode: TlsMode,
 }
 
 impl Port {
     /// A port by its number: 465 and 6209 begin with TLS.
     #[must_use]
     pub fn plain(number: u16) -> Port {
-        let start = match number {
-            465 => Start::AtOnce,
-            6209 => Start::Qmtps,
-            _ => Start::StartTls,
+        let mode = match number {
+            465 => TlsMode::Implicit,
+            6209 => TlsMode::Qmtps,
+            _ => TlsMode::StartTls,
         };
-        Port { number, start }
+        Port { number, mode }
     }
 
     /// `25`, `465`, `s4465`.
@@ -75,8 +75,8 @@ impl Port {
         };
         let number = text::number(digits, 1..=65535)?;
         let mut port = Port::plain(u16::try_from(number).ok()?);
-        if at_once && port.start == Start::StartTls {
-            port.start = Start::AtOnce;
+        if at_once && port.mode == TlsMode::StartTls {
+            port.mode = TlsMode::Implicit;
         }
         Some(port)
     }
@@ -180,11 +180,11 @@ impl Value {
         Ok(Some(domain))
     }
 
-    /// Reads a value under a key of this kind.
+    /// Reads a value under a key of this form.
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn parse(value: &str, kind: Kind) -> Result<Value, Wrong> {
+    pub fn parse(value: &str, form: RuleForm) -> Result<Value, Wrong> {
         let fields: Vec<&str> = value.split('|').map(str::trim).collect();
         if fields.len() > 5 {
             return Err(Wrong::Fields);
@@ -221,7 +221,7 @@ impl Value {
                 .split(',')
                 .map(|item| pin(item.trim()).ok_or(Wrong::Fingerprint))
                 .collect::<Result<_, _>>()?;
-        } else if kind == Kind::Pinned {
+        } else if form == RuleForm::Pinned {
             return Err(Wrong::NoFingerprint);
         } else if first.eq_ignore_ascii_case("dane") {
             return Err(Wrong::Dane);
@@ -231,9 +231,9 @@ impl Value {
         } else if !first.is_empty() {
             parsed.anchors = Some(Anchors::File(first.to_owned()));
         }
-        let verified = match kind {
-            Kind::Exact | Kind::Named => parsed.pins.is_empty(),
-            Kind::Trusted | Kind::Opportunistic => parsed.anchors.is_some(),
+        let verified = match form {
+            RuleForm::Exact | RuleForm::Named => parsed.pins.is_empty(),
+            RuleForm::Trusted | RuleForm::Opportunistic => parsed.anchors.is_some(),
             _ => false,
         };
         if !parsed.names.is_empty() && !verified {
@@ -302,11 +302,11 @@ pub(crate) struct Line<'a> {
 
 impl Line<'_> {
     /// The key's meaning.
-    pub(crate) fn key(&self) -> Result<Key, Wrong> {
+    pub(crate) fn key(&self) -> Result<RuleKey, Wrong> {
         let rest = self.value.unwrap_or_default();
         match key::cut_short(self.written, rest.as_bytes()) {
             Some(wrong) => Err(wrong),
-            None => Key::parse(self.written),
+            None => RuleKey::parse(self.written),
         }
     }
 }

@@ -26,8 +26,8 @@ pub(crate) mod line;
 pub use compile::{BadLine, compile};
 pub use destination::{By, Destination, Wanted, Way};
 pub use explain::{Remark, remarks, rules};
-pub use key::{Key, Kind, Scope, international};
-pub use line::{Anchors, Pin, Port, Start, Value, Wrong};
+pub use key::{RuleForm, RuleKey, Scope, international};
+pub use line::{Anchors, Pin, Port, TlsMode, Value, Wrong};
 
 use key::canonical;
 use line::{Kept, Line};
@@ -78,7 +78,7 @@ pub struct Rule {
     /// The line's key.
     pub key: String,
     /// By the key.
-    pub kind: Kind,
+    pub form: RuleForm,
     /// Whom the key stands for.
     pub scope: Scope,
     /// The fields.
@@ -93,7 +93,7 @@ impl Rule {
             line: None,
             by: By::Everybody,
             key: "*".to_owned(),
-            kind: Kind::Opportunistic,
+            form: RuleForm::Opportunistic,
             scope: Scope::All,
             value: Value::default(),
         }
@@ -102,9 +102,9 @@ impl Rule {
     /// Whether TLS is used.
     #[must_use]
     pub fn tls(&self) -> Tls {
-        match self.kind {
-            Kind::Never => Tls::Never,
-            Kind::Opportunistic | Kind::OpportunisticUnverified => Tls::Offered,
+        match self.form {
+            RuleForm::Never => Tls::Never,
+            RuleForm::Opportunistic | RuleForm::OpportunisticUnverified => Tls::Offered,
             _ => Tls::Required,
         }
     }
@@ -114,17 +114,19 @@ impl Rule {
     #[must_use]
     pub fn check(&self) -> Check {
         let anchors = self.value.anchors.is_some();
-        match self.kind {
-            Kind::Never => Check::Nothing,
+        match self.form {
+            RuleForm::Never => Check::Nothing,
             // s/qmail takes a fingerprint under any key.
             _ if !self.value.pins.is_empty() => Check::Pin,
-            Kind::Pinned => Check::Pin,
-            Kind::Exact => Check::ExactName,
-            Kind::Named => Check::Name,
-            Kind::Trusted | Kind::Opportunistic if !self.value.names.is_empty() => Check::Name,
-            Kind::Trusted | Kind::Opportunistic if anchors => Check::Chain,
-            Kind::Trusted => Check::Certificate,
-            Kind::Opportunistic | Kind::Unverified | Kind::OpportunisticUnverified => {
+            RuleForm::Pinned => Check::Pin,
+            RuleForm::Exact => Check::ExactName,
+            RuleForm::Named => Check::Name,
+            RuleForm::Trusted | RuleForm::Opportunistic if !self.value.names.is_empty() => {
+                Check::Name
+            }
+            RuleForm::Trusted | RuleForm::Opportunistic if anchors => Check::Chain,
+            RuleForm::Trusted => Check::Certificate,
+            RuleForm::Opportunistic | RuleForm::Unverified | RuleForm::OpportunisticUnverified => {
                 Check::Nothing
             }
         }
@@ -133,15 +135,17 @@ impl Rule {
     /// Whether ciphers without a certificate may be offered.
     #[must_use]
     pub fn allows_anonymous(&self) -> bool {
-        matches!(self.kind, Kind::Unverified | Kind::OpportunisticUnverified)
-            && self.value.pins.is_empty()
+        matches!(
+            self.form,
+            RuleForm::Unverified | RuleForm::OpportunisticUnverified
+        ) && self.value.pins.is_empty()
     }
 
     /// Whether the postmaster's word stands above what the destination
     /// publishes of itself: rows 1 to 6.
     #[must_use]
     pub fn outranks_records(&self) -> bool {
-        self.kind == Kind::Never || self.scope != Scope::All
+        self.form == RuleForm::Never || self.scope != Scope::All
     }
 }
 
@@ -312,7 +316,7 @@ fn decide(line: Line<'_>, by: By, sender: Option<&str>) -> Option<Result<Rule, U
     {
         return None;
     }
-    Some(read(line, by).map_err(|wrong| Unusable {
+    Some(rule_of(line, by).map_err(|wrong| Unusable {
         line: line.number,
         wrong,
         key: line.written.to_vec(),
@@ -320,14 +324,14 @@ fn decide(line: Line<'_>, by: By, sender: Option<&str>) -> Option<Result<Rule, U
 }
 
 /// The rule of a line that was found through one of a destination's names.
-fn read(line: Line<'_>, by: By) -> Result<Rule, Wrong> {
+fn rule_of(line: Line<'_>, by: By) -> Result<Rule, Wrong> {
     let key = line.key()?;
     Ok(Rule {
         line: Some(line.number),
         by,
         key: key.to_string(),
-        kind: key.kind,
-        value: Value::parse(line.value?, key.kind)?,
+        form: key.form,
+        value: Value::parse(line.value?, key.form)?,
         scope: key.scope,
     })
 }

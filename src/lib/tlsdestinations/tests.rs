@@ -356,39 +356,44 @@ fn the_names_that_count_are_the_row_s() {
 
 #[test]
 fn fields_may_be_empty_or_left_out() {
-    type Fields<'a> = (&'a str, &'a str, Option<u32>, Option<(u16, Start)>);
+    type Fields<'a> = (&'a str, &'a str, Option<u32>, Option<(u16, TlsMode)>);
     for (value, (anchors, ciphers, depth, port)) in [
         ("", ("", "", None, None)),
         ("/ca.pem", ("/ca.pem", "", None, None)),
         ("/ca/", ("/ca/", "", None, None)),
         (
             "/ca.pem|HIGH:!MD5|3;26|",
-            ("/ca.pem", "HIGH:!MD5", Some(3), Some((26, Start::StartTls))),
+            (
+                "/ca.pem",
+                "HIGH:!MD5",
+                Some(3),
+                Some((26, TlsMode::StartTls)),
+            ),
         ),
         ("|HIGH", ("", "HIGH", None, None)),
         ("||2", ("", "", Some(2), None)),
-        ("||;465", ("", "", None, Some((465, Start::AtOnce)))),
-        (";465", ("", "", None, Some((465, Start::AtOnce)))),
-        (";s4465", ("", "", None, Some((4465, Start::AtOnce)))),
-        (";6209", ("", "", None, Some((6209, Start::Qmtps)))),
+        ("||;465", ("", "", None, Some((465, TlsMode::Implicit)))),
+        (";465", ("", "", None, Some((465, TlsMode::Implicit)))),
+        (";s4465", ("", "", None, Some((4465, TlsMode::Implicit)))),
+        (";6209", ("", "", None, Some((6209, TlsMode::Qmtps)))),
         (
             "/ca.pem;25",
-            ("/ca.pem", "", None, Some((25, Start::StartTls))),
+            ("/ca.pem", "", None, Some((25, TlsMode::StartTls))),
         ),
-        ("||:35", ("", "", None, Some((35, Start::StartTls)))),
-        (":35", ("", "", None, Some((35, Start::StartTls)))),
+        ("||:35", ("", "", None, Some((35, TlsMode::StartTls)))),
+        (":35", ("", "", None, Some((35, TlsMode::StartTls)))),
         (
             "/etc/ssl/ca||:26|my.example",
-            ("/etc/ssl/ca", "", None, Some((26, Start::StartTls))),
+            ("/etc/ssl/ca", "", None, Some((26, TlsMode::StartTls))),
         ),
         (
             "/etc/ssl/dir/||3:465",
-            ("/etc/ssl/dir/", "", Some(3), Some((465, Start::AtOnce))),
+            ("/etc/ssl/dir/", "", Some(3), Some((465, TlsMode::Implicit))),
         ),
-        ("||:s4465", ("", "", None, Some((4465, Start::AtOnce)))),
+        ("||:s4465", ("", "", None, Some((4465, TlsMode::Implicit)))),
         (
             ";s4465|HIGH",
-            ("", "HIGH", None, Some((4465, Start::AtOnce))),
+            ("", "HIGH", None, Some((4465, TlsMode::Implicit))),
         ),
         (
             "/ca.pem|HIGH:!MD5|2|my.example|x.example",
@@ -396,11 +401,11 @@ fn fields_may_be_empty_or_left_out() {
         ),
         (
             " /ca.pem | | 4 ; 25 ",
-            ("/ca.pem", "", Some(4), Some((25, Start::StartTls))),
+            ("/ca.pem", "", Some(4), Some((25, TlsMode::StartTls))),
         ),
     ] as [(&str, Fields<'_>); 19]
     {
-        let parsed = Value::parse(value, Kind::Exact).expect(value);
+        let parsed = Value::parse(value, RuleForm::Exact).expect(value);
         let written = match &parsed.anchors {
             Some(Anchors::File(path)) => path.clone(),
             Some(Anchors::Directory(path)) => format!("{path}/"),
@@ -410,7 +415,7 @@ fn fields_may_be_empty_or_left_out() {
         assert_eq!(parsed.ciphers.unwrap_or_default(), ciphers, "{value}");
         assert_eq!(parsed.depth, depth, "{value}");
         assert_eq!(
-            parsed.port.map(|port| (port.number, port.start)),
+            parsed.port.map(|port| (port.number, port.mode)),
             port,
             "{value}"
         );
@@ -430,11 +435,11 @@ fn fingerprints_have_their_length() {
         (0, false),
     ] {
         let value = format!("={}", hex(bytes));
-        let parsed = Value::parse(&value, Kind::Pinned);
+        let parsed = Value::parse(&value, RuleForm::Pinned);
         assert_eq!(parsed.is_ok(), good, "{bytes}");
     }
     let several = format!("=AB:{}, ={},spki:{}", hex(19), hex(32), hex(32));
-    let parsed = Value::parse(&several, Kind::Pinned).expect("three");
+    let parsed = Value::parse(&several, RuleForm::Pinned).expect("three");
     assert_eq!(
         parsed.pins,
         [
@@ -450,7 +455,7 @@ fn fingerprints_have_their_length() {
         ("=abc", Wrong::Fingerprint),
         ("spki:aabb", Wrong::Fingerprint),
     ] {
-        assert_eq!(Value::parse(value, Kind::Pinned), Err(wrong), "{value}");
+        assert_eq!(Value::parse(value, RuleForm::Pinned), Err(wrong), "{value}");
     }
     // s/qmail takes them under other keys too.
     let text = format!("mx.example:={}", hex(20));

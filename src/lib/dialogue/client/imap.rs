@@ -3,21 +3,21 @@
 
 use std::io::{Read, Write};
 
-use super::Refusal;
+use super::DialogueError;
 use super::lines::{Lines, REPLY_LIMIT, literal};
 
 /// The dialogue up to the go-ahead; the greeting without its capabilities.
-pub(super) fn upgrade<S: Read + Write>(lines: &mut Lines<S>) -> Result<Vec<u8>, Refusal> {
+pub(super) fn upgrade<S: Read + Write>(lines: &mut Lines<S>) -> Result<Vec<u8>, DialogueError> {
     let greeting = lines.line("before its greeting")?;
     match words(&greeting) {
         (b"*", status) if status.eq_ignore_ascii_case(b"OK") => {}
         (b"*", status) if status.eq_ignore_ascii_case(b"PREAUTH") => {
-            return Err(Refusal::PreAuthenticated(greeting));
+            return Err(DialogueError::PreAuthenticated(greeting));
         }
         (b"*", status) if status.eq_ignore_ascii_case(b"BYE") => {
-            return Err(Refusal::Refused("the connection", greeting));
+            return Err(DialogueError::Refused("the connection", greeting));
         }
-        _ => return Err(Refusal::Malformed("before its greeting", greeting)),
+        _ => return Err(DialogueError::Malformed("before its greeting", greeting)),
     }
     let mut listed = command(lines, "a1", "CAPABILITY", "after CAPABILITY")?;
     listed.retain(|line| {
@@ -29,7 +29,7 @@ pub(super) fn upgrade<S: Read + Write>(lines: &mut Lines<S>) -> Result<Vec<u8>, 
         .flat_map(|line| line.trim_ascii_end().split(|&byte| byte == b' '))
         .any(|word| word.eq_ignore_ascii_case(b"STARTTLS"));
     if !offered {
-        return Err(Refusal::NotOffered("STARTTLS", listed.concat()));
+        return Err(DialogueError::NotOffered("STARTTLS", listed.concat()));
     }
     command(lines, "a2", "STARTTLS", "after STARTTLS")?;
     lines.nothing_waits(b"")?;
@@ -42,13 +42,13 @@ fn command<S: Read + Write>(
     tag: &str,
     command: &'static str,
     place: &'static str,
-) -> Result<Vec<Vec<u8>>, Refusal> {
+) -> Result<Vec<Vec<u8>>, DialogueError> {
     // Untagged data may come at any time; an answer before its command may not.
     let mut untagged = Vec::new();
     while lines.has_line() {
         let line = lines.line(place)?;
         if !line.starts_with(b"* ") {
-            return Err(Refusal::Injection(line.len() + lines.waiting(), line));
+            return Err(DialogueError::Injection(line.len() + lines.waiting(), line));
         }
         untagged.push(line);
     }
@@ -59,24 +59,24 @@ fn command<S: Read + Write>(
         let line = lines.line(place)?;
         size += line.len();
         if size > REPLY_LIMIT {
-            return Err(Refusal::TooLong(place));
+            return Err(DialogueError::TooLong(place));
         }
         if literal(&line).is_some() {
             // A literal: nothing that a server has need of before TLS.
-            return Err(Refusal::Malformed(place, line));
+            return Err(DialogueError::Malformed(place, line));
         }
         match words(&line) {
             (b"*", status) if status.eq_ignore_ascii_case(b"BYE") => {
-                return Err(Refusal::Refused(command, line));
+                return Err(DialogueError::Refused(command, line));
             }
             (b"*", _) => untagged.push(line),
             (found, status) if found == tag.as_bytes() => {
                 if status.eq_ignore_ascii_case(b"OK") {
                     return Ok(untagged);
                 }
-                return Err(Refusal::Refused(command, line));
+                return Err(DialogueError::Refused(command, line));
             }
-            _ => return Err(Refusal::Malformed(place, line)),
+            _ => return Err(DialogueError::Malformed(place, line)),
         }
     }
 }

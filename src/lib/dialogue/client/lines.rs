@@ -4,7 +4,7 @@
 
 use std::io::{self, Read, Write};
 
-use super::Refusal;
+use super::DialogueError;
 
 /// The longest line, in bytes with its end. RFC 5321 (4.5.3.1.5) wants 512.
 pub const LINE_LIMIT: usize = 4096;
@@ -34,27 +34,27 @@ impl<S: Read + Write> Lines<S> {
     /// The next line with its line feed. `place` says where in the dialogue.
     ///
     /// # Errors
-    /// [`Refusal::TooLong`], the end, or a failure of the stream.
-    pub fn line(&mut self, place: &'static str) -> Result<Vec<u8>, Refusal> {
+    /// [`DialogueError::TooLong`], the end, or a failure of the stream.
+    pub fn line(&mut self, place: &'static str) -> Result<Vec<u8>, DialogueError> {
         let mut searched = self.start;
         loop {
             if let Some(at) = self.buffer[searched..].iter().position(|&b| b == b'\n') {
                 let end = searched + at + 1;
                 if end - self.start > LINE_LIMIT {
-                    return Err(Refusal::TooLong(place));
+                    return Err(DialogueError::TooLong(place));
                 }
                 let line = self.buffer[self.start..end].to_vec();
                 self.start = end;
                 return Ok(line);
             }
             if self.buffer.len() - self.start >= LINE_LIMIT {
-                return Err(Refusal::TooLong(place));
+                return Err(DialogueError::TooLong(place));
             }
             self.buffer.drain(..self.start);
             self.start = 0;
             searched = self.buffer.len();
             if self.fill(place)? == 0 {
-                return Err(Refusal::Ended(place));
+                return Err(DialogueError::Ended(place));
             }
         }
     }
@@ -63,13 +63,13 @@ impl<S: Read + Write> Lines<S> {
     ///
     /// # Errors
     /// As [`Lines::line`].
-    pub fn bytes(&mut self, count: usize, place: &'static str) -> Result<Vec<u8>, Refusal> {
+    pub fn bytes(&mut self, count: usize, place: &'static str) -> Result<Vec<u8>, DialogueError> {
         if count > REPLY_LIMIT {
-            return Err(Refusal::TooLong(place));
+            return Err(DialogueError::TooLong(place));
         }
         while self.waiting() < count {
             if self.fill(place)? == 0 {
-                return Err(Refusal::Ended(place));
+                return Err(DialogueError::Ended(place));
             }
         }
         let bytes = self.buffer[self.start..self.start + count].to_vec();
@@ -82,12 +82,12 @@ impl<S: Read + Write> Lines<S> {
         &mut self.stream
     }
 
-    fn fill(&mut self, place: &'static str) -> Result<usize, Refusal> {
+    fn fill(&mut self, place: &'static str) -> Result<usize, DialogueError> {
         let mut piece = [0; PIECE];
         let count = loop {
             match self.stream.read(&mut piece) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => break other.map_err(|error| Refusal::Io(place, error))?,
+                other => break other.map_err(|error| DialogueError::Io(place, error))?,
             }
         };
         self.buffer.extend_from_slice(&piece[..count]);
@@ -110,18 +110,18 @@ impl<S: Read + Write> Lines<S> {
     ///
     /// # Errors
     /// A failure of the stream.
-    pub fn send(&mut self, bytes: &[u8], place: &'static str) -> Result<(), Refusal> {
+    pub fn send(&mut self, bytes: &[u8], place: &'static str) -> Result<(), DialogueError> {
         self.stream
             .write_all(bytes)
             .and_then(|()| self.stream.flush())
-            .map_err(|error| Refusal::Io(place, error))
+            .map_err(|error| DialogueError::Io(place, error))
     }
 
     /// Sends a command, to which no answer may be there already.
     ///
     /// # Errors
-    /// As [`Lines::send`]; [`Refusal::Injection`] where the server spoke first.
-    pub fn command(&mut self, command: &str, place: &'static str) -> Result<(), Refusal> {
+    /// As [`Lines::send`]; [`DialogueError::Injection`] where the server spoke first.
+    pub fn command(&mut self, command: &str, place: &'static str) -> Result<(), DialogueError> {
         self.nothing_waits(b"")?;
         self.send(format!("{command}\r\n").as_bytes(), place)
     }
@@ -129,11 +129,11 @@ impl<S: Read + Write> Lines<S> {
     /// Fails where bytes were read behind the reply that was taken last.
     ///
     /// # Errors
-    /// [`Refusal::Injection`].
-    pub fn nothing_waits(&self, reply: &[u8]) -> Result<(), Refusal> {
+    /// [`DialogueError::Injection`].
+    pub fn nothing_waits(&self, reply: &[u8]) -> Result<(), DialogueError> {
         match self.waiting() {
             0 => Ok(()),
-            count => Err(Refusal::Injection(count, reply.to_vec())),
+            count => Err(DialogueError::Injection(count, reply.to_vec())),
         }
     }
 }

@@ -27,7 +27,7 @@ const SHOWN: usize = 400;
 
 /// Why a dialogue ended without the upgrade.
 #[derive(Debug)]
-pub enum Refusal {
+pub enum DialogueError {
     /// The server ended the connection.
     Ended(&'static str),
     /// So many bytes came behind the go-ahead, or before they were asked for.
@@ -46,47 +46,49 @@ pub enum Refusal {
     Refused(&'static str, Vec<u8>),
 }
 
-impl Refusal {
+impl DialogueError {
     /// The server's reply, where it is one that decided.
     #[must_use]
     pub fn reply(&self) -> Option<&[u8]> {
         match self {
-            Refusal::Ended(_) | Refusal::Io(..) | Refusal::TooLong(_) => None,
-            Refusal::Injection(_, reply)
-            | Refusal::Malformed(_, reply)
-            | Refusal::NotOffered(_, reply)
-            | Refusal::PreAuthenticated(reply)
-            | Refusal::Refused(_, reply) => Some(reply),
+            DialogueError::Ended(_) | DialogueError::Io(..) | DialogueError::TooLong(_) => None,
+            DialogueError::Injection(_, reply)
+            | DialogueError::Malformed(_, reply)
+            | DialogueError::NotOffered(_, reply)
+            | DialogueError::PreAuthenticated(reply)
+            | DialogueError::Refused(_, reply) => Some(reply),
         }
     }
 }
 
 /// One line, with the server's reply made safe.
-impl fmt::Display for Refusal {
+impl fmt::Display for DialogueError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Refusal::Ended(place) => write!(out, "server ended the connection {place}"),
-            Refusal::Injection(count, _) => write!(
+            DialogueError::Ended(place) => write!(out, "server ended the connection {place}"),
+            DialogueError::Injection(count, _) => write!(
                 out,
                 "server sent {count} bytes in the clear that were not asked for"
             ),
-            Refusal::Io(place, error) if error.kind() == io::ErrorKind::TimedOut => {
+            DialogueError::Io(place, error) if error.kind() == io::ErrorKind::TimedOut => {
                 write!(out, "timed out {place}")
             }
-            Refusal::Io(place, error) => {
+            DialogueError::Io(place, error) => {
                 write!(
                     out,
                     "connection lost {place}: {}",
                     crate::report::reason(error)
                 )
             }
-            Refusal::TooLong(place) => write!(out, "server's reply {place} is too long"),
-            Refusal::Malformed(place, _) => write!(out, "server's reply {place} is malformed"),
-            Refusal::NotOffered(command, _) => write!(out, "server does not offer {command}"),
-            Refusal::PreAuthenticated(_) => {
+            DialogueError::TooLong(place) => write!(out, "server's reply {place} is too long"),
+            DialogueError::Malformed(place, _) => {
+                write!(out, "server's reply {place} is malformed")
+            }
+            DialogueError::NotOffered(command, _) => write!(out, "server does not offer {command}"),
+            DialogueError::PreAuthenticated(_) => {
                 out.write_str("server's greeting is PREAUTH, which leaves no room for STARTTLS")
             }
-            Refusal::Refused(what, _) => write!(out, "server refused {what}"),
+            DialogueError::Refused(what, _) => write!(out, "server refused {what}"),
         }?;
         match self.reply() {
             Some(reply) if !reply.is_empty() => write!(out, ": {}", shown(reply)),
@@ -117,7 +119,7 @@ pub fn upgrade(
     stream: &mut (impl Read + Write),
     protocol: Protocol,
     name: &str,
-) -> Result<Vec<u8>, Refusal> {
+) -> Result<Vec<u8>, DialogueError> {
     let mut lines = Lines::new(stream);
     match protocol {
         Protocol::Imap => imap::upgrade(&mut lines),

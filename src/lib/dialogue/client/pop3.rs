@@ -3,14 +3,14 @@
 
 use std::io::{Read, Write};
 
-use super::Refusal;
+use super::DialogueError;
 use super::lines::{Lines, REPLY_LIMIT};
 
 /// The dialogue up to the go-ahead; the greeting.
-pub(super) fn upgrade<S: Read + Write>(lines: &mut Lines<S>) -> Result<Vec<u8>, Refusal> {
+pub(super) fn upgrade<S: Read + Write>(lines: &mut Lines<S>) -> Result<Vec<u8>, DialogueError> {
     let greeting = lines.line("before its greeting")?;
     if !is_good(&greeting, "before its greeting")? {
-        return Err(Refusal::Refused("the connection", greeting));
+        return Err(DialogueError::Refused("the connection", greeting));
     }
     lines.command("CAPA", "after its greeting")?;
     let answer = lines.line("after CAPA")?;
@@ -22,14 +22,17 @@ pub(super) fn upgrade<S: Read + Write>(lines: &mut Lines<S>) -> Result<Vec<u8>, 
     lines.command("STLS", "before STLS")?;
     let answer = lines.line("after STLS")?;
     if !is_good(&answer, "after STLS")? {
-        return Err(Refusal::Refused("STLS", answer));
+        return Err(DialogueError::Refused("STLS", answer));
     }
     lines.nothing_waits(&answer)?;
     Ok(greeting)
 }
 
 /// Reads the list; it must hold STLS.
-fn capabilities<S: Read + Write>(lines: &mut Lines<S>, mut all: Vec<u8>) -> Result<(), Refusal> {
+fn capabilities<S: Read + Write>(
+    lines: &mut Lines<S>,
+    mut all: Vec<u8>,
+) -> Result<(), DialogueError> {
     let mut offered = false;
     loop {
         let line = lines.line("after CAPA")?;
@@ -41,21 +44,21 @@ fn capabilities<S: Read + Write>(lines: &mut Lines<S>, mut all: Vec<u8>) -> Resu
         offered |= word.is_some_and(|word| word.eq_ignore_ascii_case(b"STLS"));
         all.extend_from_slice(&line);
         if all.len() > REPLY_LIMIT {
-            return Err(Refusal::TooLong("after CAPA"));
+            return Err(DialogueError::TooLong("after CAPA"));
         }
     }
     if offered {
         Ok(())
     } else {
-        Err(Refusal::NotOffered("STLS", all))
+        Err(DialogueError::NotOffered("STLS", all))
     }
 }
 
-fn is_good(line: &[u8], place: &'static str) -> Result<bool, Refusal> {
+fn is_good(line: &[u8], place: &'static str) -> Result<bool, DialogueError> {
     let word = line.trim_ascii_end().split(|&byte| byte == b' ').next();
     match word {
         Some(b"+OK") => Ok(true),
         Some(b"-ERR") => Ok(false),
-        _ => Err(Refusal::Malformed(place, line.to_vec())),
+        _ => Err(DialogueError::Malformed(place, line.to_vec())),
     }
 }

@@ -4,21 +4,21 @@
 
 use std::io::{Read, Write};
 
-use super::Refusal;
+use super::DialogueError;
 use super::lines::{Lines, REPLY_LIMIT};
 
 /// What a server says of one recipient.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
     /// Of the recipient.
-    pub verdict: Verdict,
+    pub disposition: Disposition,
     /// Any bytes.
     pub text: Vec<u8>,
 }
 
 /// `K`, `Z` and `D`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Disposition {
     /// The message is the server's now.
     Accepted,
     /// It may work later.
@@ -31,13 +31,13 @@ impl Response {
     /// Reads a response.
     ///
     /// # Errors
-    /// [`Refusal::TooLong`] over [`REPLY_LIMIT`] bytes, before any of them is
-    /// waited for; [`Refusal::Malformed`] where it is no netstring or begins with
+    /// [`DialogueError::TooLong`] over [`REPLY_LIMIT`] bytes, before any of them is
+    /// waited for; [`DialogueError::Malformed`] where it is no netstring or begins with
     /// another letter; failures of [`Lines`].
     pub fn read<S: Read + Write>(
         lines: &mut Lines<S>,
         place: &'static str,
-    ) -> Result<Response, Refusal> {
+    ) -> Result<Response, DialogueError> {
         let mut length = 0;
         let mut digits = Vec::new();
         loop {
@@ -49,24 +49,24 @@ impl Response {
                 }
                 b':' if length > 0 => break,
                 // Zeros in front are prohibited, and so is an empty response.
-                _ => return Err(Refusal::Malformed(place, digits)),
+                _ => return Err(DialogueError::Malformed(place, digits)),
             }
             if length > REPLY_LIMIT {
-                return Err(Refusal::TooLong(place));
+                return Err(DialogueError::TooLong(place));
             }
         }
         let mut text = lines.bytes(length, place)?;
         if lines.bytes(1, place)? != b"," {
-            return Err(Refusal::Malformed(place, text));
+            return Err(DialogueError::Malformed(place, text));
         }
-        let verdict = match text[0] {
-            b'K' => Verdict::Accepted,
-            b'Z' => Verdict::Later,
-            b'D' => Verdict::Never,
-            _ => return Err(Refusal::Malformed(place, text)),
+        let disposition = match text[0] {
+            b'K' => Disposition::Accepted,
+            b'Z' => Disposition::Later,
+            b'D' => Disposition::Never,
+            _ => return Err(DialogueError::Malformed(place, text)),
         };
         text.remove(0);
-        Ok(Response { verdict, text })
+        Ok(Response { disposition, text })
     }
 }
 
@@ -114,7 +114,7 @@ mod tests {
         }
     }
 
-    fn read(bytes: &[u8]) -> Vec<Result<Response, Refusal>> {
+    fn read(bytes: &[u8]) -> Vec<Result<Response, DialogueError>> {
         let mut stream = Drip(Cursor::new(bytes.to_vec()));
         let mut lines = Lines::new(&mut stream);
         let mut all = Vec::new();
@@ -129,20 +129,20 @@ mod tests {
     #[test]
     fn responses_come_one_after_the_other() {
         let all = read(b"21:Kok 838640135 qp 1390,1:Z,4:Da,b,");
-        let sound: Vec<(Verdict, &[u8])> = all[..3]
+        let sound: Vec<(Disposition, &[u8])> = all[..3]
             .iter()
             .map(|one| one.as_ref().expect("sound"))
-            .map(|one| (one.verdict, &*one.text))
+            .map(|one| (one.disposition, &*one.text))
             .collect();
         assert_eq!(
             sound,
             [
-                (Verdict::Accepted, &b"ok 838640135 qp 1390"[..]),
-                (Verdict::Later, b""),
-                (Verdict::Never, b"a,b"),
+                (Disposition::Accepted, &b"ok 838640135 qp 1390"[..]),
+                (Disposition::Later, b""),
+                (Disposition::Never, b"a,b"),
             ]
         );
-        assert!(matches!(all[3], Err(Refusal::Ended("here"))));
+        assert!(matches!(all[3], Err(DialogueError::Ended("here"))));
     }
 
     #[test]
@@ -161,7 +161,7 @@ mod tests {
         ] {
             let all = read(bad);
             assert!(
-                matches!(all[..], [Err(Refusal::Malformed(..))]),
+                matches!(all[..], [Err(DialogueError::Malformed(..))]),
                 "{:?}: {all:?}",
                 String::from_utf8_lossy(bad)
             );
@@ -169,14 +169,17 @@ mod tests {
         for long in [&b"65537:"[..], b"99999", b"9999999999999999999999999999:"] {
             let all = read(long);
             assert!(
-                matches!(all[..], [Err(Refusal::TooLong("here"))]),
+                matches!(all[..], [Err(DialogueError::TooLong("here"))]),
                 "{all:?}"
             );
         }
         let most = [&b"65536:K"[..], &vec![b'x'; 65535], b","].concat();
         assert_eq!(read(&most)[0].as_ref().expect("sound").text.len(), 65535);
         for cut in [&b"5"[..], b"5:", b"5:Kabc", b"5:Kabcd"] {
-            assert!(matches!(read(cut)[..], [Err(Refusal::Ended(_))]), "{cut:?}");
+            assert!(
+                matches!(read(cut)[..], [Err(DialogueError::Ended(_))]),
+                "{cut:?}"
+            );
         }
     }
 

@@ -14,7 +14,7 @@ use openssl::hash::MessageDigest;
 use openssl::pkey::PKey;
 use openssl::sign::Signer;
 
-use super::Refusal;
+use super::DialogueError;
 use super::lines::Lines;
 use super::smtp::Reply;
 use crate::secret::Secret;
@@ -71,7 +71,7 @@ impl Mechanism {
 #[derive(Debug)]
 pub enum Failure {
     /// The connection failed, or what came is no reply.
-    Lost(Refusal),
+    Lost(DialogueError),
     /// The server said no: its code, with the enhanced one if it gave one.
     Refused(String),
     /// The exchange cannot be gone on with; the server was told so.
@@ -90,8 +90,8 @@ impl Failure {
     }
 }
 
-impl From<Refusal> for Failure {
-    fn from(refusal: Refusal) -> Self {
+impl From<DialogueError> for Failure {
+    fn from(refusal: DialogueError) -> Self {
         Failure::Lost(refusal)
     }
 }

@@ -3,12 +3,12 @@
 
 use std::io::{Read, Write};
 
-use super::Refusal;
+use super::DialogueError;
 use super::lines::{Lines, REPLY_LIMIT, literal};
 
 /// The dialogue up to the go-ahead. The greeting is a list of capabilities, and
 /// the server sends it again inside TLS: nothing of this one is handed on.
-pub(super) fn upgrade<S: Read + Write>(lines: &mut Lines<S>) -> Result<Vec<u8>, Refusal> {
+pub(super) fn upgrade<S: Read + Write>(lines: &mut Lines<S>) -> Result<Vec<u8>, DialogueError> {
     let place = "before its greeting";
     let mut all = Vec::new();
     let mut offered = false;
@@ -16,24 +16,24 @@ pub(super) fn upgrade<S: Read + Write>(lines: &mut Lines<S>) -> Result<Vec<u8>, 
         let line = logical_line(lines, place)?;
         all.extend_from_slice(&line);
         if all.len() > REPLY_LIMIT {
-            return Err(Refusal::TooLong(place));
+            return Err(DialogueError::TooLong(place));
         }
         if line.starts_with(b"\"") || line.starts_with(b"{") {
             offered |= name(&line).is_some_and(|name| name.eq_ignore_ascii_case(b"STARTTLS"));
             continue;
         }
         if !is_good(&line, place)? {
-            return Err(Refusal::Refused("the connection", line));
+            return Err(DialogueError::Refused("the connection", line));
         }
         break;
     }
     if !offered {
-        return Err(Refusal::NotOffered("STARTTLS", all));
+        return Err(DialogueError::NotOffered("STARTTLS", all));
     }
     lines.command("STARTTLS", "before STARTTLS")?;
     let answer = logical_line(lines, "after STARTTLS")?;
     if !is_good(&answer, "after STARTTLS")? {
-        return Err(Refusal::Refused("STARTTLS", answer));
+        return Err(DialogueError::Refused("STARTTLS", answer));
     }
     lines.nothing_waits(&answer)?;
     Ok(Vec::new())
@@ -44,7 +44,7 @@ pub(super) fn upgrade<S: Read + Write>(lines: &mut Lines<S>) -> Result<Vec<u8>, 
 fn logical_line<S: Read + Write>(
     lines: &mut Lines<S>,
     place: &'static str,
-) -> Result<Vec<u8>, Refusal> {
+) -> Result<Vec<u8>, DialogueError> {
     let mut all = lines.line(place)?;
     while let Some(count) = literal(&all) {
         let bytes = lines.bytes(count, place)?;
@@ -52,7 +52,7 @@ fn logical_line<S: Read + Write>(
         let rest = lines.line(place)?;
         all.extend_from_slice(&rest);
         if all.len() > REPLY_LIMIT {
-            return Err(Refusal::TooLong(place));
+            return Err(DialogueError::TooLong(place));
         }
     }
     Ok(all)
@@ -65,7 +65,7 @@ fn name(line: &[u8]) -> Option<&[u8]> {
     Some(&inner[..end])
 }
 
-fn is_good(line: &[u8], place: &'static str) -> Result<bool, Refusal> {
+fn is_good(line: &[u8], place: &'static str) -> Result<bool, DialogueError> {
     let word = line
         .trim_ascii_end()
         .split(|byte| matches!(byte, b' ' | b'('))
@@ -76,6 +76,6 @@ fn is_good(line: &[u8], place: &'static str) -> Result<bool, Refusal> {
     } else if word.eq_ignore_ascii_case(b"NO") || word.eq_ignore_ascii_case(b"BYE") {
         Ok(false)
     } else {
-        Err(Refusal::Malformed(place, line.to_vec()))
+        Err(DialogueError::Malformed(place, line.to_vec()))
     }
 }

@@ -4,7 +4,7 @@
 
 use std::io::{Read, Write};
 
-use super::Refusal;
+use super::DialogueError;
 use super::lines::{Lines, REPLY_LIMIT};
 
 /// A reply of one or more lines with one code.
@@ -20,12 +20,12 @@ impl Reply {
     /// Reads a reply.
     ///
     /// # Errors
-    /// [`Refusal::Malformed`] where a line has no code or another one than the
+    /// [`DialogueError::Malformed`] where a line has no code or another one than the
     /// first; limits and failures of [`Lines`].
     pub fn read<S: Read + Write>(
         lines: &mut Lines<S>,
         place: &'static str,
-    ) -> Result<Reply, Refusal> {
+    ) -> Result<Reply, DialogueError> {
         let mut text = Vec::new();
         let mut first = None;
         loop {
@@ -33,16 +33,16 @@ impl Reply {
             let parsed = parse(&line);
             text.extend_from_slice(&line);
             let Some((code, last)) = parsed else {
-                return Err(Refusal::Malformed(place, text));
+                return Err(DialogueError::Malformed(place, text));
             };
             if *first.get_or_insert(code) != code {
-                return Err(Refusal::Malformed(place, text));
+                return Err(DialogueError::Malformed(place, text));
             }
             if last {
                 return Ok(Reply { code, text });
             }
             if text.len() > REPLY_LIMIT {
-                return Err(Refusal::TooLong(place));
+                return Err(DialogueError::TooLong(place));
             }
         }
     }
@@ -99,18 +99,18 @@ pub(super) fn upgrade<S: Read + Write>(
     lines: &mut Lines<S>,
     hello: &str,
     name: &str,
-) -> Result<Vec<u8>, Refusal> {
+) -> Result<Vec<u8>, DialogueError> {
     let greeting = Reply::read(lines, "before its greeting")?;
     if !greeting.is_good() {
-        return Err(Refusal::Refused("the connection", greeting.text));
+        return Err(DialogueError::Refused("the connection", greeting.text));
     }
     lines.command(&format!("{hello} {name}"), "after its greeting")?;
     let capabilities = Reply::read(lines, "after EHLO")?;
     if !capabilities.is_good() {
-        return Err(Refusal::NotOffered("STARTTLS", capabilities.text));
+        return Err(DialogueError::NotOffered("STARTTLS", capabilities.text));
     }
     if capabilities.capability("STARTTLS").is_none() {
-        return Err(Refusal::NotOffered("STARTTLS", capabilities.text));
+        return Err(DialogueError::NotOffered("STARTTLS", capabilities.text));
     }
     start_tls(lines)?;
     Ok(greeting.text)
@@ -120,11 +120,11 @@ pub(super) fn upgrade<S: Read + Write>(
 ///
 /// # Errors
 /// The server does not go ahead, or says more than that.
-pub fn start_tls<S: Read + Write>(lines: &mut Lines<S>) -> Result<(), Refusal> {
+pub fn start_tls<S: Read + Write>(lines: &mut Lines<S>) -> Result<(), DialogueError> {
     lines.command("STARTTLS", "before STARTTLS")?;
     let answer = Reply::read(lines, "after STARTTLS")?;
     if answer.code != 220 {
-        return Err(Refusal::Refused("STARTTLS", answer.text));
+        return Err(DialogueError::Refused("STARTTLS", answer.text));
     }
     lines.nothing_waits(&answer.text)
 }

@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 
 use super::lines::{LINE_LIMIT, Lines, REPLY_LIMIT};
 use super::smtp::Reply;
-use super::{Protocol, Refusal, shown, upgrade};
+use super::{DialogueError, Protocol, shown, upgrade};
 
 /// A server that says its next part after each command that it expects.
 struct Script {
@@ -393,7 +393,7 @@ fn replies_have_codes_and_capabilities() {
 
 #[test]
 fn a_time_out_names_the_place() {
-    let timeout = Refusal::Io("after EHLO", io::ErrorKind::TimedOut.into());
+    let timeout = DialogueError::Io("after EHLO", io::ErrorKind::TimedOut.into());
     assert_eq!(timeout.to_string(), "timed out after EHLO");
     assert_eq!(shown(&[b'x'; 999]).len(), 403);
 }

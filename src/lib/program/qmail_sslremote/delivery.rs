@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use openssl::ssl::SslRef;
 
-use super::control::Control;
+use super::control_files::ControlFiles;
 use super::envelope::{self, Envelope};
 use super::failure::{Circumstances, Ended, Failure, NoTls, Stage, Then};
 use super::message::Message;
 use super::plan::{Plan, Server};
 use super::qmtp;
-use super::report_text::{Report, Say, Verdict};
+use super::report_text::{Disposition, Report, Say};
 use super::session;
 use crate::handshake::{self, Failure as HandshakeFailure, Session, Side};
 use crate::routes::{Origin, Protocol};
@@ -23,7 +23,7 @@ use crate::trust::{self, Reference};
 /// What is sent, and what holds for every server.
 pub struct Delivery<'a> {
     /// Our name and our patience.
-    pub control: &'a Control,
+    pub control: &'a ControlFiles,
     /// From which address, under which name.
     pub origin: &'a Origin,
     /// From whom to whom, quoted for SMTP.
@@ -187,7 +187,12 @@ fn outcome(ended: Ended, at: &Circumstances<'_>) -> Outcome {
 /// Of the failures of all servers the one that came farthest, the last of equal
 /// ones. What will never work at one server counts only where it is so at all.
 fn told_at_last(told: impl Iterator<Item = Told>) -> Report {
-    let last = told.max_by_key(|one| (one.report.message.verdict == Verdict::Later, one.stage));
+    let last = told.max_by_key(|one| {
+        (
+            one.report.message.disposition == Disposition::Later,
+            one.stage,
+        )
+    });
     last.map_or_else(
         || Say::later("Sorry, I wasn't able to establish an SMTP connection. (#4.4.1)").into(),
         |one| one.report,

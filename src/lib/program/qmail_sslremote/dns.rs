@@ -241,7 +241,10 @@ impl Dns {
             .zip(found)
             .map(|((name, kind), found)| {
                 let checked = found?;
-                settled(message::read(&checked.message, name, *kind), checked.secure)
+                settled(
+                    message::said_of(&checked.message, name, *kind),
+                    checked.secure,
+                )
             })
             .collect()
     }
@@ -263,7 +266,7 @@ impl Dns {
         for _ in 0..MOST_STEPS {
             let message = self.unvalidated_message(checks, &name, kind)?;
             secure &= message.header().ad() && !self.trust.excepts(&name);
-            match message::read(&message, &name, kind) {
+            match message::said_of(&message, &name, kind) {
                 Said::Alias(target) => name = target,
                 said => return settled(said, secure),
             }

@@ -5,7 +5,7 @@ use std::io;
 
 use super::failure::{Ended, Failure, Mildest};
 use super::message::Message;
-use super::report_text::{Report, Say, Verdict};
+use super::report_text::{Disposition, Report, Say};
 use super::session::Session;
 use super::talk::{Unsent, is_closing};
 use crate::dialogue::client::smtp::Reply;
@@ -162,10 +162,10 @@ impl Answers {
         }
         let at = session.circumstances();
         let sentence = format!("{} does not like recipient.", session.server.host.ip);
-        said.push(at.refused(Say::new(at.verdict(&reply), sentence), &reply));
-        self.mildest = self.mildest.max(match at.verdict(&reply) {
+        said.push(at.refused(Say::new(at.disposition(&reply), sentence), &reply));
+        self.mildest = self.mildest.max(match at.disposition(&reply) {
             _ if at.wants_tls(&reply) => Mildest::WantsTls,
-            Verdict::Never => Mildest::Never,
+            Disposition::Never => Mildest::Never,
             _ => Mildest::Later,
         });
         if is_closing(&reply) {
@@ -210,5 +210,5 @@ fn content(session: &mut Session<'_>, message: &mut Message) -> Result<Say, Fail
     }
     let how = session.protection();
     let sentence = format!("{} accepted message ({how}).", session.server.host.ip);
-    Ok(Say::new(Verdict::Accepted, sentence).said(Some(&reply.text)))
+    Ok(Say::new(Disposition::Accepted, sentence).said(Some(&reply.text)))
 }

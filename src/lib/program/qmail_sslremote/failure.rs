@@ -5,13 +5,13 @@
 use std::net::IpAddr;
 
 use super::plan::Server;
-use super::report_text::{Report, Say, Verdict};
+use super::report_text::{Disposition, Report, Say};
 use super::talk::is_closing;
 use crate::dialogue::client::smtp::Reply;
-use crate::dialogue::client::{Refusal, shown};
+use crate::dialogue::client::{DialogueError, shown};
 use crate::routes::Protocol;
 use crate::text;
-use crate::tlsdestinations::Start;
+use crate::tlsdestinations::TlsMode;
 
 /// How far a session came, in a session's order. Of two failures the later one
 /// says more.
@@ -60,11 +60,11 @@ pub enum Failure {
 
     // Connected.
     /// No greeting.
-    NoGreeting(Refusal),
+    NoGreeting(DialogueError),
     /// Another greeting than 220.
     Greeting(Reply),
     /// No reply to EHLO or HELO.
-    NoHello(Refusal),
+    NoHello(DialogueError),
     /// A refusal of both.
     Hello(Reply),
 
@@ -76,7 +76,7 @@ pub enum Failure {
     /// No way to log in.
     NoMechanism(String),
     /// The connection ended in the login.
-    LoginLost(Refusal),
+    LoginLost(DialogueError),
     /// The login was refused: what happened, and codes.
     Login(String, String),
     /// The login cannot be ended: what happened, and why.
@@ -88,9 +88,9 @@ pub enum Failure {
     /// An address is not ASCII, and the server takes no such address.
     NoSmtpUtf8,
     /// No reply, or none to the message before its end was sent.
-    Lost(Refusal),
+    Lost(DialogueError),
     /// No reply after the end of the message.
-    LostAfterDot(Refusal),
+    LostAfterDot(DialogueError),
     /// The message's file cannot be read any more.
     Unreadable,
     /// A refusal of MAIL.
@@ -152,7 +152,7 @@ impl Circumstances<'_> {
 
     /// Whether a session without TLS may take the place of one whose TLS failed.
     fn may_do_without_tls(&self) -> bool {
-        self.demand.is_none() && self.server.port.start == Start::StartTls
+        self.demand.is_none() && self.server.port.mode == TlsMode::StartTls
     }
 
     /// Whether a refusal asks for TLS that failed: it may be there next time.
@@ -162,11 +162,11 @@ impl Circumstances<'_> {
     }
 
     /// What a refusal after the login decides.
-    pub fn verdict(&self, reply: &Reply) -> Verdict {
+    pub fn disposition(&self, reply: &Reply) -> Disposition {
         match reply.code {
             // What is neither 4yz nor 5yz belongs to no plan.
-            500.. if !self.wants_tls(reply) => Verdict::Never,
-            _ => Verdict::Later,
+            500.. if !self.wants_tls(reply) => Disposition::Never,
+            _ => Disposition::Later,
         }
     }
 
@@ -192,15 +192,15 @@ impl Circumstances<'_> {
         }
     }
 
-    fn refusal(&self, reply: &Reply) -> (Verdict, Then) {
+    fn refusal(&self, reply: &Reply) -> (Disposition, Then) {
         let then = if is_closing(reply) || self.wants_tls(reply) {
             self.next()
-        } else if self.verdict(reply) == Verdict::Later {
+        } else if self.disposition(reply) == Disposition::Later {
             Then::Last
         } else {
             Then::End
         };
-        (self.verdict(reply), then)
+        (self.disposition(reply), then)
     }
 }
 
@@ -228,9 +228,9 @@ impl Failure {
     /// fails is never a reason to send mail back, nor is a wrong line, nor a login.
     #[must_use]
     #[allow(clippy::match_same_arms)] // a table, in the order of the stages
-    pub fn fate(&self, at: &Circumstances<'_>) -> (Verdict, Then) {
+    pub fn fate(&self, at: &Circumstances<'_>) -> (Disposition, Then) {
+        use Disposition::{Later, Never};
         use Then::{End, InPlain, Last, Next};
-        use Verdict::{Later, Never};
         match self {
             Failure::Barred(_) | Failure::Origin { .. } | Failure::Unreachable(_) => (Later, Next),
 
@@ -260,7 +260,7 @@ impl Failure {
             Failure::Recipients(_, Mildest::Never) => (Never, End),
             Failure::Sender(reply) | Failure::Data(reply) => at.refusal(reply),
             // Other servers may get what this one read a part of, but not twice.
-            Failure::Content(reply) | Failure::Message(reply) => (at.verdict(reply), End),
+            Failure::Content(reply) | Failure::Message(reply) => (at.disposition(reply), End),
         }
     }
 
@@ -268,8 +268,8 @@ impl Failure {
     #[must_use]
     pub fn say(&self, at: &Circumstances<'_>) -> Say {
         let ip = at.ip();
-        let (verdict, _) = self.fate(at);
-        let say = |sentence: String| Say::new(verdict, sentence);
+        let (disposition, _) = self.fate(at);
+        let say = |sentence: String| Say::new(disposition, sentence);
         let connected = |but: &str| say(format!("Connected to {ip} but {but}"));
         match self {
             Failure::Barred(said) => said.clone(),
@@ -312,14 +312,14 @@ impl Failure {
             Failure::LoginStopped(what, why) => {
                 connected(&format!("{what}. (#4.7.8)")).because(why)
             }
-            other => other.say_of_sending(at, verdict),
+            other => other.say_of_sending(at, disposition),
         }
     }
 
     /// The same of the last stage.
-    fn say_of_sending(&self, at: &Circumstances<'_>, verdict: Verdict) -> Say {
+    fn say_of_sending(&self, at: &Circumstances<'_>, disposition: Disposition) -> Say {
         let ip = at.ip();
-        let say = |sentence: String| Say::new(verdict, sentence);
+        let say = |sentence: String| Say::new(disposition, sentence);
         match self {
             Failure::NoSmtpUtf8 => say(format!(
                 "Connected to {ip} but it does not offer SMTPUTF8, \
@@ -374,13 +374,13 @@ fn line_asks_for_tls(line: &[u8]) -> bool {
 
 /// The end of a connection: with the warning of qmail-remote once the last dot may
 /// have been read.
-fn lost(at: &Circumstances<'_>, why: &Refusal, warning: &str) -> String {
+fn lost(at: &Circumstances<'_>, why: &DialogueError, warning: &str) -> String {
     let protocol = match at.server.protocol {
         Protocol::Qmtp => "QMTP",
         Protocol::Smtp => "SMTP",
     };
     match why {
-        Refusal::Malformed(..) | Refusal::TooLong(_) | Refusal::Injection(..) => {
+        DialogueError::Malformed(..) | DialogueError::TooLong(_) | DialogueError::Injection(..) => {
             format!("it does not talk {protocol}. {warning}(#4.5.0)")
         }
         _ => format!("connection died. {warning}(#4.4.2)"),

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::dns::{self, Dns, Trouble, Trust};
 use super::name::DomainName;
-use super::report_text::{Say, Verdict};
+use super::report_text::{Disposition, Say};
 use super::temporary_control;
 use crate::routes::Origin;
 use crate::sys::socket;
@@ -86,7 +86,7 @@ fn no_host(name: &[u8]) -> Say {
 /// qmail-remote's words for mail that would come back to this host.
 fn ourselves() -> Say {
     Say {
-        verdict: Verdict::Never,
+        disposition: Disposition::Never,
         text: "Sorry. Although I'm listed as a best-preference MX or A for that host,\n\
                it isn't in my control/locals file, so I don't treat it as local. (#5.4.6)\n"
             .to_owned(),

@@ -25,7 +25,7 @@ use crate::tls_ffi;
 use crate::tlsdestinations;
 
 mod address;
-mod control;
+mod control_files;
 mod delivery;
 pub mod dns;
 mod envelope;
@@ -41,7 +41,7 @@ mod session;
 mod talk;
 
 use crate::routes::Origin;
-use control::Control;
+use control_files::ControlFiles;
 use delivery::Delivery;
 use envelope::Envelope;
 use message::Message;
@@ -96,7 +96,8 @@ fn run(words: &[Vec<u8>]) -> Result<Report, Say> {
         Say::later("Unable to switch to home directory. (#4.3.0)").because(why)
     })?;
     let folder = Path::new("control");
-    let control = Control::read(folder).map_err(|fail| temporary_control(&fail.to_string()))?;
+    let control =
+        ControlFiles::read(folder).map_err(|fail| temporary_control(&fail.to_string()))?;
     let destination = host;
     let host = String::from_utf8_lossy(host).to_ascii_lowercase();
     let host = host.strip_suffix('.').unwrap_or(&host).to_owned();

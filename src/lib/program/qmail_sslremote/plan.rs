@@ -17,7 +17,7 @@ use crate::report;
 use crate::routes::{Login, Protocol, Route};
 use crate::settings::Settings;
 use crate::store::client::{self, Request, Store, Trust};
-use crate::tlsdestinations::{self, Destination, Destinations, Port, Rule, Start, Tls, Way};
+use crate::tlsdestinations::{self, Destination, Destinations, Port, Rule, Tls, TlsMode, Way};
 use crate::trust::{Cause, Name, Refusal};
 
 /// Ports, where nothing says otherwise.
@@ -104,8 +104,8 @@ impl Rules {
         let to = Destination { domain, way };
         let found = self.destinations.look_up(&to, self.sender.as_deref());
         let port = port(found.as_ref().ok(), route);
-        let protocol = match port.start {
-            Start::Qmtps => Protocol::Qmtp,
+        let protocol = match port.mode {
+            TlsMode::Qmtps => Protocol::Qmtp,
             _ => route.protocol,
         };
         let bad = |why: &str| Say::later(format!("TLS is not set up: {why}. (#4.7.5)"));
@@ -232,7 +232,7 @@ fn demand(
         place => place.to_owned(),
     };
     let number = port.number;
-    let at_once = port.start != Start::StartTls;
+    let at_once = port.mode != TlsMode::StartTls;
     match (protocol, rule.tls()) {
         (Protocol::Qmtp, _) if route.login.is_some() => {
             return Err(format!(
@@ -251,7 +251,7 @@ fn demand(
         }
         _ => {}
     }
-    if port.start == Start::AtOnce && rule.tls() == Tls::Never {
+    if port.mode == TlsMode::Implicit && rule.tls() == Tls::Never {
         return Err(format!(
             "port {number} is in TLS from the start, which {line} forbids"
         ));

@@ -6,7 +6,7 @@ use std::io;
 use super::envelope::Envelope;
 use super::failure::{Ended, Failure, Mildest};
 use super::message::Message;
-use super::report_text::{Report, Say, Verdict};
+use super::report_text::{Disposition, Report, Say};
 use super::session::Session;
 use crate::dialogue::client::qmtp::{Response, head, tail};
 
@@ -66,12 +66,15 @@ fn exchange(
     for _ in envelope.recipients {
         let response = Response::read(talk.lines(), "after the message");
         let response = response.map_err(Failure::LostAfterDot)?;
-        if response.verdict == Verdict::Accepted {
+        if response.disposition == Disposition::Accepted {
             said.push(Say::accepted());
             accepted.get_or_insert(response.text);
             continue;
         }
-        let say = Say::new(response.verdict, format!("{ip} does not like recipient."));
+        let say = Say::new(
+            response.disposition,
+            format!("{ip} does not like recipient."),
+        );
         said.push(say.said(Some(&response.text)));
         last = Some(response.text);
     }
@@ -80,5 +83,5 @@ fn exchange(
     };
     let how = session.protection();
     let sentence = format!("{ip} accepted message ({how}).");
-    Ok(Say::new(Verdict::Accepted, sentence).said(Some(&text)))
+    Ok(Say::new(Disposition::Accepted, sentence).said(Some(&text)))
 }

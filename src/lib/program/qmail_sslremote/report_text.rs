@@ -2,7 +2,7 @@
 //! the message, each ended by a NUL, in the words of qmail-remote.
 #![forbid(unsafe_code)]
 
-pub use crate::dialogue::client::qmtp::Verdict;
+pub use crate::dialogue::client::qmtp::Disposition;
 use crate::text;
 
 /// How much of a server's reply is reported, in bytes, as qmail-remote's
@@ -14,7 +14,7 @@ const REPLY_LIMIT: usize = 5000;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Say {
     /// What was decided.
-    pub verdict: Verdict,
+    pub disposition: Disposition,
     /// Lines, each with its newline; may be empty.
     pub text: String,
 }
@@ -26,26 +26,26 @@ const MESSAGE: Letters = *b"KZD";
 
 impl Say {
     /// A sentence; the newline is added.
-    pub fn new(verdict: Verdict, sentence: impl AsRef<str>) -> Say {
+    pub fn new(disposition: Disposition, sentence: impl AsRef<str>) -> Say {
         let text = format!("{}\n", text::printable(sentence.as_ref().as_bytes()));
-        Say { verdict, text }
+        Say { disposition, text }
     }
 
     /// It may work later.
     pub fn later(sentence: impl AsRef<str>) -> Say {
-        Say::new(Verdict::Later, sentence)
+        Say::new(Disposition::Later, sentence)
     }
 
     /// It never will.
     pub fn never(sentence: impl AsRef<str>) -> Say {
-        Say::new(Verdict::Never, sentence)
+        Say::new(Disposition::Never, sentence)
     }
 
     /// A recipient that was accepted.
     #[must_use]
     pub fn accepted() -> Say {
         Say {
-            verdict: Verdict::Accepted,
+            disposition: Disposition::Accepted,
             text: String::new(),
         }
     }
@@ -79,10 +79,10 @@ impl Say {
     }
 
     fn write(&self, letters: Letters, out: &mut Vec<u8>) {
-        out.push(match self.verdict {
-            Verdict::Accepted => letters[0],
-            Verdict::Later => letters[1],
-            Verdict::Never => letters[2],
+        out.push(match self.disposition {
+            Disposition::Accepted => letters[0],
+            Disposition::Later => letters[1],
+            Disposition::Never => letters[2],
         });
         out.extend_from_slice(self.text.as_bytes());
         out.push(0);
@@ -131,7 +131,7 @@ mod tests {
                 Say::accepted(),
                 Say::never("1.2.3.4 does not like recipient.").said(Some(b"550 \0\x1b\r\n")),
             ],
-            message: Say::new(Verdict::Accepted, "1.2.3.4 accepted message.")
+            message: Say::new(Disposition::Accepted, "1.2.3.4 accepted message.")
                 .said(Some(b"250-a\r\n250 b\r\n")),
         };
         assert_eq!(

@@ -12,13 +12,13 @@ use super::link::Link;
 use super::plan::{Plan, Server};
 use super::talk::{Talk, is_closing};
 use crate::dialer::Dialer;
-use crate::dialogue::client::Refusal;
+use crate::dialogue::client::DialogueError;
 use crate::dialogue::client::sasl::{self, Mechanism};
 use crate::dialogue::client::smtp::Reply;
 use crate::keyholder::OwnKey;
 use crate::report;
 use crate::routes::{Login, Protocol};
-use crate::tlsdestinations::{Start, Tls};
+use crate::tlsdestinations::{Tls, TlsMode};
 
 /// A session, as far as it came.
 pub struct Session<'a> {
@@ -138,7 +138,7 @@ impl<'a> Session<'a> {
     }
 
     fn at_once(&self) -> bool {
-        self.server.port.start != Start::StartTls
+        self.server.port.mode != TlsMode::StartTls
     }
 
     /// From the connection to a server that has greeted, has taken our name, and is
@@ -217,7 +217,7 @@ impl<'a> Session<'a> {
         }
         match self.talk.start_tls() {
             Ok(()) => {}
-            Err(Refusal::Refused(_, reply)) if !required && goes_on(&reply) => {
+            Err(DialogueError::Refused(_, reply)) if !required && goes_on(&reply) => {
                 self.protection = Protection::Refused(NoTls {
                     why: "it refused STARTTLS".to_owned(),
                     reply: Some(reply),
@@ -397,10 +397,10 @@ fn goes_on(reply: &[u8]) -> bool {
 }
 
 /// A refusal in words that do not repeat the reply.
-fn bare(why: &Refusal) -> String {
+fn bare(why: &DialogueError) -> String {
     match why {
-        Refusal::Refused(..) => "it refused STARTTLS".to_owned(),
-        Refusal::Injection(count, _) => {
+        DialogueError::Refused(..) => "it refused STARTTLS".to_owned(),
+        DialogueError::Injection(count, _) => {
             format!("it sent {count} bytes in the clear that were not asked for")
         }
         other => format!("STARTTLS failed: {other}"),

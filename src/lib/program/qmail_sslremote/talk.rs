@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use super::link::Link;
-use crate::dialogue::client::Refusal;
+use crate::dialogue::client::DialogueError;
 use crate::dialogue::client::lines::Lines;
 use crate::dialogue::client::smtp::{self, Reply};
 use crate::handshake::Session;
@@ -34,7 +34,7 @@ pub fn is_closing(reply: &Reply) -> bool {
 /// Why the message was not sent to its end.
 pub enum Unsent {
     /// The connection failed.
-    Lost(Refusal),
+    Lost(DialogueError),
     /// The server refused it before its end.
     Refused(Reply),
 }
@@ -83,7 +83,7 @@ impl Talk {
     ///
     /// # Errors
     /// The connection failed, or what came is no reply.
-    pub fn reply(&mut self, place: &'static str) -> Result<Reply, Refusal> {
+    pub fn reply(&mut self, place: &'static str) -> Result<Reply, DialogueError> {
         if let Some(early) = self.early.take() {
             return Ok(early);
         }
@@ -96,7 +96,7 @@ impl Talk {
     ///
     /// # Errors
     /// The connection failed.
-    pub fn send(&mut self, command: &[u8], place: &'static str) -> Result<(), Refusal> {
+    pub fn send(&mut self, command: &[u8], place: &'static str) -> Result<(), DialogueError> {
         self.send_bytes(&[command, b"\r\n"].concat(), place)
     }
 
@@ -104,11 +104,11 @@ impl Talk {
     ///
     /// # Errors
     /// As [`Talk::send`].
-    pub fn put(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+    pub fn put(&mut self, bytes: &[u8]) -> Result<(), DialogueError> {
         self.send_bytes(bytes, IN_THE_MESSAGE)
     }
 
-    fn send_bytes(&mut self, bytes: &[u8], place: &'static str) -> Result<(), Refusal> {
+    fn send_bytes(&mut self, bytes: &[u8], place: &'static str) -> Result<(), DialogueError> {
         let sent = self.lines().send(bytes, place);
         self.over |= sent.is_err();
         sent
@@ -135,7 +135,7 @@ impl Talk {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.listen()?,
                 Err(error) => {
                     self.over = true;
-                    let lost = Unsent::Lost(Refusal::Io(IN_THE_MESSAGE, error));
+                    let lost = Unsent::Lost(DialogueError::Io(IN_THE_MESSAGE, error));
                     let words = self.last_words().filter(is_refusal);
                     return Err(words.map_or(lost, Unsent::Refused));
                 }
@@ -175,7 +175,7 @@ impl Talk {
     ///
     /// # Errors
     /// As [`Talk::reply`].
-    pub fn ask(&mut self, command: &[u8], place: &'static str) -> Result<Reply, Refusal> {
+    pub fn ask(&mut self, command: &[u8], place: &'static str) -> Result<Reply, DialogueError> {
         match self.send(command, place) {
             Ok(()) => self.reply(place),
             Err(why) => self.last_words().ok_or(why),
@@ -186,7 +186,7 @@ impl Talk {
     ///
     /// # Errors
     /// There is none, or more than that came.
-    pub fn start_tls(&mut self) -> Result<(), Refusal> {
+    pub fn start_tls(&mut self) -> Result<(), DialogueError> {
         smtp::start_tls(self.lines())
     }
 

@@ -20,7 +20,7 @@ use crate::sys::child::Running;
 use crate::sys::poll::{self, Ready};
 use crate::sys::{fd, socket};
 
-use super::control::Control;
+use super::ucspi_tls::Control;
 
 /// How long a program may take to end that has nothing more to do.
 const GRACE: Duration = Duration::from_millis(500);

@@ -63,7 +63,7 @@ pub fn is_about(message: &Message, name: &DomainName, kind: Rtype) -> bool {
 /// What a message says of a question. A record that does not belong to the question
 /// does not count.
 #[must_use]
-pub fn read(message: &Message, name: &DomainName, kind: Rtype) -> Said {
+pub fn said_of(message: &Message, name: &DomainName, kind: Rtype) -> Said {
     let rcode = message.header().rcode();
     if !matches!(rcode, Rcode::NOERROR | Rcode::NXDOMAIN) {
         return Said::Nothing(format!("the server's answer was {rcode}"));

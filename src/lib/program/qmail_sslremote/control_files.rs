@@ -12,7 +12,7 @@ use crate::text;
 
 /// What the control files say, but for the policy's.
 #[derive(Debug)]
-pub struct Control {
+pub struct ControlFiles {
     /// What we call ourselves in EHLO.
     pub helo_host: String,
     /// authsenders, qmtproutes, smtproutes.
@@ -49,15 +49,15 @@ fn seconds(folder: &Path, name: &str, default: u64) -> Result<Duration, Fail> {
     Ok(Duration::from_secs(seconds))
 }
 
-impl Control {
+impl ControlFiles {
     /// Reads the files of a control directory.
     ///
     /// # Errors
     /// `me` is missing, or a file cannot be read; the file is named.
-    pub fn read(folder: &Path) -> Result<Control, Fail> {
+    pub fn read(folder: &Path) -> Result<ControlFiles, Fail> {
         let me = first_line(folder, "me")?;
         let me = me.ok_or_else(|| Fail::temporary("there is no control/me"))?;
-        Ok(Control {
+        Ok(ControlFiles {
             helo_host: first_line(folder, "helohost")?.unwrap_or(me),
             routes: Routes::read(folder)?,
             domain_ips: Table::read(folder, "domainips")?,
