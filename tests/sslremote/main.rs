@@ -27,7 +27,6 @@ mod dane;
 #[cfg(validator)]
 mod dnssec;
 mod failures;
-mod guide;
 mod hostile;
 mod login;
 #[cfg(validator)]

@@ -1,0 +1,51 @@
+//! doc/README.md, the index of doc/: no page is missing and none is invented.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+#[test]
+fn every_page_of_doc_is_in_its_index_and_no_other() {
+    let doc = Path::new(env!("CARGO_MANIFEST_DIR")).join("doc");
+    let index = fs::read_to_string(doc.join("README.md")).unwrap();
+    let there: BTreeSet<String> = fs::read_dir(&doc)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name != "README.md")
+        .collect();
+    // [text](page): one line each.
+    let mut named = BTreeSet::new();
+    for part in index.split("](").skip(1) {
+        let (name, _) = part.split_once(')').unwrap();
+        if !name.starts_with("../") {
+            assert!(named.insert(name.to_owned()), "{name} is there twice");
+        }
+    }
+    assert_eq!(there, named);
+}
+
+/// A link to a page or a file of the checkout leads somewhere.
+#[test]
+fn no_link_of_a_page_is_broken() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pages = vec![root.join("README.md"), root.join("CONTRIBUTING.md")];
+    for entry in fs::read_dir(root.join("doc")).unwrap() {
+        pages.push(entry.unwrap().path());
+    }
+    for page in pages {
+        if page.extension().is_none_or(|ending| ending != "md") {
+            continue;
+        }
+        let text = fs::read_to_string(&page).unwrap();
+        for part in text.split("](").skip(1) {
+            let (link, _) = part.split_once(')').unwrap();
+            let file = link.split('#').next().unwrap();
+            if link.contains("://") || file.is_empty() {
+                continue;
+            }
+            let target = page.parent().unwrap().join(file);
+            assert!(target.exists(), "{}: {link}", page.display());
+        }
+    }
+}

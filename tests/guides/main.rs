@@ -1,0 +1,30 @@
+//! The guides of doc/, README.md and INSTALL, command by command: each block is
+//! run as it stands, by a reader who is root of a machine of his own, and what
+//! the page shows of its output must come. What can't be run says so in the page
+//! itself, with its reason, and the test prints it.
+#![forbid(unsafe_code)]
+// A test prints what it did not run; one that cannot go on ends there.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+
+mod index;
+mod page;
+mod reader;
+
+use reader::follow;
+
+/// A test for each page, with the programs that it takes for installed; and the
+/// list of them all.
+macro_rules! pages {
+    ($($name:ident $page:literal $needs:expr;)*) => {
+        $(#[test]
+        fn $name() {
+            follow($page, &$needs);
+        })*
+
+    };
+}
+
+pages! {
+    outbound "doc/outbound.md" ["tcpserver", "smtpfront-echo"];
+    security "doc/security.md" [];
+}

@@ -1,0 +1,103 @@
+//! A guide's blocks, and the words behind their fences that say what a reader
+//! does with each.
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::path::Path;
+
+/// What a reader does with a block.
+#[derive(Debug)]
+pub enum Use {
+    /// `file=PATH`: writes it, as a script where it begins with `#!`.
+    File(String),
+    /// `not-run: reason`: types it, but no test can.
+    NotRun(String),
+    /// `output`: compares with what the block before it printed.
+    Output,
+    /// `service=PORT`: a script that serves on this port until it is stopped.
+    Service(String),
+    /// `text`: reads it. It is no command and no file.
+    Text,
+    /// `sh`: types it; the last command's exit code is this one.
+    Typed(u8),
+}
+
+#[derive(Debug)]
+pub struct Block {
+    /// The first line of its text in the page, from 1.
+    pub line: usize,
+    pub used: Use,
+    /// `before=NAME`: what the test has happen first, a script of before/.
+    pub before: Option<String>,
+    /// `listens=PORT`: what the block leaves in the background serves there.
+    pub listens: Option<String>,
+    pub text: String,
+}
+
+/// The blocks of a page, in their order.
+///
+/// A block without a mark, one whose words are unknown, and code that is only
+/// indented fail the test: nothing is left out in silence.
+pub fn blocks(page: &str) -> Vec<Block> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{page}: {error}"));
+    let mut blocks: Vec<Block> = Vec::new();
+    let mut open: Option<Block> = None;
+    let mut blank = true;
+    for (number, line) in (1..).zip(text.lines()) {
+        match (&mut open, line.strip_prefix("```")) {
+            (Some(_), Some("")) => blocks.extend(open.take()),
+            (Some(block), _) => {
+                block.text.push_str(line);
+                block.text.push('\n');
+            }
+            (None, Some(words)) => open = Some(begin(words, page, number)),
+            (None, None) => assert!(
+                !(blank && line.starts_with("    ")),
+                "{page}:{number}: code that is indented; put it between fences"
+            ),
+        }
+        blank = line.is_empty();
+    }
+    assert!(open.is_none(), "{page}: a fence is not closed");
+    blocks
+}
+
+/// A block with nothing in it yet, from the words of its fence.
+fn begin(words: &str, page: &str, number: usize) -> Block {
+    let mut block = Block {
+        line: number + 1,
+        used: Use::Typed(0),
+        before: None,
+        listens: None,
+        text: String::new(),
+    };
+    let (words, reason) = match words.split_once(" not-run: ") {
+        Some((words, reason)) => (words, Some(reason)),
+        None => (words, None),
+    };
+    let mut words = words.split(' ');
+    match words.next() {
+        Some("sh") => (),
+        Some("output") => block.used = Use::Output,
+        Some("conf") => block.used = Use::File(String::new()),
+        Some("text") => block.used = Use::Text,
+        _ => panic!("{page}:{number}: a block that does not say what it is"),
+    }
+    for word in words {
+        match word.split_once('=') {
+            Some(("before", name)) => block.before = Some(name.to_owned()),
+            Some(("listens", port)) => block.listens = Some(port.to_owned()),
+            Some(("exit", code)) => block.used = Use::Typed(code.parse().unwrap()),
+            Some(("file", path)) => block.used = Use::File(path.to_owned()),
+            Some(("service", port)) => block.used = Use::Service(port.to_owned()),
+            _ => panic!("{page}:{number}: unknown word {word}"),
+        }
+    }
+    if let Some(reason) = reason {
+        block.used = Use::NotRun(reason.to_owned());
+    }
+    let unnamed = matches!(&block.used, Use::File(path) if path.is_empty());
+    assert!(!unnamed, "{page}:{number}: a file without a name");
+    block
+}

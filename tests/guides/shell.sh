@@ -1,0 +1,48 @@
+# shellcheck shell=sh
+# Sourced by a reader's session: what happens beside the blocks of the page.
+cd /root
+current=before
+trap 'echo "$?" >"/test/$current.code"' EXIT
+
+# before NAME: what a reader finds, or what others do, before a block.
+before() {
+  # shellcheck source=/dev/null
+  . "/test/before/$1.sh" >>/test/before.out 2>&1
+}
+
+# begin NUMBER, end NUMBER CODE: around what the reader types. A command that
+# fails ends the shell in between, and its code is the block's.
+begin() { current=$1; }
+end() {
+  echo "$2" >"/test/$1.code"
+  current=before
+}
+
+# written NUMBER PATH: the reader's editor.
+written() {
+  mkdir -p "$(dirname "$2")"
+  cp "/test/$1" "$2"
+  case $(head -c 2 "$2") in '#!') chmod 755 "$2" ;; esac
+  end "$1" 0
+}
+
+# listens PORT: whether somebody does, on any address.
+listens() { grep -qi ":$(printf %04X "$1") 0*:0000 0A" /proc/net/tcp /proc/net/tcp6; }
+
+# until COMMAND...: waits for it to come true, half a minute at most.
+until_true() {
+  tries=0
+  until "$@"; do
+    tries=$((tries + 1))
+    [ "$tries" -lt 300 ] || { echo "not within half a minute: $*"; return 1; }
+    sleep 0.1
+  done
+}
+
+# background PORT COMMAND...: a server, which others do not end.
+background() {
+  port=$1
+  shift
+  setsid "$@" </dev/null >>/test/before.out 2>&1 &
+  until_true listens "$port"
+}
