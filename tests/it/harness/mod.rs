@@ -3,6 +3,7 @@
 
 pub mod authority;
 pub mod client;
+pub mod daemons;
 pub mod dial;
 pub mod memory;
 pub mod overlay;

@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
@@ -26,6 +27,17 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         assert!(Instant::now() < end, "not within {PATIENCE:?}: {what}");
         thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// Runs `start` where descriptors are a copy of this process's: one that a child
+/// is to inherit loses its close-on-exec there, and the children of other tests,
+/// started at the same moment, do not get it.
+pub fn with_own_descriptors<T: Send>(start: impl FnOnce() -> T + Send) -> T {
+    let own = || {
+        unshare(CloneFlags::CLONE_FILES).unwrap();
+        start()
+    };
+    thread::scope(|scope| scope.spawn(own).join()).unwrap()
 }
 
 /// How a child ended.

@@ -1,0 +1,5 @@
+//! starttls-handoff: alone under a server that the test plays, and under
+//! sslserver.
+
+mod alone;
+mod under_sslserver;

@@ -1,0 +1,383 @@
+//! `-k` as a gate: what would refuse or weaken a connection later makes it exit
+//! 111, and what is only worth a word does not.
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+
+use super::stores::compile;
+use crate::harness::{
+    Authority, Dial, Finished, Identity, KeyKind, Leaf, Place, Setup, need_root, program, skip,
+};
+
+/// Fails unless `-k` is content.
+fn content(checked: &Finished) {
+    assert_eq!(
+        checked.code,
+        Some(0),
+        "{}{}",
+        checked.text(),
+        checked.stderr
+    );
+}
+
+/// Fails unless `-k` says that this is wrong.
+fn wrong(checked: &Finished, part: &str) {
+    let text = checked.text();
+    assert_eq!(
+        checked.code,
+        Some(111),
+        "{part:?}: {text}{}",
+        checked.stderr
+    );
+    let named = text
+        .lines()
+        .any(|line| line.starts_with("wrong: ") && line.contains(part));
+    assert!(named, "{part:?} not in {text}");
+}
+
+fn check(setup: Setup<'_>) -> Finished {
+    setup.option("-k").refused()
+}
+
+fn pem(certificates: &[&openssl::x509::X509]) -> Vec<u8> {
+    let all = certificates.iter().map(|one| one.to_pem().unwrap());
+    all.collect::<Vec<_>>().concat()
+}
+
+/// A leaf under two intermediates: it, the lower, the upper, the root.
+fn long_chain() -> (Identity, [openssl::x509::X509; 4]) {
+    let root = Authority::root("Check Root");
+    let upper = root.below("Check Upper");
+    let lower = upper.below("Check Lower");
+    let identity = Leaf::localhost().issue_by(&lower);
+    let all = [
+        identity.certificate.clone(),
+        lower.certificate.clone(),
+        upper.certificate.clone(),
+        root.certificate.clone(),
+    ];
+    (identity, all)
+}
+
+#[test]
+fn a_chain_that_clients_cannot_follow_is_wrong() {
+    let place = Place::new("check-chain");
+    let (identity, [leaf, lower, upper, root]) = long_chain();
+    let key = place.secret("key.pem", identity.key_pem());
+    let setup = |chain: &[&openssl::x509::X509]| {
+        let file = place.write("chain.pem", pem(chain));
+        let setup = Setup::new(&place, &["true"]);
+        setup.env("CERTFILE", file).env("KEYFILE", &key)
+    };
+    content(&check(setup(&[&leaf, &lower, &upper])));
+    content(&check(setup(&[&leaf, &lower, &upper, &root])));
+    wrong(&check(setup(&[&leaf])), "no intermediate");
+    wrong(
+        &check(setup(&[&leaf, &upper, &lower])),
+        "broken chain: certificate 2 of the file did not issue the one before it: wrong order, certificate 3 did",
+    );
+    wrong(
+        &check(setup(&[&leaf, &upper])),
+        "broken chain: certificate 2 of the file did not issue the one before it",
+    );
+    wrong(
+        &check(setup(&[&leaf, &lower, &root])),
+        "broken chain: certificate 3 of the file",
+    );
+    // The anchors complete what is alone, as with ucspi-ssl.
+    let between = place.write("ca.pem", pem(&[&lower, &upper, &root]));
+    content(&check(setup(&[&leaf]).env("CAFILE", between)));
+    // Nobody misses an intermediate of one that signed itself.
+    let alone = Leaf::localhost().self_signed();
+    content(&check(Setup::new(&place, &["true"]).identity(&alone)));
+    // The same under a name's rule.
+    let file = place.write("name.pem", pem(&[&leaf, &upper, &lower]));
+    let text = format!("sni=a.example:allow,CERTFILE=\"{file}\",KEYFILE=\"{key}\"\n");
+    let cdb = compile(&place, "rules.cdb", &text);
+    let setup = Setup::new(&place, &["true"]).option("-x").option(&cdb);
+    wrong(&check(setup), "broken chain");
+}
+
+#[test]
+fn a_broken_chain_is_warned_about_at_start() {
+    let place = Place::new("start-chain");
+    let (identity, [leaf, lower, upper, _]) = long_chain();
+    let key = place.secret("key.pem", identity.key_pem());
+    let setup = |chain: &[&openssl::x509::X509]| {
+        let file = place.write("chain.pem", pem(chain));
+        let setup = Setup::new(&place, &["echo", "served"]);
+        setup.env("CERTFILE", file).env("KEYFILE", &key)
+    };
+    let server = setup(&[&leaf, &upper, &lower]).start();
+    server.line("warning: CERTFILE ");
+    server.line("broken chain: certificate 2 of the file");
+    assert_eq!(Dial::to(&server).blindly().connect().text(), "served\n");
+    let server = setup(&[&leaf, &lower, &upper]).start();
+    assert_eq!(server.log(), "");
+}
+
+#[test]
+fn dates_of_the_whole_chain_count() {
+    let place = Place::new("check-dates");
+    let near = Leaf::localhost().ending_in(13).issue();
+    let checked = check(Setup::new(&place, &["true"]).identity(&near));
+    content(&checked);
+    assert!(
+        checked.text().contains("note: CERTFILE "),
+        "{}",
+        checked.text()
+    );
+    let over = Leaf::localhost().expired().issue();
+    wrong(
+        &check(Setup::new(&place, &["true"]).identity(&over)),
+        "certificate expired at",
+    );
+    // A chain whose second certificate is over: both signed themselves, which is
+    // a broken chain too.
+    let good = Leaf::localhost().self_signed();
+    let chain = place.write("chain.pem", pem(&[&good.certificate, &over.certificate]));
+    let key = place.secret("key.pem", good.key_pem());
+    let setup = Setup::new(&place, &["true"]);
+    let checked = check(setup.env("CERTFILE", chain).env("KEYFILE", key));
+    wrong(&checked, "certificate 2 of the file expired at");
+}
+
+#[test]
+fn a_program_that_could_not_run_is_wrong() {
+    let place = Place::new("check-prog");
+    wrong(
+        &check(Setup::new(&place, &["no-such-program"])),
+        "unable to run no-such-program: no such file or directory",
+    );
+    let script = place.write("script", "#!/bin/sh\n");
+    let mode = |mode| fs::set_permissions(&script, fs::Permissions::from_mode(mode)).unwrap();
+    mode(0o644);
+    wrong(&check(Setup::new(&place, &[&script])), "permission denied");
+    mode(0o755);
+    content(&check(Setup::new(&place, &[&script])));
+    wrong(
+        &check(Setup::new(&place, &[&place.text("")])),
+        "permission denied",
+    );
+    // Found through PATH.
+    let setup = || Setup::new(&place, &["script"]).env("PATH", place.text(""));
+    content(&check(setup()));
+    mode(0o600);
+    wrong(&check(setup()), "unable to run script: permission denied");
+}
+
+#[test]
+fn a_program_that_the_user_of_u_may_not_run_is_wrong() {
+    need_root!();
+    let place = Place::new("check-prog-user");
+    let script = place.write("script", "#!/bin/sh\n");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o750)).unwrap();
+    content(&check(Setup::new(&place, &[&script])));
+    let setup = Setup::new(&place, &[&script]).options("-u nobody");
+    wrong(&check(setup), "permission denied");
+}
+
+#[test]
+fn files_that_everybody_may_write_or_keys_that_they_may_read_are_wrong() {
+    let place = Place::new("check-modes");
+    let identity = Identity::localhost(KeyKind::P256);
+    let (certificate, key) = place.identity("own", &identity);
+    let root = place.write("ca.pem", Authority::shared_root().pem());
+    let cdb = compile(&place, "rules.cdb", ":allow\n");
+    let setup = || {
+        Setup::new(&place, &["true"])
+            .env("CERTFILE", &certificate)
+            .env("KEYFILE", &key)
+            .env("CAFILE", &root)
+            .option("-x")
+            .option(&cdb)
+    };
+    content(&check(setup()));
+    for (path, mode, part) in [
+        (&key, 0o644, "everybody may read this private key"),
+        (&key, 0o602, "everybody may write this private key"),
+        (&certificate, 0o646, "everybody may write it"),
+        (&root, 0o666, "everybody may write it"),
+        (&cdb, 0o666, "everybody may write it"),
+    ] {
+        let before = fs::metadata(path).unwrap().permissions();
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        let checked = check(setup());
+        wrong(&checked, part);
+        wrong(&checked, path);
+        fs::set_permissions(path, before).unwrap();
+    }
+    // Its group may read it.
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
+    content(&check(setup()));
+    // A key in the certificate's file.
+    let both = [identity.chain_pem(), identity.key_pem()].concat();
+    let file = place.write("both.pem", both);
+    let alone = || {
+        Setup::new(&place, &["true"])
+            .env("CERTFILE", &file)
+            .unset("KEYFILE")
+    };
+    wrong(&check(alone()), "everybody may read this private key");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    content(&check(alone()));
+    // And in a rule for a name.
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    let text = format!("sni=a.example:allow,CERTFILE=\"{certificate}\",KEYFILE=\"{key}\"\n");
+    compile(&place, "rules.cdb", &text);
+    let setup = alone().option("-x").option(&cdb);
+    wrong(&check(setup), "everybody may read this private key");
+}
+
+#[test]
+fn settings_that_serve_nobody_are_wrong_and_names_of_another_openssl_are_not() {
+    let place = Place::new("check-settings");
+    let setup = || Setup::new(&place, &["true"]);
+    wrong(
+        &check(setup().env("CIPHERS", "ECDHE-RSA-AES128-GCM-SHA256")),
+        "CIPHERS: none of its suites fits the key (ECDSA)",
+    );
+    wrong(
+        &check(setup().env("CIPHERS", "ECDHE:DEFAULT")),
+        "as the first word only",
+    );
+    wrong(
+        &check(
+            setup()
+                .env("CIPHERS", "ECDHE:TLS_AES_128_GCM_SHA256")
+                .env("CIPHERSUITES", "TLS_AES_256_GCM_SHA384"),
+        ),
+        "CIPHERSUITES is set",
+    );
+    wrong(
+        &check(setup().env("CIPHERSUITES", "TLS_AES_128_GCM_SHA256:TLS_FOO")),
+        "CIPHERSUITES: OpenSSL does not know \"TLS_FOO\"",
+    );
+    wrong(
+        &check(setup().env("KEYFILE_ALT", "/nonexistent")),
+        "KEYFILE_ALT has no effect",
+    );
+    wrong(
+        &check(setup().env("SIGALGS", "RSA+SHA256:RSA-PSS+SHA256")),
+        "SIGALGS: none of its algorithms fits the key (ECDSA) in TLS 1.3",
+    );
+    // PKCS #1 is of TLS 1.2 alone.
+    let rsa = || setup().identity(&Identity::localhost(KeyKind::Rsa2048));
+    let list = "RSA+SHA256:ECDSA+SHA256";
+    let checked = check(rsa().env("SIGALGS", list));
+    wrong(
+        &checked,
+        "fits the key (RSA) in TLS 1.3: no client of TLS 1.3",
+    );
+    assert!(!checked.text().contains("in TLS 1.2"), "{}", checked.text());
+    content(&check(rsa().env("SIGALGS", list).env("TLS_MAX", "1.2")));
+    // SHA-1 needs level 0.
+    let old = || rsa().env("SIGALGS", "RSA+SHA1").env("TLS_MAX", "1.2");
+    wrong(&check(old()), "fits the key (RSA) in TLS 1.2");
+    content(&check(old().env("CIPHERS", "ECDHE:@SECLEVEL=0")));
+    content(&check(
+        rsa().env("SIGALGS", "ECDSA+SHA256:RSA-PSS+SHA256:RSA+SHA256"),
+    ));
+    let server = rsa().env("SIGALGS", list).start();
+    server.line("warning: SIGALGS: none of its algorithms fits");
+    let thirteen = Dial::to(&server).version(openssl::ssl::SslVersion::TLS1_3);
+    assert!(thirteen.attempt().is_err(), "and it is true");
+    let checked = check(
+        setup()
+            .env("TLS_GROUPS", "nosuch:X25519")
+            .env("CIPHERS", "kRSA:ECDHE"),
+    );
+    content(&checked);
+    let text = checked.text();
+    assert!(
+        text.contains("note: TLS_GROUPS: OpenSSL does not know \"nosuch\""),
+        "{text}"
+    );
+    assert!(
+        text.contains("note: CIPHERS: these words ask for suites"),
+        "{text}"
+    );
+    let ended = check(setup().host("no-such-host.invalid"));
+    ended.failed(111, "no-such-host.invalid");
+}
+
+/// What openssl makes of a certificate's key.
+fn key_digest(place: &Place, certificate: &openssl::x509::X509) -> String {
+    let file = place.write("one.pem", certificate.to_pem().unwrap());
+    let words = format!(
+        "openssl x509 -in {file} -noout -pubkey | openssl pkey -pubin -outform DER | openssl dgst -sha256 -r"
+    );
+    let output = Command::new("sh").args(["-c", &words]).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    said.split_ascii_whitespace().next().unwrap().to_owned()
+}
+
+#[test]
+fn the_check_prints_the_tlsa_records_to_publish() {
+    let place = Place::new("check-tlsa");
+    let root = Authority::root("Check Root");
+    let lower = root.below("Check Lower");
+    let leaf = Leaf::new("mx.check.example")
+        .dns("mx.check.example")
+        .dns("Second.check.example")
+        .dns("*.wild.example");
+    let identity = leaf.address("127.0.0.1").issue_by(&lower);
+    let chain = [&identity.certificate, &lower.certificate, &root.certificate];
+    let setup = Setup::new(&place, &["true"]);
+    let setup = setup
+        .env("CERTFILE", place.write("chain.pem", pem(&chain)))
+        .env("KEYFILE", place.secret("key.pem", identity.key_pem()));
+    let text = check(setup).text();
+    let printed: Vec<&str> = text
+        .lines()
+        .filter(|line| line.contains(" IN TLSA "))
+        .collect();
+    let mut wanted = Vec::new();
+    for host in [
+        "mx.check.example",
+        "Second.check.example",
+        "HOST.wild.example",
+    ] {
+        for (usage, certificate) in [3, 2, 2].into_iter().zip(chain) {
+            let digest = key_digest(&place, certificate);
+            wanted.push(format!("    _25._tcp.{host}. IN TLSA {usage} 1 1 {digest}"));
+        }
+    }
+    assert_eq!(printed, wanted, "{text}");
+}
+
+#[test]
+fn danetool_makes_the_same_record() {
+    let Some(danetool) = program("danetool") else {
+        skip!("danetool is not installed");
+    };
+    let place = Place::new("check-danetool");
+    let identity = Leaf::new("x").dns("mx.check.example").issue();
+    let file = place.write("cert.pem", identity.certificate.to_pem().unwrap());
+    let key = place.secret("key.pem", identity.key_pem());
+    let setup = Setup::new(&place, &["true"]);
+    let text = check(setup.env("CERTFILE", &file).env("KEYFILE", key)).text();
+    let words = [
+        "--tlsa-rr",
+        "--host",
+        "mx.check.example",
+        "--port",
+        "25",
+        "--proto",
+        "tcp",
+    ];
+    let output = Command::new(danetool)
+        .args(words)
+        .args(["--load-certificate", &file])
+        .output();
+    // `_25._tcp.mx.check.example. IN TLSA ( 03 01 01 hex )`
+    let said = String::from_utf8(output.unwrap().stdout).unwrap();
+    let theirs: Vec<&str> = said.split_ascii_whitespace().collect();
+    let [name, "IN", "TLSA", "(", "03", "01", "01", digest, ")"] = theirs[..] else {
+        panic!("{said}");
+    };
+    let ours = format!("{name} IN TLSA 3 1 1 {digest}");
+    assert!(text.lines().any(|line| line.trim() == ours), "{said}{text}");
+}

@@ -1,0 +1,442 @@
+//! Many connections, many bytes, and limits on how many there may be.
+#![forbid(unsafe_code)]
+
+use std::net::SocketAddr;
+use std::thread;
+
+use openssl::ssl::SslVersion;
+
+use crate::harness::dial::{Noise, plain};
+use crate::harness::{Dial, End, Identity, KeyKind, Place, Setup, eventually};
+
+/// One connection to a server whose program is `cat`: every byte comes back.
+fn echo(dial: Dial, seed: u64, size: usize) {
+    let bytes = Noise::new(seed).bytes(size);
+    let mut client = dial.connect();
+    client.send(&bytes);
+    client.half_close();
+    let (back, end) = client.rest();
+    assert_eq!(end, End::CloseNotify, "connection {seed}");
+    assert!(
+        back == bytes,
+        "connection {seed}: {} of {size} bytes",
+        back.len()
+    );
+}
+
+#[test]
+fn two_thousand_connections_in_a_row() {
+    let place = Place::new("in-a-row");
+    let server = Setup::new(&place, &["cat"]).start();
+    for count in 0..2000 {
+        echo(
+            Dial::to(&server),
+            count,
+            100 + usize::try_from(count).unwrap(),
+        );
+        if count % 500 == 0 {
+            server.quiet();
+        }
+    }
+    server.quiet();
+    assert_eq!(server.log(), "");
+    server.stop();
+}
+
+#[test]
+fn a_hundred_connections_at_once() {
+    let place = Place::new("at-once");
+    let server = Setup::new(&place, &["cat"])
+        .options("-v -c 100 -b 100")
+        .start();
+    // All of them are up before any of them ends.
+    let mut clients: Vec<_> = (0..100).map(|_| Dial::to(&server).connect()).collect();
+    server.line("sslserver: status: 100/100");
+    let threads: Vec<_> = clients
+        .drain(..)
+        .enumerate()
+        .map(|(seed, mut client)| {
+            thread::spawn(move || {
+                let bytes = Noise::new(seed as u64).bytes(100_000);
+                let mut back = Vec::new();
+                for piece in bytes.chunks(10_000) {
+                    client.send(piece);
+                    back.extend(client.read_exact(piece.len()));
+                }
+                client.half_close();
+                assert_eq!(client.text(), "");
+                assert!(back == bytes, "connection {seed}");
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    server.lines("sslserver: end ", 100);
+    server.quiet();
+    server.stop();
+}
+
+#[test]
+fn sixty_four_mebibytes_both_ways_at_once() {
+    let place = Place::new("both-ways");
+    let server = Setup::new(&place, &["cat"]).start();
+    for version in [SslVersion::TLS1_2, SslVersion::TLS1_3] {
+        let mut client = Dial::to(&server).version(version).connect();
+        let (sent, got) = client.both_ways(64 << 20, &mut Noise::new(64));
+        assert_eq!(sent, got, "{version:?}");
+        client.half_close();
+        assert_eq!(client.text(), "");
+    }
+    server.quiet();
+}
+
+#[test]
+fn independent_streams_both_ways_at_once() {
+    let place = Place::new("two-streams");
+    let source = place.write("source", Noise::new(7).bytes(16 << 20));
+    let sink = place.text("sink");
+    // The program reads and writes at once, each at its own pace.
+    let script = format!("exec 3<&0; cat <&3 >{sink} & cat {source}; wait");
+    let server = Setup::script(&place, &script).start();
+    let mut client = Dial::to(&server).connect();
+    let (sent, got) = client.both_ways(16 << 20, &mut Noise::new(8));
+    client.half_close();
+    assert_eq!(client.text(), "");
+    server.quiet();
+    assert!(openssl::sha::sha256(&place.read("source")) == got);
+    assert!(openssl::sha::sha256(&place.read("sink")) == sent);
+}
+
+#[test]
+fn a_slow_client_stops_the_program_not_memory() {
+    let place = Place::new("back-pressure");
+    let server = Setup::new(&place, &["cat", "/dev/zero"])
+        .options("-v")
+        .start();
+    let mut client = Dial::to(&server).receive_buffer(4096).connect();
+    client.read_exact(1000);
+    let ok = server.line("sslserver: ok ");
+    let program = ok.split(' ').nth(2).unwrap().to_owned();
+    // It is stuck when it writes no more: two looks at its count of bytes agree,
+    // and go on agreeing for a while.
+    let written = || {
+        let text = std::fs::read_to_string(format!("/proc/{program}/io")).unwrap();
+        crate::harness::process::status_field(&text, "wchar")
+            .parse::<u64>()
+            .unwrap()
+    };
+    let (mut last, mut same) = (written(), 0);
+    eventually("the program is held back", || {
+        let now = written();
+        same = if now == last { same + 1 } else { 0 };
+        last = now;
+        (same > 50).then_some(())
+    });
+    assert!(
+        last < 32 << 20,
+        "{last} bytes taken for a client that does not read"
+    );
+    drop(client);
+    server.line("sslserver: end ");
+    server.quiet();
+}
+
+#[test]
+fn connections_beyond_c_wait_for_their_turn() {
+    let place = Place::new("limit");
+    let server = Setup::new(&place, &["cat"]).options("-v -c 2").start();
+    let mut first = Dial::to(&server).connect();
+    let _second = Dial::to(&server).connect();
+    server.line("sslserver: status: 2/2");
+    // The kernel has taken it; the server must not.
+    let third = plain(server.at);
+    let waiting = thread::spawn({
+        let dial = Dial::to(&server);
+        move || {
+            let mut client = dial.over(third).unwrap();
+            client.send("third");
+            assert_eq!(client.read_exact(5), b"third");
+        }
+    });
+    first.half_close();
+    assert_eq!(first.text(), "");
+    waiting.join().unwrap();
+    let log = server.log();
+    assert!(!log.contains("status: 3/2"), "{log}");
+    let end = log.find("sslserver: end ").expect("the first ended");
+    let third = log
+        .match_indices("sslserver: pid ")
+        .nth(2)
+        .expect("the third came")
+        .0;
+    assert!(end < third, "{log}");
+}
+
+#[test]
+fn connections_beyond_capital_c_are_closed_at_once() {
+    let place = Place::new("address-limit");
+    let server = Setup::new(&place, &["cat"]).options("-v -C 2").start();
+    let mut first = Dial::to(&server).connect();
+    let _second = Dial::to(&server).connect();
+    // No byte of TLS is spoken with the third.
+    assert!(Dial::to(&server).attempt().is_err());
+    let line = server.line("-C");
+    assert!(
+        line.starts_with("sslserver: ") && line.contains("127.0.0.1"),
+        "{line}"
+    );
+    // Another address has its own count.
+    let other: SocketAddr = "127.0.0.9:0".parse().unwrap();
+    let mut elsewhere = Dial::to(&server).from(other).connect();
+    elsewhere.send("x");
+    assert_eq!(elsewhere.read_exact(1), b"x");
+    // And when one ends there is room again.
+    first.half_close();
+    assert_eq!(first.text(), "");
+    drop(first);
+    let mut again = eventually("room again", || Dial::to(&server).attempt().ok());
+    again.send("y");
+    assert_eq!(again.read_exact(1), b"y");
+}
+
+#[test]
+fn many_small_writes_arrive_as_they_are_made() {
+    let place = Place::new("small-writes");
+    let server = Setup::new(&place, &["cat"])
+        .identity(&Identity::localhost(KeyKind::Ed25519))
+        .start();
+    let mut client = Dial::to(&server).connect();
+    for byte in 0..=255 {
+        client.send([byte]);
+        assert_eq!(client.read_exact(1), [byte]);
+    }
+    client.half_close();
+    assert_eq!(client.text(), "");
+}
+
+/// A connection that is up, or none where it was refused.
+fn up(dial: Dial) -> Option<crate::harness::Tls> {
+    let mut client = dial.attempt().ok()?;
+    client.send("x");
+    (client.read_exact(1) == b"x").then_some(client)
+}
+
+#[test]
+fn maxconip_is_the_limit_of_an_address() {
+    let place = Place::new("maxconip");
+    // The narrower of the two; 0 is none, and so is nothing at all.
+    for (letters, variable, wanted) in [
+        ("", "2", Some(2)),
+        ("-C 3", "2", Some(2)),
+        ("-C 2", "3", Some(2)),
+        ("-C 2", "0", Some(2)),
+        ("", "0", None),
+        ("", "", None),
+    ] {
+        let server = Setup::new(&place, &["cat"])
+            .options(letters)
+            .env("MAXCONIP", variable)
+            .start();
+        let clients: Vec<_> = (0..5).filter_map(|_| up(Dial::to(&server))).collect();
+        assert_eq!(clients.len(), wanted.unwrap_or(5), "{letters} {variable}");
+        if let Some(wanted) = wanted {
+            let word = if letters == "-C 2" { "-C" } else { "MAXCONIP" };
+            let said = format!("from 127.0.0.1: it has {wanted} already ({word})");
+            assert!(server.line("dropping").contains(&said), "{}", server.log());
+        }
+        let elsewhere = Dial::to(&server).from("127.0.0.9:0".parse().unwrap());
+        assert!(up(elsewhere).is_some());
+    }
+    for junk in ["few", "-1", "2x", "1000001"] {
+        for letters in ["", "-k"] {
+            let said =
+                format!("sslserver: fatal: unable to use MAXCONIP: \"{junk}\": not a number");
+            Setup::new(&place, &["cat"])
+                .options(letters)
+                .env("MAXCONIP", junk)
+                .refused()
+                .failed(111, &said);
+        }
+    }
+    // The program is not told.
+    let server = Setup::script(&place, "echo ${MAXCONIP-unset}")
+        .env("MAXCONIP", "7")
+        .start();
+    assert_eq!(Dial::to(&server).connect().text(), "unset\n");
+}
+
+#[test]
+fn a_rule_s_maxconip_counts_for_its_clients() {
+    let place = Place::new("maxconip-rule");
+    let rules = "127.0.0.2:allow,MAXCONIP=\"1\"\n127.0.0.3:allow,MAXCONIP=\"0\"\n\
+                 127.0.0.4:allow,MAXCONIP=\"4\"\n127.0.0.5:allow,MAXCONIP=\"many\"\n:allow\n";
+    let cdb = super::stores::compile(&place, "limits.cdb", rules);
+    let server = Setup::new(&place, &["cat"])
+        .options("-C 2 -x")
+        .option(&cdb)
+        .start();
+    let warning = server.line("MAXCONIP");
+    assert!(
+        warning.contains("rule 127.0.0.5: unable to use MAXCONIP: \"many\": not a number"),
+        "{warning}"
+    );
+    for (last, wanted) in [(2, 1), (3, 6), (4, 4), (5, 0), (6, 2)] {
+        let from = SocketAddr::from(([127, 0, 0, last], 0));
+        let clients: Vec<_> = (0..6)
+            .filter_map(|_| up(Dial::to(&server).from(from)))
+            .collect();
+        assert_eq!(clients.len(), wanted, "127.0.0.{last}");
+    }
+    // And when they end there is room again.
+    server.quiet();
+    assert!(up(Dial::to(&server).from("127.0.0.2:0".parse().unwrap())).is_some());
+    drop(server);
+    let ended = Setup::new(&place, &["cat"])
+        .options("-k -x")
+        .option(&cdb)
+        .refused();
+    assert_eq!(ended.code, Some(111), "{}", ended.text());
+    assert!(
+        ended
+            .text()
+            .contains("rule 127.0.0.5: unable to use MAXCONIP")
+    );
+}
+
+#[test]
+fn a_network_of_64_bits_is_one_address() {
+    let place = Place::new("household");
+    let server = Setup::new(&place, &["cat"])
+        .options("-L 127.0.0.0/8")
+        .env("MAXCONIP", "2")
+        .start();
+    let from = |address: &str| {
+        let header = format!("PROXY TCP6 {address} 2001:db8::25 4711 465\r\n");
+        let mut stream = plain(server.at);
+        std::io::Write::write_all(&mut stream, header.as_bytes()).unwrap();
+        let mut client = Dial::to(&server).over(stream).ok()?;
+        client.send("x");
+        (client.read_exact(1) == b"x").then_some(client)
+    };
+    let first = from("2001:db8::1");
+    let second = from("2001:db8::ffff:0:0:1");
+    assert!(first.is_some() && second.is_some());
+    assert!(from("2001:db8::2").is_none());
+    assert!(from("2001:db8:0:1::2").is_some());
+    let line = server.line("dropping connection from ");
+    assert!(line.contains("2001:db8::2: it has 2 already"), "{line}");
+}
+
+#[test]
+fn reaching_c_is_said_once_with_who_has_the_places() {
+    let place = Place::new("full");
+    let server = Setup::new(&place, &["cat"]).options("-c 4").start();
+    for _ in 0..3 {
+        let elsewhere = Dial::to(&server).from("127.0.0.9:0".parse().unwrap());
+        let mut clients = vec![up(elsewhere)];
+        clients.extend((0..3).map(|_| up(Dial::to(&server))));
+        assert!(clients.iter().all(Option::is_some));
+        drop(clients);
+        server.quiet();
+    }
+    assert_eq!(
+        server.log(),
+        "sslserver: warning: 4 connections at once, as many as -c allows: further clients wait; \
+         127.0.0.1 has 3 of them, which -C would limit\n"
+    );
+}
+
+#[test]
+fn connections_past_the_limit_on_descriptors_wait() {
+    let place = Place::new("descriptors");
+    let words = ["/bin/sh", "-c", "ulimit -n 48; exec \"$@\"", "sh"];
+    let server = Setup::new(&place, &["cat"])
+        .options("-c 200 -b 100")
+        .through(words)
+        .start();
+    // Descriptors of whoever started the tests count too.
+    let line = server.line("descriptors");
+    let said = "and the limit is 48 (ulimit -n): ";
+    assert!(
+        line.starts_with("sslserver: warning: -c 200 needs 4"),
+        "{line}"
+    );
+    assert!(line.contains(said), "{line}");
+    assert!(
+        line.ends_with(" connections at once are served, and further clients wait"),
+        "{line}"
+    );
+    let threads: Vec<_> = (0..40)
+        .map(|count| {
+            let dial = Dial::to(&server);
+            thread::spawn(move || echo(dial, count, 1000))
+        })
+        .collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    server.quiet();
+    let log = server.log();
+    assert!(!log.contains("dropping"), "{log}");
+    // Enough for all: nothing is said.
+    let words = ["/bin/sh", "-c", "ulimit -n 480; exec \"$@\"", "sh"];
+    let server = Setup::new(&place, &["cat"])
+        .options("-c 200")
+        .through(words)
+        .start();
+    echo(Dial::to(&server), 1, 1000);
+    server.quiet();
+    assert_eq!(server.log(), "");
+}
+
+#[test]
+fn connections_past_the_limit_on_processes_wait() {
+    if !crate::harness::root() || !crate::harness::overlay::reachable() {
+        crate::harness::skip!("only root can be another user, who must reach the program");
+    }
+    crate::harness::need!("prlimit");
+    let place = Place::new("processes");
+    // A user that nothing else runs as: the supervisor, two key processes, and
+    // six of three connections; then one for a launcher that finds none for its
+    // engine.
+    for processes in [9, 10] {
+        let limit = format!("--nproc={processes}:{processes}");
+        let user = (4780 + processes).to_string();
+        let words = [
+            "setpriv",
+            "--reuid",
+            &user,
+            "--regid",
+            &user,
+            "--clear-groups",
+            "prlimit",
+            &limit,
+        ];
+        let server = Setup::new(&place, &["cat"]).through(words).start();
+        let mut clients: Vec<_> = (0..3).map(|_| up(Dial::to(&server)).unwrap()).collect();
+        let fourth = plain(server.at);
+        let waiting = thread::spawn({
+            let dial = Dial::to(&server);
+            move || {
+                let mut client = dial.over(fourth).unwrap();
+                client.send("fourth");
+                assert_eq!(client.read_exact(6), b"fourth");
+            }
+        });
+        if processes == 9 {
+            server.line(
+                "warning: unable to begin a connection: try again: \
+                 clients wait until there is more",
+            );
+        }
+        let mut first = clients.remove(0);
+        first.half_close();
+        assert_eq!(first.text(), "");
+        waiting.join().unwrap();
+        drop(clients);
+        server.quiet();
+        let log = server.log();
+        assert!(!log.contains("dropping"), "{log}");
+    }
+}

@@ -1,0 +1,25 @@
+//! sslserver: from its start to its reloads, with peers and programs of others.
+
+mod check;
+mod clients;
+mod diagnosis;
+mod ends;
+mod environment;
+mod hostile;
+mod isolation;
+mod keys;
+mod load;
+mod logging;
+mod names;
+pub mod peers;
+mod privileges;
+mod programs;
+mod proxy;
+mod reload;
+mod resumption;
+mod scripts;
+mod server_names;
+mod signals;
+pub mod sockets;
+mod stores;
+mod trust;

@@ -1,0 +1,841 @@
+//! Files that change while the server runs: what is noticed, what is said of
+//! it, and what serves meanwhile.
+#![forbid(unsafe_code)]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::process::Command;
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
+
+use super::stores::{called, compile, presenting};
+use crate::harness::process::status_field;
+use crate::harness::{
+    Authority, Dial, Identity, KeyKind, Leaf, Place, Server, Setup, eventually, need_root, run,
+};
+
+/// Puts a file in another's place as renewal tools do: written beside it, then
+/// renamed over it.
+fn replace(place: &Place, name: &str, bytes: impl AsRef<[u8]>) {
+    place.write("beside", bytes);
+    fs::rename(place.path("beside"), place.path(name)).unwrap();
+}
+
+fn served(server: &Server) -> String {
+    Dial::to(server).connect().server_name()
+}
+
+/// Connects again and again, as clients do, until this certificate is shown.
+fn until_served(server: &Server, name: &str) {
+    eventually("the new certificate is served", || {
+        (served(server) == name).then_some(())
+    });
+}
+
+/// Connects until a line with `part` is in the log; every connection must be
+/// served with the certificate `name`.
+fn until_told(server: &Server, name: &str, part: &str) -> String {
+    eventually("the log tells", || {
+        assert_eq!(served(server), name);
+        let log = server.log();
+        log.lines()
+            .find(|line| line.contains(part))
+            .map(str::to_owned)
+    })
+}
+
+/// Has the files looked at now. A signal that was sent is seen before the
+/// second connection after it is accepted.
+fn look(server: &Server) {
+    server.signal(Signal::SIGHUP);
+    for _ in 0..3 {
+        served(server);
+    }
+}
+
+/// How the log describes a certificate.
+fn described(identity: &Identity, name: &str, word: &str) -> String {
+    let key = identity.certificate.public_key().unwrap();
+    let key = openssl::sha::sha256(&key.public_key_to_der().unwrap());
+    let key: String = key
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect::<Vec<_>>()
+        .concat();
+    format!(
+        "\"CN={name}\" {word} SHA256:{} spki:{key} until {}",
+        identity.fingerprint(),
+        identity.certificate.not_after()
+    )
+}
+
+const BROKEN: &str = "unable to reload, the old material keeps serving: ";
+
+fn complaints(server: &Server) -> usize {
+    server.log().matches(BROKEN).count()
+}
+
+/// A server with live.pem and live.key, and what it serves.
+fn begin(place: &Place, first: &Identity) -> Server {
+    let (certificate, key) = place.identity("live", first);
+    Setup::new(place, &["cat"])
+        .env("CERTFILE", certificate)
+        .env("KEYFILE", key)
+        .start()
+}
+
+#[test]
+fn a_pair_replaced_one_file_after_the_other_is_waited_for() {
+    let place = Place::new("one-after-other");
+    let first = called("first").issue();
+    let second = called("second").other_key().issue();
+    let third = called("third").key(KeyKind::Rsa2048).issue();
+    let server = begin(&place, &first);
+    assert_eq!(served(&server), "first");
+    let mut before = Dial::to(&server).connect();
+    replace(&place, "live.pem", second.chain_pem());
+    let line = until_told(&server, "first", BROKEN);
+    assert!(
+        line.starts_with("sslserver: warning: ")
+            && line.contains("key does not match certificate: KEYFILE ")
+            && line.ends_with("live.key"),
+        "{line}"
+    );
+    // However often it is looked at, and though the file changes, once is
+    // enough.
+    for _ in 0..3 {
+        look(&server);
+        replace(&place, "live.pem", second.chain_pem());
+    }
+    look(&server);
+    assert_eq!(served(&server), "first");
+    assert_eq!(complaints(&server), 1, "{}", server.log());
+    replace(&place, "live.key", second.key_pem());
+    until_served(&server, "second");
+    let path = place.text("live.pem");
+    let changes = format!(
+        "sslserver: CERTFILE {path} changed: from {} to {}",
+        described(&first, "first", "ecdsa"),
+        described(&second, "second", "ecdsa")
+    );
+    let log = server.log();
+    assert_eq!(
+        log.lines().filter(|line| *line == changes).count(),
+        1,
+        "{changes} once in {log}"
+    );
+    // The other file first, and it is told again.
+    replace(&place, "live.key", third.key_pem());
+    eventually("the second complaint", || {
+        assert_eq!(served(&server), "second");
+        (complaints(&server) == 2).then_some(())
+    });
+    replace(&place, "live.pem", third.chain_pem());
+    until_served(&server, "third");
+    server.line(&format!(" to {}", described(&third, "third", "rsa")));
+    // Who was there before all this is served to the end.
+    before.send("still here");
+    assert_eq!(before.read_exact(10), b"still here");
+    before.half_close();
+    assert_eq!(before.text(), "");
+    server.quiet();
+}
+
+/// Points a link elsewhere, as certbot does.
+fn point(place: &Place, link: &str, to: &str) {
+    let beside = place.path("beside");
+    symlink(to, &beside).unwrap();
+    fs::rename(beside, place.path(link)).unwrap();
+}
+
+#[test]
+fn links_that_are_pointed_elsewhere_count() {
+    let place = Place::new("links");
+    for folder in ["archive", "live"] {
+        fs::create_dir(place.path(folder)).unwrap();
+    }
+    let names = ["first", "second", "third"];
+    for (at, name) in names.iter().enumerate() {
+        let identity = if at == 1 {
+            called(name).other_key()
+        } else {
+            called(name)
+        };
+        place.identity(&format!("archive/{at}"), &identity.issue());
+    }
+    let aim = |at: usize| {
+        point(&place, "live/key", &format!("../archive/{at}.key"));
+        point(&place, "live/cert", &format!("../archive/{at}.pem"));
+    };
+    aim(0);
+    let server = Setup::new(&place, &["true"])
+        .env("CERTFILE", place.text("live/cert"))
+        .env("KEYFILE", place.text("live/key"))
+        .start();
+    assert_eq!(served(&server), "first");
+    aim(1);
+    until_served(&server, "second");
+    // The folder itself may be the link.
+    fs::create_dir(place.path("next")).unwrap();
+    symlink("../archive/2.pem", place.path("next/cert")).unwrap();
+    symlink("../archive/2.key", place.path("next/key")).unwrap();
+    fs::rename(place.path("live"), place.path("gone")).unwrap();
+    symlink("next", place.path("live")).unwrap();
+    until_served(&server, "third");
+    server.quiet();
+}
+
+#[test]
+fn a_file_that_is_written_in_pieces_is_waited_for() {
+    let place = Place::new("pieces");
+    let server = begin(&place, &called("first").issue());
+    assert_eq!(served(&server), "first");
+    let pem = called("second").issue().chain_pem();
+    let mut told = 0;
+    // In place: cut, then nothing, a part of the certificate, and all of it.
+    for length in [0, pem.len() / 4] {
+        place.write("live.pem", &pem[..length]);
+        eventually("it is told", || {
+            assert_eq!(served(&server), "first");
+            (complaints(&server) > told).then_some(())
+        });
+        told = complaints(&server);
+        look(&server);
+        look(&server);
+        assert_eq!(complaints(&server), told, "{}", server.log());
+    }
+    place.write("live.pem", &pem);
+    until_served(&server, "second");
+    // Gone for a while, and back.
+    fs::remove_file(place.path("live.key")).unwrap();
+    eventually("it is told", || {
+        assert_eq!(served(&server), "second");
+        (complaints(&server) > told).then_some(())
+    });
+    let third = called("third").other_key().issue();
+    place.identity("live", &third);
+    until_served(&server, "third");
+    server.quiet();
+}
+
+#[test]
+fn a_change_of_the_same_size_in_the_same_second_counts() {
+    let place = Place::new("same-size");
+    let first = called("first").issue();
+    let length = first.chain_pem().len();
+    // A signature's length varies by a byte or two.
+    let second = eventually("a certificate of the same size", || {
+        let one = called("other").issue();
+        (one.chain_pem().len() == length).then_some(one)
+    });
+    let server = begin(&place, &first);
+    assert_eq!(served(&server), "first");
+    let before = fs::metadata(place.path("live.pem")).unwrap();
+    place.write("live.pem", second.chain_pem());
+    let file = fs::File::options()
+        .write(true)
+        .open(place.path("live.pem"))
+        .unwrap();
+    file.set_modified(before.modified().unwrap()).unwrap();
+    let after = fs::metadata(place.path("live.pem")).unwrap();
+    let stamp = |about: &fs::Metadata| (about.ino(), about.len(), about.mtime());
+    assert_eq!(stamp(&before), stamp(&after), "nothing but the change time");
+    until_served(&server, "other");
+}
+
+#[test]
+fn a_change_right_after_the_start_and_right_after_a_reload_counts() {
+    let place = Place::new("at-once");
+    let server = begin(&place, &called("first").issue());
+    place.write("live.pem", called("second").issue().chain_pem());
+    until_served(&server, "second");
+    place.write("live.pem", called("third").issue().chain_pem());
+    until_served(&server, "third");
+}
+
+#[test]
+fn anchors_lists_and_pins_that_change_count() {
+    let place = Place::new("others");
+    let (one, two) = (Authority::root("One"), Authority::root("Two"));
+    let of_one = Leaf::new("of one").issue_by(&one);
+    let of_two = Leaf::new("of two").issue_by(&two);
+    let stranger = Leaf::new("stranger").self_signed();
+    fs::create_dir(place.path("anchors")).unwrap();
+    place.write("anchors/one.pem", one.pem());
+    let lists = |revoked: &[String]| {
+        let mut all = one.crl(&place, revoked, false);
+        all.extend(two.crl(&place, &[], false));
+        all
+    };
+    let server = Setup::script(&place, "echo $SSL_CLIENT_VERIFY")
+        .options("-m")
+        .env("CADIR", place.text("anchors"))
+        .env("CRLFILE", place.write("crl.pem", lists(&[])))
+        .env("PINFILE", place.write("pins", "# none\n"))
+        .start();
+    let verdict = |theirs| presenting(Dial::to(&server), Some(theirs));
+    let until = |theirs, wanted: Option<&str>| {
+        eventually("the change counts", || {
+            (verdict(theirs).as_deref() == wanted).then_some(())
+        });
+    };
+    let good = Some("SUCCESS\n");
+    assert_eq!(verdict(&of_one).as_deref(), good);
+    assert_eq!(verdict(&of_two), None);
+    assert_eq!(verdict(&stranger), None);
+    // A new file in the folder, then one that is changed in place.
+    place.write("anchors/two.pem", two.pem());
+    until(&of_two, good);
+    place.write("anchors/two.pem", one.pem());
+    until(&of_two, None);
+    assert_eq!(verdict(&of_one).as_deref(), good);
+    replace(&place, "pins", format!("{}\n", stranger.fingerprint()));
+    until(&stranger, Some("PINNED\n"));
+    replace(&place, "crl.pem", lists(&[of_one.serial()]));
+    until(&of_one, None);
+    // A list that is cut is told, and the old one counts.
+    place.write("crl.pem", "-----BEGIN X509 CRL-----\n");
+    eventually("it is told", || {
+        assert_eq!(verdict(&of_one), None);
+        (complaints(&server) == 1).then_some(())
+    });
+    server.line("unable to load revocation lists: CRLFILE ");
+    fs::remove_dir_all(place.path("anchors")).unwrap();
+    eventually("and so is a folder that is gone", || {
+        assert_eq!(verdict(&stranger).as_deref(), Some("PINNED\n"));
+        (complaints(&server) == 2).then_some(())
+    });
+    server.quiet();
+}
+
+#[test]
+fn what_was_read_again_is_named() {
+    let place = Place::new("named");
+    let root = Authority::root("Named");
+    let client = Leaf::new("client").issue_by(&root);
+    let (ca, crl) = (
+        place.write("ca.pem", root.pem()),
+        place.write("crl.pem", root.crl(&place, &[], false)),
+    );
+    let first = called("first").issue();
+    let (certificate, key) = place.identity("live", &first);
+    let cdb = compile(&place, "rules.cdb", ":allow\n");
+    let server = Setup::new(&place, &["true"])
+        .options("-Y -x")
+        .option(&cdb)
+        .env("CAFILE", &ca)
+        .env("CRLFILE", &crl)
+        .env("CERTFILE", &certificate)
+        .env("KEYFILE", &key)
+        .start();
+    let told = |line: &str| {
+        let line = format!("sslserver: {line}");
+        eventually("it is told", || {
+            served(&server);
+            let log = server.log();
+            log.lines().any(|one| one == line).then_some(())
+        });
+    };
+    replace(
+        &place,
+        "crl.pem",
+        root.crl(&place, &[client.serial()], false),
+    );
+    told(&format!("CRLFILE {crl} changed"));
+    replace(&place, "ca.pem", Authority::root("Another").pem());
+    told(&format!("CAFILE {ca} changed"));
+    compile(&place, "rules.cdb", "127.0.0.1:allow\n");
+    told(&format!("rules {cdb} changed"));
+    // The same certificate with another chain is a change as well.
+    let short = first.certificate.to_pem().unwrap();
+    replace(&place, "live.pem", short);
+    eventually("it is told", || {
+        Dial::to(&server).blindly().connect();
+        let line = format!("sslserver: CERTFILE {certificate} changed");
+        server.log().lines().any(|one| one == line).then_some(())
+    });
+    // A file that was touched and is what it was is not worth more.
+    assert_eq!(server.log().lines().count(), 4, "{}", server.log());
+}
+
+#[test]
+fn rules_that_change_count() {
+    let place = Place::new("rules-change");
+    let rules = |text: &str| compile(&place, "rules.cdb", text);
+    let cdb = rules(":allow,RULE=\"first\"\n");
+    let server = Setup::script(&place, "echo $RULE")
+        .options("-v -x")
+        .option(&cdb)
+        .start();
+    let said = || Some(Dial::to(&server).attempt().ok()?.text());
+    let until = |wanted: Option<&str>| {
+        eventually("the rules count", || {
+            (said().as_deref() == wanted).then_some(())
+        });
+    };
+    assert_eq!(said().as_deref(), Some("first\n"));
+    rules("127.0.0.1:allow,RULE=\"second\"\n");
+    until(Some("second\n"));
+    // A certificate that only a rule names.
+    let (certificate, key) = place.identity("own", &called("own").issue());
+    rules(&format!(
+        "127.0.0.1:allow,CERTFILE=\"{certificate}\",KEYFILE=\"{key}\",RULE=\"third\"\n\
+         sni=named.example:allow,CERTFILE=\"{certificate}\",KEYFILE=\"{key}\"\n"
+    ));
+    until(Some("third\n"));
+    until_served(&server, "own");
+    server.line(&format!("CERTFILE {certificate} added: \"CN=own\" ecdsa "));
+    // It is watched from now on, whoever names it.
+    replace(&place, "own.pem", called("renewed").issue().chain_pem());
+    until_served(&server, "renewed");
+    let named = Dial::to(&server).blindly().name(Some("named.example"));
+    assert_eq!(named.connect().server_name(), "renewed");
+    // A rule that does not load keeps the old ones, all of them.
+    let missing = place.text("missing.pem");
+    rules(&format!(
+        "127.0.0.1:allow,RULE=\"fourth\"\n127.0.0.2:allow,CERTFILE=\"{missing}\"\n"
+    ));
+    let line = until_told(&server, "renewed", BROKEN);
+    assert!(
+        line.contains("rule 127.0.0.2: unable to load certificate: CERTFILE "),
+        "{line}"
+    );
+    assert_eq!(said().as_deref(), Some("third\n"));
+    // A damaged file does too: it may be on its way.
+    place.write("rules.cdb", "junk");
+    eventually("it is told", || {
+        assert_eq!(said().as_deref(), Some("third\n"));
+        (complaints(&server) == 2).then_some(())
+    });
+    look(&server);
+    assert_eq!(complaints(&server), 2, "{}", server.log());
+    rules(":deny\n");
+    until(None);
+    rules(":allow,RULE=\"fifth\"\n");
+    until(Some("fifth\n"));
+    // One that is gone lets nobody in.
+    fs::remove_file(&cdb).unwrap();
+    until(None);
+    let line = server.line("every client is denied");
+    assert!(line.contains("no such file"), "{line}");
+    rules(":allow,RULE=\"sixth\"\n");
+    until(Some("sixth\n"));
+    server.quiet();
+}
+
+#[test]
+fn rules_that_were_taken_away_let_nobody_in() {
+    let place = Place::new("taken-away");
+    let (certificate, key) = place.identity("own", &called("own").issue());
+    let text = format!("127.0.0.1:allow,CERTFILE=\"{certificate}\",KEYFILE=\"{key}\"\n");
+    let cdb = compile(&place, "rules.cdb", &text);
+    // Not even where all certificates came from them.
+    let server = Setup::new(&place, &["true"])
+        .unset("CERTFILE")
+        .unset("KEYFILE")
+        .option("-x")
+        .option(&cdb)
+        .start();
+    let served = || Some(Dial::to(&server).attempt().ok()?.server_name());
+    let until = |wanted: Option<&str>| {
+        eventually("the rules count", || {
+            (served().as_deref() == wanted).then_some(())
+        });
+    };
+    assert_eq!(served().as_deref(), Some("own"));
+    fs::remove_file(&cdb).unwrap();
+    until(None);
+    server.line("every client is denied");
+    compile(&place, "rules.cdb", &text);
+    until(Some("own"));
+    server.quiet();
+}
+
+#[test]
+fn rules_that_may_be_missing_come_and_go() {
+    let place = Place::new("come-and-go");
+    let cdb = place.text("rules.cdb");
+    let server = Setup::new(&place, &["true"])
+        .options("-Xx")
+        .option(&cdb)
+        .start();
+    let comes_in = || Dial::to(&server).attempt().is_ok();
+    assert!(comes_in());
+    compile(&place, "rules.cdb", ":deny\n");
+    eventually("they are found", || (!comes_in()).then_some(()));
+    // Damaged is not missing.
+    place.write("rules.cdb", "");
+    eventually("it is told", || {
+        assert!(!comes_in());
+        server.log().contains(BROKEN).then_some(())
+    });
+    fs::remove_file(&cdb).unwrap();
+    eventually("nobody is kept out", || comes_in().then_some(()));
+    server.quiet();
+}
+
+#[test]
+fn a_broken_store_that_is_mended_serves() {
+    let place = Place::new("mended");
+    let certificate = place.text("late.pem");
+    let key = place.text("late.key");
+    let cdb = compile(
+        &place,
+        "rules.cdb",
+        &format!("127.0.0.2:allow,CERTFILE=\"{certificate}\",KEYFILE=\"{key}\"\n"),
+    );
+    let server = Setup::new(&place, &["true"])
+        .option("-x")
+        .option(&cdb)
+        .start();
+    let from_two = || {
+        let own = SocketAddr::from(([127, 0, 0, 2], 0));
+        let client = Dial::to(&server).from(own).attempt().ok()?;
+        Some(client.server_name())
+    };
+    server.line("warning: rule 127.0.0.2: unable to load certificate: CERTFILE ");
+    assert_eq!(from_two(), None);
+    place.identity("late", &called("late").issue());
+    eventually("the rule serves", || {
+        (from_two().as_deref() == Some("late")).then_some(())
+    });
+    // And when it breaks again, what was there serves on.
+    fs::remove_file(&certificate).unwrap();
+    until_told(&server, "localhost", BROKEN);
+    assert_eq!(from_two().as_deref(), Some("late"));
+}
+
+#[test]
+fn a_change_is_noticed_from_within_a_root_that_holds_nothing() {
+    need_root!();
+    let place = Place::new("jailed");
+    fs::create_dir(place.path("jail")).unwrap();
+    let first = called("first").issue();
+    let (certificate, key) = place.identity("live", &first);
+    for file in [&certificate, &key] {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        fs::set_permissions(file, mode).unwrap();
+    }
+    let server = Setup::new(&place, &["true"])
+        .env("CERTFILE", certificate)
+        .env("KEYFILE", key)
+        .env("SSL_CHROOT", place.path("jail"))
+        .env("SSL_UID", "4731")
+        .env("SSL_GID", "4732")
+        .options("-u 4733 -g 4734")
+        .start();
+    assert_eq!(served(&server), "first");
+    let second = called("second").other_key().issue();
+    replace(&place, "live.pem", second.chain_pem());
+    replace(&place, "live.key", second.key_pem());
+    until_served(&server, "second");
+    let third = called("third").issue();
+    replace(&place, "live.key", third.key_pem());
+    replace(&place, "live.pem", third.chain_pem());
+    server.signal(Signal::SIGHUP);
+    until_served(&server, "third");
+    server.quiet();
+}
+
+#[test]
+fn certificates_near_their_end_are_warned_about_once_a_reload() {
+    let place = Place::new("near-end");
+    let server = begin(&place, &called("first").issue());
+    assert!(!server.log().contains("expire"), "{}", server.log());
+    let old = called("second").expired().issue();
+    replace(&place, "live.pem", old.chain_pem());
+    eventually("it is served", || {
+        let client = Dial::to(&server).blindly().connect();
+        (client.server_name() == "second").then_some(())
+    });
+    let line = server.line("certificate expired at");
+    assert!(line.starts_with("sslserver: warning: CERTFILE "), "{line}");
+    for _ in 0..2 {
+        server.signal(Signal::SIGHUP);
+        Dial::to(&server).blindly().connect();
+    }
+    Dial::to(&server).blindly().connect();
+    assert_eq!(server.log().matches("certificate expired at").count(), 1);
+}
+
+/// Ten thousand rules whose stores share five certificates.
+fn many(place: &Place, generation: &str) -> String {
+    let mut text = String::new();
+    for at in 0..5 {
+        let identity = called(&format!("{generation} {at}")).issue();
+        place.identity(&format!("shared-{at}"), &identity);
+    }
+    for at in 0..10_000 {
+        let stem = place.text(&format!("shared-{}", at % 5));
+        let (high, low) = (at / 250, at % 250 + 1);
+        let _ = writeln!(
+            text,
+            "127.1.{high}.{low}:allow,CERTFILE=\"{stem}.pem\",KEYFILE=\"{stem}.key\",RULE=\"{at}\""
+        );
+    }
+    compile(place, "rules.cdb", &text)
+}
+
+#[test]
+fn ten_thousand_rules_share_their_stores() {
+    let place = Place::new("many");
+    let cdb = many(&place, "first");
+    let begun = Instant::now();
+    let server = Setup::script(&place, "echo $RULE")
+        .option("-x")
+        .option(&cdb)
+        .start();
+    println!("start with 10000 rules: {:?}", begun.elapsed());
+    let meet = |at: u16| {
+        let [high, low] = [at / 250, at % 250 + 1].map(|n| u8::try_from(n).unwrap());
+        let dial = Dial::to(&server).from(SocketAddr::from(([127, 1, high, low], 0)));
+        let mut client = dial.connect();
+        (client.server_name(), client.text())
+    };
+    for at in [0, 1, 4999, 9999] {
+        let name = format!("first {}", at % 5);
+        assert_eq!(meet(at), (name, format!("{at}\n")));
+    }
+    many(&place, "second");
+    let begun = Instant::now();
+    server.signal(Signal::SIGHUP);
+    eventually("the new certificates are served", || {
+        (meet(9999).0 == "second 4").then_some(())
+    });
+    println!("reload with 10000 rules: {:?}", begun.elapsed());
+    // Five stores and the default one: not one line more.
+    assert_eq!(server.log().matches(" changed: from ").count(), 5);
+    let words = ["-k", "-x", &cdb, "127.0.0.1", "0", "true"];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sslserver"));
+    let (certificate, key) = place.identity("default", &called("default").issue());
+    command.args(words).env_clear();
+    command.env("CERTFILE", certificate).env("KEYFILE", key);
+    let checked = run(&mut command, b"");
+    assert_eq!(checked.code, Some(0), "{}", checked.stderr);
+    let text = checked.text();
+    assert_eq!(text.matches(" and 1990 more:\n").count(), 5, "{text}");
+}
+
+/// Files that must not be read: a hole of 4 GB, a device without an end, a pipe
+/// that nobody writes to.
+fn unreadable(place: &Place) -> [(String, &'static str); 3] {
+    let hole = place.text("hole");
+    let file = fs::File::create(&hole).unwrap();
+    file.set_len(4 << 30).unwrap();
+    let fifo = place.text("fifo");
+    nix::unistd::mkfifo(fifo.as_str(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    [
+        (hole, "it is larger than 16 MB"),
+        (fifo, "it is not a regular file"),
+        ("/dev/zero".to_owned(), "it is not a regular file"),
+    ]
+}
+
+/// The most memory that a process ever had, in kB.
+fn peak(server: &Server) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    let line = status_field(&status, "VmHWM");
+    line.split(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_file_that_grew_too_large_is_named_and_the_old_one_serves() {
+    let place = Place::new("large");
+    let first = called("first").issue();
+    let (certificate, key) = place.identity("live", &first);
+    let ca = place.write("live.ca", Authority::shared_root().pem());
+    let pins = place.write("live.pins", "");
+    let lists = place.write("live.crl", Authority::shared_root().crl(&place, &[], false));
+    let anchors = place.text("anchors");
+    fs::create_dir(&anchors).unwrap();
+    place.write("anchors/one.pem", Authority::shared_root().pem());
+    let files = [
+        ("CERTFILE", certificate, "unable to load certificate: "),
+        ("KEYFILE", key, "unable to load key: "),
+        ("CAFILE", ca, "unable to load CA list: "),
+        ("CRLFILE", lists, "unable to load revocation lists: "),
+        ("PINFILE", pins, "unable to load pins: "),
+    ];
+    let mut setup = Setup::new(&place, &["cat"])
+        .options("-Y")
+        .env("CADIR", &anchors);
+    for (variable, path, _) in &files {
+        setup = setup.env(variable, path);
+    }
+    let server = setup.start();
+    let before = peak(&server);
+    for (at, (variable, path, step)) in files.iter().enumerate() {
+        // Another reason each time: the same one is told once.
+        let [hole, pipe, device] = unreadable(&place);
+        for (bad, why) in [hole, if at % 2 == 0 { pipe } else { device }] {
+            let (kept, beside) = (format!("{path}.kept"), place.text("beside"));
+            fs::copy(path, &kept).unwrap();
+            symlink(&bad, &beside).unwrap();
+            fs::rename(&beside, path).unwrap();
+            until_told(
+                &server,
+                "first",
+                &format!("{BROKEN}{step}{variable} {path}: {why}"),
+            );
+            fs::rename(&kept, path).unwrap();
+            look(&server);
+        }
+        for name in ["hole", "fifo"] {
+            fs::remove_file(place.path(name)).unwrap();
+        }
+    }
+    // So is a directory's sum.
+    for name in ["a", "b"] {
+        fs::File::create(place.path(&format!("anchors/{name}")))
+            .unwrap()
+            .set_len(9 << 20)
+            .unwrap();
+    }
+    until_told(&server, "first", "its files are larger than 16 MB in all");
+    let grown = peak(&server) - before;
+    assert!(grown < 64 << 10, "{grown} kB more");
+    server.quiet();
+}
+
+#[test]
+fn rules_behind_a_loop_of_links_are_not_rules_that_were_taken_away() {
+    let place = Place::new("loop");
+    let cdb = compile(&place, "rules.cdb", "127.0.0.1:allow,SEEN=\"old\"\n:deny\n");
+    let server = Setup::script(&place, "echo $SEEN")
+        .options("-x")
+        .option(&cdb)
+        .start();
+    let says = |wanted: &str| {
+        assert_eq!(Dial::to(&server).connect().text(), wanted);
+    };
+    says("old\n");
+    for (name, why) in [
+        ("rules.cdb", "too many symbolic links"),
+        ("hole", "larger than 16 MB"),
+    ] {
+        fs::copy(place.path("rules.cdb"), place.path("kept")).unwrap();
+        if name == "hole" {
+            fs::File::create(place.path(name))
+                .unwrap()
+                .set_len(4 << 30)
+                .unwrap();
+        }
+        symlink(name, place.path("beside")).unwrap();
+        fs::rename(place.path("beside"), place.path("rules.cdb")).unwrap();
+        eventually("it is told", || {
+            says("old\n");
+            let log = server.log();
+            log.lines()
+                .any(|line| line.contains(BROKEN) && line.contains(why))
+                .then_some(())
+        });
+        fs::rename(place.path("kept"), place.path("rules.cdb")).unwrap();
+        look_at(&server, || says("old\n"));
+    }
+    // Gone is gone.
+    fs::remove_file(place.path("rules.cdb")).unwrap();
+    eventually("nobody is let in", || Dial::to(&server).attempt().err());
+}
+
+/// As [`look`], for a program that ends by itself.
+fn look_at(server: &Server, connect: impl Fn()) {
+    server.signal(Signal::SIGHUP);
+    for _ in 0..3 {
+        connect();
+    }
+}
+
+#[test]
+fn a_slow_reload_keeps_nobody_waiting() {
+    let place = Place::new("slow-reload");
+    let first = called("first").issue();
+    let second = called("second").other_key().issue();
+    let (certificate, key) = place.identity("live", &first);
+    // A dozen keys, each of which takes its time.
+    let mut rules = String::new();
+    for last in 10..22 {
+        let (certificate, key) = place.identity(&format!("rule{last}"), &first);
+        let _ = writeln!(
+            rules,
+            "127.0.0.{last}:allow,CERTFILE=\"{certificate}\",KEYFILE=\"{key}\""
+        );
+    }
+    let cdb = compile(&place, "rules.cdb", &format!("{rules}:allow\n"));
+    let server = Setup::new(&place, &["cat"])
+        .options("-x")
+        .option(&cdb)
+        .env("CERTFILE", certificate)
+        .env("KEYFILE", key)
+        .env("UCSPI_TLS_TEST", "slow-keys")
+        .start();
+    // What the start has left to be looked at again is over.
+    eventually("no reload goes on", || {
+        let begun = Instant::now();
+        assert_eq!(served(&server), "first");
+        (begun.elapsed().as_millis() < 300).then_some(())
+    });
+    replace(&place, "live.key", second.key_pem());
+    replace(&place, "live.pem", second.chain_pem());
+    server.signal(Signal::SIGHUP);
+    // It takes five seconds at least, and the old one serves meanwhile.
+    for _ in 0..5 {
+        assert_eq!(served(&server), "first");
+    }
+    until_served(&server, "second");
+    assert!(!server.log().contains("unable"), "{}", server.log());
+    // The end does not wait for one either.
+    server.signal(Signal::SIGHUP);
+    let mut client = Dial::to(&server).connect();
+    server.signal(Signal::SIGTERM);
+    eventually("the supervisor has ended", || {
+        let one = crate::harness::process::process(server.pid().cast_signed());
+        one.is_none_or(|one| one.state == 'Z').then_some(())
+    });
+    client.send("still here");
+    assert_eq!(client.read_exact(10), b"still here");
+    assert!(!server.log().contains("unable"), "{}", server.log());
+    drop(client);
+    server.over();
+    server.stop();
+}
+
+#[test]
+fn a_reload_under_load_loses_nobody() {
+    let place = Place::new("reload-load");
+    let identities = ["first", "second"].map(|name| called(name).issue());
+    let server = begin(&place, &identities[0]);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let count = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut count = 0;
+                    while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                        let name = served(&server);
+                        assert!(name == "first" || name == "second", "{name}");
+                        count += 1;
+                    }
+                    count
+                })
+            })
+            .collect();
+        for round in 1..=10 {
+            let next = &identities[round % 2];
+            replace(&place, "live.key", next.key_pem());
+            replace(&place, "live.pem", next.chain_pem());
+            server.signal(Signal::SIGHUP);
+            until_served(&server, if round % 2 == 0 { "first" } else { "second" });
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .sum::<usize>()
+    });
+    assert!(count > 10, "{count}");
+    server.quiet();
+    assert!(!server.log().contains("dropping"), "{}", server.log());
+}

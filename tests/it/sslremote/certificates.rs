@@ -1,0 +1,272 @@
+//! domaincerts: which certificate of ours a server is shown, and that a key's
+//! password stays with us.
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::Stdio;
+use std::sync::mpsc;
+
+use openssl::ssl::{SslContextBuilder, SslVerifyMode};
+
+use super::dns::Names;
+use super::fake::Fake;
+use super::postfix::Postfix;
+use super::remote::{MESSAGE, Remote};
+use crate::harness::daemons::Exim;
+use crate::harness::memory::Needles;
+use crate::harness::process::PATIENCE;
+use crate::harness::{Identity, KeyKind, Leaf, Peer, Place, eventually, need_root, peer, skip};
+
+const SECRET: &str = "hunter2|colon:blank end";
+
+/// A server that asks for a certificate and takes any.
+fn asking() -> Fake {
+    let leaf = Leaf::new("x").address("127.0.0.1").issue();
+    Fake::tls(peer::context(&leaf, |context: &mut SslContextBuilder| {
+        context.set_verify_callback(SslVerifyMode::PEER, |_, _| true);
+    }))
+}
+
+/// Certificates under these names, each with a locked key and an open one.
+fn make(place: &Place, names: &[&str]) {
+    for name in names {
+        let identity: Identity = Leaf::new(name).issue();
+        place.write(&format!("{name}.pem"), identity.chain_pem());
+        place.write(&format!("{name}.key"), identity.locked_key_pem(SECRET));
+        place.write(&format!("{name}.open"), identity.key_pem());
+        let both = [identity.chain_pem(), identity.key_pem()].concat();
+        place.write(&format!("{name}.both"), both);
+    }
+}
+
+#[test]
+fn our_certificate_goes_by_the_longest_suffix_of_the_sender() {
+    let place = Place::new("remote-own");
+    make(&place, &["all", "test", "host", "sub", "both"]);
+    let line = |key: &str, name: &str| format!("{key}:NAME/{name}.pem|NAME/{name}.key|{SECRET}\n");
+    // The order of the lines is of no account.
+    let text = [
+        line("*", "all"),
+        line(".test", "test"),
+        line(".a.test", "sub"),
+        line("a.test", "host"),
+        "both.example:NAME/both.both\n".to_owned(),
+    ]
+    .concat();
+    let home = place.text("");
+    let text = text.replace("NAME", home.trim_end_matches('/'));
+    let running = asking().listen("127.0.0.1:0".parse().unwrap());
+    let remote = Remote::new(&place)
+        .control(
+            "smtproutes",
+            &format!(":[127.0.0.1]:{}\n", running.at.port()),
+        )
+        .policy("=[127.0.0.1]:CA\n")
+        .control("domaincerts", &text);
+    for (sender, shown) in [
+        ("x@a.test", "host"),
+        ("x@A.Test", "host"),
+        ("x@b.a.test", "sub"),
+        ("x@c.b.a.test", "sub"),
+        ("x@b.test", "test"),
+        ("x@test", "all"),
+        ("x@both.example", "both"),
+        ("x@example", "all"),
+        ("", "all"),
+        ("#@[]", "all"),
+    ] {
+        let parts = remote.parts(&["x", sender, "c@x"], MESSAGE.as_bytes());
+        assert!(
+            parts[1].starts_with("K127.0.0.1 accepted"),
+            "{sender}: {parts:?}"
+        );
+        let seen = running.seen();
+        assert_eq!(
+            seen.last().unwrap().shown.as_deref(),
+            Some(shown),
+            "{sender}"
+        );
+    }
+    // Nobody's line is nobody's certificate.
+    let remote = remote.control(
+        "domaincerts",
+        &line("a.test", "host").replace("NAME/", &home),
+    );
+    let parts = remote.parts(&["x", "x@b.test", "c@x"], MESSAGE.as_bytes());
+    assert!(parts[1].starts_with("K127.0.0.1 accepted"), "{parts:?}");
+    assert_eq!(running.seen().last().unwrap().shown, None);
+}
+
+#[test]
+fn a_certificate_that_cannot_be_shown_defers_and_names_its_line() {
+    let place = Place::new("remote-own-wrong");
+    make(&place, &["one"]);
+    let two = Leaf::new("two").other_key().issue();
+    place.write("two.key", two.locked_key_pem(SECRET));
+    place.write("empty.pem", "");
+    let running = asking().listen("127.0.0.1:0".parse().unwrap());
+    let route = format!(":[127.0.0.1]:{}\n", running.at.port());
+    let at = |name: &str| place.text(name);
+    let (pem, key) = (at("one.pem"), at("one.key"));
+    for (value, said) in [
+        (
+            format!("{pem}|{key}|wrong{SECRET}"),
+            "unable to load key: domaincerts ",
+        ),
+        (format!("{pem}|{key}"), "unable to load key: domaincerts "),
+        (
+            format!("{pem}|{}|{SECRET}", at("none.key")),
+            "no such file or directory",
+        ),
+        (
+            format!("{}|{key}|{SECRET}", at("none.pem")),
+            "unable to load certificate: domaincerts ",
+        ),
+        (format!("{}|{key}|{SECRET}", at("empty.pem")), "it is empty"),
+        (
+            format!("{pem}|{}|{SECRET}", at("two.key")),
+            "key does not match certificate",
+        ),
+        (
+            format!("{pem}||{SECRET}"),
+            "unable to load key: domaincerts ",
+        ),
+        (format!("|{key}|{SECRET}"), "\"a.test\": no certificate"),
+    ] {
+        for policy in ["=[127.0.0.1]:CA\n", "*:\n"] {
+            let remote = Remote::new(&place)
+                .control("smtproutes", &route)
+                .policy(policy)
+                .control("domaincerts", &format!("# ours\n*:/none\na.test:{value}\n"));
+            let parts = remote.parts(&["x", "x@a.test", "c@x"], MESSAGE.as_bytes());
+            let report = parts.concat();
+            assert!(report.starts_with('Z'), "{value}: {report}");
+            assert!(report.contains("domaincerts line 3"), "{value}: {report}");
+            assert!(report.contains(said), "{value}: {report}");
+            assert!(
+                !report.contains("tlsdestinations line"),
+                "{value}: {report}"
+            );
+            assert!(
+                !report.contains("hunter2"),
+                "the password is told: {report}"
+            );
+        }
+    }
+    assert!(running.seen().is_empty(), "nobody was called");
+}
+
+#[test]
+fn postfix_and_exim_see_whose_certificate_it_is() {
+    need_root!();
+    let place = Place::new("remote-own-real");
+    make(&place, &["sender.example"]);
+    let home = place.text("");
+    let certs =
+        format!("sender.example:{home}sender.example.pem|{home}sender.example.key|{SECRET}\n");
+    let mx = Leaf::new("mx").dns("mx.test").dns("relay.test").issue();
+    let words = ["postfix.test", "a@sender.example", "b@postfix.test"];
+    if let Some(postfix) = Postfix::start(&place, &mx) {
+        let zone = format!("postfix IN MX 10 mx\nmx IN A {}", postfix.ip);
+        let Some(names) = Names::serve(&place, &zone) else {
+            skip!("nsd is not installed");
+        };
+        for (count, policy) in [(1, "=mx.test:CA\n"), (2, "=mx.test:CA||;465\n")] {
+            let remote = Remote::new(&place).dns(names.ip).policy(policy);
+            let parts = remote
+                .control("domaincerts", &certs)
+                .parts(&words, MESSAGE.as_bytes());
+            assert!(parts[1].contains("(TLSv1.3 "), "{parts:?}");
+            for mail in postfix.mail(count) {
+                let text = String::from_utf8(mail).unwrap();
+                // Folded over lines.
+                let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+                let said =
+                    "(Client CN \"sender.example\", Issuer \"Test Intermediate\" (verified OK))";
+                assert!(text.contains(said), "{text}");
+            }
+        }
+    } else {
+        println!("skipped in part: postfix is not installed");
+    }
+    for (options, sign) in [(&[][..], ""), (&["-tls-on-connect"], "s")] {
+        let place = Place::new("remote-own-exim");
+        let Some(exim) = Exim::start(&place, &mx, options) else {
+            skip!("exim4 is not installed");
+        };
+        let Some(names) = Names::serve(&place, "relay IN A 127.0.0.1") else {
+            skip!("nsd is not installed");
+        };
+        let remote = Remote::new(&place)
+            .dns(names.ip)
+            .control("smtproutes", ":relay.test\n")
+            .control("domaincerts", &certs)
+            .policy(&format!("=relay.test:CA||;{sign}{}\n", exim.at.port()));
+        let parts = remote.parts(&words, MESSAGE.as_bytes());
+        assert!(parts[1].contains("(TLSv1.3 "), "{parts:?}");
+        let log = eventually("exim has logged the message", || {
+            let log = exim.log();
+            log.contains(" <= ").then_some(log)
+        });
+        let line = log.lines().find(|line| line.contains(" <= ")).unwrap();
+        assert!(
+            line.contains(" CV=yes ") && line.contains("DN=\"CN=sender.example\""),
+            "{log}"
+        );
+    }
+}
+
+#[test]
+fn our_key_and_its_password_are_gone_when_the_sender_is_named() {
+    need_root!();
+    for kind in [KeyKind::Rsa2048, KeyKind::P256, KeyKind::Ed25519] {
+        let place = Place::new("remote-key");
+        let identity = Leaf::new("client").key(kind).issue();
+        place.write("client.pem", identity.chain_pem());
+        place.write("client.key", identity.locked_key_pem(SECRET));
+        let mut needles = Needles::secrets(&identity.key);
+        needles.add("the password", SECRET.as_bytes());
+        for keep in [false, true] {
+            let (asks, asked) = mpsc::channel();
+            let (go, gone) = mpsc::channel::<()>();
+            let leaf = Leaf::new("x").address("127.0.0.1").issue();
+            let context = peer::context(&leaf, |context| {
+                context.set_verify_callback(SslVerifyMode::PEER, |_, _| true);
+            });
+            let server = Peer::tls(context, move |stream| {
+                let mut stream = BufReader::new(stream.unwrap());
+                stream.get_mut().write_all(b"220 x\r\n").unwrap();
+                let mut line = String::new();
+                stream.read_line(&mut line).unwrap();
+                stream.get_mut().write_all(b"250 x\r\n").unwrap();
+                stream.read_line(&mut line).unwrap();
+                asks.send(line).unwrap();
+                let _ = gone.recv();
+            });
+            let file = |name: &str| place.text(name);
+            let own = format!("*:{}|{}|{SECRET}\n", file("client.pem"), file("client.key"));
+            let route = format!(":[127.0.0.1]:s{}\n", server.at.port());
+            let remote = Remote::new(&place)
+                .control("smtproutes", &route)
+                .policy("=[127.0.0.1]:CA\n")
+                .control("domaincerts", &own);
+            let mut child = remote
+                .command(&["x", "a@b", "c@x"])
+                .env("UCSPI_TLS_TEST", if keep { "keep-key" } else { "" })
+                .stdin(fs::File::open(place.write("message", MESSAGE)).unwrap())
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap();
+            let heard = asked.recv_timeout(PATIENCE).unwrap();
+            let found = needles.found_in(child.id().cast_signed());
+            let _ = child.kill();
+            let _ = child.wait();
+            go.send(()).unwrap();
+            server.join();
+            assert!(heard.ends_with("MAIL FROM:<a@b>\r\n"), "{heard}");
+            // The same search finds what was kept on purpose.
+            assert_eq!(!found.is_empty(), keep, "{kind:?}: {found:?}");
+        }
+    }
+}

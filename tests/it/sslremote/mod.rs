@@ -1,0 +1,32 @@
+//! qmail-sslremote under a stand-in for qmail-rspawn: real DNS, real and
+//! scripted servers, reports compared and messages compared byte by byte.
+
+mod dns;
+mod fake;
+mod packet;
+mod postfix;
+mod remote;
+mod tree;
+
+mod certificates;
+mod confinement;
+mod dane;
+#[cfg(validator)]
+mod dnssec;
+mod failures;
+mod hostile;
+mod login;
+#[cfg(validator)]
+mod matrix;
+mod names;
+mod origin;
+mod passing_over;
+mod qmail_remote;
+mod qmtp;
+mod real;
+mod resolvers;
+mod rows;
+mod stages;
+#[cfg(validator)]
+mod tlsa;
+mod verify;
