@@ -21,6 +21,8 @@ pub mod options;
 
 pub mod resolve;
 
+pub mod manager;
+
 pub mod listener;
 
 pub mod dialer;

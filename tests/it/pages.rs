@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::fixture::{Place, Server, certificate};
+use ucspi_tls::manager;
 use ucspi_tls::options::{self, Letter, Table};
 use ucspi_tls::report::{NEVER, TEMPORARY};
 use ucspi_tls::settings;
@@ -323,6 +324,8 @@ fn the_servers_page_describes_every_setting_and_no_other() {
         .iter()
         // -U reads them; they are no settings, and stay in the environment.
         .chain(&["UID", "GID"])
+        // Nor are these, which no program sees.
+        .chain(manager::VARIABLES)
         .map(|name| (*name).to_owned())
         .collect();
     assert_eq!(described, wanted);

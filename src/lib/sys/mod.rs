@@ -4,6 +4,7 @@
 
 pub mod channel;
 pub mod child;
+pub mod clock;
 pub mod fd;
 pub mod memory;
 pub mod parcel;

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::net::if_::{if_indextoname, if_nametoindex};
 use nix::sys::socket::{
     AddressFamily, Backlog, MsgFlags, SockFlag, SockType, SockaddrStorage, bind, connect,
-    getsockopt, listen, recv, send, setsockopt, socket, sockopt,
+    getsockname, getsockopt, listen, recv, send, setsockopt, socket, sockopt,
 };
 
 /// A listening socket, nonblocking and close-on-exec. On an IPv6 address
@@ -196,6 +196,24 @@ fn is_closed(socket: impl AsFd) -> bool {
 #[cfg(not(target_os = "linux"))]
 fn is_closed(_: impl AsFd) -> bool {
     false
+}
+
+/// Whether a descriptor is a TCP socket that listens.
+#[must_use]
+pub fn listens(fd: impl AsFd) -> bool {
+    let family = || {
+        let address = getsockname::<SockaddrStorage>(fd.as_fd().as_raw_fd()).ok()?;
+        nix::sys::socket::SockaddrLike::family(&address)
+    };
+    getsockopt(&fd, sockopt::AcceptConn) == Ok(true)
+        && getsockopt(&fd, sockopt::SockType) == Ok(SockType::Stream)
+        && matches!(family(), Some(AddressFamily::Inet | AddressFamily::Inet6))
+}
+
+/// Whether an IPv6 socket serves no IPv4 clients.
+#[must_use]
+pub fn is_only_v6(fd: impl AsFd) -> bool {
+    getsockopt(&fd, sockopt::Ipv6V6Only) == Ok(true)
 }
 
 /// Whether a descriptor is a socket.

@@ -89,23 +89,37 @@ pub fn run(command: &mut Command, input: &[u8]) -> Finished {
 
 /// [`run`] with another deadline.
 pub fn run_within(command: &mut Command, input: &[u8], patience: Duration) -> Finished {
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .spawn()
-        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let mut child = heard(command.stdin(Stdio::piped()));
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_vec();
     let feeder = thread::spawn(move || {
         // A child that does not read its input is no failure of the test.
         let _ = stdin.write_all(&input);
     });
+    let finished = finish(child, patience);
+    feeder.join().unwrap();
+    finished
+}
+
+/// [`run`] with a descriptor 0 that the command has already.
+pub fn run_on(command: &mut Command) -> Finished {
+    finish(heard(command), PATIENCE)
+}
+
+/// Starts a command whose output somebody reads.
+fn heard(command: &mut Command) -> Child {
+    command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
+fn finish(mut child: Child, patience: Duration) -> Finished {
     let stdout = drain(child.stdout.take().unwrap());
     let stderr = drain(child.stderr.take().unwrap());
     let status = wait(&mut child, patience);
-    feeder.join().unwrap();
     let finished = Finished {
         code: status.code(),
         stdout: stdout.join().unwrap(),

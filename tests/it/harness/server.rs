@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::authority::{Identity, KeyKind};
+use super::process::run_on;
 use super::process::{self, PATIENCE, descriptors, eventually, no_panic, pids};
 use super::{Finished, Place, run};
 
@@ -34,6 +36,7 @@ pub struct Setup<'a> {
     port: u16,
     prog: Vec<String>,
     env: Vec<(String, OsString)>,
+    stdin: Option<OwnedFd>,
 }
 
 /// A server that runs.
@@ -58,6 +61,7 @@ impl<'a> Setup<'a> {
             port: 0,
             prog: prog.iter().map(|&word| word.to_owned()).collect(),
             env: vec![("PATH".into(), path)],
+            stdin: None,
         };
         setup.identity(&Identity::localhost(KeyKind::P256))
     }
@@ -95,6 +99,12 @@ impl<'a> Setup<'a> {
     /// A port that an earlier server was given, in place of 0.
     pub fn port(mut self, port: u16) -> Self {
         self.port = port;
+        self
+    }
+
+    /// What it is started with as descriptor 0, in place of the null device.
+    pub fn stdin(mut self, fd: impl Into<OwnedFd>) -> Self {
+        self.stdin = Some(fd.into());
         self
     }
 
@@ -157,7 +167,18 @@ impl<'a> Setup<'a> {
 
     /// Runs it where it is expected to end by itself.
     pub fn refused(&self) -> Finished {
-        run(&mut self.command(), b"")
+        let mut command = self.command();
+        match &self.stdin {
+            Some(_) => run_on(command.stdin(self.descriptor_0())),
+            None => run(&mut command, b""),
+        }
+    }
+
+    fn descriptor_0(&self) -> Stdio {
+        match &self.stdin {
+            Some(fd) => fd.try_clone().unwrap().into(),
+            None => Stdio::null(),
+        }
     }
 
     /// Starts it and waits for its port line.
@@ -165,7 +186,7 @@ impl<'a> Setup<'a> {
         let log = self.place.fresh("log");
         let mut child = self
             .command()
-            .stdin(Stdio::null())
+            .stdin(self.descriptor_0())
             .stdout(Stdio::piped())
             .stderr(fs::File::create(&log).unwrap())
             .process_group(0)

@@ -10,6 +10,7 @@ mod isolation;
 mod keys;
 mod load;
 mod logging;
+mod manager;
 mod names;
 pub mod peers;
 mod privileges;

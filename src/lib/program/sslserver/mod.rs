@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::connection::Naming;
 use crate::keyholder::{Alone, Master};
 use crate::listener::Listener;
+use crate::manager::{self, Notifier};
 use crate::options::sslserver::{Ask, Options, TABLE};
 use crate::proxy::Networks;
 use crate::report::{self, Fail, Report};
@@ -84,6 +85,7 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     };
     let (host, port) = (word("host")?, word("port")?);
     // Before there is anything of ours among them.
+    let given = given_socket(&options)?;
     let password = super::password_descriptor(options.common.password)?;
     let inherited = inherited(password.as_ref());
     let mut setup = settle(*report, options, operands.collect())?;
@@ -100,13 +102,7 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
         let generation = Generation::load(&setup, &master, &mut watch, &mut Alone)?;
         return check::run(&setup, &generation);
     }
-    let listener = Listener::open(
-        &host,
-        port,
-        options.common.family,
-        options.common.interface.as_deref(),
-        options.backlog,
-    )?;
+    let listener = listen(&setup, &host, port, given)?;
     let bound = listener.port()?;
     let generation = Generation::load(&setup, &master, &mut watch, &mut Alone)?;
     generation.warn(None, report);
@@ -116,7 +112,9 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     }
     signal::ignore_pipe();
     let mask = signal::watch().map_err(Fail::unable("set up signals"))?;
-    let supervisor = supervisor::Supervisor::new(&setup, listener, generation, master, mask)?;
+    let notifier = Notifier::from_environment(report);
+    let supervisor =
+        supervisor::Supervisor::new(&setup, listener, generation, master, mask, notifier)?;
     // From here on nothing is left to be set up.
     if options.port_line {
         let line = format!("{bound}\n");
@@ -125,6 +123,39 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     }
     fd::detach_standard().map_err(Fail::unable("open the null device"))?;
     supervisor.run()
+}
+
+/// The socket that a service manager opened for us, if it did.
+fn given_socket(options: &Options) -> Result<Option<OwnedFd>, Fail> {
+    let given = manager::given_socket()?;
+    let Some(socket) = given else {
+        return Ok(None);
+    };
+    if options.common.password {
+        return Err(Fail::temporary(
+            "unable to use -3: descriptor 3 is the socket of LISTEN_FDS: use a key without a \
+             password, or no socket unit",
+        ));
+    }
+    fd::set_close_on_exec(&socket, true).map_err(Fail::unable("use LISTEN_FDS"))?;
+    Ok(Some(socket))
+}
+
+/// Listens on the socket that was given, whatever the arguments say, or where they
+/// do.
+fn listen(setup: &Setup, host: &str, port: u16, given: Option<OwnedFd>) -> Result<Listener, Fail> {
+    let common = &setup.options.common;
+    let (family, interface) = (common.family, common.interface.as_deref());
+    let Some(socket) = given else {
+        return Listener::open(host, port, family, interface, setup.options.backlog);
+    };
+    let listener = Listener::adopt(socket)?;
+    if let Some(difference) = listener.difference(host, port, family, interface)? {
+        setup.report.warning(format_args!(
+            "the socket that the service manager opened (LISTEN_FDS) is served: {difference}"
+        ));
+    }
+    Ok(listener)
 }
 
 /// Descriptors that a supervisor has besides those of its connections: its own,
@@ -269,7 +300,7 @@ fn settle(report: Report, options: Options, program: Vec<OsString>) -> Result<Se
             ident_seconds: common.ident.then_some(common.ident_seconds),
         },
         senders,
-        environment: session::stale().apply(std::env::vars_os()),
+        environment: program_environment(),
         settings,
         identity: (root && wanted).then_some(identity),
         powers,
@@ -281,6 +312,16 @@ fn settle(report: Report, options: Options, program: Vec<OsString>) -> Result<Se
         inherited: Vec::new(),
         options,
     })
+}
+
+/// What every program's environment begins with: ours, less what is for this
+/// process, or could be taken for a session's.
+fn program_environment() -> BTreeMap<OsString, OsString> {
+    let mut edits = session::stale();
+    for name in manager::VARIABLES {
+        edits.remove(name);
+    }
+    edits.apply(std::env::vars_os())
 }
 
 /// Becomes the program's user in a process that ends at once.

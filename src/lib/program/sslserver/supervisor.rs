@@ -16,6 +16,7 @@ use super::voice::Voice;
 use super::{Setup, launcher};
 use crate::keyholder::{Master, Meanwhile, Worker};
 use crate::listener::{Accepted, Listener};
+use crate::manager::{Notifier, State};
 use crate::options::sslserver::Options;
 use crate::report::{self, Fail};
 use crate::sys::poll::{self, Ready};
@@ -80,6 +81,10 @@ pub(super) struct Supervisor<'a> {
     complained: Option<String>,
     /// What the last load, good or not, has read.
     watch: Watch,
+    /// The service manager, which wants to know of HUP and TERM.
+    notifier: Notifier,
+    /// It was told that files are read again, and not yet that this is done.
+    reload_told: bool,
 }
 
 impl<'a> Supervisor<'a> {
@@ -89,6 +94,7 @@ impl<'a> Supervisor<'a> {
         generation: Generation,
         master: Rc<Master>,
         mask: SigSet,
+        notifier: Notifier,
     ) -> Result<Self, Fail> {
         Ok(Supervisor {
             setup,
@@ -111,15 +117,19 @@ impl<'a> Supervisor<'a> {
             next_dates: Instant::now() + DAY,
             looked: Instant::now(),
             complained: None,
+            notifier,
+            reload_told: false,
         })
     }
 
     /// Serves until TERM.
     pub fn run(mut self) -> Result<u8, Fail> {
         self.tell_count(self.connections.count());
+        self.tell_manager(&State::Ready);
         loop {
             self.turn(None)?;
             if self.ending {
+                self.tell_manager(&State::Stopping);
                 self.finish();
                 return Ok(0);
             }
@@ -144,8 +154,10 @@ impl<'a> Supervisor<'a> {
             self.resting = None;
         }
         self.connections.end_late(now);
+        self.notifier.send(&self.setup.report);
         let others = [
             self.resting,
+            self.notifier.wake(),
             self.generation.keyholder.wake(),
             self.connections.next_deadline(),
             also.map(|(_, until)| until),
@@ -184,7 +196,13 @@ impl<'a> Supervisor<'a> {
             self.master.renew_tickets();
             self.generation.keyholder.renew_tickets();
             self.wants_reload = true;
+            self.reload_told = true;
+            self.tell_manager(&State::Reloading);
         }
+    }
+
+    fn tell_manager(&mut self, state: &State<'_>) {
+        self.notifier.tell(state, &self.setup.report);
     }
 
     /// What takes other processes, or long: clients are served meanwhile.
@@ -195,7 +213,18 @@ impl<'a> Supervisor<'a> {
         }
         self.replace_workers();
         if std::mem::take(&mut self.wants_reload) {
+            let before = self.complained.clone();
             self.reload();
+            if self.complained != before {
+                let status = self.complained.as_ref();
+                let status = status.map(|why| format!("unable to reload: {why}"));
+                self.tell_manager(&State::Complaint(status.as_deref().unwrap_or("")));
+            }
+            // One that came in between has a reload of its own ahead.
+            if self.reload_told && !self.wants_reload && !self.ending {
+                self.reload_told = false;
+                self.tell_manager(&State::Ready);
+            }
         }
     }
 
@@ -309,10 +338,12 @@ impl<'a> Supervisor<'a> {
         self.listener.finish();
         self.reap();
         while self.has_room() {
-            let (client, address) = match (self.held.take(), self.listener.accept()) {
-                (Some(held), _) => held,
-                (None, Accepted::Client(client, address)) => (client, address),
-                _ => break,
+            let next = self.held.take().or_else(|| match self.listener.accept() {
+                Accepted::Client(client, address) => Some((client, address)),
+                Accepted::Nobody | Accepted::Exhausted(_) => None,
+            });
+            let Some((client, address)) = next else {
+                break;
             };
             if self.begin(client, address).is_err() {
                 break;
