@@ -15,7 +15,7 @@ use crate::settings::Version;
 use crate::store::{KeyKind, server};
 use crate::sys::poll::{self, Ready};
 use crate::sys::socket;
-use crate::tls_ffi::alerts;
+use crate::tls_ffi::alerts::{self, Alert};
 use crate::trust;
 
 mod diagnosis;
@@ -353,13 +353,8 @@ fn explain(stream: &Session, error: &openssl::ssl::Error, side: Side<'_>) -> Fai
         return Failure::Certificate(refusal);
     }
     let alert = alert_text(ssl);
-    if let Some(received) = alerts::seen(ssl).iter().rfind(|alert| !alert.sent) {
-        return Failure::Refused(format!(
-            "received alert {} ({}){}",
-            alerts::name(received.number),
-            received.number,
-            received_hint(received.number, ssl, side)
-        ));
+    if let Some(received) = refusal(ssl) {
+        return Failure::Refused(received);
     }
     let Some(stack) = error.ssl_error() else {
         let who = peer(ssl);
@@ -405,42 +400,44 @@ fn gone(stream: &Session) -> Failure {
     }))
 }
 
-/// `sent alert handshake_failure (40)`.
+/// The last alert: `sent alert handshake_failure (40)`.
 fn alert_text(ssl: &SslRef) -> Option<String> {
-    let alert = alerts::seen(ssl).last()?;
-    let verb = if alert.sent { "sent" } else { "received" };
-    Some(format!(
-        "{verb} alert {} ({})",
-        alerts::name(alert.number),
-        alert.number
-    ))
+    alerts::seen(ssl).last().map(|alert| shown(*alert, ssl))
+}
+
+fn shown(alert: Alert, ssl: &SslRef) -> String {
+    let (verb, hint) = if alert.sent {
+        ("sent", "")
+    } else {
+        ("received", received_hint(alert.number, ssl.is_server()))
+    };
+    let name = alerts::name(alert.number);
+    format!("{verb} alert {name} ({}){hint}", alert.number)
 }
 
 /// What an alert of the peer's probably means for an administrator.
-fn received_hint(number: u8, ssl: &SslRef, side: Side<'_>) -> &'static str {
-    match (number, ssl.is_server(), side.kinds.is_empty()) {
-        (48, true, _) => ": the client does not trust our certificate's issuer",
-        (42 | 46, true, _) => ": the client does not accept our certificate",
-        (45, true, _) => ": the client considers our certificate expired",
-        (48, false, _) => ": the server does not trust our certificate's issuer",
-        (116, false, _) => ": the server wants a client certificate",
-        (112, false, _) => ": the server does not serve this name",
+fn received_hint(number: u8, by_client: bool) -> &'static str {
+    match (number, by_client) {
+        (42 | 43 | 46, true) => ": the client does not accept our certificate",
+        (44, true) => ": the client considers our certificate revoked",
+        (45, true) => ": the client considers our certificate expired",
+        (48, true) => ": the client does not trust our certificate's issuer",
+        (42 | 43 | 46, false) => ": the server does not accept our certificate",
+        (44, false) => ": the server considers our certificate revoked",
+        (45, false) => ": the server considers our certificate expired",
+        (48, false) => ": the server does not trust our certificate's issuer",
+        (112, false) => ": the server does not serve this name",
+        (116, false) => ": the server wants a client certificate",
         _ => "",
     }
 }
 
-/// The alert by which a server has refused a session that the handshake had made:
-/// in TLS 1.3 it judges our certificate only then.
+/// The peer's last alert. A server may send one after the handshake: in TLS 1.3 it
+/// judges our certificate only then.
 #[must_use]
 pub fn refusal(ssl: &SslRef) -> Option<String> {
-    let received = alerts::seen(ssl).iter().rfind(|alert| !alert.sent)?;
-    let side = Side {
-        kinds: &[],
-        versions: (Version::Tls12, None),
-    };
-    let (name, number) = (alerts::name(received.number), received.number);
-    let hint = received_hint(number, ssl, side);
-    Some(format!("received alert {name} ({number}){hint}"))
+    let received = alerts::seen(ssl).iter().rfind(|alert| !alert.sent);
+    received.map(|alert| shown(*alert, ssl))
 }
 
 /// Whether the peer has refused our certificate, or that there was none.

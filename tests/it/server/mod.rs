@@ -8,6 +8,7 @@ mod environment;
 mod hostile;
 mod isolation;
 mod keys;
+mod libraries;
 mod load;
 mod logging;
 mod manager;

@@ -3,9 +3,15 @@
 #![forbid(unsafe_code)]
 
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::Command;
 
-use crate::harness::{Dial, Place, Server, Setup, need, need_root, run};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::harness::process::pids;
+use crate::harness::{Dial, Place, Server, Setup, need, need_root, overlay, program, run, skip};
 
 const HANDOFF: &str = env!("CARGO_BIN_EXE_starttls-handoff");
 
@@ -56,6 +62,159 @@ fn rsync_serves_its_client_and_listens_nowhere() {
     assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
     assert!(!place.path("pid").exists(), "no daemon of its own");
     server.quiet();
+}
+
+/// A program of Debian's, installed or unpacked by `package/rts`.
+fn debian(name: &str, package: &str) -> Option<String> {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent()?;
+    let unpacked = target.join(package).join("usr/sbin").join(name);
+    let found = program(name).or_else(|| unpacked.is_file().then_some(unpacked))?;
+    found.to_str().map(str::to_owned)
+}
+
+/// What an inetd would run says to a client that says this, and the exit status
+/// of the program. Fails where it leaves a process behind.
+fn inetd(place: &Place, words: &[&str], through: Vec<String>, input: &str) -> (String, String) {
+    let mark = place.text("mark");
+    let server = Setup::new(place, words)
+        .options("-v")
+        .through(through)
+        .env("MARK", &mark)
+        .start();
+    let mut client = Dial::to(&server).connect();
+    client.send(input);
+    client.half_close();
+    let (said, _) = client.rest();
+    let end = server.line("sslserver: end ");
+    server.quiet();
+    let strays = marked(&mark, server.pid());
+    for stray in &strays {
+        let _ = kill(Pid::from_raw(*stray), Signal::SIGKILL);
+    }
+    assert!(strays.is_empty(), "it left {strays:?}: {}", server.log());
+    let (_, status) = end.rsplit_once(' ').unwrap();
+    (
+        String::from_utf8_lossy(&said).into_owned(),
+        status.to_owned(),
+    )
+}
+
+/// Processes outside the server's group that were begun below it.
+fn marked(mark: &str, group: u32) -> Vec<i32> {
+    let known = pids(group);
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    all.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid| !known.contains(pid))
+        .filter(|pid| {
+            let environ = std::fs::read(format!("/proc/{pid}/environ"));
+            let wanted = format!("MARK={mark}");
+            environ.is_ok_and(|text| {
+                text.split(|&byte| byte == 0)
+                    .any(|one| one == wanted.as_bytes())
+            })
+        })
+        .collect()
+}
+
+#[test]
+fn fingerd_and_efingerd_answer() {
+    need_root!();
+    let place = Place::new("finger");
+    if !overlay::possible(&place) {
+        skip!("no mount namespace can be made");
+    }
+    match (debian("in.fingerd", "fingerd"), program("finger")) {
+        (Some(fingerd), Some(_)) => {
+            let through = overlay::with_tester(&place);
+            let (said, status) = inetd(&place, &[&fingerd], through, "tester\r\n");
+            assert!(
+                said.contains("Login: tester") && said.contains("Name: a test"),
+                "{said:?}"
+            );
+            assert_eq!(status, "0");
+        }
+        _ => println!("skipped in part: no fingerd"),
+    }
+    let Some(efingerd) = debian("efingerd", "efingerd") else {
+        skip!("no efingerd");
+    };
+    // Its answer is a user's script, which gets the client's address. It asks the
+    // kernel for that, and finds none.
+    std::fs::create_dir(place.path("home")).unwrap();
+    place.write("home/.efingerd", "#!/bin/sh\necho \"to $2 about $3\"\n");
+    let script = place.path("home/.efingerd");
+    std::fs::set_permissions(script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let through = overlay::mounted(&[(&place.text("home"), "/root")]);
+    let (said, _) = inetd(&place, &[&efingerd], through, "root\r\n");
+    assert!(said.contains("to 0.0.0.0 about root\n"), "{said:?}");
+}
+
+#[test]
+fn ident2_answers_and_listens_nowhere() {
+    let Some(ident2) = debian("ident2", "ident2") else {
+        skip!("no ident2");
+    };
+    let place = Place::new("ident2");
+    let (said, _) = inetd(&place, &[&ident2, "-s"], Vec::new(), "1,2\r\n");
+    // It answers the end of input, too, and more than once.
+    assert!(said.starts_with("1 , 2 : ERROR : NO-USER\r\n"), "{said:?}");
+}
+
+#[test]
+fn bitlbee_lets_its_client_in_and_out() {
+    let Some(bitlbee) = debian("bitlbee", "bitlbee") else {
+        skip!("no bitlbee");
+    };
+    let place = Place::new("bitlbee");
+    let config = place.write(
+        "bitlbee.conf",
+        "[settings]\nRunMode = Inetd\nAuthMode = Open\n[defaults]\n",
+    );
+    let words = [&*bitlbee, "-I", "-c", &config, "-d", &place.text(".")];
+    let talk = "NICK tester\r\nUSER a a a :a\r\nQUIT\r\n";
+    let (said, status) = inetd(&place, &words, Vec::new(), talk);
+    assert!(
+        said.contains(" 001 tester :Welcome") && said.contains("Closing link"),
+        "{said:?}"
+    );
+    assert_eq!(status, "0");
+}
+
+/// It believes an Internet socket alone, and without one it puts itself into the
+/// background: in a network of its own it is seen to listen.
+#[test]
+fn solid_pop3d_is_warned_of() {
+    need_root!();
+    let Some(solid) = debian("solid-pop3d", "solid-pop3d") else {
+        skip!("no solid-pop3d");
+    };
+    let place = Place::new("solid-pop3d");
+    let why = "solid-pop3d goes into the background and listens in the clear: run another program";
+    for options in ["", "-f"] {
+        let server = Setup::new(&place, &[&solid]).options(options).start();
+        server.line(&format!("sslserver: warning: {why}"));
+    }
+    // The danger is real: a socket like ours for descriptor 0, and the port.
+    let script = "ip link set lo up 2>/dev/null; \
+                  python3 -c 'import os, socket, subprocess, sys; one, two = socket.socketpair(); \
+                  subprocess.run(sys.argv[1:], stdin=two, stdout=two)' \"$0\"; \
+                  grep -c ':006E .* 0A ' /proc/net/tcp6";
+    let mut command = Command::new("unshare");
+    command.args([
+        "--net",
+        "--pid",
+        "--fork",
+        "--mount-proc",
+        "sh",
+        "-c",
+        script,
+        &solid,
+    ]);
+    let done = run(&mut command, b"");
+    if program("python3").is_none() || done.stderr.contains("unshare") {
+        skip!("no python3, or no namespace: {}", done.stderr);
+    }
+    assert_eq!(done.text().trim_end(), "1", "{}", done.stderr);
 }
 
 /// A program that speaks UCSPI-TLS by itself, and knows none of our extensions.

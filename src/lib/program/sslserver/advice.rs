@@ -10,8 +10,10 @@ const DAEMONS: &[(&str, Option<&str>)] = &[
     ("ident2", None),
     ("pure-ftpd", None),
     ("rsync", Some("--daemon")),
-    ("solid-pop3d", None),
 ];
+
+/// The one that does so unless it finds an Internet socket.
+const NEVER: &str = "solid-pop3d";
 
 /// What is wrong with running this program, and the cure. `pipes`: under `-f`.
 ///
@@ -51,6 +53,11 @@ pub(super) fn on(program: &[OsString], pipes: bool) -> Option<String> {
              run another program"
                 .to_owned(),
         );
+    }
+    if called(NEVER).is_some() {
+        return Some(format!(
+            "{NEVER} goes into the background and listens in the clear: run another program"
+        ));
     }
     let (name, word) = DAEMONS.iter().find(|(name, word)| {
         called(name).is_some_and(|arguments| word.is_none_or(|word| arguments.contains(&word)))
@@ -111,10 +118,13 @@ mod tests {
         for words in [
             &["/usr/bin/rsync", "--daemon"][..],
             &["nice", "ident2", "-i"],
-            &["solid-pop3d"],
         ] {
             assert!(advice(words, true).contains("leave out -f"), "{words:?}");
             assert_eq!(advice(words, false), "");
+        }
+        for pipes in [false, true] {
+            let text = advice(&["starttls-handoff", "pop3", "solid-pop3d"], pipes);
+            assert!(text.contains("run another program"), "{text}");
         }
         assert_eq!(advice(&["rsync", "--server"], true), "");
     }
