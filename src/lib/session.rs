@@ -243,7 +243,8 @@ impl Account<'_> {
             Role::Server => hello::of(self.ssl).and_then(Hello::server_name),
             Role::Client => self.ssl.servername_raw(NameType::HOST_NAME),
         };
-        name.map(<[u8]>::to_vec)
+        // A host name like the others: in lower case.
+        name.map(<[u8]>::to_ascii_lowercase)
     }
 }
 

@@ -96,26 +96,23 @@ impl Misspelt {
     /// own.
     #[must_use]
     pub fn find(name: &[u8]) -> Option<Misspelt> {
+        Misspelt::find_among(NAMES, name)
+    }
+
+    /// The same for a program that has these variables only.
+    fn find_among(settings: &[&'static str], name: &[u8]) -> Option<Misspelt> {
         let text = std::str::from_utf8(name).ok()?;
-        if is_setting(text) || matches!(text, "SSL_CERT_FILE" | "SSL_CERT_DIR") {
+        let known = is_setting(text) || settings.contains(&text);
+        if known || matches!(text, "SSL_CERT_FILE" | "SSL_CERT_DIR") {
             return None;
         }
         let blank = text.trim() != text;
         let bare = plain(text);
-        let meant = NAMES
-            .iter()
-            .find(|setting| blank && **setting == text.trim())
-            .or_else(|| NAMES.iter().find(|setting| plain(setting) == bare))
-            .or_else(|| {
-                NAMES
-                    .iter()
-                    .find(|setting| differs_in_prefix(&bare, setting))
-            })
-            .or_else(|| {
-                NAMES
-                    .iter()
-                    .find(|setting| is_one_slip(&bare, &plain(setting)))
-            })?;
+        let first = |fits: &dyn Fn(&str) -> bool| settings.iter().find(|setting| fits(setting));
+        let meant = first(&|setting| blank && setting == text.trim())
+            .or_else(|| first(&|setting| plain(setting) == bare))
+            .or_else(|| first(&|setting| differs_in_prefix(&bare, setting)))
+            .or_else(|| first(&|setting| is_one_slip(&bare, &plain(setting))))?;
         Some(Misspelt {
             shown: text::excerpt(name, 60),
             blank,
@@ -135,6 +132,19 @@ impl fmt::Display for Misspelt {
         let cure = if *blank { ", without a blank" } else { "" };
         write!(out, "\"{shown}\" is not a setting: is {meant} meant{cure}?")
     }
+}
+
+/// What in our environment looks like one of these settings and is none: for each
+/// variable that is not empty a sentence.
+#[must_use]
+pub fn misspelt_in_environment(settings: &[&'static str]) -> Vec<String> {
+    use std::os::unix::ffi::OsStrExt as _;
+
+    std::env::vars_os()
+        .filter(|(_, value)| !value.is_empty())
+        .filter_map(|(name, _)| Misspelt::find_among(settings, name.as_bytes()))
+        .map(|misspelt| format!("environment: variable {misspelt}"))
+        .collect()
 }
 
 /// A name in capitals, without what is easily added or left out.

@@ -291,7 +291,9 @@ fn records_are_those_of_tcprules() {
             (_, Difference::Contract) | (Some(100), Difference::Colon) => {}
             (Some(0), _) => {
                 accepted += 1;
-                let ours = ours.unwrap_or_else(|bad| panic!("{bad}: {text:?}")).records;
+                let ours = ours
+                    .unwrap_or_else(|bad| panic!("{bad:?}: {text:?}"))
+                    .records;
                 let theirs = Database::open(&dir.join("rules.cdb")).expect("sound");
                 let ours: Vec<_> = ours.iter().map(|one| (&*one.key, &*one.data)).collect();
                 let theirs: Vec<_> = theirs.records().collect();
@@ -411,6 +413,17 @@ fn bad_lines_end_with_100_and_leave_the_old_database() {
         assert_eq!(stderr(&output), format!("sslrules: fatal: {says}\n"));
         assert!(!dir.join("rules.tmp").exists());
         assert_eq!(fs::read(dir.join("rules.cdb")).expect("there"), before);
+    }
+    let output = rules(SSLRULES, &dir, "1.2.3.4\n:deny\n::\nx\n");
+    assert_eq!(output.status.code(), Some(100));
+    let named: Vec<String> = ["line 1: ", "line 3: ", "line 4: "]
+        .iter()
+        .map(|line| format!("sslrules: fatal: {line}unable to parse this line"))
+        .collect();
+    let said = stderr(&output);
+    assert_eq!(said.lines().count(), named.len(), "{said}");
+    for (line, begin) in said.lines().zip(&named) {
+        assert!(line.starts_with(begin.as_str()), "{said}");
     }
     // tcprules takes these without a word; so do we, but with one.
     let output = rules(SSLRULES, &dir, ":deny\n1.2.3:deny\n1.2.3.9-4:deny\n");

@@ -318,6 +318,43 @@ fn settings_that_make_no_sense_are_refused_by_name() {
 }
 
 #[test]
+fn misspelt_variables_are_remarked_on_by_every_program_that_reads_some() {
+    let ask = |program: &str, words: &[&str], name: &str| {
+        let mut command = Command::new(program);
+        run(command.args(words).env(name, "1.2"), b"").stderr
+    };
+    // Nothing listens on port 0.
+    let client = ["-H", "127.0.0.1", "0", "true"];
+    let sslclient = env!("CARGO_BIN_EXE_sslclient");
+    for (name, meant) in [
+        ("TLSMIN", Some("TLS_MIN")),
+        ("CIPHER_SUITES", Some("CIPHERSUITES")),
+        ("SSL_SANDBX", Some("SSL_SANDBOX")),
+        ("CERT_FILE", None),
+        ("CERTFILE", None),
+        ("TLS_MAX", None),
+    ] {
+        let said = ask(sslclient, &client, name);
+        let warning = meant.map(|meant| {
+            format!(
+                "sslclient: warning: environment: variable \"{name}\" is not a setting: is {meant} meant?\n"
+            )
+        });
+        match warning {
+            Some(warning) => assert!(said.starts_with(&warning), "{said}"),
+            None => assert!(!said.contains("warning: environment"), "{said}"),
+        }
+    }
+    let handoff = env!("CARGO_BIN_EXE_starttls-handoff");
+    let said = ask(handoff, &["smtp", "true"], "UCSPI_TLS");
+    let warning = "starttls-handoff: warning: environment: variable \"UCSPI_TLS\" is not a setting: \
+                   is UCSPITLS meant?\n";
+    assert!(said.starts_with(warning), "{said}");
+    let said = ask(handoff, &["smtp", "true"], "UCSPITLS");
+    assert!(!said.contains("warning"), "{said}");
+}
+
+#[test]
 fn no_certificate_is_refused() {
     let place = Place::new("no-certificate");
     let ended = Setup::new(&place, &["true"])

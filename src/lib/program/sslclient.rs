@@ -23,7 +23,7 @@ use crate::report::{Fail, Report, TEMPORARY};
 use crate::resolve;
 use crate::secret::Secret;
 use crate::session::{self, Account, Role};
-use crate::settings::{Filter, Settings};
+use crate::settings::{self, Filter, Settings};
 use crate::store::client::{self, Request, Store, Trust};
 use crate::sys::channel::{Channel, Form};
 use crate::sys::sandbox::{self, Confinement, Sandbox};
@@ -34,6 +34,17 @@ use crate::tlsdestinations::{self, By, Destination, Destinations, Rule, Tls, Tls
 use crate::trust::{self, Cause, Demand, Expectation, Name, Reference, Refusal, Tolerated};
 
 mod gate;
+
+/// The settings that are taken from the environment for the context, and all that
+/// this program reads.
+const OF_TLS: [&str; 4] = ["TLS_MIN", "TLS_MAX", "TLS_GROUPS", "CIPHERSUITES"];
+const SETTINGS: [&str; 5] = [
+    "TLS_MIN",
+    "TLS_MAX",
+    "TLS_GROUPS",
+    "CIPHERSUITES",
+    "SSL_SANDBOX",
+];
 
 /// What ucspi tools take for a host on this machine.
 const THIS_HOST: &str = "127.0.0.1";
@@ -69,6 +80,9 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     }
     if program.is_empty() {
         return Err(TABLE.usage("too few arguments"));
+    }
+    for misspelt in settings::misspelt_in_environment(&SETTINGS) {
+        report.warning(misspelt);
     }
     let port = resolve::port(&port)?;
     let plan = Plan::make(&options, host, port)?;
@@ -270,9 +284,8 @@ fn password(options: &Options) -> Result<Option<Password>, Fail> {
 /// The context, with what the options, the policy and the environment say.
 fn store(options: &Options, plan: &Plan) -> Result<Store, Fail> {
     let mut settings = Settings::default();
-    let named = ["TLS_MIN", "TLS_MAX", "TLS_GROUPS", "CIPHERSUITES"];
     settings.overlay(
-        named
+        OF_TLS
             .iter()
             .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))),
     );

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::options::sslrules::TABLE;
-use crate::report::Fail;
+use crate::report::{Fail, Report};
 use crate::settings::{self, Misspelt};
 use crate::{rules, rulesdb, text, tlsdestinations};
 
@@ -26,17 +26,13 @@ pub fn main() -> ExitCode {
             .read_to_end(&mut input)
             .map_err(Fail::unable("read input"))?;
         if options.destinations {
-            let records = tlsdestinations::compile(&input).map_err(|bad| {
-                let mut lines = bad.iter().map(|line| Fail::Never(line.to_string()));
-                let last = lines.next_back();
-                lines.for_each(|line| report.fatal(&line));
-                last.unwrap_or_else(|| Fail::Never("every line is wrong".to_owned()))
-            })?;
+            let records =
+                tlsdestinations::compile(&input).map_err(|bad| every_line(report, &bad))?;
             let records = records.iter().map(|(key, data)| (&**key, &**data));
             rulesdb::replace(Path::new(cdb), Path::new(temporary), records)?;
             return Ok(0);
         }
-        let compiled = rules::compile(&input).map_err(|bad| Fail::Never(bad.to_string()))?;
+        let compiled = rules::compile(&input).map_err(|bad| every_line(report, &bad))?;
         for remark in &compiled.remarks {
             report.warning(remark);
         }
@@ -60,4 +56,12 @@ pub fn main() -> ExitCode {
         )?;
         Ok(0)
     })
+}
+
+/// Names every wrong line; the last one ends the program.
+fn every_line(report: &Report, bad: &[impl ToString]) -> Fail {
+    let mut lines = bad.iter().map(|line| Fail::Never(line.to_string()));
+    let last = lines.next_back();
+    lines.for_each(|line| report.fatal(&line));
+    last.unwrap_or_else(|| Fail::Never("every line is wrong".to_owned()))
 }

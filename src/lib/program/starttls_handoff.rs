@@ -15,6 +15,7 @@ use crate::dialogue::{Between, Dialogue, Protocol, Settings};
 use crate::environ::Edits;
 use crate::options::starttls_handoff::{Options, TABLE};
 use crate::report::{Fail, Report, TEMPORARY};
+use crate::settings;
 use crate::sys::{fd, process, socket};
 use crate::text;
 
@@ -123,6 +124,9 @@ pub fn main() -> ExitCode {
     TABLE.run(|report| {
         let (options, operands) = TABLE.parse(std::env::args_os().skip(1))?;
         report.verbosity = options.verbosity;
+        for misspelt in settings::misspelt_in_environment(&["UCSPITLS"]) {
+            report.warning(misspelt);
+        }
         let mut operands = operands.into_iter();
         let word = operands.next().unwrap_or_default();
         let protocol = word

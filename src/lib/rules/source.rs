@@ -112,9 +112,10 @@ impl From<Wrong> for Problem {
 /// Compiles a text.
 ///
 /// # Errors
-/// The first bad line.
-pub fn compile(text: &[u8]) -> Result<Compiled, BadLine> {
+/// Every bad line.
+pub fn compile(text: &[u8]) -> Result<Compiled, Vec<BadLine>> {
     let mut compiled = Compiled::default();
+    let mut bad = Vec::new();
     for (at, line) in text.split(|&byte| byte == b'\n').enumerate() {
         let number = at + 1;
         let end = line
@@ -126,11 +127,14 @@ pub fn compile(text: &[u8]) -> Result<Compiled, BadLine> {
             continue;
         }
         let first = compiled.records.len();
-        compile_line(line, &mut compiled.records).map_err(|problem| BadLine {
-            line: number,
-            problem,
-            shown: text::excerpt(line, SHOWN),
-        })?;
+        if let Err(problem) = compile_line(line, &mut compiled.records) {
+            bad.push(BadLine {
+                line: number,
+                problem,
+                shown: text::excerpt(line, SHOWN),
+            });
+            continue;
+        }
         let added = &compiled.records[first..];
         let data = added.first().map_or(&[][..], |record| &record.data);
         let names = super::variables(data).map(|(name, _)| (number, name.to_vec()));
@@ -153,7 +157,11 @@ pub fn compile(text: &[u8]) -> Result<Compiled, BadLine> {
             compiled.remarks.push(remark);
         }
     }
-    Ok(compiled)
+    if bad.is_empty() {
+        Ok(compiled)
+    } else {
+        Err(bad)
+    }
 }
 
 fn compile_line(line: &[u8], records: &mut Vec<Record>) -> Result<(), Problem> {
@@ -333,7 +341,7 @@ mod tests {
         assert_eq!(keys("1.9-8.0-255.0-255.0-255:allow").len(), 0);
         assert_eq!(keys("=a-b:allow"), ["=a-b"]);
         let wide = compile(b"0-255.0-255.0-255:allow").expect_err("16 million");
-        assert_eq!(wide.problem, Problem::Range);
+        assert_eq!(wide[0].problem, Problem::Range);
     }
 
     #[test]
@@ -363,6 +371,9 @@ mod tests {
             ("1.2.3.4:allow,A=\"x\"B=\"y\"", Problem::Variable),
         ] {
             let bad = compile(format!("#\n\n:deny\n{line}\n:allow\n").as_bytes()).expect_err(line);
+            let [bad] = &bad[..] else {
+                panic!("{line}: {bad:?}")
+            };
             assert_eq!((bad.line, bad.problem), (4, problem), "{line}");
             assert!(
                 bad.to_string()

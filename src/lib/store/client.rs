@@ -178,6 +178,7 @@ pub fn expectation(rule: &Rule) -> Expectation {
             Check::Nothing => Demand::Nothing,
             Check::Certificate => Demand::Certificate,
             Check::Chain => Demand::Chain,
+            Check::Name | Check::ExactName if rule.is_pinned() => Demand::PinAndName,
             Check::Name | Check::ExactName => Demand::Name,
             Check::Pin => Demand::Pin,
         },

@@ -131,7 +131,8 @@ impl Rule {
         let below = name
             .strip_suffix(domain.as_str())
             .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-        let counts = below || self.value.anchors.is_some() || !to.is_from_dns();
+        let own_trust = self.value.anchors.is_some() || self.is_pinned();
+        let counts = below || own_trust || !to.is_from_dns();
         (named && !counts).then_some(host)
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use super::key::{RuleForm, RuleKey, Scope};
-use super::line;
+use super::line::{self, Wrong};
 use super::{Anchors, By, Check, Destination, Port, Rule, Tls, TlsMode, Value, Way};
 use crate::text;
 
@@ -42,18 +42,23 @@ impl Rule {
             Some(Anchors::Directory(path)) => format!("the CAs in {}/", printable(path)),
             None => "the system's CAs".to_owned(),
         };
-        let verify = format!("the certificate must verify with {anchors}");
+        let pins: Vec<String> = self.value.pins.iter().map(ToString::to_string).collect();
+        let pinned = format!(
+            "the certificate must have the fingerprint {}",
+            pins.join(" or ")
+        );
+        let verify = if self.is_pinned() {
+            pinned.clone()
+        } else {
+            format!("the certificate must verify with {anchors}")
+        };
         match self.check() {
             Check::Nothing => "no certificate is needed".to_owned(),
             Check::Certificate => "any certificate will do".to_owned(),
             Check::Chain => verify,
             Check::Name => format!("{verify} and name {}, wildcards allowed", self.names_of(to)),
             Check::ExactName => format!("{verify} and name {} exactly", self.names_of(to)),
-            Check::Pin => {
-                let pins: Vec<String> = self.value.pins.iter().map(ToString::to_string).collect();
-                let pins = pins.join(" or ");
-                format!("the certificate must have the fingerprint {pins}")
-            }
+            Check::Pin => pinned,
         }
     }
 
@@ -132,6 +137,7 @@ pub fn remarks(text: &[u8]) -> Vec<Remark> {
     // The first line of each key and sender; the sender `None` is everybody.
     let mut first: HashMap<(String, Option<String>), usize> = HashMap::new();
     let mut sound = Vec::new();
+    let none_is_tried = everybody_never(text);
     for line in line::lines(text) {
         let read = line.key().and_then(|key| {
             let value = line.value?;
@@ -150,9 +156,17 @@ pub fn remarks(text: &[u8]) -> Vec<Remark> {
         };
         if let Some(wrong) = wrong {
             let (number, key) = (line.number, text::excerpt(line.written, 200));
-            let all = match line.key() {
-                Ok(_) => "",
-                Err(_) => "; all mail that no line for a host decides is deferred",
+            let all = match (line.key(), none_is_tried) {
+                (Ok(_), _) => String::new(),
+                (Err(_), Some(never)) => {
+                    format!("; it defers no mail, since line {never} \"!*\" decides before it")
+                }
+                (Err(Wrong::EmptyKey), None) => {
+                    "; all mail that no line for a host without - decides is deferred".to_owned()
+                }
+                (Err(_), None) => {
+                    "; all mail that no line for a host decides is deferred".to_owned()
+                }
             };
             found.push(Remark {
                 line: number,
@@ -185,6 +199,17 @@ pub fn remarks(text: &[u8]) -> Vec<Remark> {
     }
     found.sort_by_key(|one| one.line);
     found
+}
+
+/// The line by which TLS is never tried with anybody, whoever sends: a key that is
+/// none comes behind it.
+fn everybody_never(text: &[u8]) -> Option<usize> {
+    rules(text)
+        .find(|rule| {
+            let everybody = rule.form == RuleForm::Never && rule.scope == Scope::All;
+            everybody && rule.value.sender.is_none()
+        })
+        .and_then(|rule| rule.line)
 }
 
 /// The keys that are looked up before this one for every destination that it

@@ -232,7 +232,7 @@ impl Value {
             parsed.anchors = Some(Anchors::File(first.to_owned()));
         }
         let verified = match form {
-            RuleForm::Exact | RuleForm::Named => parsed.pins.is_empty(),
+            RuleForm::Exact | RuleForm::Named => true,
             RuleForm::Trusted | RuleForm::Opportunistic => parsed.anchors.is_some(),
             _ => false,
         };

@@ -52,20 +52,13 @@ pub enum Check {
     Certificate,
     /// It must lead to an anchor.
     Chain,
-    /// That, and name the host, wildcards allowed.
+    /// That, or have one of the fingerprints where these stand in the CA's place;
+    /// and name the host, wildcards allowed.
     Name,
     /// That, and name the host letter by letter.
     ExactName,
     /// It must have one of the fingerprints, whoever signed it.
     Pin,
-}
-
-impl Check {
-    /// Whether the certificate must lead to an anchor.
-    #[must_use]
-    pub fn verifies(self) -> bool {
-        matches!(self, Check::Chain | Check::Name | Check::ExactName)
-    }
 }
 
 /// What holds for a destination.
@@ -116,11 +109,11 @@ impl Rule {
         let anchors = self.value.anchors.is_some();
         match self.form {
             RuleForm::Never => Check::Nothing,
-            // s/qmail takes a fingerprint under any key.
-            _ if !self.value.pins.is_empty() => Check::Pin,
-            RuleForm::Pinned => Check::Pin,
             RuleForm::Exact => Check::ExactName,
             RuleForm::Named => Check::Name,
+            // s/qmail takes a fingerprint under any key.
+            _ if self.is_pinned() => Check::Pin,
+            RuleForm::Pinned => Check::Pin,
             RuleForm::Trusted | RuleForm::Opportunistic if !self.value.names.is_empty() => {
                 Check::Name
             }
@@ -132,13 +125,26 @@ impl Rule {
         }
     }
 
+    /// Whether fingerprints stand in the CA's place.
+    #[must_use]
+    pub fn is_pinned(&self) -> bool {
+        !self.value.pins.is_empty()
+    }
+
+    /// Whether the certificate must lead to an anchor.
+    #[must_use]
+    pub fn verifies(&self) -> bool {
+        let checked = matches!(self.check(), Check::Chain | Check::Name | Check::ExactName);
+        checked && !self.is_pinned()
+    }
+
     /// Whether ciphers without a certificate may be offered.
     #[must_use]
     pub fn allows_anonymous(&self) -> bool {
         matches!(
             self.form,
             RuleForm::Unverified | RuleForm::OpportunisticUnverified
-        ) && self.value.pins.is_empty()
+        ) && !self.is_pinned()
     }
 
     /// Whether the postmaster's word stands above what the destination

@@ -84,6 +84,30 @@ impl Name {
         }
     }
 
+    /// What a certificate bears for it: for a domain the name that was found below.
+    #[must_use]
+    pub fn borne_by(&self, leaf: &X509Ref) -> Option<Name> {
+        let Reference::Below(domain) = &self.reference else {
+            return self.is_in(leaf).then(|| self.clone());
+        };
+        let found = dns_entries(leaf).find(|entry| self.is_one_below(domain, entry))?;
+        let found = String::from_utf8_lossy(&found).to_ascii_lowercase();
+        Some(Name {
+            reference: Reference::Host(found),
+            ..self.clone()
+        })
+    }
+
+    fn is_one_below(&self, domain: &str, entry: &[u8]) -> bool {
+        let dot = entry.iter().position(|&byte| byte == b'.');
+        let (label, above) = entry.split_at(dot.unwrap_or(entry.len()));
+        let whole = !label.is_empty() && !label.contains(&b'*');
+        (whole || self.wildcards && label == b"*")
+            && above
+                .get(1..)
+                .is_some_and(|above| above.eq_ignore_ascii_case(domain.as_bytes()))
+    }
+
     /// Whether a certificate bears it.
     #[must_use]
     pub fn is_in(&self, leaf: &X509Ref) -> bool {
@@ -92,15 +116,9 @@ impl Name {
             Reference::Host(host) => {
                 dns_entries(leaf).any(|entry| entry.eq_ignore_ascii_case(host.as_bytes()))
             }
-            Reference::Below(domain) => dns_entries(leaf).any(|entry| {
-                let dot = entry.iter().position(|&byte| byte == b'.');
-                let (label, above) = entry.split_at(dot.unwrap_or(entry.len()));
-                let whole = !label.is_empty() && !label.contains(&b'*');
-                (whole || self.wildcards && label == b"*")
-                    && above
-                        .get(1..)
-                        .is_some_and(|above| above.eq_ignore_ascii_case(domain.as_bytes()))
-            }),
+            Reference::Below(domain) => {
+                dns_entries(leaf).any(|entry| self.is_one_below(domain, &entry))
+            }
             Reference::Address(address) => {
                 let bytes = match address {
                     IpAddr::V4(address) => address.octets().to_vec(),

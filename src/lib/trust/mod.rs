@@ -76,6 +76,8 @@ pub enum Demand {
     Name,
     /// It must be a pinned one.
     Pin,
+    /// That, and bear one of the connection's names.
+    PinAndName,
     /// It must match one of the connection's TLSA records.
     Records,
 }
@@ -388,21 +390,23 @@ impl Expectation {
         names: &[Name],
     ) -> Result<Verdict, Refusal> {
         // A name that nobody can have forged counts before one that somebody may.
-        let borne = names
-            .iter()
-            .filter(|name| leaf.is_some_and(|leaf| name.is_in(leaf)));
+        let borne = names.iter().filter_map(|name| name.borne_by(leaf?));
         let matched = borne.min_by_key(|name| name.from_dns);
         let pinned = leaf.is_some_and(|leaf| self.pins.iter().any(|pin| fits(pin, leaf)));
         let own = match (self.demand, leaf) {
-            (Demand::Pin, Some(leaf)) if !pinned => Some(Refusal::fingerprint(leaf)),
-            (Demand::Name, Some(leaf)) if matched.is_none() => Some(Refusal::name(leaf, names)),
+            (Demand::Pin | Demand::PinAndName, Some(leaf)) if !pinned => {
+                Some(Refusal::fingerprint(leaf))
+            }
+            (Demand::Name | Demand::PinAndName, Some(leaf)) if matched.is_none() => {
+                Some(Refusal::name(leaf, names))
+            }
             _ => None,
         };
         // Beside a pin the chain says nothing, whoever signed it; a list that names
         // one of its certificates does.
         let counts = |failure: &&Refusal| match (pinned, self.demand) {
             (true, _) => failure.code() == code::CERT_REVOKED,
-            (false, Demand::Pin) => false,
+            (false, Demand::Pin | Demand::PinAndName) => false,
             (false, _) => true,
         };
         let mut all = failures.0.iter().filter(counts).chain(&own);
@@ -413,7 +417,7 @@ impl Expectation {
         Ok(match all.next() {
             Some(first) => Verdict::Unverified(first.clone()),
             None if pinned => Verdict::Pinned,
-            None if self.demand == Demand::Name => Verdict::Verified(matched.cloned()),
+            None if self.demand == Demand::Name => Verdict::Verified(matched),
             None => Verdict::Verified(None),
         })
     }
@@ -541,6 +545,7 @@ mod tests {
             Demand::Chain,
             Demand::Name,
             Demand::Pin,
+            Demand::PinAndName,
         ] {
             for tolerated in [
                 Tolerated::Nothing,
@@ -570,21 +575,23 @@ mod tests {
         each(|expected, list, named, judged| {
             let what = format!("{expected:?} {list:?} {named}: {judged:?}");
             let pinned = !expected.pins.is_empty();
+            let asks_name = matches!(expected.demand, Demand::Name | Demand::PinAndName);
+            let asks_pin = matches!(expected.demand, Demand::Pin | Demand::PinAndName);
             match judged {
                 Ok(Verdict::Verified(_)) => {
                     assert!(list.is_empty() && !pinned, "{what}");
-                    assert!(named || expected.demand != Demand::Name, "{what}");
-                    assert_ne!(expected.demand, Demand::Pin, "{what}");
+                    assert!(named || !asks_name, "{what}");
+                    assert!(!asks_pin, "{what}");
                 }
                 Ok(Verdict::Pinned) => {
                     assert!(pinned && !list.contains(&code::CERT_REVOKED), "{what}");
-                    assert!(named || expected.demand != Demand::Name, "{what}");
+                    assert!(named || !asks_name, "{what}");
                 }
                 Ok(Verdict::Unverified(refusal)) => {
                     let loose = expected.demand <= Demand::Certificate;
                     let bears = expected.tolerated != Tolerated::Nothing;
                     assert!(loose || bears, "{what}");
-                    if !pinned && expected.demand != Demand::Pin && !list.is_empty() {
+                    if !pinned && !asks_pin && !list.is_empty() {
                         assert_eq!(refusal.code(), list[0], "{what}");
                     }
                 }
@@ -601,7 +608,8 @@ mod tests {
                 || expected.demand <= Demand::Certificate
                 || expected.tolerated == Tolerated::Everything
                 // Nobody looked at the chain.
-                || (expected.demand == Demand::Pin && expected.pins.is_empty())
+                || (matches!(expected.demand, Demand::Pin | Demand::PinAndName)
+                    && expected.pins.is_empty())
             {
                 return;
             }

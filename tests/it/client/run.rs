@@ -221,6 +221,14 @@ fn an_address_is_never_sent_as_a_server_name() {
         ask(Client::new(&place).options("-m 127.0.0.1"), "localhost"),
         "unset\n"
     );
+    // Libssl sends it as it is written.
+    assert_eq!(
+        ask(
+            Client::new(&place).options("-N -m Other.EXAMPLE.com"),
+            "localhost"
+        ),
+        "other.example.com\n"
+    );
 }
 
 #[test]

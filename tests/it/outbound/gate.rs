@@ -167,6 +167,62 @@ fn every_wrong_line_is_named_and_no_such_file_passes() {
 }
 
 #[test]
+fn what_a_key_that_is_none_brings_about_is_said() {
+    let gate = Gate::new("gate-keys");
+    for (text, said) in [
+        (
+            "*.x:\n",
+            "line 1 \"*.x\" is wrong: the key is not valid: the names below a domain are written \
+             .domain, not *.domain; all mail that no line for a host decides is deferred\n",
+        ),
+        (
+            "-a.example:\n:\n",
+            "line 2 \"\" is wrong: the key is empty; all mail that no line for a host without - \
+             decides is deferred\n",
+        ),
+        (
+            "*.x:\n!*:\n",
+            "not *.domain; it defers no mail, since line 2 \"!*\" decides before it\n",
+        ),
+        (
+            "!*:|||one.example\n*.x:\n",
+            "not *.domain; all mail that no line for a host decides is deferred\n",
+        ),
+    ] {
+        gate.control("tlsdestinations", text);
+        let ended = gate.ask("a.example", &[]);
+        assert_eq!(ended.code, Some(111), "{text}: {}", ended.text());
+        assert!(ended.text().contains(said), "{text}: {}", ended.text());
+    }
+}
+
+#[test]
+fn a_line_for_another_sender_is_named() {
+    let gate = Gate::new("gate-senders");
+    gate.control(
+        "tlsdestinations",
+        "=a.example:CA|||one.example\n~.example:CA|||two.example\n=b.example:CA|||three.example\n",
+    );
+    let text = passed(&gate.ask("a.example", &[]));
+    let lines: Vec<&str> = text.lines().collect();
+    for (line, begin) in lines.iter().zip([
+        "a.example: no line applies: TLS is used if offered; ",
+        "a.example: with -f one.example: line 1 \"=a.example\" applies: TLS is required; ",
+        "a.example: with -f two.example: line 2 \"~.example\" applies: TLS is required; ",
+    ]) {
+        assert!(line.starts_with(begin), "{text}");
+    }
+    assert_eq!(lines.len(), 3, "{text}");
+    let text = passed(&gate.ask("a.example", &["-f", "me@two.example"]));
+    assert!(text.starts_with("a.example: line 2 "), "{text}");
+    assert!(
+        text.contains("\na.example: with -f one.example: line 1 "),
+        "{text}"
+    );
+    assert_eq!(text.lines().count(), 2, "{text}");
+}
+
+#[test]
 fn routes_beside_the_file_are_followed() {
     let gate = Gate::new("gate-routes");
     gate.control(

@@ -145,6 +145,24 @@ fn each_row_of_keys_asks_what_it_says() {
         ),
         ("%anon.test:PIN\n", "anon", Kept("the handshake failed")),
         ("%bare.test:PIN\n", "bare", Kept(none)),
+        // In the CA's place, so that the name is to be right all the same.
+        ("~good.test:PIN\n", "good", Sent("pinned)")),
+        ("=good.test:PIN\n", "good", Sent("pinned)")),
+        ("=far.test:PIN\n-*:\n", "good", Sent("unverified)")),
+        (
+            "~good.test:PIN||||far.test\n",
+            "good",
+            Kept(
+                "its certificate names another host: depth 0, /CN=good: hostname mismatch: wanted \
+                  far.test",
+            ),
+        ),
+        (
+            "~other.test:PIN\n",
+            "other",
+            Kept("its fingerprint is none of those"),
+        ),
+        ("good.test:PIN\n", "good", Sent("pinned)")),
         // 3: the name in the key, exactly.
         (
             "=good.test:CA\n~good.test:/none\n",
@@ -492,7 +510,7 @@ fn a_name_that_dns_gave_counts_where_it_is_signed_or_nobody_else_is_named() {
         (
             "~far.plain:||||x,.hosted.plain",
             "far.plain",
-            "verified .hosted.plain)",
+            "verified mx.hosted.plain)",
         ),
         ("=far.plain:||||mx.hosted.plain", "far.plain", verified),
         ("~far.signed:", "far.signed", verified),
@@ -507,7 +525,7 @@ fn a_name_that_dns_gave_counts_where_it_is_signed_or_nobody_else_is_named() {
         (
             "~near.plain:||||*.near.plain",
             "near.plain",
-            "verified .near.plain)",
+            "verified *.near.plain)",
         ),
         (
             "=mx.near.plain:",
@@ -650,6 +668,13 @@ fn a_wrong_line_defers_those_whom_it_decides_and_is_named() {
         ("%[127.0.0.1]:CA", "", "% needs a fingerprint"),
         ("=[127.0.0.1]:/none.pem", load, "no such file"),
         ("=[127.0.0.1]:/none/", load, "no such file"),
+        // Of no use here, but who wrote it meant something else.
+        ("![127.0.0.1]:/none.pem", load, "no such file"),
+        (
+            "![127.0.0.1]:|NOSUCH",
+            "under tlsdestinations line 2: unable to set cipher list: ",
+            "ciphers \"NOSUCH\"",
+        ),
         ("[127.0.0.1]:HOME/empty.pem", load, "it is empty"),
         ("~[127.0.0.1]:HOME/junk.pem", load, ""),
         (

@@ -116,9 +116,9 @@ impl Rules {
                     let sentence = format!("Route and policy contradict each other: {why}.");
                     Say::later(format!("{sentence} (#4.7.5)"))
                 })?;
-                let wanted = rule.tls() != Tls::Never;
-                let store = wanted.then(|| self.store(&rule));
-                let store = store.transpose().map_err(|fail| bad(&fail.to_string()))?;
+                // A wrong line is an error even where nothing of it would be used.
+                let store = self.store(&rule).map_err(|fail| bad(&fail.to_string()))?;
+                let store = (rule.tls() != Tls::Never).then_some(store);
                 let login = route.login.clone();
                 Ok(Plan {
                     names: client::names(&rule, &to),
@@ -158,7 +158,7 @@ impl Rules {
         if let Some(ciphers) = &rule.value.ciphers {
             settings.overlay([("CIPHERS".to_owned(), ciphers.clone())]);
         }
-        let own = self.own.as_ref();
+        let own = self.own.as_ref().filter(|_| rule.tls() != Tls::Never);
         let password = own.and_then(|own| own.password.as_deref());
         let keys = OwnKey {
             password: password.map(Password::new),
@@ -167,7 +167,7 @@ impl Rules {
         let request = Request {
             trust: match client::rule_anchors(rule) {
                 Some(trust) => trust,
-                None if rule.check().verifies() => Trust::Loaded(self.system_anchors()),
+                None if rule.verifies() => Trust::Loaded(self.system_anchors()),
                 None => Trust::Loaded(&[]),
             },
             certificate: own.map(|own| ((name, &*own.certificate), (name, &*own.key))),

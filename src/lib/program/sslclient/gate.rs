@@ -3,8 +3,8 @@
 //! and its exit code says whether the file is sound.
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
@@ -19,7 +19,7 @@ use crate::settings::Settings;
 use crate::store::client::{self, Request, Store, Trust};
 use crate::store::{self, Certificate};
 use crate::text;
-use crate::tlsdestinations::{self, Anchors, Check, Destination, Destinations, Rule, Tls, Way};
+use crate::tlsdestinations::{self, Anchors, Destination, Destinations, Rule, Tls, Way};
 
 /// The whole of `-W`.
 pub fn explain(options: &Options, host: &str) -> Result<u8, Fail> {
@@ -105,7 +105,9 @@ impl Told {
             self.say(&leads(&route, relay));
         }
         let sender = tlsdestinations::sender_domain(sender);
-        match destinations.look_up(&to, sender.as_deref()) {
+        let found = destinations.look_up(&to, sender.as_deref());
+        let line = found.as_ref().ok().and_then(|rule| rule.line);
+        match found {
             Ok(rule) => {
                 self.say(&rule.in_words(&to));
                 if let Some(cure) = rule.cure(&to) {
@@ -121,7 +123,25 @@ impl Told {
                 self.wrong.push(wrong.to_string());
             }
         }
+        self.other_senders(&tlsdestinations::read_optional(path)?, &to, line);
         Ok(())
+    }
+
+    /// The lines that decide for other senders' mail than the one that was asked for.
+    fn other_senders(&mut self, text: &[u8], to: &Destination<'_>, line: Option<usize>) {
+        let destinations = Destinations::from_text(text);
+        let senders: BTreeSet<String> = tlsdestinations::rules(text)
+            .filter_map(|rule| rule.value.sender)
+            .collect();
+        for sender in senders {
+            if let Ok(rule) = destinations.look_up(to, Some(&sender))
+                && rule.line != line
+                && rule.value.sender.as_ref() == Some(&sender)
+            {
+                let sender = text::excerpt(sender.as_bytes(), 255);
+                self.say(&format!("with -f {sender}: {}", rule.in_words(to)));
+            }
+        }
     }
 
     /// What of the rule the route takes the place of, and what it lays open.
@@ -132,8 +152,7 @@ impl Told {
             let place = &route.place;
             self.say(&format!("port {port} of {place} counts, not the line's"));
         }
-        let checked =
-            rule.tls() == Tls::Required && (rule.check().verifies() || rule.check() == Check::Pin);
+        let checked = rule.tls() == Tls::Required && (rule.verifies() || rule.is_pinned());
         if route.login.is_some() && !checked {
             self.say(&format!(
                 "the login of {} goes to whoever answers in the relay's place: \

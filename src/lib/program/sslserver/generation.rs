@@ -618,13 +618,7 @@ fn other_variables<'a>(rule: &Rule<'a>) -> impl Iterator<Item = (&'a [u8], &'a [
 
 /// What looks like a setting and is none, in our environment and in rules.
 fn misspelt<'a>(rules: impl Iterator<Item = &'a Arc<Rules>>) -> Vec<String> {
-    use std::os::unix::ffi::OsStrExt as _;
-
-    let mut found: Vec<String> = std::env::vars_os()
-        .filter(|(_, value)| !value.is_empty())
-        .filter_map(|(name, _)| Misspelt::find(name.as_bytes()))
-        .map(|misspelt| format!("environment: variable {misspelt}"))
-        .collect();
+    let mut found = settings::misspelt_in_environment(settings::NAMES);
     let mut by_text: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for rule in rules.flat_map(|rules| rules.iter()) {
         for (name, _) in rule.variables() {
