@@ -252,7 +252,9 @@ pub fn rules_text(bytes: &[u8]) {
         Ok(compiled) => compiled,
         Err(bad) => {
             let lines = bytes.split(|&byte| byte == b'\n').count();
-            assert!((1..=lines).contains(&bad.line), "{bad}");
+            for bad in &bad {
+                assert!((1..=lines).contains(&bad.line), "{bad}");
+            }
             return;
         }
     };
