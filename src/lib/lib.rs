@@ -63,4 +63,6 @@ pub mod control;
 
 pub mod child;
 
+pub mod probe;
+
 pub mod program;

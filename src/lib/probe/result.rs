@@ -1,0 +1,381 @@
+//! The result for one host and port, as the JSON object of sslprobe(1): what
+//! sslprobe writes and sslsurvey reads. Keys are only ever added.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A protocol version, old ones first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Version {
+    /// RFC 6101.
+    #[serde(rename = "SSLv3")]
+    Ssl3,
+    /// RFC 2246.
+    #[serde(rename = "TLSv1.0")]
+    Tls10,
+    /// RFC 4346.
+    #[serde(rename = "TLSv1.1")]
+    Tls11,
+    /// RFC 5246.
+    #[serde(rename = "TLSv1.2")]
+    Tls12,
+    /// RFC 8446.
+    #[serde(rename = "TLSv1.3")]
+    Tls13,
+}
+
+impl Version {
+    /// All, old ones first.
+    pub const ALL: [Version; 5] = [
+        Version::Ssl3,
+        Version::Tls10,
+        Version::Tls11,
+        Version::Tls12,
+        Version::Tls13,
+    ];
+
+    /// Its number on the wire.
+    #[must_use]
+    pub fn number(self) -> u16 {
+        match self {
+            Version::Ssl3 => 0x0300,
+            Version::Tls10 => 0x0301,
+            Version::Tls11 => 0x0302,
+            Version::Tls12 => 0x0303,
+            Version::Tls13 => 0x0304,
+        }
+    }
+
+    /// The one with this number.
+    #[must_use]
+    pub fn from_number(number: u16) -> Option<Version> {
+        Version::ALL.into_iter().find(|one| one.number() == number)
+    }
+}
+
+/// As it is written in JSON.
+impl fmt::Display for Version {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Version::Ssl3 => "SSLv3",
+            Version::Tls10 => "TLSv1.0",
+            Version::Tls11 => "TLSv1.1",
+            Version::Tls12 => "TLSv1.2",
+            Version::Tls13 => "TLSv1.3",
+        })
+    }
+}
+
+/// What became of the wish for TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StartTls {
+    /// The server's capabilities list it, and it went ahead.
+    #[serde(rename = "offered")]
+    Offered,
+    /// Its capabilities do not list it.
+    #[serde(rename = "missing")]
+    Missing,
+    /// It was listed and refused, or the server refused to talk at all.
+    #[serde(rename = "refused")]
+    Refused,
+    /// TLS begins at once on this port.
+    #[serde(rename = "n/a")]
+    NotApplicable,
+}
+
+/// How bad a finding is, the worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Mail is lost, or anyone on the way can read it.
+    High,
+    /// Some partners fail, or will.
+    Medium,
+    /// Should be mended when somebody is at it.
+    Low,
+    /// Good to know; nothing is wrong.
+    Note,
+}
+
+/// As it is written in JSON.
+impl fmt::Display for Severity {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(match self {
+            Severity::High => "high",
+            Severity::Medium => "medium",
+            Severity::Low => "low",
+            Severity::Note => "note",
+        })
+    }
+}
+
+/// One thing that somebody should know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// A stable word.
+    pub code: String,
+    /// One sentence, printable, that fits on a line of the report.
+    pub text: String,
+}
+
+/// The kind of a certificate's key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyType {
+    /// RSA, RSA-PSS included.
+    Rsa,
+    /// An elliptic curve of NIST's or another.
+    Ecdsa,
+    /// Ed25519 and Ed448.
+    Ed25519,
+}
+
+/// As it is written in JSON.
+impl fmt::Display for KeyType {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            KeyType::Rsa => "rsa",
+            KeyType::Ecdsa => "ecdsa",
+            KeyType::Ed25519 => "ed25519",
+        })
+    }
+}
+
+/// How a server's list of certificates stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Chain {
+    /// It leads to a root that it holds or that is trusted.
+    Complete,
+    /// A certificate between the server's own and a root is not sent.
+    Incomplete,
+    /// All are there, in another order than RFC 5246 wants, or with others.
+    Misordered,
+    /// The server's own certificate is its own issuer.
+    SelfSigned,
+}
+
+/// A certificate that a server shows, with what is to be said of its chain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// The kind of its key.
+    pub key: KeyType,
+    /// RSA's modulus, lowercase hex without leading zeros.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modulus: Option<String>,
+    /// The size of its key.
+    pub bits: u32,
+    /// Whose it is, in slash form.
+    pub subject: String,
+    /// Who signed it, in slash form.
+    pub issuer: String,
+    /// The names and addresses in subjectAltName.
+    #[serde(default)]
+    pub names: Vec<String>,
+    /// The signature's algorithm, as OpenSSL calls it.
+    #[serde(default)]
+    pub signature: String,
+    /// `2026-01-31T12:00:00Z`.
+    pub not_before: String,
+    /// The same.
+    pub not_after: String,
+    /// SHA-256 of the certificate, lowercase hex.
+    pub sha256: String,
+    /// SHA-256 of its public key (SubjectPublicKeyInfo), lowercase hex.
+    pub spki: String,
+    /// How the chain stands.
+    pub chain: Chain,
+    /// `ok`, or why it does not verify.
+    pub verify: String,
+    /// It names the host, or under `-M` the mail domain.
+    pub name_ok: bool,
+}
+
+impl Certificate {
+    /// Whether it verifies.
+    #[must_use]
+    pub fn verifies(&self) -> bool {
+        self.verify == "ok"
+    }
+}
+
+/// What came of bytes that were injected behind STARTTLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Injection {
+    /// The server took no notice of them, or ended the connection.
+    Refused,
+    /// It answered them inside TLS.
+    Answered,
+}
+
+/// How certificates stand to what a domain publishes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Agreement {
+    /// Nothing is published.
+    None,
+    /// They agree.
+    Ok,
+    /// They do not.
+    Mismatch,
+    /// What is published does not validate.
+    Bogus,
+}
+
+/// All that was found out of a host and port. What was not looked at is `None`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HostResult {
+    /// As it was given, or as MX names it.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// The address that was probed.
+    pub address: Option<String>,
+    /// `smtp lmtp pop3 imap sieve`, `tls` where it begins at once.
+    pub protocol: String,
+    /// The mail domain whose MX it is, under `-M`.
+    pub mx_of: Option<String>,
+    /// Something accepts connections.
+    pub listens: bool,
+    /// The first line that the server said, made printable.
+    pub greeting: Option<String>,
+    /// Whether TLS was to be had.
+    pub starttls: Option<StartTls>,
+    /// Why nothing more was found out.
+    pub error: Option<String>,
+    /// Which versions it speaks: all five, once it has spoken TLS.
+    pub versions: Option<BTreeMap<Version, bool>>,
+    /// The suites that it takes, as far as it was asked.
+    pub suites: Option<BTreeMap<Version, Vec<String>>>,
+    /// What it chooses of all that there are.
+    pub preferred: Option<BTreeMap<Version, String>>,
+    /// It goes by its own order, and not by the client's.
+    pub server_order: Option<bool>,
+    /// Those that are weak.
+    pub weak: Option<Vec<String>>,
+    /// The groups that it takes, as far as it was asked.
+    pub groups: Option<Vec<String>>,
+    /// The smallest prime of finite-field Diffie-Hellman that was seen, in bits.
+    pub dh_bits: Option<u32>,
+    /// Which one it is.
+    pub dh_prime: Option<String>,
+    /// Which versions resume a session.
+    pub resumption: Option<BTreeMap<Version, bool>>,
+    /// It takes a ClientHello of two segments.
+    pub large_hello: Option<bool>,
+    /// It takes values that mean nothing (RFC 8701).
+    pub grease: Option<bool>,
+    /// One for each kind of key.
+    pub certificates: Vec<Certificate>,
+    /// What it offers to log in with before TLS.
+    pub auth_before_tls: Option<Vec<String>>,
+    /// The same after it.
+    pub auth_after_tls: Option<Vec<String>>,
+    /// The capability list inside TLS is not the one before it.
+    pub capabilities_fresh: Option<bool>,
+    /// What came of injected bytes.
+    pub injection: Option<Injection>,
+    /// How TLSA records agree.
+    pub dane: Option<Agreement>,
+    /// How the domain's MTA-STS policy agrees.
+    pub sts: Option<Agreement>,
+    /// Kinds of clients that cannot connect.
+    pub cannot_reach: Option<Vec<String>>,
+    /// The worst first, each code once.
+    pub findings: Vec<Finding>,
+    /// A line that would hold today.
+    pub tlsdestinations: Option<String>,
+    /// Connections that were made.
+    pub connections: u32,
+    /// Those on which a ClientHello was sent.
+    pub handshakes: u32,
+    /// How long it took, waiting for its turn left out.
+    pub seconds: f64,
+}
+
+impl HostResult {
+    /// Whether it speaks a version; `false` where nobody asked.
+    #[must_use]
+    pub fn speaks(&self, version: Version) -> bool {
+        let versions = self.versions.as_ref();
+        versions.and_then(|all| all.get(&version)) == Some(&true)
+    }
+
+    /// Whether TLS was reached at all.
+    #[must_use]
+    pub fn has_tls(&self) -> bool {
+        self.versions.is_some()
+    }
+
+    /// One line of JSON, without its line feed.
+    ///
+    /// # Errors
+    /// Serde's, which nothing here provokes.
+    pub fn to_json(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string(self)
+    }
+
+    /// Reads what [`HostResult::to_json`] wrote, of this version or a later one.
+    ///
+    /// # Errors
+    /// It is no such object: words that end a sentence.
+    pub fn from_json(line: &str) -> Result<HostResult, String> {
+        // Serde would take a list for an object, field by field.
+        if !line.trim_start().starts_with('{') {
+            return Err("it is no JSON object".to_owned());
+        }
+        let result: HostResult = serde_json::from_str(line).map_err(|error| error.to_string())?;
+        if result.host.is_empty() {
+            return Err("it names no host".to_owned());
+        }
+        Ok(result)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_survives_json_and_keys_of_later_versions() {
+        let result = HostResult {
+            host: "mx.example".to_owned(),
+            port: 25,
+            starttls: Some(StartTls::NotApplicable),
+            versions: Some(BTreeMap::from([
+                (Version::Tls10, false),
+                (Version::Tls13, true),
+            ])),
+            findings: vec![Finding {
+                severity: Severity::High,
+                code: "expired".to_owned(),
+                text: "a\u{1b}b".to_owned(),
+            }],
+            ..HostResult::default()
+        };
+        let line = result.to_json().expect("JSON");
+        assert!(
+            line.contains(r#""versions":{"TLSv1.0":false,"TLSv1.3":true}"#),
+            "{line}"
+        );
+        assert!(line.contains(r#""starttls":"n/a""#) && line.contains(r#""severity":"high""#));
+        assert!(!line.contains('\u{1b}'), "control characters are escaped");
+        let later = line.replacen('{', r#"{"added_later":[1,{"x":null}],"#, 1);
+        assert_eq!(HostResult::from_json(&later).expect("read"), result);
+        assert!(result.speaks(Version::Tls13) && !result.speaks(Version::Tls12));
+    }
+
+    #[test]
+    fn what_is_no_result_is_an_error() {
+        for line in ["", "[]", "{}", "{\"port\":70000}", "{\"host\":1}", "{"] {
+            assert!(HostResult::from_json(line).is_err(), "{line}");
+        }
+    }
+}
