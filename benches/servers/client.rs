@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use openssl::ssl::{Ssl, SslConnector, SslMethod, SslStream, SslVersion};
-use ucspi_tls::tls_ffi::resume::Resumable;
+use ucspi_tls::internals::resume::Resumable;
 
 use crate::{Outcome, because};
 

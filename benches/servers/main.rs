@@ -15,7 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
-use ucspi_tls::tls_ffi::resume::Resumable;
+use ucspi_tls::internals::resume::Resumable;
 
 mod account;
 mod client;

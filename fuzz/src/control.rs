@@ -5,10 +5,10 @@
 use std::ffi::OsString;
 use std::io;
 
-use ucspi_tls::control::{Start, wait_for_start};
-use ucspi_tls::environ::Edits;
-use ucspi_tls::session;
-use ucspi_tls::sys::fd;
+use ucspi_tls::internals::control::{Start, wait_for_start};
+use ucspi_tls::internals::environ::Edits;
+use ucspi_tls::internals::fd;
+use ucspi_tls::internals::session;
 
 /// More than this is not written at once: a pipe holds it.
 const PIPE: usize = 4096;

@@ -9,7 +9,7 @@
 
 #![forbid(unsafe_code)]
 
-use ucspi_tls::dialogue::{Dialogue, Event, HIGH_WATER, LINE_LIMIT, Protocol, Settings};
+use ucspi_tls::internals::dialogue::{Dialogue, Event, HIGH_WATER, LINE_LIMIT, Protocol, Settings};
 
 /// What a program is given and what it answers.
 struct Program {

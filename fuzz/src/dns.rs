@@ -1,8 +1,8 @@
 //! What qmail-sslremote reads from DNS.
 
-use ucspi_tls::program::qmail_sslremote::dns::message::{self, Rtype, Said};
-use ucspi_tls::program::qmail_sslremote::name::DomainName;
-use ucspi_tls::trust::dane::{Record, Unusable};
+use ucspi_tls::internals::dane::{Record, Unusable};
+use ucspi_tls::internals::dns::message::{self, Rtype, Said};
+use ucspi_tls::internals::name::DomainName;
 
 /// `d.test`, as it stands behind the head of a message.
 const NAME: &[u8] = b"\x01d\x04test\0";

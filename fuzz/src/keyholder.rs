@@ -5,12 +5,12 @@
 use std::cell::RefCell;
 
 use openssl::nid::Nid;
-use ucspi_tls::keyholder::hours::Hours;
-use ucspi_tls::keyholder::judge::{Judge, KeyType};
-use ucspi_tls::keyholder::protocol::{Answer, Refusal, Request, Signing};
-use ucspi_tls::store::permit::{Finite, Permit};
-use ucspi_tls::tls_ffi::provider::{Digest, Padding};
-use ucspi_tls::tls_ffi::tickets::Wanted;
+use ucspi_tls::internals::hours::Hours;
+use ucspi_tls::internals::judge::{Judge, KeyType};
+use ucspi_tls::internals::permit::{Finite, Permit};
+use ucspi_tls::internals::protocol::{Answer, Refusal, Request, Signing};
+use ucspi_tls::internals::provider::{Digest, Padding};
+use ucspi_tls::internals::tickets::Wanted;
 
 const SERVER: &[u8] = b"TLS 1.3, server CertificateVerify\0";
 const KEYS: [KeyType; 6] = [

@@ -11,14 +11,14 @@ pub mod remote;
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
 
-use ucspi_tls::dialogue::Protocol;
-use ucspi_tls::dialogue::client::lines::{LINE_LIMIT, REPLY_LIMIT};
-use ucspi_tls::dialogue::client::upgrade;
-use ucspi_tls::domaincerts;
-use ucspi_tls::proxy::{Header, Malformed, Networks, Reader};
-use ucspi_tls::rules::{Client, Rules, Scope, Verdict, compile};
-use ucspi_tls::rulesdb::Database;
-use ucspi_tls::tlsdestinations::{self, Destination, Destinations, Tls};
+use ucspi_tls::internals::dialogue::Protocol;
+use ucspi_tls::internals::client::lines::{LINE_LIMIT, REPLY_LIMIT};
+use ucspi_tls::internals::client::upgrade;
+use ucspi_tls::internals::domaincerts;
+use ucspi_tls::internals::proxy::{Header, Malformed, Networks, Reader};
+use ucspi_tls::internals::rules::{Client, Rules, Scope, Verdict, compile};
+use ucspi_tls::internals::rulesdb::Database;
+use ucspi_tls::internals::tlsdestinations::{self, Destination, Destinations, Tls};
 
 /// A target: its name, what it does, and its seeds.
 pub struct Target {

@@ -1,8 +1,8 @@
 //! What qmail-sslremote reads from relays and from QMTP servers.
 
-use ucspi_tls::dialogue::client::lines::{LINE_LIMIT, Lines, REPLY_LIMIT};
-use ucspi_tls::dialogue::client::qmtp::{Disposition, Response, netstring};
-use ucspi_tls::dialogue::client::sasl::{Failure, Mechanism, log_in};
+use ucspi_tls::internals::client::lines::{LINE_LIMIT, Lines, REPLY_LIMIT};
+use ucspi_tls::internals::client::qmtp::{Disposition, Response, netstring};
+use ucspi_tls::internals::client::sasl::{Failure, Mechanism, log_in};
 
 use crate::Server;
 

@@ -2,5 +2,5 @@
 #![forbid(unsafe_code)]
 
 fn main() -> std::process::ExitCode {
-    ucspi_tls::program::qmail_sslremote::main()
+    ucspi_tls::qmail_sslremote()
 }

@@ -2,5 +2,5 @@
 #![forbid(unsafe_code)]
 
 fn main() -> std::process::ExitCode {
-    ucspi_tls::program::sslrules::main()
+    ucspi_tls::sslrules()
 }

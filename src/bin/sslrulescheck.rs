@@ -2,5 +2,5 @@
 #![forbid(unsafe_code)]
 
 fn main() -> std::process::ExitCode {
-    ucspi_tls::program::sslrulescheck::main()
+    ucspi_tls::sslrulescheck()
 }

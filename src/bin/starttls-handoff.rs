@@ -2,5 +2,5 @@
 #![forbid(unsafe_code)]
 
 fn main() -> std::process::ExitCode {
-    ucspi_tls::program::starttls_handoff::main()
+    ucspi_tls::starttls_handoff()
 }

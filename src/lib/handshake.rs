@@ -441,6 +441,7 @@ pub fn refusal(ssl: &SslRef) -> Option<String> {
 }
 
 /// Whether the peer has refused our certificate, or that there was none.
+#[cfg(feature = "remote")]
 #[must_use]
 pub fn refuses_certificate(ssl: &SslRef) -> bool {
     // RFC 8446, 6.2: from bad_certificate to access_denied, but for

@@ -8,12 +8,11 @@
 //! reads what a look-up needs and no more, for a process that lives for one.
 #![forbid(unsafe_code)]
 
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::report::Fail;
 use crate::sys::fd;
@@ -31,63 +30,12 @@ const TRIES: usize = 3;
 /// How many other writers of the same temporary file are waited for.
 const TRIES_TO_LOCK: usize = 100;
 
-/// How old a change must be before a stamp can tell it from a later one. The
-/// kernel's clock for files ticks every 1 to 10 ms.
-const TICK: Duration = Duration::from_millis(50);
-
-/// What tells one version of a file from the next without reading it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    /// The stamp of the file at `path`, symbolic links followed.
-    ///
-    /// # Errors
-    /// As stat(2).
-    pub fn of(path: &Path) -> io::Result<Stamp> {
-        fs::metadata(path).map(|metadata| Stamp::from(&metadata))
-    }
-
-    /// Whether the file changed so shortly before `now` that a further change
-    /// could leave the same stamp.
-    #[must_use]
-    pub fn fresh(&self, now: SystemTime) -> bool {
-        let (seconds, nanoseconds) = self.changed;
-        let changed = Duration::new(
-            u64::try_from(seconds).unwrap_or_default(),
-            u32::try_from(nanoseconds).unwrap_or_default(),
-        );
-        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-        // A file server's clock may be ahead of ours: a difference either way.
-        now.abs_diff(changed) < TICK
-    }
-}
-
-impl From<&Metadata> for Stamp {
-    fn from(metadata: &Metadata) -> Self {
-        Stamp {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-}
-
 /// A sound cdb, in memory. What happens to the file afterwards does not reach
 /// it: a mapped file that someone cuts would end the reader with SIGBUS.
 #[derive(Clone, Debug)]
 pub struct Database {
     image: Vec<u8>,
     data_end: usize,
-    stamp: Option<Stamp>,
 }
 
 impl Database {
@@ -103,20 +51,17 @@ impl Database {
                 return Err(invalid("not a regular file"));
             }
             let mut file = File::open(path)?;
-            let stamp = Stamp::from(&file.metadata()?);
-            if stamp.size > LIMIT {
+            let before = file.metadata()?;
+            if before.len() > LIMIT {
                 return Err(invalid("too large for a rules database"));
             }
-            let now = SystemTime::now();
             let mut image = Vec::new();
-            image.try_reserve_exact(usize::try_from(stamp.size).unwrap_or(usize::MAX))?;
+            image.try_reserve_exact(usize::try_from(before.len()).unwrap_or(usize::MAX))?;
             file.by_ref().take(LIMIT).read_to_end(&mut image)?;
             // Being renamed over, which touches the inode, does not count.
-            let after = Stamp::from(&file.metadata()?);
-            if after.size == stamp.size && after.modified == stamp.modified {
-                let mut database = Database::from_image(image)?;
-                database.stamp = (!stamp.fresh(now)).then_some(stamp);
-                return Ok(database);
+            let after = file.metadata()?;
+            if after.len() == before.len() && after.modified()? == before.modified()? {
+                return Database::from_image(image);
             }
         }
         Err(invalid("changed while it was read"))
@@ -128,18 +73,7 @@ impl Database {
     /// [`io::ErrorKind::InvalidData`] if they are not a sound cdb.
     pub fn from_image(image: Vec<u8>) -> io::Result<Database> {
         let data_end = check(&image).ok_or_else(damaged)?;
-        Ok(Database {
-            image,
-            data_end,
-            stamp: None,
-        })
-    }
-
-    /// Whether the file at `path` is still the one that was read. Costs one
-    /// stat(2); says no where it cannot tell.
-    #[must_use]
-    pub fn is_current(&self, path: &Path) -> bool {
-        self.stamp.is_some() && Stamp::of(path).ok() == self.stamp
+        Ok(Database { image, data_end })
     }
 
     /// The first record with this key, key and data.
@@ -656,23 +590,5 @@ mod tests {
         let entry = hidden[table..table + 8].to_vec();
         hidden[table + 8..].copy_from_slice(&entry);
         assert!(Database::from_image(hidden).is_err());
-    }
-
-    #[test]
-    fn a_stamp_is_fresh_for_a_moment_only() {
-        let stamp = Stamp {
-            device: 0,
-            inode: 0,
-            size: 0,
-            modified: (0, 0),
-            changed: (1_000_000, 5),
-        };
-        let at =
-            |milliseconds: u64| UNIX_EPOCH + Duration::from_millis(1_000_000_000 + milliseconds);
-        assert!(stamp.fresh(at(0)));
-        assert!(stamp.fresh(at(20)));
-        assert!(!stamp.fresh(at(2000)));
-        // A server whose clock is far ahead does not make it fresh for ever.
-        assert!(!stamp.fresh(UNIX_EPOCH));
     }
 }

@@ -2,10 +2,60 @@
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::rulesdb::Stamp;
+/// How old a change must be before a stamp can tell it from a later one. The
+/// kernel's clock for files ticks every 1 to 10 ms.
+const TICK: Duration = Duration::from_millis(50);
+
+/// What tells one version of a file from the next without reading it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// The stamp of the file at `path`, symbolic links followed.
+    ///
+    /// # Errors
+    /// As stat(2).
+    fn of(path: &Path) -> io::Result<Stamp> {
+        fs::metadata(path).map(|metadata| Stamp::from(&metadata))
+    }
+
+    /// Whether the file changed so shortly before `now` that a further change
+    /// could leave the same stamp.
+    fn fresh(&self, now: SystemTime) -> bool {
+        let (seconds, nanoseconds) = self.changed;
+        let changed = Duration::new(
+            u64::try_from(seconds).unwrap_or_default(),
+            u32::try_from(nanoseconds).unwrap_or_default(),
+        );
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        // A file server's clock may be ahead of ours: a difference either way.
+        now.abs_diff(changed) < TICK
+    }
+}
+
+impl From<&Metadata> for Stamp {
+    fn from(metadata: &Metadata) -> Self {
+        Stamp {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
 
 /// What was known of one path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,16 +152,27 @@ mod tests {
         assert!(!watch.has_changed());
         std::fs::write(&file, "1").expect("written");
         assert!(watch.has_changed());
-        let mut watch = watch.anew();
+        let watch = watch.anew();
         // Written this moment: it may change again without a trace.
         assert!(watch.has_changed());
-        while watch.0.values().any(|known| known.fresh) {
-            std::thread::yield_now();
-            watch = watch.anew();
-        }
-        assert!(!watch.has_changed());
+        let settled = |mut watch: Watch| {
+            while watch.has_changed() {
+                std::thread::yield_now();
+                watch = watch.anew();
+            }
+            watch
+        };
+        let mut watch = settled(watch);
         std::fs::write(&file, "2").expect("written");
         assert!(watch.has_changed(), "same size, same second");
+        watch = settled(watch);
+        let other = directory.join("b");
+        std::fs::write(&other, "2").expect("written");
+        std::fs::rename(&other, &file).expect("renamed");
+        assert!(watch.has_changed(), "same size, another file");
+        watch = settled(watch);
+        std::fs::remove_file(&file).expect("removed");
+        assert!(watch.has_changed(), "removed");
         let before = watch.clone();
         let mut later = Watch::default();
         later.add(&file);
@@ -119,5 +180,23 @@ mod tests {
         let changed: Vec<&Path> = later.changed_since(&before).collect();
         assert_eq!(changed, [file.as_path()]);
         std::fs::remove_dir_all(&directory).expect("removed");
+    }
+
+    #[test]
+    fn a_stamp_is_fresh_for_a_moment_only() {
+        let stamp = Stamp {
+            device: 0,
+            inode: 0,
+            size: 0,
+            modified: (0, 0),
+            changed: (1_000_000, 5),
+        };
+        let at =
+            |milliseconds: u64| UNIX_EPOCH + Duration::from_millis(1_000_000_000 + milliseconds);
+        assert!(stamp.fresh(at(0)));
+        assert!(stamp.fresh(at(20)));
+        assert!(!stamp.fresh(at(2000)));
+        // A server whose clock is far ahead does not make it fresh for ever.
+        assert!(!stamp.fresh(UNIX_EPOCH));
     }
 }

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::fixture::{Place, Server, certificate};
-use ucspi_tls::manager;
-use ucspi_tls::options::{self, Letter, Table};
-use ucspi_tls::report::{NEVER, TEMPORARY};
-use ucspi_tls::settings;
+use ucspi_tls::internals::manager;
+use ucspi_tls::internals::options::{self, Letter, Table};
+use ucspi_tls::internals::report::{NEVER, TEMPORARY};
+use ucspi_tls::internals::settings;
 
 /// What is compared of one program.
 struct Program {

@@ -19,8 +19,8 @@ mod meanwhile;
 pub mod protocol;
 mod worker;
 
-pub use holder::{Keyholder, LinkId, Loading, Recipe, Worker};
-pub use local::{OwnKey, PASSWORD_LIMIT, Password};
+pub use holder::{Keyholder, LinkId, Loading, Worker};
+pub use local::{OwnKey, Password};
 pub use master::Master;
 pub use meanwhile::{Alone, Meanwhile};
 

@@ -120,7 +120,7 @@ impl<'a> Request<'a> {
 
     /// Writes it.
     #[must_use]
-    pub fn to_bytes(&self) -> Vec<u8> {
+    pub fn to_bytes(self) -> Vec<u8> {
         let number = |at: Option<usize>| at.and_then(|at| u8::try_from(at).ok()).unwrap_or(u8::MAX);
         let mut bytes = vec![self.exchange, 0];
         if let Some(tickets) = &self.tickets {

@@ -43,7 +43,7 @@ pub struct Options {
     /// `-U`: user and group from `$UID` and `$GID`.
     pub user_from_environment: bool,
     /// `-o`: leave IP options alone.
-    pub keep_ip_options: bool,
+    pub keep_source_route: bool,
     /// `-T`: seconds for the TLS handshake.
     pub handshake_seconds: u32,
     /// `-p`: drop a name that does not resolve back to its address.
@@ -77,7 +77,7 @@ impl Default for Options {
             group: None,
             user: None,
             user_from_environment: false,
-            keep_ip_options: false,
+            keep_source_route: false,
             handshake_seconds: 26,
             paranoid: false,
             ask: Ask::default(),
@@ -108,8 +108,8 @@ pub const TABLE: Table<Options> = Table {
         ('6', Flag(|o| o.common.family = Family::Six)),
         ('f', Flag(|o| o.pipes = true)),
         ('U', Flag(|o| o.user_from_environment = true)),
-        ('o', Flag(|o| o.keep_ip_options = true)),
-        ('O', Flag(|o| o.keep_ip_options = false)),
+        ('o', Flag(|o| o.keep_source_route = true)),
+        ('O', Flag(|o| o.keep_source_route = false)),
         ('d', Flag(|o| o.common.nagle = true)),
         ('D', Flag(|o| o.common.nagle = false)),
         ('h', Flag(|o| o.common.lookup = true)),

@@ -8,9 +8,11 @@ use crate::report::Fail;
 use crate::secret::Secret;
 use crate::tlsdestinations::Port;
 
+#[cfg(feature = "remote")]
 mod origin;
 mod table;
 
+#[cfg(feature = "remote")]
 pub use origin::Origin;
 pub use table::Table;
 

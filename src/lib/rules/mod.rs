@@ -16,7 +16,7 @@ mod address;
 mod source;
 
 pub use address::Scope;
-pub use source::{BadLine, Compiled, Problem, Record, compile};
+pub use source::compile;
 
 /// Who connects, as the look-up sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -263,18 +263,6 @@ impl Rules {
         Ok(Rules {
             database: Some(database),
         })
-    }
-
-    /// Whether the file at `path` is still as it was when it was opened. Costs
-    /// one stat(2). Says no where it cannot tell: shortly after a change.
-    #[must_use]
-    pub fn is_current(&self, path: &Path) -> bool {
-        match &self.database {
-            Some(database) => database.is_current(path),
-            None => {
-                std::fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
-            }
-        }
     }
 
     /// The rule that a client meets. Without one it is allowed, as with

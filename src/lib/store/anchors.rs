@@ -105,6 +105,7 @@ pub(super) fn check_lists(
 /// All of the system's anchors, for a process that opens no file later: those
 /// of libcrypto's default file, and of the files in its default directories
 /// whose names libcrypto would look up (`openssl rehash`'s).
+#[cfg(feature = "remote")]
 #[must_use]
 pub(super) fn system_anchors() -> Vec<X509> {
     let (file, directories) = tls_ffi::anchor_places();
@@ -120,6 +121,7 @@ pub(super) fn system_anchors() -> Vec<X509> {
 }
 
 /// Whether a file's name is a hash of a subject and a number: `0a1b2c3d.0`.
+#[cfg(feature = "remote")]
 fn is_hashed(name: &str) -> bool {
     name.split_once('.').is_some_and(|(hash, number)| {
         hash.len() == 8

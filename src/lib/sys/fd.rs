@@ -44,6 +44,7 @@ pub fn set_nonblocking(fd: impl AsFd, on: bool) -> io::Result<()> {
 ///
 /// # Errors
 /// As fcntl(2).
+#[cfg(test)]
 pub fn is_nonblocking(fd: impl AsFd) -> io::Result<bool> {
     let flags = OFlag::from_bits_truncate(fcntl(&fd, FcntlArg::F_GETFL)?);
     Ok(flags.contains(OFlag::O_NONBLOCK))

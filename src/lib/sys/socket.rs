@@ -310,6 +310,7 @@ pub fn interface_name(index: u32) -> Option<String> {
 ///
 /// # Errors
 /// As getifaddrs(3).
+#[cfg(feature = "remote")]
 pub fn own_addresses() -> io::Result<Vec<IpAddr>> {
     let interfaces = nix::ifaddrs::getifaddrs()?;
     let addresses = interfaces.filter_map(|interface| {

@@ -1,25 +1,28 @@
 //! TLSA records compared with a server's chain by libssl (RFC 7671), as
 //! `SSL_CTX_dane_enable(3)` describes it.
 
-use std::ffi::{CString, c_int, c_uchar, c_ulong};
+use std::ffi::{c_int, c_uchar};
 use std::ptr;
 
 use foreign_types::ForeignTypeRef as _;
 use openssl::error::ErrorStack;
 use openssl::ssl::{SslContextBuilder, SslRef};
-use openssl::x509::verify::X509CheckFlags;
 use openssl_sys as ffi;
 
 /// A record's numbers: usage, selector, matching type.
 pub type Numbers = [u8; 3];
 
 /// `DANE_FLAG_NO_DANE_EE_NAMECHECKS` of ssl.h.
-const NO_NAMES_FOR_END_ENTITIES: c_ulong = 1;
+#[cfg(feature = "remote")]
+const NO_NAMES_FOR_END_ENTITIES: std::ffi::c_ulong = 1;
 
 unsafe extern "C" {
     fn SSL_CTX_dane_enable(ctx: *mut ffi::SSL_CTX) -> c_int;
+    #[cfg(feature = "remote")]
     fn SSL_dane_enable(ssl: *mut ffi::SSL, host: *const std::ffi::c_char) -> c_int;
-    fn SSL_dane_set_flags(ssl: *mut ffi::SSL, flags: c_ulong) -> c_ulong;
+    #[cfg(feature = "remote")]
+    fn SSL_dane_set_flags(ssl: *mut ffi::SSL, flags: std::ffi::c_ulong) -> std::ffi::c_ulong;
+    #[cfg(feature = "remote")]
     fn SSL_dane_tlsa_add(
         ssl: *mut ffi::SSL,
         usage: u8,
@@ -54,12 +57,15 @@ pub fn allow(context: &mut SslContextBuilder) -> Result<(), ErrorStack> {
 ///
 /// # Errors
 /// The context does not [`allow`] it, or the host is no name.
+#[cfg(feature = "remote")]
 pub fn require<'a>(
     ssl: &mut SslRef,
     host: &str,
     records: impl Iterator<Item = (Numbers, &'a [u8])>,
 ) -> Result<usize, ErrorStack> {
-    let name = CString::new(host).map_err(|_| ErrorStack::get())?;
+    use openssl::x509::verify::X509CheckFlags;
+
+    let name = std::ffi::CString::new(host).map_err(|_| ErrorStack::get())?;
     // SAFETY: the connection is valid, and libssl copies the name.
     super::check(unsafe { SSL_dane_enable(ssl.as_ptr(), name.as_ptr()) })?;
     // SAFETY: the connection is valid; takes numbers only.

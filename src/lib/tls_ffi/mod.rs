@@ -1,10 +1,7 @@
 //! The libssl and libcrypto calls that the openssl crate lacks, each behind a
 //! safe function. Names in backquotes are the C functions called.
 
-use std::env;
-use std::ffi::{CStr, CString, OsStr, OsString, c_char, c_int, c_long, c_uchar, c_uint, c_void};
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::PathBuf;
+use std::ffi::{CStr, CString, c_char, c_int, c_long, c_uchar, c_uint, c_void};
 use std::ptr;
 
 use foreign_types::{ForeignType as _, ForeignTypeRef as _};
@@ -19,6 +16,7 @@ pub mod dane;
 pub mod freed;
 pub mod names;
 pub mod provider;
+#[cfg(feature = "internals")]
 pub mod resume;
 pub mod tickets;
 
@@ -63,7 +61,7 @@ pub fn set_session_seconds(context: &mut SslContextBuilder, seconds: u32) {
 ///
 /// # Errors
 /// The session is none of TLS 1.3, or another update is under way.
-#[cfg(feature = "test-switches")]
+#[cfg(feature = "internals")]
 pub fn update_keys(ssl: &SslRef) -> Result<(), ErrorStack> {
     /// `SSL_KEY_UPDATE_REQUESTED` of ssl.h.
     const REQUESTED: c_int = 1;
@@ -343,8 +341,13 @@ pub fn names_host(certificate: &openssl::x509::X509Ref, host: &str) -> bool {
 
 /// The file and the directories in which libcrypto looks for the system's
 /// anchors, as `SSL_CERT_FILE` and `SSL_CERT_DIR` say or as it was built.
+#[cfg(feature = "remote")]
 #[must_use]
-pub fn anchor_places() -> (PathBuf, Vec<PathBuf>) {
+pub fn anchor_places() -> (std::path::PathBuf, Vec<std::path::PathBuf>) {
+    use std::env;
+    use std::ffi::{OsStr, OsString};
+    use std::os::unix::ffi::OsStrExt as _;
+
     /// Libcrypto's constant texts.
     fn text(pointer: *const c_char) -> OsString {
         // SAFETY: these functions return NUL-terminated texts of libcrypto's own,

@@ -3,8 +3,6 @@
 //!
 //! A look-up is a pure function of the file's bytes, the destination and the
 //! sender. A line that decides and is wrong is an error, never passed over.
-//! What a domain publishes (DANE, MTA-STS) is to be weighed against a rule by
-//! [`Rule::outranks_records`]; nothing here asks for it.
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
@@ -23,10 +21,12 @@ mod explain;
 pub(crate) mod key;
 pub(crate) mod line;
 
-pub use compile::{BadLine, compile};
-pub use destination::{By, Destination, Wanted, Way};
+pub use compile::compile;
+pub use destination::{By, Destination, Way};
 pub use explain::{Remark, remarks, rules};
-pub use key::{RuleForm, RuleKey, Scope, international};
+#[cfg(feature = "remote")]
+pub use key::international;
+pub use key::{RuleForm, Scope};
 pub use line::{Anchors, Pin, Port, TlsMode, Value, Wrong};
 
 use key::canonical;
@@ -145,13 +145,6 @@ impl Rule {
             self.form,
             RuleForm::Unverified | RuleForm::OpportunisticUnverified
         ) && !self.is_pinned()
-    }
-
-    /// Whether the postmaster's word stands above what the destination
-    /// publishes of itself: rows 1 to 6.
-    #[must_use]
-    pub fn outranks_records(&self) -> bool {
-        self.form == RuleForm::Never || self.scope != Scope::All
     }
 }
 

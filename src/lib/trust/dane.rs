@@ -4,7 +4,6 @@
 use std::fmt;
 
 use openssl::error::ErrorStack;
-use openssl::pkey::PKey;
 use openssl::sha::{sha256, sha512};
 use openssl::x509::{X509, X509Ref};
 
@@ -30,6 +29,7 @@ pub struct Record {
 }
 
 /// Why a record is of no use: words that end a sentence.
+#[cfg(feature = "remote")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unusable {
     /// It has less than its three numbers and something to compare.
@@ -48,6 +48,7 @@ pub enum Unusable {
 
 impl Record {
     /// Usage, selector, matching type.
+    #[cfg(feature = "remote")]
     #[must_use]
     pub fn numbers(&self) -> [u8; 3] {
         [self.usage, self.selector, self.matching]
@@ -70,6 +71,7 @@ impl Record {
     ///
     /// # Errors
     /// No certificate can be compared with it.
+    #[cfg(feature = "remote")]
     pub fn parse(data: &[u8]) -> Result<Record, Unusable> {
         let [usage, selector, matching, data @ ..] = data else {
             return Err(Unusable::Short);
@@ -167,11 +169,12 @@ fn beginning(data: &[u8]) -> String {
 }
 
 /// Whether a whole certificate or key is one, and nothing more.
+#[cfg(feature = "remote")]
 fn is_encoded(selector: u8, data: &[u8]) -> bool {
     let again = if selector == 0 {
         X509::from_der(data).and_then(|certificate| certificate.to_der())
     } else {
-        PKey::public_key_from_der(data).and_then(|key| key.public_key_to_der())
+        openssl::pkey::PKey::public_key_from_der(data).and_then(|key| key.public_key_to_der())
     };
     // What libcrypto found wrong is of no interest to its next caller.
     drop(ErrorStack::get());
@@ -192,6 +195,7 @@ impl fmt::Display for Record {
     }
 }
 
+#[cfg(feature = "remote")]
 impl fmt::Display for Unusable {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -211,6 +215,8 @@ impl fmt::Display for Unusable {
 
 #[cfg(test)]
 mod tests {
+    use openssl::pkey::PKey;
+
     use super::*;
 
     fn certificate() -> X509 {

@@ -167,6 +167,7 @@ pub fn expect(
 ///
 /// # Errors
 /// None of the records is of use to libssl, or it has no memory.
+#[cfg(feature = "remote")]
 pub fn expect_records(
     ssl: &mut SslRef,
     host: &str,

@@ -19,7 +19,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use ucspi_tls::sys::fd;
+use ucspi_tls::internals::fd;
 
 use crate::harness::process::with_own_descriptors;
 

@@ -240,7 +240,7 @@ impl Tls {
     /// A KeyUpdate that asks for one in return; false where the connection is
     /// over.
     pub fn update_keys(&mut self) -> bool {
-        ucspi_tls::tls_ffi::update_keys(self.stream.ssl()).unwrap();
+        ucspi_tls::internals::update_keys(self.stream.ssl()).unwrap();
         self.stream.do_handshake().is_ok()
     }
 

@@ -260,7 +260,7 @@ fn variables_of_rules_are_the_program_s_and_settings_are_not() {
     }
     // The session's group has the name of a setting.
     assert!(has("SSL_GROUP=X25519"), "{environment}");
-    let settings = ucspi_tls::settings::NAMES.iter();
+    let settings = ucspi_tls::internals::settings::NAMES.iter();
     for name in settings.filter(|name| **name != "SSL_GROUP") {
         let begin = format!("{name}=");
         assert!(

@@ -7,12 +7,12 @@ use std::time::Duration;
 use openssl::hash::{MessageDigest, hash};
 use openssl::x509::X509;
 
-use ucspi_tls::handshake::{self, Failure, Side};
-use ucspi_tls::keyholder::OwnKey;
-use ucspi_tls::settings::{Settings, Version};
-use ucspi_tls::store::client::{Request, Store, Trust};
-use ucspi_tls::trust::dane::Record;
-use ucspi_tls::trust::{self, Cause, Expectation};
+use ucspi_tls::internals::OwnKey;
+use ucspi_tls::internals::client_store::{Request, Store, Trust};
+use ucspi_tls::internals::dane::Record;
+use ucspi_tls::internals::handshake::{self, Failure, Side};
+use ucspi_tls::internals::settings::{Settings, Version};
+use ucspi_tls::internals::trust::{self, Cause, Expectation};
 
 use crate::harness::{Authority, Identity, Leaf, peer};
 

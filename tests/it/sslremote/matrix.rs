@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use domain::base::Rtype;
 use domain::base::iana::Rcode;
-use ucspi_tls::program::qmail_sslremote::dns::{Dns, Trouble, Trust};
-use ucspi_tls::program::qmail_sslremote::name::DomainName;
+use ucspi_tls::internals::dns::{Dns, Trouble, Trust};
+use ucspi_tls::internals::name::DomainName;
 
 use super::dns::Forwarder;
 use super::packet::{Packet, Record, wire, within};

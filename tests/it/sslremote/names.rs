@@ -276,7 +276,7 @@ fn mail_for_our_own_addresses_comes_back_at_once() {
     ]
     .map(str::to_owned)
     .to_vec();
-    let own = ucspi_tls::sys::socket::own_addresses().unwrap();
+    let own = ucspi_tls::internals::socket::own_addresses().unwrap();
     hosts.extend(own.iter().map(|ip| format!("[{ip}]")));
     for host in hosts {
         assert_eq!(remote.send(&host), OURSELVES, "{host}");

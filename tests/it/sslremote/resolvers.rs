@@ -5,8 +5,8 @@ use std::net::UdpSocket;
 use std::process::Command;
 use std::time::Duration;
 
-use ucspi_tls::program::qmail_sslremote::dns::{Dns, Trouble, Trust};
-use ucspi_tls::program::qmail_sslremote::name::DomainName;
+use ucspi_tls::internals::dns::{Dns, Trouble, Trust};
+use ucspi_tls::internals::name::DomainName;
 
 use super::dns::{Forwarder, Names, Recursive, Signing, Zones, ask};
 use super::fake::Fake;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use domain::base::Rtype;
 use domain::base::iana::Rcode;
-use ucspi_tls::program::qmail_sslremote::dns::{Dns, Server, Tlsa, Trust};
-use ucspi_tls::program::qmail_sslremote::name::DomainName;
+use ucspi_tls::internals::dns::{Dns, Server, Tlsa, Trust};
+use ucspi_tls::internals::name::DomainName;
 
 use super::dns::Forwarder;
 use super::packet::{Packet, wire};

@@ -78,6 +78,7 @@ impl<S: Read + Write> Lines<S> {
     }
 
     /// The stream itself, to set its limits.
+    #[cfg(feature = "remote")]
     pub fn stream(&mut self) -> &mut S {
         &mut self.stream
     }

@@ -15,7 +15,9 @@ use crate::text;
 pub mod imap;
 pub mod lines;
 pub mod pop3;
+#[cfg(feature = "remote")]
 pub mod qmtp;
+#[cfg(feature = "remote")]
 pub mod sasl;
 pub mod sieve;
 pub mod smtp;

@@ -54,6 +54,7 @@ impl Reply {
     }
 
     /// 4yz: it may work later.
+    #[cfg(feature = "remote")]
     #[must_use]
     pub fn is_temporary(&self) -> bool {
         (400..500).contains(&self.code)

@@ -242,7 +242,7 @@ fn open(
 
 /// Sets the client's socket as the options say.
 fn tune(setup: &Setup, client: &TcpStream) {
-    if !setup.options.keep_ip_options {
+    if !setup.options.keep_source_route {
         socket::kill_ip_options(client);
     }
     if !setup.options.common.nagle {

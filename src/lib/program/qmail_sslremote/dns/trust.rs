@@ -100,6 +100,7 @@ impl Trust {
     }
 
     /// The domains below which nothing is checked.
+    #[cfg(validator)]
     #[must_use]
     pub fn excepted(&self) -> &[DomainName] {
         &self.excepted

@@ -1,0 +1,62 @@
+//! The one door to what is private: all that tests, benches and fuzz targets
+//! reach beside the programs themselves. Only the feature `internals` opens it.
+#![forbid(unsafe_code)]
+#![allow(missing_docs, reason = "each item is documented where it is written")]
+
+#[cfg(feature = "remote")]
+pub use crate::dialogue::client;
+pub use crate::keyholder::{OwnKey, hours, judge, protocol};
+#[cfg(feature = "remote")]
+pub use crate::program::qmail_sslremote::{dns, name};
+pub use crate::store::{client as client_store, permit};
+pub use crate::sys::{fd, socket};
+pub use crate::tls_ffi::{provider, resume, tickets, update_keys};
+pub use crate::trust::dane;
+
+pub mod control {
+    pub use crate::control::{Start, wait_for_start};
+}
+pub mod dialogue {
+    pub use crate::dialogue::{Dialogue, Event, HIGH_WATER, LINE_LIMIT, Protocol, Settings};
+}
+pub mod domaincerts {
+    pub use crate::domaincerts::look_up;
+}
+pub mod environ {
+    pub use crate::environ::Edits;
+}
+pub mod handshake {
+    pub use crate::handshake::{Failure, Side, perform};
+}
+pub mod manager {
+    pub use crate::manager::VARIABLES;
+}
+pub mod options {
+    pub use crate::options::{
+        Letter, Table, sslclient, sslrules, sslrulescheck, sslserver, starttls_handoff,
+    };
+}
+pub mod proxy {
+    pub use crate::proxy::{Header, Malformed, Networks, Reader};
+}
+pub mod report {
+    pub use crate::report::{NEVER, TEMPORARY};
+}
+pub mod rules {
+    pub use crate::rules::{Client, Rules, Scope, Verdict, compile};
+}
+pub mod rulesdb {
+    pub use crate::rulesdb::{Database, replace};
+}
+pub mod session {
+    pub use crate::session::is_variable;
+}
+pub mod settings {
+    pub use crate::settings::{NAMES, Settings, Version, is_setting};
+}
+pub mod tlsdestinations {
+    pub use crate::tlsdestinations::{Destination, Destinations, Tls, compile, remarks};
+}
+pub mod trust {
+    pub use crate::trust::{Cause, Expectation, Refusal, verdict};
+}
