@@ -1,8 +1,6 @@
-//! The listening socket of a server, and how many connections it lets in: in
-//! all, and from one address.
+//! The listening socket of a server: bound here, or given by a service manager.
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -185,72 +183,5 @@ fn reach(address: SocketAddr, only_v6: bool) -> String {
         }
         ip if ip.is_unspecified() => format!("every address, port {port}"),
         ip => format!("{} port {port}", resolve::plain(ip)),
-    }
-}
-
-/// Connections in progress by client address; an IPv6 /64 counts as one.
-#[derive(Debug, Default)]
-pub struct Census(HashMap<IpAddr, usize>);
-
-impl Census {
-    /// How many connections an address has.
-    #[must_use]
-    pub fn count(&self, address: IpAddr) -> usize {
-        self.0.get(&household(address)).copied().unwrap_or(0)
-    }
-
-    /// The one that has most, and how many.
-    #[must_use]
-    pub fn fullest(&self) -> Option<(IpAddr, usize)> {
-        let most = self.0.iter().max_by_key(|(_, count)| **count)?;
-        Some((*most.0, *most.1))
-    }
-
-    /// One more.
-    pub fn enter(&mut self, address: IpAddr) {
-        *self.0.entry(household(address)).or_default() += 1;
-    }
-
-    /// One less.
-    pub fn leave(&mut self, address: IpAddr) {
-        let key = household(address);
-        if let Some(count) = self.0.get_mut(&key) {
-            *count -= 1;
-            if *count == 0 {
-                self.0.remove(&key);
-            }
-        }
-    }
-}
-
-/// What counts as one client: an IPv4 address, or the /64 of an IPv6 address.
-fn household(address: IpAddr) -> IpAddr {
-    match resolve::plain(address) {
-        IpAddr::V6(address) => {
-            let network = u128::from(address) & !u128::from(u64::MAX);
-            IpAddr::V6(network.into())
-        }
-        v4 @ IpAddr::V4(_) => v4,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_network_of_64_bits_counts_as_one_client() {
-        let mut census = Census::default();
-        let address = |text: &str| text.parse::<IpAddr>().expect("an address");
-        census.enter(address("2001:db8::1"));
-        census.enter(address("2001:db8::2"));
-        census.enter(address("::ffff:192.0.2.1"));
-        assert_eq!(census.count(address("2001:db8::ffff:0:0:1")), 2);
-        assert_eq!(census.count(address("2001:db8:0:1::1")), 0);
-        assert_eq!(census.count(address("192.0.2.1")), 1);
-        assert_eq!(census.count(address("192.0.2.2")), 0);
-        census.leave(address("192.0.2.1"));
-        assert_eq!(census.count(address("192.0.2.1")), 0);
-        assert_eq!(census.0.len(), 1);
     }
 }

@@ -6,7 +6,8 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 
-use super::generation::{Generation, Served, listed};
+use super::access::listed;
+use super::generation::{Generation, Served};
 use super::{Setup, advice};
 use crate::child;
 use crate::report::{Fail, TEMPORARY};
@@ -39,7 +40,7 @@ pub(super) fn run(setup: &Setup, generation: &Generation) -> Result<u8, Fail> {
             Choice::Pairs(pairs) => describe_pairs(&mut out, pairs, &mut wrong),
         }
     }
-    let named = generation.client_names();
+    let named = generation.access.client_names();
     if !setup.naming.paranoid && !named.is_empty() {
         let named = listed(&named);
         let _ = writeln!(
@@ -47,14 +48,15 @@ pub(super) fn run(setup: &Setup, generation: &Generation) -> Result<u8, Fail> {
             "warning: rule {named}: without -p a client gets this rule by whatever name its own DNS gives its address"
         );
     }
-    if let Some(advice) = advice::on(&setup.program, setup.options.pipes) {
+    if let Some(advice) = advice::on(&setup.program.words, setup.options.pipes) {
         let _ = writeln!(out, "warning: {advice}");
     }
-    if let Some(why) = generation.rules_trouble() {
+    if let Some(why) = generation.access.trouble() {
         wrong.push(format!("{why}: every client is denied"));
     }
     wrong.extend(generation.broken_lines());
-    wrong.extend(generation.misspelt.iter().chain(&generation.idle).cloned());
+    wrong.extend(generation.access.misspelt());
+    wrong.extend(generation.access.without_effect());
     for path in [&setup.options.early_rules, &setup.options.rules]
         .into_iter()
         .flatten()
@@ -62,11 +64,11 @@ pub(super) fn run(setup: &Setup, generation: &Generation) -> Result<u8, Fail> {
         let open = server::open_file("rules", path);
         tell(&mut out, &mut wrong, open.into_iter());
     }
-    let program = setup.program.first().map(OsString::as_os_str);
+    let program = setup.program.words.first().map(OsString::as_os_str);
     let found = child::look_up(
         program.unwrap_or_default(),
-        &setup.environment,
-        setup.identity.as_ref(),
+        &setup.program.environment,
+        setup.program.identity.as_ref(),
     );
     wrong.extend(found.err().map(|unable| unable.to_string()));
     let mut said = HashSet::new();

@@ -5,21 +5,24 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use super::Setup;
-use super::voice::{self, GRACE, Kind, Message};
+use super::admission::Admission;
+use super::messages::{LineKind, Message, Receiver};
 use crate::connection::shown;
 use crate::keyholder::LinkId;
-use crate::listener::Census;
-use crate::report::{Fail, TEMPORARY, reason};
-use crate::settings::{self, Settings};
-use crate::sys::poll::{self, Crowd, Ready};
+use crate::report::{Fail, TEMPORARY};
+use crate::settings::Settings;
+use crate::sys::poll::Crowd;
 use crate::sys::process::{self, Ended, ProcessId};
-use crate::sys::user::{Identity, Kind as UserKind, Powers};
-use crate::sys::{fd, sandbox, signal};
 
+mod logger;
+
+/// How long after its time a process of ours is believed to be at its end by
+/// itself.
+const GRACE: Duration = Duration::from_secs(5);
 /// How long the names of a client may take.
 const NAMES: Duration = Duration::from_secs(120);
 /// How long a stopped engine may stay where nobody needs it any more.
@@ -66,11 +69,11 @@ struct Connection {
     /// The client's; under `-L` it is the sender's until the launcher has read
     /// the header.
     address: IpAddr,
-    /// It is in the census.
+    /// Admission counts it.
     counted: bool,
     link: LinkId,
     /// `None` once nobody can send any more.
-    ear: Option<OwnedFd>,
+    messages: Option<Receiver>,
     lines: u32,
     phase: Phase,
     deadline: Option<Instant>,
@@ -86,8 +89,7 @@ pub(super) struct Beginning {
     /// Whether it counts from now on.
     pub counted: bool,
     pub link: LinkId,
-    /// The supervisor's end.
-    pub ear: OwnedFd,
+    pub messages: Receiver,
 }
 
 /// See the file's head.
@@ -96,7 +98,7 @@ pub(super) struct Connections<'a> {
     next: ConnectionId,
     all: HashMap<ConnectionId, Connection>,
     processes: HashMap<ProcessId, (ConnectionId, Part)>,
-    census: Census,
+    pub admission: Admission<'a>,
     crowd: Crowd,
     deadlines: BTreeSet<(Instant, ConnectionId)>,
     /// Launchers that wait for a store.
@@ -112,7 +114,7 @@ impl<'a> Connections<'a> {
             next: 0,
             all: HashMap::new(),
             processes: HashMap::new(),
-            census: Census::default(),
+            admission: Admission::new(setup),
             crowd: Crowd::new().map_err(Fail::unable("wait for processes"))?,
             deadlines: BTreeSet::new(),
             unmade: Vec::new(),
@@ -130,30 +132,6 @@ impl<'a> Connections<'a> {
         self.deadlines.first().map(|(at, _)| *at)
     }
 
-    /// The address that has most connections, and how many.
-    pub fn fullest(&self) -> Option<(String, usize)> {
-        let (address, count) = self.census.fullest()?;
-        Some((shown(address), count))
-    }
-
-    /// Whether there is room for one more of that address; says so where there
-    /// is none.
-    pub fn admits(&self, address: IpAddr, limit: usize) -> bool {
-        if limit == 0 || self.census.count(address) < limit {
-            return true;
-        }
-        let word = if self.setup.options.limit_per_address == Some(limit) {
-            "-C"
-        } else {
-            settings::CONNECTIONS
-        };
-        let address = shown(address);
-        self.setup.report.warning(format_args!(
-            "dropping connection from {address}: it has {limit} already ({word})"
-        ));
-        false
-    }
-
     /// One more.
     pub fn begin(&mut self, beginning: Beginning) {
         let Beginning {
@@ -161,15 +139,15 @@ impl<'a> Connections<'a> {
             address,
             counted,
             link,
-            ear,
+            messages,
         } = beginning;
         let id = self.next;
         self.next += 1;
         if counted {
-            self.census.enter(address.ip());
+            self.admission.enter(address.ip());
         }
         // Where that fails it is heard when one of its processes ends.
-        let _ = self.crowd.enter(&ear, id);
+        let _ = self.crowd.enter(&messages, id);
         self.processes.insert(launcher, (id, Part::Launcher));
         self.all.insert(
             id,
@@ -180,7 +158,7 @@ impl<'a> Connections<'a> {
                 address: address.ip(),
                 counted,
                 link,
-                ear: Some(ear),
+                messages: Some(messages),
                 lines: 0,
                 phase: Phase::Settling,
                 deadline: None,
@@ -215,28 +193,28 @@ impl<'a> Connections<'a> {
             let Some(connection) = self.all.get(&id) else {
                 return;
             };
-            let Some(ear) = &connection.ear else {
+            let Some(messages) = &connection.messages else {
                 return;
             };
-            match voice::hear(ear) {
+            match messages.next() {
                 Ok(Some(message)) => self.take(id, message),
                 Ok(None) => return,
                 Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
                     self.doom(id, "sent a record that no TLS process sends");
-                    self.close_ear(id);
+                    self.close_channel(id);
                 }
                 // A denied launcher did not hear why: what it sent is still there.
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
-                Err(_) => self.close_ear(id),
+                Err(_) => self.close_channel(id),
             }
         }
     }
 
-    fn close_ear(&mut self, id: ConnectionId) {
+    fn close_channel(&mut self, id: ConnectionId) {
         if let Some(connection) = self.all.get_mut(&id)
-            && let Some(ear) = connection.ear.take()
+            && let Some(messages) = connection.messages.take()
         {
-            self.crowd.leave(ear);
+            self.crowd.leave(messages);
         }
     }
 
@@ -282,8 +260,8 @@ impl<'a> Connections<'a> {
     /// Answers a launcher that waits for a store.
     pub fn made(&self, id: ConnectionId, made: bool) {
         let connection = self.all.get(&id);
-        if let Some(ear) = connection.and_then(|one| one.ear.as_ref()) {
-            voice::answer(ear, made);
+        if let Some(messages) = connection.and_then(|one| one.messages.as_ref()) {
+            messages.answer(made);
         }
     }
 
@@ -293,14 +271,14 @@ impl<'a> Connections<'a> {
         };
         let most = usize::try_from(limit).unwrap_or(usize::MAX);
         // Behind the supervisor's end nobody counts.
-        let admitted = self.retired || self.admits(address, most);
+        let admitted = self.retired || self.admission.has_room(address, most);
         if let Some(connection) = self.all.get_mut(&id) {
             if admitted {
                 connection.counted = true;
-                self.census.enter(address);
+                self.admission.enter(address);
             }
-            if let (Some(ear), 1..) = (&connection.ear, limit) {
-                voice::answer(ear, admitted);
+            if let (Some(messages), 1..) = (&connection.messages, limit) {
+                messages.answer(admitted);
             }
         }
     }
@@ -315,7 +293,7 @@ impl<'a> Connections<'a> {
     }
 
     /// Writes an engine's line, in words that say whose it is.
-    fn log(&mut self, id: ConnectionId, kind: Kind, text: &str) {
+    fn log(&mut self, id: ConnectionId, kind: LineKind, text: &str) {
         let Some(connection) = self.all.get_mut(&id) else {
             return;
         };
@@ -327,13 +305,13 @@ impl<'a> Connections<'a> {
         let (launcher, address) = (connection.launcher, connection.address);
         let (report, address) = (&self.setup.report, shown(address));
         match kind {
-            Kind::Dropped => report.warning(format_args!(
+            LineKind::Dropped => report.warning(format_args!(
                 "dropping TLS connection, pid {launcher} from {address}: {text}"
             )),
-            Kind::Ended => report.status(format_args!("pid {launcher} from {address}: {text}")),
-            Kind::Tls => report.tls(format_args!("tls {launcher} {text}")),
+            LineKind::Ended => report.status(format_args!("pid {launcher} from {address}: {text}")),
+            LineKind::Tls => report.tls(format_args!("tls {launcher} {text}")),
             #[cfg(feature = "test-switches")]
-            Kind::Tried => report.warning(text),
+            LineKind::Tried => report.warning(text),
         }
     }
 
@@ -453,11 +431,11 @@ impl<'a> Connections<'a> {
         if !connection.launcher_ended || connection.engine.is_some() {
             return None;
         }
-        self.close_ear(id);
+        self.close_channel(id);
         self.set_deadline(id, None);
         let connection = self.all.remove(&id)?;
         if connection.counted {
-            self.census.leave(connection.address);
+            self.admission.leave(connection.address);
         }
         Some(connection.link)
     }
@@ -483,52 +461,6 @@ impl<'a> Connections<'a> {
                 "the TLS process of pid {launcher} ended with exit code {}",
                 ended.shell_code()
             ));
-        }
-    }
-
-    /// Leaves a process behind that goes on writing what engines have for the
-    /// log, when their supervisor ends before them. It can do nothing else.
-    pub fn leave_logger(&mut self) {
-        if !self.all.values().any(|one| one.ear.is_some()) {
-            return;
-        }
-        let forked = process::spawn(|| {
-            self.retired = true;
-            process::name("logger");
-            signal::ignore_others();
-            let log = std::io::stderr();
-            let ears = self.all.values().filter_map(|one| one.ear.as_ref());
-            let mut kept: Vec<BorrowedFd<'_>> = ears.map(AsFd::as_fd).collect();
-            kept.extend([log.as_fd(), self.crowd.as_fd()]);
-            fd::close_all_but(&kept);
-            let confined = match self.setup.powers {
-                Powers::Many => Identity::of_this_process(UserKind::Engine).assume(),
-                _ => Ok(()),
-            };
-            if confined.and_then(|()| sandbox::confine()).is_err() {
-                return TEMPORARY;
-            }
-            self.log_on();
-            0
-        });
-        if let Err(error) = forked {
-            let reason = reason(&error);
-            self.setup.report.warning(format_args!(
-                "unable to fork: {reason}: nothing more is logged of the connections in progress"
-            ));
-        }
-    }
-
-    fn log_on(&mut self) {
-        while self.all.values().any(|one| one.ear.is_some()) {
-            let mut wanted = [(self.crowd.as_fd(), Ready::READ)];
-            if poll::wait(&mut wanted, None).is_err() {
-                return;
-            }
-            self.hear();
-            while let Some((id, _)) = self.unmade() {
-                self.made(id, false);
-            }
         }
     }
 }

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use openssl::ssl::Ssl;
 
-use super::Setup;
 use super::generation::Generation;
-use super::voice::{Kind, Message, Voice};
+use super::messages::{LineKind, Message, Sender};
+use super::{Setup, engine_answer};
 use crate::connection::Connection;
 use crate::control::{self, Start};
 use crate::handshake::{self, Session, Side};
@@ -41,69 +41,15 @@ pub(super) struct Ends {
     pub link: OwnedFd,
 }
 
-/// What an engine is to do.
-pub(super) struct Task<'a> {
+/// What an engine knows.
+pub(super) struct Engine<'a> {
     pub setup: &'a Setup,
     pub generation: &'a Generation,
     pub store: &'a Store,
     pub connection: &'a Connection,
     /// The process that becomes the program, and that the log tells of.
     pub launcher: ProcessId,
-    /// To the supervisor.
-    pub voice: &'a Voice,
-}
-
-/// What an engine tells its launcher under `-n`, once the supervisor knows whose
-/// it is.
-pub(super) const PRESENT: &[u8] = b"p";
-
-/// Serves one client. Returns the exit code of this process.
-pub(super) fn run(task: &Task<'_>, ends: Ends) -> u8 {
-    // Before anything that could end it.
-    task.voice.tell(&Message::Engine(process::own_id()));
-    process::name("engine");
-    // Under `-n` the program has the socket too: closing ours would not end the
-    // connection.
-    let delayed = task.setup.options.delayed;
-    if delayed {
-        // A launcher that is gone takes the connection with it.
-        let _ = fd::write_all(&ends.control, PRESENT);
-    }
-    let plain = delayed.then(|| ends.client.try_clone()).transpose();
-    // The log is not among them: whoever holds a descriptor of it could write
-    // lines of others'.
-    let mut kept = vec![
-        ends.client.as_fd(),
-        ends.control.as_fd(),
-        ends.link.as_fd(),
-        task.voice.as_fd(),
-    ];
-    kept.extend(ends.program.descriptors());
-    kept.extend(task.setup.sandbox.descriptor());
-    if let Ok(Some(plain)) = &plain {
-        kept.push(plain.as_fd());
-    }
-    fd::close_all_but(&kept);
-    let highest = kept.iter().map(AsRawFd::as_raw_fd).max().unwrap_or(2);
-    let served = task
-        .give_up_rights(highest, &ends.link)
-        .and_then(|()| plain.map_err(unable("set up descriptors")))
-        .and_then(|plain| Ok((plain, task.wait_for_start(&ends.control)?)))
-        .and_then(|(plain, start)| {
-            if let Some(start) = start {
-                task.serve(ends, plain, start)
-            } else {
-                task.tell_plaintext();
-                Ok(())
-            }
-        });
-    match served {
-        Ok(()) => 0,
-        Err(failure) => {
-            task.drop_connection(failure);
-            TEMPORARY
-        }
-    }
+    pub supervisor: &'a Sender,
 }
 
 /// `unable to STEP: REASON`.
@@ -111,16 +57,64 @@ fn unable(step: &'static str) -> impl Fn(io::Error) -> String {
     move |error| format!("unable to {step}: {}", reason(&error))
 }
 
-impl Task<'_> {
+impl Engine<'_> {
+    /// The whole process: serves one client. Returns its exit code.
+    pub fn run(&self, ends: Ends) -> u8 {
+        // Before anything that could end it.
+        self.supervisor.tell(&Message::Engine(process::own_id()));
+        process::name("engine");
+        // Under `-n` the program has the socket too: closing ours would not end the
+        // connection.
+        let delayed = self.setup.options.delayed;
+        if delayed {
+            engine_answer::tell_known(&ends.control);
+        }
+        let plain = delayed.then(|| ends.client.try_clone()).transpose();
+        // The log is not among them: whoever holds a descriptor of it could write
+        // lines of others'.
+        let mut kept = vec![
+            ends.client.as_fd(),
+            ends.control.as_fd(),
+            ends.link.as_fd(),
+            self.supervisor.as_fd(),
+        ];
+        kept.extend(ends.program.descriptors());
+        kept.extend(self.setup.sandbox.descriptor());
+        if let Ok(Some(plain)) = &plain {
+            kept.push(plain.as_fd());
+        }
+        fd::close_all_but(&kept);
+        let highest = kept.iter().map(AsRawFd::as_raw_fd).max().unwrap_or(2);
+        let served = self
+            .give_up_rights(highest, &ends.link)
+            .and_then(|()| plain.map_err(unable("set up descriptors")))
+            .and_then(|plain| Ok((plain, self.wait_for_start(&ends.control)?)))
+            .and_then(|(plain, start)| {
+                if let Some(start) = start {
+                    self.serve(ends, plain, start)
+                } else {
+                    self.tell_plaintext();
+                    Ok(())
+                }
+            });
+        match served {
+            Ok(()) => 0,
+            Err(failure) => {
+                self.drop_connection(failure);
+                TEMPORARY
+            }
+        }
+    }
+
     /// Has the supervisor write a line, where it would be written at all.
-    fn log(&self, kind: Kind, text: impl fmt::Display) {
+    fn log(&self, kind: LineKind, text: impl fmt::Display) {
         if self.setup.report.verbosity >= kind.level() {
-            self.voice.tell(&Message::Line(kind, text.to_string()));
+            self.supervisor.tell(&Message::Line(kind, text.to_string()));
         }
     }
 
     fn drop_connection(&self, why: impl fmt::Display) {
-        self.log(Kind::Dropped, why);
+        self.log(LineKind::Dropped, why);
     }
 
     /// `highest` is the number of the last descriptor.
@@ -139,19 +133,19 @@ impl Task<'_> {
             .map_err(unable("confine the TLS process"))?;
         #[cfg(feature = "test-switches")]
         if let Some(what) = keyholder::test_switch().and_then(|word| word.strip_prefix("try-")) {
-            self.log(Kind::Tried, sandbox::attempt(what));
+            self.log(LineKind::Tried, sandbox::attempt(what));
         }
         #[cfg(feature = "test-switches")]
         match keyholder::test_switch() {
-            Some("say-forged") => self.log(Kind::Dropped, "x\nsslserver: ok 1 forged"),
-            Some("say-much") => (0..1000).for_each(|_| self.log(Kind::Dropped, "much")),
-            Some("say-other") => self.voice.tell(&Message::Engine(1)),
+            Some("say-forged") => self.log(LineKind::Dropped, "x\nsslserver: ok 1 forged"),
+            Some("say-much") => (0..1000).for_each(|_| self.log(LineKind::Dropped, "much")),
+            Some("say-other") => self.supervisor.tell(&Message::Engine(1)),
             _ => {}
         }
         #[cfg(feature = "test-switches")]
         if let Some(what) = keyholder::test_switch().and_then(|word| word.strip_prefix("ask-")) {
             for what in what.split('-') {
-                self.log(Kind::Tried, keyholder::link::attempt(link, what));
+                self.log(LineKind::Tried, keyholder::link::attempt(link, what));
             }
         }
         Ok(())
@@ -167,7 +161,7 @@ impl Task<'_> {
         }
         let start = control::wait_for_start(control).map_err(|error| error.to_string())?;
         if start.is_some() {
-            self.voice.tell(&Message::Begun);
+            self.supervisor.tell(&Message::Begun);
         }
         Ok(start)
     }
@@ -191,17 +185,15 @@ impl Task<'_> {
             verdict: trust::verdict(session.ssl()).map_err(|refusal| self.untrusted(&refusal))?,
             own_chain: if full { self.own_chain(&session) } else { &[] },
         };
-        if self.setup.report.verbosity >= Kind::Tls.level() {
+        if self.setup.report.verbosity >= LineKind::Tls.level() {
             let line = account.line(self.launcher);
             let (_, fields) = line.split_once(" version=").unwrap_or_default();
-            self.log(Kind::Tls, format_args!("version={fields}"));
+            self.log(LineKind::Tls, format_args!("version={fields}"));
         }
-        self.voice.tell(&Message::Over);
-        let variables = account.variables(full).to_wire();
-        // A launcher that is gone takes the connection with it: its side of the
-        // channel is closed too.
+        self.supervisor.tell(&Message::Over);
+        let variables = account.variables(full);
         if start.answer {
-            let _ = fd::write_all(&control, &variables);
+            engine_answer::tell(&control, &variables);
         }
         drop(control);
         let mut relay =
@@ -286,7 +278,10 @@ impl Task<'_> {
 
     /// Under `-n`, the lack of TLS must not look like TLS.
     fn tell_plaintext(&self) {
-        self.log(Kind::Ended, "in plaintext: the program did not ask for TLS");
+        self.log(
+            LineKind::Ended,
+            "in plaintext: the program did not ask for TLS",
+        );
     }
 
     /// How it ended, where somebody may want to know.
@@ -294,10 +289,10 @@ impl Task<'_> {
         match ending {
             Ending::Done => {}
             Ending::Truncated => self.log(
-                Kind::Ended,
+                LineKind::Ended,
                 "truncated: the client ended the connection without close_notify",
             ),
-            Ending::Lost(why) => self.log(Kind::Ended, format_args!("connection lost: {why}")),
+            Ending::Lost(why) => self.log(LineKind::Ended, format_args!("connection lost: {why}")),
             Ending::Idle(seconds) => {
                 self.drop_connection(format_args!(
                     "no data in either direction for {seconds} seconds"

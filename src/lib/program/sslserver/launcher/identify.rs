@@ -1,16 +1,18 @@
-//! `-L`: the launcher reads the PROXY header, to its last byte and not one
-//! further.
+//! Who the client is: its two addresses, under `-L` from the PROXY header, which
+//! is read to its last byte and not one further.
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
-use crate::proxy::{Header, Malformed, Networks, Reader};
+use super::{Stop, unable};
+use crate::program::sslserver::Setup;
+use crate::proxy::{Header, Malformed, Reader};
 use crate::report::reason;
 use crate::sys::poll::{self, Ready};
-use crate::sys::socket;
+use crate::sys::{process, socket};
 use crate::{connection, text};
 
 /// For the whole header: more than the three seconds of a lost segment.
@@ -18,50 +20,58 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A header of version 1 or 2 with the usual TLVs comes in one look.
 const GLANCE: usize = 512;
 
-/// What the first bytes of a connection come to.
-pub(super) enum Opening {
-    /// Its two addresses, local and remote: those of the header, or those of the
-    /// socket where it tells none.
-    Ends(SocketAddr, SocketAddr),
-    /// The sender only looked whether somebody is here, as health checks do; how.
-    Glance(String),
-}
+/// How long a health check may take to go on with TLS, or to leave. A client that
+/// needs longer has its time for the handshake.
+const FIRST_BYTE: Duration = Duration::from_secs(20);
 
-/// Reads the header. `first`: how long a sender that speaks for itself may take
-/// for its first byte before it is taken at its word; zero where it need not
-/// speak first.
-///
-/// # Errors
-/// Why the connection is dropped, with the sender's address.
-pub(super) fn open(
-    senders: &Networks,
+/// The connection's two addresses, local and remote: those of the header, or those
+/// of the socket where it tells none, and without `-L`.
+pub(super) fn addresses(
+    setup: &Setup,
     client: &TcpStream,
-    own: (SocketAddr, SocketAddr),
-    first: Duration,
-) -> Result<Opening, String> {
-    let sender = own.1.ip();
+    remote: SocketAddr,
+) -> Result<(SocketAddr, SocketAddr), Stop> {
+    let local = client.local_addr().map_err(unable("get local address"))?;
+    let own = (local, remote);
+    let Some(senders) = &setup.senders else {
+        return Ok(own);
+    };
+    let sender = remote.ip();
     let shown = connection::shown(sender);
     if !senders.contain(sender) {
-        return Err(format!("sender {shown} is in no network of -L"));
+        return Err(format!("sender {shown} is in no network of -L").into());
     }
     let ends = match header(client) {
         Ok(Some(Header::Proxied { client, server })) => (server, client),
         Ok(Some(Header::Socket)) => own,
-        Ok(None) => {
-            return Ok(Opening::Glance(
-                "closed without a PROXY header: a health check".to_owned(),
-            ));
-        }
-        Err(why) => return Err(format!("no PROXY header from {shown}: {why}")),
+        Ok(None) => return Err(tell_health_check(setup, sender, "without a PROXY header")),
+        Err(why) => return Err(format!("no PROXY header from {shown}: {why}").into()),
     };
     // A health check comes every few seconds, with LOCAL, UNKNOWN or the proxy's
     // own address.
-    if ends.1 == own.1 && has_left(client, first) {
-        return Ok(Opening::Glance(
-            "closed behind the PROXY header: a health check".to_owned(),
-        ));
+    if ends.1 == own.1 && has_left(client, first_byte(setup)) {
+        return Err(tell_health_check(setup, sender, "behind the PROXY header"));
     }
-    Ok(Opening::Ends(ends.0, ends.1))
+    Ok(ends)
+}
+
+/// Says that the sender only looked whether somebody is here.
+fn tell_health_check(setup: &Setup, sender: IpAddr, closed: &str) -> Stop {
+    let (id, shown) = (process::own_id(), connection::shown(sender));
+    setup.report.status(format_args!(
+        "pid {id} from {shown}: closed {closed}: a health check"
+    ));
+    Stop::Told(0)
+}
+
+/// How long a sender that speaks for itself may take for its first byte before it
+/// is taken at its word; in TLS it is the client that speaks first.
+fn first_byte(setup: &Setup) -> Duration {
+    let options = &setup.options;
+    if options.delayed {
+        return Duration::ZERO;
+    }
+    FIRST_BYTE.min(Duration::from_secs(options.handshake_seconds.into()))
 }
 
 /// Whether the client ends the connection, in whatever way, instead of a first

@@ -1,12 +1,11 @@
-//! What the two processes of one connection tell the supervisor: whole messages
-//! over a pair of sockets that is this connection's own. Its engine has nothing
-//! else to speak with, so whoever takes one over can speak of no other.
+//! What the two processes of one connection tell the supervisor, both ends: whole
+//! messages over a pair of sockets that is this connection's own. Its engine has
+//! nothing else to speak with, so whoever takes one over can speak of no other.
 #![forbid(unsafe_code)]
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
 
 use crate::report::{LINE_LIMIT, Verbosity};
 use crate::settings::Settings;
@@ -14,16 +13,12 @@ use crate::sys::parcel;
 use crate::sys::poll::{self, Ready};
 use crate::sys::process::ProcessId;
 
-/// The longest message, in bytes: a kind, and a line that would be cut anyway.
-pub(super) const LIMIT: usize = LINE_LIMIT + 1;
+/// The longest message, in bytes: settings that a launcher asks a store for.
+const MESSAGE_LIMIT: usize = 16384;
 
-/// The longest settings that a launcher can ask a store for, in bytes.
-const SETTINGS_LIMIT: usize = 16384;
-
-/// What a launcher that asked for admission hears: it may go on.
-const ADMITTED: &[u8] = b"y";
-/// Its client has its share already.
-const DENIED: &[u8] = b"n";
+/// The answers to a launcher that asked.
+const YES: &[u8] = b"y";
+const NO: &[u8] = b"n";
 
 /// A message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,13 +36,13 @@ pub(super) enum Message {
     /// The handshake is over: from now on it is the bytes that count.
     Over,
     /// A line for the log.
-    Line(Kind, String),
+    Line(LineKind, String),
 }
 
 /// What kind of a line an engine has for the log. All say which connection they
 /// are of, in words of the supervisor's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum LineKind {
     /// Why the connection is dropped.
     Dropped,
     /// How it ended, for a status line.
@@ -59,23 +54,23 @@ pub(super) enum Kind {
     Tried,
 }
 
-impl Kind {
-    const ALL: &[(u8, Kind)] = &[
-        (b'D', Kind::Dropped),
-        (b'E', Kind::Ended),
-        (b'T', Kind::Tls),
+impl LineKind {
+    const ALL: &[(u8, LineKind)] = &[
+        (b'D', LineKind::Dropped),
+        (b'E', LineKind::Ended),
+        (b'T', LineKind::Tls),
         #[cfg(feature = "test-switches")]
-        (b'?', Kind::Tried),
+        (b'?', LineKind::Tried),
     ];
 
     /// From which verbosity on it is written.
     pub fn level(self) -> Verbosity {
         match self {
-            Kind::Dropped => Verbosity::Errors,
-            Kind::Ended => Verbosity::Status,
-            Kind::Tls => Verbosity::Tls,
+            LineKind::Dropped => Verbosity::Errors,
+            LineKind::Ended => Verbosity::Status,
+            LineKind::Tls => Verbosity::Tls,
             #[cfg(feature = "test-switches")]
-            Kind::Tried => Verbosity::Errors,
+            LineKind::Tried => Verbosity::Errors,
         }
     }
 }
@@ -95,8 +90,8 @@ impl Message {
             Message::Begun => b"B".to_vec(),
             Message::Over => b"O".to_vec(),
             Message::Line(kind, text) => {
-                let letter = Kind::ALL.iter().find(|(_, one)| one == kind);
-                let text = &text.as_bytes()[..text.len().min(LIMIT - 1)];
+                let letter = LineKind::ALL.iter().find(|(_, one)| one == kind);
+                let text = &text.as_bytes()[..text.len().min(LINE_LIMIT)];
                 [&[letter.map_or(0, |(letter, _)| *letter)], text].concat()
             }
         }
@@ -116,7 +111,7 @@ impl Message {
             (b'B', []) => Message::Begun,
             (b'O', []) => Message::Over,
             (letter, text) => {
-                let (_, kind) = Kind::ALL.iter().find(|(one, _)| one == letter)?;
+                let (_, kind) = LineKind::ALL.iter().find(|(one, _)| one == letter)?;
                 Message::Line(*kind, String::from_utf8_lossy(text).into_owned())
             }
         })
@@ -125,101 +120,88 @@ impl Message {
 
 /// The connection's end.
 #[derive(Debug)]
-pub(super) struct Voice(OwnedFd);
+pub(super) struct Sender(OwnedFd);
 
-impl Voice {
-    /// Both ends: the supervisor's and the connection's.
-    ///
-    /// # Errors
-    /// As socketpair(2).
-    pub fn pair() -> io::Result<(OwnedFd, Voice)> {
-        let (one, other) = parcel::pair()?;
-        Ok((one, Voice(other)))
-    }
+/// The supervisor's end.
+#[derive(Debug)]
+pub(super) struct Receiver(OwnedFd);
 
+/// Both ends of a connection's channel.
+///
+/// # Errors
+/// As socketpair(2).
+pub(super) fn pair() -> io::Result<(Receiver, Sender)> {
+    let (one, other) = parcel::pair()?;
+    Ok((Receiver(one), Sender(other)))
+}
+
+impl Sender {
     /// Tells the supervisor. One that is gone needs to be told nothing: its
     /// connections live on. Few messages are ever sent, so they fit.
     pub fn tell(&self, message: &Message) {
         let _ = parcel::give(&self.0, &message.to_bytes());
     }
 
-    /// Asks whether the client may come in. A supervisor that has ended counts no
-    /// more.
+    /// Asks the supervisor, and waits for the answer. `None` where nobody is left
+    /// to answer, or the message is longer than the supervisor takes.
     ///
     /// # Errors
     /// As send(2) and recv(2).
-    pub fn admits(&self, address: IpAddr, limit: usize) -> io::Result<bool> {
-        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
-        match parcel::give(&self.0, &Message::Admission(address, limit).to_bytes()) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(true),
+    pub fn ask(&self, message: &Message) -> io::Result<Option<bool>> {
+        let bytes = message.to_bytes();
+        if bytes.len() > MESSAGE_LIMIT {
+            return Ok(None);
+        }
+        match parcel::give(&self.0, &bytes) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(None),
             other => other?,
         }
-        if limit == 0 {
-            return Ok(true);
-        }
-        self.answer()
-    }
-
-    /// Asks for a store of these settings. False where there can be none, or
-    /// where nobody is left to ask.
-    ///
-    /// # Errors
-    /// As send(2) and recv(2).
-    pub fn asks_for_store(&self, settings: &Settings) -> io::Result<bool> {
-        let message = Message::Store(settings.clone()).to_bytes();
-        if message.len() > SETTINGS_LIMIT {
-            return Ok(false);
-        }
-        match parcel::give(&self.0, &message) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(false),
-            other => other?,
-        }
-        self.answer()
-    }
-
-    fn answer(&self) -> io::Result<bool> {
         poll::wait(&mut [(self.as_fd(), Ready::READ)], None)?;
         let mut answer = [0; 1];
         match parcel::take(&self.0, &mut answer) {
-            Ok(count) => Ok(answer[..count] != *DENIED),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(true),
+            Ok(count) => Ok(Some(answer[..count] != *NO)),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
             Err(error) => Err(error),
         }
     }
 }
 
-impl AsFd for Voice {
+impl AsFd for Sender {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 }
 
-/// The next message of a connection; `None` where there is none now.
-///
-/// # Errors
-/// Nobody is there any more, or what came is no message (`InvalidData`).
-pub(super) fn hear(end: &OwnedFd) -> io::Result<Option<Message>> {
-    let mut buffer = [0; SETTINGS_LIMIT];
-    match parcel::take(end, &mut buffer) {
-        Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-        Ok(length) => match Message::from_bytes(&buffer[..length]) {
-            Some(message) => Ok(Some(message)),
-            None => Err(io::ErrorKind::InvalidData.into()),
-        },
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-        Err(error) => Err(error),
+impl Receiver {
+    /// The next message of a connection; `None` where there is none now.
+    ///
+    /// # Errors
+    /// Nobody is there any more, or what came is no message (`InvalidData`).
+    pub fn next(&self) -> io::Result<Option<Message>> {
+        let mut buffer = [0; MESSAGE_LIMIT];
+        match parcel::take(&self.0, &mut buffer) {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(length) => match Message::from_bytes(&buffer[..length]) {
+                Some(message) => Ok(Some(message)),
+                None => Err(io::ErrorKind::InvalidData.into()),
+            },
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Answers a launcher that asked.
+    pub fn answer(&self, yes: bool) {
+        // A launcher that has ended is reaped like any other.
+        let _ = parcel::give(&self.0, if yes { YES } else { NO });
     }
 }
 
-/// Answers a launcher that asked for admission.
-pub(super) fn answer(end: &OwnedFd, admitted: bool) {
-    // A launcher that has ended is reaped like any other.
-    let _ = parcel::give(end, if admitted { ADMITTED } else { DENIED });
+impl AsFd for Receiver {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }
-
-/// How long after its time a process of ours is believed to be at its end by
-/// itself.
-pub(super) const GRACE: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
@@ -234,8 +216,8 @@ mod tests {
             Message::Store(Settings::from_bytes(b"CERTFILE=/a=b\0TLS_MIN=1.3\0")),
             Message::Begun,
             Message::Over,
-            Message::Line(Kind::Dropped, "why".to_owned()),
-            Message::Line(Kind::Tls, String::new()),
+            Message::Line(LineKind::Dropped, "why".to_owned()),
+            Message::Line(LineKind::Tls, String::new()),
         ] {
             assert_eq!(Message::from_bytes(&message.to_bytes()), Some(message));
         }
@@ -246,14 +228,14 @@ mod tests {
 
     #[test]
     fn the_longest_line_fits() {
-        let (supervisor, connection) = Voice::pair().expect("a pair");
-        connection.tell(&Message::Line(Kind::Ended, "x".repeat(5000)));
-        let heard = hear(&supervisor).expect("no error");
+        let (supervisor, connection) = pair().expect("a pair");
+        connection.tell(&Message::Line(LineKind::Ended, "x".repeat(5000)));
+        let heard = supervisor.next().expect("no error");
         assert_eq!(
             heard,
-            Some(Message::Line(Kind::Ended, "x".repeat(LIMIT - 1)))
+            Some(Message::Line(LineKind::Ended, "x".repeat(LINE_LIMIT)))
         );
         drop(connection);
-        assert!(hear(&supervisor).is_err());
+        assert!(supervisor.next().is_err());
     }
 }

@@ -7,7 +7,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use super::generation::{Loader, Served, Setting, rule_settings, shown};
+use super::Served;
+use super::loader::Loader;
+use crate::program::sslserver::access::{Setting, rule_settings, shown};
 use crate::rules::{Rule, Rules, Scope, Verdict};
 use crate::settings::{self, Settings};
 use crate::store::server::{self, Choice, Chooser, Store};

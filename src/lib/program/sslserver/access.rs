@@ -1,0 +1,261 @@
+//! The rules in use: the databases of `-y` and `-x`, opened once a generation, and
+//! what stands in them. What they decide of a connection is `authorize`'s.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Setup;
+use crate::report;
+use crate::rules::{Rule, Rules, Scope};
+use crate::settings::{self, Misspelt};
+use crate::text;
+use crate::watch::Watch;
+
+/// A variable of a rule that is a setting.
+pub(super) type Setting = (String, String);
+
+/// A database, or why it cannot be used.
+type Database = Result<Arc<Rules>, String>;
+
+/// See the file's head.
+pub(super) struct Access {
+    /// `None` without `-y`.
+    early: Option<Database>,
+    /// `None` without `-x`.
+    main: Option<Database>,
+    /// There is no file where a database should be.
+    missing: bool,
+    limits: bool,
+}
+
+impl Access {
+    /// Opens both. The paths go to `watch` before they are read.
+    pub fn open(setup: &Setup, watch: &mut Watch) -> Access {
+        let [early_file, main_file] = Access::files(setup);
+        let (early, early_missing) = open_rules(early_file, setup, watch);
+        let (main, main_missing) = open_rules(main_file, setup, watch);
+        let mut access = Access {
+            early,
+            main,
+            missing: early_missing || main_missing,
+            limits: false,
+        };
+        let limits = access.all().any(|rule| rule_limit(&rule).is_some());
+        access.limits = limits;
+        access
+    }
+
+    /// Where they are, as far as they are asked for: of `-y` and of `-x`.
+    pub fn files(setup: &Setup) -> [Option<&Path>; 2] {
+        let options = &setup.options;
+        [&options.early_rules, &options.rules].map(|file| file.as_deref().map(Path::new))
+    }
+
+    /// The rules of `-y`, if they are asked for.
+    ///
+    /// # Errors
+    /// Why they cannot be used.
+    pub fn usable_early(&self) -> Result<Option<&Rules>, String> {
+        usable(self.early.as_ref())
+    }
+
+    /// Likewise those of `-x`.
+    ///
+    /// # Errors
+    /// Why they cannot be used.
+    pub fn usable_main(&self) -> Result<Option<&Rules>, String> {
+        usable(self.main.as_ref())
+    }
+
+    /// The rules of `-y`, if there are some.
+    pub fn early(&self) -> Option<&Rules> {
+        self.usable_early().ok().flatten()
+    }
+
+    /// Likewise those of `-x`.
+    pub fn main(&self) -> Option<&Rules> {
+        self.usable_main().ok().flatten()
+    }
+
+    /// Every rule.
+    pub fn all(&self) -> impl Iterator<Item = Rule<'_>> {
+        let both = self.early().into_iter().chain(self.main());
+        both.flat_map(Rules::iter)
+    }
+
+    /// Those of `-x`, for whoever keeps them.
+    pub fn shared_main(&self) -> Option<Arc<Rules>> {
+        self.main.as_ref()?.as_ref().ok().cloned()
+    }
+
+    /// Whether rules say how many connections an address may have: then nobody
+    /// knows before they have been met.
+    pub fn limits(&self) -> bool {
+        self.limits
+    }
+
+    /// Whether there is no file where a database should be.
+    pub fn is_missing(&self) -> bool {
+        self.missing
+    }
+
+    /// Why the rules cannot be used, if they can't.
+    pub fn trouble(&self) -> Option<&str> {
+        let databases = self.early.iter().chain(&self.main);
+        databases
+            .filter_map(|database| database.as_ref().err())
+            .map(String::as_str)
+            .next()
+    }
+
+    /// The rules that a client meets by its host's name.
+    pub fn client_names(&self) -> Vec<String> {
+        self.main()
+            .into_iter()
+            .flat_map(Rules::iter)
+            .filter(|rule| rule.scope() == Scope::Client)
+            .map(|rule| shown(&rule))
+            .filter(|address| address.starts_with('=') || address.contains("@="))
+            .collect()
+    }
+
+    /// What stands in them and has no effect.
+    pub fn without_effect(&self) -> Vec<String> {
+        self.early().map(never_met).unwrap_or_default()
+    }
+
+    /// What looks like a setting and is none, in our environment and in rules.
+    pub fn misspelt(&self) -> Vec<String> {
+        let mut found = settings::misspelt_in_environment(settings::NAMES);
+        let mut by_text: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for rule in self.all() {
+            for (name, _) in rule.variables() {
+                if let Some(misspelt) = Misspelt::find(name) {
+                    let addresses = by_text.entry(misspelt.to_string()).or_default();
+                    addresses.push(shown(&rule));
+                }
+            }
+        }
+        found.extend(
+            by_text
+                .into_iter()
+                .map(|(text, addresses)| format!("rule {}: variable {text}", listed(&addresses))),
+        );
+        found
+    }
+}
+
+/// The rules of a database, if there is one.
+fn usable(database: Option<&Database>) -> Result<Option<&Rules>, String> {
+    match database {
+        None => Ok(None),
+        Some(Ok(rules)) => Ok(Some(rules)),
+        Some(Err(why)) => Err(why.clone()),
+    }
+}
+
+/// The largest rules that are read, in bytes, as of any file.
+const RULES_LIMIT: u64 = 16 << 20;
+
+/// The rules, and whether there is no file where they should be. One that cannot
+/// be reached, for a loop of links or for want of a right, is not missing.
+fn open_rules(file: Option<&Path>, setup: &Setup, watch: &mut Watch) -> (Option<Database>, bool) {
+    let Some(file) = file else {
+        return (None, false);
+    };
+    watch.add(file);
+    let large = std::fs::metadata(file).is_ok_and(|about| about.len() > RULES_LIMIT);
+    let opened = if large {
+        Err(std::io::Error::other("it is larger than 16 MB"))
+    } else if setup.options.missing_rules_allow {
+        Rules::open_or_none(file)
+    } else {
+        Rules::open(file)
+    };
+    let missing = matches!(&opened, Err(error) if error.kind() == std::io::ErrorKind::NotFound);
+    let opened = opened.map(Arc::new).map_err(|error| {
+        let path = text::excerpt(file.as_os_str().as_encoded_bytes(), 300);
+        format!("unable to read rules {path}: {}", report::reason(&error))
+    });
+    (Some(opened), missing)
+}
+
+/// The rules of `-y` that nobody meets: those by a name.
+fn never_met(rules: &Rules) -> Vec<String> {
+    let addresses: Vec<String> = rules
+        .iter()
+        .filter(|rule| {
+            let key = rule.key();
+            rule.scope() == Scope::ServerName
+                || rule.scope() == Scope::Client && (key.contains(&b'=') || key.contains(&b'@'))
+        })
+        .map(|rule| shown(&rule))
+        .collect();
+    if addresses.is_empty() {
+        return Vec::new();
+    }
+    vec![format!(
+        "rule {} of -y has no effect: -y looks up addresses alone; put it into -x",
+        listed(&addresses)
+    )]
+}
+
+/// A rule's address as messages show it; the one that every client meets has
+/// none.
+pub(super) fn shown(rule: &Rule<'_>) -> String {
+    let address = rule.address();
+    if address.is_empty() {
+        "(empty)".to_owned()
+    } else {
+        address
+    }
+}
+
+/// The variables of a rule that are settings.
+pub(super) fn rule_settings(rule: &Rule<'_>) -> Vec<Setting> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    rule.variables()
+        .map(|(name, value)| (text(name), text(value)))
+        .filter(|(name, _)| settings::is_setting(name) && name != settings::CONNECTIONS)
+        .collect()
+}
+
+/// How many connections at once an address may have by this rule, if it says so.
+pub(super) fn rule_limit(rule: &Rule<'_>) -> Option<Result<usize, String>> {
+    let (_, value) = rule
+        .variables()
+        .filter(|(name, _)| *name == settings::CONNECTIONS.as_bytes())
+        .last()?;
+    let value = String::from_utf8_lossy(value);
+    Some(if value.is_empty() {
+        Ok(0)
+    } else {
+        settings::connections(&value).map_err(|fail| fail.to_string())
+    })
+}
+
+/// The variables of a rule that are the program's.
+pub(super) fn other_variables<'a>(rule: &Rule<'a>) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+    rule.variables().filter(|(name, _)| {
+        let name = std::str::from_utf8(name).unwrap_or_default();
+        !settings::is_setting(name)
+    })
+}
+
+/// Addresses of rules as a message names them.
+pub(super) fn listed<T: AsRef<str>>(addresses: &[T]) -> String {
+    /// How many are named.
+    const NAMED: usize = 10;
+    let named = &addresses[..addresses.len().min(NAMED)];
+    let text = named
+        .iter()
+        .map(AsRef::as_ref)
+        .collect::<Vec<&str>>()
+        .join(", ");
+    match addresses.len() - named.len() {
+        0 => text,
+        more => format!("{text} and {more} more"),
+    }
+}

@@ -1,0 +1,60 @@
+//! What stays when the supervisor ends before its connections: a process that goes
+//! on writing what their engines have for the log, and can do nothing else.
+#![forbid(unsafe_code)]
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use super::Connections;
+use crate::report::{TEMPORARY, reason};
+use crate::sys::poll::{self, Ready};
+use crate::sys::process;
+use crate::sys::user::{Identity, Kind, Powers};
+use crate::sys::{fd, sandbox, signal};
+
+impl Connections<'_> {
+    /// Leaves a process behind that goes on writing what engines have for the
+    /// log, when their supervisor ends before them. It can do nothing else.
+    pub fn leave_logger(&mut self) {
+        if !self.all.values().any(|one| one.messages.is_some()) {
+            return;
+        }
+        let forked = process::spawn(|| {
+            self.retired = true;
+            process::name("logger");
+            signal::ignore_others();
+            let log = std::io::stderr();
+            let channels = self.all.values().filter_map(|one| one.messages.as_ref());
+            let mut kept: Vec<BorrowedFd<'_>> = channels.map(AsFd::as_fd).collect();
+            kept.extend([log.as_fd(), self.crowd.as_fd()]);
+            fd::close_all_but(&kept);
+            let confined = match self.setup.powers {
+                Powers::Many => Identity::of_this_process(Kind::Engine).assume(),
+                _ => Ok(()),
+            };
+            if confined.and_then(|()| sandbox::confine()).is_err() {
+                return TEMPORARY;
+            }
+            self.log_on();
+            0
+        });
+        if let Err(error) = forked {
+            let reason = reason(&error);
+            self.setup.report.warning(format_args!(
+                "unable to fork: {reason}: nothing more is logged of the connections in progress"
+            ));
+        }
+    }
+
+    fn log_on(&mut self) {
+        while self.all.values().any(|one| one.messages.is_some()) {
+            let mut wanted = [(self.crowd.as_fd(), Ready::READ)];
+            if poll::wait(&mut wanted, None).is_err() {
+                return;
+            }
+            self.hear();
+            while let Some((id, _)) = self.unmade() {
+                self.made(id, false);
+            }
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! What is said of a generation: what is wrong with it, and what differs from the
+//! one before.
+#![forbid(unsafe_code)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use super::Generation;
+use crate::program::sslserver::access::listed;
+use crate::report::Report;
+use crate::store::{Certificate, Finding};
+use crate::text;
+
+impl Generation {
+    /// `rule ADDRESS: REASON`, with the rules that have one reason in one line.
+    pub fn broken_lines(&self) -> Vec<String> {
+        let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (address, why) in &self.broken {
+            by_reason.entry(why).or_default().push(address);
+        }
+        by_reason
+            .into_iter()
+            .map(|(why, addresses)| format!("rule {}: {why}", listed(&addresses)))
+            .collect()
+    }
+
+    /// What an administrator should know, each thing once.
+    pub fn warnings(&self) -> BTreeSet<String> {
+        let mut warnings = BTreeSet::new();
+        if let Some(why) = self.access.trouble() {
+            warnings.insert(format!("{why}: every client is denied"));
+        }
+        warnings.extend(self.broken_lines());
+        warnings.extend(self.access.misspelt());
+        warnings.extend(self.access.without_effect());
+        let of_stores = self
+            .stores
+            .iter()
+            .chain(&self.mixed)
+            .flat_map(|served| served.store.findings.iter().cloned());
+        let of_certificates = self.certificates().flat_map(Certificate::findings);
+        warnings.extend(
+            of_stores
+                .chain(of_certificates)
+                .filter_map(|finding| finding.warning().map(str::to_owned)),
+        );
+        warnings
+    }
+
+    /// Says it, but for what was said of the generation before.
+    pub fn warn(&self, before: Option<&Generation>, report: &Report) {
+        let said = before.map(Generation::warnings).unwrap_or_default();
+        for warning in self.warnings().difference(&said) {
+            report.warning(warning);
+        }
+    }
+
+    /// Says which certificates are near their end, or past it.
+    pub fn warn_of_dates(&self, report: &Report) {
+        let findings: BTreeSet<Finding> =
+            self.certificates().flat_map(Certificate::dates).collect();
+        for warning in findings.iter().filter_map(Finding::warning) {
+            report.warning(warning);
+        }
+    }
+
+    /// Says what differs from the generation before.
+    pub fn tell_changes(&self, before: &Generation, report: &Report) {
+        let by_place = |generation: &Generation| -> BTreeMap<(&'static str, String), String> {
+            generation
+                .certificates()
+                .map(|certificate| {
+                    (
+                        (certificate.variable, certificate.path.clone()),
+                        certificate.description(),
+                    )
+                })
+                .collect()
+        };
+        let (old, new) = (by_place(before), by_place(self));
+        let mut told = BTreeSet::new();
+        for ((variable, path), description) in &new {
+            let path_shown = text::excerpt(path.as_bytes(), 200);
+            match old.get(&(*variable, path.clone())) {
+                Some(same) if same == description => {}
+                Some(old) => {
+                    told.insert(Path::new(path));
+                    report.notice(format_args!(
+                        "{variable} {path_shown} changed: from {old} to {description}"
+                    ));
+                }
+                None => {
+                    told.insert(Path::new(path));
+                    report.notice(format_args!("{variable} {path_shown} added: {description}"));
+                }
+            }
+        }
+        // A file that is new here comes with a rule that changed, and the one
+        // of a directory with the directory.
+        let others: BTreeSet<(&str, &Path)> = self
+            .watch
+            .changed_since(&before.watch)
+            .filter(|path| !told.contains(path))
+            .flat_map(|path| [Some(path), path.parent()].into_iter().flatten())
+            .filter_map(|path| Some((*self.files.get(path)?, path)))
+            .filter(|(_, path)| before.files.contains_key(*path))
+            .collect();
+        for (variable, path) in others {
+            let path_shown = text::excerpt(path.as_os_str().as_encoded_bytes(), 200);
+            report.notice(format_args!("{variable} {path_shown} changed"));
+        }
+    }
+
+    /// Whether a rule's store that could be loaded before cannot be now.
+    pub fn lost_rule(&self, before: &Generation) -> Option<String> {
+        // A damaged file may be one that is still being written. One that is
+        // gone is gone: nobody must be let in by rules that were taken away.
+        if let (Some(why), None, false) = (
+            self.access.trouble(),
+            before.access.trouble(),
+            self.access.is_missing(),
+        ) {
+            return Some(why.to_owned());
+        }
+        self.broken
+            .iter()
+            .find(|(address, _)| !before.broken.contains_key(*address))
+            .map(|(address, why)| format!("rule {address}: {why}"))
+    }
+}

@@ -1,0 +1,296 @@
+//! The stores of a generation in the making: one for each combination of settings
+//! that the rules can bring about, each of them made once.
+#![forbid(unsafe_code)]
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::Served;
+use super::names::{self, Names};
+use crate::keyholder::Loading;
+use crate::program::sslserver::Setup;
+use crate::program::sslserver::access::{
+    Access, Setting, listed, rule_limit, rule_settings, shown,
+};
+use crate::report::{self, Fail};
+use crate::rules::{Rules, Scope, Verdict};
+use crate::settings::{Filter, Settings};
+use crate::store::Finding;
+use crate::store::jail::Jail;
+use crate::store::server::Store;
+use crate::watch::Watch;
+
+/// How many stores of rules that are met together are made before somebody meets
+/// them.
+const MOST_AHEAD: usize = 100;
+
+/// A generation in the making.
+pub(super) struct Loader<'a> {
+    pub setup: &'a Setup,
+    pub keys: &'a Loading<'a>,
+    pub watch: &'a mut Watch,
+    named: Option<(Arc<Rules>, Arc<Names>)>,
+    pub stores: Vec<Served>,
+    pub by_settings: HashMap<Settings, Result<usize, String>>,
+    pub mixed: Vec<Served>,
+    /// How many of them lie over another rule's settings.
+    pub mixed_with_rules: usize,
+    pub mixed_by_settings: HashMap<Settings, Result<usize, String>>,
+    pub broken: BTreeMap<String, String>,
+    pub files: BTreeMap<PathBuf, &'static str>,
+    /// Where engines would live, and why they can't.
+    jails: HashMap<Jail, Result<(), String>>,
+}
+
+impl<'a> Loader<'a> {
+    pub fn new(setup: &'a Setup, keys: &'a Loading<'a>, watch: &'a mut Watch) -> Self {
+        Loader {
+            setup,
+            keys,
+            watch,
+            named: None,
+            stores: Vec::new(),
+            by_settings: HashMap::new(),
+            mixed: Vec::new(),
+            mixed_with_rules: 0,
+            mixed_by_settings: HashMap::new(),
+            broken: BTreeMap::new(),
+            files: BTreeMap::new(),
+            jails: HashMap::new(),
+        }
+    }
+}
+
+impl Loader<'_> {
+    /// Loads the stores of the environment and of all rules. Returns what the rules
+    /// for server names choose.
+    pub fn load_all(&mut self, access: &Access) -> Result<Arc<Names>, Fail> {
+        let names = access.main().map(|rules| self.load_names(rules));
+        let names = Arc::new(names.unwrap_or_default());
+        self.name_by(access, &names);
+        self.check_limits(access);
+        let own = self.load(&self.setup.settings);
+        let others = self.load_rules(access);
+        if let Err(why) = own {
+            // Rules may bring all the certificates that there are.
+            // Where they are lost, denying is better than serving by old ones.
+            let settings = &self.setup.settings;
+            let unset = settings.either("CERTFILE", "CERTCHAINFILE").is_none();
+            let lost = access.trouble().is_some();
+            if !unset || (others == 0 && names.is_empty() && !lost) {
+                return Err(Fail::temporary(why));
+            }
+        }
+        Ok(names)
+    }
+
+    /// Lets the rules for server names choose for the stores that are made from now
+    /// on.
+    pub fn name_by(&mut self, access: &Access, names: &Arc<Names>) {
+        if !names.is_empty() {
+            self.named = access.shared_main().map(|rules| (rules, Arc::clone(names)));
+        }
+    }
+
+    /// Loads the store of these settings, unless it is there.
+    fn load(&mut self, settings: &Settings) -> Result<usize, String> {
+        if let Some(known) = self.by_settings.get(settings) {
+            return known.clone();
+        }
+        // Loading all of them may take long.
+        let made = match self.keys.pause() {
+            Ok(()) => self.make(settings),
+            Err(error) => Err(report::reason(&error)),
+        };
+        self.by_settings.insert(settings.clone(), made.clone());
+        made
+    }
+
+    pub fn make(&mut self, settings: &Settings) -> Result<usize, String> {
+        self.watch_files(settings);
+        let ask = self.setup.options.ask;
+        let own = names::Own::default();
+        let chooser = self
+            .named
+            .as_ref()
+            .map(|(rules, names)| Names::chooser(names, rules, Arc::clone(&own)));
+        let store =
+            Store::load(settings, ask, self.keys, chooser).map_err(|fail| fail.to_string())?;
+        let checked = store.filter.check(&self.setup.sandbox);
+        checked.map_err(|fail| fail.to_string())?;
+        let jail = &store.jail;
+        if !self.jails.contains_key(jail) {
+            let tried = jail.try_out(self.setup.powers);
+            self.jails
+                .insert(jail.clone(), tried.map_err(|fail| fail.to_string()));
+        }
+        if let Some(Err(why)) = self.jails.get(jail) {
+            return Err(why.clone());
+        }
+        let mut store = store;
+        let program = self
+            .setup
+            .program
+            .identity
+            .as_ref()
+            .and_then(|one| one.user);
+        if let Some(user) = store.jail.shared_user(self.setup.powers)
+            && Some(user) == program
+        {
+            let what = format!(
+                "TLS processes run as user {user}, as -u has the program run: \
+                 it could signal them; name another in SSL_UID, or unset it"
+            );
+            if store.filter == Filter::Required {
+                return Err(format!("unable to use SSL_SANDBOX: \"require\": {what}"));
+            }
+            store.findings.push(Finding::Wrong(what));
+        }
+        if let Some((_, names)) = self.named.clone() {
+            // It was made just now, and nobody has filled it.
+            let _ = own.set(self.load_mixed(&names, settings));
+        }
+        self.stores.push(Served {
+            store: Arc::new(store),
+            own: *settings == self.setup.settings,
+            addresses: Vec::new(),
+        });
+        Ok(self.stores.len() - 1)
+    }
+
+    /// Limits on connections that are no numbers break their rules.
+    fn check_limits(&mut self, access: &Access) {
+        for rule in access.all() {
+            if let Some(Err(why)) = rule_limit(&rule) {
+                self.broken.insert(shown(&rule), why);
+            }
+        }
+    }
+
+    pub(super) fn watch_files(&mut self, settings: &Settings) {
+        for (variable, path) in settings.paths() {
+            let path = Path::new(path);
+            if variable == "CADIR" {
+                self.watch.add_directory(path);
+            } else {
+                self.watch.add(path);
+            }
+            // A key has its certificate to speak for it.
+            if !variable.starts_with("KEYFILE") {
+                self.files.entry(path.to_owned()).or_insert(variable);
+            }
+        }
+    }
+
+    /// The store of every combination of settings that the rules can make: the
+    /// environment's, and over it what connections meet in turn: the `local=` and
+    /// the clients' rules of `-y`, then those of `-x`. Returns how many loaded.
+    fn load_rules(&mut self, access: &Access) -> usize {
+        let early = access.early().map(|rules| (rules, " of -y"));
+        let main = access.main().map(|rules| (rules, ""));
+        let layers: Vec<Vec<Layer>> = early
+            .into_iter()
+            .chain(main)
+            .flat_map(|(rules, of)| {
+                [Scope::Local, Scope::Client].map(|scope| Layer::of(rules, scope, of))
+            })
+            .collect();
+        let before = self.stores.len();
+        let own = self.setup.settings.clone();
+        let alone: usize = layers.iter().map(Vec::len).sum();
+        let all = layers
+            .iter()
+            .fold(1_usize, |all, layer| all.saturating_mul(layer.len() + 1));
+        if all - 1 - alone <= MOST_AHEAD {
+            self.load_layers(&layers, &own, &mut Vec::new());
+        } else {
+            // Those of several together are made when somebody meets them.
+            for layer in layers.iter().flatten() {
+                let mut over = own.clone();
+                over.overlay(layer.settings.iter().cloned());
+                self.load_met(&over, &[&layer.addresses]);
+            }
+        }
+        self.stores.len() - before
+    }
+
+    /// The stores of these settings, `met` having led to them, with each of the
+    /// first layer's over it or without.
+    fn load_layers<'l>(
+        &mut self,
+        layers: &'l [Vec<Layer>],
+        settings: &Settings,
+        met: &mut Vec<&'l [String]>,
+    ) {
+        let Some((first, others)) = layers.split_first() else {
+            self.load_met(settings, met);
+            return;
+        };
+        self.load_layers(others, settings, met);
+        for layer in first {
+            let mut over = settings.clone();
+            over.overlay(layer.settings.iter().cloned());
+            met.push(&layer.addresses);
+            self.load_layers(others, &over, met);
+            met.pop();
+        }
+    }
+
+    fn load_met(&mut self, settings: &Settings, met: &[&[String]]) {
+        let addresses = match met {
+            [] => return,
+            [addresses] => addresses.to_vec(),
+            several => {
+                let lists: Vec<String> = several.iter().rev().map(|one| listed(one)).collect();
+                vec![lists.join(" with ")]
+            }
+        };
+        match self.load(settings) {
+            Ok(at) => self.stores[at].addresses.extend(addresses),
+            // One of them was named with what is wrong.
+            Err(_)
+                if met.len() > 1
+                    && met
+                        .iter()
+                        .filter_map(|one| one.first())
+                        .any(|one| self.broken.contains_key(one)) => {}
+            Err(why) => {
+                let broken = addresses.into_iter().map(|one| (one, why.clone()));
+                self.broken.extend(broken);
+            }
+        }
+    }
+}
+
+/// Rules with the same settings, which lie over those of other rules.
+struct Layer {
+    settings: Vec<Setting>,
+    addresses: Vec<String>,
+}
+
+impl Layer {
+    /// Those of a scope that have settings. `of` stands behind each address.
+    fn of(rules: &Rules, scope: Scope, of: &str) -> Vec<Layer> {
+        let mut places = HashMap::new();
+        let mut found: Vec<Layer> = Vec::new();
+        for rule in rules
+            .iter()
+            .filter(|rule| rule.scope() == scope && rule.verdict() == Verdict::Allow)
+        {
+            let settings = rule_settings(&rule);
+            if settings.is_empty() {
+                continue;
+            }
+            let at = *places.entry(settings.clone()).or_insert(found.len());
+            if at == found.len() {
+                found.push(Layer {
+                    settings,
+                    addresses: Vec::new(),
+                });
+            }
+            found[at].addresses.push(shown(&rule) + of);
+        }
+        found
+    }
+}

@@ -1,0 +1,178 @@
+//! Whether a client may come in, and with what: by the limits on connections and
+//! by the rules. A connection ends here, or has a store and its variables.
+#![forbid(unsafe_code)]
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::{Launcher, Stop, unable};
+use crate::connection::Connection;
+use crate::environ::Edits;
+use crate::program::sslserver::access::{Access, other_variables, rule_limit, rule_settings};
+use crate::program::sslserver::admission;
+use crate::program::sslserver::messages::Message;
+use crate::report::{NEVER, TEMPORARY};
+use crate::rules::{Client, Rule, Verdict};
+use crate::settings::Settings;
+use crate::store::server::Store;
+use crate::sys::process;
+
+/// What a connection that is let in is served with.
+pub(super) struct Allowed {
+    pub store: Arc<Store>,
+    /// Variables of its rules that are no settings.
+    pub variables: Edits,
+}
+
+/// Why a connection is not let in.
+enum Refusal {
+    /// A rule says so.
+    Denied,
+    /// What should serve it is not there.
+    Unable(String),
+}
+
+/// What the rules that a connection meets come to.
+struct Met<'a> {
+    settings: Cow<'a, Settings>,
+    variables: Edits,
+    /// How many connections at once its address may have, where a rule says so;
+    /// 0 for any number.
+    limit: Option<usize>,
+}
+
+/// What can be said before anybody is asked for a name: the limits, where no rule
+/// says them, and the rules of `-y`.
+pub(super) fn by_address(launcher: &Launcher<'_>, connection: &Connection) -> Result<(), Stop> {
+    let setup = launcher.setup;
+    let access = &launcher.generation.access;
+    if !launcher.counted && !access.limits() {
+        admit(launcher, connection, setup.limits.per_address)?;
+    }
+    let (id, address) = (process::own_id(), connection.remote_ip());
+    setup.report.status(format_args!("pid {id} from {address}"));
+    judge_early(access, connection).map_err(|refusal| deny(launcher, connection, refusal))
+}
+
+/// What the rules say of a client whose names are known.
+pub(super) fn by_rules(launcher: &Launcher<'_>, connection: &Connection) -> Result<Allowed, Stop> {
+    let Launcher {
+        setup, generation, ..
+    } = launcher;
+    let deny = |refusal| deny(launcher, connection, refusal);
+    let met = judge(&generation.access, &setup.settings, connection).map_err(deny)?;
+    let store = match generation.store(&met.settings) {
+        Some(Ok(store)) => Arc::clone(store),
+        Some(Err(why)) => return Err(deny(Refusal::Unable(why.to_owned()))),
+        None => {
+            let made = make_store(launcher, &met.settings);
+            made.map_err(|why| deny(Refusal::Unable(why)))?
+        }
+    };
+    if generation.access.limits() {
+        let limit = met.limit.unwrap_or(setup.limits.per_address);
+        admit(launcher, connection, limit)?;
+    }
+    let (id, fields) = (process::own_id(), connection.status_fields());
+    setup.report.status(format_args!("ok {id} {fields}"));
+    Ok(Allowed {
+        store,
+        variables: met.variables,
+    })
+}
+
+/// Asks the supervisor for a place. Where it refuses, it said why.
+fn admit(launcher: &Launcher<'_>, connection: &Connection, limit: usize) -> Result<(), Stop> {
+    let address = connection.remote.address.ip();
+    let admitted = admission::ask(launcher.supervisor, address, limit);
+    if admitted.map_err(unable("ask for admission"))? {
+        return Ok(());
+    }
+    Err(Stop::Told(TEMPORARY))
+}
+
+fn deny(launcher: &Launcher<'_>, connection: &Connection, refusal: Refusal) -> Stop {
+    let id = process::own_id();
+    let fields = connection.status_fields();
+    let report = &launcher.setup.report;
+    report.status(format_args!("deny {id} {fields}"));
+    match refusal {
+        Refusal::Denied => Stop::Told(NEVER),
+        Refusal::Unable(why) => {
+            Stop::Dropped(format!("pid {id} from {}: {why}", connection.remote_ip()))
+        }
+    }
+}
+
+/// The rules of `-y` that a connection meets.
+fn early<'a>(access: &'a Access, connection: &Connection) -> Result<Vec<Rule<'a>>, Refusal> {
+    let Some(rules) = access.usable_early().map_err(Refusal::Unable)? else {
+        return Ok(Vec::new());
+    };
+    let client = Client::new(connection.remote.address.ip(), None, None);
+    let met = [
+        rules.lookup_local(connection.local.address.ip()),
+        rules.lookup(&client),
+    ];
+    Ok(met.into_iter().flatten().collect())
+}
+
+fn judge_early(access: &Access, connection: &Connection) -> Result<(), Refusal> {
+    let denies = |rule: &Rule<'_>| rule.verdict() == Verdict::Deny;
+    if early(access, connection)?.iter().any(denies) {
+        return Err(Refusal::Denied);
+    }
+    Ok(())
+}
+
+/// What all rules say: those of `-y`, and over them those of `-x`.
+fn judge<'a>(
+    access: &Access,
+    own: &'a Settings,
+    connection: &Connection,
+) -> Result<Met<'a>, Refusal> {
+    let mut met = early(access, connection)?;
+    if let Some(rules) = access.usable_main().map_err(Refusal::Unable)? {
+        let client = Client::new(
+            connection.remote.address.ip(),
+            connection.remote.name.as_deref(),
+            connection.info.as_deref(),
+        );
+        met.extend(rules.lookup_local(connection.local.address.ip()));
+        met.extend(rules.lookup(&client));
+    }
+    let mut settings = Cow::Borrowed(own);
+    let mut variables = Edits::new();
+    let mut limit = None;
+    for rule in met {
+        if rule.verdict() == Verdict::Deny {
+            return Err(Refusal::Denied);
+        }
+        let changed = rule_settings(&rule);
+        if !changed.is_empty() {
+            settings.to_mut().overlay(changed);
+        }
+        if let Some(own) = rule_limit(&rule) {
+            limit = Some(own.map_err(Refusal::Unable)?);
+        }
+        for (name, value) in other_variables(&rule) {
+            variables.set(name, value);
+        }
+    }
+    Ok(Met {
+        settings,
+        variables,
+        limit,
+    })
+}
+
+/// Has the store made of rules that nobody met together before. The supervisor
+/// makes it for those to come, and tells the keyholder what it may sign for it;
+/// this process was forked too early to share it.
+fn make_store(launcher: &Launcher<'_>, settings: &Settings) -> Result<Arc<Store>, String> {
+    let question = Message::Store(settings.clone());
+    let asked = launcher.supervisor.ask(&question);
+    asked.map_err(unable("ask for a store"))?;
+    // If it cannot be made, the reason comes to light here too.
+    launcher.generation.mixed_store(launcher.setup, settings)
+}

@@ -1,0 +1,104 @@
+//! Starting the engine: the channels between it, its launcher and the program, and
+//! the process itself.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::{Duration, Instant};
+
+use super::{Launcher, unable};
+use crate::connection::Connection;
+use crate::program::sslserver::engine::{self, Engine};
+use crate::report::TEMPORARY;
+use crate::store::server::Store;
+use crate::sys::channel::{Channel, Form, ProgramSide};
+use crate::sys::{fd, poll, process};
+
+/// What a launcher has of an engine that was started.
+pub(super) struct Started {
+    /// To the engine: see `engine_answer`.
+    pub control: OwnedFd,
+    /// The program's side of what the engine carries.
+    pub program: ProgramSide,
+    /// The bare socket, which the program has at first under `-n`.
+    pub plain: Option<OwnedFd>,
+}
+
+/// Starts the engine of a connection.
+///
+/// # Errors
+/// The step, and why it failed.
+pub(super) fn start(
+    launcher: &Launcher<'_>,
+    client: TcpStream,
+    link: OwnedFd,
+    connection: &Connection,
+    store: &Store,
+) -> Result<Started, String> {
+    let options = &launcher.setup.options;
+    let (control, engine_control) = fd::stream_pair().map_err(unable("create socket"))?;
+    let form = if options.pipes {
+        Form::Pipes
+    } else {
+        Form::Socket
+    };
+    let (channel, program) =
+        Channel::new(form).map_err(unable("create the program's descriptors"))?;
+    let plain = options
+        .delayed
+        .then(|| client.as_fd().try_clone_to_owned())
+        .transpose()
+        .map_err(unable("set up descriptors"))?;
+    let ends = engine::Ends {
+        client,
+        control: engine_control,
+        program: channel,
+        link,
+    };
+    let engine = Engine {
+        setup: launcher.setup,
+        generation: launcher.generation,
+        store,
+        connection,
+        launcher: process::own_id(),
+        supervisor: launcher.supervisor,
+    };
+    let mut place = Some(ends);
+    let limit = Duration::from_secs(options.handshake_seconds.into());
+    when_there_is_room(Instant::now() + limit, || {
+        process::spawn_sibling(|| match place.take() {
+            Some(ends) => engine.run(ends),
+            None => TEMPORARY,
+        })
+    })
+    .map_err(unable("fork"))?;
+    // The engine's ends are the engine's alone: a socket that stayed open here
+    // would keep the client from its end of file.
+    drop(place);
+    Ok(Started {
+        control,
+        program,
+        plain,
+    })
+}
+
+/// Does a step again and again while the system is short of processes or memory.
+fn when_there_is_room<T>(
+    deadline: Instant,
+    mut step: impl FnMut() -> io::Result<T>,
+) -> io::Result<T> {
+    /// How long until the next try.
+    const REST: Duration = Duration::from_millis(200);
+    loop {
+        match step() {
+            Err(error)
+                if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOMEM))
+                    && Instant::now() < deadline =>
+            {
+                poll::wait(&mut [], Some(Instant::now() + REST))?;
+            }
+            other => return other,
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The first step of a connection: a client is accepted, counted, and served by a
+//! process of its own. Where the system lacks something the client waits.
+#![forbid(unsafe_code)]
+
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use super::Supervisor;
+use crate::listener::Accepted;
+use crate::options::sslserver::Options;
+use crate::program::sslserver::connections::Beginning;
+use crate::program::sslserver::launcher::Launcher;
+use crate::program::sslserver::{Setup, messages};
+use crate::report;
+use crate::sys::process;
+
+/// How many clients are taken before signals are looked at again.
+const ROUND: usize = 16;
+/// How often the same want of the system or of an option is told, at most.
+const MINUTE: Duration = Duration::from_secs(60);
+/// How long the names of a client may take.
+const NAMES_SECONDS: u32 = 120;
+
+impl Supervisor<'_> {
+    /// Takes clients while there are some; `Some` when the system can't.
+    pub(super) fn accept(&mut self) -> Option<()> {
+        for _ in 0..ROUND {
+            if !self.has_room() {
+                return None;
+            }
+            let accepted = match self.held.take() {
+                Some((client, address)) => Accepted::Client(client, address),
+                None => self.listener.accept(),
+            };
+            match accepted {
+                Accepted::Client(client, address) => {
+                    self.look_at_files();
+                    if self.wants_reload && !self.at_work {
+                        // It is served with what is new, or meanwhile.
+                        self.held = Some((client, address));
+                        return None;
+                    }
+                    if let Err((client, error)) = self.begin(client, address) {
+                        self.tell_lack("begin a connection", &error);
+                        self.held = Some((client, address));
+                        return Some(());
+                    }
+                }
+                Accepted::Nobody => return None,
+                Accepted::Exhausted(error) => {
+                    self.tell_lack("accept", &error);
+                    return Some(());
+                }
+            }
+        }
+        None
+    }
+
+    /// Clients in the backlog believe that they are connected, and would be
+    /// reset: they are served too, as far as `-c` goes.
+    pub(super) fn finish(&mut self) {
+        self.listener.finish();
+        self.reap();
+        while self.has_room() {
+            let next = self.held.take().or_else(|| match self.listener.accept() {
+                Accepted::Client(client, address) => Some((client, address)),
+                Accepted::Nobody | Accepted::Exhausted(_) => None,
+            });
+            let Some((client, address)) = next else {
+                break;
+            };
+            if self.begin(client, address).is_err() {
+                break;
+            }
+        }
+        self.connections.leave_logger();
+    }
+
+    /// Serves a client with processes of its own.
+    ///
+    /// # Errors
+    /// The system lacks descriptors, memory or processes: nothing was done.
+    fn begin(
+        &mut self,
+        client: TcpStream,
+        address: SocketAddr,
+    ) -> Result<(), (TcpStream, std::io::Error)> {
+        let Setup {
+            options, senders, ..
+        } = self.setup;
+        // A sender's address says nothing of the client's, and rules are met by
+        // names too.
+        let counted = senders.is_none() && !self.generation.access.limits();
+        let limit = self.setup.limits.per_address;
+        if counted && !self.connections.admission.has_room(address.ip(), limit) {
+            return Ok(());
+        }
+        let keyholder = &mut self.generation.keyholder;
+        let made =
+            messages::pair().and_then(|ends| Ok((ends, keyholder.link(link_seconds(options))?)));
+        let ((messages, sender), (link, link_end)) = match made {
+            Ok(made) => made,
+            Err(error) => return Err((client, error)),
+        };
+        // Before the child can write its own lines, as tcpserver.
+        self.tell_count(self.connections.count() + 1);
+        let context = Launcher {
+            setup: self.setup,
+            generation: &self.generation,
+            supervisor: &sender,
+            counted,
+        };
+        let mut place = Some((client, link_end));
+        let forked = process::spawn(|| match place.take() {
+            Some((client, link)) => context.run(client, address, link),
+            None => report::TEMPORARY,
+        });
+        match (forked, place) {
+            (Ok(launcher), _) => {
+                self.connections.begin(Beginning {
+                    launcher,
+                    address,
+                    counted,
+                    link,
+                    messages,
+                });
+                self.tell_full();
+                Ok(())
+            }
+            (Err(error), Some((client, _))) => {
+                self.generation.keyholder.done(link);
+                self.tell_count(self.connections.count());
+                Err((client, error))
+            }
+            // Only the child takes it.
+            (Err(_), None) => Ok(()),
+        }
+    }
+
+    /// Whether something is to be told again, which was last told then.
+    fn due(told: &mut Option<Instant>) -> bool {
+        let now = Instant::now();
+        let due = told.is_none_or(|at| now.duration_since(at) >= MINUTE);
+        if due {
+            *told = Some(now);
+        }
+        due
+    }
+
+    /// Says that no further client is let in, and who has the places.
+    fn tell_full(&mut self) {
+        if self.has_room() || !Self::due(&mut self.full_told) {
+            return;
+        }
+        let count = self.setup.limits.at_once;
+        let why = if count < self.setup.options.limit {
+            "the limit on descriptors"
+        } else {
+            "-c"
+        };
+        let most = self
+            .connections
+            .admission
+            .fullest()
+            .map(|(address, count)| {
+                format!("; {address} has {count} of them, which -C would limit")
+            });
+        self.setup.report.warning(format_args!(
+            "{count} connections at once, as many as {why} allows: further clients wait{}",
+            most.unwrap_or_default()
+        ));
+    }
+
+    /// Says that the system is short of something, once a minute at most.
+    fn tell_lack(&mut self, step: &str, error: &std::io::Error) {
+        if Self::due(&mut self.lack_told) {
+            let reason = report::reason(error);
+            self.setup.report.warning(format_args!(
+                "unable to {step}: {reason}: clients wait until there is more"
+            ));
+        }
+    }
+}
+
+/// How long a connection may have its signature: to the end of the handshake,
+/// the slowest of names included. Under `-n` its program decides when that is.
+fn link_seconds(options: &Options) -> u32 {
+    if options.delayed {
+        return 0;
+    }
+    options
+        .handshake_seconds
+        .saturating_add(options.common.ident_seconds)
+        .saturating_add(NAMES_SECONDS)
+}

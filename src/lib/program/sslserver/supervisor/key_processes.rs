@@ -1,0 +1,95 @@
+//! The care of key master and keyholders: those that ended or do not answer are
+//! replaced, while clients are served.
+#![forbid(unsafe_code)]
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::Supervisor;
+use super::meanwhile::{PATIENCE, Serving};
+use crate::keyholder::{Master, Worker};
+use crate::report::Fail;
+use crate::sys::process;
+
+/// How long until another key master is tried, after one that could not start.
+const RETRY: Duration = Duration::from_secs(1);
+
+impl Supervisor<'_> {
+    pub(super) fn replace_workers(&mut self) {
+        while let Some(at) = self.generation.keyholder.wanting(Instant::now()) {
+            if let Some(until) = self.next_master {
+                self.generation.keyholder.put_off(at, until);
+                continue;
+            }
+            let made = self.make_worker();
+            if self.ending {
+                return;
+            }
+            let report = &self.setup.report;
+            self.generation.keyholder.install(at, made, report);
+        }
+    }
+
+    fn make_worker(&mut self) -> Result<Worker, Fail> {
+        let recipe = self.generation.keyholder.recipe();
+        let master = Rc::clone(&self.master);
+        let made = recipe.make(&master, &mut Serving::new(self));
+        self.end_silent_master();
+        made
+    }
+
+    /// Ends a master that did not do what it was asked for: when it has ended,
+    /// another is started.
+    pub(super) fn end_silent_master(&self) {
+        if self.master.is_silent() && self.next_master.is_none() && !self.ending {
+            let id = self.master.id();
+            self.setup.report.warning(format_args!(
+                "key master {id} did not answer for {} seconds, and was killed",
+                PATIENCE.as_secs()
+            ));
+            process::kill(id);
+        }
+    }
+
+    /// Puts another master in the place of one that ended. It has no password:
+    /// keys that need one stay with the keyholder that has them.
+    pub(super) fn restore_master(&mut self) {
+        let report = &self.setup.report;
+        let started = Master::start(*report, None, &mut Serving::new(self));
+        let master = match started {
+            _ if self.ending => return,
+            Ok(master) => master,
+            Err(fail) => {
+                report.warning(format_args!(
+                    "no new keyholder can be started until there is a key master: {fail}"
+                ));
+                self.next_master = Some(Instant::now() + RETRY);
+                return;
+            }
+        };
+        self.next_master = None;
+        self.master = master;
+        match self.move_workers() {
+            Ok(()) => report.warning("a new key master was started"),
+            Err(_) if self.ending => {}
+            Err(fail) => report.warning(format_args!(
+                "a new key master was started, but cannot load the keys again: {fail}: \
+                 the keyholder in place serves on, but reloads will fail; restart sslserver"
+            )),
+        }
+        // What came in between may have failed for want of a master alone.
+        self.wants_reload |= self.complained.is_some();
+    }
+
+    /// Puts workers of a new master in the place of those of one that ended,
+    /// which nobody could end any more. If the keys cannot be loaded again, those
+    /// go on while they live.
+    fn move_workers(&mut self) -> Result<(), Fail> {
+        for at in 0..self.generation.keyholder.size() {
+            let made = self.make_worker()?;
+            let report = &self.setup.report;
+            self.generation.keyholder.install(at, Ok(made), report);
+        }
+        Ok(())
+    }
+}
