@@ -171,6 +171,21 @@ pub fn listening_address(
     }
 }
 
+/// An address, bare or in brackets, there with the tag of RFC 5321 section 4.1.3
+/// (`[IPv6:2001:db8::1]`) or without.
+#[must_use]
+pub fn address_literal(host: &str) -> Option<IpAddr> {
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    match bare.and_then(|bare| bare.split_at_checked(5)) {
+        Some((tag, rest)) if tag.eq_ignore_ascii_case("ipv6:") => {
+            rest.parse::<Ipv6Addr>().ok().map(IpAddr::V6)
+        }
+        _ => bare.unwrap_or(host).parse().ok(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,6 +206,27 @@ mod tests {
             fail.to_string(),
             "unable to figure out port number for no-such-service"
         );
+    }
+
+    #[test]
+    fn addresses_stand_alone_or_in_brackets() {
+        let six = Some("2001:db8::1".parse().expect("an address"));
+        let four = Some("192.0.2.1".parse().expect("an address"));
+        for (text, address) in [
+            ("2001:db8::1", six),
+            ("[2001:db8::1]", six),
+            ("[IPv6:2001:db8::1]", six),
+            ("[ipv6:2001:db8::1]", six),
+            ("192.0.2.1", four),
+            ("[192.0.2.1]", four),
+            ("[IPv6:192.0.2.1]", None),
+            ("IPv6:2001:db8::1", None),
+            ("[192.0.2.1", None),
+            ("[]", None),
+            ("mx.example", None),
+        ] {
+            assert_eq!(address_literal(text), address, "{text}");
+        }
     }
 
     #[test]

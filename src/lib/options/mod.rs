@@ -139,6 +139,25 @@ impl<T> Table<T> {
         format!("{}{flags}{values} {}", self.program, self.operands)
     }
 
+    /// The operands of a program that takes `host port prog`; the first two must be
+    /// UTF-8.
+    ///
+    /// # Errors
+    /// [`Fail::Usage`].
+    pub fn host_port_program(
+        &self,
+        operands: Vec<OsString>,
+    ) -> Result<(String, String, Vec<OsString>), Fail> {
+        let mut operands = operands.into_iter();
+        let mut word = |name: &str| {
+            let word = operands.next().unwrap_or_default();
+            word.into_string()
+                .map_err(|_| self.usage(format!("{name} is not UTF-8")))
+        };
+        let (host, port) = (word("host")?, word("port")?);
+        Ok((host, port, operands.collect()))
+    }
+
     /// The whole program: its body, unless somebody asks for its version or how
     /// it is used.
     pub fn run(&self, body: impl FnOnce(&mut Report) -> Result<u8, Fail>) -> ExitCode {
@@ -162,8 +181,11 @@ impl<T> Table<T> {
         }
     }
 
-    /// Cuts clusters into single letters, so that getopts keeps their order,
-    /// and leaves operands as they are: they need not be UTF-8.
+    /// Makes of a command line what getopts reads as these programs mean it. There
+    /// the letters of a cluster have one position, so that `-qQ` and `-Qq` would be
+    /// the same: clusters are cut into single letters. And it refuses a word that is
+    /// not UTF-8 wherever it stands: operands, which are a program's to run, are kept
+    /// from it.
     fn split(
         &self,
         args: impl IntoIterator<Item = OsString>,

@@ -2,7 +2,6 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
-use std::fmt::Write as _;
 use std::net::{IpAddr, TcpStream};
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
@@ -24,14 +23,14 @@ use crate::resolve;
 use crate::secret::Secret;
 use crate::session::{self, Account, Role};
 use crate::settings::{self, Filter, Settings};
-use crate::store::client::{self, Request, Store, Trust};
+use crate::store::client::{self, Setup, Store, Trust};
 use crate::sys::channel::{Channel, Form};
 use crate::sys::sandbox::{self, Confinement, Sandbox};
 use crate::sys::{process, signal};
 use crate::text;
 use crate::tls_ffi;
 use crate::tlsdestinations::{self, By, Destination, Destinations, Rule, Tls, TlsMode, Way};
-use crate::trust::{self, Cause, Demand, Expectation, Name, Reference, Refusal, Tolerated};
+use crate::trust::{self, Demand, Expectation, Name, Reference, Refusal, Tolerated};
 
 mod gate;
 
@@ -62,14 +61,7 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     let report = *report;
     signal::ignore_pipe();
     tls_ffi::freed::take_over();
-    let mut operands = operands.into_iter();
-    let mut word = |name: &str| {
-        let word = operands.next().unwrap_or_default();
-        word.into_string()
-            .map_err(|_| TABLE.usage(format!("{name} is not UTF-8")))
-    };
-    let (host, port) = (word("host")?, word("port")?);
-    let program: Vec<OsString> = operands.collect();
+    let (host, port, program) = TABLE.host_port_program(operands)?;
     let host = if matches!(host.as_str(), "0" | "") {
         THIS_HOST
     } else {
@@ -289,8 +281,8 @@ fn store(options: &Options, plan: &Plan) -> Result<Store, Fail> {
             .iter()
             .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))),
     );
-    let value = plan.rule.as_ref().map(|rule| &rule.value);
-    let ciphers = value.and_then(|value| value.ciphers.as_ref());
+    let rule = plan.rule.as_ref();
+    let ciphers = rule.and_then(|rule| rule.value.ciphers.as_ref());
     if let Some(ciphers) = ciphers.or(options.ciphers.as_ref()) {
         settings.overlay([("CIPHERS".to_owned(), ciphers.clone())]);
     }
@@ -312,33 +304,30 @@ fn store(options: &Options, plan: &Plan) -> Result<Store, Fail> {
         return Err(TABLE.usage("-k is of no use without -c"));
     }
     let given = certificate.map(|path| (("-c", path), ("-k", key.unwrap_or(path))));
-    let own = own_line.as_ref().map(|own| {
-        let name = "domaincerts";
-        ((name, own.certificate.as_str()), (name, own.key.as_str()))
-    });
     let file = options.anchor_file.as_deref().map(|path| ("-a", path));
     let directory = options.anchor_dir.as_deref().map(|path| ("-A", path));
     let trust = match (file, directory) {
         (None, None) => Trust::System,
         _ => Trust::Files(file, directory),
     };
-    let partner_trust = plan.rule.as_ref().and_then(client::rule_anchors);
-    let request = Request {
-        trust: partner_trust.unwrap_or(trust),
-        certificate: own.or(given),
-        depth: value.and_then(|value| value.depth).or(options.depth),
-        expectation: match &plan.rule {
-            Some(rule) => client::expectation(rule),
-            None => expectation(options),
+    let setup = match rule {
+        Some(rule) => Setup::under(rule, trust),
+        None => Setup {
+            trust,
+            certificate: None,
+            depth: None,
+            expectation: expectation(options),
+            anonymous: false,
+            ciphers_from: "-z",
+            lines: (None, None),
         },
-        anonymous: plan.rule.as_ref().is_some_and(Rule::allows_anonymous),
-        ciphers_from: if plan.rule.is_some() { "ciphers" } else { "-z" },
-        lines: (
-            plan.rule.as_ref().and_then(|rule| rule.line),
-            own_line.as_ref().map(|own| own.line),
-        ),
     };
-    Store::load(&settings, &request, &keys)
+    let setup = Setup {
+        certificate: given,
+        depth: setup.depth.or(options.depth),
+        ..setup
+    };
+    Store::load(&settings, &setup.with_own(own_line.as_ref()), &keys)
 }
 
 /// What the letters expect of a server.
@@ -470,18 +459,8 @@ fn secure(
 /// A server that is not who it should be.
 fn untrusted(refusal: &Refusal, plan: &Plan) -> Fail {
     let mut why = format!("unable to verify server certificate: {refusal}");
-    if let (Cause::Name(_), Some(names)) = (refusal.cause, &refusal.names) {
-        let _ = write!(
-            why,
-            ": server name does not match certificate: wanted {}, it names {names}",
-            client::listed(&plan.names)
-        );
-        if refusal.wildcard {
-            why.push_str(client::NO_WILDCARD);
-        }
-        if let Some(cure) = &plan.cure {
-            let _ = write!(why, "; {cure}");
-        }
+    if let Some(mismatch) = client::mismatch(refusal, &plan.names, plan.cure.as_deref()) {
+        why.extend([": server name does not match certificate: ", &mismatch]);
     }
     Fail::temporary(why)
 }

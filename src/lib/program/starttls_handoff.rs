@@ -281,18 +281,6 @@ impl Handoff<'_> {
             let descriptors = vec![(control.read, 0), (control.write, 1)];
             return Err(self.program.exec(session, descriptors));
         }
-        self.stay_between(control, session, settings, between)
-    }
-
-    /// Runs the program inside TLS behind this process, where something is left
-    /// to do for it.
-    fn stay_between(
-        &self,
-        control: Control,
-        session: Edits,
-        settings: Settings,
-        between: Between,
-    ) -> Result<u8, Fail> {
         // The socket is the server's now; a copy of it held open here would
         // keep its end from the client.
         fd::detach_standard().map_err(Fail::unable("set up descriptors"))?;

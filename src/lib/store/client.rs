@@ -12,11 +12,12 @@ use openssl::x509::X509;
 
 use super::offer::{Offer, Role};
 use super::{Certificate, KeyPlace, Named, SignerSource, anchors, queue, unable};
+use crate::domaincerts::OwnCertificate;
 use crate::report::Fail;
 use crate::settings::Settings;
 use crate::tls_ffi;
 use crate::tlsdestinations::{Anchors, Check, Destination, Rule, Tls};
-use crate::trust::{self, Demand, Expectation, Name, Reference, Tolerated};
+use crate::trust::{self, Cause, Demand, Expectation, Name, Reference, Refusal, Tolerated};
 
 /// Trust anchors.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +32,7 @@ pub enum Trust<'a> {
 }
 
 /// What a client verifies, and with what.
-pub struct Request<'a> {
+pub struct Setup<'a> {
     /// Whose word counts.
     pub trust: Trust<'a>,
     /// Client certificate and key.
@@ -47,6 +48,39 @@ pub struct Request<'a> {
     /// The lines of tlsdestinations and of domaincerts that all this is from,
     /// for what is wrong with it.
     pub lines: (Option<usize>, Option<usize>),
+}
+
+impl<'a> Setup<'a> {
+    /// What a rule of tlsdestinations asks for, with these anchors where it names
+    /// none.
+    #[must_use]
+    pub fn under(rule: &'a Rule, anchors: Trust<'a>) -> Setup<'a> {
+        let trust = match &rule.value.anchors {
+            Some(Anchors::File(path)) => Trust::Files(Some(("cafile", path)), None),
+            Some(Anchors::Directory(path)) => Trust::Files(None, Some(("cafile", path))),
+            None => anchors,
+        };
+        Setup {
+            trust,
+            certificate: None,
+            depth: rule.value.depth,
+            expectation: expectation(rule),
+            anonymous: rule.allows_anonymous(),
+            ciphers_from: "ciphers",
+            lines: (rule.line, None),
+        }
+    }
+
+    /// The same with the certificate of a line of domaincerts, where there is one.
+    #[must_use]
+    pub fn with_own(mut self, own: Option<&'a OwnCertificate>) -> Setup<'a> {
+        if let Some(own) = own {
+            let file = "domaincerts";
+            self.certificate = Some(((file, &own.certificate), (file, &own.key)));
+            self.lines.1 = Some(own.line);
+        }
+        self
+    }
 }
 
 /// A failure with the line of a file that brought it about.
@@ -69,43 +103,43 @@ pub struct Store {
 }
 
 impl Store {
-    /// Reads and checks all that a request names.
+    /// Reads and checks all that a setup names.
     ///
     /// # Errors
     /// The first thing that is wrong: option, path, reason.
     pub fn load(
         settings: &Settings,
-        request: &Request<'_>,
+        setup: &Setup<'_>,
         signers: &dyn SignerSource,
     ) -> Result<Store, Fail> {
         let mut context =
             SslContextBuilder::new(SslMethod::tls_client()).map_err(|error| internal(&error))?;
-        let role = if request.anonymous {
+        let role = if setup.anonymous {
             Role::ClientWithoutCertificate
         } else {
             Role::Client
         };
-        let rule = under("tlsdestinations", request.lines.0);
-        let offer = Offer::of(settings, request.ciphers_from, role).map_err(&rule)?;
+        let rule = under("tlsdestinations", setup.lines.0);
+        let offer = Offer::of(settings, setup.ciphers_from, role).map_err(&rule)?;
         super::apply_common(&mut context, &offer).map_err(|error| internal(&error))?;
         let mut findings = offer.findings;
         context.set_session_cache_mode(SslSessionCacheMode::OFF);
-        set_anchors(&mut context, request.trust).map_err(&rule)?;
-        if let Some(depth) = request.depth {
+        set_anchors(&mut context, setup.trust).map_err(&rule)?;
+        if let Some(depth) = setup.depth {
             context.set_verify_depth(depth);
         }
         trust::judge_in(&mut context, SslVerifyMode::PEER).map_err(|error| internal(&error))?;
         tls_ffi::dane::allow(&mut context).map_err(|error| internal(&error))?;
         let mut own_chain = Vec::new();
-        if let Some(named) = request.certificate {
+        if let Some(named) = setup.certificate {
             let certificate = install(&mut context, named, signers)
-                .map_err(under("domaincerts", request.lines.1))?;
+                .map_err(under("domaincerts", setup.lines.1))?;
             findings.extend(certificate.dates());
             own_chain = certificate.intermediates;
         }
         Ok(Store {
             context: context.build(),
-            expectation: Arc::new(request.expectation.clone()),
+            expectation: Arc::new(setup.expectation.clone()),
             own_chain,
             warnings: findings
                 .iter()
@@ -130,7 +164,7 @@ impl Store {
     }
 
     /// A connection to a host that must match one of its TLSA records, in the place
-    /// of what the request expects.
+    /// of what the setup expects.
     ///
     /// # Errors
     /// None of them is of use, or libssl refuses the name.
@@ -178,8 +212,7 @@ fn install(
 }
 
 /// What a rule of tlsdestinations expects of a server.
-#[must_use]
-pub fn expectation(rule: &Rule) -> Expectation {
+fn expectation(rule: &Rule) -> Expectation {
     Expectation {
         demand: match rule.check() {
             Check::Nothing => Demand::Nothing,
@@ -214,23 +247,23 @@ pub fn names(rule: &Rule, to: &Destination<'_>) -> Vec<Name> {
         .collect()
 }
 
-/// Why a wildcard of the certificate's did not help: the end of a sentence.
-pub const NO_WILDCARD: &str = ", and a wildcard counts under ~ only, not under =";
-
-/// Names for a message.
+/// Where a certificate was refused for its names: which were wanted, which it bears,
+/// and the cure. Words that end a sentence.
 #[must_use]
-pub fn listed(names: &[Name]) -> String {
-    let names: Vec<String> = names.iter().map(|one| one.reference.to_string()).collect();
-    names.join(" or ")
-}
-
-/// The trust anchors that a rule names; a file or a directory.
-#[must_use]
-pub fn rule_anchors(rule: &Rule) -> Option<Trust<'_>> {
-    Some(match rule.value.anchors.as_ref()? {
-        Anchors::File(path) => Trust::Files(Some(("cafile", path)), None),
-        Anchors::Directory(path) => Trust::Files(None, Some(("cafile", path))),
-    })
+pub fn mismatch(refusal: &Refusal, wanted: &[Name], cure: Option<&str>) -> Option<String> {
+    let (Cause::Name(_), Some(borne)) = (refusal.cause, &refusal.names) else {
+        return None;
+    };
+    let mut names: Vec<String> = wanted.iter().map(|one| one.reference.to_string()).collect();
+    names.dedup();
+    let mut words = format!("wanted {}, it names {borne}", names.join(" or "));
+    if refusal.wildcard {
+        words.push_str(", and a wildcard counts under ~ only, not under =");
+    }
+    if let Some(cure) = cure {
+        words.extend(["; ", cure]);
+    }
+    Some(words)
 }
 
 fn internal(error: &ErrorStack) -> Fail {

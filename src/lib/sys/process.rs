@@ -110,16 +110,23 @@ impl Ended {
         libc::WIFSIGNALED(self.status).then(|| libc::WTERMSIG(self.status))
     }
 
-    /// The exit code as a shell gives it: 128+n where signal n ended it.
+    /// As [`shell_code`].
     #[must_use]
     pub fn shell_code(self) -> u8 {
-        let code = if libc::WIFEXITED(self.status) {
-            libc::WEXITSTATUS(self.status)
-        } else {
-            128 + libc::WTERMSIG(self.status)
-        };
-        u8::try_from(code & 0xff).unwrap_or(u8::MAX)
+        shell_code(self.status)
     }
+}
+
+/// The exit code of a status word as a shell gives it: 128+n where signal n ended
+/// the process.
+#[must_use]
+pub fn shell_code(status: i32) -> u8 {
+    let code = if libc::WIFEXITED(status) {
+        libc::WEXITSTATUS(status)
+    } else {
+        128 + libc::WTERMSIG(status)
+    };
+    u8::try_from(code & 0xff).unwrap_or(u8::MAX)
 }
 
 /// What became of a child.

@@ -3,9 +3,10 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::Ipv6Addr;
 
 use super::line::Wrong;
+use crate::resolve;
 
 /// What a line says of TLS and of the certificate, by its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,7 +112,7 @@ impl RuleKey {
 /// end, an address in brackets and in its shortest form.
 #[must_use]
 pub fn canonical(destination: &str) -> String {
-    if let Some(ip) = address(destination) {
+    if let Some(ip) = resolve::address_literal(destination) {
         return format!("[{ip}]");
     }
     let name = destination.strip_suffix('.').unwrap_or(destination);
@@ -135,27 +136,13 @@ pub fn international(label: &[u8]) -> Option<String> {
     None
 }
 
-/// An address, bare or in brackets, there with the tag of RFC 5321 section 4.1.3
-/// or without.
-fn address(host: &str) -> Option<IpAddr> {
-    let bare = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'));
-    match bare.and_then(|bare| bare.split_at_checked(5)) {
-        Some((tag, rest)) if tag.eq_ignore_ascii_case("ipv6:") => {
-            rest.parse::<Ipv6Addr>().ok().map(IpAddr::V6)
-        }
-        _ => bare.unwrap_or(host).parse().ok(),
-    }
-}
-
 /// A host name or an address in the spelling of keys.
 ///
 /// # Errors
 /// It is neither.
 pub(crate) fn host(written: &str) -> Result<String, Wrong> {
     let undotted = written.strip_suffix('.').unwrap_or(written);
-    if address(undotted).is_some() {
+    if resolve::address_literal(undotted).is_some() {
         return Ok(canonical(undotted));
     }
     if written.starts_with('[') {

@@ -27,17 +27,9 @@ impl Reference {
     /// A host argument as a reference identifier (RFC 9525 section 6.1).
     #[must_use]
     pub fn new(host: &str) -> Reference {
-        let bare = host
-            .strip_prefix('[')
-            .and_then(|host| host.strip_suffix(']'));
-        // RFC 5321, 4.1.3: `[IPv6:2001:db8::1]`.
-        let bare = bare.map(|bare| match bare.split_at_checked(5) {
-            Some((tag, address)) if tag.eq_ignore_ascii_case("ipv6:") => address,
-            _ => bare,
-        });
-        match bare.unwrap_or(host).parse() {
-            Ok(address) => Reference::Address(address),
-            Err(_) => Reference::Host(host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()),
+        match resolve::address_literal(host) {
+            Some(address) => Reference::Address(address),
+            None => Reference::Host(host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()),
         }
     }
 

@@ -8,7 +8,7 @@ use openssl::hash::{MessageDigest, hash};
 use openssl::x509::X509;
 
 use ucspi_tls::internals::OwnKey;
-use ucspi_tls::internals::client_store::{Request, Store, Trust};
+use ucspi_tls::internals::client_store::{Setup, Store, Trust};
 use ucspi_tls::internals::dane::Record;
 use ucspi_tls::internals::handshake::{self, Failure, Side};
 use ucspi_tls::internals::settings::{Settings, Version};
@@ -58,7 +58,7 @@ fn meet(identity: &Identity, records: Vec<Record>) -> (Result<String, Failure>, 
         })
     });
     let roots = [Authority::shared_root().certificate.clone()];
-    let request = Request {
+    let setup = Setup {
         trust: Trust::Loaded(&roots),
         certificate: None,
         depth: None,
@@ -68,7 +68,7 @@ fn meet(identity: &Identity, records: Vec<Record>) -> (Result<String, Failure>, 
         lines: (None, None),
     };
     let keys = OwnKey { password: None };
-    let store = Store::load(&Settings::default(), &request, &keys).unwrap();
+    let store = Store::load(&Settings::default(), &setup, &keys).unwrap();
     let ssl = store.connection_by_records(HOST, records).unwrap();
     let side = Side {
         kinds: &[],

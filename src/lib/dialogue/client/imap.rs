@@ -4,7 +4,8 @@
 use std::io::{Read, Write};
 
 use super::DialogueError;
-use super::lines::{Lines, REPLY_LIMIT, literal};
+use super::lines::{Lines, REPLY_LIMIT};
+use crate::dialogue::line::literal;
 
 /// The dialogue up to the go-ahead; the greeting without its capabilities.
 pub(super) fn upgrade<S: Read + Write>(lines: &mut Lines<S>) -> Result<Vec<u8>, DialogueError> {

@@ -138,11 +138,3 @@ impl<S: Read + Write> Lines<S> {
         }
     }
 }
-
-/// The size of the literal that a line announces at its end.
-pub(super) fn literal(line: &[u8]) -> Option<usize> {
-    let inner = line.trim_ascii_end().strip_suffix(b"}")?;
-    let inner = inner.strip_suffix(b"+").unwrap_or(inner);
-    let open = inner.iter().rposition(|&byte| byte == b'{')?;
-    str::from_utf8(&inner[open + 1..]).ok()?.parse().ok()
-}

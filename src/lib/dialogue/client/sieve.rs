@@ -4,7 +4,8 @@
 use std::io::{Read, Write};
 
 use super::DialogueError;
-use super::lines::{Lines, REPLY_LIMIT, literal};
+use super::lines::{Lines, REPLY_LIMIT};
+use crate::dialogue::line::{Literal, literal};
 
 /// The dialogue up to the go-ahead. The greeting is a list of capabilities, and
 /// the server sends it again inside TLS: nothing of this one is handed on.
@@ -46,7 +47,11 @@ fn logical_line<S: Read + Write>(
     place: &'static str,
 ) -> Result<Vec<u8>, DialogueError> {
     let mut all = lines.line(place)?;
-    while let Some(count) = literal(&all) {
+    while let Some(literal) = literal(&all) {
+        let (Literal::Waits(count) | Literal::Follows(count)) = literal else {
+            return Err(DialogueError::Malformed(place, all));
+        };
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
         let bytes = lines.bytes(count, place)?;
         all.extend_from_slice(&bytes);
         let rest = lines.line(place)?;

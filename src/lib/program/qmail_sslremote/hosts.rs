@@ -9,6 +9,7 @@ use super::dns::{self, Dns, Trouble, Trust};
 use super::name::DomainName;
 use super::report_text::{Disposition, Say};
 use super::temporary_control;
+use crate::resolve;
 use crate::routes::Origin;
 use crate::sys::socket;
 use crate::text;
@@ -31,16 +32,7 @@ pub struct Host {
 
 /// An address in brackets, or as it is: what qmail-remote calls without asking DNS.
 fn literal(host: &[u8]) -> Option<IpAddr> {
-    let host = str::from_utf8(host).ok()?;
-    let bare = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'));
-    // RFC 5321, 4.1.3: `[IPv6:2001:db8::1]`.
-    let bare = bare.map(|bare| match bare.split_at_checked(5) {
-        Some((tag, address)) if tag.eq_ignore_ascii_case("ipv6:") => address,
-        _ => bare,
-    });
-    bare.unwrap_or(host).parse().ok()
+    resolve::address_literal(str::from_utf8(host).ok()?)
 }
 
 /// This host's addresses, and those that lead nowhere else on any host.

@@ -2,7 +2,6 @@
 #![forbid(unsafe_code)]
 
 use std::cell::{OnceCell, RefCell};
-use std::fmt::Write as _;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -16,9 +15,9 @@ use crate::keyholder::{OwnKey, Password};
 use crate::report;
 use crate::routes::{Login, Protocol, Route};
 use crate::settings::Settings;
-use crate::store::client::{self, Request, Store, Trust};
+use crate::store::client::{self, Setup, Store, Trust};
 use crate::tlsdestinations::{self, Destination, Destinations, Port, Rule, Tls, TlsMode, Way};
-use crate::trust::{Cause, Name, Refusal};
+use crate::trust::{Name, Refusal};
 
 /// Ports, where nothing says otherwise.
 const QMTP: u16 = 209;
@@ -163,41 +162,23 @@ impl Rules {
         let keys = OwnKey {
             password: password.map(Password::new),
         };
-        let name = "domaincerts";
-        let request = Request {
-            trust: match client::rule_anchors(rule) {
-                Some(trust) => trust,
-                None if rule.verifies() => Trust::Loaded(self.system_anchors()),
-                None => Trust::Loaded(&[]),
-            },
-            certificate: own.map(|own| ((name, &*own.certificate), (name, &*own.key))),
-            depth: rule.value.depth,
-            expectation: client::expectation(rule),
-            anonymous: rule.allows_anonymous(),
-            ciphers_from: "ciphers",
-            lines: (rule.line, own.map(|own| own.line)),
+        let anchors = if rule.verifies() {
+            Trust::Loaded(self.system_anchors())
+        } else {
+            Trust::Loaded(&[])
         };
-        Store::load(&settings, &request, &keys)
+        let setup = Setup::under(rule, anchors).with_own(own);
+        Store::load(&settings, &setup, &keys)
     }
 }
 
 impl Plan {
     /// Why a certificate is refused: words that follow `but`.
     pub fn refused(&self, refusal: &Refusal) -> String {
-        let (Cause::Name(_), Some(names)) = (refusal.cause, &refusal.names) else {
-            return format!("its certificate did not verify: {refusal}");
-        };
-        let mut why = format!(
-            "its certificate names another host: {refusal}: wanted {}, it names {names}",
-            client::listed(&self.names)
-        );
-        if refusal.wildcard {
-            why.push_str(client::NO_WILDCARD);
+        match client::mismatch(refusal, &self.names, self.cure.as_deref()) {
+            Some(why) => format!("its certificate names another host: {refusal}: {why}"),
+            None => format!("its certificate did not verify: {refusal}"),
         }
-        if let Some(cure) = &self.cure {
-            let _ = write!(why, "; {cure}");
-        }
-        why
     }
 }
 

@@ -16,7 +16,7 @@ use crate::report::Fail;
 use crate::routes::{Protocol, Route, Routes};
 use crate::secret::Secret;
 use crate::settings::Settings;
-use crate::store::client::{self, Request, Store, Trust};
+use crate::store::client::{Setup, Store, Trust};
 use crate::store::{self, Certificate};
 use crate::text;
 use crate::tlsdestinations::{self, Anchors, Destination, Destinations, Rule, Tls, Way};
@@ -280,14 +280,10 @@ fn check(rule: &Rule) -> Result<(), Fail> {
         }
         settings.overlay([("CIPHERS".to_owned(), ciphers.clone())]);
     }
-    let request = Request {
-        trust: client::rule_anchors(rule).unwrap_or(Trust::Loaded(&[])),
-        certificate: None,
-        depth: rule.value.depth,
-        expectation: client::expectation(rule),
-        anonymous: rule.allows_anonymous(),
-        ciphers_from: "ciphers",
+    let setup = Setup {
+        // The line is named where this is told.
         lines: (None, None),
+        ..Setup::under(rule, Trust::Loaded(&[]))
     };
-    Store::load(&settings, &request, &OwnKey { password: None }).map(|_| ())
+    Store::load(&settings, &setup, &OwnKey { password: None }).map(|_| ())
 }

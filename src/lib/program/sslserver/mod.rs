@@ -39,18 +39,12 @@ pub fn main() -> ExitCode {
 fn run(report: &mut Report) -> Result<u8, Fail> {
     let (options, operands) = TABLE.parse(std::env::args_os().skip(1))?;
     report.verbosity = options.common.verbosity;
-    let mut operands = operands.into_iter();
-    let mut word = |name: &str| {
-        let word = operands.next().unwrap_or_default();
-        word.into_string()
-            .map_err(|_| TABLE.usage(format!("{name} is not UTF-8")))
-    };
-    let (host, port) = (word("host")?, word("port")?);
+    let (host, port, program) = TABLE.host_port_program(operands)?;
     // Before there is anything of ours among them.
     let given = given_socket(&options)?;
     let password = super::password_descriptor(options.common.password)?;
     let inherited = inherited(password.as_ref());
-    let mut setup = setup::settle(*report, options, operands.collect(), inherited)?;
+    let mut setup = setup::settle(*report, options, program, inherited)?;
     setup.bound_by_descriptors()?;
     let options = &setup.options;
     let master = Master::start(*report, password, &mut Alone)?;

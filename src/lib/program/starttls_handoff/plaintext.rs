@@ -10,7 +10,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::dialogue::{Dialogue, Event, Farewell, LINE_LIMIT};
@@ -18,7 +18,7 @@ use crate::report::{self, Fail};
 use crate::sys::channel::{Channel, Form, Moved};
 use crate::sys::child::Running;
 use crate::sys::poll::{self, Ready};
-use crate::sys::{fd, socket};
+use crate::sys::{fd, process, socket};
 
 use super::ucspi_tls::Control;
 
@@ -487,9 +487,8 @@ impl<'a> Phase<'a> {
             Some(patience) => program.running.end_by(Instant::now() + patience),
             None => program.running.wait(),
         };
-        Ok(shell_code(
-            status.map_err(Fail::unable("wait for the program"))?,
-        ))
+        let status = status.map_err(Fail::unable("wait for the program"))?;
+        Ok(process::shell_code(status.into_raw()))
     }
 
     /// As [`Dialogue::has_listed_capabilities`].
@@ -570,16 +569,6 @@ impl Side {
 fn is_readable(fd: BorrowedFd<'_>) -> bool {
     let mut wanted = [(fd, Ready::READ)];
     poll::wait(&mut wanted, Some(Instant::now())).is_ok() && wanted[0].1 != Ready::default()
-}
-
-/// The exit code as a shell gives it: 128+n where signal n ended the program.
-pub(super) fn shell_code(status: ExitStatus) -> u8 {
-    let code = match (status.code(), status.signal()) {
-        (Some(code), _) => code,
-        (None, Some(signal)) => 128 + signal,
-        (None, None) => 111,
-    };
-    u8::try_from(code & 0xff).unwrap_or(u8::MAX)
 }
 
 #[cfg(test)]
