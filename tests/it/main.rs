@@ -16,7 +16,6 @@
     allow(dead_code, unused_imports)
 )]
 
-mod fixture;
 mod harness;
 
 mod agreement;

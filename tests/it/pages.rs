@@ -8,7 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::fixture::{Place, Server, certificate};
+use crate::harness::authority::name;
+use crate::harness::{Client, Identity, Leaf, Place, Setup, need, ours};
+use openssl::nid::Nid;
 use ucspi_tls::internals::manager;
 use ucspi_tls::internals::options::{self, Letter, Table};
 use ucspi_tls::internals::report::{NEVER, TEMPORARY};
@@ -17,7 +19,7 @@ use ucspi_tls::internals::settings;
 /// What is compared of one program.
 struct Program {
     name: &'static str,
-    binary: &'static str,
+    binary: String,
     /// Letters, in the usage line's order, with their values' names.
     letters: Vec<(char, Option<&'static str>)>,
     operands: &'static str,
@@ -28,40 +30,16 @@ struct Program {
 /// Every program that has an option table: a new one is one line here.
 fn programs() -> Vec<Program> {
     vec![
-        Program::new(
-            &options::sslserver::TABLE,
-            env!("CARGO_BIN_EXE_sslserver"),
-            &["0"],
-        ),
-        Program::new(
-            &options::sslclient::TABLE,
-            env!("CARGO_BIN_EXE_sslclient"),
-            &["128+n"],
-        ),
-        Program::new(
-            &options::sslrules::TABLE,
-            env!("CARGO_BIN_EXE_sslrules"),
-            &["0"],
-        ),
-        Program::new(
-            &options::sslrulescheck::TABLE,
-            env!("CARGO_BIN_EXE_sslrulescheck"),
-            &["0"],
-        ),
-        Program::new(
-            &options::starttls_handoff::TABLE,
-            env!("CARGO_BIN_EXE_starttls-handoff"),
-            &["0", "128+n"],
-        ),
+        Program::new(&options::sslserver::TABLE, &["0"]),
+        Program::new(&options::sslclient::TABLE, &["128+n"]),
+        Program::new(&options::sslrules::TABLE, &["0"]),
+        Program::new(&options::sslrulescheck::TABLE, &["0"]),
+        Program::new(&options::starttls_handoff::TABLE, &["0", "128+n"]),
     ]
 }
 
 impl Program {
-    fn new<T>(
-        table: &Table<T>,
-        binary: &'static str,
-        more_codes: &'static [&'static str],
-    ) -> Program {
+    fn new<T>(table: &Table<T>, more_codes: &'static [&'static str]) -> Program {
         let letters = table
             .letters
             .iter()
@@ -72,7 +50,7 @@ impl Program {
             .collect();
         Program {
             name: table.program,
-            binary,
+            binary: ours(table.program),
             letters,
             operands: table.operands,
             more_codes,
@@ -167,16 +145,7 @@ fn variables(lines: &[&str]) -> BTreeSet<String> {
 
 #[test]
 fn mandoc_finds_no_fault_with_any_page() {
-    if Command::new("mandoc")
-        .arg("-T")
-        .arg("lint")
-        .stdin(Stdio::null())
-        .output()
-        .is_err()
-    {
-        println!("skipped: mandoc is not installed");
-        return;
-    }
+    need!("mandoc");
     for page in pages() {
         let lint = Command::new("mandoc")
             .args(["-T", "lint", "-W", "warning"])
@@ -263,7 +232,7 @@ fn a_wrong_option_shows_every_letter_and_ends_with_100() {
         let stranger = ('A'..='z')
             .find(|c| c.is_ascii_alphabetic() && program.letters.iter().all(|(l, _)| l != c))
             .expect("a letter without a meaning");
-        let output = Command::new(program.binary)
+        let output = Command::new(&program.binary)
             .arg(format!("-{stranger}"))
             .stdin(Stdio::null())
             .output()
@@ -365,37 +334,52 @@ const NOT_HERE: &[&str] = &[
     "TCPREMOTEINFO",
 ];
 
+/// A certificate of its own that fills every variable that can be filled.
+fn all_filled(common: &str) -> Identity {
+    let parts = [
+        (Nid::COUNTRYNAME, "US"),
+        (Nid::ORGANIZATIONNAME, "Example"),
+        (Nid::COMMONNAME, common),
+    ];
+    Leaf::named(name(&parts))
+        .dns("test.example.com")
+        .email("test@example.com")
+        .address("127.0.0.1")
+        .self_signed()
+}
+
 #[test]
 fn the_environments_page_describes_what_both_programs_give() {
-    let place = Place::new();
-    let (ours, theirs) = (certificate(&place, "server"), certificate(&place, "client"));
+    let place = Place::new("pages-environment");
+    let (server, client) = (all_filled("server"), all_filled("client"));
     // A certificate behind the first is a chain, whatever it is of.
-    for (own, other) in [(&ours, &theirs), (&theirs, &ours)] {
-        let chain = [read(own), read(other)].concat();
-        place.write("chain", &chain);
-        fs::rename(place.path("chain"), own.with_extension("chain")).expect("rename");
-    }
-    let server = Server::start(
-        &place,
-        &ours.with_extension("chain"),
-        &["-esY"],
-        "exec env -0",
-    );
-    let output = Command::new("timeout")
-        .args(["60", env!("CARGO_BIN_EXE_sslclient"), "-esRHl0", "-a"])
-        .arg(&ours)
-        .arg("-c")
-        .arg(theirs.with_extension("chain"))
-        .args(["127.0.0.1", &server.port])
-        .args(["sh", "-c", "env -0; exec cat <&6"])
-        .env_clear()
-        .env("PATH", std::env::var_os("PATH").expect("PATH"))
-        .stdin(Stdio::null())
-        .output()
-        .expect("sslclient runs");
-    let text = String::from_utf8(output.stdout).expect("ASCII");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}{text}");
+    let chain = |own: &Identity, other: &Identity| {
+        let (certificate, key) = place.identity("one", own);
+        let parts = [
+            place.read("one.pem"),
+            other.chain_pem(),
+            place.read("one.key"),
+        ];
+        fs::remove_file(certificate)
+            .and(fs::remove_file(key))
+            .expect("removed");
+        place.write(&place.fresh("chain").display().to_string(), parts.concat())
+    };
+    let anchor = place.write("anchor.pem", server.chain_pem());
+    let theirs = chain(&client, &server);
+    let running = Setup::script(&place, "exec env -0")
+        .options("-esY")
+        .env("CERTFILE", chain(&server, &client))
+        .unset("KEYFILE")
+        .start();
+    let ended = Client::bare()
+        .options("-esa")
+        .option(&anchor)
+        .options("-c")
+        .option(&theirs)
+        .script("127.0.0.1", running.port, "env -0; exec cat <&6");
+    let text = ended.text();
+    assert_eq!(ended.code, Some(0), "{}{text}", ended.stderr);
     let given: BTreeSet<String> = text
         .split('\0')
         .filter_map(|pair| pair.split_once('=').map(|(name, _)| name))

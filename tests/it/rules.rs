@@ -7,62 +7,40 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Write as _};
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use ucspi_tls::internals::rules::{Client, Rules, Scope, Verdict, compile};
 use ucspi_tls::internals::rulesdb::{self, Database};
 
-const SSLRULES: &str = env!("CARGO_BIN_EXE_sslrules");
-const SSLRULESCHECK: &str = env!("CARGO_BIN_EXE_sslrulescheck");
+use crate::harness::process::run_on;
+use crate::harness::{Finished, Place, need, ours, run, skip, skip_part, wanted};
 
-/// An empty directory of the test's own.
-fn directory(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("rules-{name}"));
-    match fs::remove_dir_all(&path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => panic!("{error}"),
-        _ => fs::create_dir_all(&path).expect("a directory"),
+/// Whose program it is: ours, or one of ucspi-tcp.
+fn path_of(program: &str) -> String {
+    if program.starts_with("ssl") {
+        ours(program)
+    } else {
+        program.to_owned()
     }
-    path
-}
-
-/// Whether a program of ucspi-tcp is installed; says so if not.
-fn reference(program: &str) -> bool {
-    let here = Command::new(program).stderr(Stdio::null()).status().is_ok();
-    if !here {
-        println!("skipped: {program} of ucspi-tcp is not installed");
-    }
-    here
-}
-
-fn run(command: &mut Command, input: &[u8]) -> Output {
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("starts");
-    // A program that ends early does not read its input.
-    let _ = child.stdin.take().expect("a pipe").write_all(input);
-    child.wait_with_output().expect("ends")
 }
 
 /// `PROGRAM rules.cdb rules.tmp < text` in a directory.
-fn rules(program: &str, dir: &Path, text: impl AsRef<[u8]>) -> Output {
-    let mut command = Command::new(program);
+fn rules(program: &str, dir: &Place, text: impl AsRef<[u8]>) -> Finished {
+    let mut command = Command::new(path_of(program));
     command.args(["rules.cdb", "rules.tmp"]).current_dir(dir);
     run(&mut command, text.as_ref())
 }
 
 /// Exit code and words of sslrulescheck or tcprulescheck.
 fn check(program: &str, cdb: &Path, environment: &[(&str, &[u8])]) -> (Option<i32>, Vec<u8>) {
-    let mut command = Command::new(program);
+    let mut command = Command::new(path_of(program));
     // tcprulescheck is looked for in our own PATH.
     command.arg(cdb).env_clear();
     if let Some(path) = std::env::var_os("PATH") {
@@ -71,8 +49,8 @@ fn check(program: &str, cdb: &Path, environment: &[(&str, &[u8])]) -> (Option<i3
     for (name, value) in environment {
         command.env(name, OsStr::from_bytes(value));
     }
-    let output = command.output().expect("starts");
-    (output.status.code(), output.stdout)
+    let ended = run(&mut command, b"");
+    (ended.code, ended.stdout)
 }
 
 fn answer(cdb: &Path, environment: &[(&str, &str)]) -> String {
@@ -80,21 +58,17 @@ fn answer(cdb: &Path, environment: &[(&str, &str)]) -> String {
         .iter()
         .map(|(name, value)| (*name, value.as_bytes()))
         .collect();
-    let (code, out) = check(SSLRULESCHECK, cdb, &environment);
+    let (code, out) = check("sslrulescheck", cdb, &environment);
     assert_eq!(code, Some(0), "{environment:?}");
     String::from_utf8(out).expect("ASCII")
 }
 
 /// The bytes of the database that sslrules makes of a text.
 fn image(name: &str, text: &str) -> Vec<u8> {
-    let dir = directory(name);
-    let output = rules(SSLRULES, &dir, text);
-    assert!(output.status.success(), "{output:?}");
-    fs::read(dir.join("rules.cdb")).expect("made")
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).expect("ASCII")
+    let dir = Place::new(&format!("rules-{name}"));
+    let output = rules("sslrules", &dir, text);
+    assert_eq!(output.code, Some(0), "{output:?}");
+    fs::read(dir.path("rules.cdb")).expect("made")
 }
 
 fn client(ip: &str, name: Option<&str>, info: Option<&str>) -> Client {
@@ -276,24 +250,22 @@ fn difference(text: &str) -> Difference {
 
 #[test]
 fn records_are_those_of_tcprules() {
-    if !reference("tcprules") {
-        return;
-    }
-    let dir = directory("corpus");
+    need!("tcprules");
+    let dir = Place::new("rules-corpus");
     let mut dice = Dice(0x5eed_0001);
     let (mut accepted, mut refused) = (0, 0);
     for _ in 0..5000 {
         let text = dice.text();
         let output = rules("tcprules", &dir, &text);
         let ours = compile(text.as_bytes());
-        match (output.status.code(), difference(&text)) {
+        match (output.code, difference(&text)) {
             (_, Difference::Contract) | (Some(100), Difference::Colon) => {}
             (Some(0), _) => {
                 accepted += 1;
                 let ours = ours
                     .unwrap_or_else(|bad| panic!("{bad:?}: {text:?}"))
                     .records;
-                let theirs = Database::open(&dir.join("rules.cdb")).expect("sound");
+                let theirs = Database::open(&dir.path("rules.cdb")).expect("sound");
                 let ours: Vec<_> = ours.iter().map(|one| (&*one.key, &*one.data)).collect();
                 let theirs: Vec<_> = theirs.records().collect();
                 assert_eq!(ours, theirs, "{text:?}");
@@ -311,10 +283,11 @@ fn records_are_those_of_tcprules() {
 
 #[test]
 fn files_are_those_of_tcprules() {
-    if !reference("tcprules") {
-        return;
-    }
-    let (ours, theirs) = (directory("files-ours"), directory("files-theirs"));
+    need!("tcprules");
+    let (ours, theirs) = (
+        Place::new("rules-files-ours"),
+        Place::new("rules-files-theirs"),
+    );
     let many: String = (0..3000)
         .map(|number| {
             let (a, b, c) = (number % 200, number % 7, number / 200);
@@ -329,25 +302,24 @@ fn files_are_those_of_tcprules() {
         "1.2.3.4:allow\n1.2.3.4:deny\n1.2.3.4:allow,A='b'\n",
         &many,
     ] {
-        for (program, dir) in [(SSLRULES, &ours), ("tcprules", &theirs)] {
+        for (program, dir) in [("sslrules", &ours), ("tcprules", &theirs)] {
             let output = rules(program, dir, text);
-            assert!(output.status.success(), "{output:?}");
-            assert!(!dir.join("rules.tmp").exists());
+            assert_eq!(output.code, Some(0), "{output:?}");
+            assert!(!dir.path("rules.tmp").exists());
         }
-        let read = |dir: &Path| fs::read(dir.join("rules.cdb")).expect("made");
+        let read = |dir: &Place| fs::read(dir.path("rules.cdb")).expect("made");
         assert!(read(&ours) == read(&theirs), "{text:.40}");
-        let mode = |dir: &Path| fs::metadata(dir.join("rules.cdb")).expect("made").mode();
+        let mode = |dir: &Place| fs::metadata(dir.path("rules.cdb")).expect("made").mode();
         assert_eq!(mode(&ours), mode(&theirs));
     }
 }
 
 #[test]
 fn answers_are_those_of_tcprulescheck() {
-    if !reference("tcprules") || !reference("tcprulescheck") {
-        return;
-    }
-    let dir = directory("answers");
-    let cdb = dir.join("rules.cdb");
+    need!("tcprules");
+    need!("tcprulescheck");
+    let dir = Place::new("rules-answers");
+    let cdb = dir.path("rules.cdb");
     let mut dice = Dice(0x5eed_0002);
     let mut met = BTreeSet::new();
     let mut asked = 0;
@@ -361,7 +333,7 @@ fn answers_are_those_of_tcprulescheck() {
             }
         }
         // Networks are ours alone.
-        if text.contains(['_', '^']) || !rules("tcprules", &dir, &text).status.success() {
+        if text.contains(['_', '^']) || rules("tcprules", &dir, &text).code != Some(0) {
             continue;
         }
         for _ in 0..5 {
@@ -371,7 +343,7 @@ fn answers_are_those_of_tcprulescheck() {
                 .map(|(name, value)| (*name, value.as_bytes()))
                 .collect();
             let theirs = check("tcprulescheck", &cdb, &environment);
-            let ours = check(SSLRULESCHECK, &cdb, &environment);
+            let ours = check("sslrulescheck", &cdb, &environment);
             assert_eq!(ours, theirs, "{text:?} {environment:?}");
             let rule = theirs.1.split(|&byte| byte == b'\n').next();
             met.insert(rule.map(<[u8]>::to_vec));
@@ -384,9 +356,9 @@ fn answers_are_those_of_tcprulescheck() {
 
 #[test]
 fn bad_lines_end_with_100_and_leave_the_old_database() {
-    let dir = directory("bad-lines");
-    assert!(rules(SSLRULES, &dir, ":deny\n").status.success());
-    let before = fs::read(dir.join("rules.cdb")).expect("made");
+    let dir = Place::new("rules-bad-lines");
+    assert_eq!(rules("sslrules", &dir, ":deny\n").code, Some(0));
+    let before = fs::read(dir.path("rules.cdb")).expect("made");
     for (line, reason) in [
         ("10.0.0/8:allow", "bad address"),
         ("2001:db8::zz:deny", "bad address"),
@@ -406,59 +378,55 @@ fn bad_lines_end_with_100_and_leave_the_old_database() {
         ("1.2.3.4;deny", "no colon"),
     ] {
         let text = format!("# first\n\n1.2.3.4:allow\n{line} \t\n:deny\n");
-        let output = rules(SSLRULES, &dir, text);
-        assert_eq!(output.status.code(), Some(100), "{line}");
+        let output = rules("sslrules", &dir, text);
+        assert_eq!(output.code, Some(100), "{line}");
         let says = format!("line 4: unable to parse this line: {reason}: {line}");
-        assert_eq!(stderr(&output), format!("sslrules: fatal: {says}\n"));
-        assert!(!dir.join("rules.tmp").exists());
-        assert_eq!(fs::read(dir.join("rules.cdb")).expect("there"), before);
+        assert_eq!(output.stderr, format!("sslrules: fatal: {says}\n"));
+        assert!(!dir.path("rules.tmp").exists());
+        assert_eq!(fs::read(dir.path("rules.cdb")).expect("there"), before);
     }
-    let output = rules(SSLRULES, &dir, "1.2.3.4\n:deny\n::\nx\n");
-    assert_eq!(output.status.code(), Some(100));
+    let output = rules("sslrules", &dir, "1.2.3.4\n:deny\n::\nx\n");
+    assert_eq!(output.code, Some(100));
     let named: Vec<String> = ["line 1: ", "line 3: ", "line 4: "]
         .iter()
         .map(|line| format!("sslrules: fatal: {line}unable to parse this line"))
         .collect();
-    let said = stderr(&output);
+    let said = output.stderr;
     assert_eq!(said.lines().count(), named.len(), "{said}");
     for (line, begin) in said.lines().zip(&named) {
         assert!(line.starts_with(begin.as_str()), "{said}");
     }
     // tcprules takes these without a word; so do we, but with one.
-    let output = rules(SSLRULES, &dir, ":deny\n1.2.3:deny\n1.2.3.9-4:deny\n");
-    assert_eq!(output.status.code(), Some(0));
+    let output = rules("sslrules", &dir, ":deny\n1.2.3:deny\n1.2.3.9-4:deny\n");
+    assert_eq!(output.code, Some(0));
     assert_eq!(
-        stderr(&output),
+        output.stderr,
         "sslrules: warning: line 2: no client has this address: 1.2.3:deny\n\
          sslrules: warning: line 3: this range is empty: 1.2.3.9-4:deny\n"
     );
     for arguments in [&[][..], &["a.cdb"], &["a.cdb", "a.tmp", "text"]] {
-        let output = run(Command::new(SSLRULES).args(arguments), b"");
-        assert_eq!(output.status.code(), Some(100));
+        let output = run(Command::new(ours("sslrules")).args(arguments), b"");
+        assert_eq!(output.code, Some(100));
         let usage = " arguments; sslrules [ -t ] rules.cdb rules.tmp\n";
         assert!(
-            stderr(&output).starts_with("sslrules: usage: too "),
+            output.stderr.starts_with("sslrules: usage: too "),
             "{output:?}"
         );
-        assert!(stderr(&output).ends_with(usage), "{output:?}");
+        assert!(output.stderr.ends_with(usage), "{output:?}");
     }
 }
 
 #[test]
 fn misspelt_settings_are_remarked_on_with_the_name_that_was_meant() {
-    let dir = directory("misspelt");
+    let dir = Place::new("rules-misspelt");
     let text = "# settings\n\
                 :allow, CERTFILE=\"/x\"\n\
                 1.2.3.4-6:allow,CERT_FILE=\"/x\",RELAYCLIENT=\"\",TLSMIN=\"1.3\"\n\
                 1.2.3.7:allow,CERTFILE=\"/x\",RBLSMTPD=\"\"\n";
-    let done = rules(SSLRULES, &dir, text);
+    let done = rules("sslrules", &dir, text);
+    assert_eq!(done.code, Some(0), "it is tcprules' text all the same");
     assert_eq!(
-        done.status.code(),
-        Some(0),
-        "it is tcprules' text all the same"
-    );
-    assert_eq!(
-        String::from_utf8_lossy(&done.stderr),
+        done.stderr,
         "sslrules: warning: line 2: variable \" CERTFILE\" is not a setting: is CERTFILE meant, without a blank?\n\
          sslrules: warning: line 3: variable \"CERT_FILE\" is not a setting: is CERTFILE meant?\n\
          sslrules: warning: line 3: variable \"TLSMIN\" is not a setting: is TLS_MIN meant?\n"
@@ -467,10 +435,10 @@ fn misspelt_settings_are_remarked_on_with_the_name_that_was_meant() {
 
 #[test]
 fn a_failed_replacement_leaves_the_old_database() {
-    let dir = directory("failures");
-    assert!(rules(SSLRULES, &dir, "1.2.3.4:deny\n").status.success());
-    let old = fs::read(dir.join("rules.cdb")).expect("made");
-    fs::create_dir_all(dir.join("directory/x")).expect("made");
+    let dir = Place::new("rules-failures");
+    assert_eq!(rules("sslrules", &dir, "1.2.3.4:deny\n").code, Some(0));
+    let old = fs::read(dir.path("rules.cdb")).expect("made");
+    fs::create_dir_all(dir.path("directory/x")).expect("made");
     for (cdb, temporary, says) in [
         (
             "rules.cdb",
@@ -499,47 +467,44 @@ fn a_failed_replacement_leaves_the_old_database() {
             "move rules.tmp to none/a: no such file or directory",
         ),
     ] {
-        let mut command = Command::new(SSLRULES);
+        let mut command = Command::new(ours("sslrules"));
         command.args([cdb, temporary]).current_dir(&dir);
         let output = run(&mut command, b":allow\n");
-        assert_eq!(output.status.code(), Some(111), "{says}");
+        assert_eq!(output.code, Some(111), "{says}");
         let line = format!("sslrules: fatal: unable to {says}\n");
-        assert_eq!(stderr(&output), line);
-        assert!(!dir.join("rules.tmp").exists(), "{says}");
-        assert_eq!(fs::read(dir.join("rules.cdb")).expect("there"), old);
+        assert_eq!(output.stderr, line);
+        assert!(!dir.path("rules.tmp").exists(), "{says}");
+        assert_eq!(fs::read(dir.path("rules.cdb")).expect("there"), old);
     }
     assert!(!fs::metadata("/dev/full").expect("there").is_file());
 
     // Opening it would empty the database.
-    fs::hard_link(dir.join("rules.cdb"), dir.join("same")).expect("linked");
-    let mut command = Command::new(SSLRULES);
+    fs::hard_link(dir.path("rules.cdb"), dir.path("same")).expect("linked");
+    let mut command = Command::new(ours("sslrules"));
     command.args(["rules.cdb", "same"]).current_dir(&dir);
     let output = run(&mut command, b":allow\n");
-    assert_eq!(output.status.code(), Some(100));
-    assert_eq!(fs::read(dir.join("rules.cdb")).expect("there"), old);
+    assert_eq!(output.code, Some(100));
+    assert_eq!(fs::read(dir.path("rules.cdb")).expect("there"), old);
 
     // Its input cannot be read.
-    let output = Command::new(SSLRULES)
-        .args(["rules.cdb", "rules.tmp"])
-        .current_dir(&dir)
-        .stdin(File::open(&dir).expect("a directory"))
-        .output()
-        .expect("starts");
-    assert_eq!(output.status.code(), Some(111));
+    let mut command = Command::new(ours("sslrules"));
+    command.args(["rules.cdb", "rules.tmp"]).current_dir(&dir);
+    let output = run_on(command.stdin(File::open(&dir).expect("a directory")));
+    assert_eq!(output.code, Some(111));
     assert_eq!(
-        stderr(&output),
+        output.stderr,
         "sslrules: fatal: unable to read input: is a directory\n"
     );
-    assert_eq!(fs::read(dir.join("rules.cdb")).expect("there"), old);
+    assert_eq!(fs::read(dir.path("rules.cdb")).expect("there"), old);
 }
 
 #[test]
 fn a_directory_that_cannot_be_written_leaves_the_old_database() {
-    let dir = directory("read-only");
-    assert!(rules(SSLRULES, &dir, "1.2.3.4:deny\n").status.success());
-    let old = fs::read(dir.join("rules.cdb")).expect("made");
+    let dir = Place::new("rules-read-only");
+    assert_eq!(rules("sslrules", &dir, "1.2.3.4:deny\n").code, Some(0));
+    let old = fs::read(dir.path("rules.cdb")).expect("made");
     fs::set_permissions(&dir, fs::Permissions::from_mode(0o555)).expect("mine");
-    let mut command = Command::new(SSLRULES);
+    let mut command = Command::new(ours("sslrules"));
     command.args(["rules.cdb", "rules.tmp"]).current_dir(&dir);
     // Root could write all the same.
     let root = fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
@@ -550,29 +515,28 @@ fn a_directory_that_cannot_be_written_leaves_the_old_database() {
     fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).expect("mine");
     let output = match started {
         Err(error) if root && error.kind() == ErrorKind::PermissionDenied => {
-            println!("skipped: another user cannot reach the program: {error}");
-            return;
+            skip!("another user cannot reach the program: {error}");
         }
         started => started.expect("starts"),
     };
     assert_eq!(output.status.code(), Some(111));
     assert_eq!(
-        stderr(&output),
+        String::from_utf8(output.stderr).expect("ASCII"),
         "sslrules: fatal: unable to create rules.tmp: permission denied\n"
     );
-    assert_eq!(fs::read(dir.join("rules.cdb")).expect("there"), old);
+    assert_eq!(fs::read(dir.path("rules.cdb")).expect("there"), old);
 }
 
 #[test]
 fn writers_of_one_temporary_file_never_show_half_a_database() {
-    let dir = directory("writers");
-    let cdb = dir.join("rules.cdb");
+    let dir = Place::new("rules-writers");
+    let cdb = dir.path("rules.cdb");
     let text = |writer: usize| -> String {
         (0..200 * (1 + writer))
             .map(|one| format!("10.{writer}.{}.{}:deny\n", one / 250, one % 250))
             .collect()
     };
-    assert!(rules(SSLRULES, &dir, text(0)).status.success());
+    assert_eq!(rules("sslrules", &dir, text(0)).code, Some(0));
     let done = AtomicBool::new(false);
     let read = thread::scope(|scope| {
         let reader = scope.spawn(|| {
@@ -595,8 +559,8 @@ fn writers_of_one_temporary_file_never_show_half_a_database() {
                 let dir = &dir;
                 scope.spawn(move || {
                     for _ in 0..10 {
-                        let output = rules(SSLRULES, dir, text(writer));
-                        assert!(output.status.success(), "{output:?}");
+                        let output = rules("sslrules", dir, text(writer));
+                        assert_eq!(output.code, Some(0), "{output:?}");
                     }
                 })
             })
@@ -610,7 +574,7 @@ fn writers_of_one_temporary_file_never_show_half_a_database() {
         reader.join().expect("no failure")
     });
     println!("read {read} times");
-    assert!(!dir.join("rules.tmp").exists());
+    assert!(!dir.path("rules.tmp").exists());
 }
 
 /// Denies some, each by another kind of rule, and allows everyone else: who
@@ -648,7 +612,7 @@ fn never_allows(image: Vec<u8>) -> bool {
 
 #[test]
 fn a_database_cut_at_any_length_is_refused() {
-    let dir = directory("cuts");
+    let dir = Place::new("rules-cuts");
     for text in [MIXED, ":deny\n", "", "1.2.3.4:deny\n:deny\n"] {
         let whole = image("cuts-image", text);
         for length in 0..whole.len() {
@@ -661,13 +625,13 @@ fn a_database_cut_at_any_length_is_refused() {
         assert!(Database::from_image(whole).is_ok(), "{text:?}");
     }
     let whole = image("cuts-image", MIXED);
-    let cut = dir.join("cut.cdb");
+    let cut = dir.path("cut.cdb");
     let end = whole.len();
     for length in [0, 1, 2047, 2048, 2056, end / 2, end - 8, end - 1] {
         fs::write(&cut, &whole[..length]).expect("written");
         let error = Rules::open(&cut).expect_err("cut");
         assert_eq!(error.kind(), ErrorKind::InvalidData);
-        assert_eq!(check(SSLRULESCHECK, &cut, &[]), (Some(111), Vec::new()));
+        assert_eq!(check("sslrulescheck", &cut, &[]), (Some(111), Vec::new()));
     }
 }
 
@@ -740,9 +704,9 @@ fn pointers_out_of_range_never_allow_crash_or_loop() {
 
 #[test]
 fn what_happens_to_the_file_does_not_reach_an_open_database() {
-    let dir = directory("in-place");
-    let cdb = dir.join("rules.cdb");
-    assert!(rules(SSLRULES, &dir, MIXED).status.success());
+    let dir = Place::new("rules-in-place");
+    let cdb = dir.path("rules.cdb");
+    assert_eq!(rules("sslrules", &dir, MIXED).code, Some(0));
     let open = Rules::open(&cdb).expect("sound");
     OpenOptions::new()
         .write(true)
@@ -755,8 +719,8 @@ fn what_happens_to_the_file_does_not_reach_an_open_database() {
 
 #[test]
 fn what_is_no_file_has_no_rules_or_is_refused() {
-    let dir = directory("no-file");
-    let cdb = dir.join("rules.cdb");
+    let dir = Place::new("rules-no-file");
+    let cdb = dir.path("rules.cdb");
     let none = Rules::open_or_none(&cdb).expect("allowed to be missing");
     let missing = Rules::open(&cdb).expect_err("missing");
     assert_eq!(missing.kind(), ErrorKind::NotFound);
@@ -771,8 +735,8 @@ fn what_is_no_file_has_no_rules_or_is_refused() {
 
 #[test]
 fn the_first_rule_in_order_wins() {
-    let dir = directory("order");
-    let cdb = dir.join("rules.cdb");
+    let dir = Place::new("rules-order");
+    let cdb = dir.path("rules.cdb");
     // From first to last; the text has them the other way round.
     let order = [
         "joe@10.1.2.3",
@@ -793,14 +757,14 @@ fn the_first_rule_in_order_wins() {
         ("TCPREMOTEHOST", "a.example.org"),
         ("TCPREMOTEINFO", "joe"),
     ];
-    let theirs = reference("tcprulescheck");
+    let theirs = wanted("tcprulescheck").is_some();
     for dropped in 0..=order.len() {
         let text: String = order[dropped..]
             .iter()
             .rev()
             .map(|address| format!("{address}:allow,R=\"{address}\"\n"))
             .collect();
-        assert!(rules(SSLRULES, &dir, text).status.success());
+        assert_eq!(rules("sslrules", &dir, text).code, Some(0));
         let first = order.get(dropped);
         let expected = match first {
             Some(address) => {
@@ -819,13 +783,13 @@ fn the_first_rule_in_order_wins() {
 
 #[test]
 fn networks_and_ipv6_addresses_match_however_they_are_written() {
-    let dir = directory("networks");
-    let cdb = dir.join("rules.cdb");
+    let dir = Place::new("rules-networks");
+    let cdb = dir.path("rules.cdb");
     let text = "2001:DB8::0:1:deny\n2001:db8::/32:allow,N=\"32\"\n2001:db8:1::/48:allow\n\
         10.128.0.0/9:deny\n10.0.0.0/8:allow,N=\"8\"\n::ffff:192.0.2.1:deny\nj@2001:db8::2:deny\n";
-    let output = rules(SSLRULES, &dir, text);
-    assert_eq!(output.status.code(), Some(0));
-    assert_eq!(stderr(&output), "");
+    let output = rules("sslrules", &dir, text);
+    assert_eq!(output.code, Some(0));
+    assert_eq!(output.stderr, "");
     let full = "rule 2001:0db8:0000:0000:0000:0000:0000:0001:";
     for (ip, first, last) in [
         ("2001:db8::1", full, "deny"),
@@ -850,15 +814,15 @@ fn networks_and_ipv6_addresses_match_however_they_are_written() {
 
 #[test]
 fn a_database_of_ucspi_tcp6_works_as_it_is() {
-    let dir = directory("tcp6");
-    let cdb = dir.join("rules.cdb");
+    let dir = Place::new("rules-tcp6");
+    let cdb = dir.path("rules.cdb");
     // Its tcprules writes IPv6 addresses with capital digits.
     let records: [(&[u8], &[u8]); 3] = [
         (b"2001:0DB8:0000:0000:0000:0000:0000:00AB", b"D\0"),
         (b"^00`000000000000a0000bc0de0fgh000", b"+N=1\0"),
         (b"joe@2001:0DB8:0000:0000:0000:0000:0000:0001", b"D\0"),
     ];
-    rulesdb::replace(&cdb, &dir.join("rules.tmp"), records).expect("written");
+    rulesdb::replace(&cdb, &dir.path("rules.tmp"), records).expect("written");
     let rules = Rules::open(&cdb).expect("sound");
     let ask = |ip: &str, info: Option<&str>| {
         let rule = rules.lookup(&client(ip, None, info));
@@ -894,12 +858,12 @@ fn the_spelling_of_a_name_evades_no_rule() {
 
 #[test]
 fn stores_are_found_by_local_address_and_server_name() {
-    let dir = directory("stores");
-    let cdb = dir.join("rules.cdb");
+    let dir = Place::new("rules-stores");
+    let cdb = dir.path("rules.cdb");
     let text = "local=192.0.2.10:allow,CERTFILE=\"/l\"\nlocal=2001:DB8::1:deny\n\
         sni=Mail.Example.com:allow,CERTFILE=\"/m\"\nsni=*.example.com:allow,CERTFILE=\"/w\"\n\
         sni=bad.example.com:deny\n1.2.3.4:deny\nlocal=j@1.2.3.4:deny\n";
-    assert!(rules(SSLRULES, &dir, text).status.success());
+    assert_eq!(rules("sslrules", &dir, text).code, Some(0));
     let rules = Rules::open(&cdb).expect("sound");
     let value = |name: &[u8]| {
         let rule = rules.lookup_sni(name)?;
@@ -972,7 +936,7 @@ fn stores_are_found_by_local_address_and_server_name() {
         let expected = "default:\nallow connection\n";
         assert_eq!(answer(&cdb, &environment), expected);
     }
-    if reference("tcprulescheck") {
+    if wanted("tcprulescheck").is_some() {
         let environment: [(&str, &[u8]); 2] = [
             ("TCPREMOTEIP", b"1.2.3.4"),
             ("TCPREMOTEHOST", b"mail.example.com"),
@@ -984,41 +948,38 @@ fn stores_are_found_by_local_address_and_server_name() {
 
 #[test]
 fn sslrulescheck_refuses_what_it_cannot_read() {
-    let dir = directory("unreadable");
-    let ask = |cdb: &Path| {
-        let output = Command::new(SSLRULESCHECK).arg(cdb).output();
-        output.expect("starts")
-    };
-    let missing = dir.join("none");
+    let dir = Place::new("rules-unreadable");
+    let ask = |cdb: &Path| run(Command::new(ours("sslrulescheck")).arg(cdb), b"");
+    let missing = dir.path("none");
     let output = ask(&missing);
-    assert_eq!(output.status.code(), Some(111));
+    assert_eq!(output.code, Some(111));
     let step = format!("unable to read {}", missing.display());
     assert_eq!(
-        stderr(&output),
+        output.stderr,
         format!("sslrulescheck: fatal: {step}: no such file or directory\n")
     );
     // A sound database whose data are nobody's rules.
-    let cdb = dir.join("other.cdb");
+    let cdb = dir.path("other.cdb");
     let records: [(&[u8], &[u8]); 1] = [(b"10.0.0.", b"X\0")];
-    rulesdb::replace(&cdb, &dir.join("tmp"), records).expect("written");
+    rulesdb::replace(&cdb, &dir.path("tmp"), records).expect("written");
     let output = ask(&cdb);
-    assert_eq!(output.status.code(), Some(111));
-    assert!(stderr(&output).ends_with(": not a rule: 10.0.0.\n"));
+    assert_eq!(output.code, Some(111));
+    assert!(output.stderr.ends_with(": not a rule: 10.0.0.\n"));
     for arguments in [&[][..], &["a", "b"]] {
-        let output = run(Command::new(SSLRULESCHECK).args(arguments), b"");
-        assert_eq!(output.status.code(), Some(100));
+        let output = run(Command::new(ours("sslrulescheck")).args(arguments), b"");
+        assert_eq!(output.code, Some(100));
         let usage = " arguments; sslrulescheck rules.cdb\n";
         assert!(
-            stderr(&output).starts_with("sslrulescheck: usage: too "),
+            output.stderr.starts_with("sslrulescheck: usage: too "),
             "{output:?}"
         );
-        assert!(stderr(&output).ends_with(usage), "{output:?}");
+        assert!(output.stderr.ends_with(usage), "{output:?}");
     }
     // Output that cannot be written is a failure.
-    assert!(rules(SSLRULES, &dir, "").status.success());
+    assert_eq!(rules("sslrules", &dir, "").code, Some(0));
     let full = OpenOptions::new().write(true).open("/dev/full");
-    let status = Command::new(SSLRULESCHECK)
-        .arg(dir.join("rules.cdb"))
+    let status = Command::new(ours("sslrulescheck"))
+        .arg(dir.path("rules.cdb"))
         .stdout(full.expect("there"))
         .stderr(Stdio::null())
         .status();
@@ -1057,7 +1018,7 @@ fn the_pages_name_usage_exit_codes_and_variables() {
             .arg(&path)
             .output()
         {
-            Err(error) => println!("skipped: mandoc: {error}"),
+            Err(error) => skip_part!("mandoc: {error}"),
             Ok(output) => {
                 let found = String::from_utf8_lossy(&output.stdout);
                 assert!(found.is_empty(), "{found}");

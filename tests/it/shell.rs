@@ -7,11 +7,11 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use crate::fixture::{Place, Server, certificate};
+use crate::harness::{Authority, Place, Server, Setup, ours, skip_part};
 
 /// Every byte that a shell or a log might stumble over.
 const NASTY: &str = "$(touch bad1)`touch bad2`;touch bad3;'\"\\ * ? & | < > \t#~{}[]!";
@@ -42,7 +42,6 @@ exec "$@" 6< "$PLACE/from" 7> "$PLACE/to"
 /// What a place is for here: `bin` holds the `sslclient` and the `sh` of a test.
 trait Tools {
     fn search_path(&self) -> String;
-    fn read(&self, name: &str) -> Vec<u8>;
     fn tool(&self, name: &str) -> Command;
     fn stand_in(&self, answer: impl AsRef<[u8]>);
     fn words(&self) -> Vec<String>;
@@ -50,11 +49,6 @@ trait Tools {
 }
 
 impl Tools for Place {
-    fn read(&self, name: &str) -> Vec<u8> {
-        let path = self.path(name);
-        fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-    }
-
     /// `bin` first, so that what lies there is found before the system's.
     fn search_path(&self) -> String {
         let system = std::env::var("PATH").expect("PATH");
@@ -66,22 +60,16 @@ impl Tools for Place {
     fn tool(&self, name: &str) -> Command {
         let mut command = Command::new("timeout");
         command
-            .args(["60", "sh"])
-            .arg(
-                Path::new(env!("CARGO_MANIFEST_DIR"))
-                    .join("src/sh")
-                    .join(name),
-            )
-            .current_dir(&self.0)
+            .args(["60", "sh", &ours(name)])
+            .current_dir(self)
             .env("PATH", self.search_path())
-            .env("PLACE", &self.0);
+            .env("PLACE", self.as_ref());
         command
     }
 
     fn stand_in(&self, answer: impl AsRef<[u8]>) {
         self.write("answer", answer);
-        let program = self.write("bin/sslclient", STAND_IN);
-        fs::set_permissions(program, fs::Permissions::from_mode(0o755)).expect("mode");
+        self.script("bin/sslclient", STAND_IN);
     }
 
     /// The words that sslclient was started with, up to and with the program.
@@ -126,12 +114,12 @@ fn under_every_shell(test: impl Fn(&Place, &str)) {
             .find(|path| path.exists());
         match found {
             Some(path) => {
-                let place = Place::new();
+                let place = empty();
                 symlink(path, place.path("bin/sh")).expect("link");
                 test(&place, shell);
                 seen += 1;
             }
-            None => println!("skipped under {shell}: it is not installed"),
+            None => skip_part!("{shell} is not installed"),
         }
     }
     assert!(seen > 0, "no shell at all");
@@ -276,7 +264,7 @@ fn https_prints_the_body_byte_for_byte() {
 
 #[test]
 fn https_names_the_host_as_the_protocol_wants_it() {
-    let place = Place::new();
+    let place = empty();
     place.stand_in("\n");
     for (host, port, name) in [
         ("h.example", "443", "h.example"),
@@ -342,10 +330,28 @@ fn https_says_when_there_is_no_body() {
     });
 }
 
+/// A place with an empty `bin`.
+fn empty() -> Place {
+    let place = Place::new("shell");
+    fs::create_dir(place.path("bin")).expect("folder");
+    place
+}
+
+/// The trust anchor of [`serve`]'s certificate.
+fn anchor(place: &Place) -> String {
+    place.write("anchor.pem", Authority::shared_root().pem())
+}
+
+/// A real sslserver around a shell text that finds the place in `$PLACE`.
+fn serve(place: &Place, program: &str) -> Server {
+    let folder = place.path("");
+    Setup::script(place, program).env("PLACE", folder).start()
+}
+
 /// A place whose `sslclient` is the real one.
 fn real_place() -> Place {
-    let place = Place::new();
-    symlink(env!("CARGO_BIN_EXE_sslclient"), place.path("bin/sslclient")).expect("link");
+    let place = empty();
+    symlink(ours("sslclient"), place.path("bin/sslclient")).expect("link");
     place
 }
 
@@ -354,17 +360,12 @@ fn sslconnect_gets_a_whole_answer_after_its_input_ended() {
     let place = real_place();
     let (input, expected) = lines();
     place.write("answer", binary());
-    let anchor = certificate(&place, "server");
-    let server = Server::start(
-        &place,
-        &anchor,
-        &[],
-        r#"cat > "$PLACE/said"; exec cat "$PLACE/answer""#,
-    );
+    let anchor = anchor(&place);
+    let server = serve(&place, r#"cat > "$PLACE/said"; exec cat "$PLACE/answer""#);
     let input = fs::File::open(place.write("input", input)).expect("input");
     let output = place
         .tool("sslconnect")
-        .args(["127.0.0.1", &server.port, "-a"])
+        .args(["127.0.0.1", &server.port.to_string(), "-a"])
         .arg(&anchor)
         .stdin(input)
         .output()
@@ -380,11 +381,11 @@ fn sslconnect_talks_both_ways_and_ends_with_the_server() {
     let place = real_place();
     let program =
         r#"while read -r line; do echo "heard $line"; case $line in quit*) exit; esac; done"#;
-    let anchor = certificate(&place, "server");
-    let server = Server::start(&place, &anchor, &[], program);
+    let anchor = anchor(&place);
+    let server = serve(&place, program);
     let mut client = place
         .tool("sslconnect")
-        .args(["0", &server.port, "-a"])
+        .args(["0", &server.port.to_string(), "-a"])
         .arg(&anchor)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -422,8 +423,8 @@ fn sslcat_and_https_read_from_a_real_server() {
           done > "$PLACE/said"
         fi
         exec cat "$PLACE/answer""#;
-    let anchor = certificate(&place, "server");
-    let server = Server::start(&place, &anchor, &[], program);
+    let anchor = anchor(&place);
+    let server = serve(&place, program);
     let run = |tool: &str, args: &[&str]| {
         let output = place
             .tool(tool)
@@ -437,10 +438,10 @@ fn sslcat_and_https_read_from_a_real_server() {
         assert_eq!(text(&output.stderr), "", "{tool}");
         output.stdout
     };
-    let got = run("sslcat", &["127.0.0.1", &server.port]);
+    let got = run("sslcat", &["127.0.0.1", &server.port.to_string()]);
     assert!(got == answer, "sslcat: not what was sent");
     place.write("ask", "");
-    let got = run("https@", &["127.0.0.1", "a?b", &server.port]);
+    let got = run("https@", &["127.0.0.1", "a?b", &server.port.to_string()]);
     assert!(got == binary(), "https@: not the body");
     let request = format!(
         "GET /a?b HTTP/1.0\r\nHost: 127.0.0.1:{}\r\n\r\n",
@@ -452,12 +453,13 @@ fn sslcat_and_https_read_from_a_real_server() {
 #[test]
 fn no_tool_prints_what_an_unverified_server_sends() {
     let place = real_place();
-    let anchor = certificate(&place, "server");
-    let server = Server::start(&place, &anchor, &[], "echo; echo secret");
+    let _anchor = anchor(&place);
+    let server = serve(&place, "echo; echo secret");
+    let port = server.port.to_string();
     for tool in ["sslconnect", "sslcat", "https@"] {
         let mut args = vec!["127.0.0.1"];
         args.extend((tool == "https@").then_some(""));
-        args.push(&server.port);
+        args.push(&port);
         let run = |more: &[&str]| {
             let output = place
                 .tool(tool)

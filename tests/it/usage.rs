@@ -9,22 +9,16 @@ use openssl::dh::Dh;
 
 use crate::harness::overlay;
 use crate::harness::{
-    Authority, Finished, Identity, KeyKind, Leaf, Place, Setup, eventually, need, need_root, root,
-    run, skip,
+    Authority, Finished, Identity, KeyKind, Leaf, Place, Setup, eventually, need, need_root, ours,
+    root, run, skip,
 };
 
 fn sslserver(args: &[&str]) -> Finished {
-    run(
-        Command::new(env!("CARGO_BIN_EXE_sslserver")).args(args),
-        b"",
-    )
+    run(Command::new(ours("sslserver")).args(args), b"")
 }
 
 fn sslclient(args: &[&str]) -> Finished {
-    run(
-        Command::new(env!("CARGO_BIN_EXE_sslclient")).args(args),
-        b"",
-    )
+    run(Command::new(ours("sslclient")).args(args), b"")
 }
 
 /// Junk that is no number of any option.
@@ -325,7 +319,7 @@ fn misspelt_variables_are_remarked_on_by_every_program_that_reads_some() {
     };
     // Nothing listens on port 0.
     let client = ["-H", "127.0.0.1", "0", "true"];
-    let sslclient = env!("CARGO_BIN_EXE_sslclient");
+    let sslclient = &ours("sslclient");
     for (name, meant) in [
         ("TLSMIN", Some("TLS_MIN")),
         ("CIPHER_SUITES", Some("CIPHERSUITES")),
@@ -345,7 +339,7 @@ fn misspelt_variables_are_remarked_on_by_every_program_that_reads_some() {
             None => assert!(!said.contains("warning: environment"), "{said}"),
         }
     }
-    let handoff = env!("CARGO_BIN_EXE_starttls-handoff");
+    let handoff = &ours("starttls-handoff");
     let said = ask(handoff, &["smtp", "true"], "UCSPI_TLS");
     let warning = "starttls-handoff: warning: environment: variable \"UCSPI_TLS\" is not a setting: \
                    is UCSPITLS meant?\n";
@@ -425,7 +419,7 @@ fn hosts_and_ports_that_are_unknown_are_refused() {
         .host("fe80::1")
         .refused();
     ended.failed(111, "nosuchinterface");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sslserver"));
+    let mut command = Command::new(ours("sslserver"));
     let (certificate, key) = place.identity("port", &Identity::localhost(KeyKind::P256));
     command.env("CERTFILE", certificate).env("KEYFILE", key);
     for (port, code) in [
@@ -437,7 +431,7 @@ fn hosts_and_ports_that_are_unknown_are_refused() {
         let ended = run(command.args(["-1", "127.0.0.1", port, "true"]), b"");
         assert_eq!(ended.code, Some(code), "{port}: {}", ended.stderr);
         assert!(ended.stderr.starts_with("sslserver: "), "{}", ended.stderr);
-        let mut fresh = Command::new(env!("CARGO_BIN_EXE_sslserver"));
+        let mut fresh = Command::new(ours("sslserver"));
         for (name, value) in command.get_envs() {
             fresh.env(name, value.unwrap());
         }
@@ -519,7 +513,7 @@ fn the_port_line_is_all_of_descriptor_1() {
     use std::os::unix::process::CommandExt as _;
     let place = Place::new("port-line");
     let (certificate, key) = place.identity("own", &Identity::localhost(KeyKind::P256));
-    let mut child = Command::new(env!("CARGO_BIN_EXE_sslserver"))
+    let mut child = Command::new(ours("sslserver"))
         .args(["-1", "127.0.0.1", "0", "true"])
         .env("CERTFILE", certificate)
         .env("KEYFILE", key)
@@ -665,14 +659,14 @@ fn an_address_that_cannot_be_bound_is_named_with_its_port() {
 
 #[test]
 fn every_program_says_its_version_and_how_it_is_used() {
-    for (program, name) in [
-        (env!("CARGO_BIN_EXE_sslserver"), "sslserver"),
-        (env!("CARGO_BIN_EXE_sslclient"), "sslclient"),
-        (env!("CARGO_BIN_EXE_sslrules"), "sslrules"),
-        (env!("CARGO_BIN_EXE_sslrulescheck"), "sslrulescheck"),
-        (env!("CARGO_BIN_EXE_starttls-handoff"), "starttls-handoff"),
+    for name in [
+        "sslserver",
+        "sslclient",
+        "sslrules",
+        "sslrulescheck",
+        "starttls-handoff",
     ] {
-        let ask = |word| run(Command::new(program).arg(word), b"");
+        let ask = |word| run(Command::new(ours(name)).arg(word), b"");
         let version = ask("--version");
         assert_eq!((version.code, &*version.stderr), (Some(0), ""), "{name}");
         let wanted = format!("{name} (ucspi-tls) {}, OpenSSL ", env!("CARGO_PKG_VERSION"));

@@ -1,5 +1,12 @@
 //! starttls-handoff: alone under a server that the test plays, and under
 //! sslserver.
 
-mod alone;
+mod played;
+
+mod attacks;
+mod bad_input;
+mod policy;
+mod real;
+mod start;
 mod under_sslserver;
+mod upgrade;

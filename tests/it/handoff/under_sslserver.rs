@@ -9,12 +9,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::harness::{
-    Authority, Dial, Finished, Place, Server, Setup, dial, eventually, need, need_root, overlay,
-    program, run, skip,
+    Authority, Dial, Finished, Place, Server, Setup, compile, dial, eventually, need, need_root,
+    ours, overlay, program, run, skip, wanted,
 };
 use crate::server::peers::with_mailbox;
-
-const HANDOFF: &str = env!("CARGO_BIN_EXE_starttls-handoff");
 
 /// Programs that are played by a shell: a greeting, then an answer by line.
 const LMTP: &str = r#"printf '220 mx LMTP\r\n'; while read -r line; do case $line in
@@ -28,7 +26,8 @@ const SIEVE: &str = r#"list() { printf '"IMPLEMENTATION" "x"\r\n"SASL" "PLAIN"\r
     *) printf 'OK\r\n';; esac; done"#;
 
 fn setup<'a>(place: &'a Place, protocol: &str, prog: &[&str]) -> Setup<'a> {
-    let words = [&[HANDOFF, "-v", protocol], prog].concat();
+    let handoff = ours("starttls-handoff");
+    let words = [&[&*handoff, "-v", protocol], prog].concat();
     Setup::new(place, &words).options("-nV")
 }
 
@@ -58,10 +57,7 @@ fn all_inside_tls(server: &Server, sessions: usize) {
 /// TLS and what it must hear.
 fn programs() -> Vec<(&'static str, Vec<String>, &'static str, &'static str)> {
     let found = |name: &str, arguments: &[&str]| -> Option<Vec<String>> {
-        let Some(path) = program(name) else {
-            println!("skipped in part: {name} is not installed");
-            return None;
-        };
+        let path = wanted(name)?;
         let mut words = vec![path.to_str()?.to_owned()];
         words.extend(arguments.iter().map(|&word| word.to_owned()));
         Some(words)
@@ -155,7 +151,7 @@ fn curl(
     path: &str,
     more: &[&str],
 ) -> Option<Finished> {
-    let mut command = Command::new(program("curl")?);
+    let mut command = Command::new(wanted("curl")?);
     command.args([
         "-sSv",
         "--max-time",
@@ -188,23 +184,17 @@ fn curl_and_swaks_send_mail_inside_tls() {
         &letter,
     ];
     let mut sessions = 0;
-    match curl(&server, &anchors, "smtp", "", &mail) {
-        None => println!("skipped in part: curl is not installed"),
-        Some(ended) => {
-            assert_eq!(ended.code, Some(0), "{}{}", ended.stderr, server.log());
-            sessions += 1;
-        }
+    if let Some(ended) = curl(&server, &anchors, "smtp", "", &mail) {
+        assert_eq!(ended.code, Some(0), "{}{}", ended.stderr, server.log());
+        sessions += 1;
     }
-    match program("swaks") {
-        None => println!("skipped in part: swaks is not installed"),
-        Some(swaks) => {
-            let mut command = Command::new(swaks);
-            command.args(["--server", &server.at.to_string(), "-tls", "--tls-verify"]);
-            command.args(["--tls-ca-path", &anchors, "--to", "b@x", "--from", "a@x"]);
-            let ended = run(&mut command, b"");
-            assert_eq!(ended.code, Some(0), "{}{}", ended.text(), server.log());
-            sessions += 1;
-        }
+    if let Some(swaks) = wanted("swaks") {
+        let mut command = Command::new(swaks);
+        command.args(["--server", &server.at.to_string(), "-tls", "--tls-verify"]);
+        command.args(["--tls-ca-path", &anchors, "--to", "b@x", "--from", "a@x"]);
+        let ended = run(&mut command, b"");
+        assert_eq!(ended.code, Some(0), "{}{}", ended.text(), server.log());
+        sessions += 1;
     }
     all_inside_tls(&server, sessions);
 }
@@ -218,8 +208,7 @@ fn mailboxes_are_read_inside_tls_by_curl_and_python() {
         ("pop3", "popa3d", &[][..]),
         ("imap", "imap4d", &["--inetd"]),
     ] {
-        let Some(path) = program(name) else {
-            println!("skipped in part: {name} is not installed");
+        let Some(path) = wanted(name) else {
             continue;
         };
         let place = Place::new("handoff-mailbox");
@@ -245,31 +234,25 @@ fn mailboxes_are_read_inside_tls_by_curl_and_python() {
             } else {
                 &words[..2]
             };
-            match curl(&server, &anchors, protocol, path, words) {
-                None => println!("skipped in part: curl is not installed"),
-                Some(ended) => {
-                    assert_eq!(ended.code, Some(code), "{}{}", ended.stderr, server.log());
-                    assert_eq!(ended.text().contains("The only letter."), code == 0);
-                    sessions += 1;
-                }
-            }
-        }
-        match program("python3") {
-            None => println!("skipped in part: python3 is not installed"),
-            Some(python) => {
-                let script = place.write("client.py", PYTHON);
-                let mut command = Command::new(python);
-                command.args([&script, protocol, &server.port.to_string(), &anchors]);
-                let ended = run(&mut command, b"");
-                assert_eq!(
-                    (ended.code, ended.text().as_str()),
-                    (Some(0), "done\n"),
-                    "{}{}",
-                    ended.stderr,
-                    server.log()
-                );
+            if let Some(ended) = curl(&server, &anchors, protocol, path, words) {
+                assert_eq!(ended.code, Some(code), "{}{}", ended.stderr, server.log());
+                assert_eq!(ended.text().contains("The only letter."), code == 0);
                 sessions += 1;
             }
+        }
+        if let Some(python) = wanted("python3") {
+            let script = place.write("client.py", PYTHON);
+            let mut command = Command::new(python);
+            command.args([&script, protocol, &server.port.to_string(), &anchors]);
+            let ended = run(&mut command, b"");
+            assert_eq!(
+                (ended.code, ended.text().as_str()),
+                (Some(0), "done\n"),
+                "{}{}",
+                ended.stderr,
+                server.log()
+            );
+            sessions += 1;
         }
         all_inside_tls(&server, sessions);
     }
@@ -299,50 +282,44 @@ fn fetchmail_and_mpop_fetch_from_a_program_without_capa() {
             .start();
         let port = server.port;
         let mut sessions = 0;
-        match program("fetchmail") {
-            None => println!("skipped in part: fetchmail is not installed"),
-            Some(fetchmail) => {
-                let got = place.text("fetchmail.got");
-                let rc = private(
-                    "fetchmailrc",
-                    format!(
-                        "poll localhost protocol pop3 port {port} username tester password sesame \
-                         sslcertck sslcertfile {anchors} keep mda \"/bin/cat >{got}\"\n"
-                    ),
-                );
-                let mut command = Command::new(fetchmail);
-                command.args(["-v", "-f", &rc, "--pidfile", &place.text("fetchmail.pid")]);
-                command.env("FETCHMAILHOME", place.path("."));
-                let ended = run(&mut command, b"");
-                let told = format!("{}{}{}", ended.text(), ended.stderr, server.log());
-                assert_eq!(ended.code, Some(0), "{policy:?}: {told}");
-                assert!(told.contains("POP3> CAPA"), "it asks: {told}");
-                let letter = fs::read_to_string(&got).unwrap();
-                assert!(letter.contains("The only letter."), "{letter}");
-                fs::remove_file(&got).unwrap();
-                sessions += 1;
-            }
+        if let Some(fetchmail) = wanted("fetchmail") {
+            let got = place.text("fetchmail.got");
+            let rc = private(
+                "fetchmailrc",
+                format!(
+                    "poll localhost protocol pop3 port {port} username tester password sesame \
+                     sslcertck sslcertfile {anchors} keep mda \"/bin/cat >{got}\"\n"
+                ),
+            );
+            let mut command = Command::new(fetchmail);
+            command.args(["-v", "-f", &rc, "--pidfile", &place.text("fetchmail.pid")]);
+            command.env("FETCHMAILHOME", place.path("."));
+            let ended = run(&mut command, b"");
+            let told = format!("{}{}{}", ended.text(), ended.stderr, server.log());
+            assert_eq!(ended.code, Some(0), "{policy:?}: {told}");
+            assert!(told.contains("POP3> CAPA"), "it asks: {told}");
+            let letter = fs::read_to_string(&got).unwrap();
+            assert!(letter.contains("The only letter."), "{letter}");
+            fs::remove_file(&got).unwrap();
+            sessions += 1;
         }
-        match program("mpop") {
-            None => println!("skipped in part: mpop is not installed"),
-            Some(mpop) => {
-                let got = place.text("mpop.got");
-                let rc = private(
-                    "mpoprc",
-                    format!(
-                        "account default\nhost localhost\nport {port}\ntls on\ntls_starttls on\n\
-                         tls_trust_file {anchors}\nuser tester\npassword sesame\nkeep on\n\
-                         delivery mbox {got}\nuidls_file {}\n",
-                        place.fresh("uidls").display()
-                    ),
-                );
-                let ended = run(Command::new(mpop).args(["-C", &rc]), b"");
-                assert_eq!(ended.code, Some(0), "{}{}", ended.stderr, server.log());
-                let letter = fs::read_to_string(&got).unwrap();
-                assert!(letter.contains("The only letter."), "{letter}");
-                fs::remove_file(&got).unwrap();
-                sessions += 1;
-            }
+        if let Some(mpop) = wanted("mpop") {
+            let got = place.text("mpop.got");
+            let rc = private(
+                "mpoprc",
+                format!(
+                    "account default\nhost localhost\nport {port}\ntls on\ntls_starttls on\n\
+                     tls_trust_file {anchors}\nuser tester\npassword sesame\nkeep on\n\
+                     delivery mbox {got}\nuidls_file {}\n",
+                    place.fresh("uidls").display()
+                ),
+            );
+            let ended = run(Command::new(mpop).args(["-C", &rc]), b"");
+            assert_eq!(ended.code, Some(0), "{}{}", ended.stderr, server.log());
+            let letter = fs::read_to_string(&got).unwrap();
+            assert!(letter.contains("The only letter."), "{letter}");
+            fs::remove_file(&got).unwrap();
+            sessions += 1;
         }
         all_inside_tls(&server, sessions);
     }
@@ -388,12 +365,12 @@ fn recordio_and_fixcrio_belong_behind_starttls_handoff() {
         skip!("smtpfront-echo is not installed");
     };
     for name in ["recordio", "fixcrio"] {
-        let Some(between) = program(name) else {
-            println!("skipped in part: {name} is not installed");
+        let Some(between) = wanted(name) else {
             continue;
         };
         let between = between.to_str().unwrap();
-        let before = [&[between, HANDOFF, "smtp"], &words(&prog)[..]].concat();
+        let handoff = ours("starttls-handoff");
+        let before = [&[between, &*handoff, "smtp"], &words(&prog)[..]].concat();
         let server = Setup::new(&place, &before).options("-nv").start();
         let client = Clear::to(&server);
         assert_eq!(client.rest(), b"", "{name}: no greeting, and no waiting");
@@ -616,16 +593,11 @@ fn no_byte_in_the_clear_gets_behind_the_upgrade() {
 #[test]
 fn a_rule_chooses_the_policy_of_each_client() {
     let place = Place::new("handoff-rules");
-    let compile = |text: &str| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sslrules"));
-        command.args([place.path("rules.cdb"), place.path("rules.tmp")]);
-        let ended = run(&mut command, text.as_bytes());
-        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    };
-    compile("127.:allow,UCSPITLS=\"!\"\n");
+    let compile = |text: &str| compile(&place, "rules.cdb", text);
+    let cdb = compile("127.:allow,UCSPITLS=\"!\"\n");
     let server = setup(&place, "smtp", &["/bin/sh", "-c", SHELL])
         .options("-x")
-        .option(place.path("rules.cdb").to_str().unwrap())
+        .option(&cdb)
         .start();
     let greeting = |expected: &str| {
         let mut client = Clear::to(&server);

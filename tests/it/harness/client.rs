@@ -4,7 +4,7 @@
 use std::process::Command;
 
 use super::authority::Authority;
-use super::{Finished, Place, Server, run};
+use super::{Finished, Place, Server, ours, run};
 
 /// A run of sslclient to be.
 pub struct Client {
@@ -56,7 +56,7 @@ impl Client {
     /// The command for host, port and program.
     pub fn command(&self, host: &str, port: u16, prog: &[&str]) -> Command {
         let mut words = self.before.clone();
-        words.push(env!("CARGO_BIN_EXE_sslclient").into());
+        words.push(ours("sslclient"));
         let mut command = Command::new(&words[0]);
         command
             .args(&words[1..])

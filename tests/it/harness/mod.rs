@@ -10,7 +10,10 @@ pub mod overlay;
 pub mod peer;
 pub mod place;
 pub mod process;
+pub mod programs;
+pub mod rules;
 pub mod server;
+pub mod skip;
 
 pub use authority::{Authority, Identity, KeyKind, Leaf};
 pub use client::Client;
@@ -18,48 +21,7 @@ pub use dial::{Dial, End, Tls};
 pub use peer::Peer;
 pub use place::Place;
 pub use process::{Finished, eventually, run};
+pub use programs::{ours, program};
+pub use rules::{compile, compile_destinations, compile_with};
 pub use server::{Server, Setup};
-
-/// Whether this process may change users, mount and bind low ports.
-pub fn root() -> bool {
-    nix::unistd::geteuid().is_root()
-}
-
-/// Whether a program is found, in PATH or in the folders of daemons.
-pub fn program(name: &str) -> Option<std::path::PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(["/usr/sbin".into(), "/sbin".into()])
-        .map(|folder| folder.join(name))
-        .find(|file| file.is_file())
-}
-
-/// Ends a test that cannot run here, and says why.
-macro_rules! skip {
-    ($($reason:tt)*) => {{
-        println!("skipped: {}", format_args!($($reason)*));
-        return;
-    }};
-}
-pub(crate) use skip;
-
-/// The path of a program, or the end of the test.
-macro_rules! need {
-    ($name:expr) => {
-        match crate::harness::program($name) {
-            Some(path) => path,
-            None => crate::harness::skip!("{} is not installed", $name),
-        }
-    };
-}
-pub(crate) use need;
-
-/// Ends a test that only root can run.
-macro_rules! need_root {
-    () => {
-        if !crate::harness::root() {
-            crate::harness::skip!("only root can do this");
-        }
-    };
-}
-pub(crate) use need_root;
+pub(crate) use skip::{need, need_root, root, skip, skip_part, wanted};

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use super::{Place, program, run};
+use super::{Place, ours, program, run};
 
 /// Words that run the rest as an ordinary user.
 pub const AS_NOBODY: [&str; 4] = [
@@ -23,7 +23,7 @@ pub fn reachable() -> bool {
         test.args(&AS_NOBODY[1..]).args([
             "test",
             "-x",
-            env!("CARGO_BIN_EXE_sslserver"),
+            &*ours("sslserver"),
             "-a",
             "-r",
             env!("CARGO_TARGET_TMPDIR"),

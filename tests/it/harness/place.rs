@@ -62,6 +62,13 @@ impl Place {
         path.to_str().unwrap().to_owned()
     }
 
+    /// Writes a program that anybody may run, and gives its path.
+    pub fn script(&self, name: &str, text: &str) -> String {
+        let path = self.write(name, text);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
     /// Reads a file.
     pub fn read(&self, name: &str) -> Vec<u8> {
         fs::read(self.path(name)).unwrap()
@@ -80,6 +87,12 @@ impl Place {
         let path = self.write(name, bytes);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         path
+    }
+}
+
+impl AsRef<Path> for Place {
+    fn as_ref(&self) -> &Path {
+        &self.path
     }
 }
 

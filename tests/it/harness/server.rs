@@ -21,7 +21,7 @@ use nix::unistd::Pid;
 use super::authority::{Identity, KeyKind};
 use super::process::run_on;
 use super::process::{self, PATIENCE, descriptors, eventually, no_panic, pids};
-use super::{Finished, Place, run};
+use super::{Finished, Place, ours, run};
 
 /// How many descriptors a server may still open for good between its port line
 /// and its first wait. What leaks per connection outgrows it.
@@ -151,7 +151,7 @@ impl<'a> Setup<'a> {
             self.open_keys();
         }
         let mut words = self.before.clone();
-        words.push(env!("CARGO_BIN_EXE_sslserver").into());
+        words.push(ours("sslserver").into());
         let mut command = Command::new(&words[0]);
         command
             .args(&words[1..])

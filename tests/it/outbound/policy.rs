@@ -3,7 +3,6 @@
 #![forbid(unsafe_code)]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use openssl::hash::{MessageDigest, hash};
@@ -11,7 +10,8 @@ use openssl::ssl::{Ssl, SslContext, SslContextBuilder, SslMethod, SslVerifyMode,
 
 use crate::harness::authority::hex;
 use crate::harness::{
-    Authority, Client, Finished, Identity, KeyKind, Leaf, Peer, Place, peer, run,
+    Authority, Client, Finished, Identity, KeyKind, Leaf, Peer, Place, compile_destinations, peer,
+    run,
 };
 
 /// An SMTP server that upgrades, or begins with TLS, and says who it sees.
@@ -627,11 +627,7 @@ fn the_compiled_form_is_used_where_it_is_not_older() {
     let place = Place::new("policy-cdb");
     let ca = root(&place);
     let unknown = Leaf::localhost().self_signed();
-    let (cdb, temporary) = (place.text("tlsdestinations.cdb"), place.text("tmp"));
-    let compile = |text: &str| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sslrules"));
-        run(command.args(["-t", &cdb, &temporary]), text.as_bytes())
-    };
+    let compile = |text: &str| compile_destinations(&place, text);
     let ended = compile(&format!(
         "# x\n=localhost:{ca}\n=localhost:|||one.example\n"
     ));

@@ -9,7 +9,7 @@ use openssl::ssl::Ssl;
 
 use crate::harness::daemons::{Dovecot, Exim};
 use crate::harness::{
-    Client, Finished, Identity, KeyKind, Leaf, Peer, Place, need_root, peer, skip,
+    Client, Finished, Identity, KeyKind, Leaf, Peer, Place, need_root, peer, skip, skip_part,
 };
 
 /// Says `greeting`, then answers each line that comes with the next part. With
@@ -414,7 +414,7 @@ fn dovecot_upgrades_in_four_protocols() {
         ),
     ] {
         if port == 0 {
-            println!("skipped in part: dovecot has no {protocol} here");
+            skip_part!("dovecot has no {protocol} here");
             continue;
         }
         let script = format!("printf '{command}\\r\\n' >&7; cat <&6");

@@ -6,9 +6,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
-use super::stores::compile;
 use crate::harness::{
-    Authority, Dial, Finished, Identity, KeyKind, Leaf, Place, Setup, need_root, program, skip,
+    Authority, Dial, Finished, Identity, KeyKind, Leaf, Place, Setup, compile, need_root, program,
+    skip,
 };
 
 /// Fails unless `-k` is content.

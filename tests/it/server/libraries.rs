@@ -12,6 +12,7 @@ use openssl::stack::Stack;
 
 use crate::harness::{
     Authority, Finished, Identity, KeyKind, Leaf, Place, Server, Setup, program, run, skip,
+    skip_part,
 };
 
 /// What the program answers to each of them.
@@ -228,7 +229,7 @@ fn libraries() -> Vec<Library> {
     let mut all = vec![Library::Java, Library::MbedTls, Library::Nss];
     all.retain(|library| match library.missing() {
         Some(why) => {
-            println!("skipped in part: {library:?}: {why}");
+            skip_part!("{library:?}: {why}");
             false
         }
         None => true,

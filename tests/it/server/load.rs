@@ -7,7 +7,7 @@ use std::thread;
 use openssl::ssl::SslVersion;
 
 use crate::harness::dial::{Noise, plain};
-use crate::harness::{Dial, End, Identity, KeyKind, Place, Setup, eventually};
+use crate::harness::{Dial, End, Identity, KeyKind, Place, Setup, compile, eventually};
 
 /// One connection to a server whose program is `cat`: every byte comes back.
 fn echo(dial: Dial, seed: u64, size: usize) {
@@ -271,7 +271,7 @@ fn a_rule_s_maxconip_counts_for_its_clients() {
     let place = Place::new("maxconip-rule");
     let rules = "127.0.0.2:allow,MAXCONIP=\"1\"\n127.0.0.3:allow,MAXCONIP=\"0\"\n\
                  127.0.0.4:allow,MAXCONIP=\"4\"\n127.0.0.5:allow,MAXCONIP=\"many\"\n:allow\n";
-    let cdb = super::stores::compile(&place, "limits.cdb", rules);
+    let cdb = compile(&place, "limits.cdb", rules);
     let server = Setup::new(&place, &["cat"])
         .options("-C 2 -x")
         .option(&cdb)

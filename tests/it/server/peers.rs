@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::harness::{
-    Authority, Finished, Identity, KeyKind, Place, Server, Setup, need, need_root, overlay,
-    program, run, skip,
+    Authority, Finished, Identity, KeyKind, Place, Server, Setup, need, need_root, overlay, run,
+    skip, wanted,
 };
 
 /// The root's file, for clients.
@@ -216,8 +216,7 @@ fn popa3d_answers_curl_and_gnutls() {
             ended.text()
         );
     }
-    let gnutls = program("gnutls-cli");
-    if let Some(gnutls) = gnutls {
+    if let Some(gnutls) = wanted("gnutls-cli") {
         let mut command = Command::new(gnutls);
         let port = server.port.to_string();
         command.args(["--x509cafile", &anchors, "--port", &port, "localhost"]);
@@ -230,8 +229,6 @@ fn popa3d_answers_curl_and_gnutls() {
             ended.text(),
             ended.stderr
         );
-    } else {
-        println!("skipped in part: gnutls-cli is not installed");
     }
     // A wrong password is popa3d's matter.
     let mut command = Command::new(&curl);

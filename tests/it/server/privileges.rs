@@ -14,7 +14,7 @@ use seccompiler::{
 use crate::harness::overlay::{self, AS_NOBODY, with_tester};
 use crate::harness::process::{process, status_field};
 use crate::harness::{
-    Client, Dial, Place, Server, Setup, Tls, eventually, need, need_root, run, skip,
+    Client, Dial, Place, Server, Setup, Tls, compile, eventually, need, need_root, run, skip,
 };
 
 /// The program of most tests here: its own /proc/self/status.
@@ -593,12 +593,7 @@ fn a_server_told_to_require_the_filter_refuses_to_start_without() {
 #[test]
 fn a_rule_that_requires_the_filter_serves_nobody_without() {
     let place = Place::new("required-by-rule");
-    let made = place.text("rules.cdb");
-    let compiled = run(
-        Command::new(env!("CARGO_BIN_EXE_sslrules")).args([&made, &place.text("rules.tmp")]),
-        b":allow,SSL_SANDBOX=\"require\"\n",
-    );
-    assert_eq!(compiled.code, Some(0), "{}", compiled.stderr);
+    let made = compile(&place, "rules.cdb", ":allow,SSL_SANDBOX=\"require\"\n");
     let setup = Setup::new(&place, &["echo", "served"])
         .options("-x")
         .option(&made);

@@ -11,9 +11,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::harness::process::pids;
-use crate::harness::{Dial, Place, Server, Setup, need, need_root, overlay, program, run, skip};
-
-const HANDOFF: &str = env!("CARGO_BIN_EXE_starttls-handoff");
+use crate::harness::{
+    Dial, Place, Server, Setup, need, need_root, ours, overlay, program, run, skip, skip_part,
+};
 
 /// A port that nobody has at the moment.
 fn free_port() -> u16 {
@@ -133,7 +133,7 @@ fn fingerd_and_efingerd_answer() {
             );
             assert_eq!(status, "0");
         }
-        _ => println!("skipped in part: no fingerd"),
+        _ => skip_part!("no fingerd"),
     }
     let Some(efingerd) = debian("efingerd", "efingerd") else {
         skip!("no efingerd");
@@ -313,7 +313,8 @@ fn an_outsider_relays_through_exim_only_where_it_was_not_told_the_address() {
         assert_eq!(relaying(&server, false), refused, "{options}");
         assert!(!server.log().contains("warning"), "{}", server.log());
         server.quiet();
-        let words = [&[HANDOFF, "smtp"], &script[..]].concat();
+        let handoff = ours("starttls-handoff");
+        let words = [&[&*handoff, "smtp"], &script[..]].concat();
         let server = Setup::new(&place, &words)
             .options(options)
             .options("-n")

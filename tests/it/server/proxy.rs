@@ -17,7 +17,7 @@ use nix::sys::socket::{
 };
 
 use crate::harness::dial::{self, Noise, plain};
-use crate::harness::{Dial, Place, Server, Setup, Tls, eventually, need, process, run};
+use crate::harness::{Dial, Place, Server, Setup, Tls, compile, eventually, need, ours, process};
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// What every program here says of its connection.
@@ -395,12 +395,7 @@ fn nothing_is_said_before_the_header() {
 fn rules_see_the_address_of_the_header() {
     let place = Place::new("proxied-rules");
     let text = "192.0.2.9:deny\n192.0.2.:allow,SEEN=\"net\"\n127.:deny\n:allow\n";
-    let (cdb, temporary) = (place.text("rules.cdb"), place.text("rules.tmp"));
-    let made = run(
-        Command::new(env!("CARGO_BIN_EXE_sslrules")).args([&cdb, &temporary]),
-        text.as_bytes(),
-    );
-    assert_eq!(made.code, Some(0), "{}", made.stderr);
+    let cdb = compile(&place, "rules.cdb", text);
     let server = Setup::script(&place, "echo $SSLREMOTEIP $SEEN")
         .options("-v -L 127.0.0.0/8 -x")
         .option(&cdb)
@@ -693,12 +688,7 @@ fn a_health_check_is_no_warning() {
         ("-v", "send-proxy check"),
         ("-vn", "send-proxy-v2 check"),
     ] {
-        let handoff = [
-            env!("CARGO_BIN_EXE_starttls-handoff"),
-            "smtp",
-            "/bin/sh",
-            "-c",
-        ];
+        let handoff = [&*ours("starttls-handoff"), "smtp", "/bin/sh", "-c"];
         let words = [&handoff[..], &["echo 220 mx; cat"]].concat();
         let words = if options == "-vn" {
             &words[..]

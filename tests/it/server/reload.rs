@@ -11,10 +11,11 @@ use std::time::Instant;
 
 use nix::sys::signal::Signal;
 
-use super::stores::{called, compile, presenting};
+use super::stores::{called, presenting};
 use crate::harness::process::status_field;
 use crate::harness::{
-    Authority, Dial, Identity, KeyKind, Leaf, Place, Server, Setup, eventually, need_root, run,
+    Authority, Dial, Identity, KeyKind, Leaf, Place, Server, Setup, compile, eventually, need_root,
+    ours, run,
 };
 
 /// Puts a file in another's place as renewal tools do: written beside it, then
@@ -609,7 +610,7 @@ fn ten_thousand_rules_share_their_stores() {
     // Five stores and the default one: not one line more.
     assert_eq!(server.log().matches(" changed: from ").count(), 5);
     let words = ["-k", "-x", &cdb, "127.0.0.1", "0", "true"];
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sslserver"));
+    let mut command = Command::new(ours("sslserver"));
     let (certificate, key) = place.identity("default", &called("default").issue());
     command.args(words).env_clear();
     command.env("CERTFILE", certificate).env("KEYFILE", key);

@@ -8,9 +8,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::isolation::keyholders;
-use super::stores::compile;
 use crate::harness::{
-    Authority, Finished, Identity, KeyKind, Leaf, Place, Server, Setup, eventually, need, run,
+    Authority, Finished, Identity, KeyKind, Leaf, Place, Server, Setup, compile, eventually, need,
+    run,
 };
 
 const SCRIPT: &str = "echo \"says $SSL_SESSION_RESUMED $SSL_CLIENT_VERIFY $SSL_PEER_S_DN\"";

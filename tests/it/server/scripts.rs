@@ -4,8 +4,9 @@
 
 use std::net::SocketAddr;
 
-use super::stores::compile;
-use crate::harness::{Authority, Client, Dial, Identity, KeyKind, Leaf, Place, Server, Setup};
+use crate::harness::{
+    Authority, Client, Dial, Identity, KeyKind, Leaf, Place, Server, Setup, compile,
+};
 
 /// What the program says to a client from 127.0.0.N; none where there is no TLS.
 fn said(server: &Server, last: u8) -> Option<String> {

@@ -8,10 +8,10 @@ use std::process::Command;
 
 use openssl::ssl::SslVersion;
 
-use super::stores::{called, compile, presenting};
+use super::stores::{called, presenting};
 use crate::harness::dial::plain;
 use crate::harness::{
-    Authority, Dial, Identity, Leaf, Place, Server, Setup, eventually, need, run,
+    Authority, Dial, Identity, Leaf, Place, Server, Setup, compile, eventually, need, ours, run,
 };
 
 const BOTH: [SslVersion; 2] = [SslVersion::TLS1_2, SslVersion::TLS1_3];
@@ -289,7 +289,7 @@ fn what_comes_too_late_for_a_name_is_refused_by_name() {
     ] {
         let line = format!("sni=late.test:allow,{setting}=\"0\"\n");
         let words = format!("{setting} has no effect in a rule for a server name");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sslrules"));
+        let mut command = Command::new(ours("sslrules"));
         command.args([&place_text, &place.text("late.tmp")]);
         let refused = run(&mut command, format!(":allow\n{line}").as_bytes());
         refused.failed(100, &format!("fatal: line 2: {words}"));

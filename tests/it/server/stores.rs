@@ -15,24 +15,9 @@ use openssl::ssl::SslVersion;
 use crate::harness::dial::plain;
 use crate::harness::process::status_field;
 use crate::harness::{
-    Authority, Dial, End, Finished, Identity, KeyKind, Leaf, Place, Server, Setup, eventually,
-    need, need_root, overlay, run, skip,
+    Authority, Dial, End, Finished, Identity, KeyKind, Leaf, Place, Server, Setup, compile,
+    compile_with, eventually, need, need_root, ours, overlay, run, skip,
 };
-
-/// Compiles rules with sslrules into `NAME` of the place.
-pub fn compile(place: &Place, name: &str, text: &str) -> String {
-    compile_with(env!("CARGO_BIN_EXE_sslrules"), place, name, text)
-}
-
-fn compile_with(program: &str, place: &Place, name: &str, text: &str) -> String {
-    let (cdb, temporary) = (place.text(name), place.text(&format!("{name}.tmp")));
-    let made = run(
-        Command::new(program).args([&cdb, &temporary]),
-        text.as_bytes(),
-    );
-    assert_eq!(made.code, Some(0), "{program}: {}", made.stderr);
-    cdb
-}
 
 /// A certificate with this common name that is good for localhost.
 pub fn called(common: &str) -> Leaf {
@@ -80,7 +65,7 @@ fn databases_of_both_compilers_decide() {
          127.0.:allow,GREETING=\"class\"\n\
          :deny\n"
     );
-    for program in [env!("CARGO_BIN_EXE_sslrules"), "tcprules"] {
+    for program in [&*ours("sslrules"), "tcprules"] {
         let cdb = compile_with(program, &place, "rules.cdb", &text);
         let script = "echo \"${GREETING-unset} ${RELAYCLIENT-unset}\"";
         let server = Setup::script(&place, script)
@@ -1105,7 +1090,7 @@ fn misspelt_settings_are_named_at_start_and_in_k() {
         "127.0.0.2:allow, CERTFILE=\"/x\",RELAYCLIENT=\"\"\n\
          127.0.0.3-4:allow,{own},CA_FILE=\"/x\"\n"
     );
-    let cdb = compile_with(env!("CARGO_BIN_EXE_sslrules"), &place, "rules.cdb", &text);
+    let cdb = compile(&place, "rules.cdb", &text);
     let setup = || {
         let setup = Setup::new(&place, &["true"]).option("-x").option(&cdb);
         setup
@@ -1144,7 +1129,7 @@ fn k_needs_no_port() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let (certificate, key) = place.identity("own", &called("own").issue());
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sslserver"));
+    let mut command = Command::new(ours("sslserver"));
     command.args(["-k", "127.0.0.1", &port, "true"]).env_clear();
     command.env("CERTFILE", certificate).env("KEYFILE", key);
     let ended = run(&mut command, b"");

@@ -16,7 +16,9 @@ use super::remote::{MESSAGE, Remote};
 use crate::harness::daemons::Exim;
 use crate::harness::memory::Needles;
 use crate::harness::process::PATIENCE;
-use crate::harness::{Identity, KeyKind, Leaf, Peer, Place, eventually, need_root, peer, skip};
+use crate::harness::{
+    Identity, KeyKind, Leaf, Peer, Place, eventually, need_root, peer, skip, skip_part,
+};
 
 const SECRET: &str = "hunter2|colon:blank end";
 
@@ -188,7 +190,7 @@ fn postfix_and_exim_see_whose_certificate_it_is() {
             }
         }
     } else {
-        println!("skipped in part: postfix is not installed");
+        skip_part!("postfix is not installed");
     }
     for (options, sign) in [(&[][..], ""), (&["-tls-on-connect"], "s")] {
         let place = Place::new("remote-own-exim");

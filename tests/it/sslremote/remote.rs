@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::harness::process::run_within;
-use crate::harness::{Authority, Place};
+use crate::harness::{Authority, Place, ours};
 
 /// A message, short and plain.
 pub const MESSAGE: &str = "Subject: test\n\nHello.\n";
@@ -79,7 +79,7 @@ impl<'a> Remote<'a> {
     }
 
     pub fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_qmail-sslremote"));
+        let mut command = Command::new(ours("qmail-sslremote"));
         command.args(words).env_clear();
         command.env("QMAILHOME", self.place.path(""));
         if let Some(ip) = self.dns {
