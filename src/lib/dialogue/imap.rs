@@ -3,7 +3,8 @@
 #![forbid(unsafe_code)]
 
 use super::line::{Literal, body, is_ambiguous, is_one_of, literal, verb, word};
-use super::{Answering, Farewell, Grammar, LINE_LIMIT, Reading, Taken, Wire, counted};
+use super::wire::{Answering, Grammar, Reading, Taken, Wire, counted};
+use super::{Farewell, LINE_LIMIT};
 
 /// Where the client's command stands. Commands are sent on one at a time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -24,8 +24,10 @@ mod line;
 mod pop3;
 mod sieve;
 mod smtp;
+mod wire;
 
-use line::{Buffer, Content, Found};
+use line::{Buffer, Found};
+use wire::{Answering, Grammar, Reading, Taken, Wire, counted};
 
 /// The longest command, or line of a program's answer, in bytes with its line
 /// end.
@@ -140,136 +142,6 @@ pub enum Farewell {
     Malformed,
     /// There is no program to serve it.
     Unavailable,
-}
-
-/// What a grammar did with a line of the client's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Taken {
-    /// It is done with.
-    Yes,
-    /// It must wait until the program has answered what went before.
-    NotYet,
-}
-
-/// How the client's next bytes are to be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reading {
-    /// As commands.
-    Lines,
-    /// Not at all before the program has answered.
-    Hold,
-    /// As message content.
-    Content(Content),
-    /// As this many bytes of content.
-    Pass(u64),
-    /// As this many bytes that go nowhere.
-    Skip(u64),
-    /// As whatever they are: no upgrade is possible any more.
-    Open,
-    /// Not at all: the client asked for TLS.
-    Upgrading,
-}
-
-/// How the program's next bytes are to be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answering {
-    Lines,
-    /// As a literal with this many bytes to come.
-    Pass(u64),
-    /// As such a literal that the client is not shown.
-    Skip(u64),
-    /// As lines of a greeting that the client has had; behind it, as whatever
-    /// they are.
-    Greeting,
-    Open,
-}
-
-/// What the grammars share: both ways out, and how both ways in are read.
-#[derive(Debug)]
-struct Wire {
-    settings: Settings,
-    /// TLS can be had now.
-    offer: bool,
-    to_client: Buffer,
-    to_program: Buffer,
-    reading: Reading,
-    answering: Answering,
-    event: Option<Event>,
-    /// A list of capabilities was answered here in the program's place, and a
-    /// client may ask for it again.
-    listed: bool,
-}
-
-impl Wire {
-    fn tell(&mut self, text: &str) {
-        self.to_client.push(text.as_bytes());
-        self.to_client.push(b"\r\n");
-    }
-
-    fn forward(&mut self, line: &[u8]) {
-        self.to_program.push(line);
-    }
-
-    fn relay(&mut self, line: &[u8]) {
-        self.to_client.push(line);
-    }
-
-    fn upgrade(&mut self) {
-        self.reading = Reading::Upgrading;
-        self.event = Some(Event::Upgrade);
-    }
-
-    fn open(&mut self) {
-        self.reading = Reading::Open;
-        self.answering = Answering::Open;
-    }
-
-    /// The client's next `size` bytes are a literal or chunk.
-    fn pass(&mut self, size: u64) {
-        self.reading = counted(size, Reading::Pass, Reading::Lines);
-    }
-
-    /// As [`Wire::pass`], but the program never sees it.
-    fn skip(&mut self, size: u64) {
-        self.reading = counted(size, Reading::Skip, Reading::Lines);
-    }
-
-    fn malformed(&mut self) {
-        self.event = Some(Event::Malformed);
-    }
-
-    fn end(&mut self) {
-        self.event = Some(Event::Ended);
-    }
-}
-
-/// One protocol's commands and answers.
-trait Grammar {
-    /// Greets a client that no program serves before TLS.
-    fn greet(&mut self, wire: &mut Wire);
-
-    /// A command, while no program runs: TLS is required.
-    fn refuse_line(&mut self, wire: &mut Wire, line: &[u8]);
-
-    /// A line of the client's.
-    fn client_line(&mut self, wire: &mut Wire, line: &[u8]) -> Taken;
-
-    /// A line of the program's.
-    fn program_line(&mut self, wire: &mut Wire, line: &[u8]);
-
-    /// The content that follows a command is over.
-    fn content_ended(&mut self, wire: &mut Wire) {
-        wire.reading = Reading::Lines;
-    }
-
-    /// The answer to the upgrade command, with which the plaintext ends.
-    fn go_ahead(&mut self) -> String;
-
-    /// The answer to the upgrade command where TLS cannot be had.
-    fn decline(&mut self) -> String;
-
-    /// The last line of a dialogue that is cut off.
-    fn farewell(&self, host: &str, why: Farewell) -> String;
 }
 
 /// One client's dialogue before TLS.
@@ -600,12 +472,6 @@ impl Dialogue {
             self.wire.event = Some(Event::Injection(self.from_client.len()));
         }
     }
-}
-
-/// How to read on with `left` bytes of a literal or chunk to come: in its way,
-/// or behind the last of them in the other.
-fn counted<T>(left: u64, within: fn(u64) -> T, behind: T) -> T {
-    if left == 0 { behind } else { within(left) }
 }
 
 #[cfg(test)]

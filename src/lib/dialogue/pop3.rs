@@ -1,8 +1,9 @@
 //! POP3 as a server sees it: RFC 1939, 2449 (CAPA), 2595 (STLS), 5034 (AUTH).
 #![forbid(unsafe_code)]
 
+use super::Farewell;
 use super::line::{body, is_ambiguous, is_one_of, verb, word};
-use super::{Farewell, Grammar, Reading, Taken, Wire};
+use super::wire::{Grammar, Reading, Taken, Wire};
 
 /// The response that the program owes. Commands are sent on one at a time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

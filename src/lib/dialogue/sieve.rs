@@ -2,7 +2,8 @@
 #![forbid(unsafe_code)]
 
 use super::line::{Literal, is_ambiguous, is_one_of, literal, verb};
-use super::{Answering, Farewell, Grammar, LINE_LIMIT, Reading, Taken, Wire, counted};
+use super::wire::{Answering, Grammar, Reading, Taken, Wire, counted};
+use super::{Farewell, LINE_LIMIT};
 
 /// The response that the program owes. Commands are sent on one at a time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -4,8 +4,9 @@
 
 use std::collections::VecDeque;
 
+use super::Farewell;
 use super::line::{Content, body, is_ambiguous, is_one_of, size, verb, word};
-use super::{Farewell, Grammar, Reading, Taken, Wire};
+use super::wire::{Grammar, Reading, Taken, Wire};
 
 /// How many pipelined commands may be unanswered.
 const PIPELINE: usize = 100;

@@ -19,10 +19,12 @@ use crate::settings;
 use crate::sys::{fd, process, socket};
 use crate::text;
 
+mod client;
 mod plaintext;
 mod ucspi_tls;
 
-use plaintext::{Client, Outcome, Phase, Times};
+use client::Client;
+use plaintext::{Outcome, Phase, Times};
 use ucspi_tls::{Answer, Control};
 
 /// How long a client may take to start TLS where it must, and to say its first

@@ -20,14 +20,17 @@ mod destination;
 mod explain;
 pub(crate) mod key;
 pub(crate) mod line;
+mod remarks;
+mod value;
 
 pub use compile::compile;
 pub use destination::{By, Destination, Way};
-pub use explain::{Remark, remarks, rules};
 #[cfg(feature = "remote")]
 pub use key::international;
 pub use key::{RuleForm, Scope};
-pub use line::{Anchors, Pin, Port, TlsMode, Value, Wrong};
+pub use line::Wrong;
+pub use remarks::{Remark, remarks, rules};
+pub use value::{Anchors, Pin, Port, TlsMode, Value};
 
 use key::canonical;
 use line::{Kept, Line};

@@ -29,10 +29,13 @@ pub fn explain(options: &Options, host: &str) -> Result<u8, Fail> {
     let path = Path::new(path);
     let destinations = Destinations::open(path)?;
     if destinations.is_missing() {
-        return Err(super::no_file(&path.to_string_lossy()));
+        return Err(super::plan::no_file(&path.to_string_lossy()));
     }
     let mut told = Told {
-        host: text::excerpt(super::destination(options, host).domain.as_bytes(), 255),
+        host: text::excerpt(
+            super::plan::destination(options, host).domain.as_bytes(),
+            255,
+        ),
         out: String::new(),
         wrong: Vec::new(),
     };
@@ -77,7 +80,7 @@ impl Told {
         host: &str,
     ) -> Result<(), Fail> {
         let sender = options.sender.as_deref().unwrap_or_default();
-        let own = super::destination(options, host);
+        let own = super::plan::destination(options, host);
         let name = own.domain.strip_suffix('.').unwrap_or(own.domain);
         let name = name.to_ascii_lowercase();
         let folder = path.parent().unwrap_or(Path::new(""));
@@ -171,7 +174,7 @@ impl Told {
             let _ = writeln!(self.out, "{wrong}");
             self.wrong.push(wrong);
         }
-        let own = match super::own_certificate(options) {
+        let own = match super::plan::own_certificate(options) {
             Ok(Some(own)) => own,
             Ok(None) => return,
             Err(wrong) => {

@@ -18,8 +18,9 @@ use crate::report::{self, Fail};
 use crate::sys::channel::{Channel, Form, Moved};
 use crate::sys::child::Running;
 use crate::sys::poll::{self, Ready};
-use crate::sys::{fd, process, socket};
+use crate::sys::process;
 
+use super::client::Client;
 use super::ucspi_tls::Control;
 
 /// How long a program may take to end that has nothing more to do.
@@ -30,65 +31,6 @@ const PARTING: Duration = Duration::from_secs(2);
 
 /// Bytes per read.
 const PIECE: usize = 16384;
-
-/// The client, in the clear or behind the server. The server's processes have
-/// the same socket, so its mode is left alone: only single calls do not wait.
-pub(super) struct Client {
-    input: OwnedFd,
-    /// `None` once it is told that nothing more comes.
-    output: Option<OwnedFd>,
-}
-
-impl Client {
-    pub(super) fn new(input: OwnedFd, output: OwnedFd) -> Client {
-        Client {
-            input,
-            output: Some(output),
-        }
-    }
-
-    /// Tells the client that nothing more comes.
-    fn end_output(&mut self) {
-        if let Some(output) = self.output.take() {
-            // A pipe is ended by closing it.
-            let _ = socket::finish(&output);
-        }
-    }
-
-    /// Reads what is there.
-    fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        match socket::receive(&self.input, buffer) {
-            Err(error) if error.raw_os_error() == Some(libc::ENOTSOCK) => {
-                if !is_readable(self.input.as_fd()) {
-                    return Err(io::ErrorKind::WouldBlock.into());
-                }
-                fd::read_some(&self.input, buffer)
-            }
-            other => other,
-        }
-    }
-
-    /// Writes what there is room for.
-    fn transmit(&self, bytes: &[u8]) -> io::Result<usize> {
-        let Some(output) = &self.output else {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        };
-        match socket::transmit(output, bytes) {
-            Err(error) if error.raw_os_error() == Some(libc::ENOTSOCK) => {
-                // A pipe that poll calls writable takes this much at once.
-                fd::write_some(output, &bytes[..bytes.len().min(libc::PIPE_BUF)])
-            }
-            other => other,
-        }
-    }
-
-    /// Looks at the next byte, which stays there; `None` at the end.
-    fn look(&self) -> io::Result<Option<u8>> {
-        let mut byte = [0];
-        let count = socket::peek(&self.input, &mut byte)?;
-        Ok((count > 0).then_some(byte[0]))
-    }
-}
 
 /// The program, on a socket.
 struct Program {
@@ -397,28 +339,7 @@ impl<'a> Phase<'a> {
     fn move_bytes(&mut self, side: Side) -> bool {
         let mut buffer = [0; PIECE];
         match side {
-            Side::FromClient => {
-                let room = match self.dialogue.client_room() {
-                    // Behind the upgrade command any byte is one too many.
-                    0 => PIECE,
-                    room => room.min(PIECE),
-                };
-                match self.client.receive(&mut buffer[..room]) {
-                    Ok(0) => {
-                        self.client_ended = true;
-                        self.dialogue.end_client();
-                        // It will not see the answer to its upgrade.
-                        self.client_gone |= self.dialogue.event() == Some(Event::Upgrade);
-                        true
-                    }
-                    Ok(count) => {
-                        self.heard = true;
-                        self.dialogue.feed_client(&buffer[..count]);
-                        true
-                    }
-                    Err(error) => self.client_failed(&error),
-                }
-            }
+            Side::FromClient => self.hear_client(&mut buffer),
             Side::ToClient => match self.client.transmit(self.dialogue.for_client()) {
                 Ok(count) => {
                     self.dialogue.client_took(count);
@@ -426,21 +347,7 @@ impl<'a> Phase<'a> {
                 }
                 Err(error) => self.client_failed(&error),
             },
-            Side::FromProgram => {
-                let room = self.dialogue.program_room().min(PIECE);
-                let Some(program) = &mut self.program else {
-                    return false;
-                };
-                match program.channel.read(&mut buffer[..room]) {
-                    Moved::Bytes(count) => {
-                        self.greeted = true;
-                        self.dialogue.feed_program(&buffer[..count]);
-                    }
-                    Moved::Ended => self.dialogue.end_program(),
-                    Moved::Later => return false,
-                }
-                true
-            }
+            Side::FromProgram => self.hear_program(&mut buffer),
             Side::ToProgram => {
                 let Some(program) = &mut self.program else {
                     return false;
@@ -459,6 +366,45 @@ impl<'a> Phase<'a> {
                 false
             }
         }
+    }
+
+    fn hear_client(&mut self, buffer: &mut [u8; PIECE]) -> bool {
+        let room = match self.dialogue.client_room() {
+            // Behind the upgrade command any byte is one too many.
+            0 => PIECE,
+            room => room.min(PIECE),
+        };
+        match self.client.receive(&mut buffer[..room]) {
+            Ok(0) => {
+                self.client_ended = true;
+                self.dialogue.end_client();
+                // It will not see the answer to its upgrade.
+                self.client_gone |= self.dialogue.event() == Some(Event::Upgrade);
+                true
+            }
+            Ok(count) => {
+                self.heard = true;
+                self.dialogue.feed_client(&buffer[..count]);
+                true
+            }
+            Err(error) => self.client_failed(&error),
+        }
+    }
+
+    fn hear_program(&mut self, buffer: &mut [u8; PIECE]) -> bool {
+        let room = self.dialogue.program_room().min(PIECE);
+        let Some(program) = &mut self.program else {
+            return false;
+        };
+        match program.channel.read(&mut buffer[..room]) {
+            Moved::Bytes(count) => {
+                self.greeted = true;
+                self.dialogue.feed_program(&buffer[..count]);
+            }
+            Moved::Ended => self.dialogue.end_program(),
+            Moved::Later => return false,
+        }
+        true
     }
 
     fn client_failed(&mut self, error: &io::Error) -> bool {
@@ -566,15 +512,11 @@ impl Side {
     }
 }
 
-fn is_readable(fd: BorrowedFd<'_>) -> bool {
-    let mut wanted = [(fd, Ready::READ)];
-    poll::wait(&mut wanted, Some(Instant::now())).is_ok() && wanted[0].1 != Ready::default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::dialogue::{Protocol, Settings};
+    use crate::sys::fd;
     use std::io::{Read as _, Write as _};
     use std::os::unix::net::UnixStream;
 

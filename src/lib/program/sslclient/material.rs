@@ -1,0 +1,109 @@
+//! The certificates, keys, ciphers and expectations that a connection is made with.
+#![forbid(unsafe_code)]
+
+use super::plan::{Plan, own_certificate};
+use crate::keyholder::{OwnKey, Password};
+use crate::options::sslclient::{Options, TABLE};
+use crate::program;
+use crate::report::Fail;
+use crate::secret::Secret;
+use crate::settings::Settings;
+use crate::store::client::{Setup, Store, Trust};
+use crate::text;
+use crate::trust::{Demand, Expectation, Tolerated};
+
+/// The settings that are taken from the environment.
+const OF_TLS: [&str; 4] = ["TLS_MIN", "TLS_MAX", "TLS_GROUPS", "CIPHERSUITES"];
+
+/// The key's password: the first line of a file (`-K`), or what descriptor 3 has
+/// (`-3`).
+fn password(options: &Options) -> Result<Option<Password>, Fail> {
+    if let Some(path) = &options.password_file {
+        let shown = text::excerpt(path.as_bytes(), 300);
+        let bytes = Secret::new(
+            std::fs::read(path).map_err(Fail::unable(format!("read password: -K {shown}")))?,
+        );
+        let line = bytes.split(|&byte| byte == b'\n').next();
+        let line = line.unwrap_or_default();
+        return Ok(Some(Password::new(
+            line.strip_suffix(b"\r").unwrap_or(line),
+        )));
+    }
+    program::password_descriptor(options.common.password)?
+        .as_ref()
+        .map(Password::read)
+        .transpose()
+}
+
+/// The context, with what the options, the policy and the environment say.
+pub(super) fn store(options: &Options, plan: &Plan) -> Result<Store, Fail> {
+    let mut settings = Settings::default();
+    settings.overlay(
+        OF_TLS
+            .iter()
+            .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))),
+    );
+    let rule = plan.rule.as_ref();
+    let ciphers = rule.and_then(|rule| rule.value.ciphers.as_ref());
+    if let Some(ciphers) = ciphers.or(options.ciphers.as_ref()) {
+        settings.overlay([("CIPHERS".to_owned(), ciphers.clone())]);
+    }
+    // With its password, which is not to stay.
+    let own_line = own_certificate(options)?;
+    let own_password = own_line.as_ref().and_then(|own| own.password.as_deref());
+    let keys = OwnKey {
+        password: match own_password {
+            Some(password) => Some(Password::new(password)),
+            None => password(options)?,
+        },
+    };
+    let certificate = options
+        .certificate
+        .as_deref()
+        .filter(|path| !path.is_empty());
+    let key = options.key.as_deref().filter(|path| !path.is_empty());
+    if key.is_some() && certificate.is_none() {
+        return Err(TABLE.usage("-k is of no use without -c"));
+    }
+    let given = certificate.map(|path| (("-c", path), ("-k", key.unwrap_or(path))));
+    let file = options.anchor_file.as_deref().map(|path| ("-a", path));
+    let directory = options.anchor_dir.as_deref().map(|path| ("-A", path));
+    let trust = match (file, directory) {
+        (None, None) => Trust::System,
+        _ => Trust::Files(file, directory),
+    };
+    let setup = match rule {
+        Some(rule) => Setup::under(rule, trust),
+        None => Setup {
+            trust,
+            certificate: None,
+            depth: None,
+            expectation: expectation(options),
+            anonymous: false,
+            ciphers_from: "-z",
+            lines: (None, None),
+        },
+    };
+    let setup = Setup {
+        certificate: given,
+        depth: setup.depth.or(options.depth),
+        ..setup
+    };
+    Store::load(&settings, &setup.with_own(own_line.as_ref()), &keys)
+}
+
+/// What the letters expect of a server.
+fn expectation(options: &Options) -> Expectation {
+    Expectation {
+        demand: match (options.verify, options.match_name) {
+            (true, true) => Demand::Name,
+            _ => Demand::Chain,
+        },
+        pins: Vec::new(),
+        tolerated: if options.verify {
+            Tolerated::Nothing
+        } else {
+            Tolerated::Unverified
+        },
+    }
+}
