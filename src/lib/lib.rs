@@ -77,4 +77,5 @@ pub use program::sslclient::main as sslclient;
 pub use program::sslrules::main as sslrules;
 pub use program::sslrulescheck::main as sslrulescheck;
 pub use program::sslserver::main as sslserver;
+pub use program::sslserver_conf::main as sslserver_conf;
 pub use program::starttls_handoff::main as starttls_handoff;

@@ -31,6 +31,7 @@ struct Program {
 fn programs() -> Vec<Program> {
     vec![
         Program::new(&options::sslserver::TABLE, &["0"]),
+        Program::new(&options::sslserver_conf::TABLE, &["0"]),
         Program::new(&options::sslclient::TABLE, &["128+n"]),
         Program::new(&options::sslrules::TABLE, &["0"]),
         Program::new(&options::sslrulescheck::TABLE, &["0"]),

@@ -17,6 +17,7 @@ pub mod sslclient;
 pub mod sslrules;
 pub mod sslrulescheck;
 pub mod sslserver;
+pub mod sslserver_conf;
 pub mod starttls_handoff;
 
 /// What a letter does to the options `T` of its program.

@@ -12,6 +12,7 @@ pub mod sslclient;
 pub mod sslrules;
 pub mod sslrulescheck;
 pub mod sslserver;
+pub mod sslserver_conf;
 pub mod starttls_handoff;
 
 /// The descriptor that `-3` reads the key's password from.

@@ -1,0 +1,102 @@
+//! Services under the supervisors that people run: real daemontools, runit, s6 and
+//! what can be had of systemd, on a machine that lasts as long as the test and
+//! whose network reaches nobody else. Each test is a script of this directory.
+#![forbid(unsafe_code)]
+// A test prints why it was skipped; one that cannot go on ends there.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+
+use std::fs;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Runs scripts of this directory one after the other, in one shell that ends at
+/// the first command that fails.
+///
+/// # Panics
+///
+/// When a command fails, with all that was said.
+fn perform(name: &str, needs: &[&str], scripts: &[&str], words: &[&str]) {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: only root can make a machine");
+        return;
+    }
+    if let Some(missing) = needs.iter().find(|name| !is_installed(name)) {
+        println!("skipped: {missing} is not installed");
+        return;
+    }
+    let place = place(name);
+    let here = Path::new(ROOT).join("tests/services");
+    let mut session = format!(". /test/shell.sh\nset -- {}\n", words.join(" "));
+    for script in ["lib.sh"].iter().chain(scripts) {
+        fs::copy(here.join(script), place.join(script)).unwrap();
+        session.push_str(&format!(". /test/{script}\n"));
+    }
+    fs::write(place.join("session"), session).unwrap();
+    let programs = Path::new(env!("CARGO_BIN_EXE_sslserver")).parent().unwrap();
+    let mut machine = Command::new("timeout");
+    machine
+        .args(["--signal=KILL", "300", "unshare"])
+        .args(["-m", "-n", "-p", "-u", "-i", "-f", "--kill-child"])
+        .args(["/bin/sh", "-e"])
+        .arg(Path::new(ROOT).join("tests/guides/machine.sh"))
+        .args([place.as_path(), programs, Path::new(ROOT)])
+        .process_group(0)
+        .stdin(Stdio::null());
+    let ended = machine.output().expect("unshare");
+    let said = [ended.stdout, ended.stderr].concat();
+    assert!(
+        ended.status.success(),
+        "{name}: {}\n{}",
+        ended.status,
+        String::from_utf8_lossy(&said)
+    );
+    let _ = fs::remove_dir_all(&place);
+}
+
+fn is_installed(name: &str) -> bool {
+    std::env::var_os("PATH")
+        .iter()
+        .flat_map(std::env::split_paths)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .any(|folder| folder.join(name).is_file())
+}
+
+/// What the machine's shell is told, and keeps where a test fails.
+fn place(name: &str) -> PathBuf {
+    let name = format!("service-{name}-{}", std::process::id());
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    fs::create_dir_all(&path).unwrap();
+    path
+}
+
+#[test]
+fn daemontools_runs_what_sslserver_conf_makes() {
+    let needs = ["svscan", "multilog", "make", "openssl"];
+    perform(
+        "daemontools",
+        &needs,
+        &["daemontools.sh", "conf.sh"],
+        &["-d"],
+    );
+}
+
+#[test]
+fn runit_runs_what_sslserver_conf_makes() {
+    let needs = ["runsvdir", "svlogd", "make", "openssl"];
+    perform("runit", &needs, &["runit.sh", "conf.sh"], &["-r"]);
+}
+
+#[test]
+fn s6_runs_what_sslserver_conf_makes() {
+    let needs = ["s6-svscan", "s6-log", "make", "openssl"];
+    perform("s6", &needs, &["s6.sh", "conf.sh"], &["-s"]);
+}
+
+#[test]
+fn systemd_finds_no_fault_with_units_and_hands_its_socket_over() {
+    let needs = ["systemd-analyze", "systemd-socket-activate", "openssl"];
+    perform("systemd", &needs, &["systemd.sh"], &[]);
+}
