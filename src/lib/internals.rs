@@ -33,7 +33,8 @@ pub mod manager {
 }
 pub mod options {
     pub use crate::options::{
-        Letter, Table, sslclient, sslrules, sslrulescheck, sslserver, starttls_handoff,
+        Letter, Table, sslclient, sslrules, sslrulescheck, sslserver, sslserver_conf,
+        starttls_handoff,
     };
 }
 pub mod proxy {

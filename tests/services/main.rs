@@ -32,7 +32,7 @@ fn perform(name: &str, needs: &[&str], scripts: &[&str], words: &[&str]) {
     let mut session = format!(". /test/shell.sh\nset -- {}\n", words.join(" "));
     for script in ["lib.sh"].iter().chain(scripts) {
         fs::copy(here.join(script), place.join(script)).unwrap();
-        session.push_str(&format!(". /test/{script}\n"));
+        session.extend([". /test/", script, "\n"]);
     }
     fs::write(place.join("session"), session).unwrap();
     let programs = Path::new(env!("CARGO_BIN_EXE_sslserver")).parent().unwrap();

@@ -207,7 +207,10 @@ fn write_directory(service: &Service, log: &Identity) -> Result<(), Fail> {
     for file in service.files() {
         write_file(&folder.join(file.path), file.mode, &file.text)?;
     }
-    let compiled = rules::compile(RULES).map_err(|bad| Fail::Never(bad.to_string()))?;
+    let compiled = rules::compile(RULES).map_err(|bad| {
+        let lines: Vec<String> = bad.iter().map(ToString::to_string).collect();
+        Fail::Never(lines.join("; "))
+    })?;
     let records = compiled.records.iter();
     rulesdb::replace(
         &folder.join("rules.cdb"),
