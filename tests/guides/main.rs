@@ -25,6 +25,7 @@ macro_rules! pages {
 }
 
 pages! {
+    certificates "doc/certificates.md" ["busybox", "certbot", "curl", "dehydrated", "haproxy", "lego", "multilog", "pebble", "popa3d"];
     outbound "doc/outbound.md" ["tcpserver", "smtpfront-echo"];
     security "doc/security.md" [];
 }

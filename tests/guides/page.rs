@@ -31,6 +31,9 @@ pub struct Block {
     pub before: Option<String>,
     /// `listens=PORT`: what the block leaves in the background serves there.
     pub listens: Option<String>,
+    /// `retry`: typed again until it ends with 0, as by a reader who waits for
+    /// something to happen.
+    pub retry: bool,
     pub text: String,
 }
 
@@ -70,6 +73,7 @@ fn begin(words: &str, page: &str, number: usize) -> Block {
         used: Use::Typed(0),
         before: None,
         listens: None,
+        retry: false,
         text: String::new(),
     };
     let (words, reason) = match words.split_once(" not-run: ") {
@@ -86,6 +90,7 @@ fn begin(words: &str, page: &str, number: usize) -> Block {
     }
     for word in words {
         match word.split_once('=') {
+            None if word == "retry" => block.retry = true,
             Some(("before", name)) => block.before = Some(name.to_owned()),
             Some(("listens", port)) => block.listens = Some(port.to_owned()),
             Some(("exit", code)) => block.used = Use::Typed(code.parse().unwrap()),

@@ -88,6 +88,9 @@ fn session(place: &Place, name: &str, blocks: &[Block]) -> String {
             Use::File(path) => writeln!(session, "written {number} {path}").unwrap(),
             Use::NotRun(_) | Use::Output | Use::Text => (),
             Use::Service(port) => writeln!(session, "served {number} {port}").unwrap(),
+            Use::Typed(_) if block.retry => {
+                writeln!(session, "begin {number}\nretried {number}\nend {number} 0").unwrap();
+            }
             Use::Typed(code) => {
                 // A last command that is to fail must not end the shell.
                 let (lax, strict) = if *code == 0 {
@@ -138,9 +141,9 @@ fn judge(page: &str, place: &Place, blocks: &[Block]) {
         assert_eq!(
             code.trim(),
             wanted,
-            "{at}: the exit code of\n{}\nwhich printed:\n{printed}\nand before it:\n{}",
+            "{at}: the exit code of\n{}\nwhich printed:\n{printed}\n{} has what the test did besides",
             block.text,
-            read("before.out".to_owned()),
+            place.0.join("before.out").display(),
         );
     }
 }

@@ -46,3 +46,7 @@ background() {
   setsid "$@" </dev/null >>/test/before.out 2>&1 &
   until_true listens "$port"
 }
+
+# retried NUMBER: a block, again and again until it ends with 0.
+retried() { until_true typed "$1"; }
+typed() { sh -e "/test/$1" >"/test/$1.out" 2>&1 </dev/null; }
