@@ -3,6 +3,7 @@
 cd /root
 current=before
 trap 'echo "$?" >"/test/$current.code"' EXIT
+web_server=
 
 # before NAME: what a reader finds, or what others do, before a block.
 before() {
@@ -29,7 +30,9 @@ written() {
 # listens PORT: whether somebody does, on any address.
 listens() { grep -qi ":$(printf %04X "$1") 0*:0000 0A" /proc/net/tcp /proc/net/tcp6; }
 
-# until COMMAND...: waits for it to come true, half a minute at most.
+not_listening() { ! listens "$1"; }
+
+# until_true COMMAND...: waits for it to come true, half a minute at most.
 until_true() {
   tries=0
   until "$@"; do
