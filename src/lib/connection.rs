@@ -67,13 +67,19 @@ impl Connection {
         }
     }
 
+    /// Takes the local name that was given, if one was.
+    pub fn name_local(&mut self, naming: &Naming) {
+        let given = naming.local_name.as_ref();
+        self.local.name = given.map(|name| name.to_lowercase().into_bytes());
+    }
+
     /// Looks up what is asked for. Slow: call it where nobody else waits.
     pub fn look_up(&mut self, naming: &Naming) {
         let (local, remote) = (self.local.address, self.remote.address);
-        self.local.name = match &naming.local_name {
-            Some(name) => Some(name.to_lowercase().into_bytes()),
-            None => resolve::name_of(local.ip()),
-        };
+        self.name_local(naming);
+        if self.local.name.is_none() {
+            self.local.name = resolve::name_of(local.ip());
+        }
         if naming.lookup {
             self.remote.name = resolve::name_of(remote.ip())
                 .filter(|name| !naming.paranoid || resolve::resolves_to(name, remote.ip()));

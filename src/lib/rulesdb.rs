@@ -21,8 +21,10 @@ use crate::text;
 /// The header: 256 pairs of a table's position and its number of slots.
 const HEADER: usize = 2048;
 
-/// The largest file that is read, in bytes: some ten million records.
-const LIMIT: u64 = 1 << 30;
+/// The largest file that is read whole, in bytes, as of any file.
+const LIMIT: u64 = 16 << 20;
+/// The same in words.
+const TOO_LARGE: &str = "larger than 16 MB";
 
 /// How often a file that changes while it is read is read again.
 const TRIES: usize = 3;
@@ -53,7 +55,10 @@ impl Database {
             let mut file = File::open(path)?;
             let before = file.metadata()?;
             if before.len() > LIMIT {
-                return Err(invalid("too large for a rules database"));
+                return Err(io::Error::new(
+                    io::ErrorKind::FileTooLarge,
+                    format!("it is {TOO_LARGE}"),
+                ));
             }
             let mut image = Vec::new();
             image.try_reserve_exact(usize::try_from(before.len()).unwrap_or(usize::MAX))?;
@@ -196,6 +201,14 @@ impl Index {
         self.file.read_exact_at(&mut bytes, position as u64)?;
         pair(&bytes, 0).ok_or_else(damaged)
     }
+}
+
+/// Says so where a database of these records could not be opened again.
+#[must_use]
+pub fn too_large<'a>(records: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Option<&'static str> {
+    // Two numbers before each record, and two slots of two for it.
+    let sizes = records.map(|(key, data)| key.len() + data.len() + 24);
+    ((HEADER + sizes.sum::<usize>()) as u64 > LIMIT).then_some(TOO_LARGE)
 }
 
 /// Writes the records to `temporary`, syncs it, and renames it to `cdb`. Where

@@ -416,6 +416,37 @@ fn bad_lines_end_with_100_and_leave_the_old_database() {
     }
 }
 
+/// What sslserver would not read is not made, nor read by sslrulescheck.
+#[test]
+fn rules_over_16_mb_are_refused_and_leave_the_old_database() {
+    let dir = Place::new("too-large");
+    let cdb = dir.path("rules.cdb");
+    assert!(rules("sslrules", &dir, ":allow,OLD=\"1\"\n").code == Some(0));
+    let old = fs::read(&cdb).unwrap();
+    let value = "x".repeat(1 << 20);
+    let lines = (0..17).map(|last| format!("192.0.2.{last}:allow,V=\"{value}\"\n"));
+    let text: String = lines.collect();
+    let ended = rules("sslrules", &dir, &text);
+    assert_eq!(ended.code, Some(100));
+    assert!(
+        ended
+            .stderr
+            .ends_with("cdb would be larger than 16 MB, and sslserver reads no such rules\n"),
+        "{}",
+        ended.stderr
+    );
+    assert_eq!(fs::read(&cdb).unwrap(), old);
+    // Just below it both read what is there.
+    let (most, _) = text.rsplit_once("192.0.2.15").unwrap();
+    assert!(rules("sslrules", &dir, most).code == Some(0));
+    let (code, _) = check("sslrulescheck", &cdb, &[]);
+    assert_eq!(code, Some(0));
+    let file = fs::OpenOptions::new().write(true).open(&cdb).unwrap();
+    file.set_len((16 << 20) + 1).unwrap();
+    let (code, _) = check("sslrulescheck", &cdb, &[]);
+    assert_eq!(code, Some(111));
+}
+
 #[test]
 fn misspelt_settings_are_remarked_on_with_the_name_that_was_meant() {
     let dir = Place::new("rules-misspelt");

@@ -76,6 +76,19 @@ impl Sieve {
         }
     }
 
+    /// Answers NOOP, which gives its argument back (RFC 5804 section 2.13).
+    fn noop(&mut self, wire: &mut Wire, line: &[u8]) {
+        let (_, tag) = verb(line);
+        if literal(line).is_some() {
+            return self.refuse(wire, line, "NO \"Give NOOP a quoted string\"");
+        }
+        match str::from_utf8(tag) {
+            Ok("") => wire.tell("OK \"done\""),
+            Ok(tag) if is_quoted(tag) => wire.tell(&format!("OK (TAG {tag}) \"done\"")),
+            _ => wire.tell("NO \"NOOP takes a string\""),
+        }
+    }
+
     /// The part that a dialogue with a program and one without have in common.
     /// `None`: the line is for the program.
     fn answer_here(&mut self, wire: &mut Wire, line: &[u8]) -> Option<()> {
@@ -137,7 +150,7 @@ impl Grammar for Sieve {
         if verb.eq_ignore_ascii_case(b"CAPABILITY") {
             own_capabilities(wire);
         } else if verb.eq_ignore_ascii_case(b"NOOP") {
-            self.refuse(wire, line, "OK \"done\"");
+            self.noop(wire, line);
         } else if verb.eq_ignore_ascii_case(b"LOGOUT") {
             wire.tell("OK \"bye\"");
             wire.end();
@@ -259,6 +272,27 @@ fn is_capability(line: &[u8], name: &str) -> bool {
     };
     let end = rest.iter().position(|&byte| byte == b'"');
     end.is_some_and(|end| rest[..end].eq_ignore_ascii_case(name.as_bytes()))
+}
+
+/// Whether this is one quoted string of section 4 and nothing else.
+fn is_quoted(text: &str) -> bool {
+    let Some(inner) = text
+        .strip_prefix('"')
+        .and_then(|text| text.strip_suffix('"'))
+    else {
+        return false;
+    };
+    let mut escaped = false;
+    for character in inner.chars() {
+        match character {
+            '"' | '\\' if escaped => escaped = false,
+            _ if escaped => return false,
+            '\\' => escaped = true,
+            '"' => return false,
+            _ => {}
+        }
+    }
+    !escaped
 }
 
 /// The capability list where no program runs. What scripts may use is not

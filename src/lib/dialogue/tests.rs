@@ -944,6 +944,29 @@ fn sieve_with_leave_logs_in_and_is_open_after_that() {
 }
 
 #[test]
+fn alone_sieve_gives_the_argument_of_noop_back() {
+    alone(
+        Protocol::Sieve,
+        &[
+            Shown(
+                "\"IMPLEMENTATION\" \"ucspi-tls\"\r\n\"SASL\" \"\"\r\n\"SIEVE\" \"\"\r\n\
+                 \"STARTTLS\"\r\n\"VERSION\" \"1.0\"\r\nOK \"mx.test ready\"\r\n",
+            ),
+            Client("NOOP\r\nnoop \"SYNC \\\\ 42\\\"\"\r\n"),
+            Shown("OK \"done\"\r\nOK (TAG \"SYNC \\\\ 42\\\"\") \"done\"\r\n"),
+            Client("NOOP x\r\nNOOP \"a\" b\"\r\nNOOP \"a\\\"\r\nNOOP \"\\n\"\r\nNOOP \"\r\n"),
+            Shown(
+                "NO \"NOOP takes a string\"\r\nNO \"NOOP takes a string\"\r\n\
+                 NO \"NOOP takes a string\"\r\nNO \"NOOP takes a string\"\r\n\
+                 NO \"NOOP takes a string\"\r\n",
+            ),
+            Client("NOOP {8+}\r\nSTARTTLS\r\n"),
+            Shown("NO \"Give NOOP a quoted string\"\r\n"),
+        ],
+    );
+}
+
+#[test]
 fn alone_it_greets_and_refuses_everything_but_the_upgrade() {
     alone(
         Protocol::Smtp,

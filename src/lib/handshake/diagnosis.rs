@@ -27,6 +27,7 @@ mod reason {
     pub const VERSION_TOO_HIGH: i32 = 166;
     pub const VERSION_TOO_LOW: i32 = 396;
     pub const WRONG_SIGNATURE_TYPE: i32 = 370;
+    pub const WRONG_VERSION_NUMBER: i32 = 267;
 }
 
 /// What libssl says when the server-name callback refuses: `SSL_R_CALLBACK_FAILED`.
@@ -63,6 +64,9 @@ pub(super) fn sentence(ssl: &SslRef, wire: &Wire, code: i32, side: Side<'_>) -> 
             no_shared_version(ssl, side)
                 .or_else(|| old_hello(wire, side))
                 .or_else(|| not_tls(wire, peer(ssl)))
+        }
+        reason::WRONG_VERSION_NUMBER if ssl.is_server() && hello::of(ssl).is_some() => {
+            too_old(ssl, side)
         }
         reason::PEER_DID_NOT_RETURN_A_CERTIFICATE => Some("client gave no certificate".to_owned()),
         _ => old_hello(wire, side)
@@ -135,6 +139,18 @@ fn no_shared_version(ssl: &SslRef, side: Side<'_>) -> Option<String> {
     Some(format!(
         "no shared version: client offers at least {}, TLS_MAX is {max}",
         hello::version_name(lowest)
+    ))
+}
+
+/// A client that names no versions takes ours or breaks off, in a record of its
+/// own version.
+fn too_old(ssl: &SslRef, side: Side<'_>) -> Option<String> {
+    let highest = hello::of(ssl)?.highest_version();
+    let max = side.versions.1.filter(|max| max.wire() < highest)?;
+    Some(format!(
+        "no shared version: client offers {} and does not accept {}, TLS_MAX is {max}",
+        hello::version_name(highest),
+        ssl.version_str()
     ))
 }
 

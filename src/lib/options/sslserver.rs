@@ -140,7 +140,7 @@ pub const TABLE: Table<Options> = Table {
             'C',
             Value("limit", |o, v| {
                 let mut limit = 0;
-                set(&mut limit, v, 1, 1_000_000)?;
+                set(&mut limit, v, 0, 1_000_000)?;
                 o.limit_per_address = Some(limit);
                 Ok(())
             }),

@@ -49,11 +49,14 @@ pub fn main() -> ExitCode {
             }
         }
         let records = compiled.records.iter();
-        rulesdb::replace(
-            Path::new(cdb),
-            Path::new(temporary),
-            records.map(|record| (&*record.key, &*record.data)),
-        )?;
+        let records = records.map(|record| (&*record.key, &*record.data));
+        if let Some(what) = rulesdb::too_large(records.clone()) {
+            let cdb = text::printable(cdb.as_encoded_bytes());
+            return Err(Fail::Never(format!(
+                "{cdb} would be {what}, and sslserver reads no such rules"
+            )));
+        }
+        rulesdb::replace(Path::new(cdb), Path::new(temporary), records)?;
         Ok(0)
     })
 }

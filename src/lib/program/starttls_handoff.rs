@@ -140,11 +140,6 @@ pub fn main() -> ExitCode {
             arguments: operands.collect(),
         };
         let tls = TlsUse::of(std::env::var_os("UCSPITLS"));
-        if tls == TlsUse::Off {
-            // Taken over, the server's descriptors end with exec.
-            let _unused = Control::inherit(|name| std::env::var_os(name));
-            return Err(program.exec(Edits::new(), Vec::new()));
-        }
         Handoff {
             protocol,
             tls,
@@ -171,7 +166,7 @@ fn first_set(names: &[&str]) -> Option<String> {
         .map(|value| text::printable(value.as_encoded_bytes()))
 }
 
-/// What an upgrade came to.
+/// What the plaintext phase came to.
 enum Upgraded {
     /// The connection is over, with this exit code.
     Not(u8),
@@ -191,13 +186,38 @@ struct Handoff<'a> {
 
 impl Handoff<'_> {
     fn run(&self, options: &Options) -> Result<u8, Fail> {
-        let control = Control::inherit(|name| std::env::var_os(name))?;
-        let client = client()?;
         let settings = Settings {
             protocol: self.protocol,
             allow_clear: options.allow_clear,
             host: host_name(options),
         };
+        let control = Control::inherit(|name| std::env::var_os(name));
+        if self.tls == TlsUse::Off {
+            // Taken over, the server's descriptors end with exec.
+            let _unused = control;
+            return self.or_end(Err(self.program.exec(Edits::new(), Vec::new())));
+        }
+        let control = self.or_end(control)?;
+        match self.or_end(self.in_plaintext(&control, options, &settings))? {
+            Upgraded::Not(code) => Ok(self.end(code)),
+            Upgraded::To(session, between) => self.serve(control, session, settings, between),
+        }
+    }
+
+    /// A failure before TLS ends the connection without it.
+    fn or_end<T>(&self, result: Result<T, Fail>) -> Result<T, Fail> {
+        result.inspect_err(|fail| {
+            self.end(fail.code());
+        })
+    }
+
+    fn in_plaintext(
+        &self,
+        control: &Control,
+        options: &Options,
+        settings: &Settings,
+    ) -> Result<Upgraded, Fail> {
+        let client = client()?;
         let required = self.tls == TlsUse::Required;
         let end = Instant::now() + TLS_TIME;
         let times = Times {
@@ -210,7 +230,7 @@ impl Handoff<'_> {
         } else {
             Dialogue::new(settings.clone())
         };
-        let mut phase = Phase::new(dialogue, client, Some(&control), times);
+        let mut phase = Phase::new(dialogue, client, Some(control), times);
         if !required && let Err(error) = phase.start(&mut self.program.command(Edits::new())) {
             phase.excuse();
             return Err(self.program.unable()(error));
@@ -223,7 +243,7 @@ impl Handoff<'_> {
                         self.label
                     ));
                 }
-                return Ok(self.end(code));
+                return Ok(Upgraded::Not(code));
             }
             Outcome::Dropped(reason) => return Ok(self.drop_connection(&reason)),
             Outcome::Upgrade => {}
@@ -233,10 +253,7 @@ impl Handoff<'_> {
         } else {
             Instant::now() + TLS_TIME
         };
-        match self.upgrade(phase, &control, end)? {
-            Upgraded::Not(code) => Ok(code),
-            Upgraded::To(session, between) => self.serve(control, session, settings, between),
-        }
+        self.upgrade(phase, control, end)
     }
 
     /// Lets the client begin, and waits for the end of the handshake. The
@@ -247,7 +264,7 @@ impl Handoff<'_> {
         control: &Control,
         end: Instant,
     ) -> Result<Upgraded, Fail> {
-        let dropped = |reason: &str| Ok(Upgraded::Not(self.drop_connection(reason)));
+        let dropped = |reason: &str| Ok(self.drop_connection(reason));
         if let Outcome::Dropped(reason) = phase.go_ahead(end)? {
             return dropped(&reason);
         }
@@ -334,9 +351,9 @@ impl Handoff<'_> {
         ));
     }
 
-    fn drop_connection(&self, reason: &str) -> u8 {
+    fn drop_connection(&self, reason: &str) -> Upgraded {
         self.warn(reason);
-        self.end(TEMPORARY)
+        Upgraded::Not(TEMPORARY)
     }
 }
 

@@ -4,6 +4,7 @@
 
 use openssl::ssl::SslContextRef;
 
+use super::permit::Permit;
 use super::{Finding, KeyKind};
 use crate::settings::{Settings, Version};
 use crate::tls_ffi;
@@ -43,11 +44,18 @@ impl KeyKind {
     }
 }
 
-/// The suites of a context that can be agreed on with these keys and versions.
-#[must_use]
-pub fn usable_ciphers(
+/// Whether one of these groups is a curve that TLS 1.2 knows: neither a
+/// finite-field group nor a hybrid.
+fn has_a_curve(groups: &[u16]) -> bool {
+    groups.iter().any(|group| (1..=30).contains(group))
+}
+
+/// The suites of a context that can be agreed on with these keys, groups and
+/// versions.
+pub(super) fn usable_ciphers(
     context: &SslContextRef,
     kinds: &[KeyKind],
+    groups: &[u16],
     (min, max): (Version, Option<Version>),
 ) -> Vec<String> {
     let is_rsa = |kind: &KeyKind| matches!(kind, KeyKind::Rsa(_) | KeyKind::RsaPss(_));
@@ -65,7 +73,8 @@ pub fn usable_ciphers(
             if cipher.version() == "TLSv1.3" {
                 return max.is_none_or(|max| max >= Version::Tls13);
             }
-            min < Version::Tls13 && (has("Au=RSA") && rsa || has("Au=ECDSA") && other)
+            let exchange = !has("Kx=ECDH") || has_a_curve(groups);
+            min < Version::Tls13 && exchange && (has("Au=RSA") && rsa || has("Au=ECDSA") && other)
         })
         .map(|cipher| cipher.name().to_owned())
         .collect()
@@ -76,10 +85,11 @@ pub fn usable_ciphers(
 pub(super) fn findings(
     settings: &Settings,
     suites: &[String],
-    schemes: &[u16],
+    permit: &Permit,
     kinds: &[KeyKind],
     (min, max): (Version, Option<Version>),
 ) -> Vec<Finding> {
+    let schemes = &permit.schemes;
     let keys: Vec<String> = kinds.iter().map(KeyKind::to_string).collect();
     let keys = keys.join(" and ");
     let mut found = Vec::new();
@@ -90,9 +100,12 @@ pub(super) fn findings(
         } else {
             "only TLS 1.3 is served"
         };
-        found.push(Finding::Wrong(format!(
-            "CIPHERS: none of its suites fits the key ({keys}): {served}"
-        )));
+        let why = if has_a_curve(&permit.groups) {
+            format!("CIPHERS: none of its suites fits the key ({keys})")
+        } else {
+            format!("TLS_GROUPS: no curve, which TLS 1.2 needs with this key ({keys})")
+        };
+        found.push(Finding::Wrong(format!("{why}: {served}")));
     }
     if settings.get("SIGALGS").is_none() {
         return found;

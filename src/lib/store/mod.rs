@@ -28,7 +28,7 @@ use crate::tls_ffi;
 mod anchors;
 pub mod certificate;
 pub mod client;
-pub mod fit;
+mod fit;
 pub mod jail;
 mod offer;
 pub mod pem;

@@ -87,6 +87,7 @@ impl Offer {
         let scratch = Scratch::new()?;
         let (min, max) = settings.versions()?;
         let mut findings = Vec::new();
+        findings.extend(lowered(settings, max));
         let mut list = match settings.get("CIPHERS") {
             Some(list) => CipherWords::read(list, &scratch),
             None => CipherWords::default_for(role, min),
@@ -162,6 +163,14 @@ impl Offer {
         }
         Ok(())
     }
+}
+
+/// Tells that a `TLS_MAX` below the default `TLS_MIN` stands for both.
+fn lowered(settings: &Settings, max: Option<Version>) -> Option<Finding> {
+    let max = max.filter(|max| *max < Version::Tls12 && settings.get("TLS_MIN").is_none())?;
+    Some(Finding::Note(format!(
+        "TLS_MAX is {max} and TLS_MIN is unset: only TLS {max} is spoken"
+    )))
 }
 
 /// The words of a cipher list that OpenSSL does not know, and would drop in

@@ -192,6 +192,8 @@ pub struct Store {
     pub ask: Ask,
     /// What a client's certificate must do.
     pub expectation: Arc<Expectation>,
+    /// The suites that can be agreed on.
+    pub suites: Vec<String>,
     /// Lowest and highest version.
     pub versions: (Version, Option<Version>),
     /// Where its engines live.
@@ -285,7 +287,7 @@ impl Store {
         let terms = Arc::new(Terms {
             ciphers: offer.ciphers,
             finite_field,
-            groups: permit.groups,
+            groups: permit.groups.clone(),
             signatures_are_bounded: settings.get("SIGALGS").is_some(),
             tickets: tickets.then_some(session_context),
         });
@@ -295,15 +297,10 @@ impl Store {
         set_protocols(&mut context, settings)?;
         let context = context.build();
         let kinds: Vec<KeyKind> = pairs.iter().map(|pair| pair.certificate.kind).collect();
-        let suites = fit::usable_ciphers(&context, &kinds, offer.versions);
-        let schemes = &permit.schemes;
-        findings.extend(fit::findings(
-            settings,
-            &suites,
-            schemes,
-            &kinds,
-            offer.versions,
-        ));
+        let versions = offer.versions;
+        let suites = fit::usable_ciphers(&context, &kinds, &permit.groups, versions);
+        let unfit = fit::findings(settings, &suites, &permit, &kinds, versions);
+        findings.extend(unfit);
         Ok(Store {
             terms,
             tickets,
@@ -313,7 +310,8 @@ impl Store {
             certificates: pairs.into_iter().map(|pair| pair.certificate).collect(),
             ask,
             expectation,
-            versions: offer.versions,
+            suites,
+            versions,
             jail: Jail::from_settings(settings)?,
             filter: settings.filter()?,
             findings,

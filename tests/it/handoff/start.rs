@@ -54,7 +54,9 @@ fn wrong_usage_is_100_and_no_server_is_111() {
     // Without TLS no server is needed.
     let (code, _) = run(&["smtp", "/bin/sh", "-c", "exit 9"], &[("UCSPITLS", "-")]);
     assert_eq!(code, 9);
-    let (code, text) = run(&["smtp", "/no/such"], &[("UCSPITLS", "-")]);
+    let (code, text) = run(&["-v", "smtp", "/no/such"], &[("UCSPITLS", "-")]);
+    let (end, text) = text.split_once('\n').unwrap();
+    assert!(end.ends_with(" without TLS, status 111"), "{end}");
     assert_eq!(code, 111);
     assert_eq!(
         text,
@@ -95,10 +97,17 @@ fn a_descriptor_that_is_no_socket_is_refused_with_the_cure() {
 
 #[test]
 fn a_program_that_cannot_run_is_111_before_and_after_tls() {
-    let mut session = OURS.start(&[], &["smtp", "/no/such"]);
+    let mut session = OURS.start(&[], &["-v", "smtp", "/no/such"]);
     session.expect("421 4.3.0 mx.test has no service now\r\n");
     let ended = session.finish();
     assert_eq!(ended.status.code(), Some(111));
+    assert!(
+        ended
+            .log
+            .contains("from 192.0.2.7 without TLS, status 111\n"),
+        "{}",
+        ended.log
+    );
     assert!(
         ended.log.contains("unable to run /no/such: no such file"),
         "{}",

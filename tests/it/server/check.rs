@@ -280,6 +280,23 @@ fn settings_that_serve_nobody_are_wrong_and_names_of_another_openssl_are_not() {
     content(&check(
         rsa().env("SIGALGS", "ECDSA+SHA256:RSA-PSS+SHA256:RSA+SHA256"),
     ));
+    // Of ECDSA's suites every one needs a curve; of RSA's some don't. A hybrid
+    // group is none.
+    let fields = || setup().env("TLS_GROUPS", "ffdhe2048");
+    let checked = check(fields());
+    wrong(
+        &checked,
+        "TLS_GROUPS: no curve, which TLS 1.2 needs with this key (ECDSA): only TLS 1.3 is served",
+    );
+    assert!(!checked.text().contains("ECDHE-"), "{}", checked.text());
+    content(&check(fields().env("TLS_MIN", "1.3")));
+    let checked = check(rsa().env("TLS_GROUPS", "ffdhe2048"));
+    content(&checked);
+    let text = checked.text();
+    assert!(
+        text.contains(" DHE-RSA-") && !text.contains("ECDHE-"),
+        "{text}"
+    );
     let server = rsa().env("SIGALGS", list).start();
     server.line("warning: SIGALGS: none of its algorithms fits");
     let thirteen = Dial::to(&server).version(openssl::ssl::SslVersion::TLS1_3);

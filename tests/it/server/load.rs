@@ -231,6 +231,8 @@ fn maxconip_is_the_limit_of_an_address() {
         ("-C 3", "2", Some(2)),
         ("-C 2", "3", Some(2)),
         ("-C 2", "0", Some(2)),
+        ("-C 0", "2", Some(2)),
+        ("-C 0", "", None),
         ("", "0", None),
         ("", "", None),
     ] {

@@ -218,7 +218,7 @@ fn no_name_of_a_client_s_looks_like_a_field() {
     assert!(
         server
             .log()
-            .contains(" sni=\"a\\x5C\\x22 resumed=no verify=OK peer=CN=boss z=\\x22\" resumed="),
+            .contains(" sni=\"a\\x5C\\x22 resumed=no verify=ok peer=cn=boss z=\\x22\" resumed="),
         "{}",
         server.log()
     );
@@ -340,6 +340,16 @@ fn no_shared_version_names_both_sides() {
             && why.contains("1.3")
             && why.contains("TLS_MAX is 1.2"),
         "{why}"
+    );
+    // A client without the extension offers its highest version, takes ours or
+    // breaks off. That the lowest one came down with TLS_MAX is said.
+    let server = Setup::new(&place, &["true"]).env("TLS_MAX", "1.1").start();
+    server.line("warning: TLS_MAX is 1.1 and TLS_MIN is unset: only TLS 1.1 is spoken");
+    let dial = Dial::to(&server).version(SslVersion::TLS1_2);
+    assert!(dial.attempt().is_err());
+    assert_eq!(
+        reason(&server),
+        "no shared version: client offers TLSv1.2 and does not accept TLSv1.1, TLS_MAX is 1.1"
     );
 }
 

@@ -69,6 +69,8 @@ fn nobody_is_asked_for_the_name_of_a_client_that_y_denies() {
     assert_eq!(said(&server, 2), None);
     let line = server.line("deny ");
     assert!(line.contains(" :127.0.0.2::"), "{line}");
+    // The server's own name, which was given, is known.
+    assert!(line.contains(" localhost:127.0.0.1:"), "{line}");
     let named = compile(
         &place,
         "named.cdb",

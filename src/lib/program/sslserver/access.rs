@@ -156,9 +156,6 @@ fn usable(database: Option<&Database>) -> Result<Option<&Rules>, String> {
     }
 }
 
-/// The largest rules that are read, in bytes, as of any file.
-const RULES_LIMIT: u64 = 16 << 20;
-
 /// The rules, and whether there is no file where they should be. One that cannot
 /// be reached, for a loop of links or for want of a right, is not missing.
 fn open_rules(file: Option<&Path>, setup: &Setup, watch: &mut Watch) -> (Option<Database>, bool) {
@@ -166,10 +163,7 @@ fn open_rules(file: Option<&Path>, setup: &Setup, watch: &mut Watch) -> (Option<
         return (None, false);
     };
     watch.add(file);
-    let large = std::fs::metadata(file).is_ok_and(|about| about.len() > RULES_LIMIT);
-    let opened = if large {
-        Err(std::io::Error::other("it is larger than 16 MB"))
-    } else if setup.options.missing_rules_allow {
+    let opened = if setup.options.missing_rules_allow {
         Rules::open_or_none(file)
     } else {
         Rules::open(file)

@@ -13,7 +13,6 @@ use crate::child;
 use crate::report::{Fail, TEMPORARY};
 use crate::settings::Version;
 use crate::store::certificate::Chain;
-use crate::store::fit;
 use crate::store::server::{self, Choice, Pair};
 use crate::store::{Certificate, Finding, KeyKind};
 use crate::sys::fd;
@@ -101,8 +100,7 @@ fn describe_store(out: &mut String, served: &Served, wrong: &mut Vec<String>) {
     let (min, max) = store.versions;
     let max = max.unwrap_or(Version::Tls13);
     let _ = writeln!(out, "  versions: TLS {min} to {max}");
-    let suites = fit::usable_ciphers(&store.context, &kinds, store.versions);
-    let _ = writeln!(out, "  ciphers: {}", suites.join(" "));
+    let _ = writeln!(out, "  ciphers: {}", store.suites.join(" "));
     let asked = match store.ask {
         crate::options::sslserver::Ask::No => "not asked for",
         crate::options::sslserver::Ask::Optional => "asked for, not required",

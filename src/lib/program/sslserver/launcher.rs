@@ -81,6 +81,7 @@ impl Launcher<'_> {
         let steps = || {
             let (local, remote) = identify::addresses(self.setup, &client, address)?;
             let mut connection = Connection::new(local, remote);
+            connection.name_local(&self.setup.naming);
             authorize::by_address(self, &connection)?;
             connection.look_up(&self.setup.naming);
             let allowed = authorize::by_rules(self, &connection)?;
