@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use openssl::ssl::{ErrorCode, Ssl, SslRef, SslStream};
 
 use crate::hello::{self, Hello};
+use crate::report::{reason, tls_reason};
 use crate::settings::Version;
 use crate::store::{KeyKind, server};
 use crate::sys::poll::{self, Ready};
@@ -248,7 +249,7 @@ pub fn perform(
     limit: Duration,
     side: Side<'_>,
 ) -> Result<Session, Failure> {
-    let broken = |error: openssl::error::ErrorStack| Failure::Refused(crate::store::queue(&error));
+    let broken = |error: openssl::error::ErrorStack| Failure::Refused(tls_reason(&error));
     let mut stream = SslStream::new(ssl, Wire::new(socket)).map_err(broken)?;
     let deadline = Instant::now() + limit;
     loop {
@@ -279,7 +280,7 @@ pub fn perform(
         if stream.get_ref().has_waiting()
             && let Err(error) = stream.get_mut().push()
         {
-            return Err(Failure::Gone(crate::report::reason(&error)));
+            return Err(Failure::Gone(reason(&error)));
         }
     }
 }
@@ -360,7 +361,7 @@ fn explain(stream: &Session, error: &openssl::ssl::Error, side: Side<'_>) -> Fai
         let who = peer(ssl);
         return match error.io_error() {
             Some(cause) => {
-                let why = crate::report::reason(cause);
+                let why = reason(cause);
                 Failure::Gone(format!("{who} was lost during the handshake: {why}"))
             }
             None => gone(stream),
@@ -377,8 +378,7 @@ fn explain(stream: &Session, error: &openssl::ssl::Error, side: Side<'_>) -> Fai
     }
     let first = stack.errors().first();
     let code = first.map_or(0, openssl::error::Error::reason_code);
-    let own =
-        diagnosis::sentence(ssl, wire, code, side).unwrap_or_else(|| crate::store::queue(stack));
+    let own = diagnosis::sentence(ssl, wire, code, side).unwrap_or_else(|| tls_reason(stack));
     Failure::Refused(match alert {
         Some(alert) => format!("{own}; {alert}"),
         None => own,
@@ -459,8 +459,8 @@ pub fn later_failure(ssl: &SslRef, error: &openssl::ssl::Error) -> String {
         return alert;
     }
     match (error.io_error(), error.ssl_error()) {
-        (Some(cause), _) => crate::report::reason(cause),
-        (None, Some(stack)) => crate::store::queue(stack),
+        (Some(cause), _) => reason(cause),
+        (None, Some(stack)) => tls_reason(stack),
         (None, None) => "connection lost".to_owned(),
     }
 }

@@ -6,6 +6,8 @@ use std::fmt;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
+use openssl::error::ErrorStack;
+
 use crate::text;
 
 /// Exit code for wrong usage, a bad rules line and a denied client.
@@ -16,66 +18,174 @@ pub const TEMPORARY: u8 = 111;
 /// The longest line that is written, newline included.
 pub const LINE_LIMIT: usize = 1000;
 
-/// Why a program ends.
-#[derive(Debug)]
-pub enum Fail {
-    /// Input that can never work, such as a bad rules line.
-    Never(String),
-    /// A step failed and may work later. The cause, if the system gave one,
-    /// ends the line.
-    Temporary {
-        /// What could not be done, without a colon at its end.
-        text: String,
-        /// Why, as the system says.
-        cause: Option<io::Error>,
-    },
-    /// The command line is wrong.
-    Usage {
-        /// What is wrong with it.
-        reason: String,
-        /// Program, options and arguments.
-        synopsis: String,
-    },
+/// How much something that went wrong matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// A check calls it wrong; it may be meant as it is, so nothing else says it.
+    Doubt,
+    /// Worth a word, and nothing wrong.
+    Note,
+    /// It weakens or refuses connections; the program goes on.
+    Warning,
+    /// A step failed and may work later: exit code 111.
+    Temporary,
+    /// It can never work, such as a bad rules line: exit code 100.
+    Never,
+}
+
+/// What is behind a failure, as far as anybody decides by it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cause {
+    /// The text says all.
+    Stated,
+    /// A call of the system failed.
+    System(io::ErrorKind, String),
+    /// OpenSSL refused something.
+    Tls(String),
+    /// The command line is wrong; program, options and arguments.
+    Usage(String),
+}
+
+impl From<io::Error> for Cause {
+    fn from(error: io::Error) -> Cause {
+        Cause::System(error.kind(), reason(&error))
+    }
+}
+
+impl From<ErrorStack> for Cause {
+    fn from(error: ErrorStack) -> Cause {
+        Cause::Tls(tls_reason(&error))
+    }
+}
+
+/// What went wrong: a sentence, how much it matters, and what is behind it.
+///
+/// A function that knows only why, not of what, gives the end of a sentence; its
+/// caller puts the beginning before it with [`Fail::of`].
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fail {
+    /// How much it matters.
+    pub severity: Severity,
+    /// What is behind it. A reason ends the sentence.
+    pub cause: Cause,
+    /// Without a colon at its end; empty where there is only a cause.
+    text: String,
 }
 
 impl Fail {
-    /// `map_err(Fail::unable("bind"))` ends as `unable to bind: REASON`.
-    pub fn unable(step: impl fmt::Display) -> impl FnOnce(io::Error) -> Fail {
-        move |cause| Fail::Temporary {
-            text: format!("unable to {step}"),
-            cause: Some(cause),
+    fn new(severity: Severity, text: impl Into<String>) -> Fail {
+        Fail {
+            severity,
+            cause: Cause::Stated,
+            text: text.into(),
         }
     }
 
-    /// A failure whose text is complete.
+    /// What only a check says.
+    pub fn doubt(text: impl Into<String>) -> Fail {
+        Fail::new(Severity::Doubt, text)
+    }
+
+    /// What is worth a word.
+    pub fn note(text: impl Into<String>) -> Fail {
+        Fail::new(Severity::Note, text)
+    }
+
+    /// What an administrator should act on.
+    pub fn warning(text: impl Into<String>) -> Fail {
+        Fail::new(Severity::Warning, text)
+    }
+
+    /// What may work later.
     pub fn temporary(text: impl Into<String>) -> Fail {
-        Fail::Temporary {
-            text: text.into(),
-            cause: None,
+        Fail::new(Severity::Temporary, text)
+    }
+
+    /// What can never work.
+    pub fn never(text: impl Into<String>) -> Fail {
+        Fail::new(Severity::Never, text)
+    }
+
+    /// A wrong command line; `synopsis` is program, options and arguments.
+    pub fn usage(reason: impl Into<String>, synopsis: String) -> Fail {
+        Fail {
+            cause: Cause::Usage(synopsis),
+            ..Fail::never(reason)
         }
+    }
+
+    /// `map_err(Fail::unable("bind"))` ends as `unable to bind: REASON`.
+    pub fn unable<C: Into<Cause>>(step: impl fmt::Display) -> impl FnOnce(C) -> Fail {
+        move |cause| Fail {
+            cause: cause.into(),
+            ..Fail::temporary(format!("unable to {step}"))
+        }
+    }
+
+    /// What failed, before why: `WHAT: WHY`.
+    #[must_use]
+    pub fn of(mut self, what: impl fmt::Display) -> Fail {
+        self.text = match &*self.text {
+            "" => what.to_string(),
+            text => format!("{what}: {text}"),
+        };
+        self
     }
 
     /// The exit code: 100 for what can never work, else 111.
     #[must_use]
     pub fn code(&self) -> u8 {
-        match self {
-            Fail::Never(_) | Fail::Usage { .. } => NEVER,
-            Fail::Temporary { .. } => TEMPORARY,
+        match self.severity {
+            Severity::Never => NEVER,
+            _ => TEMPORARY,
         }
+    }
+}
+
+// The ends of sentences that [`Fail::of`] begins.
+
+impl From<io::Error> for Fail {
+    fn from(error: io::Error) -> Fail {
+        Fail {
+            cause: error.into(),
+            ..Fail::temporary("")
+        }
+    }
+}
+
+impl From<ErrorStack> for Fail {
+    fn from(error: ErrorStack) -> Fail {
+        Fail {
+            cause: error.into(),
+            ..Fail::temporary("")
+        }
+    }
+}
+
+impl From<&str> for Fail {
+    fn from(why: &str) -> Fail {
+        Fail::temporary(why)
+    }
+}
+
+impl From<String> for Fail {
+    fn from(why: String) -> Fail {
+        Fail::temporary(why)
     }
 }
 
 /// The sentence without its class (`fatal: `, `warning: `).
 impl fmt::Display for Fail {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Fail::Temporary {
-                text,
-                cause: Some(cause),
-            } => write!(out, "{text}: {}", reason(cause)),
-            Fail::Temporary { text, cause: None } | Fail::Never(text) => out.write_str(text),
+        out.write_str(&self.text)?;
+        match &self.cause {
+            Cause::Stated => Ok(()),
             // Who reads the line wants the reason, and the synopsis is long.
-            Fail::Usage { reason, synopsis } => write!(out, "{reason}; {synopsis}"),
+            Cause::Usage(synopsis) => write!(out, "; {synopsis}"),
+            Cause::System(_, reason) | Cause::Tls(reason) if self.text.is_empty() => {
+                out.write_str(reason)
+            }
+            Cause::System(_, reason) | Cause::Tls(reason) => write!(out, ": {reason}"),
         }
     }
 }
@@ -86,6 +196,19 @@ pub fn reason(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(number) => nix::errno::Errno::from_raw(number).desc().to_lowercase(),
         None => error.to_string(),
+    }
+}
+
+/// The first reason that OpenSSL gives, in its own words.
+#[must_use]
+pub fn tls_reason(error: &ErrorStack) -> String {
+    let first = error.errors().first();
+    let reason = first
+        .and_then(openssl::error::Error::reason)
+        .unwrap_or("unknown reason");
+    match first.and_then(openssl::error::Error::data) {
+        Some(data) => format!("{reason} ({})", text::excerpt(data.as_bytes(), 200)),
+        None => reason.to_owned(),
     }
 }
 
@@ -116,10 +239,9 @@ impl Report {
     /// The end of the program.
     pub fn fatal(&self, fail: &Fail) {
         if self.verbosity >= Verbosity::Errors {
-            let class = if matches!(fail, Fail::Usage { .. }) {
-                "usage"
-            } else {
-                "fatal"
+            let class = match fail.cause {
+                Cause::Usage(_) => "usage",
+                _ => "fatal",
             };
             self.line(&format!("{class}: {fail}"));
         }
@@ -129,6 +251,13 @@ impl Report {
     pub fn warning(&self, text: impl fmt::Display) {
         if self.verbosity >= Verbosity::Errors {
             self.line(&format!("warning: {text}"));
+        }
+    }
+
+    /// What was found of files and settings, by how much it matters.
+    pub fn finding(&self, finding: &Fail) {
+        if finding.severity > Severity::Doubt {
+            self.warning(finding);
         }
     }
 
@@ -189,9 +318,18 @@ mod tests {
 
     #[test]
     fn a_failed_step_ends_with_the_bare_reason() {
-        let fail = Fail::unable("bind")(io::Error::from_raw_os_error(libc::EADDRINUSE));
+        let busy = || io::Error::from_raw_os_error(libc::EADDRINUSE);
+        let fail = Fail::unable("bind")(busy());
         assert_eq!(fail.to_string(), "unable to bind: address already in use");
         assert_eq!(fail.code(), 111);
+        let fail = Fail::from(busy());
+        assert_eq!(fail.to_string(), "address already in use");
+        let fail = fail.of("x").of("unable to bind");
+        assert_eq!(
+            fail.to_string(),
+            "unable to bind: x: address already in use"
+        );
+        assert_eq!(Fail::never("why").of("what").to_string(), "what: why");
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub fn port(word: &str) -> Result<u16, Fail> {
     if word.is_empty()
         || word.starts_with(|first: char| first.is_ascii_digit() || "+-".contains(first))
     {
-        return Err(Fail::Never(format!(
+        return Err(Fail::never(format!(
             "port \"{shown}\" is not a number from 0 to 65535"
         )));
     }
@@ -65,12 +65,11 @@ pub fn addresses(
         Ok(address) => vec![SocketAddr::new(address, port)],
         Err(_) => (host, port)
             .to_socket_addrs()
-            .map_err(|error| Fail::Temporary {
-                text: format!(
+            .map_err(|error| {
+                Fail::from(resolver_reason(&error)).of(format_args!(
                     "temporarily unable to figure out IP address for {}",
                     shown()
-                ),
-                cause: Some(resolver_reason(&error)),
+                ))
             })?
             .collect(),
     };

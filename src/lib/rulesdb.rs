@@ -228,7 +228,7 @@ pub fn replace<'a>(
         && old == new
     {
         // Opening it would already destroy the old database.
-        return Err(Fail::Never(format!(
+        return Err(Fail::never(format!(
             "unable to create {}: it is the database itself",
             name(temporary)
         )));

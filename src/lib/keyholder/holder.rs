@@ -260,7 +260,7 @@ impl Worker {
     ) -> Result<Result<PKey<Public>, String>, Fail> {
         let public = self.ask(order::LOAD, path.as_bytes(), meanwhile)?;
         Ok(public.and_then(|der| {
-            PKey::public_key_from_der(&der).map_err(|error| crate::store::queue(&error))
+            PKey::public_key_from_der(&der).map_err(|error| report::tls_reason(&error))
         }))
     }
 
@@ -403,7 +403,7 @@ impl Keyholder {
         provider::key(public, number).map_err(|error| {
             Fail::temporary(format!(
                 "unable to load key: {place}: {}",
-                crate::store::queue(&error)
+                report::tls_reason(&error)
             ))
         })
     }

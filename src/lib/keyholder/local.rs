@@ -12,7 +12,7 @@ use openssl::pkey::{PKey, PKeyRef, Private, Public};
 use openssl::rsa;
 use openssl::sign::RsaPssSaltlen;
 
-use crate::report::Fail;
+use crate::report::{self, Fail};
 use crate::secret::Secret;
 use crate::store::{self, KeyPlace, Signer, SignerSource, pem};
 use crate::sys::fd;
@@ -64,7 +64,7 @@ pub(super) struct LocalKeys;
 impl SignerSource for LocalKeys {
     fn signer(&self, place: &KeyPlace, public: &PKeyRef<Public>) -> Result<Signer, Fail> {
         let key = read(&place.path, None)
-            .map_err(|why| Fail::temporary(format!("unable to load key: {place}: {why}")))?;
+            .map_err(|why| why.of(format_args!("unable to load key: {place}")))?;
         if !store::server::fits(&key, public) {
             return Err(Fail::temporary(format!(
                 "key does not match certificate: {place}"
@@ -84,7 +84,7 @@ pub struct OwnKey {
 
 impl SignerSource for OwnKey {
     fn signer(&self, place: &KeyPlace, public: &PKeyRef<Public>) -> Result<Signer, Fail> {
-        let failed = |why: String| Fail::temporary(format!("unable to load key: {place}: {why}"));
+        let failed = |why: Fail| why.of(format_args!("unable to load key: {place}"));
         freed::wipe_freed(true);
         let key = read(&place.path, self.password.as_ref()).map_err(failed)?;
         if !store::server::fits(&key, public) {
@@ -95,7 +95,7 @@ impl SignerSource for OwnKey {
         provider::sign_with(Some(Box::new(move |wanted| {
             sign(&key, wanted.padding, wanted.digest, wanted.message).ok()
         })));
-        provider::key(public, 0).map_err(|error| failed(store::queue(&error)))
+        provider::key(public, 0).map_err(|error| failed(error.into()))
     }
 }
 
@@ -149,7 +149,7 @@ pub(super) fn sign(
 ///
 /// # Errors
 /// Why there is no key, without the path.
-pub(super) fn read(path: &str, password: Option<&Password>) -> Result<PKey<Private>, String> {
+pub(super) fn read(path: &str, password: Option<&Password>) -> Result<PKey<Private>, Fail> {
     let bytes = Secret::new(store::read_file(Path::new(path))?);
     // Libcrypto's reader of PEM leaves lines of it in memory that it gave back.
     if let Some(der) = decoded(&bytes)
@@ -166,9 +166,9 @@ pub(super) fn read(path: &str, password: Option<&Password>) -> Result<PKey<Priva
         Ok(length)
     });
     key.map_err(|error| match (wanted_password, password.is_some()) {
-        (true, false) => "it is encrypted, and no password was given with -3".to_owned(),
-        (true, true) => format!("its password is wrong ({})", store::queue(&error)),
-        (false, _) => pem::instead_of_key(&bytes),
+        (true, false) => "it is encrypted, and no password was given with -3".into(),
+        (true, true) => format!("its password is wrong ({})", report::tls_reason(&error)).into(),
+        (false, _) => pem::instead_of_key(&bytes).into(),
     })
 }
 

@@ -144,7 +144,7 @@ fn run(socket: &OwnedFd, password: Option<OwnedFd>, report: Report) -> u8 {
             let hours = Hours::fresh().map_err(|error| {
                 Fail::temporary(format!(
                     "unable to make ticket keys: {}",
-                    crate::store::queue(&error)
+                    report::tls_reason(&error)
                 ))
             })?;
             Ok((password, mask, hours))

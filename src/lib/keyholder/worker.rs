@@ -14,7 +14,7 @@ use super::hours::{self, Hours};
 use super::judge::{Judge, KeyType};
 use super::local::{self, Password};
 use super::protocol::{Answer, REQUEST_LIMIT, Refusal, Request, Signing};
-use crate::report::{self, Report};
+use crate::report::{self, Fail, Report};
 use crate::secret::Secret;
 use crate::store::permit::Permit;
 use crate::sys::poll::{self, Ready};
@@ -168,7 +168,7 @@ impl Loader<'_> {
                     let path = String::from_utf8_lossy(path).into_owned();
                     let reply = match self.read(&path) {
                         Ok(public) => [&[answer::KEY], &public[..]].concat(),
-                        Err(why) => [&[answer::ERROR], why.as_bytes()].concat(),
+                        Err(why) => [&[answer::ERROR], why.to_string().as_bytes()].concat(),
                     };
                     parcel::give(&self.control, &reply).ok()?;
                 }
@@ -195,15 +195,13 @@ impl Loader<'_> {
     }
 
     /// Reads one key. Its public half goes to the supervisor.
-    fn read(&mut self, path: &str) -> Result<Vec<u8>, String> {
+    fn read(&mut self, path: &str) -> Result<Vec<u8>, Fail> {
         #[cfg(feature = "test-switches")]
         if super::test_switch() == Some("slow-keys") {
             let _ = poll::wait(&mut [], Some(Instant::now() + Duration::from_millis(400)));
         }
         let secret = local::read(path, self.password.as_ref())?;
-        let public = secret
-            .public_key_to_der()
-            .map_err(|error| crate::store::queue(&error))?;
+        let public = secret.public_key_to_der()?;
         self.keys.all.push(Key {
             kind: KeyType::of(&secret),
             secret,

@@ -69,7 +69,7 @@ impl<T: Default> Table<T> {
     /// The options and the operands of a command line without its first word.
     ///
     /// # Errors
-    /// [`Fail::Usage`], with the reason.
+    /// [`Fail::usage`], with the reason.
     pub fn parse(
         &self,
         args: impl IntoIterator<Item = OsString>,
@@ -176,10 +176,8 @@ impl<T> Table<T> {
     /// The failure of a command line that cannot be understood.
     #[must_use]
     pub fn usage(&self, reason: impl AsRef<str>) -> Fail {
-        Fail::Usage {
-            reason: text::excerpt(reason.as_ref().as_bytes(), 200),
-            synopsis: self.synopsis(),
-        }
+        let reason = text::excerpt(reason.as_ref().as_bytes(), 200);
+        Fail::usage(reason, self.synopsis())
     }
 
     /// Makes of a command line what getopts reads as these programs mean it. There

@@ -11,7 +11,7 @@ use crate::dialogue::{self, Protocol};
 use crate::handshake::{self, Failure, Session, Side};
 use crate::keyholder::OwnKey;
 use crate::options::sslclient::{Options, TABLE};
-use crate::report::{Fail, Report};
+use crate::report::{Fail, Report, tls_reason};
 use crate::resolve;
 use crate::session::{self, Account, Role};
 use crate::settings;
@@ -71,8 +71,8 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     let port = resolve::port(&port)?;
     let plan = Plan::make(&options, host, port)?;
     let store = material::store(&options, &plan)?;
-    for warning in &store.warnings {
-        report.warning(warning);
+    for finding in &store.findings {
+        report.finding(finding);
     }
     let reference = Reference::new(options.name.as_deref().unwrap_or(host));
     let stream = connect(&report, &options, host, plan.port)?;
@@ -204,7 +204,7 @@ fn secure(
         .map_err(|error| {
             Fail::temporary(format!(
                 "unable to create SSL instance: {}",
-                crate::store::queue(&error)
+                tls_reason(&error)
             ))
         })?;
     let side = Side {

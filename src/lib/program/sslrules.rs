@@ -40,7 +40,7 @@ pub fn main() -> ExitCode {
             let name = text::printable(name);
             if settings::is_of_the_process(&name) {
                 let why = settings::TOO_LATE;
-                return Err(Fail::Never(format!("line {line}: {name} {why}")));
+                return Err(Fail::never(format!("line {line}: {name} {why}")));
             }
         }
         for (line, name) in &compiled.names {
@@ -63,8 +63,8 @@ pub fn main() -> ExitCode {
 
 /// Names every wrong line; the last one ends the program.
 fn every_line(report: &Report, bad: &[impl ToString]) -> Fail {
-    let mut lines = bad.iter().map(|line| Fail::Never(line.to_string()));
+    let mut lines = bad.iter().map(|line| Fail::never(line.to_string()));
     let last = lines.next_back();
     lines.for_each(|line| report.fatal(&line));
-    last.unwrap_or_else(|| Fail::Never("every line is wrong".to_owned()))
+    last.unwrap_or_else(|| Fail::never("every line is wrong"))
 }

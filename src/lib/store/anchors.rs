@@ -11,8 +11,8 @@ use openssl::x509::store::X509StoreBuilder;
 use openssl::x509::verify::X509VerifyFlags;
 use openssl::x509::{X509, X509Crl};
 
-use super::{FILE_LIMIT, FILES_LIMIT, Named, pem, queue, read_file, unable};
-use crate::report::{self, Fail};
+use super::{FILE_LIMIT, FILES_LIMIT, Named, pem, read_file, unable};
+use crate::report::Fail;
 use crate::tls_ffi;
 
 /// The labels that libcrypto takes for a certificate.
@@ -25,16 +25,17 @@ const LIST: &[&str] = &["X509 CRL"];
 /// # Errors
 /// It cannot be read, is damaged, or holds none: option or variable, path, reason.
 pub(super) fn of_file(file: Option<Named<'_>>) -> Result<Vec<X509>, Fail> {
-    let Some((variable, path)) = file else {
+    let Some(named) = file else {
         return Ok(Vec::new());
     };
-    let fail = |why: &str| unable("load CA list", variable, path, why);
-    let found = read_certificates(Path::new(path)).map_err(|why| fail(&why))?;
-    if found.is_empty() {
-        let bytes = read_file(Path::new(path)).map_err(|why| fail(&why))?;
-        return Err(fail(&pem::instead_of_certificate(&bytes)));
-    }
-    Ok(found)
+    let path = Path::new(named.1);
+    let some = |found: Vec<X509>| match &*found {
+        [] => Err(pem::instead_of_certificate(&read_file(path)?).into()),
+        _ => Ok(found),
+    };
+    read_certificates(path)
+        .and_then(some)
+        .map_err(|why| why.of(unable("load CA list", named)))
 }
 
 /// The trust anchors of every certificate file of a directory; none of no
@@ -47,23 +48,21 @@ pub(super) fn of_folder(folder: Option<Named<'_>>) -> Result<Vec<X509>, Fail> {
         return Ok(Vec::new());
     };
     let mut found = Vec::new();
-    let files = files(Path::new(path)).map_err(|why| unable("load CA list", variable, path, &why));
-    for path in files? {
-        found.extend(find_certificates(&path).map_err(|why| {
-            let path = path.to_string_lossy();
-            unable("load CA list", variable, &path, &why)
-        })?);
+    let unable = |path: &Path| unable("load CA list", (variable, &path.to_string_lossy()));
+    let folder = Path::new(path);
+    for path in files(folder).map_err(|why| why.of(unable(folder)))? {
+        found.extend(find_certificates(&path).map_err(|why| why.of(unable(&path)))?);
     }
     Ok(found)
 }
 
 /// What a directory holds but for directories, devices and the like, in order;
 /// in all no more than a file may hold.
-fn files(folder: &Path) -> Result<Vec<PathBuf>, String> {
+fn files(folder: &Path) -> Result<Vec<PathBuf>, Fail> {
     let mut paths = Vec::new();
     let mut length: u64 = 0;
-    for entry in fs::read_dir(folder).map_err(|error| report::reason(&error))? {
-        let path = entry.map_err(|error| report::reason(&error))?.path();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
         // A link that leads nowhere is kept, and told when it is read.
         let about = fs::metadata(&path);
         if about.as_ref().is_ok_and(|about| !about.is_file()) {
@@ -71,10 +70,10 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, String> {
         }
         length = length.saturating_add(about.map_or(0, |about| about.len()));
         if length > FILE_LIMIT {
-            return Err("its files are larger than 16 MB in all".to_owned());
+            return Err("its files are larger than 16 MB in all".into());
         }
         if paths.len() == FILES_LIMIT {
-            return Err(format!("it has more than {FILES_LIMIT} files"));
+            return Err(format!("it has more than {FILES_LIMIT} files").into());
         }
         paths.push(path);
     }
@@ -91,15 +90,12 @@ pub(super) fn anchor_store(anchors: &[X509]) -> Result<X509StoreBuilder, ErrorSt
     Ok(store)
 }
 
-/// Has chains checked against these lists too.
-pub(super) fn check_lists(
-    store: &mut X509StoreBuilder,
-    lists: &[X509Crl],
-) -> Result<(), ErrorStack> {
-    for list in lists {
-        tls_ffi::chain::add_list(store, list)?;
+/// Has chains checked against the revocation lists of a file too.
+pub(super) fn check_lists(store: &mut X509StoreBuilder, bytes: &[u8]) -> Result<(), Fail> {
+    for list in lists(bytes)? {
+        tls_ffi::chain::add_list(store, &list)?;
     }
-    store.set_flags(X509VerifyFlags::CRL_CHECK | X509VerifyFlags::CRL_CHECK_ALL)
+    Ok(store.set_flags(X509VerifyFlags::CRL_CHECK | X509VerifyFlags::CRL_CHECK_ALL)?)
 }
 
 /// All of the system's anchors, for a process that opens no file later: those
@@ -132,17 +128,17 @@ fn is_hashed(name: &str) -> bool {
 }
 
 /// Every certificate of a file; blocks of other kinds are passed by.
-pub(super) fn read_certificates(path: &Path) -> Result<Vec<X509>, String> {
+pub(super) fn read_certificates(path: &Path) -> Result<Vec<X509>, Fail> {
     let bytes = read_file(path)?;
     if bytes.is_empty() {
-        return Err("it is empty".to_owned());
+        return Err("it is empty".into());
     }
     certificates(&bytes)
 }
 
 /// Every certificate of a file in a directory that may hold other files too: none
 /// where the file has no PEM block.
-pub(super) fn find_certificates(path: &Path) -> Result<Vec<X509>, String> {
+pub(super) fn find_certificates(path: &Path) -> Result<Vec<X509>, Fail> {
     let bytes = read_file(path)?;
     if !lines(&bytes).any(|line| line.starts_with(b"-----") && line.ends_with(b"-----")) {
         return Ok(Vec::new());
@@ -150,14 +146,14 @@ pub(super) fn find_certificates(path: &Path) -> Result<Vec<X509>, String> {
     certificates(&bytes)
 }
 
-fn certificates(bytes: &[u8]) -> Result<Vec<X509>, String> {
-    let found = X509::stack_from_pem(bytes).map_err(|error| queue(&error))?;
+fn certificates(bytes: &[u8]) -> Result<Vec<X509>, Fail> {
+    let found = X509::stack_from_pem(bytes)?;
     whole(bytes, CERTIFICATE, found.len())?;
     Ok(found)
 }
 
 /// The revocation lists of a file: at least one.
-pub(super) fn lists(bytes: &[u8]) -> Result<Vec<X509Crl>, String> {
+fn lists(bytes: &[u8]) -> Result<Vec<X509Crl>, Fail> {
     const END: &str = "-----END X509 CRL-----";
     let text = String::from_utf8_lossy(bytes);
     let found: Result<Vec<X509Crl>, _> = text
@@ -165,10 +161,10 @@ pub(super) fn lists(bytes: &[u8]) -> Result<Vec<X509Crl>, String> {
         .filter(|part| part.ends_with(END))
         .map(|part| X509Crl::from_pem(part.as_bytes()))
         .collect();
-    let found = found.map_err(|error| queue(&error))?;
+    let found = found?;
     whole(bytes, LIST, found.len())?;
     if found.is_empty() {
-        return Err("no PEM revocation list in it".to_owned());
+        return Err("no PEM revocation list in it".into());
     }
     Ok(found)
 }
@@ -179,7 +175,7 @@ pub(super) fn holds_lists(bytes: &[u8]) -> bool {
 }
 
 /// Whether each block that begins also ends, and was read.
-fn whole(bytes: &[u8], labels: &[&str], found: usize) -> Result<(), String> {
+fn whole(bytes: &[u8], labels: &[&str], found: usize) -> Result<(), Fail> {
     let (begun, ended) = (count(bytes, "BEGIN", labels), count(bytes, "END", labels));
     if begun == found && ended == found {
         return Ok(());
@@ -187,7 +183,8 @@ fn whole(bytes: &[u8], labels: &[&str], found: usize) -> Result<(), String> {
     let label = labels.first().unwrap_or(&"");
     Err(format!(
         "damaged: {begun} lines \"-----BEGIN {label}-----\", {ended} with END, {found} could be read"
-    ))
+    )
+    .into())
 }
 
 fn count(bytes: &[u8], word: &str, labels: &[&str]) -> usize {

@@ -9,7 +9,7 @@ use openssl::nid::Nid;
 use openssl::ssl::SslContextBuilder;
 use openssl::x509::{X509, X509Ref, X509VerifyResult};
 
-use super::{Finding, KeyKind, Signer, anchors, is_self_issued, pem, queue, shown, unable};
+use super::{KeyKind, Signer, anchors, is_self_issued, pem, shown, unable};
 use crate::report::Fail;
 use crate::text;
 use crate::tls_ffi;
@@ -45,9 +45,11 @@ pub enum Chain {
 }
 
 /// Why there is no certificate in a file.
-fn none_in(path: &str) -> String {
-    super::read_file(Path::new(path))
-        .map_or_else(|why| why, |bytes| pem::instead_of_certificate(&bytes))
+fn none_in(path: &str) -> Fail {
+    super::read_file(Path::new(path)).map_or_else(
+        |why| why,
+        |bytes| pem::instead_of_certificate(&bytes).into(),
+    )
 }
 
 /// Whether one certificate issued another: names, and the signature.
@@ -91,20 +93,19 @@ impl Certificate {
     /// # Errors
     /// `unable to load certificate: VARIABLE PATH: REASON`.
     pub fn read(variable: &'static str, path: &str) -> Result<Certificate, Fail> {
-        let fail = |why: &str| unable("load certificate", variable, path, why);
-        let mut all = anchors::read_certificates(Path::new(path))
-            .map_err(|why| fail(&why))?
-            .into_iter();
-        let leaf = all.next().ok_or_else(|| fail(&none_in(path)))?;
-        let key = leaf.public_key().map_err(|error| fail(&queue(&error)))?;
-        Ok(Certificate {
-            variable,
-            path: path.to_owned(),
-            kind: KeyKind::of(&key),
-            leaf,
-            intermediates: all.collect(),
-            issuer_at_hand: false,
-        })
+        let read = || -> Result<Certificate, Fail> {
+            let mut all = anchors::read_certificates(Path::new(path))?.into_iter();
+            let leaf = all.next().ok_or_else(|| none_in(path))?;
+            Ok(Certificate {
+                variable,
+                path: path.to_owned(),
+                kind: KeyKind::of(&*leaf.public_key()?),
+                leaf,
+                intermediates: all.collect(),
+                issuer_at_hand: false,
+            })
+        };
+        read().map_err(|why| why.of(unable("load certificate", (variable, path))))
     }
 
     /// Who it is and until when: `"CN=a" ecdsa SHA256:... spki:... until ...`, with
@@ -136,7 +137,7 @@ impl Certificate {
 
     /// What an administrator should know of its dates, those of the chain too.
     #[must_use]
-    pub fn dates(&self) -> Vec<Finding> {
+    pub fn dates(&self) -> Vec<Fail> {
         let (Ok(now), Ok(soon)) = (
             Asn1Time::days_from_now(0),
             Asn1Time::days_from_now(WARNING_DAYS),
@@ -151,17 +152,17 @@ impl Certificate {
                 format!("{place}: certificate {} of the file", at + 1)
             };
             if *one.not_after() < now {
-                Some(Finding::Wrong(format!(
+                Some(Fail::warning(format!(
                     "{which} expired at {}",
                     one.not_after()
                 )))
             } else if *one.not_before() > now {
                 let start = one.not_before();
-                Some(Finding::Wrong(format!(
+                Some(Fail::warning(format!(
                     "{which} is not valid before {start}"
                 )))
             } else if *one.not_after() < soon {
-                Some(Finding::Note(format!(
+                Some(Fail::note(format!(
                     "{which} expires at {}",
                     one.not_after()
                 )))
@@ -206,7 +207,7 @@ impl Certificate {
 
     /// What is wrong with its chain.
     #[must_use]
-    pub fn chain_finding(&self) -> Option<Finding> {
+    pub fn chain_finding(&self) -> Option<Fail> {
         let place = self.place();
         match self.chain() {
             Chain::Broken { at, issuer } => {
@@ -214,7 +215,7 @@ impl Certificate {
                     Some(issuer) => format!(": wrong order, certificate {issuer} did"),
                     None => String::new(),
                 };
-                Some(Finding::Wrong(format!(
+                Some(Fail::warning(format!(
                     "{place}: broken chain: certificate {at} of the file did not issue the one before it{cure}"
                 )))
             }
@@ -224,9 +225,9 @@ impl Certificate {
                 );
                 // A private root issues like this, and its clients know it.
                 Some(if elsewhere {
-                    Finding::Wrong(text)
+                    Fail::warning(text)
                 } else {
-                    Finding::Doubt(text)
+                    Fail::doubt(text)
                 })
             }
             Chain::ToSystem(_) | Chain::ToUnknown(_) | Chain::WithRoot => None,
@@ -234,7 +235,7 @@ impl Certificate {
     }
 
     /// All of that.
-    pub fn findings(&self) -> impl Iterator<Item = Finding> {
+    pub fn findings(&self) -> impl Iterator<Item = Fail> {
         self.dates().into_iter().chain(self.chain_finding())
     }
 
@@ -245,21 +246,20 @@ impl Certificate {
         context: &mut SslContextBuilder,
         signer: &Signer,
     ) -> Result<(), Fail> {
-        let fail = |error: &ErrorStack| {
-            unable("load certificate", self.variable, &self.path, &queue(error))
-        };
-        context
-            .set_certificate(&self.leaf)
-            .map_err(|error| fail(&error))?;
+        self.give(context, signer).map_err(|error| {
+            Fail::from(error).of(unable("load certificate", (self.variable, &self.path)))
+        })
+    }
+
+    fn give(&self, context: &mut SslContextBuilder, signer: &Signer) -> Result<(), ErrorStack> {
+        context.set_certificate(&self.leaf)?;
         if self.intermediates.is_empty() && !is_self_issued(&self.leaf) {
             // ucspi-ssl took intermediates from CAFILE too.
             tls_ffi::complete_chain(context);
         }
         for intermediate in &self.intermediates {
-            tls_ffi::add_chain_certificate(context, intermediate).map_err(|error| fail(&error))?;
+            tls_ffi::add_chain_certificate(context, intermediate)?;
         }
-        context
-            .set_private_key(signer)
-            .map_err(|error| fail(&error))
+        context.set_private_key(signer)
     }
 }

@@ -11,7 +11,7 @@ use openssl::ssl::{
 use openssl::x509::X509;
 
 use super::offer::{Offer, Role};
-use super::{Certificate, KeyPlace, Named, SignerSource, anchors, queue, unable};
+use super::{Certificate, KeyPlace, Named, SignerSource, anchors, internal, unable};
 use crate::domaincerts::OwnCertificate;
 use crate::report::Fail;
 use crate::settings::Settings;
@@ -86,7 +86,7 @@ impl<'a> Setup<'a> {
 /// A failure with the line of a file that brought it about.
 fn under(file: &str, line: Option<usize>) -> impl Fn(Fail) -> Fail {
     move |fail| match line {
-        Some(line) => Fail::temporary(format!("under {file} line {line}: {fail}")),
+        Some(line) => fail.of(format_args!("under {file} line {line}")),
         None => fail,
     }
 }
@@ -99,7 +99,7 @@ pub struct Store {
     /// The intermediates of our own certificate.
     pub own_chain: Vec<X509>,
     /// What an administrator should know.
-    pub warnings: Vec<String>,
+    pub findings: Vec<Fail>,
 }
 
 impl Store {
@@ -112,8 +112,7 @@ impl Store {
         setup: &Setup<'_>,
         signers: &dyn SignerSource,
     ) -> Result<Store, Fail> {
-        let mut context =
-            SslContextBuilder::new(SslMethod::tls_client()).map_err(|error| internal(&error))?;
+        let mut context = SslContextBuilder::new(SslMethod::tls_client()).map_err(internal)?;
         let role = if setup.anonymous {
             Role::ClientWithoutCertificate
         } else {
@@ -121,15 +120,15 @@ impl Store {
         };
         let rule = under("tlsdestinations", setup.lines.0);
         let offer = Offer::of(settings, setup.ciphers_from, role).map_err(&rule)?;
-        super::apply_common(&mut context, &offer).map_err(|error| internal(&error))?;
+        super::apply_common(&mut context, &offer).map_err(internal)?;
         let mut findings = offer.findings;
         context.set_session_cache_mode(SslSessionCacheMode::OFF);
         set_anchors(&mut context, setup.trust).map_err(&rule)?;
         if let Some(depth) = setup.depth {
             context.set_verify_depth(depth);
         }
-        trust::judge_in(&mut context, SslVerifyMode::PEER).map_err(|error| internal(&error))?;
-        tls_ffi::dane::allow(&mut context).map_err(|error| internal(&error))?;
+        trust::judge_in(&mut context, SslVerifyMode::PEER).map_err(internal)?;
+        tls_ffi::dane::allow(&mut context).map_err(internal)?;
         let mut own_chain = Vec::new();
         if let Some(named) = setup.certificate {
             let certificate = install(&mut context, named, signers)
@@ -141,10 +140,7 @@ impl Store {
             context: context.build(),
             expectation: Arc::new(setup.expectation.clone()),
             own_chain,
-            warnings: findings
-                .iter()
-                .filter_map(|finding| finding.warning().map(str::to_owned))
-                .collect(),
+            findings,
         })
     }
 
@@ -203,10 +199,7 @@ fn install(
         },
         path: key_path.to_owned(),
     };
-    let public = certificate
-        .leaf
-        .public_key()
-        .map_err(|error| internal(&error))?;
+    let public = certificate.leaf.public_key().map_err(internal)?;
     certificate.install(context, &signers.signer(&place, &public)?)?;
     Ok(certificate)
 }
@@ -266,22 +259,16 @@ pub fn mismatch(refusal: &Refusal, wanted: &[Name], cure: Option<&str>) -> Optio
     Some(words)
 }
 
-fn internal(error: &ErrorStack) -> Fail {
-    Fail::temporary(format!("unable to create SSL context: {}", queue(error)))
-}
-
 fn set_anchors(context: &mut SslContextBuilder, trust: Trust<'_>) -> Result<(), Fail> {
     let (file, directory) = match trust {
         Trust::Files(file, directory) => (file, directory),
         Trust::Loaded(loaded) => {
-            let store = anchors::anchor_store(loaded).map_err(|error| internal(&error))?;
+            let store = anchors::anchor_store(loaded).map_err(internal)?;
             context.set_cert_store(store.build());
             return Ok(());
         }
         Trust::System => {
-            return context
-                .set_default_verify_paths()
-                .map_err(|error| internal(&error));
+            return context.set_default_verify_paths().map_err(internal);
         }
     };
     let file = file.filter(|(_, path)| !path.is_empty());
@@ -289,18 +276,20 @@ fn set_anchors(context: &mut SslContextBuilder, trust: Trust<'_>) -> Result<(), 
     let mut found = anchors::of_file(file)?;
     let in_folder = anchors::of_folder(directory)?;
     if let (Some((option, path)), []) = (directory, &*in_folder) {
-        let why = "no certificate file in it";
-        return Err(unable("load CA list", option, path, why));
+        let what = unable("load CA list", (option, path));
+        return Err(Fail::from("no certificate file in it").of(what));
     }
     found.extend(in_folder);
-    let mut store = anchors::anchor_store(&found).map_err(|error| internal(&error))?;
-    if let Some((option, path)) = file {
-        let fail = |why: &str| unable("load revocation lists", option, path, why);
-        let bytes = super::read_file(Path::new(path)).map_err(|why| fail(&why))?;
-        if anchors::holds_lists(&bytes) {
-            let lists = anchors::lists(&bytes).map_err(|why| fail(&why))?;
-            anchors::check_lists(&mut store, &lists).map_err(|error| fail(&queue(&error)))?;
-        }
+    let mut store = anchors::anchor_store(&found).map_err(internal)?;
+    if let Some(named) = file {
+        super::read_file(Path::new(named.1))
+            .and_then(|bytes| {
+                if anchors::holds_lists(&bytes) {
+                    anchors::check_lists(&mut store, &bytes)?;
+                }
+                Ok(())
+            })
+            .map_err(|why| why.of(unable("load revocation lists", named)))?;
     }
     context.set_cert_store(store.build());
     Ok(())

@@ -4,8 +4,9 @@
 
 use openssl::ssl::SslContextRef;
 
+use super::KeyKind;
 use super::permit::Permit;
-use super::{Finding, KeyKind};
+use crate::report::Fail;
 use crate::settings::{Settings, Version};
 use crate::tls_ffi;
 
@@ -88,7 +89,7 @@ pub(super) fn findings(
     permit: &Permit,
     kinds: &[KeyKind],
     (min, max): (Version, Option<Version>),
-) -> Vec<Finding> {
+) -> Vec<Fail> {
     let schemes = &permit.schemes;
     let keys: Vec<String> = kinds.iter().map(KeyKind::to_string).collect();
     let keys = keys.join(" and ");
@@ -105,7 +106,7 @@ pub(super) fn findings(
         } else {
             format!("TLS_GROUPS: no curve, which TLS 1.2 needs with this key ({keys})")
         };
-        found.push(Finding::Wrong(format!("{why}: {served}")));
+        found.push(Fail::warning(format!("{why}: {served}")));
     }
     if settings.get("SIGALGS").is_none() {
         return found;
@@ -125,7 +126,7 @@ pub(super) fn findings(
         ("TLS 1.2", old && !fit(false)),
     ] {
         if missing {
-            found.push(Finding::Wrong(format!(
+            found.push(Fail::warning(format!(
                 "SIGALGS: none of its algorithms fits the key ({keys}) in {version}: no client of {version} is served"
             )));
         }

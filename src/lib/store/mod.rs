@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::fs;
-use std::io::{self, Read as _};
+use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
@@ -20,7 +20,7 @@ use openssl::x509::{X509, X509Ref, X509StoreContext};
 pub use self::certificate::Certificate;
 use self::offer::Offer;
 use self::permit::Permit;
-use crate::report::{self, Fail};
+use crate::report::Fail;
 use crate::settings::Version;
 use crate::text;
 use crate::tls_ffi;
@@ -135,52 +135,19 @@ impl fmt::Display for KeyKind {
     }
 }
 
-/// Something that an administrator should know of a store.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Finding {
-    /// `-k` calls it wrong; it may be meant as it is, so the start is silent.
-    Doubt(String),
-    /// Worth a word, and nothing wrong.
-    Note(String),
-    /// It weakens or refuses connections.
-    Wrong(String),
+/// `unable to STEP: VARIABLE PATH`, before the reason.
+fn unable(step: &str, (variable, path): Named<'_>) -> String {
+    format!("unable to {step}: {variable} {}", shown(path))
 }
 
-impl Finding {
-    /// What the start says of it.
-    #[must_use]
-    pub fn warning(&self) -> Option<&str> {
-        match self {
-            Finding::Doubt(_) => None,
-            Finding::Note(text) | Finding::Wrong(text) => Some(text),
-        }
-    }
-}
-
-/// `unable to STEP: VARIABLE PATH: WHY`.
-fn unable(step: &str, variable: &str, path: &str, why: &str) -> Fail {
-    Fail::temporary(format!(
-        "unable to {step}: {variable} {}: {why}",
-        shown(path)
-    ))
+/// OpenSSL could not make what it always can.
+fn internal(error: ErrorStack) -> Fail {
+    Fail::unable("create SSL context")(error)
 }
 
 /// A path in a message.
 fn shown(path: &str) -> String {
     text::excerpt(path.as_bytes(), 300)
-}
-
-/// The first reason that libcrypto gives, in its own words.
-#[must_use]
-pub fn queue(error: &ErrorStack) -> String {
-    let first = error.errors().first();
-    let reason = first
-        .and_then(openssl::error::Error::reason)
-        .unwrap_or("unknown reason");
-    match first.and_then(openssl::error::Error::data) {
-        Some(data) => format!("{reason} ({})", text::excerpt(data.as_bytes(), 200)),
-        None => reason.to_owned(),
-    }
 }
 
 /// The largest file that is read, in bytes: some ten thousand certificates.
@@ -192,31 +159,29 @@ const FILES_LIMIT: usize = 20_000;
 /// A file's bytes, 16 MB at most; a directory or a device is no file. It never
 /// waits for another process, and what it reads is bounded whatever the file's
 /// length is said to be.
-pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
+pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, Fail> {
     read_bounded(path, FILE_LIMIT)
 }
 
-fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
-    let said = |error: io::Error| report::reason(&error);
+fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, Fail> {
     let sound = |about: fs::Metadata| match about.len() {
-        _ if !about.is_file() => Err("it is not a regular file".to_owned()),
-        length if length > limit => Err("it is larger than 16 MB".to_owned()),
+        _ if !about.is_file() => Err(Fail::from("it is not a regular file")),
+        length if length > limit => Err("it is larger than 16 MB".into()),
         length => Ok(length),
     };
     // A device may act on being opened, and a fifo wait for its writer.
-    fs::metadata(path).map_err(said).and_then(sound)?;
+    sound(fs::metadata(path)?)?;
     let file = fs::OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NONBLOCK)
-        .open(path)
-        .map_err(said)?;
-    let length = file.metadata().map_err(said).and_then(sound)?;
+        .open(path)?;
+    let length = sound(file.metadata()?)?;
     // All at once: a key's bytes must not stay behind in memory that was too
     // small for them.
     let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 1);
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(said)?;
+    file.take(limit + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
-        return Err("it is larger than 16 MB".to_owned());
+        return Err("it is larger than 16 MB".into());
     }
     Ok(bytes)
 }

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use openssl::error::ErrorStack;
 use openssl::ssl::{SslContextBuilder, SslMethod};
 
-use super::{Finding, queue};
+use super::internal;
 use crate::hello::FiniteGroup;
 use crate::report::Fail;
 use crate::settings::{self, Settings, Version};
@@ -74,7 +74,7 @@ pub struct Offer {
     /// The finite-field groups that `TLS_GROUPS` names, smallest first.
     pub finite_groups: Vec<FiniteGroup>,
     /// What an administrator should know.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<Fail>,
 }
 
 impl Offer {
@@ -99,7 +99,7 @@ impl Offer {
         let mut min = min;
         if !list.suites.is_empty() {
             if suites.is_some() {
-                findings.push(Finding::Wrong(format!(
+                findings.push(Fail::warning(format!(
                     "{setting}: the TLS 1.3 suites in it have no effect: CIPHERSUITES is set"
                 )));
             }
@@ -111,7 +111,7 @@ impl Offer {
                     Role::Server => "clients of TLS 1.2 and older are not served",
                     _ => "servers of TLS 1.2 and older are refused",
                 };
-                findings.push(Finding::Note(format!(
+                findings.push(Fail::note(format!(
                     "{setting} names suites of TLS 1.3 alone: {others}"
                 )));
                 min = Version::Tls13;
@@ -240,19 +240,17 @@ impl CipherWords {
         }
     }
 
-    fn findings(&self, list: &str, setting: &str, role: Role, scratch: &Scratch) -> Vec<Finding> {
+    fn findings(&self, list: &str, setting: &str, role: Role, scratch: &Scratch) -> Vec<Fail> {
         let quoted = |word: &str| format!("\"{}\"", text::excerpt(word.as_bytes(), 100));
-        let mut findings: Vec<Finding> = self
+        let mut findings: Vec<Fail> = self
             .unknown
             .iter()
-            .map(|word| {
-                Finding::Wrong(format!("{setting}: OpenSSL does not know {}", quoted(word)))
-            })
+            .map(|word| Fail::warning(format!("{setting}: OpenSSL does not know {}", quoted(word))))
             .collect();
         let late = settings::cipher_words(list).skip(1);
         for word in late.filter(|word| *word == "DEFAULT" || word.starts_with("SUITEB")) {
             let word = quoted(word);
-            findings.push(Finding::Wrong(format!(
+            findings.push(Fail::warning(format!(
                 "{setting}: {word} has an effect as the first word only"
             )));
         }
@@ -266,7 +264,7 @@ impl CipherWords {
             .map(|word| quoted(word))
             .collect();
         if !asked.is_empty() {
-            findings.push(Finding::Note(format!(
+            findings.push(Fail::note(format!(
                 "{setting}: these words ask for suites {}: {}",
                 fault(role),
                 asked.join(", ")
@@ -283,12 +281,12 @@ impl CipherWords {
             return Ok(finished);
         };
         let why = if scratch.knows(&list) {
-            format!("it selects only suites {}", fault(role))
+            format!("it selects only suites {}", fault(role)).into()
         } else {
-            queue(&error)
+            Fail::from(error)
         };
-        Err(Fail::temporary(format!(
-            "unable to set cipher list: {setting} \"{}\": {why}",
+        Err(why.of(format_args!(
+            "unable to set cipher list: {setting} \"{}\"",
             text::excerpt(list.as_bytes(), 200)
         )))
     }
@@ -334,9 +332,7 @@ impl Scratch {
     fn new() -> Result<Scratch, Fail> {
         SslContextBuilder::new(SslMethod::tls())
             .map(|context| Scratch(context.into()))
-            .map_err(|error| {
-                Fail::temporary(format!("unable to create SSL context: {}", queue(&error)))
-            })
+            .map_err(internal)
     }
 
     fn with(
@@ -358,10 +354,9 @@ impl Scratch {
         set: impl FnOnce(&mut SslContextBuilder, &str) -> Result<(), ErrorStack>,
     ) -> Result<(), Fail> {
         self.with(|context| set(context, list)).map_err(|error| {
-            Fail::temporary(format!(
-                "unable to use {setting}: \"{}\": {}",
-                text::excerpt(list.as_bytes(), 200),
-                queue(&error)
+            Fail::from(error).of(format_args!(
+                "unable to use {setting}: \"{}\"",
+                text::excerpt(list.as_bytes(), 200)
             ))
         })
     }
@@ -372,7 +367,7 @@ impl Scratch {
         setting: &str,
         list: &str,
         set: fn(&mut SslContextBuilder, &str) -> Result<(), ErrorStack>,
-        findings: &mut Vec<Finding>,
+        findings: &mut Vec<Fail>,
     ) -> Result<String, Fail> {
         if self.with(|context| set(context, list)).is_ok() {
             return Ok(list.to_owned());
@@ -384,7 +379,7 @@ impl Scratch {
             } else {
                 let word = text::excerpt(word.as_bytes(), 100);
                 // One run script may serve more than one OpenSSL.
-                findings.push(Finding::Note(format!(
+                findings.push(Fail::note(format!(
                     "{setting}: OpenSSL does not know \"{word}\""
                 )));
             }
@@ -404,7 +399,7 @@ impl Scratch {
         &self,
         settings: &Settings,
         role: Role,
-        findings: &mut Vec<Finding>,
+        findings: &mut Vec<Fail>,
     ) -> Result<Option<String>, Fail> {
         static DEFAULT: OnceLock<String> = OnceLock::new();
         let set = SslContextBuilder::set_groups_list;
@@ -430,7 +425,7 @@ impl Scratch {
         settings: &Settings,
         role: Role,
         old: bool,
-        findings: &mut Vec<Finding>,
+        findings: &mut Vec<Fail>,
     ) -> Result<Option<String>, Fail> {
         static DEFAULT: OnceLock<String> = OnceLock::new();
         let set = SslContextBuilder::set_sigalgs_list;
@@ -454,11 +449,11 @@ impl Scratch {
 }
 
 /// The words of `CIPHERSUITES` that OpenSSL drops in silence.
-fn unknown_suites<'a>(suites: &'a str, scratch: &'a Scratch) -> impl Iterator<Item = Finding> + 'a {
+fn unknown_suites<'a>(suites: &'a str, scratch: &'a Scratch) -> impl Iterator<Item = Fail> + 'a {
     settings::cipher_words(suites)
         .filter(|word| scratch.with(|c| c.set_ciphersuites(word)).is_err())
         .map(|word| {
             let shown = text::excerpt(word.as_bytes(), 100);
-            Finding::Wrong(format!("CIPHERSUITES: OpenSSL does not know \"{shown}\""))
+            Fail::warning(format!("CIPHERSUITES: OpenSSL does not know \"{shown}\""))
         })
 }

@@ -22,8 +22,8 @@ use super::jail::Jail;
 use super::offer::{Offer, Role};
 use super::permit::{Finite, Permit};
 use super::{
-    Certificate, Finding, KeyKind, KeyPlace, Named, Signer, SignerSource, anchors, fit,
-    is_self_issued, queue, unable,
+    Certificate, KeyKind, KeyPlace, Named, Signer, SignerSource, anchors, fit, internal,
+    is_self_issued, unable,
 };
 use crate::hello::{self, FiniteField, FiniteGroup, Terms};
 use crate::options::sslserver::Ask;
@@ -97,10 +97,7 @@ pub fn pairs(settings: &Settings, signers: &dyn SignerSource) -> Result<Vec<Pair
     certificates(settings)?
         .into_iter()
         .map(|(certificate, place)| {
-            let public = certificate
-                .leaf
-                .public_key()
-                .map_err(|error| internal(&error))?;
+            let public = certificate.leaf.public_key().map_err(internal)?;
             let signer = signers
                 .signer(&place, &public)
                 .map_err(|fail| misplaced(&certificate, &place, signers).unwrap_or(fail))?;
@@ -202,7 +199,7 @@ pub struct Store {
     pub filter: Filter,
     /// What an administrator should know, beside what is to be said of the
     /// certificates.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<Fail>,
     terms: Arc<Terms>,
     tickets: bool,
     groups: Option<String>,
@@ -256,16 +253,15 @@ impl Store {
         findings.extend(open_files(settings));
         if settings.get("KEYFILE_ALT").is_some() && settings.get("CERTFILE_ALT").is_none() {
             let why = "KEYFILE_ALT has no effect: CERTFILE_ALT is not set";
-            findings.push(Finding::Wrong(why.to_owned()));
+            findings.push(Fail::warning(why));
         }
         let mut pairs = pairs(settings, signers)?;
         complete(&mut pairs, settings);
         findings.extend(pairs.iter().filter_map(|pair| open_key(&pair.key)));
         let certificates = pairs.iter().map(|pair| &pair.certificate);
         let ask = asked(settings, ask);
-        let mut context =
-            SslContextBuilder::new(SslMethod::tls_server()).map_err(|error| internal(&error))?;
-        super::apply_common(&mut context, &offer).map_err(|error| internal(&error))?;
+        let mut context = SslContextBuilder::new(SslMethod::tls_server()).map_err(internal)?;
+        super::apply_common(&mut context, &offer).map_err(internal)?;
         context.set_options(SslOptions::CIPHER_SERVER_PREFERENCE);
         let (finite_field, finite) = set_dh(
             &mut context,
@@ -292,8 +288,7 @@ impl Store {
             tickets: tickets.then_some(session_context),
         });
         let choose = choose.map(chooser);
-        hello::record(&mut context, Arc::clone(&terms), choose)
-            .map_err(|error| internal(&error))?;
+        hello::record(&mut context, Arc::clone(&terms), choose).map_err(internal)?;
         set_protocols(&mut context, settings)?;
         let context = context.build();
         let kinds: Vec<KeyKind> = pairs.iter().map(|pair| pair.certificate.kind).collect();
@@ -319,10 +314,6 @@ impl Store {
     }
 }
 
-fn internal(error: &ErrorStack) -> Fail {
-    Fail::temporary(format!("unable to create SSL context: {}", queue(error)))
-}
-
 /// Tells the certificates that stand alone whether their issuer's is at hand.
 fn complete(pairs: &mut [Pair], settings: &Settings) {
     let alone = |certificate: &Certificate| {
@@ -345,31 +336,31 @@ fn complete(pairs: &mut [Pair], settings: &Settings) {
 
 /// Whether everybody may read or write a key's file.
 #[must_use]
-pub fn open_key(key: &KeyPlace) -> Option<Finding> {
+pub fn open_key(key: &KeyPlace) -> Option<Fail> {
     let what = match mode(&key.path)? {
         mode if mode & 0o002 != 0 => "write",
         mode if mode & 0o004 != 0 => "read",
         _ => return None,
     };
-    Some(Finding::Doubt(format!(
+    Some(Fail::doubt(format!(
         "{key}: everybody may {what} this private key: chmod 600"
     )))
 }
 
 /// Whether everybody may write a file.
 #[must_use]
-pub fn open_file(variable: &str, path: &str) -> Option<Finding> {
+pub fn open_file(variable: &str, path: &str) -> Option<Fail> {
     if mode(path)? & 0o002 == 0 {
         return None;
     }
     let path = super::shown(path);
-    Some(Finding::Doubt(format!(
+    Some(Fail::doubt(format!(
         "{variable} {path}: everybody may write it: chmod o-w"
     )))
 }
 
 /// The files of these settings that everybody may write, but for keys.
-fn open_files(settings: &Settings) -> impl Iterator<Item = Finding> {
+fn open_files(settings: &Settings) -> impl Iterator<Item = Fail> {
     settings
         .paths()
         .filter(|(variable, _)| !variable.starts_with("KEYFILE"))
@@ -394,7 +385,7 @@ fn permit<'a>(
             super::apply_common(&mut client, offer)?;
             Permit::learn(client, offer.versions, &certificates, finite)
         })
-        .map_err(|error| internal(&error))
+        .map_err(internal)
 }
 
 /// The pairs of the settings.
@@ -411,7 +402,7 @@ fn certificates(settings: &Settings) -> Result<Vec<(Certificate, KeyPlace)>, Fai
                 "its key is {}, as that of {variable}: it would never serve",
                 second.0.kind
             );
-            return Err(unable("load certificate", "CERTFILE_ALT", path, &why));
+            return Err(Fail::from(why).of(unable("load certificate", ("CERTFILE_ALT", path))));
         }
         pairs.push(second);
     }
@@ -448,28 +439,8 @@ fn set_dh<'a>(
     mut certificates: impl Iterator<Item = &'a Certificate>,
 ) -> Result<(FiniteField, Option<Finite>), Fail> {
     if let Some(path) = settings.get("DHFILE") {
-        let fail = |why: &str| unable("set cipher parameters", "DHFILE", path, why);
-        let bytes = super::read_file(Path::new(path)).map_err(|why| fail(&why))?;
-        let dh = Dh::params_from_pem(&bytes).map_err(|_| fail("no PEM DH parameters in it"))?;
-        let bits = dh.prime_p().num_bits();
-        if bits < DH_BITS {
-            return Err(fail(&format!("{bits} bits, fewer than {DH_BITS}")));
-        }
-        if let Some(least) = asked.first()
-            && bits.unsigned_abs() < least.bits()
-        {
-            let least = least.name();
-            return Err(fail(&format!(
-                "{bits} bits, fewer than {least} of TLS_GROUPS"
-            )));
-        }
-        context
-            .set_tmp_dh(&dh)
-            .map_err(|error| fail(&queue(&error)))?;
-        let finite = Finite {
-            prime: dh.prime_p().to_vec(),
-            generator: dh.generator().to_vec(),
-        };
+        let finite = own_dh(context, Path::new(path), asked.first())
+            .map_err(|why| why.of(unable("set cipher parameters", ("DHFILE", path))))?;
         return Ok((FiniteField::Own, Some(finite)));
     }
     let rsa_bits = certificates.find_map(|certificate| match certificate.kind {
@@ -487,7 +458,7 @@ fn set_dh<'a>(
         let strong = asked.iter().find(|group| **group >= fitting);
         *strong.or(asked.last()).unwrap_or(&fitting)
     };
-    let prime = tls_ffi::set_dh_group(context, &group.name()).map_err(|error| internal(&error))?;
+    let prime = tls_ffi::set_dh_group(context, &group.name()).map_err(internal)?;
     let finite = Finite {
         prime,
         // RFC 7919 appendix A: that of every group.
@@ -496,13 +467,38 @@ fn set_dh<'a>(
     Ok((FiniteField::Group(group), Some(finite)))
 }
 
+/// Takes the parameters of a file.
+fn own_dh(
+    context: &mut SslContextBuilder,
+    path: &Path,
+    least: Option<&FiniteGroup>,
+) -> Result<Finite, Fail> {
+    let bytes = super::read_file(path)?;
+    let dh = Dh::params_from_pem(&bytes).map_err(|_| Fail::from("no PEM DH parameters in it"))?;
+    let bits = dh.prime_p().num_bits();
+    if bits < DH_BITS {
+        return Err(format!("{bits} bits, fewer than {DH_BITS}").into());
+    }
+    if let Some(least) = least
+        && bits.unsigned_abs() < least.bits()
+    {
+        let least = least.name();
+        return Err(format!("{bits} bits, fewer than {least} of TLS_GROUPS").into());
+    }
+    context.set_tmp_dh(&dh)?;
+    Ok(Finite {
+        prime: dh.prime_p().to_vec(),
+        generator: dh.generator().to_vec(),
+    })
+}
+
 /// The fingerprints of `PINFILE`, a line each.
 fn pins(settings: &Settings) -> Result<Vec<Fingerprint>, Fail> {
     let Some(path) = settings.get("PINFILE") else {
         return Ok(Vec::new());
     };
-    let fail = |why: &str| unable("load pins", "PINFILE", path, why);
-    let bytes = super::read_file(Path::new(path)).map_err(|why| fail(&why))?;
+    let unable = || unable("load pins", ("PINFILE", path));
+    let bytes = super::read_file(Path::new(path)).map_err(|why| why.of(unable()))?;
     let mut pins = Vec::new();
     for (at, line) in String::from_utf8_lossy(&bytes).lines().enumerate() {
         let line = line.split('#').next().unwrap_or_default().trim();
@@ -513,8 +509,11 @@ fn pins(settings: &Settings) -> Result<Vec<Fingerprint>, Fail> {
             .strip_prefix("SHA256:")
             .unwrap_or(line)
             .replace(':', "");
-        let pin = fingerprint(&digits)
-            .ok_or_else(|| fail(&format!("line {}: not a SHA-256 fingerprint", at + 1)))?;
+        let pin = fingerprint(&digits).ok_or_else(|| {
+            Fail::from("not a SHA-256 fingerprint")
+                .of(format_args!("line {}", at + 1))
+                .of(unable())
+        })?;
         pins.push(pin);
     }
     Ok(pins)
@@ -581,14 +580,14 @@ impl<'a> Authorities<'a> {
 
     /// Takes out what is missing, where nobody needs it: run scripts for
     /// ucspi-ssl name files that it never opened. Returns a warning for each.
-    fn without_missing(&mut self) -> Vec<Finding> {
+    fn without_missing(&mut self) -> Vec<Fail> {
         let places = [&mut self.file, &mut self.folder, &mut self.shown];
         let missing = places.into_iter().filter_map(|place| {
             let (_, path) = place.as_ref()?;
             let error = fs::metadata(path).err()?;
             let (variable, path) = place.take_if(|_| error.kind() == io::ErrorKind::NotFound)?;
             let path = text::excerpt(path.as_bytes(), 300);
-            Some(Finding::Note(format!(
+            Some(Fail::note(format!(
                 "{variable} {path}: no such file or directory; {UNNEEDED}"
             )))
         });
@@ -602,7 +601,7 @@ fn set_client_verification(
     context: &mut SslContextBuilder,
     settings: &Settings,
     expectation: &Expectation,
-    findings: &mut Vec<Finding>,
+    findings: &mut Vec<Fail>,
 ) -> Result<[u8; 32], Fail> {
     let mut print = Sha256::new();
     let depth = settings.verify_depth()?;
@@ -617,24 +616,23 @@ fn set_client_verification(
     if let (Some((variable, path)), []) = (authorities.folder, &*in_folder) {
         let why = "no certificate file in it";
         if expectation.demand != Demand::Unasked {
-            return Err(unable("load CA list", variable, path, why));
+            return Err(Fail::from(why).of(unable("load CA list", (variable, path))));
         }
         let path = text::excerpt(path.as_bytes(), 300);
-        findings.push(Finding::Note(format!(
-            "{variable} {path}: {why}; {UNNEEDED}"
-        )));
+        findings.push(Fail::note(format!("{variable} {path}: {why}; {UNNEEDED}")));
     }
     found.extend(in_folder);
     for anchor in &found {
         print.update(&anchor.to_der().unwrap_or_default());
     }
-    let mut store = anchors::anchor_store(&found).map_err(|error| internal(&error))?;
+    let mut store = anchors::anchor_store(&found).map_err(internal)?;
     if let Some(path) = settings.get("CRLFILE") {
-        let fail = |why: &str| unable("load revocation lists", "CRLFILE", path, why);
-        let bytes = super::read_file(Path::new(path)).map_err(|why| fail(&why))?;
-        print.update(&bytes);
-        let lists = anchors::lists(&bytes).map_err(|why| fail(&why))?;
-        anchors::check_lists(&mut store, &lists).map_err(|error| fail(&queue(&error)))?;
+        super::read_file(Path::new(path))
+            .and_then(|bytes| {
+                print.update(&bytes);
+                anchors::check_lists(&mut store, &bytes)
+            })
+            .map_err(|why| why.of(unable("load revocation lists", ("CRLFILE", path))))?;
     }
     context.set_cert_store(store.build());
     context.set_verify_depth(depth);
@@ -642,22 +640,21 @@ fn set_client_verification(
         expectation.demand >= Demand::Chain && expectation.tolerated == Tolerated::Nothing;
     let nobody = expectation.pins.is_empty() && found.is_empty();
     if required && nobody {
-        findings.push(Finding::Wrong(
-            "a client certificate is required, but CAFILE, CADIR and PINFILE are not set: every client is refused"
-                .to_owned(),
+        findings.push(Fail::warning(
+            "a client certificate is required, but CAFILE, CADIR and PINFILE are not set: every client is refused",
         ));
     }
     if let Some((variable, path)) = authorities.shown {
         let names = anchors::of_file(Some((variable, path)))?;
         context.set_client_ca_list(ca_names(path, &names)?);
     }
-    trust::judge_in(context, expectation.mode(true)).map_err(|error| internal(&error))?;
+    trust::judge_in(context, expectation.mode(true)).map_err(internal)?;
     Ok(print.finish())
 }
 
 /// The subjects of certificates as the list that a certificate request carries.
 fn ca_names(path: &str, certificates: &[X509]) -> Result<Stack<X509Name>, Fail> {
-    let mut names = Stack::new().map_err(|error| internal(&error))?;
+    let mut names = Stack::new().map_err(internal)?;
     let mut length = 0;
     for certificate in certificates {
         let name = certificate
@@ -667,12 +664,12 @@ fn ca_names(path: &str, certificates: &[X509]) -> Result<Stack<X509Name>, Fail> 
                 length += der.len() + 2;
                 X509Name::from_der(&der)
             })
-            .map_err(|error| internal(&error))?;
-        names.push(name).map_err(|error| internal(&error))?;
+            .map_err(internal)?;
+        names.push(name).map_err(internal)?;
     }
     if length > NAMES_LIMIT {
         let why = format!("its names take {length} bytes, more than a certificate request holds");
-        return Err(unable("load client CA list", "CCAFILE", path, &why));
+        return Err(Fail::from(why).of(unable("load client CA list", ("CCAFILE", path))));
     }
     Ok(names)
 }
@@ -687,7 +684,7 @@ fn set_sessions(
     context.set_session_cache_mode(SslSessionCacheMode::OFF);
     context
         .set_session_id_context(session_context)
-        .map_err(|error| internal(&error))?;
+        .map_err(internal)?;
     // A store that takes a connection over may have them where this one has none,
     // and libssl asks this one for the keys.
     tickets::use_in(context);
@@ -695,12 +692,10 @@ fn set_sessions(
     if wanted {
         context
             .set_num_tickets(tickets::PER_HANDSHAKE)
-            .map_err(|error| internal(&error))?;
+            .map_err(internal)?;
     } else {
         context.set_options(SslOptions::NO_TICKET);
-        context
-            .set_num_tickets(0)
-            .map_err(|error| internal(&error))?;
+        context.set_num_tickets(0).map_err(internal)?;
     }
     Ok(())
 }

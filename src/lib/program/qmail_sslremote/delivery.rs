@@ -151,7 +151,7 @@ impl Delivery<'_> {
         let reference = Reference::new(&server.host.name);
         let ssl = store
             .connection(&reference, plan.names.clone())
-            .map_err(|error| crate::store::queue(&error))?;
+            .map_err(|error| crate::report::tls_reason(&error))?;
         let side = Side {
             kinds: &[],
             versions: (Version::Tls12, None),

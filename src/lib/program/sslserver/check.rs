@@ -10,11 +10,11 @@ use super::access::listed;
 use super::generation::{Generation, Served};
 use super::{Setup, advice};
 use crate::child;
-use crate::report::{Fail, TEMPORARY};
+use crate::report::{Fail, Severity, TEMPORARY};
 use crate::settings::Version;
 use crate::store::certificate::Chain;
 use crate::store::server::{self, Choice, Pair};
-use crate::store::{Certificate, Finding, KeyKind};
+use crate::store::{Certificate, KeyKind};
 use crate::sys::fd;
 use crate::text;
 use crate::tls_ffi::names;
@@ -129,13 +129,12 @@ fn describe_pairs(out: &mut String, pairs: &[Pair], wrong: &mut Vec<String>) {
 }
 
 /// Prints what is only worth a word; keeps what is wrong.
-fn tell(out: &mut String, wrong: &mut Vec<String>, findings: impl Iterator<Item = Finding>) {
+fn tell(out: &mut String, wrong: &mut Vec<String>, findings: impl Iterator<Item = Fail>) {
     for finding in findings {
-        match finding {
-            Finding::Doubt(text) | Finding::Wrong(text) => wrong.push(text),
-            Finding::Note(text) => {
-                let _ = writeln!(out, "  note: {text}");
-            }
+        if finding.severity == Severity::Note {
+            let _ = writeln!(out, "  note: {finding}");
+        } else {
+            wrong.push(finding.to_string());
         }
     }
 }

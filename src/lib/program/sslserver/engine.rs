@@ -19,7 +19,7 @@ use crate::control::{self, Start};
 use crate::handshake::{self, Session, Side};
 use crate::keyholder;
 use crate::relay::{Ending, Relay};
-use crate::report::{TEMPORARY, reason};
+use crate::report::{TEMPORARY, reason, tls_reason};
 use crate::session::{Account, Role};
 use crate::settings::Filter;
 use crate::store::KeyKind;
@@ -212,7 +212,7 @@ impl Engine<'_> {
     }
 
     fn handshake(&self, client: TcpStream, link: OwnedFd) -> Result<Session, String> {
-        let internal = |error: openssl::error::ErrorStack| crate::store::queue(&error);
+        let internal = |error: openssl::error::ErrorStack| tls_reason(&error);
         let mut ssl = Ssl::new(&self.store.context).map_err(internal)?;
         ssl.set_accept_state();
         let expectation = Arc::clone(&self.store.expectation);

@@ -209,7 +209,7 @@ fn write_directory(service: &Service, log: &Identity) -> Result<(), Fail> {
     }
     let compiled = rules::compile(RULES).map_err(|bad| {
         let lines: Vec<String> = bad.iter().map(ToString::to_string).collect();
-        Fail::Never(lines.join("; "))
+        Fail::never(lines.join("; "))
     })?;
     let records = compiled.records.iter();
     rulesdb::replace(

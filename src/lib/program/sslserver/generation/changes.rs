@@ -7,8 +7,8 @@ use std::path::Path;
 
 use super::Generation;
 use crate::program::sslserver::access::listed;
-use crate::report::Report;
-use crate::store::{Certificate, Finding};
+use crate::report::{Fail, Report, Severity};
+use crate::store::Certificate;
 use crate::text;
 
 impl Generation {
@@ -42,7 +42,8 @@ impl Generation {
         warnings.extend(
             of_stores
                 .chain(of_certificates)
-                .filter_map(|finding| finding.warning().map(str::to_owned)),
+                .filter(|finding| finding.severity > Severity::Doubt)
+                .map(|finding| finding.to_string()),
         );
         warnings
     }
@@ -57,10 +58,9 @@ impl Generation {
 
     /// Says which certificates are near their end, or past it.
     pub fn warn_of_dates(&self, report: &Report) {
-        let findings: BTreeSet<Finding> =
-            self.certificates().flat_map(Certificate::dates).collect();
-        for warning in findings.iter().filter_map(Finding::warning) {
-            report.warning(warning);
+        let findings: BTreeSet<Fail> = self.certificates().flat_map(Certificate::dates).collect();
+        for finding in &findings {
+            report.finding(finding);
         }
     }
 

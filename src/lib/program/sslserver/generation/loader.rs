@@ -16,7 +16,6 @@ use crate::program::sslserver::access::{
 use crate::report::{self, Fail};
 use crate::rules::{Rules, Scope, Verdict};
 use crate::settings::{Filter, Settings};
-use crate::store::Finding;
 use crate::store::jail::Jail;
 use crate::store::server::Store;
 use crate::watch::Watch;
@@ -145,7 +144,7 @@ impl Loader<'_> {
             if store.filter == Filter::Required {
                 return Err(format!("unable to use SSL_SANDBOX: \"require\": {what}"));
             }
-            store.findings.push(Finding::Wrong(what));
+            store.findings.push(Fail::warning(what));
         }
         if let Some((_, names)) = self.named.clone() {
             // It was made just now, and nobody has filled it.
