@@ -13,6 +13,7 @@ pub mod process;
 pub mod sandbox;
 pub mod signal;
 pub mod socket;
+pub mod tcp;
 #[cfg(validator)]
 pub mod unbound;
 pub mod user;

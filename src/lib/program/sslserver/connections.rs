@@ -13,10 +13,11 @@ use super::admission::Admission;
 use super::messages::{LineKind, Message, Receiver};
 use crate::connection::shown;
 use crate::keyholder::LinkId;
-use crate::report::{Fail, TEMPORARY};
+use crate::report::{Fail, TEMPORARY, reason};
 use crate::settings::Settings;
 use crate::sys::poll::Crowd;
 use crate::sys::process::{self, Ended, ProcessId};
+use crate::sys::tcp::{Progress, TcpConnection};
 
 mod logger;
 
@@ -25,6 +26,8 @@ mod logger;
 const GRACE: Duration = Duration::from_secs(5);
 /// How long the names of a client may take.
 const NAMES: Duration = Duration::from_secs(120);
+/// How often an engine is looked after whose program has ended.
+const LINGERING: Duration = Duration::from_secs(10);
 /// How long a stopped engine may stay where nobody needs it any more.
 const STOPPED: Duration = Duration::from_secs(10);
 /// How long one may stay where `-w` knows no end.
@@ -78,6 +81,10 @@ struct Connection {
     phase: Phase,
     deadline: Option<Instant>,
     stopped: bool,
+    /// The client's socket, as the kernel knows it.
+    tcp: Option<TcpConnection>,
+    /// How far that was at the last look after the program's end, and since when.
+    progress: Option<(Progress, Instant)>,
     /// It was ended by us, which was told.
     doomed: bool,
 }
@@ -90,6 +97,8 @@ pub(super) struct Beginning {
     pub counted: bool,
     pub link: LinkId,
     pub messages: Receiver,
+    /// The client's socket, as the kernel knows it.
+    pub tcp: Option<TcpConnection>,
 }
 
 /// See the file's head.
@@ -140,6 +149,7 @@ impl<'a> Connections<'a> {
             counted,
             link,
             messages,
+            tcp,
         } = beginning;
         let id = self.next;
         self.next += 1;
@@ -163,6 +173,8 @@ impl<'a> Connections<'a> {
                 phase: Phase::Settling,
                 deadline: None,
                 stopped: false,
+                tcp,
+                progress: None,
                 doomed: false,
             },
         );
@@ -242,8 +254,7 @@ impl<'a> Connections<'a> {
             (Message::Begun, Phase::InPlaintext) => self.begin_handshake(id),
             (Message::Over, Phase::Handshake) => {
                 connection.phase = Phase::Open;
-                self.set_deadline(id, None);
-                self.bound_stop(id);
+                self.bound_engine(id);
             }
             (Message::Line(kind, text), Phase::InPlaintext | Phase::Handshake | Phase::Open) => {
                 self.log(id, kind, &text);
@@ -357,14 +368,27 @@ impl<'a> Connections<'a> {
             if connection.deadline != Some(at) {
                 continue;
             }
-            let seconds = self.setup.options.handshake_seconds;
-            let why = match (connection.phase, connection.stopped) {
-                (_, true) => "was stopped by a signal and not continued".to_owned(),
-                (Phase::Settling, _) => "did not finish looking up the client's names".to_owned(),
-                _ => format!("did not end the handshake in {seconds} seconds"),
+            let Some(why) = self.why_late(id, now) else {
+                self.bound_engine(id);
+                continue;
             };
             self.set_deadline(id, None);
             self.doom(id, &why);
+        }
+    }
+
+    /// What is to be said of the process that a connection's deadline is for; `None`
+    /// where it may go on.
+    fn why_late(&mut self, id: ConnectionId, now: Instant) -> Option<String> {
+        let connection = self.all.get(&id)?;
+        let seconds = self.setup.options.handshake_seconds;
+        match (connection.phase, connection.stopped) {
+            (_, true) => Some("was stopped by a signal and not continued".to_owned()),
+            (Phase::Settling, _) => Some("did not finish looking up the client's names".to_owned()),
+            (Phase::Handshake, _) => {
+                Some(format!("did not end the handshake in {seconds} seconds"))
+            }
+            (Phase::InPlaintext | Phase::Open, _) => self.lingers(id, now),
         }
     }
 
@@ -374,26 +398,64 @@ impl<'a> Connections<'a> {
             && let Some(connection) = self.all.get_mut(&id)
         {
             connection.stopped = stopped;
-            self.bound_stop(id);
+            self.bound_engine(id);
         }
     }
 
-    /// Gives a stopped engine the time that it has to go on, and takes it back.
-    /// In the handshake it has no other than that.
-    fn bound_stop(&mut self, id: ConnectionId) {
+    /// Gives an engine the time that it has when it is stopped, or until it is
+    /// looked after again when its program has ended. In the handshake it has no
+    /// other than that.
+    fn bound_engine(&mut self, id: ConnectionId) {
         let Some(connection) = self.all.get(&id) else {
             return;
         };
         if connection.phase == Phase::Handshake {
             return;
         }
-        let limit = if connection.launcher_ended {
-            STOPPED
-        } else {
-            self.setup.idle.unwrap_or(LONGEST_STOPPED)
+        let limit = match (connection.stopped, connection.launcher_ended) {
+            (true, true) => Some(STOPPED),
+            (true, false) => Some(self.setup.idle.unwrap_or(LONGEST_STOPPED)),
+            (false, true) => Some(LINGERING),
+            (false, false) => None,
         };
-        let deadline = connection.stopped.then(|| Instant::now() + limit);
-        self.set_deadline(id, deadline);
+        self.set_deadline(id, limit.map(|limit| Instant::now() + limit));
+    }
+
+    /// Why an engine is no longer needed whose program has ended: an honest one ends
+    /// when its client is gone, and when no byte moves for as long as `-w` says.
+    fn lingers(&mut self, id: ConnectionId, now: Instant) -> Option<String> {
+        let idle = self.setup.idle;
+        let connection = self.all.get_mut(&id)?;
+        let progress = match connection.tcp?.progress() {
+            Ok(progress) => progress,
+            Err(error) => {
+                let reason = reason(&error);
+                self.setup.report.status(format_args!(
+                    "pid {} ended before its TLS process, and this system does not tell whether the client is gone: {reason}",
+                    connection.launcher
+                ));
+                // It cannot be told from one that serves a slow client.
+                connection.tcp = None;
+                return None;
+            }
+        };
+        let since = match connection.progress {
+            Some((same, since)) if same == progress => since,
+            _ => {
+                connection.progress = Some((progress, now));
+                return None;
+            }
+        };
+        match (progress, idle) {
+            (Progress::Over, _) => Some("outlived its program and its client".to_owned()),
+            (Progress::Bytes { .. }, Some(idle)) if now.duration_since(since) >= idle + GRACE => {
+                let seconds = idle.as_secs();
+                Some(format!(
+                    "outlived its program, and moved no byte for {seconds} seconds"
+                ))
+            }
+            (Progress::Bytes { .. }, _) => None,
+        }
     }
 
     /// A process ended. Returns the link of a connection that is over with it.
@@ -417,11 +479,10 @@ impl<'a> Connections<'a> {
             }
             Part::Launcher => {
                 connection.launcher_ended = true;
-                let (stopped, phase) = (connection.stopped, connection.phase);
-                if phase == Phase::Settling {
+                if connection.phase == Phase::Settling {
                     self.set_deadline(id, None);
-                } else if stopped {
-                    self.bound_stop(id);
+                } else if connection.engine.is_some() {
+                    self.bound_engine(id);
                 }
                 let report = &self.setup.report;
                 report.status(format_args!("end {} status {}", ended.id, ended.status));

@@ -27,9 +27,9 @@ use crate::store::server::Store;
 use crate::sys::channel::Channel;
 use crate::sys::fd;
 use crate::sys::process::{self, ProcessId};
-#[cfg(feature = "test-switches")]
-use crate::sys::sandbox;
 use crate::sys::sandbox::Confinement;
+#[cfg(feature = "test-switches")]
+use crate::sys::{poll, sandbox};
 use crate::trust::{self, Cause, Name, Reference, Refusal};
 
 /// The descriptors of an engine.
@@ -203,6 +203,10 @@ impl Engine<'_> {
         }
         relay.drop_replies(start.drop_replies);
         self.tell(&relay.run());
+        #[cfg(feature = "test-switches")]
+        while keyholder::test_switch() == Some("stay") {
+            let _ = poll::wait(&mut [], Some(Instant::now() + Duration::from_secs(1)));
+        }
         // The process ends now: taking the session apart would be for nothing.
         std::mem::forget(relay);
         if let Some(plain) = plain {

@@ -13,6 +13,7 @@ use crate::program::sslserver::launcher::Launcher;
 use crate::program::sslserver::{Setup, messages};
 use crate::report;
 use crate::sys::process;
+use crate::sys::tcp::TcpConnection;
 
 /// How many clients are taken before signals are looked at again.
 const ROUND: usize = 16;
@@ -110,6 +111,7 @@ impl Supervisor<'_> {
             supervisor: &sender,
             counted,
         };
+        let tcp = TcpConnection::of(&client, address).ok();
         let mut place = Some((client, link_end));
         let forked = process::spawn(|| match place.take() {
             Some((client, link)) => context.run(client, address, link),
@@ -123,6 +125,7 @@ impl Supervisor<'_> {
                     counted,
                     link,
                     messages,
+                    tcp,
                 });
                 self.tell_full();
                 Ok(())
