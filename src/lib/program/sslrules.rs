@@ -52,7 +52,7 @@ pub fn main() -> ExitCode {
         let records = records.map(|record| (&*record.key, &*record.data));
         if let Some(what) = rulesdb::too_large(records.clone()) {
             let cdb = text::printable(cdb.as_encoded_bytes());
-            return Err(Fail::Never(format!(
+            return Err(Fail::never(format!(
                 "{cdb} would be {what}, and sslserver reads no such rules"
             )));
         }

@@ -166,9 +166,9 @@ impl Offer {
 }
 
 /// Tells that a `TLS_MAX` below the default `TLS_MIN` stands for both.
-fn lowered(settings: &Settings, max: Option<Version>) -> Option<Finding> {
+fn lowered(settings: &Settings, max: Option<Version>) -> Option<Fail> {
     let max = max.filter(|max| *max < Version::Tls12 && settings.get("TLS_MIN").is_none())?;
-    Some(Finding::Note(format!(
+    Some(Fail::note(format!(
         "TLS_MAX is {max} and TLS_MIN is unset: only TLS {max} is spoken"
     )))
 }
