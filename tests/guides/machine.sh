@@ -29,6 +29,10 @@ for program in "$programs"/*; do
   mount --bind "$program" "usr/local/bin/$name"
 done
 cp "$checkout"/src/sh/* usr/local/bin/
+for page in "$checkout"/doc/*.[1578]; do
+  mkdir -p "usr/local/share/man/man${page##*.}"
+  cp "$page" "usr/local/share/man/man${page##*.}/"
+done
 mkdir -p usr/src/ucspi-tls
 mount --bind -o ro "$checkout" usr/src/ucspi-tls
 cp "$checkout/tests/guides/shell.sh" test/

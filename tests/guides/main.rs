@@ -26,6 +26,7 @@ macro_rules! pages {
 
 pages! {
     certificates "doc/certificates.md" ["busybox", "certbot", "curl", "dehydrated", "haproxy", "lego", "multilog", "pebble", "popa3d"];
+    first_service "doc/first-service.md" ["certbot", "curl", "haproxy", "make", "multilog", "pebble", "popa3d", "runsvdir", "s6-svscan", "smtpfront-echo", "systemd-analyze"];
     outbound "doc/outbound.md" ["tcpserver", "smtpfront-echo"];
     security "doc/security.md" [];
 }

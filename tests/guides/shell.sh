@@ -4,6 +4,7 @@ cd /root
 current=before
 trap 'echo "$?" >"/test/$current.code"' EXIT
 web_server=
+svscan=
 
 # before NAME: what a reader finds, or what others do, before a block.
 before() {

@@ -3,3 +3,4 @@
 rm -rf /etc/service
 mkdir -p /etc/service
 setsid svscan /etc/service </dev/null >>/test/before.out 2>&1 &
+svscan=$!
