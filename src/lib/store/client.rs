@@ -164,13 +164,6 @@ impl Store {
     ///
     /// # Errors
     /// None of them is of use, or libssl refuses the name.
-    #[cfg_attr(
-        not(feature = "internals"),
-        expect(
-            dead_code,
-            reason = "deliveries do not ask for TLSA records yet; the tests do"
-        )
-    )]
     #[cfg(feature = "remote")]
     pub fn connection_by_records(
         &self,
@@ -293,6 +286,15 @@ fn set_anchors(context: &mut SslContextBuilder, trust: Trust<'_>) -> Result<(), 
     }
     context.set_cert_store(store.build());
     Ok(())
+}
+
+/// The anchors of a file that an option names.
+///
+/// # Errors
+/// It cannot be read, is damaged, or holds none.
+#[cfg(feature = "remote")]
+pub fn file_anchors(option: &'static str, path: &str) -> Result<Vec<X509>, Fail> {
+    anchors::of_file(Some((option, path)))
 }
 
 /// All of the system's anchors, for a process that opens no file later.

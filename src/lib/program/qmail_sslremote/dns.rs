@@ -357,13 +357,6 @@ impl Dns {
     /// # Errors
     /// Of a host: its records are bogus, or nobody could tell. It must not be
     /// called.
-    #[cfg_attr(
-        not(feature = "internals"),
-        expect(
-            dead_code,
-            reason = "deliveries do not ask for TLSA records yet; the tests do"
-        )
-    )]
     pub fn tlsa(&self, servers: &[Server]) -> Vec<Result<Option<Tlsa>, String>> {
         let all = || servers.iter().flat_map(Server::bearers);
         let questions: Vec<_> = all().map(|(_, name)| (name, Rtype::TLSA)).collect();

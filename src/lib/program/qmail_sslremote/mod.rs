@@ -31,7 +31,7 @@ pub mod dns;
 mod envelope;
 mod failure;
 mod hosts;
-mod link;
+pub mod link;
 mod message;
 pub mod name;
 mod plan;
