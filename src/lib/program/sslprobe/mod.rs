@@ -62,7 +62,7 @@ pub fn main() -> ExitCode {
 /// The destinations of the command line and of standard input.
 fn units(options: &Options, operands: &[OsString]) -> Result<Vec<Unit>, Fail> {
     let mut destinations: Vec<Destination> = Vec::new();
-    let mut add = |word: &str, place: &str| {
+    let mut add = |word: &str, place: &str| -> Result<(), Fail> {
         let one = destination::parse(word, options);
         destinations.push(one.map_err(|why| TABLE.usage(format!("{place}{why}")))?);
         Ok(())
@@ -94,7 +94,7 @@ fn setup(options: &Options) -> Result<Setup, Fail> {
     let internal = |error: openssl::error::ErrorStack| {
         Fail::temporary(format!(
             "unable to create SSL context: {}",
-            crate::store::queue(&error)
+            crate::report::tls_reason(&error)
         ))
     };
     let anchors = match &options.anchor_file {

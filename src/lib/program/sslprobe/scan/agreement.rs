@@ -59,7 +59,7 @@ fn under(scan: &mut Scan<'_>, policy: &Policy) -> Result<(bool, String), Stop> {
     };
     let reference = Reference::new(&scan.target.host);
     let ssl = store.connection(&reference, policy.names.clone());
-    let ssl = ssl.map_err(|error| Stop::Connection(crate::store::queue(&error)))?;
+    let ssl = ssl.map_err(|error| Stop::Connection(crate::report::tls_reason(&error)))?;
     Ok(match verified(scan, ssl)? {
         Ok(()) => (true, through),
         Err(failure) if policy.rule.tls() == Tls::Offered => (
@@ -105,7 +105,7 @@ fn records(scan: &mut Scan<'_>) -> Result<(), Stop> {
         Published::Records(host, records) => (host, records.clone()),
     };
     let ssl = scan.terms.records.connection_by_records(host, records);
-    let ssl = ssl.map_err(|error| Stop::Connection(crate::store::queue(&error)))?;
+    let ssl = ssl.map_err(|error| Stop::Connection(crate::report::tls_reason(&error)))?;
     match verified(scan, ssl)? {
         Ok(()) => scan.result.dane = Some(Agreement::Ok),
         Err(Failure::Certificate(_)) => scan.result.dane = Some(Agreement::Mismatch),

@@ -40,7 +40,7 @@ pub(super) fn run(scan: &mut Scan<'_>) -> Result<(), Stop> {
         signatures: None,
     };
     let ssl = super::session::state(&want);
-    let ssl = ssl.map_err(|error| Stop::Host(crate::store::queue(&error)))?;
+    let ssl = ssl.map_err(|error| Stop::Host(crate::report::tls_reason(&error)))?;
     // Where this comes to nothing the older versions are tried.
     let Ok((link, done)) = scan.handshake(ssl, socket, until) else {
         return Ok(());

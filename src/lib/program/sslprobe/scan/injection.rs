@@ -17,7 +17,7 @@ pub(super) fn run(scan: &mut Scan<'_>) -> Result<(), Stop> {
         signatures: None,
     };
     let ssl = super::session::state(&want);
-    let ssl = ssl.map_err(|error| Stop::Connection(crate::store::queue(&error)))?;
+    let ssl = ssl.map_err(|error| Stop::Connection(crate::report::tls_reason(&error)))?;
     let answered = match scan.ready(true) {
         Ok((socket, until)) => match scan.handshake(ssl, socket, until) {
             Ok((mut link, _)) => {

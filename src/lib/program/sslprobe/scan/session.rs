@@ -97,7 +97,8 @@ pub(super) fn state(want: &Want<'_>) -> Result<Ssl, ErrorStack> {
 impl Scan<'_> {
     /// A session on a connection of its own, with a farewell at its end.
     pub(super) fn session(&mut self, want: &Want<'_>) -> Result<Done, Stop> {
-        let ssl = state(want).map_err(|error| Stop::Connection(crate::store::queue(&error)))?;
+        let ssl =
+            state(want).map_err(|error| Stop::Connection(crate::report::tls_reason(&error)))?;
         let (socket, until) = self.ready(false)?;
         let (link, done) = self.handshake(ssl, socket, until)?;
         self.leave(link);
@@ -108,7 +109,7 @@ impl Scan<'_> {
     pub(super) fn resume(&mut self, earlier: &Resumable) -> Result<Done, Stop> {
         let ssl = earlier
             .ssl()
-            .map_err(|error| Stop::Connection(crate::store::queue(&error)))?;
+            .map_err(|error| Stop::Connection(crate::report::tls_reason(&error)))?;
         let (socket, until) = self.ready(false)?;
         let (link, done) = self.handshake(ssl, socket, until)?;
         self.leave(link);
