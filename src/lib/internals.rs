@@ -68,5 +68,7 @@ pub mod tlsdestinations {
     pub use crate::tlsdestinations::{Destination, Destinations, Tls, compile, remarks};
 }
 pub mod trust {
+    #[cfg(feature = "remote")]
+    pub use crate::trust::Published;
     pub use crate::trust::{Cause, Expectation, Refusal, verdict};
 }

@@ -92,7 +92,7 @@ fn verified(scan: &mut Scan<'_>, ssl: Ssl) -> Result<Result<(), Failure>, Stop> 
 
 /// TLSA records.
 fn records(scan: &mut Scan<'_>) -> Result<(), Stop> {
-    let (host, records) = match &scan.target.published {
+    let published = match &scan.target.published {
         Published::Unknown => return Ok(()),
         Published::Nothing => {
             scan.result.dane = Some(Agreement::None);
@@ -102,9 +102,14 @@ fn records(scan: &mut Scan<'_>) -> Result<(), Stop> {
             scan.result.dane = Some(Agreement::Bogus);
             return Ok(());
         }
-        Published::Records(host, records) => (host, records.clone()),
+        Published::Records(host, records) => trust::Published {
+            host: host.clone(),
+            others: Vec::new(),
+            records: records.clone(),
+            names: Vec::new(),
+        },
     };
-    let ssl = scan.terms.records.connection_by_records(host, records);
+    let ssl = scan.terms.records.connection_by_records(published);
     let ssl = ssl.map_err(|error| Stop::Connection(crate::report::tls_reason(&error)))?;
     match verified(scan, ssl)? {
         Ok(()) => scan.result.dane = Some(Agreement::Ok),
