@@ -86,7 +86,7 @@ impl Listener {
     pub fn adopt(socket: OwnedFd) -> Result<Listener, Fail> {
         if !socket::listens(&socket) {
             return Err(Fail::temporary(
-                "unable to use LISTEN_FDS: descriptor 3 is no listening TCP socket: in the socket \
+                "unable to use LISTEN_FDS: descriptor 3 is not a listening TCP socket: in the socket \
                  unit write ListenStream= with a port, and Accept=no",
             ));
         }

@@ -74,7 +74,7 @@ impl fmt::Display for Malformed {
             Malformed::Fields => "it does not have two addresses and two ports",
             Malformed::LineEnd => "its line does not end in CR LF",
             Malformed::LineLength => "its line is longer than 107 bytes",
-            Malformed::NoHeader => "it is something else",
+            Malformed::NoHeader => "what came is no PROXY header",
             Malformed::Port => "it holds a port that is not a number from 0 to 65535",
             Malformed::Short => "it is too short for its addresses",
             Malformed::Tlv => "its extensions are cut off or repeated",

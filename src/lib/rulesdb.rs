@@ -26,6 +26,10 @@ const LIMIT: u64 = 16 << 20;
 /// The same in words.
 const TOO_LARGE: &str = "larger than 16 MB";
 
+/// The largest file that is looked into without being read whole, in bytes: some
+/// ten million records.
+const INDEX_LIMIT: u64 = 1 << 30;
+
 /// How often a file that changes while it is read is read again.
 const TRIES: usize = 3;
 
@@ -135,8 +139,8 @@ impl Index {
         }
         let file = File::open(path)?;
         let size = file.metadata()?.len();
-        if size > LIMIT {
-            return Err(invalid("too large for a rules database"));
+        if size > INDEX_LIMIT {
+            return Err(invalid("it is larger than 1 GB"));
         }
         let mut header = Vec::new();
         (&file).take(HEADER as u64).read_to_end(&mut header)?;
@@ -286,7 +290,7 @@ fn exclusive(path: &Path) -> io::Result<File> {
     }
     Err(io::Error::new(
         io::ErrorKind::ResourceBusy,
-        "other writers take it again and again",
+        "other writers keep taking it",
     ))
 }
 

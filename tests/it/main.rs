@@ -21,13 +21,12 @@ mod harness;
 mod agreement;
 mod client;
 mod handoff;
+mod messages;
 mod outbound;
 mod pages;
 mod rules;
 mod server;
 mod shell;
-#[cfg(feature = "remote")]
-mod sslprobe;
 #[cfg(feature = "remote")]
 mod sslremote;
 mod usage;

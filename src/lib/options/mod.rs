@@ -14,8 +14,6 @@ use crate::report::{self, Fail, Report, Verbosity};
 use crate::text;
 
 pub mod sslclient;
-#[cfg(feature = "remote")]
-pub mod sslprobe;
 pub mod sslrules;
 pub mod sslrulescheck;
 pub mod sslserver;

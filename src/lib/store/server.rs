@@ -668,7 +668,8 @@ fn ca_names(path: &str, certificates: &[X509]) -> Result<Stack<X509Name>, Fail> 
         names.push(name).map_err(internal)?;
     }
     if length > NAMES_LIMIT {
-        let why = format!("its names take {length} bytes, more than a certificate request holds");
+        let why =
+            format!("its names take {length} bytes, more than a certificate request can hold");
         return Err(Fail::from(why).of(unable("load client CA list", ("CCAFILE", path))));
     }
     Ok(names)

@@ -239,7 +239,7 @@ impl Identity {
             setresuid(id, id, id)?;
             let root = Uid::from_raw(0);
             if user != 0 && setresuid(root, root, root).is_ok() {
-                return Err(io::Error::other("root came back"));
+                return Err(io::Error::other("the way back to root is open"));
             }
         }
         Ok(())

@@ -1099,8 +1099,8 @@ fn an_unprivileged_server_says_what_it_lacks() {
         .through(words)
         .start();
     live(&server, SslVersion::TLS1_3);
-    for who in ["TLS processes", "the keyholder"] {
-        let line = server.line(&format!("sslserver: {who}: without "));
+    for who in ["TLS processes run", "the keyholder runs"] {
+        let line = server.line(&format!("sslserver: {who} without "));
         assert!(line.contains("not started as root"), "{line}");
     }
     // The same user, but nobody can look into it.

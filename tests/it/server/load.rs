@@ -244,7 +244,7 @@ fn maxconip_is_the_limit_of_an_address() {
         assert_eq!(clients.len(), wanted.unwrap_or(5), "{letters} {variable}");
         if let Some(wanted) = wanted {
             let word = if letters == "-C 2" { "-C" } else { "MAXCONIP" };
-            let said = format!("from 127.0.0.1: it has {wanted} already ({word})");
+            let said = format!("from 127.0.0.1: it has {wanted} connections already ({word})");
             assert!(server.line("dropping").contains(&said), "{}", server.log());
         }
         let elsewhere = Dial::to(&server).from("127.0.0.9:0".parse().unwrap());

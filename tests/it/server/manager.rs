@@ -311,7 +311,7 @@ fn what_is_no_listening_socket_is_refused_in_one_line() {
     let place = Place::new("given-wrong");
     let (socket, _) = socket();
     let connected = TcpStream::connect(socket.local_addr().unwrap()).unwrap();
-    let no_listener = "unable to use LISTEN_FDS: descriptor 3 is no listening TCP socket";
+    let no_listener = "unable to use LISTEN_FDS: descriptor 3 is not a listening TCP socket";
     let file = fs::File::open(place.write("file", "")).unwrap();
     for setup in [
         handed(&place, "true", &socket).stdin(connected),

@@ -377,7 +377,7 @@ fn the_root_of_a_namespace_with_one_user_serves_as_an_ordinary_user() {
         .options("-v")
         .through(words)
         .start();
-    server.line("TLS processes: without a user of their own (this container has one)");
+    server.line("TLS processes run without a user of their own (this container has one)");
     let (mut client, engines) = engines(&server);
     let text = fs::read_to_string(format!("/proc/{}/status", engines[0])).unwrap();
     for set in ["CapEff", "CapPrm", "CapBnd"] {
@@ -416,8 +416,8 @@ fn an_ordinary_user_is_told_what_it_lacks_without_asking() {
         .through(before)
         .start();
     assert_eq!(status(&server), "served\n");
-    for who in ["TLS processes", "the keyholder"] {
-        let said = format!("sslserver: {who}: without ");
+    for who in ["TLS processes run", "the keyholder runs"] {
+        let said = format!("sslserver: {who} without ");
         let line = server.line(&said);
         assert!(line.contains("(not started as root)"), "{line}");
         assert_eq!(server.log().matches(&said).count(), 1);
@@ -571,7 +571,7 @@ fn a_server_told_to_require_the_filter_refuses_to_start_without() {
     for value in ["", "0"] {
         let server = without_filters(|| setup(value).start());
         assert_eq!(Dial::to(&server).connect().text(), "served\n");
-        let line = server.line("sslserver: TLS processes: without ");
+        let line = server.line("sslserver: TLS processes run without ");
         assert!(line.contains("the filter of system calls ("), "{line}");
         server.quiet();
     }
@@ -639,7 +639,7 @@ fn a_client_told_to_require_the_filter_runs_no_program_without() {
     }
     let ended = without_filters(|| client(""));
     assert_eq!(ended.text(), "served\n");
-    let without = "sslclient: TLS process: without ";
+    let without = "sslclient: the TLS process runs without ";
     let line = ended.stderr.lines().find(|line| line.starts_with(without));
     let line = line.unwrap_or_else(|| panic!("{}", ended.stderr));
     assert!(line.contains("the filter of system calls ("), "{line}");

@@ -313,7 +313,7 @@ fn a_header_that_is_missing_or_malformed_ends_the_connection() {
     // Not even an end of file makes half a header one.
     let stream = begun(&server, b"PROXY UNKNOWN");
     stream.shutdown(std::net::Shutdown::Write).unwrap();
-    server.line(": closed by the sender after 13 bytes of it");
+    server.line(": the sender closed the connection after 13 bytes of it");
     nothing(stream);
     for line in server.lines("sslserver: end ", cases.len() + 1) {
         assert!(line.ends_with(" status 28416"), "{line}");
@@ -436,7 +436,7 @@ fn capital_c_counts_clients_not_senders() {
         let lines = server.lines("warning", count);
         assert_eq!(
             lines[count - 1],
-            "sslserver: warning: dropping connection from 192.0.2.7: it has 2 already (-C)"
+            "sslserver: warning: dropping connection from 192.0.2.7: it has 2 connections already (-C)"
         );
         server.lines(" status 28416", count);
     }

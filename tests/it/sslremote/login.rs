@@ -210,7 +210,7 @@ fn a_login_that_fails_is_tried_again_later_and_shows_no_secret() {
             "",
             "",
             "AUTH PLAIN failed with the login of smtproutes line 1. (#4.7.8)\n\
-             Reason: it asks for more than the mechanism has\n",
+             Reason: it asks for more steps than the mechanism has\n",
         ),
         (
             offering("250-AUTH CRAM-MD5\r\n").reply("AUTH", "334 no base64!\r\n"),

@@ -12,8 +12,6 @@ mod certificates;
 mod confinement;
 mod dane;
 #[cfg(validator)]
-mod dane_delivery;
-#[cfg(validator)]
 mod dnssec;
 mod failures;
 mod hostile;

@@ -158,7 +158,7 @@ pub fn log_in<S: Read + Write>(
     };
     match last.code {
         235 => Ok(()),
-        334 => stop(lines, "it asks for more than the mechanism has"),
+        334 => stop(lines, "it asks for more steps than the mechanism has"),
         _ => Err(Failure::Refused(codes(&last))),
     }
 }

@@ -63,7 +63,7 @@ pub(super) fn store(options: &Options, plan: &Plan) -> Result<Store, Fail> {
         .filter(|path| !path.is_empty());
     let key = options.key.as_deref().filter(|path| !path.is_empty());
     if key.is_some() && certificate.is_none() {
-        return Err(TABLE.usage("-k is of no use without -c"));
+        return Err(TABLE.usage("-k has no effect without -c"));
     }
     let given = certificate.map(|path| (("-c", path), ("-k", key.unwrap_or(path))));
     let file = options.anchor_file.as_deref().map(|path| ("-a", path));

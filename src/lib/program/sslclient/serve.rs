@@ -24,7 +24,7 @@ fn sandbox(report: &Report) -> Result<(Sandbox, Filter), Fail> {
     filter.check(&sandbox)?;
     if !sandbox.missing().is_empty() {
         let list = sandbox.missing().join(", ");
-        report.status(format_args!("TLS process: without {list}"));
+        report.status(format_args!("the TLS process runs without {list}"));
     }
     Ok((sandbox, filter))
 }

@@ -100,13 +100,13 @@ impl Setup {
             }
         }
         for (who, missing) in [
-            ("TLS processes", &*engine),
-            ("the keyholder", generation.keyholder.missing()),
+            ("TLS processes run", &*engine),
+            ("the keyholder runs", generation.keyholder.missing()),
         ] {
             if missing.is_empty() {
                 continue;
             }
-            let text = format!("{who}: without {}", missing.join(", "));
+            let text = format!("{who} without {}", missing.join(", "));
             // Without root it is more than a detail of this system.
             if self.powers == Powers::Many {
                 self.report.status(text);

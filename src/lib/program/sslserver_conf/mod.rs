@@ -56,7 +56,7 @@ fn read(supervisor: Supervisor, operands: Vec<OsString>) -> Result<Service, Fail
     }
     let port = word("port", Some(rest.remove(0)))?;
     if resolve::port(&port)? == 0 {
-        return Err(TABLE.usage("port 0 is none that clients could know"));
+        return Err(TABLE.usage("port 0 is no port that clients could know"));
     }
     Ok(Service {
         supervisor,
@@ -102,7 +102,7 @@ fn directory(operand: &OsStr) -> Result<PathBuf, Fail> {
     // Without trailing slashes, and never the root itself.
     let path: PathBuf = Path::new(operand).components().collect();
     if path.file_name().is_none() {
-        return Err(TABLE.usage("dir ends in no name"));
+        return Err(TABLE.usage("dir does not end in a name"));
     }
     Ok(path)
 }
@@ -239,7 +239,7 @@ fn write_unit(service: &Service) -> Result<(), Fail> {
     let fits = |c: char| c.is_ascii_alphanumeric() || ":-_.".contains(c);
     if !name.chars().all(fits) {
         return Err(TABLE.usage(format!(
-            "{name} is no name for a unit: letters, digits and :-_. alone are"
+            "{name} cannot be the name of a unit: only letters, digits and :-_. can be in it"
         )));
     }
     let place = folder.join(format!("{name}.service"));
@@ -289,7 +289,7 @@ mod tests {
             ("0 995", "too few arguments"),
             ("995", "too few arguments"),
             ("host prog x", "port"),
-            ("0 0 prog", "port 0 is none"),
+            ("0 0 prog", "port 0 is no port"),
             ("0 65536 prog", "not a number from 0 to 65535"),
         ] {
             let why = parsed(line).expect_err(line);

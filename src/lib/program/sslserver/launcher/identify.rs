@@ -103,7 +103,11 @@ fn header(client: &TcpStream) -> Result<Option<Header>, String> {
         }
         let count = match socket::peek(client, &mut glance) {
             Ok(0) if taken == 0 => return Ok(None),
-            Ok(0) => return Err(format!("closed by the sender after {taken} bytes of it")),
+            Ok(0) => {
+                return Err(format!(
+                    "the sender closed the connection after {taken} bytes of it"
+                ));
+            }
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset && taken == 0 => {
@@ -121,7 +125,7 @@ fn header(client: &TcpStream) -> Result<Option<Header>, String> {
         // They are there: a stream gives what it has shown.
         match socket::receive(client, &mut glance[..taken]) {
             Ok(got) if got == taken => {}
-            Ok(_) => return Err("the stream lost bytes".to_owned()),
+            Ok(_) => return Err("bytes of it were lost".to_owned()),
             Err(error) => return Err(reason(&error)),
         }
         if header.is_some() {

@@ -1,0 +1,428 @@
+//! doc/troubleshooting.md against the sources: every message that a program can
+//! write is on the page, and the page has none that no program writes.
+//!
+//! A message is a string literal of two words or more outside tests, test
+//! switches and attributes. What stands in braces there is in angle brackets on
+//! the page. The parts between may be spread: a reason is on the page once, by
+//! itself or behind what it belongs to.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+/// Sources whose literals are read by others than an administrator's eyes.
+const OTHERS: &[(&str, &str)] = &[
+    ("dialogue/imap.rs", "replies to clients"),
+    ("dialogue/pop3.rs", "replies to clients"),
+    ("dialogue/sieve.rs", "replies to clients"),
+    ("dialogue/smtp.rs", "replies to clients"),
+    (
+        "probe/",
+        "what a probe found, not what a program complains of",
+    ),
+    (
+        "program/sslprobe",
+        "what a probe found, not what a program complains of",
+    ),
+    (
+        "program/sslserver/check.rs",
+        "the report of -k, which explains itself",
+    ),
+    (
+        "program/sslserver_conf/service.rs",
+        "the files of a service",
+    ),
+    (
+        "sys/sandbox/filter.rs",
+        "reasons for entries of the list of system calls",
+    ),
+    (
+        "tlsdestinations/explain.rs",
+        "the report of -W: tlsdestinations(5)",
+    ),
+];
+
+/// Literals that are no messages, wherever they stand.
+const NO_MESSAGES: &[&str] = &[
+    // Synopses, versions and help.
+    "host port prog [ args ]",
+    "rules.cdb rules.tmp",
+    "acct logacct dir [ host ] port prog [ args ]",
+    "smtp|lmtp|pop3|imap|sieve prog [ args ]",
+    "{program} (ucspi-tls) {}, {}\n",
+    "usage: {}\nSee {}.\n",
+    "usage: qmail-sslremote host sender recip [ recip ... ] < message\nSee qmail-sslremote(8).\n",
+    // Answers of sslrulescheck.
+    "default:\nallow connection\n",
+    "deny connection\n",
+    "set environment variable ",
+    "allow connection\n",
+    // What is compared or hashed.
+    "TLS 1.3, server CertificateVerify\0",
+    "TLS 1.3, client CertificateVerify\0",
+    "ucspi-tls ticket",
+    "failed to lookup address information: ",
+];
+
+/// What the system and OpenSSL say.
+const THEIRS: &[&str] = &[
+    "address already in use",
+    "cannot assign requested address",
+    "connection refused",
+    "connection timed out",
+    "hostname mismatch",
+    "no such file or directory",
+    "not a directory",
+    "operation not permitted",
+    "permission denied",
+    "unable to get local issuer certificate",
+];
+
+/// With these the page's commands begin.
+const COMMANDS: &[&str] = &[
+    "delv ",
+    "mkdir ",
+    "openssl ",
+    "printf ",
+    "ss ",
+    "sslclient -",
+    "sslserver -",
+    "starttls-handoff smtp ",
+    "usage: qmail-sslremote ",
+    "useradd ",
+];
+
+/// Stands for what varies.
+const GAP: char = '\u{1}';
+
+/// A literal's text, and what is behind it.
+fn literal(rest: &str, raw: bool) -> (String, &str) {
+    let mut text = String::new();
+    let mut characters = rest.char_indices();
+    while let Some((at, character)) = characters.next() {
+        match character {
+            '"' => return (text, &rest[at + 1..]),
+            '\\' if !raw => match characters.next() {
+                Some((_, '\n')) => {
+                    let here = characters.as_str();
+                    let skipped = here.len() - here.trim_start().len();
+                    characters = rest.char_indices();
+                    let next = rest.len() - here.len() + skipped;
+                    characters
+                        .by_ref()
+                        .take_while(|(at, _)| *at + 1 < next)
+                        .count();
+                }
+                Some((_, 'n')) => text.push('\n'),
+                Some((_, 'r')) => text.push('\r'),
+                Some((_, 't')) => text.push('\t'),
+                Some((_, '0')) => text.push('\0'),
+                Some((at, 'x')) => {
+                    let number = u8::from_str_radix(&rest[at + 1..at + 3], 16).unwrap();
+                    text.push(char::from(number));
+                    characters.nth(1);
+                }
+                Some((_, other)) => text.push(other),
+                None => break,
+            },
+            other => text.push(other),
+        }
+    }
+    panic!("a literal without end: {rest:.80}")
+}
+
+/// Behind the `}` that ends what begins in `text`, or behind a `;` or `,` before
+/// it.
+fn behind_item(text: &str) -> &str {
+    let mut depth = 0_usize;
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let behind = &rest[first.len_utf8()..];
+        rest = match first {
+            '"' => literal(behind, false).1,
+            '\'' => behind_character(behind),
+            '/' if behind.starts_with('/') => behind.split_once('\n').map_or("", |(_, next)| next),
+            '{' | '(' | '[' => {
+                depth += 1;
+                behind
+            }
+            '}' | ')' | ']' => {
+                depth = depth.saturating_sub(1);
+                if depth == 0 && first == '}' {
+                    return behind;
+                }
+                behind
+            }
+            ';' | ',' if depth == 0 => return behind,
+            _ => behind,
+        };
+    }
+    ""
+}
+
+/// Behind a character that stands behind its first quote, or behind the quote
+/// alone where that begins a lifetime.
+fn behind_character(quote: &str) -> &str {
+    let characters: Vec<char> = quote.chars().take(12).collect();
+    let length = match characters[..] {
+        ['\\', ..] => {
+            let end = characters.iter().skip(2).position(|&one| one == '\'');
+            end.map_or(0, |end| end + 3)
+        }
+        [_, '\'', ..] => 2,
+        _ => 0,
+    };
+    let bytes: usize = characters[..length].iter().map(|one| one.len_utf8()).sum();
+    &quote[bytes..]
+}
+
+/// Behind an attribute that begins `text`; and behind what it is for, where that
+/// is not part of the programs.
+fn behind_attribute(text: &str) -> &str {
+    let mut depth = 0_usize;
+    let end = text.bytes().position(|byte| {
+        match byte {
+            b'[' => depth += 1,
+            b']' => depth -= 1,
+            _ => return false,
+        }
+        depth == 0
+    });
+    let (attribute, rest) = text.split_at(end.unwrap() + 1);
+    let others = attribute.contains("cfg(test)")
+        || attribute.contains("cfg(all(test,")
+        || attribute.contains("test-switches");
+    if others { behind_item(rest) } else { rest }
+}
+
+/// The string literals of a source.
+fn literals(source: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut rest = source;
+    while let Some(first) = rest.chars().next() {
+        if rest.starts_with("//") {
+            rest = rest.split_once('\n').map_or("", |(_, rest)| rest);
+        } else if rest.starts_with("#[") || rest.starts_with("#![") {
+            rest = behind_attribute(rest);
+        } else if let Some(raw) = rest.strip_prefix("r\"") {
+            let (text, behind) = literal(raw, true);
+            found.push(text);
+            rest = behind;
+        } else if let Some(plain) = rest.strip_prefix('"') {
+            let (text, behind) = literal(plain, false);
+            found.push(text);
+            rest = behind;
+        } else if let Some(quote) = rest.strip_prefix('\'') {
+            rest = behind_character(quote);
+        } else {
+            rest = &rest[first.len_utf8()..];
+        }
+    }
+    found
+}
+
+/// A literal with [`GAP`] for each of its braces.
+fn template(literal: &str) -> String {
+    let mut text = String::new();
+    let mut rest = literal;
+    while let Some((before, behind)) = rest.split_once('{') {
+        text.push_str(before);
+        let Some((_, behind)) = behind.split_once('}') else {
+            return text + &rest[before.len()..];
+        };
+        text.push(GAP);
+        rest = behind;
+    }
+    (text + rest).replace('\n', " ")
+}
+
+/// Whether it reads like a part of a sentence.
+fn is_message(template: &str) -> bool {
+    let words = template.split([' ', GAP]);
+    let words = words.filter(|word| word.chars().filter(char::is_ascii_lowercase).count() > 1);
+    template.trim().contains(' ') && words.count() > 1
+}
+
+fn sources(folder: &Path, found: &mut Vec<(String, String)>) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib");
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        let name = path
+            .strip_prefix(&root)
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if !name.ends_with("tests.rs") && !name.contains("/tests/") {
+            found.push((name, fs::read_to_string(&path).unwrap()));
+        }
+    }
+}
+
+/// Every literal: its source, its text, its template.
+fn all_literals() -> Vec<(String, String, String)> {
+    let mut files = Vec::new();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib");
+    sources(&root, &mut files);
+    files
+        .iter()
+        .flat_map(|(name, source)| {
+            literals(source).into_iter().map(move |text| {
+                let template = template(&text);
+                (name.clone(), text, template)
+            })
+        })
+        .collect()
+}
+
+fn page() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("doc/troubleshooting.md");
+    fs::read_to_string(path).unwrap()
+}
+
+/// The code spans of the page, what stands in angle brackets as [`GAP`].
+fn spans(page: &str) -> Vec<String> {
+    let code = page.split('`').skip(1).step_by(2);
+    code.map(|span| {
+        let mut text = String::new();
+        let mut rest = span;
+        while let Some((before, behind)) = rest.split_once('<') {
+            let Some((_, behind)) = behind.split_once('>') else {
+                break;
+            };
+            text.push_str(before);
+            text.push(GAP);
+            rest = behind;
+        }
+        text + rest
+    })
+    .collect()
+}
+
+/// Without the marks that join it to others.
+fn bare(part: &str) -> &str {
+    part.trim_matches([' ', ':', ';', ',', '(', ')'])
+}
+
+/// Whether the parts of a template are in a text, in their order.
+fn holds(text: &str, template: &str) -> bool {
+    let mut rest = text;
+    template
+        .split(GAP)
+        .all(|part| match rest.split_once(bare(part)) {
+            Some((_, behind)) => {
+                rest = behind;
+                true
+            }
+            None => false,
+        })
+}
+
+#[test]
+fn every_message_is_on_the_page() {
+    let page = page();
+    assert_eq!(page.matches('`').count() % 2, 0, "a code span without end");
+    let spans = spans(&page);
+    let missing: BTreeSet<String> = all_literals()
+        .into_iter()
+        .filter(|(file, text, template)| {
+            is_message(template)
+                && !OTHERS.iter().any(|(other, _)| file.starts_with(other))
+                && !NO_MESSAGES.contains(&&**text)
+                && !spans.iter().any(|span| holds(span, template))
+        })
+        .map(|(file, text, _)| format!("{file}: {text:?}"))
+        .collect();
+    let missing: Vec<String> = missing.into_iter().collect();
+    assert!(
+        missing.is_empty(),
+        "not in doc/troubleshooting.md ({}):\n{}",
+        missing.len(),
+        missing.join("\n")
+    );
+}
+
+/// Which bytes of a text no part of a message accounts for, as text.
+fn unaccounted(text: &str, parts: &BTreeSet<String>) -> String {
+    let mut known = vec![false; text.len()];
+    let theirs = THEIRS.iter().map(|one| (*one).to_owned());
+    for part in parts.iter().cloned().chain(theirs) {
+        for (at, _) in text.match_indices(&part) {
+            known[at..at + part.len()].fill(true);
+        }
+    }
+    let bytes = text.bytes().zip(known);
+    let left: Vec<u8> = bytes
+        .map(|(byte, known)| {
+            if known || !byte.is_ascii_alphanumeric() {
+                b' '
+            } else {
+                byte
+            }
+        })
+        .collect();
+    let left = String::from_utf8(left).unwrap();
+    // A number stands for any, and a plural may be a variable.
+    let words = left.split_whitespace();
+    let words = words.filter(|word| *word != "s" && word.parse::<u32>().is_err());
+    words.collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn no_message_is_on_the_page_alone() {
+    let mut parts = BTreeSet::new();
+    for (_, _, template) in all_literals() {
+        for part in template.split(GAP) {
+            // A word of one letter would account for everything.
+            if part.trim().len() > 1 {
+                parts.insert(part.to_owned());
+                parts.insert(bare(part).to_owned());
+            }
+        }
+    }
+    let mut wrong = Vec::new();
+    for span in spans(&page()) {
+        let command = COMMANDS.iter().any(|begin| span.starts_with(begin));
+        if command || span.split_whitespace().count() < 3 {
+            continue;
+        }
+        let left = unaccounted(&span, &parts);
+        if !left.is_empty() {
+            wrong.push(format!("{}: {left:?}", span.replace(GAP, "<>")));
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "written by no program:\n{}",
+        wrong.join("\n")
+    );
+}
+
+#[test]
+fn literals_are_found_where_they_are() {
+    let source = r#"
+        // "a comment" isn't one
+        #[allow(x, reason = "an attribute")]
+        fn f<'a>(x: &'a str) -> char { g("one two {x:?}", 'c', '\'', '"'); '\\' }
+        const A: &str = "split \
+             over lines\n";
+        #[cfg(test)]
+        mod tests { fn f() { g("in a {test"); '{' } }
+        #[cfg(feature = "test-switches")]
+        Kind::Tried => "switch off",
+        const B: &str = r"raw \d";
+    "#;
+    assert_eq!(
+        literals(source),
+        ["one two {x:?}", "split over lines\n", "raw \\d"]
+    );
+    assert_eq!(template("a {b} c{}"), format!("a {GAP} c{GAP}"));
+    assert!(holds(
+        &format!("x unable to {GAP}: why"),
+        &format!("unable to {GAP}: {GAP}")
+    ));
+    assert!(!holds("b then a", &format!("a{GAP}b")));
+}
