@@ -32,10 +32,19 @@ pub mod manager {
     pub use crate::manager::VARIABLES;
 }
 pub mod options {
+    #[cfg(feature = "remote")]
+    pub use crate::options::sslprobe;
     pub use crate::options::{
         Letter, Table, sslclient, sslrules, sslrulescheck, sslserver, sslserver_conf,
         starttls_handoff,
     };
+}
+#[cfg(feature = "remote")]
+pub mod probe {
+    pub use crate::probe::certificate::Judge;
+    pub use crate::probe::result::HostResult;
+    pub use crate::probe::wire::message::{KeyExchange, ServerHello, certificates};
+    pub use crate::probe::wire::reader::{Reader, Said};
 }
 pub mod proxy {
     pub use crate::proxy::{Header, Malformed, Networks, Reader};
@@ -59,5 +68,7 @@ pub mod tlsdestinations {
     pub use crate::tlsdestinations::{Destination, Destinations, Tls, compile, remarks};
 }
 pub mod trust {
+    #[cfg(feature = "remote")]
+    pub use crate::trust::Published;
     pub use crate::trust::{Cause, Expectation, Refusal, verdict};
 }

@@ -63,7 +63,7 @@ mod control;
 
 mod child;
 
-#[expect(dead_code, reason = "sslprobe, which reads with it, is being written")]
+#[cfg(feature = "remote")]
 mod probe;
 
 mod program;
@@ -74,6 +74,8 @@ pub mod internals;
 #[cfg(feature = "remote")]
 pub use program::qmail_sslremote::main as qmail_sslremote;
 pub use program::sslclient::main as sslclient;
+#[cfg(feature = "remote")]
+pub use program::sslprobe::main as sslprobe;
 pub use program::sslrules::main as sslrules;
 pub use program::sslrulescheck::main as sslrulescheck;
 pub use program::sslserver::main as sslserver;

@@ -282,6 +282,18 @@ impl Report {
         }
     }
 
+    /// A line on a terminal that the next one takes the place of; an empty text
+    /// clears it.
+    #[cfg(feature = "remote")]
+    pub fn progress(&self, text: &str) {
+        let text = match text {
+            "" => String::new(),
+            text => format!("{}: {}", self.program, text::printable(text.as_bytes())),
+        };
+        // If descriptor 2 is gone there is nobody left to tell.
+        let _ = io::stderr().write_all(format!("\r\x1b[K{text}").as_bytes());
+    }
+
     fn line(&self, text: &str) {
         // If descriptor 2 is gone there is nobody left to tell.
         let _ = io::stderr().write_all(compose(self.program, text).as_bytes());

@@ -28,5 +28,7 @@ mod rules;
 mod server;
 mod shell;
 #[cfg(feature = "remote")]
+mod sslprobe;
+#[cfg(feature = "remote")]
 mod sslremote;
 mod usage;

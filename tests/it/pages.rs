@@ -36,6 +36,8 @@ fn programs() -> Vec<Program> {
         Program::new(&options::sslrules::TABLE, &["0"]),
         Program::new(&options::sslrulescheck::TABLE, &["0"]),
         Program::new(&options::starttls_handoff::TABLE, &["0", "128+n"]),
+        #[cfg(feature = "remote")]
+        Program::new(&options::sslprobe::TABLE, &["0", "1"]),
     ]
 }
 
@@ -216,7 +218,7 @@ fn a_synopsis_is_the_option_table() {
         let operands: Vec<&str> = lines[wanted.len()..]
             .iter()
             .flat_map(|line| line.split(' '))
-            .filter(|word| !word.starts_with('.') && *word != "Ar")
+            .filter(|word| *word == "..." || !word.starts_with('.') && *word != "Ar")
             .collect();
         let listed: Vec<&str> = program
             .operands

@@ -14,6 +14,8 @@ use crate::report::{self, Fail, Report, Verbosity};
 use crate::text;
 
 pub mod sslclient;
+#[cfg(feature = "remote")]
+pub mod sslprobe;
 pub mod sslrules;
 pub mod sslrulescheck;
 pub mod sslserver;

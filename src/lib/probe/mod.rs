@@ -3,8 +3,13 @@
 //! opens a connection; the probing itself is the program's.
 #![forbid(unsafe_code)]
 
+pub mod certificate;
+pub mod findings;
 pub mod groups;
+pub mod partner;
 pub mod primes;
+pub mod report_text;
 pub mod result;
+pub mod senders;
 pub mod suites;
 pub mod wire;

@@ -9,6 +9,8 @@ use crate::sys::fd;
 #[cfg(feature = "remote")]
 pub mod qmail_sslremote;
 pub mod sslclient;
+#[cfg(feature = "remote")]
+pub mod sslprobe;
 pub mod sslrules;
 pub mod sslrulescheck;
 pub mod sslserver;

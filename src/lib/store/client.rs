@@ -159,27 +159,16 @@ impl Store {
         Ok(ssl)
     }
 
-    /// A connection to a host that must match one of its TLSA records, in the place
+    /// A connection to a server that must match one of its TLSA records, in the place
     /// of what the setup expects.
     ///
     /// # Errors
-    /// None of them is of use, or libssl refuses the name.
-    #[cfg_attr(
-        not(feature = "internals"),
-        expect(
-            dead_code,
-            reason = "deliveries do not ask for TLSA records yet; the tests do"
-        )
-    )]
+    /// None of them is of use to libssl, or it refuses the name.
     #[cfg(feature = "remote")]
-    pub fn connection_by_records(
-        &self,
-        host: &str,
-        records: Vec<trust::dane::Record>,
-    ) -> Result<Ssl, ErrorStack> {
+    pub fn connection_by_records(&self, published: trust::Published) -> Result<Ssl, ErrorStack> {
         let mut ssl = Ssl::new(&self.context)?;
         ssl.set_connect_state();
-        trust::expect_records(&mut ssl, host, records)?;
+        trust::expect_records(&mut ssl, published)?;
         Ok(ssl)
     }
 }
@@ -214,6 +203,7 @@ fn expectation(rule: &Rule) -> Expectation {
             Check::Name | Check::ExactName if rule.is_pinned() => Demand::PinAndName,
             Check::Name | Check::ExactName => Demand::Name,
             Check::Pin => Demand::Pin,
+            Check::Records => Demand::Records,
         },
         pins: rule.value.pins.clone(),
         tolerated: match rule.tls() {
@@ -293,6 +283,15 @@ fn set_anchors(context: &mut SslContextBuilder, trust: Trust<'_>) -> Result<(), 
     }
     context.set_cert_store(store.build());
     Ok(())
+}
+
+/// The anchors of a file that an option names.
+///
+/// # Errors
+/// It cannot be read, is damaged, or holds none.
+#[cfg(feature = "remote")]
+pub fn file_anchors(option: &'static str, path: &str) -> Result<Vec<X509>, Fail> {
+    anchors::of_file(Some((option, path)))
 }
 
 /// All of the system's anchors, for a process that opens no file later.

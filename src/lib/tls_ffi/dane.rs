@@ -21,6 +21,8 @@ unsafe extern "C" {
     #[cfg(feature = "remote")]
     fn SSL_dane_enable(ssl: *mut ffi::SSL, host: *const std::ffi::c_char) -> c_int;
     #[cfg(feature = "remote")]
+    fn SSL_add1_host(ssl: *mut ffi::SSL, host: *const std::ffi::c_char) -> c_int;
+    #[cfg(feature = "remote")]
     fn SSL_dane_set_flags(ssl: *mut ffi::SSL, flags: std::ffi::c_ulong) -> std::ffi::c_ulong;
     #[cfg(feature = "remote")]
     fn SSL_dane_tlsa_add(
@@ -52,15 +54,17 @@ pub fn allow(context: &mut SslContextBuilder) -> Result<(), ErrorStack> {
 
 /// Has a connection's chain compared with records, and says how many of them libssl
 /// can use. The server is asked for by this host's name (SNI), which the certificate
-/// must bear, in subjectAltName, where an authority's record matches; where one of
-/// the server's own does, neither names nor dates count: RFC 7671, 5.1.
+/// must bear, or one of the others, in subjectAltName, where an authority's record
+/// matches; where one of the server's own does, neither names nor dates count: RFC
+/// 7671, 5.1.
 ///
 /// # Errors
-/// The context does not [`allow`] it, or the host is no name.
+/// The context does not [`allow`] it, or a name is none.
 #[cfg(feature = "remote")]
 pub fn require<'a>(
     ssl: &mut SslRef,
     host: &str,
+    others: &[String],
     records: impl Iterator<Item = (Numbers, &'a [u8])>,
 ) -> Result<usize, ErrorStack> {
     use openssl::x509::verify::X509CheckFlags;
@@ -72,6 +76,11 @@ pub fn require<'a>(
     unsafe { SSL_dane_set_flags(ssl.as_ptr(), NO_NAMES_FOR_END_ENTITIES) };
     let flags = X509CheckFlags::NEVER_CHECK_SUBJECT | X509CheckFlags::NO_PARTIAL_WILDCARDS;
     ssl.param_mut().set_hostflags(flags);
+    for other in others {
+        let other = std::ffi::CString::new(other.as_str()).map_err(|_| ErrorStack::get())?;
+        // SAFETY: the connection is valid, and libssl copies the name.
+        super::check(unsafe { SSL_add1_host(ssl.as_ptr(), other.as_ptr()) })?;
+    }
     let mut usable = 0;
     for ([usage, selector, matching], data) in records {
         // SAFETY: the connection is valid, the slice is as long as is said, and

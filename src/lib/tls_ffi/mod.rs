@@ -16,7 +16,7 @@ pub mod dane;
 pub mod freed;
 pub mod names;
 pub mod provider;
-#[cfg(feature = "internals")]
+#[cfg(any(feature = "remote", feature = "internals"))]
 pub mod resume;
 pub mod tickets;
 
@@ -71,6 +71,18 @@ pub fn update_keys(ssl: &SslRef) -> Result<(), ErrorStack> {
     // SAFETY: the reference is to a valid SSL; the call notes a wish in it, does
     // no I/O and keeps no pointer.
     check(unsafe { SSL_key_update(ssl.as_ptr(), REQUESTED) })
+}
+
+/// How long a peer's Certificate message may be, in bytes:
+/// `SSL_CTX_set_max_cert_list`.
+#[cfg(feature = "remote")]
+pub fn set_certificate_limit(context: &mut SslContextBuilder, length: usize) {
+    /// `SSL_CTRL_SET_MAX_CERT_LIST` of ssl.h.
+    const SET_MAX_CERT_LIST: c_int = 50;
+    let length = c_long::try_from(length).unwrap_or(c_long::MAX);
+    // SAFETY: the builder wraps a valid SSL_CTX for the whole call; the control
+    // stores the number and takes no pointer.
+    unsafe { ffi::SSL_CTX_ctrl(context.as_ptr(), SET_MAX_CERT_LIST, length, ptr::null_mut()) };
 }
 
 /// How much libssl reads at once, in bytes: `SSL_CTX_set_default_read_buffer_len`.

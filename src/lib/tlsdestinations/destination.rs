@@ -2,7 +2,7 @@
 //! the server's certificate may bear.
 #![forbid(unsafe_code)]
 
-use super::key::{Scope, canonical};
+use super::key::{RuleForm, Scope, canonical};
 use super::{Check, Rule};
 use crate::text;
 
@@ -88,14 +88,14 @@ impl Rule {
     pub fn names(&self, to: &Destination<'_>) -> Vec<Wanted> {
         let wanted = |name: &str, from_dns| Wanted {
             name: canonical(name),
-            wildcards: self.check() != Check::ExactName,
+            wildcards: self.form != RuleForm::Exact,
             from_dns,
         };
         if !self.value.names.is_empty() {
             let names = self.value.names.iter();
             return names.map(|name| wanted(name, false)).collect();
         }
-        if let (Check::ExactName, Scope::Host(key)) = (self.check(), &self.scope) {
+        if let (RuleForm::Exact, Scope::Host(key)) = (self.form, &self.scope) {
             return vec![wanted(key, self.by == By::Exchanger && to.is_from_dns())];
         }
         let domain = wanted(to.domain, false);
@@ -120,20 +120,21 @@ impl Rule {
     /// domain's.
     #[must_use]
     pub fn uncounted<'a>(&self, to: &Destination<'a>) -> Option<&'a str> {
-        let Way::Exchanger { host, .. } = to.way else {
-            return None;
-        };
         let named = matches!(self.check(), Check::Name | Check::ExactName)
             && self.value.names.is_empty()
             && self.by == By::Domain
             && !(self.check() == Check::ExactName && matches!(self.scope, Scope::Host(_)));
-        let (name, domain) = (canonical(host), canonical(to.domain));
-        let below = name
-            .strip_suffix(domain.as_str())
-            .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
         let own_trust = self.value.anchors.is_some() || self.is_pinned();
-        let counts = below || own_trust || !to.is_from_dns();
-        (named && !counts).then_some(host)
+        to.chosen_by_dns().filter(|_| named && !own_trust)
+    }
+
+    /// The same for DANE: the MX host, where its records do not count under a line for
+    /// the domain.
+    #[cfg(feature = "remote")]
+    #[must_use]
+    pub fn unproved<'a>(&self, to: &Destination<'a>) -> Option<&'a str> {
+        let asked = self.value.dane && self.by == By::Domain;
+        to.chosen_by_dns().filter(|_| asked)
     }
 }
 
@@ -151,9 +152,23 @@ impl Rule {
     }
 }
 
-impl Destination<'_> {
+impl<'a> Destination<'a> {
+    /// The MX host, where whoever forges DNS can choose it: nobody signed the answer
+    /// that names it, and it is not the domain's own.
+    fn chosen_by_dns(&self) -> Option<&'a str> {
+        let Way::Exchanger { host, .. } = self.way else {
+            return None;
+        };
+        let (name, domain) = (canonical(host), canonical(self.domain));
+        let below = name
+            .strip_suffix(domain.as_str())
+            .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+        (self.is_from_dns() && !below).then_some(host)
+    }
+
     /// Whether the server's name comes from an answer that nobody signed.
-    fn is_from_dns(&self) -> bool {
+    #[must_use]
+    pub fn is_from_dns(&self) -> bool {
         match self.way {
             Way::Exchanger { host, signed } => !signed && canonical(host) != canonical(self.domain),
             Way::Itself | Way::Relay { .. } => false,

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::key::Scope;
+use super::key::{RuleForm, Scope};
 
 use super::{Anchors, By, Check, Destination, Port, Rule, Tls, TlsMode, Value, Way};
 use crate::text;
@@ -58,6 +58,19 @@ impl Rule {
             Check::Name => format!("{verify} and name {}, wildcards allowed", self.names_of(to)),
             Check::ExactName => format!("{verify} and name {} exactly", self.names_of(to)),
             Check::Pin => pinned,
+            Check::Records => {
+                let records = "the certificate must match a signed TLSA record of its host (DANE)";
+                match self.form {
+                    RuleForm::Named => {
+                        format!(
+                            "{records} and name {}, wildcards allowed",
+                            self.names_of(to)
+                        )
+                    }
+                    RuleForm::Exact => format!("{records} and name {} exactly", self.names_of(to)),
+                    _ => records.to_owned(),
+                }
+            }
         }
     }
 
@@ -68,7 +81,7 @@ impl Rule {
             .collect();
         let names = names.join(" or ");
         let written = !self.value.names.is_empty()
-            || self.check() == Check::ExactName && matches!(self.scope, Scope::Host(_));
+            || self.form == RuleForm::Exact && matches!(self.scope, Scope::Host(_));
         match to.way {
             Way::Itself if written => names,
             Way::Itself if self.by == By::Everybody || self.value.anchors.is_some() => {

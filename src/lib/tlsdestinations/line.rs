@@ -14,7 +14,7 @@ pub enum Wrong {
     Depth,
     /// The key is empty.
     EmptyKey,
-    /// `dane` in the CA's place.
+    /// `dane` under a key that requires no TLS.
     Dane,
     /// More than five fields.
     Fields,
@@ -45,7 +45,7 @@ impl fmt::Display for Wrong {
             Wrong::Depth => "the depth is not a number from 0 to 100",
             Wrong::EmptyKey => "the key is empty",
             Wrong::Dane => {
-                "dane in the CA's place is not supported by this version: name a CA file"
+                "dane needs a key under which TLS is required: a host, or +* for everybody"
             }
             Wrong::Fields => "more than five fields",
             Wrong::Fingerprint => "a fingerprint is not hexadecimal or has no known length",

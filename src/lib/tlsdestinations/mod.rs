@@ -62,6 +62,8 @@ pub enum Check {
     ExactName,
     /// It must have one of the fingerprints, whoever signed it.
     Pin,
+    /// It must match a signed TLSA record of the host (DANE).
+    Records,
 }
 
 /// What holds for a destination.
@@ -112,6 +114,7 @@ impl Rule {
         let anchors = self.value.anchors.is_some();
         match self.form {
             RuleForm::Never => Check::Nothing,
+            _ if self.value.dane => Check::Records,
             RuleForm::Exact => Check::ExactName,
             RuleForm::Named => Check::Name,
             // s/qmail takes a fingerprint under any key.
@@ -141,6 +144,20 @@ impl Rule {
         checked && !self.is_pinned()
     }
 
+    /// Whether what a host publishes of itself is weighed: not under rows 1 to 6, which
+    /// are the postmaster's own word, unless that word is `dane`.
+    #[must_use]
+    pub fn weighs_records(&self) -> bool {
+        self.value.dane || (self.form != RuleForm::Never && self.scope == Scope::All)
+    }
+
+    /// Whether the certificate must bear a name, whatever else it must do.
+    #[cfg(feature = "remote")]
+    #[must_use]
+    pub fn asks_for_name(&self) -> bool {
+        matches!(self.form, RuleForm::Exact | RuleForm::Named)
+    }
+
     /// Whether ciphers without a certificate may be offered.
     #[must_use]
     pub fn allows_anonymous(&self) -> bool {
@@ -148,6 +165,7 @@ impl Rule {
             self.form,
             RuleForm::Unverified | RuleForm::OpportunisticUnverified
         ) && !self.is_pinned()
+            && !self.value.dane
     }
 }
 

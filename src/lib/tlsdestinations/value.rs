@@ -90,6 +90,8 @@ pub struct Value {
     pub anchors: Option<Anchors>,
     /// Fingerprints in place of it.
     pub pins: Vec<Pin>,
+    /// `dane` in place of it: signed TLSA records.
+    pub dane: bool,
     /// Cipher list.
     pub ciphers: Option<String>,
     /// How long the chain may be.
@@ -166,7 +168,15 @@ impl Value {
         } else if form == RuleForm::Pinned {
             return Err(Wrong::NoFingerprint);
         } else if first.eq_ignore_ascii_case("dane") {
-            return Err(Wrong::Dane);
+            let optional = [
+                RuleForm::Never,
+                RuleForm::Opportunistic,
+                RuleForm::OpportunisticUnverified,
+            ];
+            if optional.contains(&form) {
+                return Err(Wrong::Dane);
+            }
+            parsed.dane = true;
         } else if let Some(path) = first.strip_suffix('/') {
             let path = if path.is_empty() { "/" } else { path };
             parsed.anchors = Some(Anchors::Directory(path.to_owned()));

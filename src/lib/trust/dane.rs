@@ -125,7 +125,16 @@ pub fn compared(records: &[Record], chain: &[X509]) -> String {
         let has = has.unwrap_or_default();
         format!("{record} is published, and {whose} {what} is {has}")
     };
-    let mut all: Vec<String> = records.iter().take(NAMED).map(one).collect();
+    // Of digests the strongest alone counts: RFC 7671, 9.
+    let counts = |record: &&Record| {
+        record.matching == 0
+            || !records.iter().any(|other| {
+                let same = (other.usage, other.selector) == (record.usage, record.selector);
+                same && other.matching > record.matching
+            })
+    };
+    let records: Vec<&Record> = records.iter().filter(counts).collect();
+    let mut all: Vec<String> = records.iter().copied().take(NAMED).map(one).collect();
     if records.len() > NAMED {
         all.push(format!("and {} more", records.len() - NAMED));
     }

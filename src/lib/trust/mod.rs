@@ -161,27 +161,43 @@ pub fn expect(
     keep(ssl, expectation, names, Vec::new())
 }
 
-/// Says that a server must match one of its TLSA records, which stand for this
-/// host; nothing else is expected of it, and nothing tolerated. The context must
-/// allow it ([`crate::tls_ffi::dane::allow`]).
+/// What a server is compared with by DANE.
+#[cfg(feature = "remote")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// The host whose records they are: the server is told it (SNI).
+    pub host: String,
+    /// Further names that count where an authority's record matches (RFC 7672,
+    /// 3.2.2).
+    pub others: Vec<String>,
+    /// The records that can be compared.
+    pub records: Vec<dane::Record>,
+    /// Names of which the certificate must bear one besides; none: whatever it is.
+    pub names: Vec<Name>,
+}
+
+/// Says that a server must match one of its TLSA records; nothing that is wrong is
+/// tolerated. The context must allow it ([`crate::tls_ffi::dane::allow`]).
 ///
 /// # Errors
 /// None of the records is of use to libssl, or it has no memory.
 #[cfg(feature = "remote")]
-pub fn expect_records(
-    ssl: &mut SslRef,
-    host: &str,
-    records: Vec<dane::Record>,
-) -> Result<(), ErrorStack> {
+pub fn expect_records(ssl: &mut SslRef, published: Published) -> Result<(), ErrorStack> {
+    let Published {
+        host,
+        others,
+        records,
+        names,
+    } = published;
     let data = records.iter().map(|one| (one.numbers(), &*one.data));
-    if tls_ffi::dane::require(ssl, host, data)? == 0 {
+    if tls_ffi::dane::require(ssl, &host, &others, data)? == 0 {
         return Err(ErrorStack::get());
     }
     let expectation = Expectation {
         demand: Demand::Records,
         ..Expectation::default()
     };
-    keep(ssl, Arc::new(expectation), Vec::new(), records)
+    keep(ssl, Arc::new(expectation), names, records)
 }
 
 fn keep(
@@ -260,10 +276,16 @@ fn ssl_of(context: &X509StoreContextRef) -> Option<&SslRef> {
 fn judge_records(
     failures: &Failures,
     records: &[dane::Record],
+    names: &[Name],
     chain: &[X509],
     matched: Option<tls_ffi::dane::Numbers>,
 ) -> Result<Verdict, Refusal> {
     match (failures.0.first(), matched, chain.first()) {
+        (None, Some(_), Some(leaf))
+            if !names.is_empty() && !names.iter().any(|one| one.is_in(leaf)) =>
+        {
+            Err(Refusal::name(leaf, names))
+        }
         (None, Some([usage, selector, matching]), Some(_)) => Ok(Verdict::Dane {
             usage,
             selector,
@@ -334,7 +356,13 @@ fn judge(context: &mut X509StoreContextRef) -> bool {
             }
             let place = &mut *place;
             let judged = if place.expectation.demand == Demand::Records {
-                judge_records(&place.failures, &place.records, &chain, matched)
+                judge_records(
+                    &place.failures,
+                    &place.records,
+                    &place.names,
+                    &chain,
+                    matched,
+                )
             } else {
                 let leaf = leaf.map(|leaf| &**leaf);
                 place.expectation.judge(&place.failures, leaf, &place.names)

@@ -166,7 +166,8 @@ impl Verdict {
             Verdict::Absent | Verdict::NotAsked => "NONE".to_owned(),
             Verdict::Pinned => "PINNED".to_owned(),
             Verdict::Unverified(refusal) => format!("FAILED:{}", refusal.reason),
-            Verdict::Verified(_) | Verdict::Dane { .. } => "SUCCESS".to_owned(),
+            Verdict::Verified(_) => "SUCCESS".to_owned(),
+            Verdict::Dane { .. } => "DANE".to_owned(),
         }
     }
 

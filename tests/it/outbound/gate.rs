@@ -58,7 +58,8 @@ fn the_line_that_applies_is_said_for_host_and_sender() {
     let wanted = format!(
         "mx.a.example: line 2 \"=mx.a.example\" applies: TLS is required; the certificate must \
          verify with the CAs in {ca} and name mx.a.example exactly; port 465, TLS at once; for \
-         mail of one.example\n{dead}"
+         mail of one.example\nmx.a.example: the line stands above DANE: TLSA records do not \
+         count\n{dead}"
     );
     assert_eq!(text, wanted);
     for options in [&[][..], &["-f", ""], &["-f", "a@two.example"]] {
@@ -113,7 +114,11 @@ fn every_wrong_line_is_named_and_no_such_file_passes() {
         ),
         ("=b.example:CA|FOO", "does not know these ciphers: FOO"),
         ("=b.example:|!ALL", "unable to set cipher list"),
-        ("=b.example:dane", "dane in the CA's place is not supported"),
+        (
+            "!b.example:dane",
+            "dane needs a key under which TLS is required",
+        ),
+        ("*:dane", "or +* for everybody"),
         ("=b.example:||||a b", "a name of the fifth field"),
         ("-b.example:||||a", "names in the fifth field need"),
         (
@@ -142,7 +147,7 @@ fn every_wrong_line_is_named_and_no_such_file_passes() {
     assert!(ended.text().contains(deferred), "{}", ended.text());
     let ended = gate.ask("c.example", &[]);
     ended.failed(111, "tlsdestinations lines 1, 2, 4 are wrong");
-    assert_eq!(ended.text().lines().count(), 4, "{}", ended.text());
+    assert_eq!(ended.text().lines().count(), 5, "{}", ended.text());
     // What decides for the host is said with it.
     let ended = gate.ask("x.example", &[]);
     ended.failed(111, "tlsdestinations line 2 \"*.x\": the key is not valid");
@@ -218,7 +223,16 @@ fn a_line_for_another_sender_is_named() {
         text.contains("\na.example: with -f one.example: line 1 "),
         "{text}"
     );
-    assert_eq!(text.lines().count(), 2, "{text}");
+    assert_eq!(text.lines().count(), 3, "{text}");
+    // What is published counts where the line says so, or is everybody's.
+    gate.control("tlsdestinations", "~a.example:dane\n+*:\n");
+    let text = passed(&gate.ask("a.example", &[]));
+    let wanted = "a.example: line 1 \"~a.example\" applies: TLS is required; the certificate must \
+                  match a signed TLSA record of its host (DANE) and name a.example or its MX host";
+    assert!(text.starts_with(wanted), "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+    let text = passed(&gate.ask("b.example", &[]));
+    assert_eq!(text.lines().count(), 1, "{text}");
 }
 
 #[test]

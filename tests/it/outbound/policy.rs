@@ -577,6 +577,11 @@ fn no_program_is_run_in_the_plaintext_that_a_line_allows() {
     }
     let ended = Trial::new(&place, "!*:\n").at(1);
     ended.failed(111, "no program is run in plaintext");
+    // No record is looked up here, and none is done without.
+    let ended = Trial::new(&place, "+*:dane\n").at(1);
+    let said =
+        "tlsdestinations line 1 asks for DANE, which only qmail-sslremote checks; no program";
+    ended.failed(111, said);
 }
 
 #[test]

@@ -69,7 +69,13 @@ fn meet(identity: &Identity, records: Vec<Record>) -> (Result<String, Failure>, 
     };
     let keys = OwnKey { password: None };
     let store = Store::load(&Settings::default(), &setup, &keys).unwrap();
-    let ssl = store.connection_by_records(HOST, records).unwrap();
+    let published = trust::Published {
+        host: HOST.to_owned(),
+        others: Vec::new(),
+        records,
+        names: Vec::new(),
+    };
+    let ssl = store.connection_by_records(published).unwrap();
     let side = Side {
         kinds: &[],
         versions: (Version::Tls12, None),

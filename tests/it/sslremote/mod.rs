@@ -12,6 +12,8 @@ mod certificates;
 mod confinement;
 mod dane;
 #[cfg(validator)]
+mod dane_delivery;
+#[cfg(validator)]
 mod dnssec;
 mod failures;
 mod hostile;

@@ -38,7 +38,10 @@ pub(super) fn upgrade<S: Read + Write>(lines: &mut Lines<S>) -> Result<Vec<u8>, 
 }
 
 /// Sends a command and reads up to its tagged OK; the untagged lines before it.
-fn command<S: Read + Write>(
+///
+/// # Errors
+/// NO, BAD or BYE, an answer that came too early, or a failure of the stream.
+pub fn command<S: Read + Write>(
     lines: &mut Lines<S>,
     tag: &str,
     command: &'static str,

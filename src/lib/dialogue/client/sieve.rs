@@ -42,7 +42,10 @@ pub(super) fn upgrade<S: Read + Write>(lines: &mut Lines<S>) -> Result<Vec<u8>, 
 
 /// A line with the literals in it: `{n}` or `{n+}` at an end stands for n bytes
 /// that follow it.
-fn logical_line<S: Read + Write>(
+///
+/// # Errors
+/// As [`Lines::line`].
+pub fn logical_line<S: Read + Write>(
     lines: &mut Lines<S>,
     place: &'static str,
 ) -> Result<Vec<u8>, DialogueError> {
@@ -70,7 +73,11 @@ fn name(line: &[u8]) -> Option<&[u8]> {
     Some(&inner[..end])
 }
 
-fn is_good(line: &[u8], place: &'static str) -> Result<bool, DialogueError> {
+/// Whether an answer is OK; NO and BYE are not.
+///
+/// # Errors
+/// It is none of the three.
+pub fn is_good(line: &[u8], place: &'static str) -> Result<bool, DialogueError> {
     let word = line
         .trim_ascii_end()
         .split(|byte| matches!(byte, b' ' | b'('))

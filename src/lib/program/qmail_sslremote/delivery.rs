@@ -7,6 +7,7 @@ use std::time::Duration;
 use openssl::ssl::SslRef;
 
 use super::control_files::ControlFiles;
+use super::dane::Dane;
 use super::envelope::{self, Envelope};
 use super::failure::{Circumstances, Ended, Failure, NoTls, Stage, Then};
 use super::message::Message;
@@ -17,7 +18,7 @@ use super::session;
 use crate::handshake::{self, Failure as HandshakeFailure, Session, Side};
 use crate::routes::{Origin, Protocol};
 use crate::settings::Version;
-use crate::tlsdestinations::{Check, Rule};
+use crate::tlsdestinations::Check;
 use crate::trust::{self, Reference};
 
 /// What is sent, and what holds for every server.
@@ -148,10 +149,18 @@ impl Delivery<'_> {
         plan: &Plan,
     ) -> Result<(Session, String), String> {
         let store = plan.store.as_ref().ok_or("TLS is never tried")?;
-        let reference = Reference::new(&server.host.name);
-        let ssl = store
-            .connection(&reference, plan.names.clone())
-            .map_err(|error| crate::report::tls_reason(&error))?;
+        let ssl = match &plan.dane {
+            Some(Dane {
+                published: Some(published),
+                ..
+            }) => store.connection_by_records(published.clone()),
+            Some(dane) => store.connection(&Reference::new(&dane.host), plan.names.clone()),
+            None => store.connection(&Reference::new(&server.host.name), plan.names.clone()),
+        };
+        let ssl = ssl.map_err(|error| {
+            let why = crate::report::tls_reason(&error);
+            format!("TLS with it cannot be set up: {why}")
+        })?;
         let side = Side {
             kinds: &[],
             versions: (Version::Tls12, None),
@@ -163,7 +172,7 @@ impl Delivery<'_> {
                 other => format!("the handshake failed: {other}"),
             })?;
         let verdict = trust::verdict(session.ssl()).map_err(|refusal| refusal.to_string())?;
-        let words = words(session.ssl(), &plan.rule, &verdict);
+        let words = words(session.ssl(), plan, &verdict);
         Ok((session, words))
     }
 }
@@ -200,14 +209,17 @@ fn told_at_last(told: impl Iterator<Item = Told>) -> Report {
 }
 
 /// `TLSv1.3 TLS_AES_256_GCM_SHA384 verified mx.example`.
-fn words(ssl: &SslRef, rule: &Rule, verdict: &trust::Verdict) -> String {
+fn words(ssl: &SslRef, plan: &Plan, verdict: &trust::Verdict) -> String {
     let cipher = ssl.current_cipher().map_or("", |cipher| cipher.name());
     let verdict = match verdict {
         // Nothing was asked of it, so that its failures are none.
         trust::Verdict::Unverified(_) | trust::Verdict::Verified(_)
-            if matches!(rule.check(), Check::Nothing | Check::Certificate) =>
+            if matches!(plan.rule.check(), Check::Nothing | Check::Certificate) =>
         {
             "unverified".to_owned()
+        }
+        trust::Verdict::Dane { .. } if plan.dane.as_ref().is_some_and(|dane| dane.from_dns) => {
+            format!("{verdict} (name from DNS)")
         }
         other => other.to_string(),
     };

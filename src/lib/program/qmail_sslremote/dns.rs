@@ -22,16 +22,17 @@ use std::time::{Duration, Instant};
 use domain::base::Rtype;
 
 use super::name::DomainName;
-use crate::trust::dane::{Record, Unusable};
 
 pub mod message;
 mod servers;
+mod tlsa;
 mod trust;
 mod validator;
 
 use message::{Data, Message, Said};
 pub use servers::servers_of;
 use servers::{Question, Reply, Servers};
+pub use tlsa::{Server, Tlsa};
 pub use trust::Trust;
 use validator::Validator;
 
@@ -349,99 +350,6 @@ impl Dns {
         let mut next = || found.next().unwrap_or(Err(Trouble::NoRecords));
         hosts.iter().map(|_| merged(next(), next())).collect()
     }
-
-    /// What DANE has for hosts (RFC 7672, 2.2), whose questions are put at the same
-    /// time. Where the addresses are not signed nothing is asked, and `None` comes:
-    /// as where there are no records, or none that are signed.
-    ///
-    /// # Errors
-    /// Of a host: its records are bogus, or nobody could tell. It must not be
-    /// called.
-    #[cfg_attr(
-        not(feature = "internals"),
-        expect(
-            dead_code,
-            reason = "deliveries do not ask for TLSA records yet; the tests do"
-        )
-    )]
-    pub fn tlsa(&self, servers: &[Server]) -> Vec<Result<Option<Tlsa>, String>> {
-        let all = || servers.iter().flat_map(Server::bearers);
-        let questions: Vec<_> = all().map(|(_, name)| (name, Rtype::TLSA)).collect();
-        let mut found = self.ask_all(&questions).into_iter();
-        let mut answered = |server: &Server| {
-            let bearers = server.bearers().into_iter();
-            let next = |(host, _)| (host, found.next().unwrap_or(Err(Trouble::NoRecords)));
-            first_signed(bearers.map(next).collect())
-        };
-        servers.iter().map(&mut answered).collect()
-    }
-}
-
-/// A server of a host that may have TLSA records.
-#[derive(Clone, Debug)]
-pub struct Server {
-    /// The host as MX or a route names it.
-    pub host: DomainName,
-    /// The name at the end of its aliases, which bears its addresses.
-    pub end: DomainName,
-    /// Signatures prove the addresses.
-    pub secure: bool,
-    /// Where it is called.
-    pub port: u16,
-}
-
-impl Server {
-    /// The hosts that may have its records, with the records' name, in the order in
-    /// which they count: the end of the aliases first (RFC 7672, 2.2.2).
-    fn bearers(&self) -> Vec<(&DomainName, DomainName)> {
-        let hosts: &[&DomainName] = match (self.secure, self.end == self.host) {
-            (false, _) => &[],
-            (true, true) => &[&self.host],
-            (true, false) => &[&self.end, &self.host],
-        };
-        // A name that is too long to exist has no records.
-        let named = hosts
-            .iter()
-            .map(|host| Some((*host, host.service(self.port).ok()?)));
-        named.flatten().collect()
-    }
-}
-
-/// The TLSA records of a server, at least one, of use or not.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tlsa {
-    /// The host whose records they are: what the certificate of an authority's must
-    /// name, and what the server is told (SNI).
-    pub host: DomainName,
-    /// Those that a certificate can be compared with.
-    pub usable: Vec<Record>,
-    /// Why the others cannot be.
-    pub unusable: Vec<Unusable>,
-}
-
-/// The records of the first name that has signed ones.
-fn first_signed(
-    answers: Vec<(&DomainName, Result<Answer<Data>, Trouble>)>,
-) -> Result<Option<Tlsa>, String> {
-    for (host, answer) in answers {
-        match answer {
-            Ok(answer) if answer.secure => {
-                let bytes = answer.records.iter().filter_map(|data| match data {
-                    Data::Bytes(bytes) => Some(Record::parse(bytes)),
-                    _ => None,
-                });
-                let (usable, unusable): (Vec<_>, Vec<_>) = bytes.partition(Result::is_ok);
-                return Ok(Some(Tlsa {
-                    host: host.clone(),
-                    usable: usable.into_iter().filter_map(Result::ok).collect(),
-                    unusable: unusable.into_iter().filter_map(Result::err).collect(),
-                }));
-            }
-            Ok(_) | Err(Trouble::NoRecords | Trouble::NoSuchName) => {}
-            Err(Trouble::Temporary(why)) => return Err(why),
-        }
-    }
-    Ok(None)
 }
 
 /// A host's addresses of both families.

@@ -1,11 +1,13 @@
 //! From a destination or a relay to the addresses that are tried, in their order.
 #![forbid(unsafe_code)]
 
+use std::cell::OnceCell;
 use std::env;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
+use std::rc::Rc;
 
-use super::dns::{self, Dns, Trouble, Trust};
+use super::dns::{self, Answer, Dns, Trouble, Trust};
 use super::name::DomainName;
 use super::report_text::{Disposition, Say};
 use super::temporary_control;
@@ -28,6 +30,66 @@ pub struct Host {
     pub ip: IpAddr,
     /// DNSSEC proves that MX names it.
     pub signed: bool,
+    /// The names that were looked up; `None`: it is an address.
+    pub named: Option<Rc<Named>>,
+}
+
+/// The names of a host that has addresses in DNS.
+#[derive(Debug)]
+pub struct Named {
+    /// As MX or a route names it.
+    pub host: DomainName,
+    /// At the end of its aliases.
+    pub end: DomainName,
+    /// DNSSEC proves the addresses, and each alias on the way to them.
+    pub signed: bool,
+}
+
+impl Host {
+    /// An address that stands in a name's place.
+    fn literal(name: String, ip: IpAddr, signed: bool) -> Host {
+        Host {
+            name,
+            ip,
+            signed,
+            named: None,
+        }
+    }
+
+    /// The addresses of a name.
+    fn all(host: DomainName, signed: bool, found: Answer<IpAddr>) -> Vec<Host> {
+        let name = host.to_string();
+        let named = Rc::new(Named {
+            host,
+            end: found.name,
+            signed: found.secure,
+        });
+        let host = |ip| Host {
+            name: name.clone(),
+            ip,
+            signed,
+            named: Some(Rc::clone(&named)),
+        };
+        found.records.into_iter().map(host).collect()
+    }
+}
+
+/// The resolver of a delivery, made when the first name is to be looked up.
+#[derive(Default)]
+pub struct Resolver(OnceCell<Dns>);
+
+impl Resolver {
+    /// The resolver.
+    ///
+    /// # Errors
+    /// What control files say of it cannot be had or followed.
+    pub fn dns(&self) -> Result<&Dns, Say> {
+        if let Some(dns) = self.0.get() {
+            return Ok(dns);
+        }
+        let dns = resolver()?;
+        Ok(self.0.get_or_init(|| dns))
+    }
 }
 
 /// An address in brackets, or as it is: what qmail-remote calls without asking DNS.
@@ -94,20 +156,23 @@ fn no_exchanger() -> Say {
 ///
 /// # Errors
 /// There are none, or nobody could tell.
-pub fn of_relay(relay: &str, place: &str) -> Result<Vec<Host>, Say> {
-    let host = |ip| Host {
-        name: relay.to_owned(),
-        ip,
-        signed: false,
-    };
+pub fn of_relay(resolver: &Resolver, relay: &str, place: &str) -> Result<Vec<Host>, Say> {
     if let Some(ip) = literal(relay.as_bytes()) {
-        return Ok(vec![host(ip)]);
+        return Ok(vec![Host::literal(relay.to_owned(), ip, false)]);
     }
     // A name that an administrator wrote may be mended, or there, tomorrow.
     let cannot_exist = |_| no_dns(relay, &format!("the relay of {place} is not a valid name"));
     let name = DomainName::parse(relay.as_bytes()).map_err(cannot_exist)?;
-    match resolver()?.addresses(&name) {
-        Ok(found) => Ok(found.records.into_iter().map(host).collect()),
+    match resolver.dns()?.addresses(&name) {
+        Ok(found) => {
+            let hosts = Host::all(name, false, found).into_iter();
+            // As the route is written: rules are looked up for that.
+            let as_written = |host| Host {
+                name: relay.to_owned(),
+                ..host
+            };
+            Ok(hosts.map(as_written).collect())
+        }
         Err(Trouble::Temporary(why)) => Err(no_dns(relay, &why)),
         Err(_) => Err(no_dns(
             relay,
@@ -152,20 +217,15 @@ type Preferred = (u16, Host);
 ///
 /// # Errors
 /// There are none, or nobody could tell, or the best is this host.
-pub fn of_domain(host: &[u8]) -> Result<Vec<Host>, Say> {
+pub fn of_domain(resolver: &Resolver, host: &[u8]) -> Result<Vec<Host>, Say> {
     let whole = host;
     let host = host.strip_suffix(b".").unwrap_or(host);
     if let Some(ip) = literal(host) {
         let host = String::from_utf8_lossy(host).to_ascii_lowercase();
-        let signed = false;
-        return Ok(vec![Host {
-            name: host,
-            ip,
-            signed,
-        }]);
+        return Ok(vec![Host::literal(host, ip, false)]);
     }
     let domain = DomainName::parse(whole).map_err(|_| no_host(host))?;
-    let dns = resolver()?;
+    let dns = resolver.dns()?;
     let (exchangers, signed) = match dns.exchangers(&domain) {
         Ok(found) => (found.records, found.secure),
         // RFC 5321, 5.1: the domain itself.
@@ -173,7 +233,7 @@ pub fn of_domain(host: &[u8]) -> Result<Vec<Host>, Say> {
         Err(Trouble::NoSuchName) => return Err(no_host(host)),
         Err(Trouble::Temporary(why)) => return Err(no_dns(&domain.to_string(), &why)),
     };
-    let (found, trouble) = called(&dns, in_order(exchangers, host)?, signed);
+    let (found, trouble) = called(dns, in_order(exchangers, host)?, signed);
     // A better one may be there, which could not be told.
     let because = |other: Say| match &trouble {
         Some((name, why)) => no_dns(name, why),
@@ -229,17 +289,16 @@ fn called(
     let mut answers = dns.addresses_of(&names).into_iter();
     for (preference, name) in exchangers {
         let host = name.to_string();
-        let mut add = |ip| {
-            let name = host.clone();
-            found.push((preference, Host { name, ip, signed }));
-        };
         // An MX should name a host; one that is an address means that address.
         if let Some(ip) = literal(host.as_bytes()) {
-            add(ip);
+            found.push((preference, Host::literal(host, ip, signed)));
             continue;
         }
         match answers.next() {
-            Some(Ok(answer)) => answer.records.into_iter().for_each(add),
+            Some(Ok(answer)) => {
+                let hosts = Host::all(name, signed, answer).into_iter();
+                found.extend(hosts.map(|host| (preference, host)));
+            }
             Some(Err(Trouble::Temporary(why))) => trouble = Some((host, why)),
             Some(Err(_)) | None => {}
         }

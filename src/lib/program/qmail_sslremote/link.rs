@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
-use openssl::ssl::ErrorCode;
+use openssl::ssl::{ErrorCode, SslRef};
 
 use crate::dialer::Clear;
 use crate::handshake::{self, Session, later_failure};
@@ -90,6 +90,15 @@ impl Link {
         match &self.inner {
             Inner::Tls(session) => handshake::refuses_certificate(session.ssl()),
             Inner::Clear(_) | Inner::Ended => false,
+        }
+    }
+
+    /// The TLS of the connection, where there is any.
+    #[must_use]
+    pub fn ssl(&self) -> Option<&SslRef> {
+        match &self.inner {
+            Inner::Tls(session) => Some(session.ssl()),
+            Inner::Clear(_) | Inner::Ended => None,
         }
     }
 

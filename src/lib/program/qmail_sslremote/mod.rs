@@ -26,12 +26,13 @@ use crate::tlsdestinations;
 
 mod address;
 mod control_files;
+mod dane;
 mod delivery;
 pub mod dns;
 mod envelope;
 mod failure;
 mod hosts;
-mod link;
+pub mod link;
 mod message;
 pub mod name;
 mod plan;
@@ -44,8 +45,9 @@ use crate::routes::Origin;
 use control_files::ControlFiles;
 use delivery::Delivery;
 use envelope::Envelope;
+use hosts::Resolver;
 use message::Message;
-use plan::{Rules, Server};
+use plan::Rules;
 use report_text::{Report, Say};
 
 /// Where qmail lives.
@@ -131,15 +133,15 @@ fn run(words: &[Vec<u8>]) -> Result<Report, Say> {
     let origin = tlsdestinations::sender_domain(&sender_text);
     let origin = Origin::look_up(&control.domain_ips, origin.as_deref()).map_err(bad_line)?;
     let rules = Rules::read(folder, &sender_text)?;
+    let resolver = Resolver::default();
     let found = match &route.relay {
-        Some(relay) => hosts::of_relay(relay, &route.place)?,
-        None => hosts::of_domain(destination)?,
+        Some(relay) => hosts::of_relay(&resolver, relay, &route.place)?,
+        None => hosts::of_domain(&resolver, destination)?,
     };
     let found = hosts::of_family(found, &origin)?;
-    let servers: Vec<Server> = found
-        .iter()
-        .map(|one| rules.server(one, &host, &route))
-        .collect();
+    let servers = rules.servers(&found, &host, &route, &resolver)?;
+    // It has a thread, which nothing below may have.
+    drop(resolver);
     if let (None, [one]) = (&route.relay, &servers[..]) {
         hosts::not_ourselves(one.host.ip, one.port.number)?;
     }

@@ -7,7 +7,9 @@ use std::rc::Rc;
 
 use openssl::x509::X509;
 
-use super::hosts::{Host, SMTP};
+use super::dane::{self, Dane};
+use super::dns;
+use super::hosts::{Host, Resolver, SMTP};
 use super::report_text::Say;
 use super::temporary_control;
 use crate::domaincerts::{self, OwnCertificate};
@@ -16,7 +18,9 @@ use crate::report;
 use crate::routes::{Login, Protocol, Route};
 use crate::settings::Settings;
 use crate::store::client::{self, Setup, Store, Trust};
-use crate::tlsdestinations::{self, Destination, Destinations, Port, Rule, Tls, TlsMode, Way};
+use crate::tlsdestinations::{
+    self, Destination, Destinations, Port, Rule, Tls, TlsMode, Unusable, Way,
+};
 use crate::trust::{Name, Refusal};
 
 /// Ports, where nothing says otherwise.
@@ -29,8 +33,9 @@ pub struct Rules {
     sender: Option<String>,
     own: Option<OwnCertificate>,
     system_anchors: OnceCell<Vec<X509>>,
-    /// One for each rule that was met: names belong to connections.
-    stores: RefCell<Vec<(Rule, Rc<Store>)>>,
+    /// One for each rule that was met, and whether DANE applies: names belong to
+    /// connections.
+    stores: RefCell<Vec<(Rule, bool, Rc<Store>)>>,
 }
 
 /// A server to be tried, with what is asked of it.
@@ -59,6 +64,26 @@ pub struct Plan {
     pub demand: Option<String>,
     /// The route's, with the line that it stands in.
     pub login: Option<(Login, String)>,
+    /// Where the server has signed TLSA records that count.
+    pub dane: Option<Dane>,
+}
+
+/// What tlsdestinations says of a server, before its records are known.
+struct Applied<'a> {
+    host: &'a Host,
+    to: Destination<'a>,
+    /// `Err`: a wrong line decides.
+    rule: Result<Rule, Unusable>,
+    port: Port,
+    protocol: Protocol,
+}
+
+impl Applied<'_> {
+    /// Where its TLSA records are, if they are weighed.
+    fn place(&self) -> Option<dns::Server> {
+        let weighed = self.rule.as_ref().is_ok_and(Rule::weighs_records);
+        dane::place(self.host, self.port.number).filter(|_| weighed)
+    }
 }
 
 impl Rules {
@@ -87,53 +112,98 @@ impl Rules {
         self.own.is_some()
     }
 
-    /// What holds for a server that is called with mail to a domain.
-    pub fn server(&self, host: &Host, domain: &str, route: &Route) -> Server {
-        let name = host.name.as_str();
+    /// What holds for servers that are called with mail to a domain.
+    ///
+    /// # Errors
+    /// What control files say of the resolver cannot be followed.
+    pub fn servers(
+        &self,
+        hosts: &[Host],
+        domain: &str,
+        route: &Route,
+        resolver: &Resolver,
+    ) -> Result<Vec<Server>, Say> {
+        let applied: Vec<Applied<'_>> = hosts
+            .iter()
+            .map(|host| self.applied(host, domain, route))
+            .collect();
+        let places: Vec<Option<dns::Server>> = applied.iter().map(Applied::place).collect();
+        let found = dane::look_up(&places, resolver)?;
+        let servers = applied.into_iter().zip(found);
+        Ok(servers
+            .map(|(applied, found)| Server {
+                plan: self.plan(&applied, route, &found),
+                host: applied.host.clone(),
+                protocol: applied.protocol,
+                port: applied.port,
+            })
+            .collect())
+    }
+
+    /// The line that decides for a server, and how it is called.
+    fn applied<'a>(&self, host: &'a Host, domain: &'a str, route: &'a Route) -> Applied<'a> {
         let way = match &route.relay {
             Some(relay) => Way::Relay {
                 host: relay,
                 login: route.login.is_some(),
             },
             None => Way::Exchanger {
-                host: name,
+                host: &host.name,
                 signed: host.signed,
             },
         };
         let to = Destination { domain, way };
-        let found = self.destinations.look_up(&to, self.sender.as_deref());
-        let port = port(found.as_ref().ok(), route);
+        let rule = self.destinations.look_up(&to, self.sender.as_deref());
+        let port = port(rule.as_ref().ok(), route);
         let protocol = match port.mode {
             TlsMode::Qmtps => Protocol::Qmtp,
             _ => route.protocol,
         };
-        let bad = |why: &str| Say::later(format!("TLS is not set up: {why}. (#4.7.5)"));
-        let plan = found
-            .map_err(|wrong| bad(&wrong.to_string()))
-            .and_then(|rule| {
-                let demand = demand(&rule, route, protocol, port).map_err(|why| {
-                    let sentence = format!("Route and policy contradict each other: {why}.");
-                    Say::later(format!("{sentence} (#4.7.5)"))
-                })?;
-                // A wrong line is an error even where nothing of it would be used.
-                let store = self.store(&rule).map_err(|fail| bad(&fail.to_string()))?;
-                let store = (rule.tls() != Tls::Never).then_some(store);
-                let login = route.login.clone();
-                Ok(Plan {
-                    names: client::names(&rule, &to),
-                    cure: rule.cure(&to),
-                    rule,
-                    store,
-                    demand,
-                    login: login.map(|login| (login, route.place.clone())),
-                })
-            });
-        Server {
-            host: host.clone(),
-            protocol,
+        Applied {
+            host,
+            to,
+            rule,
             port,
-            plan,
+            protocol,
         }
+    }
+
+    /// # Errors
+    /// The server must not be called.
+    fn plan(&self, applied: &Applied<'_>, route: &Route, found: &dane::Found) -> Result<Plan, Say> {
+        let bad = |why: &str| Say::later(format!("TLS is not set up: {why}. (#4.7.5)"));
+        let Applied {
+            host,
+            to,
+            rule,
+            port,
+            protocol,
+        } = applied;
+        let rule = rule.as_ref().map_err(|wrong| bad(&wrong.to_string()))?;
+        let names = client::names(rule, to);
+        let dane = dane::weighed(host, rule, to, names.clone(), found)?;
+        let requires = match (&dane, rule.tls()) {
+            (Some(dane), _) => Some(dane::demand(dane, rule)),
+            (None, Tls::Required) => Some(format!("{} requires TLS", place(rule))),
+            (None, _) => None,
+        };
+        let demand = demand(rule, requires, route, *protocol, *port).map_err(|why| {
+            let sentence = format!("Route and policy contradict each other: {why}.");
+            Say::later(format!("{sentence} (#4.7.5)"))
+        })?;
+        // A wrong line is an error even where nothing of it would be used.
+        let store = self.store(rule, dane.is_some());
+        let store = store.map_err(|fail| bad(&fail.to_string()))?;
+        let login = route.login.clone();
+        Ok(Plan {
+            names,
+            cure: rule.cure(to),
+            rule: rule.clone(),
+            store: (rule.tls() != Tls::Never).then_some(store),
+            demand,
+            login: login.map(|login| (login, route.place.clone())),
+            dane,
+        })
     }
 
     /// The system's anchors, read once, and at all before the sandbox.
@@ -142,17 +212,18 @@ impl Rules {
     }
 
     /// The store of a rule, made when it is first met.
-    fn store(&self, rule: &Rule) -> Result<Rc<Store>, report::Fail> {
+    fn store(&self, rule: &Rule, dane: bool) -> Result<Rc<Store>, report::Fail> {
         let mut stores = self.stores.borrow_mut();
-        if let Some((_, store)) = stores.iter().find(|(known, _)| known == rule) {
+        let known = |(known, with, _): &&(Rule, bool, _)| known == rule && *with == dane;
+        if let Some((.., store)) = stores.iter().find(known) {
             return Ok(Rc::clone(store));
         }
-        let store = Rc::new(self.load(rule)?);
-        stores.push((rule.clone(), Rc::clone(&store)));
+        let store = Rc::new(self.load(rule, dane)?);
+        stores.push((rule.clone(), dane, Rc::clone(&store)));
         Ok(store)
     }
 
-    fn load(&self, rule: &Rule) -> Result<Store, report::Fail> {
+    fn load(&self, rule: &Rule, dane: bool) -> Result<Store, report::Fail> {
         let mut settings = Settings::default();
         if let Some(ciphers) = &rule.value.ciphers {
             settings.overlay([("CIPHERS".to_owned(), ciphers.clone())]);
@@ -167,7 +238,9 @@ impl Rules {
         } else {
             Trust::Loaded(&[])
         };
-        let setup = Setup::under(rule, anchors).with_own(own);
+        let mut setup = Setup::under(rule, anchors).with_own(own);
+        // RFC 7672, 8.2: what has no certificate matches no record.
+        setup.anonymous &= !dane;
         Store::load(&settings, &setup, &keys)
     }
 }
@@ -196,41 +269,46 @@ fn port(rule: Option<&Rule>, route: &Route) -> Port {
     })
 }
 
-/// Why nothing may be sent without TLS, if that is so. `Err`: rule and route
-/// contradict each other.
+/// Where a rule stands.
+fn place(rule: &Rule) -> String {
+    match rule.line {
+        Some(line) => format!("tlsdestinations line {line}"),
+        None => String::from("the default"),
+    }
+}
+
+/// Why nothing may be sent without TLS, if that is so: what requires it, else the
+/// route's login. `Err`: rule and route contradict each other.
 fn demand(
     rule: &Rule,
+    requires: Option<String>,
     route: &Route,
     protocol: Protocol,
     port: Port,
 ) -> Result<Option<String>, String> {
-    let line = match rule.line {
-        Some(line) => format!("tlsdestinations line {line}"),
-        None => String::from("the default"),
-    };
+    let line = place(rule);
     let place = match &*route.place {
         "" => line.clone(),
         place => place.to_owned(),
     };
     let number = port.number;
     let at_once = port.mode != TlsMode::StartTls;
-    match (protocol, rule.tls()) {
-        (Protocol::Qmtp, _) if route.login.is_some() => {
+    if protocol == Protocol::Qmtp {
+        if route.login.is_some() {
             return Err(format!(
                 "{place} has a login, but QMTP on port {number} takes none"
             ));
         }
-        (Protocol::Qmtp, Tls::Required) if !at_once => {
+        if let (Some(requires), false) = (&requires, at_once) {
             return Err(format!(
-                "{line} requires TLS, which QMTP on port {number} does not have"
+                "{requires}, which QMTP on port {number} does not have"
             ));
         }
-        (Protocol::Qmtp, Tls::Never) if at_once => {
+        if rule.tls() == Tls::Never && at_once {
             return Err(format!(
                 "QMTP on port {number} is in TLS, which {line} forbids"
             ));
         }
-        _ => {}
     }
     if port.mode == TlsMode::Implicit && rule.tls() == Tls::Never {
         return Err(format!(
@@ -238,12 +316,10 @@ fn demand(
         ));
     }
     let guarded = route.login.as_ref().is_some_and(|login| !login.in_clear);
-    match rule.tls() {
-        Tls::Required => Ok(Some(format!("{line} requires TLS"))),
-        Tls::Never if guarded => Err(format!(
+    if guarded && rule.tls() == Tls::Never {
+        return Err(format!(
             "{place} has a login, which is not sent without TLS, and {line} forbids TLS"
-        )),
-        _ if guarded => Ok(Some(format!("the login of {place} requires TLS"))),
-        _ => Ok(None),
+        ));
     }
+    Ok(requires.or_else(|| guarded.then(|| format!("the login of {place} requires TLS"))))
 }

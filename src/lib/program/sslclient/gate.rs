@@ -113,6 +113,9 @@ impl Told {
         match found {
             Ok(rule) => {
                 self.say(&rule.in_words(&to));
+                if rule.line.is_some() && !rule.weighs_records() {
+                    self.say("the line stands above DANE: TLSA records do not count");
+                }
                 if let Some(cure) = rule.cure(&to) {
                     self.say(&cure);
                 }
@@ -155,7 +158,8 @@ impl Told {
             let place = &route.place;
             self.say(&format!("port {port} of {place} counts, not the line's"));
         }
-        let checked = rule.tls() == Tls::Required && (rule.verifies() || rule.is_pinned());
+        let checked =
+            rule.tls() == Tls::Required && (rule.verifies() || rule.is_pinned() || rule.value.dane);
         if route.login.is_some() && !checked {
             self.say(&format!(
                 "the login of {} goes to whoever answers in the relay's place: \

@@ -49,6 +49,13 @@ impl Plan {
                 text::excerpt(host.as_bytes(), 255)
             )));
         }
+        if rule.value.dane {
+            return Err(Fail::temporary(format!(
+                "unable to verify the server: {} asks for DANE, which only qmail-sslremote \
+                 checks; no program is run",
+                place(&rule)
+            )));
+        }
         let port = rule
             .value
             .port

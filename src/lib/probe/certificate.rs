@@ -1,0 +1,240 @@
+//! A server's certificates, judged: what each says of itself, how the list
+//! stands, and whether it verifies with the anchors that count.
+#![forbid(unsafe_code)]
+
+use openssl::asn1::{Asn1Time, Asn1TimeRef};
+use openssl::error::ErrorStack;
+use openssl::pkey::{Id, PKey, Public};
+use openssl::stack::Stack;
+use openssl::x509::store::{X509Store, X509StoreBuilder};
+use openssl::x509::{X509, X509PurposeId, X509Ref, X509StoreContext};
+
+use super::result::{Certificate, Chain, KeyType};
+use crate::text;
+use crate::tls_ffi::{self, names};
+use crate::trust::dane::key_digest;
+use crate::trust::{self, Name};
+
+/// How many names of a certificate are kept.
+const NAMES: usize = 1000;
+/// How many certificates of a list are looked at.
+const CHAIN: usize = 100;
+/// How long a subject or issuer may be, in bytes.
+const NAME_LIMIT: usize = 1000;
+
+/// Who verifies certificates, and with which anchors.
+pub struct Judge {
+    anchors: Vec<X509>,
+    store: X509Store,
+}
+
+impl Judge {
+    /// With these anchors.
+    ///
+    /// # Errors
+    /// Libcrypto has no memory.
+    pub fn new(anchors: Vec<X509>) -> Result<Judge, ErrorStack> {
+        let mut store = X509StoreBuilder::new()?;
+        for anchor in &anchors {
+            store.add_cert(anchor.clone())?;
+        }
+        store.set_purpose(X509PurposeId::SSL_SERVER)?;
+        Ok(Judge {
+            anchors,
+            store: store.build(),
+        })
+    }
+
+    /// What is to be said of the certificates that a server sent, its own first;
+    /// it should bear one of `wanted`.
+    ///
+    /// # Errors
+    /// One of them is none: words that end a sentence.
+    pub fn certificate(&self, sent: &[Vec<u8>], wanted: &[Name]) -> Result<Certificate, String> {
+        let unreadable =
+            |at: usize| format!("certificate {} of {} does not parse", at + 1, sent.len());
+        if sent.len() > CHAIN {
+            return Err(format!("it sent {} certificates", sent.len()));
+        }
+        let mut list = Vec::new();
+        for (at, bytes) in sent.iter().enumerate() {
+            let one = X509::from_der(bytes);
+            tls_ffi::forget_errors();
+            list.push(one.map_err(|_| unreadable(at))?);
+        }
+        let leaf = list.first().ok_or("it sent no certificate")?;
+        let key = leaf.public_key().map_err(|_| {
+            tls_ffi::forget_errors();
+            "the key in its certificate does not parse".to_owned()
+        })?;
+        let failed = |error: ErrorStack| error.to_string();
+        Ok(Certificate {
+            key: kind(&key)?,
+            modulus: modulus(&key),
+            bits: key.bits(),
+            subject: shown(leaf.subject_name()),
+            issuer: shown(leaf.issuer_name()),
+            names: named(leaf),
+            signature: crate::store::long_name(leaf.signature_algorithm().object().nid())
+                .to_owned(),
+            not_before: iso(leaf.not_before()).unwrap_or_default(),
+            not_after: iso(leaf.not_after()).unwrap_or_default(),
+            sha256: text::hex(&trust::fingerprint(leaf).map_err(failed)?),
+            spki: text::hex(&key_digest(leaf).map_err(failed)?),
+            chain: self.chain(&list),
+            verify: self.verify(leaf, &list),
+            name_ok: wanted.iter().any(|name| name.is_in(leaf)),
+        })
+    }
+
+    /// `ok`, or libcrypto's words.
+    fn verify(&self, leaf: &X509Ref, list: &[X509]) -> String {
+        let verified = || {
+            let mut others = Stack::new()?;
+            for one in list.iter().skip(1) {
+                others.push(one.clone())?;
+            }
+            X509StoreContext::new()?.init(&self.store, leaf, &others, |context| {
+                let good = context.verify_cert()?;
+                Ok((!good).then(|| context.error().error_string().to_owned()))
+            })
+        };
+        let why: Result<Option<String>, ErrorStack> = verified();
+        tls_ffi::forget_errors();
+        match why {
+            Ok(None) => "ok".to_owned(),
+            Ok(Some(why)) => why,
+            Err(_) => "it cannot be verified".to_owned(),
+        }
+    }
+
+    fn chain(&self, list: &[X509]) -> Chain {
+        let [leaf, others @ ..] = list else {
+            return Chain::Incomplete;
+        };
+        if signs(leaf, leaf) {
+            return Chain::SelfSigned;
+        }
+        let in_order = list.windows(2).all(|pair| signs(&pair[1], &pair[0]));
+        // From issuer to issuer, wherever it stands in the list.
+        let mut last = leaf;
+        let mut steps = 0;
+        while let Some(issuer) = others.iter().find(|one| signs(one, last)) {
+            if signs(issuer, issuer) {
+                return if in_order {
+                    Chain::Complete
+                } else {
+                    Chain::Misordered
+                };
+            }
+            last = issuer;
+            steps += 1;
+            if steps > others.len() {
+                break;
+            }
+        }
+        let anchored = self.anchors.iter().any(|anchor| signs(anchor, last));
+        match (anchored, in_order) {
+            (false, _) => Chain::Incomplete,
+            (true, true) => Chain::Complete,
+            (true, false) => Chain::Misordered,
+        }
+    }
+}
+
+/// Whether one certificate names the other as its issuer; the signature is the
+/// verification's business.
+fn signs(issuer: &X509Ref, subject: &X509Ref) -> bool {
+    issuer.issued(subject) == openssl::x509::X509VerifyResult::OK
+}
+
+fn kind(key: &PKey<Public>) -> Result<KeyType, String> {
+    match key.id() {
+        Id::RSA | Id::RSA_PSS => Ok(KeyType::Rsa),
+        Id::EC => Ok(KeyType::Ecdsa),
+        Id::ED25519 | Id::ED448 => Ok(KeyType::Ed25519),
+        _ => Err("the key in its certificate is neither RSA nor ECDSA nor Ed25519".to_owned()),
+    }
+}
+
+fn modulus(key: &PKey<Public>) -> Option<String> {
+    let rsa = key.rsa();
+    tls_ffi::forget_errors();
+    Some(text::hex(&rsa.ok()?.n().to_vec()))
+}
+
+fn shown(name: &openssl::x509::X509NameRef) -> String {
+    text::excerpt(names::slash_form(name).as_bytes(), NAME_LIMIT)
+}
+
+fn named(leaf: &X509Ref) -> Vec<String> {
+    let all = names::alternative_names(leaf);
+    all.iter().take(NAMES).map(ToString::to_string).collect()
+}
+
+/// `2026-01-31T12:00:00Z`; `None` for what is no time.
+fn iso(time: &Asn1TimeRef) -> Option<String> {
+    let epoch = Asn1Time::from_unix(0).ok()?;
+    let since = epoch.diff(time).ok();
+    tls_ffi::forget_errors();
+    let since = since?;
+    Some(at(i64::from(since.days) * 86400 + i64::from(since.secs)))
+}
+
+/// Seconds since 1970 in ISO 8601.
+#[must_use]
+pub fn at(seconds: i64) -> String {
+    let (days, rest) = (seconds.div_euclid(86400), seconds.rem_euclid(86400));
+    let (year, month, day) = civil(days);
+    format!(
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
+        rest / 3600,
+        rest / 60 % 60,
+        rest % 60
+    )
+}
+
+/// The date so many days after 1970-01-01, in years that begin with March.
+fn civil(days: i64) -> (i64, i64, i64) {
+    // Days since 0000-03-01, and eras of 400 years.
+    let days = days + 719_468;
+    let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let date = day - (153 * month + 2) / 5 + 1;
+    let year = year + era * 400 + i64::from(month >= 10);
+    (year, if month < 10 { month + 3 } else { month - 9 }, date)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_iso_8601_has_them() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_767_225_599, "2025-12-31T23:59:59Z"),
+            (4_102_444_800, "2100-01-01T00:00:00Z"),
+            (-1, "1969-12-31T23:59:59Z"),
+        ] {
+            assert_eq!(at(seconds), text);
+            let time = Asn1Time::from_unix(seconds).expect("a time");
+            assert_eq!(iso(&time).as_deref(), Some(text));
+        }
+    }
+
+    #[test]
+    fn what_is_no_certificate_is_said_so() {
+        let judge = Judge::new(Vec::new()).expect("a store");
+        let said = |sent: &[Vec<u8>]| judge.certificate(sent, &[]).expect_err("no certificate");
+        assert_eq!(said(&[]), "it sent no certificate");
+        assert_eq!(
+            said(&[b"junk".to_vec()]),
+            "certificate 1 of 1 does not parse"
+        );
+        assert_eq!(said(&vec![Vec::new(); 101]), "it sent 101 certificates");
+    }
+}

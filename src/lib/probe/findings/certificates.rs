@@ -1,0 +1,166 @@
+//! Findings of certificates and of what a domain publishes of them.
+#![forbid(unsafe_code)]
+
+use super::super::result::{Agreement, Certificate, Chain, HostResult, KeyType, Severity};
+use super::{Facts, Findings};
+use crate::text;
+
+pub(super) fn add(found: &mut Findings, result: &HostResult, facts: &Facts) {
+    if let Some(why) = &facts.unreadable {
+        found.add(
+            Severity::High,
+            "bad-certificate",
+            format!("A certificate cannot be read: {why}"),
+        );
+    }
+    for one in &result.certificates {
+        dates(found, one, facts);
+        chain(found, one);
+        name(found, one, result);
+        key(found, one);
+    }
+    agreement(found, result);
+}
+
+fn dates(found: &mut Findings, one: &Certificate, facts: &Facts) {
+    let end = one.not_after.get(..10).unwrap_or_default();
+    let which = one.key;
+    if !one.not_after.is_empty() && one.not_after < facts.now {
+        found.add(
+            Severity::High,
+            "expired",
+            format!("The {which} certificate expired on {end}: renew it"),
+        );
+    } else if one.not_before > facts.now {
+        let begin = one.not_before.get(..10).unwrap_or_default();
+        found.add(
+            Severity::High,
+            "not-yet-valid",
+            format!("The {which} certificate is valid only from {begin} on: is a clock wrong?"),
+        );
+    } else if one.not_after < facts.soon {
+        found.add(
+            Severity::Medium,
+            "expires-soon",
+            format!("The {which} certificate ends on {end}, within 14 days: renew it"),
+        );
+    }
+}
+
+fn chain(found: &mut Findings, one: &Certificate) {
+    let which = one.key;
+    match one.chain {
+        Chain::Complete => {}
+        Chain::Incomplete => found.add(
+            Severity::Medium,
+            "chain-incomplete",
+            format!(
+                "The {which} certificate's chain is incomplete: send the intermediate of issuer {}",
+                text::excerpt(one.issuer.as_bytes(), 60)
+            ),
+        ),
+        Chain::Misordered => found.add(
+            Severity::Low,
+            "chain-misordered",
+            format!("The {which} chain is out of order: the server's own certificate first, then its issuers"),
+        ),
+        Chain::SelfSigned => found.add(
+            Severity::Medium,
+            "self-signed",
+            format!("The {which} certificate is self-signed: partners can pin it, not verify it"),
+        ),
+    }
+    let told = ["expired", "not yet valid", "self-signed"];
+    let is_told =
+        told.iter().any(|words| one.verify.contains(words)) || one.chain != Chain::Complete;
+    if !one.verifies() && !is_told {
+        found.add(
+            Severity::Medium,
+            "unverified",
+            format!("The {which} certificate does not verify: {}", one.verify),
+        );
+    }
+}
+
+fn name(found: &mut Findings, one: &Certificate, result: &HostResult) {
+    if one.name_ok {
+        return;
+    }
+    let wanted = text::excerpt(result.host.as_bytes(), 60);
+    let named = match one.names.as_slice() {
+        [] => "no name".to_owned(),
+        [only] => text::excerpt(only.as_bytes(), 40),
+        [first, ..] => format!(
+            "{} and {} more",
+            text::excerpt(first.as_bytes(), 30),
+            one.names.len() - 1
+        ),
+    };
+    found.add(
+        Severity::Medium,
+        "name-mismatch",
+        format!(
+            "The {} certificate does not name {wanted}: it has {named}",
+            one.key
+        ),
+    );
+}
+
+fn key(found: &mut Findings, one: &Certificate) {
+    let small = one.key == KeyType::Rsa && one.bits < 2048;
+    if small {
+        let severity = if one.bits < 1024 {
+            Severity::High
+        } else {
+            Severity::Medium
+        };
+        found.add(
+            severity,
+            "small-key",
+            format!(
+                "The RSA key has {} bits only: current senders want 2048",
+                one.bits
+            ),
+        );
+    }
+    let weak = ["md5", "md2", "sha1With", "ecdsa-with-SHA1"];
+    if one.chain != Chain::SelfSigned && weak.iter().any(|word| one.signature.contains(word)) {
+        found.add(
+            Severity::Medium,
+            "weak-signature",
+            format!(
+                "The {} certificate is signed with {}",
+                one.key, one.signature
+            ),
+        );
+    }
+}
+
+fn agreement(found: &mut Findings, result: &HostResult) {
+    match result.dane {
+        Some(Agreement::Mismatch) => found.add(
+            Severity::High,
+            "dane-mismatch",
+            "The certificate matches no TLSA record of the host: senders with DANE keep their mail",
+        ),
+        Some(Agreement::Bogus) => found.add(
+            Severity::High,
+            "dane-bogus",
+            "The TLSA records do not validate under DNSSEC: senders with DANE keep their mail",
+        ),
+        Some(Agreement::Ok) => found.add(
+            Severity::Note,
+            "dane",
+            "The certificate matches the host's TLSA records",
+        ),
+        Some(Agreement::None) => found.add(Severity::Note, "no-dane", "No TLSA records (DANE)"),
+        None => {}
+    }
+    if result.sts == Some(Agreement::Mismatch) {
+        found.add(
+            Severity::High,
+            "sts-mismatch",
+            "The server does not agree with the domain's MTA-STS policy: senders keep their mail",
+        );
+    }
+}

@@ -1,0 +1,233 @@
+//! What somebody should know of a result: each thing with a stable word, how bad
+//! it is, and one sentence fit to be sent to whoever can mend it.
+#![forbid(unsafe_code)]
+
+use super::result::{Finding, HostResult, Severity, StartTls};
+use crate::text;
+
+mod certificates;
+mod dialogue;
+mod suites;
+
+/// The longest sentence, in bytes: with what stands before it in the report it
+/// keeps to 160 columns.
+pub const TEXT_LIMIT: usize = 146;
+
+/// What a probe learnt that is no key of the result.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// Something on the way took STARTTLS away: how that shows.
+    pub stripped: Option<String>,
+    /// The words with which the server refused to talk, or refused TLS.
+    pub refusal: Option<String>,
+    /// Why no handshake came about.
+    pub handshake: Option<String>,
+    /// It serves a client that sends no server name.
+    pub without_name: Option<bool>,
+    /// It serves a client that sends a name it has never heard of.
+    pub wrong_name: Option<bool>,
+    /// What is wrong with a certificate that cannot be read.
+    pub unreadable: Option<String>,
+    /// It asks clients for a certificate.
+    pub wants_certificate: bool,
+    /// Whether mail under the rule in tlsdestinations would get through; the
+    /// sentence.
+    pub policy: Option<(bool, String)>,
+    /// The time now, as results have it.
+    pub now: String,
+    /// The same in 14 days.
+    pub soon: String,
+}
+
+/// The list in the making.
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn add(&mut self, severity: Severity, code: &str, text: impl AsRef<str>) {
+        self.0.push(Finding {
+            severity,
+            code: code.to_owned(),
+            text: clipped(text.as_ref()),
+        });
+    }
+}
+
+/// A sentence that fits its line.
+fn clipped(text: &str) -> String {
+    let text = text::printable(text.as_bytes());
+    if text.len() <= TEXT_LIMIT {
+        return text;
+    }
+    format!("{}...", &text[..TEXT_LIMIT - 3])
+}
+
+/// All findings, the worst first, each word once.
+#[must_use]
+pub fn of(result: &HostResult, facts: &Facts) -> Vec<Finding> {
+    let mut found = Findings(Vec::new());
+    reach(&mut found, result, facts);
+    if let Some((through, sentence)) = &facts.policy {
+        let severity = if *through {
+            Severity::Note
+        } else {
+            Severity::High
+        };
+        found.add(severity, "policy", sentence);
+    }
+    dialogue::add(&mut found, result);
+    if result.has_tls() {
+        certificates::add(&mut found, result, facts);
+        suites::add(&mut found, result);
+        tolerance(&mut found, result, facts);
+        senders(&mut found, result);
+    }
+    let mut all = found.0;
+    all.sort_by_key(|one| one.severity);
+    let mut seen: Vec<String> = Vec::new();
+    all.retain(|one| {
+        let new = !seen.contains(&one.code);
+        seen.push(one.code.clone());
+        new
+    });
+    all
+}
+
+/// Whether a client gets as far as TLS.
+fn reach(found: &mut Findings, result: &HostResult, facts: &Facts) {
+    let why = result.error.as_deref().unwrap_or_default();
+    if !result.listens {
+        return found.add(
+            Severity::High,
+            "unreachable",
+            format!("Nothing was reached: {why}"),
+        );
+    }
+    if let Some(how) = &facts.stripped {
+        found.add(Severity::High, "stripped", how);
+    }
+    let refusal = facts.refusal.as_deref();
+    match result.starttls {
+        Some(StartTls::Missing) => found.add(
+            Severity::High,
+            "starttls-missing",
+            format!(
+                "{} is not offered: all mail and passwords pass in the clear",
+                if result.protocol == "pop3" {
+                    "STLS"
+                } else {
+                    "STARTTLS"
+                }
+            ),
+        ),
+        Some(StartTls::Refused) => found.add(
+            Severity::High,
+            "refused",
+            format!("The server refuses: {}", refusal.unwrap_or(why)),
+        ),
+        _ => {}
+    }
+    if !result.has_tls() && result.starttls != Some(StartTls::Missing) {
+        match &facts.handshake {
+            Some(how) => found.add(
+                Severity::High,
+                "tls-failed",
+                format!("No TLS handshake came about: {how}"),
+            ),
+            None if result.starttls != Some(StartTls::Refused) => found.add(
+                Severity::High,
+                "no-dialogue",
+                format!("The server did not get as far as TLS: {why}"),
+            ),
+            None => {}
+        }
+    }
+}
+
+/// What a server should bear with.
+fn tolerance(found: &mut Findings, result: &HostResult, facts: &Facts) {
+    if result.large_hello == Some(false) {
+        found.add(
+            Severity::Medium,
+            "large-hello-refused",
+            "A large ClientHello (two TCP segments, as with ML-KEM) fails: a server or firewall \
+             reads only its first segment",
+        );
+    }
+    if result.grease == Some(false) {
+        found.add(
+            Severity::Medium,
+            "grease-refused",
+            "A ClientHello with unknown values (GREASE, RFC 8701) is refused: new clients will fail",
+        );
+    }
+    if facts.without_name == Some(false) {
+        found.add(
+            Severity::Medium,
+            "no-sni-refused",
+            "A client that sends no SNI is refused: many mail senders send none; serve them a default \
+             certificate",
+        );
+    }
+    if facts.wrong_name == Some(false) {
+        found.add(
+            Severity::Low,
+            "wrong-sni-refused",
+            "A client whose SNI is another name is refused: serve it a default certificate",
+        );
+    }
+    if facts.wants_certificate {
+        found.add(
+            Severity::Note,
+            "client-certificate-asked",
+            "The server asks clients for a certificate",
+        );
+    }
+}
+
+/// Who cannot connect.
+fn senders(found: &mut Findings, result: &HostResult) {
+    use super::senders::{RSA_ONLY, SENDERS, WITHOUT_13};
+
+    let lost = result.cannot_reach.as_deref().unwrap_or_default();
+    let has = |name: &str| lost.iter().any(|one| one == name);
+    if has(RSA_ONLY) {
+        found.add(
+            Severity::Medium,
+            "rsa-only-senders-refused",
+            "Senders that know RSA certificates only cannot connect: offer an RSA certificate beside \
+             the other one",
+        );
+    }
+    if has(WITHOUT_13) {
+        found.add(
+            Severity::Medium,
+            "senders-without-tls13-refused",
+            "Senders without TLS 1.3 cannot connect: allow TLS 1.2",
+        );
+    }
+    let listed = |current: bool| {
+        let names = SENDERS.iter().filter(|one| one.current == current);
+        let names = names
+            .map(|one| one.name)
+            .filter(|name| has(name) && ![RSA_ONLY, WITHOUT_13].contains(name));
+        names.collect::<Vec<_>>().join(", ")
+    };
+    let (current, old) = (listed(true), listed(false));
+    if !current.is_empty() {
+        found.add(
+            Severity::Medium,
+            "senders-refused",
+            format!("Cannot connect: {current}"),
+        );
+    }
+    if !old.is_empty() {
+        found.add(
+            Severity::Note,
+            "old-senders-refused",
+            format!("Too old to connect: {old}"),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,251 @@
+//! Each finding where it belongs, and none where all is well.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+
+use super::super::result::{Agreement, Certificate, Chain, Injection, KeyType, Version};
+use super::*;
+
+fn facts() -> Facts {
+    Facts {
+        now: "2026-06-01T00:00:00Z".to_owned(),
+        soon: "2026-06-15T00:00:00Z".to_owned(),
+        ..Facts::default()
+    }
+}
+
+fn certificate(key: KeyType) -> Certificate {
+    Certificate {
+        key,
+        modulus: None,
+        bits: 2048,
+        subject: "/CN=mx.example".to_owned(),
+        issuer: "/CN=CA".to_owned(),
+        names: vec!["mx.example".to_owned()],
+        signature: "sha256WithRSAEncryption".to_owned(),
+        not_before: "2026-01-01T00:00:00Z".to_owned(),
+        not_after: "2027-01-01T00:00:00Z".to_owned(),
+        sha256: "00".repeat(32),
+        spki: "11".repeat(32),
+        chain: Chain::Complete,
+        verify: "ok".to_owned(),
+        name_ok: true,
+    }
+}
+
+/// A server of which nothing is to be said but notes.
+fn well() -> HostResult {
+    let versions = Version::ALL.map(|version| (version, version >= Version::Tls12));
+    HostResult {
+        host: "mx.example".to_owned(),
+        port: 25,
+        protocol: "smtp".to_owned(),
+        listens: true,
+        starttls: Some(StartTls::Offered),
+        versions: Some(BTreeMap::from(versions)),
+        weak: Some(Vec::new()),
+        groups: Some(vec!["X25519".to_owned()]),
+        dane: Some(Agreement::None),
+        cannot_reach: Some(vec!["Java 7".to_owned()]),
+        certificates: vec![certificate(KeyType::Rsa), certificate(KeyType::Ecdsa)],
+        ..HostResult::default()
+    }
+}
+
+fn found(change: impl FnOnce(&mut HostResult, &mut Facts)) -> Vec<(Severity, String)> {
+    let (mut result, mut facts) = (well(), facts());
+    change(&mut result, &mut facts);
+    let all = of(&result, &facts);
+    for one in &all {
+        assert!(one.text.len() <= TEXT_LIMIT, "{}", one.text);
+        assert!(!one.text.ends_with("..."), "cut short: {}", one.text);
+    }
+    all.into_iter()
+        .map(|one| (one.severity, one.code))
+        .collect()
+}
+
+#[test]
+fn where_all_is_well_there_are_notes_only() {
+    let all = found(|_, _| {});
+    assert!(
+        all.iter().all(|(severity, _)| *severity == Severity::Note),
+        "{all:?}"
+    );
+    assert!(all.iter().any(|(_, code)| code == "old-senders-refused"));
+}
+
+type Change = fn(&mut HostResult, &mut Facts);
+
+/// Faults, each with its weight and word.
+const FAULTS: &[(Severity, &str, Change)] = &[
+    (Severity::High, "expired", |result, _| {
+        result.certificates[0].not_after = "2026-05-31T23:59:59Z".to_owned();
+    }),
+    (Severity::High, "not-yet-valid", |result, _| {
+        result.certificates[1].not_before = "2026-06-02T00:00:00Z".to_owned();
+    }),
+    (Severity::Medium, "expires-soon", |result, _| {
+        result.certificates[0].not_after = "2026-06-14T00:00:00Z".to_owned();
+    }),
+    (Severity::Medium, "chain-incomplete", |result, _| {
+        result.certificates[0].chain = Chain::Incomplete;
+    }),
+    (Severity::Low, "chain-misordered", |result, _| {
+        result.certificates[0].chain = Chain::Misordered;
+    }),
+    (Severity::Medium, "self-signed", |result, _| {
+        result.certificates[0].chain = Chain::SelfSigned;
+        result.certificates[0].verify = "self-signed certificate".to_owned();
+    }),
+    (Severity::Medium, "unverified", |result, _| {
+        result.certificates[0].verify = "unsuitable certificate purpose".to_owned();
+    }),
+    (Severity::Medium, "name-mismatch", |result, _| {
+        result.certificates[0].name_ok = false;
+    }),
+    (Severity::Medium, "small-key", |result, _| {
+        result.certificates[0].bits = 1024;
+    }),
+    (Severity::Medium, "weak-signature", |result, _| {
+        result.certificates[0].signature = "sha1WithRSAEncryption".to_owned();
+    }),
+    (Severity::High, "bad-certificate", |_, facts| {
+        facts.unreadable = Some("certificate 1 of 1 does not parse".to_owned());
+    }),
+    (Severity::High, "dane-mismatch", |result, _| {
+        result.dane = Some(Agreement::Mismatch);
+    }),
+    (Severity::High, "dane-bogus", |result, _| {
+        result.dane = Some(Agreement::Bogus);
+    }),
+    (Severity::Low, "old-version", |result, _| {
+        result
+            .versions
+            .as_mut()
+            .expect("some")
+            .insert(Version::Tls10, true);
+    }),
+    (Severity::Medium, "old-version", |result, _| {
+        result
+            .versions
+            .as_mut()
+            .expect("some")
+            .insert(Version::Ssl3, true);
+    }),
+    (Severity::High, "weak-suite", |result, _| {
+        result.weak = Some(vec!["AES128-SHA".to_owned(), "EXP-RC4-MD5".to_owned()]);
+    }),
+    (Severity::Medium, "weak-suite", |result, _| {
+        result.weak = Some(vec!["DES-CBC3-SHA".to_owned()]);
+    }),
+    (Severity::Low, "weak-suite", |result, _| {
+        result.weak = Some(vec!["AES128-SHA".to_owned()]);
+    }),
+    (Severity::High, "small-dh", |result, _| {
+        result.dh_bits = Some(512);
+        result.dh_prime = Some("postfix-512".to_owned());
+    }),
+    (Severity::High, "auth-in-clear", |result, _| {
+        result.auth_before_tls = Some(vec!["PLAIN".to_owned(), "CRAM-MD5".to_owned()]);
+    }),
+    (Severity::Low, "auth-in-clear", |result, _| {
+        result.auth_before_tls = Some(vec!["SCRAM-SHA-256".to_owned()]);
+    }),
+    (Severity::High, "injection", |result, _| {
+        result.injection = Some(Injection::Answered);
+    }),
+    (Severity::Medium, "large-hello-refused", |result, _| {
+        result.large_hello = Some(false);
+    }),
+    (Severity::Medium, "grease-refused", |result, _| {
+        result.grease = Some(false);
+    }),
+    (Severity::Medium, "no-sni-refused", |_, facts| {
+        facts.without_name = Some(false);
+    }),
+    (Severity::Low, "wrong-sni-refused", |_, facts| {
+        facts.wrong_name = Some(false);
+    }),
+    (Severity::Medium, "rsa-only-senders-refused", |result, _| {
+        result.cannot_reach = Some(vec!["RSA-only senders".to_owned()]);
+    }),
+    (
+        Severity::Medium,
+        "senders-without-tls13-refused",
+        |result, _| {
+            result.cannot_reach = Some(vec!["senders without TLS 1.3".to_owned()]);
+        },
+    ),
+    (Severity::Medium, "senders-refused", |result, _| {
+        result.cannot_reach = Some(vec!["Gmail".to_owned(), "Java 8".to_owned()]);
+    }),
+    (Severity::High, "starttls-missing", |result, _| {
+        result.starttls = Some(StartTls::Missing);
+        result.versions = None;
+    }),
+    (Severity::High, "stripped", |_, facts| {
+        facts.stripped = Some("Something on the way rewrote the greeting".to_owned());
+    }),
+    (Severity::High, "refused", |result, facts| {
+        result.starttls = Some(StartTls::Refused);
+        result.versions = None;
+        facts.refusal = Some("554 go away".to_owned());
+    }),
+    (Severity::High, "tls-failed", |result, facts| {
+        result.versions = None;
+        facts.handshake = Some("the server closed the connection".to_owned());
+    }),
+    (Severity::High, "unreachable", |result, _| {
+        result.listens = false;
+        result.error = Some("connection refused".to_owned());
+    }),
+    (Severity::High, "policy", |_, facts| {
+        facts.policy = Some((false, "mail would not get through".to_owned()));
+    }),
+];
+
+#[test]
+fn each_fault_has_its_word_and_weight() {
+    for (severity, code, change) in FAULTS {
+        let all = found(*change);
+        assert!(
+            all.contains(&(*severity, (*code).to_owned())),
+            "{code}: {all:?}"
+        );
+        let order: Vec<_> = all.iter().map(|(severity, _)| *severity).collect();
+        assert!(order.is_sorted(), "{all:?}");
+    }
+}
+
+#[test]
+fn a_word_stands_once_by_its_worst() {
+    let all = found(|result, _| {
+        for one in &mut result.certificates {
+            one.not_after = "2026-01-02T00:00:00Z".to_owned();
+            one.name_ok = false;
+        }
+    });
+    for code in ["expired", "name-mismatch"] {
+        assert_eq!(
+            all.iter().filter(|(_, own)| own == code).count(),
+            1,
+            "{all:?}"
+        );
+    }
+}
+
+#[test]
+fn sentences_fit_their_line_and_pass_no_control_characters() {
+    let mut facts = facts();
+    facts.refusal = Some(format!("554 \x1b[31m{}", "x".repeat(500)));
+    let mut result = well();
+    result.starttls = Some(StartTls::Refused);
+    let all = of(&result, &facts);
+    let refused = all
+        .iter()
+        .find(|one| one.code == "refused")
+        .expect("refused");
+    assert!(refused.text.len() <= TEXT_LIMIT && refused.text.ends_with("..."));
+    assert!(refused.text.contains("\\x1B"), "{}", refused.text);
+}

@@ -1,0 +1,213 @@
+//! The line for tlsdestinations(5) that would hold for a partner today.
+#![forbid(unsafe_code)]
+
+use super::result::{HostResult, KeyType, StartTls, Version};
+
+/// Whom a line is for.
+#[derive(Clone, Debug)]
+pub struct Partner<'a> {
+    /// The host as it was given, or the mail domain.
+    pub destination: &'a str,
+    /// It is a mail domain, whose MX hosts the results are of.
+    pub is_domain: bool,
+    /// The file of trust anchors that was given.
+    pub anchor_file: Option<&'a str>,
+}
+
+/// The line under which mail to these servers gets through today and an impostor
+/// gets none: verified by name where they all can be, else pinned by key. `None`
+/// where there is no TLS that our own programs speak.
+#[must_use]
+pub fn line(partner: &Partner<'_>, results: &[&HostResult]) -> Option<String> {
+    let usable = |result: &&HostResult| {
+        !result.certificates.is_empty()
+            && (result.speaks(Version::Tls12) || result.speaks(Version::Tls13))
+    };
+    if results.is_empty() || !results.iter().all(usable) {
+        return None;
+    }
+    let all = || results.iter().flat_map(|result| &result.certificates);
+    let verified = all().all(|one| one.verifies() && one.name_ok);
+    let (sign, first) = if verified {
+        ("~", partner.anchor_file.unwrap_or_default().to_owned())
+    } else {
+        let mut pins: Vec<String> = all().map(|one| format!("spki:{}", one.spki)).collect();
+        pins.sort();
+        pins.dedup();
+        ("%", pins.join(","))
+    };
+    // Libssl's level 2, which distributions have, wants 2048 bits.
+    let small = all().any(|one| one.key == KeyType::Rsa && one.bits < 2048);
+    let ciphers = if small { "DEFAULT:@SECLEVEL=0" } else { "" };
+    let port = results.first().map(|result| port(result))?;
+    let names: Vec<&str> = results.iter().map(|result| result.host.as_str()).collect();
+    let names = if verified && partner.is_domain {
+        names.join(",")
+    } else {
+        String::new()
+    };
+    let port = if port.is_empty() {
+        port
+    } else {
+        format!(";{port}")
+    };
+    let value = match (ciphers, names.as_str()) {
+        ("", "") => format!("{first}{port}"),
+        (ciphers, "") => format!("{first}|{ciphers}|{port}"),
+        (ciphers, names) => format!("{first}|{ciphers}|{port}||{names}"),
+    };
+    let value = value.trim_end_matches('|');
+    Some(format!("{sign}{}:{value}", key(partner.destination)))
+}
+
+/// A host as a key: an IPv6 address stands in brackets.
+fn key(destination: &str) -> String {
+    if destination.contains(':') && !destination.starts_with('[') {
+        return format!("[{destination}]");
+    }
+    destination.to_owned()
+}
+
+/// The port as the line has it; nothing for STARTTLS on 25.
+fn port(result: &HostResult) -> String {
+    let at_once = result.starttls == Some(StartTls::NotApplicable);
+    match (result.port, at_once) {
+        (25, false) => String::new(),
+        (465, true) => "465".to_owned(),
+        (number, true) => format!("s{number}"),
+        (number, false) => number.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::result::{Certificate, Chain};
+    use super::*;
+    use crate::tlsdestinations::{Destination, Destinations};
+
+    fn result(host: &str, port: u16, verify: &str, spki: &str) -> HostResult {
+        HostResult {
+            host: host.to_owned(),
+            port,
+            listens: true,
+            starttls: Some(StartTls::Offered),
+            versions: Some(BTreeMap::from([(Version::Tls12, true)])),
+            certificates: vec![Certificate {
+                key: KeyType::Rsa,
+                modulus: None,
+                bits: 2048,
+                subject: String::new(),
+                issuer: String::new(),
+                names: Vec::new(),
+                signature: String::new(),
+                not_before: String::new(),
+                not_after: String::new(),
+                sha256: String::new(),
+                spki: spki.repeat(32),
+                chain: Chain::Complete,
+                verify: verify.to_owned(),
+                name_ok: true,
+            }],
+            ..HostResult::default()
+        }
+    }
+
+    fn host<'a>(destination: &'a str, anchor_file: Option<&'a str>) -> Partner<'a> {
+        Partner {
+            destination,
+            is_domain: false,
+            anchor_file,
+        }
+    }
+
+    /// The line, which must be one that is read again.
+    fn written(partner: &Partner<'_>, results: &[&HostResult]) -> String {
+        let line = line(partner, results).expect("a line");
+        let rule = Destinations::from_text(&line)
+            .look_up(&Destination::itself(partner.destination), None)
+            .expect(&line);
+        assert_eq!(rule.line, Some(1), "{line}");
+        line
+    }
+
+    #[test]
+    fn what_verifies_is_named_and_the_rest_pinned() {
+        let good = result("mx.example", 25, "ok", "11");
+        assert_eq!(written(&host("mx.example", None), &[&good]), "~mx.example:");
+        assert_eq!(
+            written(&host("mx.example", Some("/etc/ca.pem")), &[&good]),
+            "~mx.example:/etc/ca.pem"
+        );
+        let bad = result("mx.example", 25, "self-signed certificate", "22");
+        let pin = format!("spki:{}", "22".repeat(32));
+        assert_eq!(
+            written(&host("mx.example", Some("/ca")), &[&bad]),
+            format!("%mx.example:{pin}")
+        );
+        let mut unnamed = good.clone();
+        unnamed.certificates[0].name_ok = false;
+        assert!(written(&host("mx.example", None), &[&unnamed]).starts_with("%mx.example:spki:11"));
+    }
+
+    #[test]
+    fn ports_small_keys_and_addresses_have_their_places() {
+        let mut one = result("::1", 465, "ok", "11");
+        one.starttls = Some(StartTls::NotApplicable);
+        assert_eq!(written(&host("::1", None), &[&one]), "~[::1]:;465");
+        one.port = 4433;
+        assert_eq!(
+            written(&host("127.0.0.1", None), &[&one]),
+            "~127.0.0.1:;s4433"
+        );
+        one.starttls = Some(StartTls::Offered);
+        one.certificates[0].bits = 1024;
+        assert_eq!(
+            written(&host("a.example", None), &[&one]),
+            "~a.example:|DEFAULT:@SECLEVEL=0|;4433"
+        );
+        let ports =
+            Destinations::from_text(line(&host("a.example", None), &[&one]).expect("a line"));
+        let rule = ports
+            .look_up(&Destination::itself("a.example"), None)
+            .expect("sound");
+        assert_eq!(rule.value.port.map(|port| port.number), Some(4433));
+    }
+
+    #[test]
+    fn a_domain_s_line_names_its_hosts_or_pins_them_all() {
+        let partner = Partner {
+            destination: "partner.example",
+            is_domain: true,
+            anchor_file: None,
+        };
+        let (a, b) = (
+            result("mx1.example", 25, "ok", "11"),
+            result("mx2.example", 25, "ok", "22"),
+        );
+        assert_eq!(
+            written(&partner, &[&a, &b]),
+            "~partner.example:||||mx1.example,mx2.example"
+        );
+        let bad = result("mx2.example", 25, "certificate has expired", "22");
+        assert_eq!(
+            written(&partner, &[&bad, &a]),
+            format!(
+                "%partner.example:spki:{},spki:{}",
+                "11".repeat(32),
+                "22".repeat(32)
+            )
+        );
+    }
+
+    #[test]
+    fn without_tls_that_we_speak_there_is_no_line() {
+        let mut old = result("mx.example", 25, "ok", "11");
+        old.versions = Some(BTreeMap::from([(Version::Tls10, true)]));
+        assert_eq!(line(&host("mx.example", None), &[&old]), None);
+        old.versions = None;
+        assert_eq!(line(&host("mx.example", None), &[&old]), None);
+        assert_eq!(line(&host("mx.example", None), &[]), None);
+    }
+}

@@ -1,0 +1,283 @@
+//! A result for a person, fit to be pasted into a mail to the partner: what is
+//! wrong first, then what was found.
+#![forbid(unsafe_code)]
+
+use std::fmt::Write as _;
+
+use super::result::{Certificate, Chain, HostResult, Severity, StartTls, Version};
+use crate::text;
+
+/// The most lines of a report, and the most columns of a line. The line for
+/// tlsdestinations alone may be longer: it must not be broken.
+pub const LINES: usize = 40;
+/// See [`LINES`].
+pub const COLUMNS: usize = 160;
+
+/// The report, with a newline at its end. With `colour` the weight of a finding
+/// is coloured, too; the word is there in any case.
+#[must_use]
+pub fn report(result: &HostResult, colour: bool) -> String {
+    let mut out = Vec::new();
+    out.push(head(result));
+    if let Some(greeting) = &result.greeting {
+        out.push(format!("  greeting: {greeting}"));
+    }
+    if let Some(error) = &result.error {
+        out.push(format!("  stopped: {error}"));
+    }
+    let rest = details(result);
+    let room = LINES.saturating_sub(out.len() + rest.len() + 2);
+    let shown = result.findings.len().min(room.max(12));
+    let mut lines: Vec<String> = out.iter().chain(&[]).map(|line| cut(line)).collect();
+    for one in &result.findings[..shown] {
+        let word = format!("{:<7}", one.severity);
+        let line = cut(&format!("  {word} {}", one.text));
+        lines.push(if colour {
+            line.replacen(&word, &coloured(&word, one.severity), 1)
+        } else {
+            line
+        });
+    }
+    lines.extend(rest.iter().map(|line| cut(line)));
+    if let Some(line) = &result.tlsdestinations {
+        lines.truncate(LINES - 2);
+        lines.push("  line for tlsdestinations that would hold today:".to_owned());
+        lines.push(text::printable(line.as_bytes()));
+    }
+    lines.truncate(LINES);
+    lines.join("\n") + "\n"
+}
+
+/// A line that is printable and fits.
+fn cut(line: &str) -> String {
+    let line = text::printable(line.as_bytes());
+    if line.len() <= COLUMNS {
+        return line;
+    }
+    format!("{}...", &line[..COLUMNS - 3])
+}
+
+fn coloured(word: &str, severity: Severity) -> String {
+    let colour = match severity {
+        Severity::High => 31,
+        Severity::Medium => 33,
+        Severity::Low => 36,
+        Severity::Note => 2,
+    };
+    format!("\x1b[{colour}m{word}\x1b[0m")
+}
+
+fn head(result: &HostResult) -> String {
+    let mut line = format!("{} port {}", result.host, result.port);
+    if let Some(address) = result.address.as_deref().filter(|one| *one != result.host) {
+        let _ = write!(line, " ({address})");
+    }
+    if let Some(domain) = &result.mx_of {
+        let _ = write!(line, ", MX of {domain}");
+    }
+    let tls = match result.starttls {
+        Some(StartTls::Offered) => "STARTTLS",
+        Some(StartTls::Missing) => "no STARTTLS",
+        Some(StartTls::Refused) => "TLS refused",
+        Some(StartTls::NotApplicable) => "TLS at once",
+        None if result.listens => "no answer",
+        None => "not reached",
+    };
+    let _ = write!(line, ": {}, {tls}", result.protocol);
+    line
+}
+
+/// What was found, in lines.
+fn details(result: &HostResult) -> Vec<String> {
+    let mut out = Vec::new();
+    if result.has_tls() {
+        out.push(versions(result));
+        out.extend(suites(result));
+        out.extend(exchange(result));
+        out.extend(behaviour(result));
+    }
+    for one in &result.certificates {
+        out.extend(certificate(one));
+    }
+    out.extend(logins(result));
+    if let Some(lost) = result.cannot_reach.as_ref().filter(|lost| !lost.is_empty()) {
+        out.push(format!("  cannot connect: {}", lost.join(", ")));
+    }
+    out.push(format!(
+        "  {} connections, {} handshakes, {:.1} s",
+        result.connections, result.handshakes, result.seconds
+    ));
+    out
+}
+
+fn versions(result: &HostResult) -> String {
+    let all = Version::ALL.iter().rev();
+    let (spoken, refused): (Vec<_>, Vec<_>) = all.partition(|one| result.speaks(**one));
+    let names = |list: &[&Version]| {
+        let names: Vec<String> = list.iter().map(ToString::to_string).collect();
+        names.join(" ")
+    };
+    match refused.as_slice() {
+        [] => format!("  versions: {}", names(&spoken)),
+        refused => format!("  versions: {}; not {}", names(&spoken), names(refused)),
+    }
+}
+
+fn suites(result: &HostResult) -> Vec<String> {
+    let mut out = Vec::new();
+    let preferred = result.preferred.iter().flatten();
+    for (version, suite) in preferred.rev() {
+        let taken = result.suites.as_ref().and_then(|all| all.get(version));
+        let more = taken.map_or(0, |all| all.iter().filter(|one| *one != suite).count());
+        let others = taken.iter().copied().flatten().filter(|one| *one != suite);
+        let others: Vec<&str> = others.map(String::as_str).collect();
+        out.push(match more {
+            0 => format!("  {version}: prefers {suite}"),
+            _ => format!("  {version}: prefers {suite}, takes {}", others.join(" ")),
+        });
+    }
+    if let Some(weak) = result.weak.as_ref().filter(|weak| !weak.is_empty()) {
+        out.push(format!("  weak suites: {}", weak.join(" ")));
+    }
+    out
+}
+
+fn exchange(result: &HostResult) -> Option<String> {
+    let mut parts = Vec::new();
+    if let Some(groups) = result.groups.as_ref().filter(|groups| !groups.is_empty()) {
+        parts.push(groups.join(" "));
+    }
+    if let Some(bits) = result.dh_bits {
+        let prime = result.dh_prime.as_deref().unwrap_or("unknown");
+        parts.push(match prime {
+            "unknown" => format!("DHE with {bits} bits, a prime of its own"),
+            known => format!("DHE with {bits} bits ({known})"),
+        });
+    }
+    (!parts.is_empty()).then(|| format!("  key exchange: {}", parts.join("; ")))
+}
+
+fn behaviour(result: &HostResult) -> Option<String> {
+    let mut parts = Vec::new();
+    let mut say = |known: Option<bool>, yes: &str, no: &str| {
+        parts.extend(known.map(|known| if known { yes } else { no }.to_owned()));
+    };
+    say(
+        result.server_order,
+        "order of the server",
+        "order of the client",
+    );
+    say(
+        result.large_hello,
+        "takes a large hello",
+        "refuses a large hello",
+    );
+    say(result.grease, "takes GREASE", "refuses GREASE");
+    let resumed = result.resumption.iter().flatten();
+    parts.extend(resumed.map(|(version, resumed)| {
+        format!(
+            "{version} {}",
+            if *resumed {
+                "resumes"
+            } else {
+                "does not resume"
+            }
+        )
+    }));
+    (!parts.is_empty()).then(|| format!("  behavior: {}", parts.join(", ")))
+}
+
+fn certificate(one: &Certificate) -> Vec<String> {
+    let day = |time: &str| time.get(..10).unwrap_or_default().to_owned();
+    let chain = match one.chain {
+        Chain::Complete => "complete",
+        Chain::Incomplete => "incomplete",
+        Chain::Misordered => "out of order",
+        Chain::SelfSigned => "self-signed",
+    };
+    let verify = if one.verifies() {
+        "verifies"
+    } else {
+        &one.verify
+    };
+    let name = if one.name_ok {
+        "names the host"
+    } else {
+        "does not name the host"
+    };
+    let names: Vec<String> = one.names.iter().take(8).cloned().collect();
+    let more = if one.names.len() > 8 { " ..." } else { "" };
+    vec![
+        format!(
+            "  certificate {} {}: {} to {}, chain {chain}; {verify}; {name}",
+            one.key,
+            one.bits,
+            day(&one.not_before),
+            day(&one.not_after)
+        ),
+        format!("    subject {}, issuer {}", one.subject, one.issuer),
+        format!("    names {}{more}; {}", names.join(" "), one.signature),
+        format!("    sha256 {}", one.sha256),
+        format!("    spki   {}", one.spki),
+    ]
+}
+
+fn logins(result: &HostResult) -> Option<String> {
+    let list = |all: &[String]| {
+        if all.is_empty() {
+            "none".to_owned()
+        } else {
+            all.join(" ")
+        }
+    };
+    let before = result.auth_before_tls.as_deref();
+    let after = result.auth_after_tls.as_deref();
+    match (before, after) {
+        (None, None) => None,
+        (Some(before), None) => Some(format!("  logins offered before TLS: {}", list(before))),
+        (None, Some(after)) => Some(format!("  logins offered inside TLS: {}", list(after))),
+        (Some(before), Some(after)) => Some(format!(
+            "  logins offered before TLS: {}; inside: {}",
+            list(before),
+            list(after)
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::result::Finding;
+    use super::*;
+
+    #[test]
+    fn a_report_keeps_to_its_lines_and_columns_and_passes_no_controls() {
+        let finding = |at: usize| Finding {
+            severity: Severity::High,
+            code: format!("code-{at}"),
+            text: format!("sentence {at} {}", "x".repeat(120)),
+        };
+        let result = HostResult {
+            host: "mx.example\u{1b}[2J".to_owned(),
+            port: 25,
+            listens: true,
+            greeting: Some("220 \u{7}".to_owned() + &"y".repeat(4000)),
+            error: Some("z".repeat(500)),
+            findings: (0..60).map(finding).collect(),
+            tlsdestinations: Some("%mx.example:spki:00".to_owned()),
+            ..HostResult::default()
+        };
+        for colour in [false, true] {
+            let text = report(&result, colour);
+            assert!(text.lines().count() <= LINES);
+            assert!(text.contains("\n%mx.example:spki:00\n") && text.ends_with('\n'));
+            assert!(text.contains("  line for tlsdestinations"));
+            assert_eq!(
+                text.contains("\u{1b}[31mhigh   \u{1b}[0m sentence 0"),
+                colour
+            );
+            assert!(!text.contains("\u{1b}[2J") && !text.contains('\u{7}'));
+            let plain = text.replace("\u{1b}[31m", "").replace("\u{1b}[0m", "");
+            assert!(plain.lines().all(|line| line.len() <= COLUMNS), "{text}");
+        }
+    }
+}

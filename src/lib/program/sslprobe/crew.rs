@@ -1,0 +1,267 @@
+//! The process that keeps order: it starts a process for each host, lets each of
+//! them connect when its turn has come, and hands on what they found.
+#![forbid(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::io::{self, Read as _, Write as _};
+use std::net::IpAddr;
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use super::destination::Unit;
+use super::manners::Manners;
+use super::turn::Said;
+use super::worker::{self, Setup};
+use crate::options::sslprobe::Options;
+use crate::probe::result::{Finding, HostResult, Severity};
+use crate::report::{self, Fail};
+use crate::sys::poll::{self, Ready};
+use crate::sys::process::{self, ProcessId};
+
+/// The longest line that a probe may say, in bytes.
+const LINE_LIMIT: usize = 4 << 20;
+
+/// What a probe waits for.
+#[derive(Clone, Copy, Debug)]
+enum Wish {
+    Begin(IpAddr),
+    Connect,
+}
+
+/// A probe under way.
+struct Worker {
+    id: ProcessId,
+    number: usize,
+    stream: UnixStream,
+    buffer: Vec<u8>,
+    unit: Unit,
+    address: Option<IpAddr>,
+    wish: Option<Wish>,
+    results: usize,
+}
+
+/// All of them.
+pub(super) struct Crew<'a> {
+    setup: &'a Setup,
+    limit: usize,
+    manners: Manners,
+    waiting: VecDeque<Unit>,
+    workers: Vec<Worker>,
+    started: usize,
+}
+
+impl<'a> Crew<'a> {
+    pub(super) fn new(setup: &'a Setup, options: &Options, units: Vec<Unit>) -> Crew<'a> {
+        Crew {
+            setup,
+            limit: options.limit,
+            manners: Manners::new(options.interval, options.rate),
+            waiting: units.into(),
+            workers: Vec::new(),
+            started: 0,
+        }
+    }
+
+    /// Probes everything; each result is handed on as soon as it is there.
+    ///
+    /// # Errors
+    /// No process can be made, or as `take`.
+    pub(super) fn run(
+        mut self,
+        mut take: impl FnMut(HostResult) -> Result<(), Fail>,
+    ) -> Result<(), Fail> {
+        let outcome = self.work(&mut take);
+        for worker in &self.workers {
+            // Where this ends early: nobody else is there to end them.
+            process::kill(worker.id);
+            let _ = process::wait_for(worker.id);
+        }
+        outcome
+    }
+
+    fn work(&mut self, take: &mut impl FnMut(HostResult) -> Result<(), Fail>) -> Result<(), Fail> {
+        loop {
+            while self.workers.len() < self.limit {
+                let Some(unit) = self.waiting.pop_front() else {
+                    break;
+                };
+                self.start(unit)?;
+            }
+            if self.workers.is_empty() {
+                return Ok(());
+            }
+            let wake = self.grant();
+            self.wait(wake)?;
+            for result in self.listen() {
+                take(result)?;
+            }
+        }
+    }
+
+    fn start(&mut self, unit: Unit) -> Result<(), Fail> {
+        let unable = |step: &'static str| Fail::unable(step);
+        let (ours, theirs) = UnixStream::pair().map_err(unable("create pipe"))?;
+        ours.set_nonblocking(true).map_err(unable("create pipe"))?;
+        let setup = self.setup;
+        let mut theirs = Some(theirs);
+        let id = process::spawn(|| match theirs.take() {
+            Some(theirs) => worker::main(setup, &unit, theirs),
+            None => 1,
+        })
+        .map_err(unable("fork"))?;
+        drop(theirs);
+        self.started += 1;
+        self.workers.push(Worker {
+            id,
+            number: self.started,
+            stream: ours,
+            buffer: Vec::new(),
+            unit,
+            address: None,
+            wish: None,
+            results: 0,
+        });
+        Ok(())
+    }
+
+    /// Grants what may be granted now; when there may be more.
+    fn grant(&mut self) -> Option<Instant> {
+        let mut wake: Option<Instant> = None;
+        for worker in &mut self.workers {
+            let granted = match worker.wish {
+                None => false,
+                Some(Wish::Begin(address)) => {
+                    let granted = self.manners.begin(worker.number, address);
+                    if granted {
+                        worker.address = Some(address);
+                    }
+                    granted
+                }
+                Some(Wish::Connect) => match worker.address {
+                    None => true,
+                    Some(address) => match self.manners.connect(address, Instant::now()) {
+                        Ok(()) => true,
+                        Err(from) => {
+                            wake = Some(wake.map_or(from, |wake| wake.min(from)));
+                            false
+                        }
+                    },
+                },
+            };
+            if granted {
+                worker.wish = None;
+                // One that is gone is found out when it is listened to.
+                let _ = (&worker.stream).write_all(b"g");
+            }
+        }
+        wake
+    }
+
+    fn wait(&self, wake: Option<Instant>) -> Result<(), Fail> {
+        let mut wanted: Vec<_> = self
+            .workers
+            .iter()
+            .map(|worker| (worker.stream.as_fd(), Ready::READ))
+            .collect();
+        // An address may have become free without a word.
+        let often = Instant::now() + Duration::from_secs(1);
+        let wake = wake.map_or(often, |wake| wake.min(often));
+        poll::wait(&mut wanted, Some(wake)).map_err(Fail::unable("wait"))
+    }
+
+    /// What the probes have said; those that ended are gone afterwards.
+    fn listen(&mut self) -> Vec<HostResult> {
+        let mut results = Vec::new();
+        let mut at = 0;
+        while at < self.workers.len() {
+            let worker = &mut self.workers[at];
+            let open = worker.read();
+            let sound = worker.lines(&mut self.manners, &mut results);
+            if open && sound {
+                at += 1;
+                continue;
+            }
+            let worker = self.workers.swap_remove(at);
+            self.manners.end(worker.number);
+            if !sound {
+                process::kill(worker.id);
+            }
+            let ended = process::wait_for(worker.id);
+            if worker.results == 0 {
+                results.extend(worker.unfinished(ended));
+            }
+        }
+        results
+    }
+}
+
+impl Worker {
+    /// Reads what is there; false at the end.
+    fn read(&mut self) -> bool {
+        let mut piece = [0; 8192];
+        loop {
+            match self.stream.read(&mut piece) {
+                Ok(0) => return false,
+                Ok(count) => self.buffer.extend_from_slice(&piece[..count]),
+                Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
+            }
+            if self.buffer.len() > LINE_LIMIT {
+                return true;
+            }
+        }
+    }
+
+    /// Acts on the lines that are whole; false where one is none.
+    fn lines(&mut self, manners: &mut Manners, results: &mut Vec<HostResult>) -> bool {
+        while let Some(end) = self.buffer.iter().position(|&byte| byte == b'\n') {
+            let line: Vec<u8> = self.buffer.drain(..=end).collect();
+            let said = str::from_utf8(&line[..end]).ok().and_then(Said::parse);
+            match said {
+                Some(Said::Begin(address)) => self.wish = Some(Wish::Begin(address)),
+                Some(Said::Connect) => self.wish = Some(Wish::Connect),
+                Some(Said::Closed) => {
+                    if let Some(address) = self.address {
+                        manners.closed(address, Instant::now());
+                    }
+                }
+                Some(Said::Result(result)) => {
+                    self.results += 1;
+                    results.push(*result);
+                }
+                None => return false,
+            }
+        }
+        self.buffer.len() <= LINE_LIMIT
+    }
+
+    /// Results in the place of those that a process did not live to give.
+    fn unfinished(&self, ended: Option<process::Ended>) -> Vec<HostResult> {
+        let signal = ended.and_then(process::Ended::signal);
+        let why = match signal {
+            Some(signal) => format!("the process for this host was ended by signal {signal}"),
+            None => "the process for this host ended without a result".to_owned(),
+        };
+        let destinations = self.unit.destinations.iter();
+        destinations
+            .map(|one| HostResult {
+                host: one.host.clone(),
+                port: one.port,
+                protocol: one.start.name().to_owned(),
+                mx_of: self.unit.is_domain.then(|| one.host.clone()),
+                error: Some(why.clone()),
+                findings: vec![Finding {
+                    severity: Severity::High,
+                    code: "unreachable".to_owned(),
+                    text: format!("Nothing was found out: {why}"),
+                }],
+                ..HostResult::default()
+            })
+            .collect()
+    }
+}
+
+/// The reason of a failed write to descriptor 1.
+pub(super) fn unwritable(error: &io::Error) -> Fail {
+    Fail::temporary(format!("unable to write output: {}", report::reason(error)))
+}

@@ -1,0 +1,212 @@
+//! From destinations to addresses, MX hosts and TLSA records. Hosts are looked up
+//! as sslclient looks them up; with DNSCACHEIP, and under `-M`, DNS is asked
+//! directly, as qmail-sslremote does.
+#![forbid(unsafe_code)]
+
+use std::env;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use super::destination::{Destination, Unit};
+use super::scan::{Published, Target};
+use crate::options::Family;
+use crate::program::qmail_sslremote::dns::{self, Answer, Dns, Server, Trouble, Trust};
+use crate::program::qmail_sslremote::name::DomainName;
+use crate::resolve;
+use crate::text;
+
+/// Where qmail lives.
+const QMAIL_HOME: &str = "/var/qmail";
+/// The most MX hosts of a domain that are probed.
+const MOST_HOSTS: usize = 20;
+
+/// Which families of addresses are tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    Any,
+    Four,
+    Six,
+}
+
+impl Wanted {
+    fn has(self, ip: IpAddr) -> bool {
+        match self {
+            Wanted::Any => true,
+            Wanted::Four => ip.is_ipv4(),
+            Wanted::Six => ip.is_ipv6(),
+        }
+    }
+}
+
+/// A DNS client by the control files and DNSCACHEIP.
+///
+/// # Errors
+/// One of them is wrong.
+fn resolver() -> Result<Dns, String> {
+    let named = env::var("DNSCACHEIP").unwrap_or_default();
+    let servers = dns::servers_of(&named).ok_or("DNSCACHEIP is not an IP address")?;
+    let home = env::var_os("QMAILHOME").filter(|home| !home.is_empty());
+    let home = home.map_or_else(|| PathBuf::from(QMAIL_HOME), PathBuf::from);
+    Dns::new(&servers, Trust::read(&home.join("control"))?)
+}
+
+/// Whether hosts are looked up in DNS directly.
+fn is_direct() -> bool {
+    env::var_os("DNSCACHEIP").is_some_and(|word| !word.is_empty())
+}
+
+/// The targets of a unit: one for each destination and family, under `-M` one for
+/// each MX host.
+pub(super) fn targets(unit: &Unit, families: &[Wanted]) -> Vec<Target> {
+    let dns = resolver();
+    let mut found = Vec::new();
+    for destination in &unit.destinations {
+        if unit.is_domain {
+            found.extend(exchangers(destination, dns.as_ref(), families));
+        } else {
+            let host = host(destination, dns.as_ref(), families);
+            found.extend(host);
+        }
+    }
+    found
+}
+
+/// Targets that differ in their families only.
+fn by_family(
+    target: &Target,
+    addresses: Result<&[IpAddr], &str>,
+    families: &[Wanted],
+) -> Vec<Target> {
+    let of = |family: &Wanted| {
+        let wanted = addresses.map_err(str::to_owned).and_then(|all| {
+            let wanted: Vec<IpAddr> = all.iter().copied().filter(|ip| family.has(*ip)).collect();
+            if wanted.is_empty() {
+                let shown = text::excerpt(target.host.as_bytes(), 100);
+                return Err(format!("no IP address of that family for {shown}"));
+            }
+            Ok(wanted)
+        });
+        Target {
+            addresses: wanted,
+            ..target.clone()
+        }
+    };
+    families.iter().map(of).collect()
+}
+
+fn plain(destination: &Destination, host: &str) -> Target {
+    Target {
+        host: host.to_owned(),
+        port: destination.port,
+        start: destination.start,
+        addresses: Err(String::new()),
+        mx_of: None,
+        published: Published::Unknown,
+    }
+}
+
+/// A host by its name or address.
+fn host(destination: &Destination, dns: Result<&Dns, &String>, families: &[Wanted]) -> Vec<Target> {
+    let mut target = plain(destination, &destination.host);
+    if let Ok(ip) = destination.host.parse::<IpAddr>() {
+        return by_family(&target, Ok(&[ip]), families);
+    }
+    let name = DomainName::parse(destination.host.as_bytes());
+    let by_dns = match (dns, &name) {
+        (Ok(dns), Ok(name)) => Some((dns, name, dns.addresses(name))),
+        _ => None,
+    };
+    if let Some((dns, name, Ok(answer))) = &by_dns {
+        target.published = published(dns, name, answer, destination.port);
+    }
+    let found: Result<Vec<IpAddr>, String> = match (is_direct(), dns, by_dns) {
+        (true, Err(why), _) => Err(why.clone()),
+        (true, _, None) => Err("it is not a valid name".to_owned()),
+        (true, _, Some((.., answer))) => answer.map(|answer| answer.records).map_err(said),
+        (false, ..) => resolve::addresses(&destination.host, destination.port, Family::Any, None)
+            .map(|all| all.iter().map(SocketAddr::ip).collect())
+            .map_err(|fail| fail.to_string()),
+    };
+    let found = found.map(|mut all| {
+        all.dedup();
+        all
+    });
+    by_family(&target, found.as_deref().map_err(String::as_str), families)
+}
+
+/// Why there is no answer.
+fn said(trouble: Trouble) -> String {
+    match trouble {
+        Trouble::NoRecords => "it has no address".to_owned(),
+        Trouble::NoSuchName => "there is no such name".to_owned(),
+        Trouble::Temporary(why) => format!("DNS lookup failed: {why}"),
+    }
+}
+
+/// The MX hosts of a mail domain, or the domain itself where it has none.
+fn exchangers(
+    destination: &Destination,
+    dns: Result<&Dns, &String>,
+    families: &[Wanted],
+) -> Vec<Target> {
+    let domain = &destination.host;
+    let failed = |why: String| {
+        let mut target = plain(destination, domain);
+        target.mx_of = Some((domain.clone(), false));
+        target.addresses = Err(why);
+        vec![target]
+    };
+    let dns = match dns {
+        Ok(dns) => dns,
+        Err(why) => return failed(why.clone()),
+    };
+    let Ok(name) = DomainName::parse(domain.as_bytes()) else {
+        return failed("it is not a valid name".to_owned());
+    };
+    let (hosts, signed) = match dns.exchangers(&name) {
+        Ok(mut answer) => {
+            answer.records.sort();
+            let hosts = answer.records.into_iter().map(|(_, host)| host);
+            (hosts.collect::<Vec<_>>(), answer.secure)
+        }
+        Err(Trouble::NoRecords) => (vec![name], true),
+        Err(trouble) => return failed(said(trouble)),
+    };
+    if hosts.iter().any(DomainName::is_root) {
+        return failed("it takes no mail (null MX)".to_owned());
+    }
+    let mut found = Vec::new();
+    let looked_up = dns.addresses_of(&hosts[..hosts.len().min(MOST_HOSTS)]);
+    for (host, answer) in hosts.iter().zip(looked_up) {
+        let mut target = plain(destination, &host.to_string());
+        target.mx_of = Some((domain.clone(), signed));
+        if let Ok(answer) = &answer {
+            target.published = published(dns, host, answer, destination.port);
+        }
+        let addresses = answer.map(|answer| answer.records).map_err(said);
+        found.extend(by_family(
+            &target,
+            addresses.as_deref().map_err(String::as_str),
+            families,
+        ));
+    }
+    found
+}
+
+/// The TLSA records of a host.
+fn published(dns: &Dns, host: &DomainName, answer: &Answer<IpAddr>, port: u16) -> Published {
+    let server = Server {
+        host: host.clone(),
+        end: answer.name.clone(),
+        secure: answer.secure,
+        port,
+    };
+    match dns.tlsa(&[server]).pop() {
+        Some(Ok(Some(found))) if !found.usable.is_empty() => {
+            Published::Records(found.host.to_string(), found.usable)
+        }
+        Some(Ok(_)) => Published::Nothing,
+        Some(Err(why)) if why.starts_with("DNSSEC validation") => Published::Bogus,
+        Some(Err(_)) | None => Published::Unknown,
+    }
+}

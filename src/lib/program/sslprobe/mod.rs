@@ -1,0 +1,281 @@
+//! sslprobe: see sslprobe(1).
+//!
+//! One process keeps order and prints; a process for each host connects and reads
+//! what servers send, in a sandbox, as nobody.
+#![forbid(unsafe_code)]
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, IsTerminal as _, Read as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use crate::keyholder::OwnKey;
+use crate::options::sslprobe::{Options, TABLE};
+use crate::probe::certificate::Judge;
+use crate::probe::report_text;
+use crate::probe::result::{HostResult, Severity};
+use crate::report::{Fail, Report, TEMPORARY};
+use crate::settings::{Filter, Settings};
+use crate::store::client::{self, Store, Trust};
+use crate::sys::socket;
+use crate::text;
+use crate::tlsdestinations::Destinations;
+use crate::trust::Expectation;
+
+mod crew;
+mod destination;
+mod lookup;
+mod manners;
+mod scan;
+mod turn;
+mod worker;
+
+use crew::Crew;
+use destination::{Destination, Unit};
+use lookup::Wanted;
+use scan::Terms;
+use worker::Setup;
+
+/// The exit code where something was found that should be mended.
+const FOUND: u8 = 1;
+/// From so many destinations on, how long it may take is said beforehand.
+const MANY: usize = 10;
+
+/// The whole program.
+#[must_use]
+pub fn main() -> ExitCode {
+    TABLE.run(|report| {
+        let (options, operands) = TABLE.parse(env::args_os().skip(1))?;
+        let units = units(&options, &operands)?;
+        let setup = setup(&options)?;
+        announce(report, &options, &units);
+        let mut output = Output::new(report, &options, count(&units, &setup));
+        Crew::new(&setup, &options, units).run(|result| output.take(&result))?;
+        Ok(output.code())
+    })
+}
+
+/// The destinations of the command line and of standard input.
+fn units(options: &Options, operands: &[OsString]) -> Result<Vec<Unit>, Fail> {
+    let mut destinations: Vec<Destination> = Vec::new();
+    let mut add = |word: &str, place: &str| -> Result<(), Fail> {
+        let one = destination::parse(word, options);
+        destinations.push(one.map_err(|why| TABLE.usage(format!("{place}{why}")))?);
+        Ok(())
+    };
+    for word in operands {
+        if word == "-" {
+            let mut text = String::new();
+            io::stdin()
+                .read_to_string(&mut text)
+                .map_err(Fail::unable("read standard input"))?;
+            for (at, line) in text.lines().enumerate() {
+                let line = line.trim();
+                if !line.is_empty() {
+                    add(line, &format!("line {}: ", at + 1))?;
+                }
+            }
+        } else {
+            add(&text::printable(word.as_bytes()), "")?;
+        }
+    }
+    if destinations.is_empty() {
+        return Err(TABLE.usage("no destination"));
+    }
+    Ok(destination::units(destinations, options.domains))
+}
+
+/// Everything that is read before the first process is made.
+fn setup(options: &Options) -> Result<Setup, Fail> {
+    let internal = |error: openssl::error::ErrorStack| {
+        Fail::temporary(format!(
+            "unable to create SSL context: {}",
+            crate::report::tls_reason(&error)
+        ))
+    };
+    let anchors = match &options.anchor_file {
+        Some(path) => client::file_anchors("-a", path)?,
+        None => client::system_anchors(),
+    };
+    let destinations = options.destinations.as_deref().map(compared).transpose()?;
+    let anchor_file = options.anchor_file.as_deref().map(whole_path);
+    Ok(Setup {
+        terms: Terms {
+            depth: options.depth,
+            name: options
+                .name
+                .clone()
+                .or_else(socket::host_name)
+                .unwrap_or_else(unnamed),
+            connection: Duration::from_secs(options.connection_seconds.into()),
+            host: Duration::from_secs(options.host_seconds.into()),
+            judge: Judge::new(anchors).map_err(internal)?,
+            records: Store::load(&Settings::default(), &records(), &NO_KEY)?,
+        },
+        families: match (options.four, options.six) {
+            (false, false) => vec![Wanted::Any],
+            (true, false) => vec![Wanted::Four],
+            (false, true) => vec![Wanted::Six],
+            (true, true) => vec![Wanted::Four, Wanted::Six],
+        },
+        anchor_file,
+        destinations,
+        filter: Filter::of_environment()?,
+    })
+}
+
+fn unnamed() -> String {
+    "localhost".to_owned()
+}
+
+/// The rules that `-P` names.
+fn compared(path: &str) -> Result<Destinations, Fail> {
+    let destinations = Destinations::open(Path::new(path))?;
+    if destinations.is_missing() {
+        let shown = text::excerpt(path.as_bytes(), 300);
+        return Err(Fail::temporary(format!(
+            "unable to read {shown}: there is no such file"
+        )));
+    }
+    Ok(destinations)
+}
+
+/// A path that means the same in any directory.
+fn whole_path(path: &str) -> String {
+    let whole = fs::canonicalize(path).ok();
+    let whole = whole.and_then(|path| path.into_os_string().into_string().ok());
+    whole.unwrap_or_else(|| path.to_owned())
+}
+
+/// A probe shows no certificate of its own.
+const NO_KEY: OwnKey = OwnKey { password: None };
+
+/// What is verified where TLSA records take the place of anchors.
+fn records() -> client::Setup<'static> {
+    client::Setup {
+        trust: Trust::Loaded(&[]),
+        certificate: None,
+        depth: None,
+        expectation: Expectation::default(),
+        anonymous: false,
+        ciphers_from: "ciphers",
+        lines: (None, None),
+    }
+}
+
+/// How many results there will be at least.
+fn count(units: &[Unit], setup: &Setup) -> usize {
+    let destinations: usize = units.iter().map(|unit| unit.destinations.len()).sum();
+    destinations * setup.families.len()
+}
+
+/// Says before a large run how long it may take.
+fn announce(report: &Report, options: &Options, units: &[Unit]) {
+    let hosts: usize = units.iter().map(|unit| unit.destinations.len()).sum();
+    if hosts < MANY {
+        return;
+    }
+    let handshakes = options.depth.handshakes();
+    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    let all = number(hosts).saturating_mul(handshakes);
+    let at_once = number(options.limit.min(units.len()));
+    let by_pauses = options.interval.saturating_mul(all / at_once.max(1));
+    let by_rate = Duration::from_secs(u64::from(all / options.rate));
+    let time = duration(by_pauses.max(by_rate));
+    report.notice(format_args!(
+        "{hosts} destinations, at most {handshakes} handshakes each, {} at once: up to {time}",
+        options.limit
+    ));
+}
+
+/// `2 h 27 min`, `3 min 10 s`, `5 s`.
+fn duration(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds} s"),
+        (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
+        (hours, minutes, _) => format!("{hours} h {minutes} min"),
+    }
+}
+
+/// What comes out, and what it comes to.
+struct Output<'a> {
+    report: &'a Report,
+    json: bool,
+    colour: bool,
+    progress: bool,
+    all: usize,
+    done: usize,
+    found: usize,
+    reached: bool,
+    begin: Instant,
+}
+
+impl<'a> Output<'a> {
+    fn new(report: &'a Report, options: &Options, all: usize) -> Output<'a> {
+        let plain = env::var_os("NO_COLOR").is_some_and(|word| !word.is_empty());
+        Output {
+            report,
+            json: options.json,
+            colour: !plain && io::stdout().is_terminal(),
+            progress: all > 1 && io::stderr().is_terminal(),
+            all,
+            done: 0,
+            found: 0,
+            reached: false,
+            begin: Instant::now(),
+        }
+    }
+
+    /// Prints a result.
+    fn take(&mut self, result: &HostResult) -> Result<(), Fail> {
+        self.reached |= result.listens;
+        self.found += usize::from(
+            result
+                .findings
+                .iter()
+                .any(|one| one.severity < Severity::Note),
+        );
+        let text = if self.json {
+            let line = result.to_json();
+            line.map_err(|error| Fail::temporary(format!("unable to write JSON: {error}")))? + "\n"
+        } else if self.done > 0 {
+            format!("\n{}", report_text::report(result, self.colour))
+        } else {
+            report_text::report(result, self.colour)
+        };
+        self.done += 1;
+        if self.progress {
+            self.report.progress("");
+        }
+        let mut out = io::stdout().lock();
+        out.write_all(text.as_bytes())
+            .and_then(|()| out.flush())
+            .map_err(|error| crew::unwritable(&error))?;
+        if self.progress && self.done < self.all {
+            let left = self.begin.elapsed() / u32::try_from(self.done).unwrap_or(u32::MAX)
+                * u32::try_from(self.all - self.done).unwrap_or(u32::MAX);
+            self.report.progress(&format!(
+                "{}/{} done, {} with findings, {} left",
+                self.done,
+                self.all,
+                self.found,
+                duration(left)
+            ));
+        }
+        Ok(())
+    }
+
+    /// 0: all well; 1: findings; 111: nothing was reached.
+    fn code(&self) -> u8 {
+        match (self.reached, self.found) {
+            (false, _) => TEMPORARY,
+            (true, 0) => 0,
+            (true, _) => FOUND,
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Whether mail would get through under the rule in tlsdestinations, and whether
+//! the certificate matches the host's TLSA records: by handshakes as
+//! qmail-sslremote makes them.
+#![forbid(unsafe_code)]
+
+use std::time::Instant;
+
+use openssl::ssl::Ssl;
+
+use super::session::PLAIN_SIDE;
+use super::{Policy, Published, Scan, Stop};
+use crate::handshake::{self, Failure};
+use crate::probe::result::Agreement;
+use crate::program::qmail_sslremote::link::Link;
+use crate::text;
+use crate::tlsdestinations::{Rule, Tls};
+use crate::trust::{self, Reference};
+
+pub(super) fn run(scan: &mut Scan<'_>) -> Result<(), Stop> {
+    records(scan)?;
+    if let Some(policy) = scan.policy {
+        scan.facts.policy = Some(under(scan, policy)?);
+    }
+    Ok(())
+}
+
+/// How a rule is named in a sentence.
+fn place(rule: &Rule) -> String {
+    let key = text::excerpt(rule.key.as_bytes(), 60);
+    match rule.line {
+        Some(line) => format!("tlsdestinations line {line} \"{key}\""),
+        None => "tlsdestinations has no line for it".to_owned(),
+    }
+}
+
+/// What holds where no TLS was reached.
+pub(super) fn without_tls(rule: &Rule, why: &str) -> (bool, String) {
+    let place = place(rule);
+    match rule.tls() {
+        Tls::Required => (false, format!("{place}: mail would not get through: {why}")),
+        Tls::Never | Tls::Offered => (true, format!("{place}: mail would go in the clear")),
+    }
+}
+
+/// A handshake under the rule.
+fn under(scan: &mut Scan<'_>, policy: &Policy) -> Result<(bool, String), Stop> {
+    let place = place(&policy.rule);
+    let through = format!("{place}: mail would get through");
+    if policy.rule.tls() == Tls::Never {
+        return Ok((
+            true,
+            format!("{place}: TLS is never tried, mail would go in the clear"),
+        ));
+    }
+    let no = |why: &str| (false, format!("{place}: mail would not get through: {why}"));
+    let store = match &policy.store {
+        Ok(store) => store,
+        Err(why) => return Ok(no(why)),
+    };
+    let reference = Reference::new(&scan.target.host);
+    let ssl = store.connection(&reference, policy.names.clone());
+    let ssl = ssl.map_err(|error| Stop::Connection(crate::report::tls_reason(&error)))?;
+    Ok(match verified(scan, ssl)? {
+        Ok(()) => (true, through),
+        Err(failure) if policy.rule.tls() == Tls::Offered => (
+            true,
+            format!("{place}: mail would go in the clear: {failure}"),
+        ),
+        Err(failure) => no(&failure.to_string()),
+    })
+}
+
+/// A handshake that verifies, by itself.
+fn verified(scan: &mut Scan<'_>, ssl: Ssl) -> Result<Result<(), Failure>, Stop> {
+    let (socket, until) = scan.ready(false)?;
+    scan.result.handshakes += 1;
+    let limit = until.saturating_duration_since(Instant::now());
+    let session = match handshake::perform(ssl, socket, limit, PLAIN_SIDE) {
+        Ok(session) => session,
+        Err(failure) => {
+            // It is the server's certificate that is at fault.
+            scan.hang_up(matches!(failure, Failure::Certificate(_)));
+            return Ok(Err(failure));
+        }
+    };
+    let judged = trust::verdict(session.ssl());
+    let mut link = Link::tls(session);
+    link.allow(until.saturating_duration_since(Instant::now()));
+    scan.leave(link);
+    Ok(judged.map(drop).map_err(Failure::Certificate))
+}
+
+/// TLSA records.
+fn records(scan: &mut Scan<'_>) -> Result<(), Stop> {
+    let published = match &scan.target.published {
+        Published::Unknown => return Ok(()),
+        Published::Nothing => {
+            scan.result.dane = Some(Agreement::None);
+            return Ok(());
+        }
+        Published::Bogus => {
+            scan.result.dane = Some(Agreement::Bogus);
+            return Ok(());
+        }
+        Published::Records(host, records) => trust::Published {
+            host: host.clone(),
+            others: Vec::new(),
+            records: records.clone(),
+            names: Vec::new(),
+        },
+    };
+    let ssl = scan.terms.records.connection_by_records(published);
+    let ssl = ssl.map_err(|error| Stop::Connection(crate::report::tls_reason(&error)))?;
+    match verified(scan, ssl)? {
+        Ok(()) => scan.result.dane = Some(Agreement::Ok),
+        Err(Failure::Certificate(_)) => scan.result.dane = Some(Agreement::Mismatch),
+        Err(_) => {}
+    }
+    Ok(())
+}

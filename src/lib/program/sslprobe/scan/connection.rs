@@ -1,0 +1,113 @@
+//! One connection: its turn, its time, and the way up to where a ClientHello may
+//! be sent.
+#![forbid(unsafe_code)]
+
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use super::talk::Talk;
+use super::{FAILURES, SPARE, Scan, Stop};
+use crate::dialer::Dialer;
+use crate::dialogue::client::DialogueError;
+use crate::options::sslprobe::Start;
+use crate::program::qmail_sslremote::link::Link;
+use crate::report;
+
+impl Scan<'_> {
+    /// A connection, when its turn has come; its deadline. [`Scan::hang_up`] must
+    /// follow.
+    pub(super) fn connect(&mut self) -> Result<(Link, Instant), Stop> {
+        if self.failures >= FAILURES {
+            return Err(Stop::Host(
+                "too many connections came to nothing in a row".to_owned(),
+            ));
+        }
+        if self.result.connections >= self.result.handshakes + SPARE {
+            return Err(Stop::Host(
+                "the server does not let a client get as far as TLS".to_owned(),
+            ));
+        }
+        let late = || {
+            Stop::Host(format!(
+                "out of time: {} seconds (-T)",
+                self.terms.host.as_secs()
+            ))
+        };
+        self.turn.connect(self.deadline);
+        let now = Instant::now();
+        if now >= self.deadline {
+            return Err(late());
+        }
+        let until = self.deadline.min(now + self.terms.connection);
+        let dialer = Dialer {
+            seconds: (whole_seconds(until - now), 0),
+            local_address: None,
+            local_port: 0,
+        };
+        let address = SocketAddr::new(self.address, self.target.port);
+        match dialer.connect(&[address]) {
+            Ok(socket) => {
+                self.result.listens = true;
+                self.result.connections += 1;
+                // A server that is gone by now is found out soon enough.
+                let _ = socket.set_nodelay(true);
+                let mut link = Link::clear(socket);
+                link.allow(until.saturating_duration_since(Instant::now()));
+                Ok((link, until))
+            }
+            Err(failed) => {
+                self.turn.closed();
+                let cause = failed.last().map(|one| report::reason(&one.cause));
+                let cause = cause.unwrap_or_default();
+                Err(Stop::Host(format!("unable to connect: {cause}")))
+            }
+        }
+    }
+
+    /// The connection is closed by now.
+    pub(super) fn hang_up(&mut self, good: bool) {
+        self.turn.closed();
+        self.failures = if good { 0 } else { self.failures + 1 };
+    }
+
+    /// A socket on which the ClientHello is what comes next, its deadline.
+    /// [`Scan::hang_up`] must follow.
+    pub(super) fn ready(&mut self, injected: bool) -> Result<(TcpStream, Instant), Stop> {
+        if self.left() == 0 {
+            return Err(Stop::Budget);
+        }
+        let (mut link, until) = self.connect()?;
+        if let Start::Upgrade(protocol) = self.target.start {
+            let mut talk = Talk::new(&mut link, protocol, &self.terms.name);
+            let upgraded = talk
+                .greet()
+                .and_then(|_| talk.capabilities())
+                .and_then(|_| talk.start_tls(injected));
+            if let Err(error) = upgraded {
+                talk.quit_after(&error);
+                drop(link);
+                self.hang_up(false);
+                return Err(stop(&error));
+            }
+        }
+        let socket = link.take_socket();
+        let lost = || Stop::Connection("the connection is gone".to_owned());
+        Ok((socket.ok_or_else(lost)?, until))
+    }
+}
+
+/// What a dialogue that failed means for the rest of the probe: a server that
+/// says 4xx is asked no more.
+pub(super) fn stop(error: &DialogueError) -> Stop {
+    let text = error.to_string();
+    match error {
+        DialogueError::Refused(_, _) | DialogueError::PreAuthenticated(_) => Stop::Host(text),
+        _ => Stop::Connection(text),
+    }
+}
+
+/// Seconds, a begun one for whole.
+fn whole_seconds(time: Duration) -> u32 {
+    let seconds = time.as_millis().div_ceil(1000).max(1);
+    u32::try_from(seconds).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,338 @@
+//! The probe of one host and port: what it knows, how many handshakes it may
+//! still make, and the steps that it goes through.
+#![forbid(unsafe_code)]
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::options::sslprobe::{Depth, Start};
+use crate::probe::certificate::{self, Judge};
+use crate::probe::findings::{self, Facts};
+use crate::probe::result::{HostResult, Version};
+use crate::store::client::Store;
+use crate::tlsdestinations::Rule;
+use crate::trust::dane::Record;
+use crate::trust::{Name, Reference};
+
+use super::turn::Turn;
+
+mod agreement;
+mod certificates;
+mod connection;
+mod first;
+mod full;
+mod groups;
+mod injection;
+mod notes;
+mod raw;
+mod reachable;
+mod resumption;
+mod session;
+mod suites;
+mod talk;
+mod tolerance;
+mod versions;
+
+use notes::Seen;
+use session::Kept;
+
+/// What a domain publishes of a host.
+#[derive(Clone, Debug)]
+pub(super) enum Published {
+    /// Nobody looked, or nobody could tell.
+    Unknown,
+    /// No TLSA records that are signed.
+    Nothing,
+    /// These, for the host of this name.
+    Records(String, Vec<Record>),
+    /// They do not validate.
+    Bogus,
+}
+
+/// One host and port.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    /// As it was given, or as MX names it.
+    pub(super) host: String,
+    /// Where it is called.
+    pub(super) port: u16,
+    /// How TLS is reached.
+    pub(super) start: Start,
+    /// The addresses, in the order in which they are tried; or why there are
+    /// none.
+    pub(super) addresses: Result<Vec<IpAddr>, String>,
+    /// The mail domain under `-M`, and whether the MX answer was signed.
+    pub(super) mx_of: Option<(String, bool)>,
+    /// TLSA records.
+    pub(super) published: Published,
+}
+
+impl Target {
+    /// What SNI says: the name of the host, if it has one.
+    fn server_name(&self) -> Option<&str> {
+        match Reference::new(&self.host) {
+            Reference::Host(_) => Some(self.host.trim_end_matches('.')),
+            _ => None,
+        }
+    }
+
+    /// The names of which its certificate should bear one.
+    fn names(&self) -> Vec<Name> {
+        let domain = self.mx_of.iter().map(|(domain, _)| domain);
+        std::iter::once(&self.host)
+            .chain(domain)
+            .map(|name| Name::new(Reference::new(name)))
+            .collect()
+    }
+}
+
+/// A rule of tlsdestinations that is for a target, made ready.
+pub(super) struct Policy {
+    /// The rule.
+    pub(super) rule: Rule,
+    /// The names that it wants.
+    pub(super) names: Vec<Name>,
+    /// Its store; why there is none.
+    pub(super) store: Result<Store, String>,
+}
+
+/// What is the same for all targets.
+pub(super) struct Terms {
+    /// How much is asked.
+    pub(super) depth: Depth,
+    /// What EHLO calls this host.
+    pub(super) name: String,
+    /// For one connection.
+    pub(super) connection: Duration,
+    /// For one host.
+    pub(super) host: Duration,
+    /// Who verifies certificates.
+    pub(super) judge: Judge,
+    /// For TLSA records.
+    pub(super) records: Store,
+}
+
+/// Why a step ends before its time.
+pub(super) enum Stop {
+    /// No handshake is left.
+    Budget,
+    /// This connection came to nothing.
+    Connection(String),
+    /// The host is to be left alone.
+    Host(String),
+}
+
+/// The most connections that may come to nothing before a ClientHello is sent.
+const SPARE: u32 = 2;
+/// As many failures in a row end the probe.
+const FAILURES: u32 = 3;
+
+/// A probe under way.
+pub(super) struct Scan<'a> {
+    target: &'a Target,
+    terms: &'a Terms,
+    policy: Option<&'a Policy>,
+    turn: &'a mut Turn,
+    address: IpAddr,
+    begin: Instant,
+    deadline: Instant,
+    failures: u32,
+    result: HostResult,
+    facts: Facts,
+    seen: Seen,
+    kept: Kept,
+}
+
+type Step = fn(&mut Scan<'_>) -> Result<(), Stop>;
+
+/// The steps of the usual depth, those first that matter most.
+const USUAL: &[Step] = &[
+    versions::run,
+    certificates::run,
+    agreement::run,
+    suites::run,
+    groups::run,
+    tolerance::run,
+    injection::run,
+    resumption::run,
+    reachable::run,
+];
+
+/// Those of the quick one.
+const QUICK: &[Step] = &[
+    versions::run,
+    certificates::run,
+    agreement::run,
+    resumption::run,
+    reachable::run,
+];
+
+/// Those of the full one.
+const FULL: &[Step] = &[
+    versions::run,
+    certificates::run,
+    agreement::run,
+    injection::run,
+    resumption::run,
+    tolerance::run,
+    full::run,
+    reachable::run,
+];
+
+/// Probes a target, with what was learnt besides the result.
+pub(super) fn run(
+    target: &Target,
+    terms: &Terms,
+    policy: Option<&Policy>,
+    turn: &mut Turn,
+) -> (HostResult, Facts) {
+    let mut failed = String::new();
+    let addresses = match &target.addresses {
+        Ok(addresses) => addresses.as_slice(),
+        Err(why) => {
+            failed.clone_from(why);
+            &[]
+        }
+    };
+    let mut connections = 0;
+    for (at, address) in addresses.iter().enumerate() {
+        turn.begin(*address);
+        let mut scan = Scan::new(target, terms, policy, turn, *address);
+        let (result, facts) = scan.whole();
+        connections += result.connections;
+        if result.listens || at + 1 == addresses.len() {
+            return (
+                HostResult {
+                    connections,
+                    ..result
+                },
+                facts,
+            );
+        }
+    }
+    let facts = time_facts();
+    let mut result = plain(target);
+    result.error = Some(failed);
+    result.findings = findings::of(&result, &facts);
+    (result, facts)
+}
+
+/// A result that says nothing yet.
+fn plain(target: &Target) -> HostResult {
+    HostResult {
+        host: target.host.clone(),
+        port: target.port,
+        protocol: target.start.name().to_owned(),
+        mx_of: target.mx_of.as_ref().map(|(domain, _)| domain.clone()),
+        ..HostResult::default()
+    }
+}
+
+/// Facts with the time in them.
+fn time_facts() -> Facts {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let now = i64::try_from(now.as_secs()).unwrap_or(0);
+    Facts {
+        now: certificate::at(now),
+        soon: certificate::at(now + 14 * 86400),
+        ..Facts::default()
+    }
+}
+
+impl<'a> Scan<'a> {
+    fn new(
+        target: &'a Target,
+        terms: &'a Terms,
+        policy: Option<&'a Policy>,
+        turn: &'a mut Turn,
+        address: IpAddr,
+    ) -> Scan<'a> {
+        let begin = Instant::now();
+        let mut result = plain(target);
+        result.address = Some(address.to_string());
+        Scan {
+            target,
+            terms,
+            policy,
+            turn,
+            address,
+            begin,
+            deadline: begin + terms.host,
+            failures: 0,
+            result,
+            facts: time_facts(),
+            seen: Seen::default(),
+            kept: Kept::default(),
+        }
+    }
+
+    /// All steps, and what they come to.
+    fn whole(&mut self) -> (HostResult, Facts) {
+        let steps = match self.terms.depth {
+            Depth::Full => FULL,
+            Depth::Quick => QUICK,
+            Depth::Usual => USUAL,
+        };
+        if self.step(first::run) {
+            // A step that comes to nothing keeps the next from nothing.
+            let _ = steps.iter().all(|step| self.step(*step));
+        }
+        self.write_down();
+        if !self.result.has_tls()
+            && let Some(why) = &self.facts.handshake
+        {
+            self.result.error = Some(why.clone());
+        }
+        if let (Some(policy), None) = (self.policy, &self.facts.policy) {
+            let why = self
+                .result
+                .error
+                .as_deref()
+                .unwrap_or("TLS was not reached");
+            self.facts.policy = Some(agreement::without_tls(&policy.rule, why));
+        }
+        self.result.seconds = (self.begin.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
+        self.result.findings = findings::of(&self.result, &self.facts);
+        (
+            std::mem::take(&mut self.result),
+            std::mem::take(&mut self.facts),
+        )
+    }
+
+    /// One step; whether there is to be another.
+    fn step(&mut self, step: Step) -> bool {
+        match step(self) {
+            Ok(()) | Err(Stop::Budget) => true,
+            Err(Stop::Connection(why)) => {
+                if !self.result.has_tls() && self.seen.versions.is_empty() {
+                    self.result.error.get_or_insert(why);
+                    return false;
+                }
+                true
+            }
+            Err(Stop::Host(why)) => {
+                self.result.error = Some(why);
+                false
+            }
+        }
+    }
+
+    /// How many handshakes may still be made.
+    fn left(&self) -> u32 {
+        let most = self.terms.depth.handshakes();
+        most.saturating_sub(self.result.handshakes)
+    }
+
+    /// Whether the server speaks a version, as far as is known.
+    fn speaks(&self, version: Version) -> bool {
+        self.seen.versions.get(&version) == Some(&true)
+    }
+
+    /// The highest version below TLS 1.3 that the server speaks.
+    fn highest_old(&self) -> Option<Version> {
+        let old = Version::ALL.into_iter().rev().skip(1);
+        old.into_iter().find(|version| self.speaks(*version))
+    }
+}

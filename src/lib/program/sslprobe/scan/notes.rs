@@ -1,0 +1,145 @@
+//! What was seen so far, however it was seen, and what it comes to in the result.
+#![forbid(unsafe_code)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Scan;
+use crate::probe::result::Version;
+use crate::probe::wire::message::{KeyExchange, bits};
+use crate::probe::wire::reader::Flight;
+use crate::probe::{groups, primes, suites};
+
+/// What was seen.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// Versions that were asked for.
+    pub(super) versions: BTreeMap<Version, bool>,
+    /// The suite that was chosen of all.
+    pub(super) preferred: BTreeMap<Version, u16>,
+    /// Suites that were taken, in the order in which they were found.
+    pub(super) suites: BTreeMap<Version, Vec<u16>>,
+    /// The versions of which all suites are known.
+    pub(super) whole: BTreeSet<Version>,
+    /// The versions in which a session was completed.
+    pub(super) sessions: BTreeSet<Version>,
+    /// Groups that were taken, in the order in which they were found.
+    pub(super) groups: Vec<String>,
+    /// Primes that were used, with their bits.
+    pub(super) primes: Vec<(u32, Vec<u8>)>,
+    /// Lists of certificates that were shown.
+    pub(super) chains: Vec<Vec<Vec<u8>>>,
+}
+
+impl Seen {
+    /// A suite that the server took.
+    pub(super) fn suite(&mut self, version: Version, number: u16) {
+        let list = self.suites.entry(version).or_default();
+        if !list.contains(&number) {
+            list.push(number);
+        }
+    }
+
+    /// A group that the server took.
+    pub(super) fn group(&mut self, name: String) {
+        if !self.groups.contains(&name) {
+            self.groups.push(name);
+        }
+    }
+
+    /// Whether the server took a suite.
+    pub(super) fn took(&self, version: Version, number: u16) -> bool {
+        self.suites
+            .get(&version)
+            .is_some_and(|all| all.contains(&number))
+    }
+}
+
+impl Scan<'_> {
+    /// Keeps what a first flight shows.
+    pub(super) fn note(&mut self, flight: &Flight) {
+        let Some(version) = Version::from_number(flight.hello.version) else {
+            return;
+        };
+        self.seen.versions.insert(version, true);
+        self.seen.suite(version, flight.hello.suite);
+        if let Some(group) = flight.hello.group {
+            self.seen.group(groups::name(group));
+        }
+        match &flight.exchange {
+            Some(KeyExchange::Curve(curve)) => self.seen.group(groups::name(*curve)),
+            Some(KeyExchange::FiniteField(prime)) => {
+                self.seen.primes.push((bits(prime), prime.clone()));
+            }
+            _ => {}
+        }
+        self.facts.wants_certificate |= flight.wants_certificate;
+        if !flight.certificates.is_empty() {
+            self.note_chain(&flight.certificates);
+        }
+    }
+
+    /// Keeps the certificates of a kind of key that was not seen before.
+    pub(super) fn note_chain(&mut self, chain: &[Vec<u8>]) {
+        if self.seen.chains.iter().any(|known| known == chain) {
+            return;
+        }
+        self.seen.chains.push(chain.to_vec());
+        match self.terms.judge.certificate(chain, &self.target.names()) {
+            Ok(one) => {
+                let known = self.result.certificates.iter();
+                if !known.clone().any(|own| own.key == one.key) {
+                    self.result.certificates.push(one);
+                }
+            }
+            Err(why) => {
+                self.facts.unreadable.get_or_insert(why);
+            }
+        }
+    }
+
+    /// Puts all that was seen into the result.
+    pub(super) fn write_down(&mut self) {
+        let seen = &mut self.seen;
+        if !seen.versions.values().any(|spoken| *spoken) {
+            return;
+        }
+        let versions = Version::ALL.map(|one| (one, seen.versions.get(&one) == Some(&true)));
+        let named = |all: &[u16]| all.iter().map(|one| suites::name(*one)).collect::<Vec<_>>();
+        self.result.versions = Some(BTreeMap::from(versions));
+        self.result.preferred = Some(
+            seen.preferred
+                .iter()
+                .map(|(version, number)| (*version, suites::name(*number)))
+                .collect(),
+        );
+        let weak =
+            |number: &u16| suites::known(*number).is_some_and(|one| one.weakness().is_some());
+        let mut weak: Vec<u16> = seen
+            .suites
+            .values()
+            .flatten()
+            .copied()
+            .filter(weak)
+            .collect();
+        weak.sort_unstable_by_key(|number| {
+            (
+                suites::known(*number).and_then(suites::Suite::weakness),
+                *number,
+            )
+        });
+        weak.dedup();
+        self.result.weak = Some(named(&weak));
+        self.result.suites = Some(
+            seen.suites
+                .iter()
+                .map(|(version, all)| (*version, named(all)))
+                .collect(),
+        );
+        self.result.groups = Some(std::mem::take(&mut seen.groups));
+        if let Some((bits, prime)) = seen.primes.iter().min() {
+            self.result.dh_bits = Some(*bits);
+            self.result.dh_prime = Some(primes::name(prime).to_owned());
+        }
+        self.result.certificates.sort_by_key(|one| one.key);
+    }
+}

@@ -1,0 +1,98 @@
+//! Which kinds of senders can connect: by what is known, and where that does not
+//! tell by a hello like theirs.
+#![forbid(unsafe_code)]
+
+use super::raw::{Answer, Ask};
+use super::versions::usual_groups;
+use super::{Scan, Stop};
+use crate::options::sslprobe::Depth;
+use crate::probe::result::{KeyType, Version};
+use crate::probe::senders::{SENDERS, Sender};
+use crate::probe::suites::{self, Suite};
+use crate::probe::wire::hello::{ALL_SIGNATURES, RSA_SIGNATURES};
+use crate::probe::wire::message::{KeyExchange, bits};
+
+pub(super) fn run(scan: &mut Scan<'_>) -> Result<(), Stop> {
+    let mut lost = Vec::new();
+    for sender in SENDERS {
+        let known = match by_what_is_known(scan, sender) {
+            None if scan.terms.depth != Depth::Quick && scan.left() > 0 => by_hello(scan, sender)?,
+            known => known,
+        };
+        if known == Some(false) {
+            lost.push(sender.name.to_owned());
+        }
+    }
+    scan.result.cannot_reach = Some(lost);
+    Ok(())
+}
+
+/// `None`: nobody knows.
+fn by_what_is_known(scan: &Scan<'_>, sender: &Sender) -> Option<bool> {
+    let Some(version) = sender.common_version(|one| scan.speaks(one)) else {
+        return Some(false);
+    };
+    let certificates = &scan.result.certificates;
+    let fits = |key: KeyType, bits: u32| match key {
+        KeyType::Rsa => bits >= sender.smallest_key,
+        KeyType::Ecdsa => sender.ecdsa,
+        KeyType::Ed25519 => false,
+    };
+    if !certificates.is_empty() && !certificates.iter().any(|one| fits(one.key, one.bits)) {
+        return Some(false);
+    }
+    if version == Version::Tls13 {
+        return Some(true);
+    }
+    let has = |suite: &Suite| {
+        certificates.iter().any(|one| {
+            fits(one.key, one.bits)
+                && match one.key {
+                    KeyType::Rsa => suite.needs_rsa(),
+                    KeyType::Ecdsa | KeyType::Ed25519 => suite.needs_ecdsa(),
+                }
+        })
+    };
+    let offered = sender.suites.iter().filter_map(|name| suites::called(name));
+    let taken = |suite: &&Suite| scan.seen.took(version, suite.number) && has(suite);
+    let shared: Vec<&Suite> = offered.filter(taken).collect();
+    // Which of several the server would choose does not matter where no prime can
+    // be too large.
+    let finite = |suite: &&Suite| suite.has_finite_field();
+    let safe = sender.largest_prime.is_none() || !shared.iter().any(finite);
+    match shared.is_empty() {
+        false if safe => Some(true),
+        true if scan.seen.whole.contains(&version) => Some(false),
+        _ => None,
+    }
+}
+
+/// A hello with the sender's suites.
+fn by_hello(scan: &mut Scan<'_>, sender: &Sender) -> Result<Option<bool>, Stop> {
+    let Some(version) = sender.common_version(|one| scan.speaks(one)) else {
+        return Ok(Some(false));
+    };
+    let known = sender.suites.iter().filter_map(|name| suites::called(name));
+    let fitting = known.filter(|suite| suite.fits(version));
+    let list: Vec<u16> = fitting.map(|suite| suite.number).collect();
+    if list.is_empty() {
+        return Ok(Some(false));
+    }
+    let mut ask = Ask::new(version, list, usual_groups(version));
+    ask.signatures = if sender.ecdsa {
+        ALL_SIGNATURES
+    } else {
+        RSA_SIGNATURES
+    }
+    .to_vec();
+    Ok(match scan.ask(&ask)? {
+        Answer::Refused(_) => Some(false),
+        Answer::Flight(flight) => {
+            let prime = match &flight.exchange {
+                Some(KeyExchange::FiniteField(prime)) => bits(prime),
+                _ => 0,
+            };
+            Some(sender.largest_prime.is_none_or(|most| prime <= most))
+        }
+    })
+}

@@ -1,0 +1,125 @@
+//! Which versions the server speaks.
+#![forbid(unsafe_code)]
+
+use super::raw::{Answer, Ask};
+use super::session::Want;
+use super::{Scan, Stop};
+use crate::probe::result::Version::{self, Ssl3, Tls10, Tls11, Tls12, Tls13};
+use crate::probe::{groups, suites};
+
+/// Every suite of a version.
+pub(super) fn all_suites(version: Version) -> Vec<u16> {
+    suites::of_version(version)
+        .map(|suite| suite.number)
+        .collect()
+}
+
+/// The groups that a hello of this version names: below TLS 1.3 curves alone, so
+/// that DHE keeps the server's own prime (RFC 7919 section 4).
+pub(super) fn usual_groups(version: Version) -> Vec<u16> {
+    match version {
+        Tls13 => groups::numbers(groups::GROUPS).collect(),
+        _ => groups::curves(),
+    }
+}
+
+pub(super) fn run(scan: &mut Scan<'_>) -> Result<(), Stop> {
+    match scan.seen.versions.keys().max().copied() {
+        Some(highest) => above(scan, highest),
+        None => anything(scan)?,
+    }
+    if scan.speaks(Tls13) && !scan.seen.versions.contains_key(&Tls12) {
+        twelve(scan)?;
+    }
+    for version in [Tls12, Tls11, Tls10, Ssl3] {
+        if !scan.seen.versions.contains_key(&version) {
+            older(scan, version)?;
+        }
+    }
+    if !scan.seen.versions.values().any(|spoken| *spoken) {
+        let why = scan.facts.handshake.clone();
+        return Err(Stop::Host(
+            why.unwrap_or_else(|| "no handshake came about".to_owned()),
+        ));
+    }
+    Ok(())
+}
+
+/// A server takes the highest version that it shares with a client.
+fn above(scan: &mut Scan<'_>, highest: Version) {
+    for version in Version::ALL.into_iter().filter(|one| *one > highest) {
+        scan.seen.versions.insert(version, false);
+    }
+}
+
+/// Where libssl came to nothing: all that there is, from TLS 1.3 down.
+fn anything(scan: &mut Scan<'_>) -> Result<(), Stop> {
+    let mut suites = all_suites(Tls13);
+    suites.extend(all_suites(Tls12));
+    let mut ask = Ask::new(Tls13, suites, usual_groups(Tls13));
+    ask.older = &[Tls12, Tls11, Tls10];
+    match scan.ask(&ask) {
+        Ok(Answer::Flight(flight)) => {
+            if let Some(version) = Version::from_number(flight.hello.version) {
+                above(scan, version);
+                scan.seen
+                    .preferred
+                    .entry(version)
+                    .or_insert(flight.hello.suite);
+            }
+        }
+        Ok(Answer::Refused(why)) | Err(Stop::Connection(why)) => {
+            scan.facts.handshake.get_or_insert(why);
+        }
+        Err(other) => return Err(other),
+    }
+    Ok(())
+}
+
+/// TLS 1.2 by a whole session, which may be resumed later.
+fn twelve(scan: &mut Scan<'_>) -> Result<(), Stop> {
+    let want = Want {
+        versions: (Tls12, Tls12),
+        signatures: None,
+    };
+    match scan.session(&want) {
+        Ok(_) => {
+            let first = scan
+                .seen
+                .suites
+                .get(&Tls12)
+                .and_then(|all| all.first().copied());
+            scan.seen
+                .preferred
+                .extend(first.map(|suite| (Tls12, suite)));
+            Ok(())
+        }
+        Err(Stop::Connection(_)) => Ok(()),
+        Err(other) => Err(other),
+    }
+}
+
+/// An older version by a hello of our own.
+fn older(scan: &mut Scan<'_>, version: Version) -> Result<(), Stop> {
+    let ask = Ask::new(version, all_suites(version), usual_groups(version));
+    match scan.ask(&ask) {
+        Ok(Answer::Flight(flight)) => {
+            let found = Version::from_number(flight.hello.version);
+            if found != Some(version) {
+                scan.seen.versions.insert(version, false);
+            }
+            if let Some(found) = found {
+                scan.seen
+                    .preferred
+                    .entry(found)
+                    .or_insert(flight.hello.suite);
+            }
+        }
+        Ok(Answer::Refused(why)) | Err(Stop::Connection(why)) => {
+            scan.facts.handshake.get_or_insert(why);
+            scan.seen.versions.insert(version, false);
+        }
+        Err(other) => return Err(other),
+    }
+    Ok(())
+}

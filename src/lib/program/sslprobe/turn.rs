@@ -1,0 +1,108 @@
+//! A probe's side of the pipe to the process that keeps order: it asks for an
+//! address and for each connection, and hands its results over.
+#![forbid(unsafe_code)]
+
+use std::io::{self, Read as _, Write as _};
+use std::net::IpAddr;
+use std::os::unix::net::UnixStream;
+use std::time::Instant;
+
+use crate::probe::result::HostResult;
+use crate::sys::process;
+
+/// What a probe says, a line each.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Said {
+    /// It wants an address for itself.
+    Begin(IpAddr),
+    /// The connection is closed.
+    Closed,
+    /// It wants to connect.
+    Connect,
+    /// A result.
+    Result(Box<HostResult>),
+}
+
+impl Said {
+    /// Reads a line.
+    pub(super) fn parse(line: &str) -> Option<Said> {
+        let (word, rest) = line.split_at_checked(1)?;
+        Some(match word {
+            "B" => Said::Begin(rest.parse().ok()?),
+            "C" if rest.is_empty() => Said::Connect,
+            "D" if rest.is_empty() => Said::Closed,
+            "{" => Said::Result(Box::new(HostResult::from_json(line).ok()?)),
+            _ => return None,
+        })
+    }
+}
+
+/// The probe's end of the pipe.
+pub(super) struct Turn(UnixStream);
+
+impl Turn {
+    pub(super) fn new(stream: UnixStream) -> Turn {
+        Turn(stream)
+    }
+
+    /// Waits for an address.
+    pub(super) fn begin(&mut self, address: IpAddr) {
+        self.ask(&format!("B{address}\n"));
+    }
+
+    /// Waits until a connection may be made; not longer than to the deadline.
+    pub(super) fn connect(&mut self, deadline: Instant) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if !left.is_zero() {
+            self.ask("C\n");
+        }
+    }
+
+    /// A connection is closed.
+    pub(super) fn closed(&mut self) {
+        self.say("D\n");
+    }
+
+    /// Hands a result over.
+    pub(super) fn result(&mut self, result: &HostResult) -> io::Result<()> {
+        let line = result.to_json().map_err(io::Error::other)?;
+        self.0.write_all(line.as_bytes())?;
+        self.0.write_all(b"\n")
+    }
+
+    fn say(&mut self, line: &str) {
+        if self.0.write_all(line.as_bytes()).is_err() {
+            // Nobody wants the result any more.
+            process::end(0);
+        }
+    }
+
+    fn ask(&mut self, line: &str) {
+        self.say(line);
+        if self.0.read_exact(&mut [0]).is_err() {
+            process::end(0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_is_none_says_nothing() {
+        assert_eq!(
+            Said::parse("B::1"),
+            Some(Said::Begin(IpAddr::from([0u16, 0, 0, 0, 0, 0, 0, 1])))
+        );
+        assert_eq!(Said::parse("C"), Some(Said::Connect));
+        assert_eq!(Said::parse("D"), Some(Said::Closed));
+        assert!(matches!(
+            Said::parse(r#"{"host":"a"}"#),
+            Some(Said::Result(_))
+        ));
+        for bad in ["", "B", "Bx", "CC", "X", "{", "{}", "\u{e9}"] {
+            assert_eq!(Said::parse(bad), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! Servers that are none, or bad ones: each is a line that says so, and nothing
+//! takes longer than it may.
+#![forbid(unsafe_code)]
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::server::Scripted;
+use super::{has, list, result, text};
+use crate::harness::{Identity, KeyKind};
+
+/// Reads one ClientHello.
+fn hello(stream: &mut TcpStream) -> Vec<u8> {
+    let mut head = [0; 5];
+    if stream.read_exact(&mut head).is_err() {
+        return Vec::new();
+    }
+    let mut body = vec![0; usize::from(u16::from_be_bytes([head[3], head[4]]))];
+    let _ = stream.read_exact(&mut body);
+    body
+}
+
+fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len()).expect("short").to_be_bytes();
+    [&[kind], &length[1..], body].concat()
+}
+
+fn records(version: [u8; 2], bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for piece in bytes.chunks(16384) {
+        let length = u16::try_from(piece.len()).expect("short").to_be_bytes();
+        out.extend([&[22], &version[..], &length, piece].concat());
+    }
+    out
+}
+
+/// A ServerHello below TLS 1.3.
+fn server_hello(version: [u8; 2], suite: u16) -> Vec<u8> {
+    let suite = suite.to_be_bytes();
+    message(2, &[&version[..], &[7; 32], &[0], &suite, &[0]].concat())
+}
+
+fn certificate(list: &[Vec<u8>]) -> Vec<u8> {
+    let sized = |bytes: &[u8]| {
+        let length = u32::try_from(bytes.len()).expect("short").to_be_bytes();
+        [&length[1..], bytes].concat()
+    };
+    let inner: Vec<u8> = list.iter().flat_map(|one| sized(one)).collect();
+    message(11, &sized(&inner))
+}
+
+fn der() -> Vec<u8> {
+    let identity = Identity::localhost(KeyKind::Rsa2048);
+    identity.certificate.to_der().expect("DER")
+}
+
+/// Which suites a ClientHello offers, and its version.
+fn offered(hello: &[u8]) -> ([u8; 2], Vec<u16>) {
+    let session = usize::from(hello[38]);
+    let at = 39 + session;
+    let length = usize::from(u16::from_be_bytes([hello[at], hello[at + 1]]));
+    let suites = hello[at + 2..at + 2 + length].chunks(2);
+    let suites = suites.map(|pair| u16::from_be_bytes([pair[0], pair[1]]));
+    ([hello[4], hello[5]], suites.collect())
+}
+
+/// A server of 1997: SSL 3.0, EXPORT, RC4 and 3DES.
+fn ancient() -> Scripted {
+    let der = der();
+    Scripted::start(move |stream, _, seen| {
+        let hello = hello(stream);
+        if hello.is_empty() {
+            return;
+        }
+        seen.hello = true;
+        let (_, suites) = offered(&hello);
+        let own = [0x0004, 0x0003, 0x000a, 0x0014];
+        let Some(suite) = own.into_iter().find(|suite| suites.contains(suite)) else {
+            let _ = stream.write_all(&[21, 3, 0, 0, 2, 2, 40]);
+            return;
+        };
+        let mut flight = server_hello([3, 0], suite);
+        flight.extend(certificate(std::slice::from_ref(&der)));
+        match suite {
+            0x0003 => {
+                let key = [&[0, 64][..], &[0x90; 64], &[0, 1, 3], &[0, 4, 1, 2, 3, 4]].concat();
+                flight.extend(message(12, &key));
+            }
+            0x0014 => {
+                let key = [
+                    &[0, 64][..],
+                    &[0xf0; 64],
+                    &[0, 1, 2],
+                    &[0, 1, 9],
+                    &[0, 1, 1],
+                ]
+                .concat();
+                flight.extend(message(12, &key));
+            }
+            _ => {}
+        }
+        flight.extend(message(14, &[]));
+        let _ = stream.write_all(&records([3, 0], &flight));
+        let _ = stream.read(&mut [0; 64]);
+    })
+}
+
+#[test]
+fn ssl_3_export_and_rc4_are_found_without_openssl_s_help() {
+    let server = ancient();
+    let (found, code) = result(&[&server.at.to_string()]);
+    assert_eq!(code, 1);
+    assert_eq!(found["versions"]["SSLv3"], true, "{found:#}");
+    assert_eq!(found["versions"]["TLSv1.2"], false);
+    assert_eq!(found["preferred"]["SSLv3"], "RC4-MD5");
+    let weak = list(&found["weak"]);
+    for suite in ["RC4-MD5", "EXP-RC4-MD5", "DES-CBC3-SHA"] {
+        assert!(weak.contains(&suite), "{suite}: {weak:?}");
+    }
+    assert!(text(&found, "weak-suite").contains("EXPORT"));
+    assert!(has(&found, "old-version"));
+    let certificate = &found["certificates"][0];
+    assert_eq!(
+        (&certificate["key"], &certificate["bits"]),
+        (&"rsa".into(), &2048.into())
+    );
+    assert_eq!(found["tlsdestinations"], serde_json::Value::Null);
+    let (full, _) = result(&["-F", &server.at.to_string()]);
+    let suites = list(&full["suites"]["SSLv3"]);
+    assert_eq!(
+        suites,
+        [
+            "RC4-MD5",
+            "EXP-RC4-MD5",
+            "DES-CBC3-SHA",
+            "EXP-EDH-RSA-DES-CBC-SHA"
+        ]
+    );
+    assert_eq!(full["dh_bits"], 512, "{full:#}");
+    assert!(has(&full, "small-dh"));
+}
+
+#[test]
+fn what_is_no_tls_is_named() {
+    let server = Scripted::start(|stream, _, _| {
+        let _ = hello(stream);
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad \x1b Request\r\n\r\n");
+    });
+    let (found, code) = result(&[&server.at.to_string()]);
+    assert_eq!((&found["listens"], code), (&true.into(), 1));
+    assert!(has(&found, "tls-failed"), "{found:#}");
+    assert!(found["error"].is_string() && found["versions"].is_null());
+    assert!(!found.to_string().contains("\\u001b"), "{found}");
+}
+
+#[test]
+fn a_tarpit_takes_no_longer_than_it_may() {
+    // A byte every tenth of a second, for ever.
+    let server = Scripted::start(|stream, _, _| {
+        while stream.write_all(b"2").is_ok() {
+            thread::sleep(Duration::from_millis(100));
+        }
+    });
+    let begin = Instant::now();
+    let (found, _) = result(&["-y", "smtp", "-t", "1", &server.at.to_string()]);
+    assert!(begin.elapsed() < Duration::from_secs(15));
+    assert!(
+        found["error"].as_str().expect("why").contains("time"),
+        "{found:#}"
+    );
+    let server = Scripted::start(|stream, _, _| {
+        while stream.write_all(&[22]).is_ok() {
+            thread::sleep(Duration::from_millis(100));
+        }
+    });
+    let begin = Instant::now();
+    let (found, _) = result(&["-t", "2", "-T", "3", &server.at.to_string()]);
+    assert!(begin.elapsed() < Duration::from_secs(15));
+    assert!(found["error"].is_string(), "{found:#}");
+}
+
+#[test]
+fn a_server_that_resets_in_each_phase_is_a_line() {
+    for phase in 0..4 {
+        let server = Scripted::start(move |stream, _, seen| {
+            let socket = socket2_linger(stream);
+            if phase > 0 {
+                let _ = stream.write_all(b"220 mx\r\n");
+                let _ = super::server::line(stream);
+            }
+            if phase > 1 {
+                let _ = stream.write_all(b"250-mx\r\n250 STARTTLS\r\n");
+                let _ = super::server::line(stream);
+            }
+            if phase > 2 {
+                let _ = stream.write_all(b"220 go\r\n");
+                seen.hello = !hello(stream).is_empty();
+            }
+            drop(socket);
+        });
+        let (found, code) = result(&["-y", "smtp", &server.at.to_string()]);
+        assert_eq!(code, 1, "{phase}");
+        assert!(
+            found["error"].is_string() && found["versions"].is_null(),
+            "{phase}: {found:#}"
+        );
+        let (all, hellos) = (&found["connections"], &found["handshakes"]);
+        assert!(
+            all.as_u64() <= hellos.as_u64().map(|hellos| hellos + 2),
+            "{phase}: {found:#}"
+        );
+    }
+}
+
+/// Has the connection end with a reset.
+fn socket2_linger(stream: &TcpStream) -> TcpStream {
+    use std::os::fd::AsFd as _;
+    let linger = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    nix::sys::socket::setsockopt(&stream.as_fd(), nix::sys::socket::sockopt::Linger, &linger)
+        .expect("set");
+    stream.try_clone().expect("copy")
+}
+
+/// A server of TLS 1.2 that says this to every ClientHello.
+fn says(flight: Vec<u8>) -> Scripted {
+    Scripted::start(move |stream, _, _| {
+        let hello = hello(stream);
+        if hello.is_empty() {
+            return;
+        }
+        let (_, suites) = offered(&hello);
+        if suites.contains(&0x009c) {
+            let _ = stream.write_all(&records([3, 3], &flight));
+            let _ = stream.read(&mut [0; 64]);
+        } else {
+            let _ = stream.write_all(&[21, 3, 3, 0, 2, 2, 40]);
+        }
+    })
+}
+
+#[test]
+fn certificates_that_do_not_parse_are_said_so() {
+    let flight = [
+        server_hello([3, 3], 0x009c),
+        certificate(&[b"no certificate".to_vec()]),
+        message(14, &[]),
+    ];
+    let (found, _) = result(&[&says(flight.concat()).at.to_string()]);
+    assert!(has(&found, "bad-certificate"), "{found:#}");
+    assert!(text(&found, "bad-certificate").contains("does not parse"));
+    assert_eq!(found["versions"]["TLSv1.2"], true);
+}
+
+#[test]
+fn a_certificate_message_over_200_kb_is_named() {
+    let flight = [
+        server_hello([3, 3], 0x009c),
+        certificate(&vec![der(); 600]),
+        message(14, &[]),
+    ];
+    let (found, _) = result(&[&says(flight.concat()).at.to_string()]);
+    assert!(
+        found["error"].as_str().expect("why").contains("204800"),
+        "{found:#}"
+    );
+    let flight = [
+        server_hello([3, 3], 0x009c),
+        certificate(&vec![der(); 90]),
+        message(14, &[]),
+    ];
+    let (found, _) = result(&[&says(flight.concat()).at.to_string()]);
+    assert_eq!(
+        found["certificates"].as_array().map(Vec::len),
+        Some(1),
+        "{found:#}"
+    );
+    assert_eq!(found["certificates"][0]["key"], "rsa");
+}
+
+#[test]
+fn wrong_lengths_in_every_message_are_survived() {
+    let good = [
+        server_hello([3, 3], 0x009c),
+        certificate(&[der()]),
+        message(14, &[]),
+    ]
+    .concat();
+    // Every byte that is a length, and some that are not.
+    for at in [1, 2, 3, 4, 38, 41, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52] {
+        let mut bad = good.clone();
+        bad[at] ^= 0x41;
+        let (found, code) = result(&["-t", "2", "-T", "6", &says(bad).at.to_string()]);
+        assert_eq!((&found["listens"], code), (&true.into(), 1), "{at}");
+    }
+}

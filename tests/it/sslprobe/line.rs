@@ -1,0 +1,138 @@
+//! The line for tlsdestinations: it holds, it refuses an impostor, and `-P` says
+//! whether a line that is there would let mail through.
+#![forbid(unsafe_code)]
+
+use std::process::Command;
+
+use super::server::OpenSsl;
+use super::{has, result, text};
+use crate::harness::{Authority, Identity, KeyKind, Leaf, Place, ours, run};
+
+fn port(at: &str) -> &str {
+    at.rsplit(':').next().expect("a port")
+}
+
+/// sslclient under the line; whether it gets a session.
+fn connects(place: &Place, line: &str, host: &str, port: &str) -> Result<(), String> {
+    let file = place.write("tlsdestinations", format!("{line}\n"));
+    let mut command = Command::new(ours("sslclient"));
+    command.args(["-P", &file, "-H", "-l", "0", host, port, "true"]);
+    let ended = run(&mut command, b"");
+    match ended.code {
+        Some(0) => Ok(()),
+        _ => Err(ended.stderr),
+    }
+}
+
+fn sound(place: &Place, line: &str, host: &str, port: &str) {
+    let file = place.write("tlsdestinations", format!("{line}\n"));
+    let mut command = Command::new(ours("sslclient"));
+    command.args(["-W", "-P", &file, host, port]);
+    let ended = run(&mut command, b"");
+    assert_eq!(ended.code, Some(0), "{line}: {ended:?}");
+    let said = String::from_utf8_lossy(&ended.stdout).into_owned() + &ended.stderr;
+    assert!(said.contains("line 1"), "{line}: {said}");
+}
+
+#[test]
+fn the_suggested_line_connects_and_refuses_an_impostor() {
+    let impostor = Leaf::new("x")
+        .dns("x.example")
+        .key(KeyKind::Rsa2048)
+        .other_key()
+        .self_signed();
+    let cases: [(&str, Identity, bool, &str); 4] = [
+        ("verified", Identity::localhost(KeyKind::Rsa2048), true, "~"),
+        ("private", Identity::localhost(KeyKind::Rsa2048), false, "%"),
+        (
+            "own",
+            Leaf::localhost().key(KeyKind::Rsa2048).self_signed(),
+            false,
+            "%",
+        ),
+        (
+            "unnamed",
+            Leaf::new("o").dns("o.example").key(KeyKind::P256).issue(),
+            true,
+            "%",
+        ),
+    ];
+    for (name, identity, trusted, sign) in cases {
+        let place = Place::new(&format!("probe-line-{name}"));
+        let root = place.write("root.pem", Authority::shared_root().pem());
+        let server = OpenSsl::start(&place, &[&identity], &[]);
+        for host in ["localhost", "127.0.0.1"] {
+            let at = format!("{host}:{}", port(&server.at));
+            let words: &[&str] = if trusted { &["-a", &root, &at] } else { &[&at] };
+            let (found, _) = result(words);
+            let line = found["tlsdestinations"].as_str().expect("a line");
+            assert!(
+                line.starts_with(&format!("{sign}{host}:")),
+                "{name}: {line}"
+            );
+            sound(&place, line, host, port(&server.at));
+            connects(&place, line, host, port(&server.at)).expect(line);
+            // The same line, another server.
+            let other = OpenSsl::start(&place, &[&impostor], &[]);
+            let moved = line.replace(port(&server.at), port(&other.at));
+            let refused = connects(&place, &moved, host, port(&other.at));
+            assert!(
+                refused.expect_err(&moved).contains("certificate"),
+                "{name}: {moved}"
+            );
+        }
+    }
+}
+
+#[test]
+fn two_keys_are_both_pinned_and_a_small_one_connects() {
+    let place = Place::new("probe-line-two");
+    let (rsa, ecdsa) = (
+        Leaf::localhost().key(KeyKind::Rsa2048).self_signed(),
+        Leaf::localhost().key(KeyKind::P256).self_signed(),
+    );
+    let server = OpenSsl::start(&place, &[&rsa, &ecdsa], &[]);
+    let (found, _) = result(&[&server.at]);
+    let line = found["tlsdestinations"].as_str().expect("a line");
+    assert_eq!(line.matches("spki:").count(), 2, "{line}");
+    for one in found["certificates"].as_array().expect("a list") {
+        assert!(
+            line.contains(one["spki"].as_str().expect("a text")),
+            "{line}"
+        );
+    }
+    connects(&place, line, "127.0.0.1", port(&server.at)).expect(line);
+}
+
+#[test]
+fn a_rule_that_is_there_is_compared_by_a_handshake() {
+    let place = Place::new("probe-policy");
+    let root = place.write("root.pem", Authority::shared_root().pem());
+    let server = OpenSsl::start(&place, &[&Identity::localhost(KeyKind::Rsa2048)], &[]);
+    let at = format!("localhost:{}", port(&server.at));
+    for (line, key, through) in [
+        (format!("~localhost:{root}"), "~localhost", true),
+        ("~localhost:".to_owned(), "~localhost", false),
+        (
+            format!("%localhost:spki:{}", "11".repeat(32)),
+            "%localhost",
+            false,
+        ),
+        (format!("={}:{root}", "localhost"), "=localhost", true),
+        ("-localhost:".to_owned(), "-localhost", true),
+        ("!localhost:".to_owned(), "!localhost", true),
+    ] {
+        let file = place.write("rules", format!("# a comment\n{line}\n"));
+        let (found, code) = result(&["-P", &file, "-a", &root, &at]);
+        let words = text(&found, "policy");
+        assert!(words.contains(key) && words.contains("line 2"), "{words}");
+        assert_eq!(!words.contains("would not get through"), through, "{words}");
+        let high = found["findings"][0]["severity"] == "high";
+        assert_eq!(high, !through, "{found:#}");
+        assert_eq!(code, 1, "s_server takes suites without forward secrecy");
+        assert!(found["handshakes"].as_u64() <= Some(24));
+        let (quick, _) = result(&["-q", "-P", &file, "-a", &root, &at]);
+        assert!(quick["handshakes"].as_u64() <= Some(8), "{quick:#}");
+        assert!(has(&quick, "policy"));
+    }
+}

@@ -1,0 +1,289 @@
+//! What is found of `openssl s_server` in many settings.
+#![forbid(unsafe_code)]
+
+use super::server::OpenSsl;
+use super::{findings, has, list, probe, result, text};
+use crate::harness::{Authority, Identity, KeyKind, Leaf, Place};
+
+fn rsa() -> Identity {
+    Leaf::localhost().key(KeyKind::Rsa2048).issue()
+}
+
+fn ecdsa() -> Identity {
+    Leaf::localhost().key(KeyKind::P256).issue()
+}
+
+/// A server that has nothing to be mended.
+const SOUND: &[&str] = &[
+    "-cipher",
+    "ECDHE+AESGCM:DHE+AESGCM",
+    "-serverpref",
+    "-no_tls1",
+    "-no_tls1_1",
+];
+
+#[test]
+fn a_sound_server_has_notes_only() {
+    let place = Place::new("probe-sound");
+    let server = OpenSsl::start(&place, &[&rsa(), &ecdsa()], SOUND);
+    let root = place.write("root.pem", Authority::shared_root().pem());
+    let (found, code) = result(&["-a", &root, &server.at]);
+    assert_eq!(code, 0, "{found:#}");
+    assert!(
+        findings(&found)
+            .iter()
+            .all(|(_, severity)| severity == "note")
+    );
+    let versions = found["versions"].as_object().expect("an object");
+    let spoken: Vec<_> = versions
+        .iter()
+        .filter(|(_, spoken)| **spoken == true)
+        .collect();
+    assert_eq!(versions.len(), 5);
+    assert_eq!(spoken.len(), 2, "{versions:?}");
+    assert_eq!(found["starttls"], "n/a");
+    assert_eq!(
+        found["preferred"]["TLSv1.2"],
+        "ECDHE-ECDSA-AES256-GCM-SHA384"
+    );
+    assert_eq!(found["server_order"], true);
+    assert_eq!(list(&found["weak"]), Vec::<&str>::new());
+    assert!(found["dh_bits"].as_u64() >= Some(2048), "{found:#}");
+    assert_eq!(found["resumption"]["TLSv1.2"], true);
+    assert_eq!(found["resumption"]["TLSv1.3"], true);
+    assert_eq!(
+        (&found["large_hello"], &found["grease"]),
+        (&true.into(), &true.into())
+    );
+    let certificates = found["certificates"].as_array().expect("a list");
+    let kinds: Vec<_> = certificates.iter().map(|one| one["key"].as_str()).collect();
+    assert_eq!(kinds, [Some("rsa"), Some("ecdsa")]);
+    for one in certificates {
+        assert_eq!(one["chain"], "complete");
+        assert_eq!(one["verify"], "ok");
+        assert_eq!(one["name_ok"], true);
+    }
+    assert_eq!(certificates[0]["modulus"].as_str().map(str::len), Some(512));
+    assert_eq!(certificates[1].get("modulus"), None);
+    let handshakes = found["handshakes"].as_u64().expect("a number");
+    assert!(handshakes <= 24, "{handshakes}");
+}
+
+#[test]
+fn the_quick_probe_keeps_to_eight_handshakes_and_still_gets_both_certificates() {
+    let place = Place::new("probe-quick");
+    let server = OpenSsl::start(&place, &[&rsa(), &ecdsa()], SOUND);
+    let (found, _) = result(&["-q", &server.at]);
+    assert_eq!(
+        found["certificates"].as_array().map(Vec::len),
+        Some(2),
+        "{found:#}"
+    );
+    assert!(found["handshakes"].as_u64() <= Some(8), "{found:#}");
+    assert_eq!(found["resumption"]["TLSv1.3"], true);
+    assert_eq!(found["resumption"]["TLSv1.2"], true);
+    assert_eq!(
+        found["preferred"].as_object().map(serde_json::Map::len),
+        Some(2)
+    );
+}
+
+#[test]
+fn the_full_probe_names_every_suite_and_group_in_the_server_s_order() {
+    let place = Place::new("probe-full");
+    let suites = [
+        "AES128-SHA",
+        "ECDHE-RSA-AES256-SHA",
+        "DHE-RSA-AES128-GCM-SHA256",
+        "ECDHE-RSA-CHACHA20-POLY1305",
+        "AES256-SHA256",
+    ];
+    let cipher = suites.join(":");
+    let words = [
+        "-cipher",
+        &cipher,
+        "-serverpref",
+        "-groups",
+        "P-384:X25519:P-256",
+    ];
+    let server = OpenSsl::start(&place, &[&rsa()], &words);
+    let (found, _) = result(&["-F", &server.at]);
+    assert_eq!(list(&found["suites"]["TLSv1.2"]), suites);
+    assert_eq!(
+        list(&found["suites"]["TLSv1.3"]),
+        [
+            "TLS_AES_256_GCM_SHA384",
+            "TLS_CHACHA20_POLY1305_SHA256",
+            "TLS_AES_128_GCM_SHA256"
+        ]
+    );
+    let mut groups = list(&found["groups"]);
+    groups.sort_unstable();
+    assert_eq!(groups, ["P-256", "P-384", "X25519"]);
+    assert_eq!(list(&found["weak"]), ["AES128-SHA", "AES256-SHA256"]);
+    assert!(found["handshakes"].as_u64() <= Some(60), "{found:#}");
+}
+
+#[test]
+fn a_full_probe_of_a_server_that_takes_everything_keeps_to_sixty() {
+    let place = Place::new("probe-all");
+    let words = [
+        "-cipher",
+        "ALL:COMPLEMENTOFALL@SECLEVEL=0",
+        "-min_protocol",
+        "TLSv1",
+    ];
+    let server = OpenSsl::start(&place, &[&rsa(), &ecdsa()], &words);
+    let (found, _) = result(&["-F", &server.at]);
+    assert!(found["handshakes"].as_u64() <= Some(60), "{found:#}");
+    assert!(list(&found["suites"]["TLSv1.2"]).len() > 20, "{found:#}");
+}
+
+#[test]
+fn old_versions_and_weak_suites_are_found() {
+    let place = Place::new("probe-old");
+    let words = [
+        "-cipher",
+        "ALL:COMPLEMENTOFALL@SECLEVEL=0",
+        "-min_protocol",
+        "TLSv1",
+    ];
+    let server = OpenSsl::start(&place, &[&rsa()], &words);
+    let (found, code) = result(&[&server.at]);
+    assert_eq!(code, 1);
+    for version in ["TLSv1.0", "TLSv1.1", "TLSv1.2", "TLSv1.3"] {
+        assert_eq!(found["versions"][version], true, "{found:#}");
+        assert!(found["preferred"][version].is_string());
+    }
+    assert!(has(&found, "old-version") && has(&found, "weak-suite"));
+    let weak = list(&found["weak"]);
+    assert!(weak.iter().any(|one| one.contains("NULL")), "{weak:?}");
+    assert!(weak.iter().any(|one| one.starts_with("AES")), "{weak:?}");
+    assert!(has(&found, "weak-suite") && text(&found, "weak-suite").contains("NULL"));
+    assert!(
+        !list(&found["cannot_reach"]).contains(&"Java 7"),
+        "{found:#}"
+    );
+}
+
+#[test]
+fn an_ecdsa_certificate_alone_shuts_out_senders_that_know_rsa_only() {
+    let place = Place::new("probe-ecdsa");
+    let server = OpenSsl::start(&place, &[&ecdsa()], SOUND);
+    let (found, code) = result(&[&server.at]);
+    assert!(
+        list(&found["cannot_reach"]).contains(&"RSA-only senders"),
+        "{found:#}"
+    );
+    assert!(has(&found, "rsa-only-senders-refused"));
+    assert_eq!(code, 1);
+}
+
+#[test]
+fn tls_13_alone_shuts_out_senders_without_it() {
+    let place = Place::new("probe-13");
+    let server = OpenSsl::start(&place, &[&rsa(), &ecdsa()], &["-tls1_3"]);
+    let (found, _) = result(&[&server.at]);
+    assert!(
+        list(&found["cannot_reach"]).contains(&"senders without TLS 1.3"),
+        "{found:#}"
+    );
+    assert_eq!(
+        found["certificates"].as_array().map(Vec::len),
+        Some(2),
+        "{found:#}"
+    );
+    assert_eq!(found["versions"]["TLSv1.2"], false);
+    assert!(found["handshakes"].as_u64() <= Some(24));
+}
+
+#[test]
+fn certificates_are_judged_each_by_its_fault() {
+    let faults: [(&str, Identity, &str); 6] = [
+        (
+            "expired",
+            Leaf::localhost().key(KeyKind::Rsa2048).expired().issue(),
+            "complete",
+        ),
+        (
+            "expires-soon",
+            Leaf::localhost().key(KeyKind::Rsa2048).ending_in(9).issue(),
+            "complete",
+        ),
+        (
+            "self-signed",
+            Leaf::localhost().key(KeyKind::Rsa2048).self_signed(),
+            "self-signed",
+        ),
+        (
+            "name-mismatch",
+            Leaf::new("other")
+                .dns("other.example")
+                .key(KeyKind::Rsa2048)
+                .issue(),
+            "complete",
+        ),
+        (
+            "chain-incomplete",
+            Identity {
+                between: Vec::new(),
+                ..rsa()
+            },
+            "incomplete",
+        ),
+        (
+            "chain-misordered",
+            Identity {
+                between: vec![
+                    Authority::shared_root().below("Stranger").certificate,
+                    rsa().between[0].clone(),
+                ],
+                ..rsa()
+            },
+            "misordered",
+        ),
+    ];
+    for (code, identity, chain) in faults {
+        let place = Place::new(&format!("probe-{code}"));
+        let root = place.write("root.pem", Authority::shared_root().pem());
+        let server = OpenSsl::start(&place, &[&identity], SOUND);
+        let (found, exit) = result(&["-a", &root, &server.at]);
+        assert!(has(&found, code), "{code}: {found:#}");
+        assert_eq!(found["certificates"][0]["chain"], chain, "{code}");
+        assert_eq!(exit, 1, "{code}");
+        let ok = found["certificates"][0]["verify"] == "ok";
+        let fine = ["expires-soon", "name-mismatch", "chain-misordered"].contains(&code);
+        assert_eq!(ok, fine, "{code}: {found:#}");
+    }
+}
+
+#[test]
+fn the_report_for_a_person_has_every_sentence_of_the_json() {
+    let place = Place::new("probe-person");
+    let words = [
+        "-cipher",
+        "ALL:COMPLEMENTOFALL@SECLEVEL=0",
+        "-min_protocol",
+        "TLSv1",
+    ];
+    let identity = Leaf::new("other")
+        .dns("other.example")
+        .key(KeyKind::Rsa2048)
+        .expired();
+    let server = OpenSsl::start(&place, &[&identity.self_signed()], &words);
+    let (found, _) = result(&[&server.at]);
+    let ended = probe(&[&server.at]);
+    let report = String::from_utf8(ended.stdout).expect("UTF-8");
+    assert!(report.lines().count() <= 40, "{report}");
+    assert!(report.lines().all(|line| line.len() <= 160), "{report}");
+    for one in found["findings"].as_array().expect("a list") {
+        let sentence = one["text"].as_str().expect("a text");
+        assert!(report.contains(sentence), "{sentence:?} not in {report}");
+    }
+    let line = found["tlsdestinations"].as_str().expect("a line");
+    assert!(
+        report.contains(&format!("\n{line}\n")),
+        "{line} not in {report}"
+    );
+    assert!(!report.contains('\u{1b}'), "no colors but on a terminal");
+}
