@@ -25,11 +25,8 @@ pub fn report(result: &HostResult, colour: bool) -> String {
     if let Some(error) = &result.error {
         out.push(format!("  stopped: {error}"));
     }
-    let rest = details(result);
-    let room = LINES.saturating_sub(out.len() + rest.len() + 2);
-    let shown = result.findings.len().min(room.max(12));
-    let mut lines: Vec<String> = out.iter().chain(&[]).map(|line| cut(line)).collect();
-    for one in &result.findings[..shown] {
+    let mut lines: Vec<String> = out.iter().map(|line| cut(line)).collect();
+    for one in &result.findings {
         let word = format!("{:<7}", one.severity);
         let line = cut(&format!("  {word} {}", one.text));
         lines.push(if colour {
@@ -38,13 +35,14 @@ pub fn report(result: &HostResult, colour: bool) -> String {
             line
         });
     }
-    lines.extend(rest.iter().map(|line| cut(line)));
-    if let Some(line) = &result.tlsdestinations {
-        lines.truncate(LINES - 2);
+    lines.extend(details(result).iter().map(|line| cut(line)));
+    // The last of the details are the first to go.
+    let suggested = result.tlsdestinations.as_ref();
+    lines.truncate(LINES - if suggested.is_some() { 2 } else { 0 });
+    if let Some(line) = suggested {
         lines.push("  line for tlsdestinations that would hold today:".to_owned());
         lines.push(text::printable(line.as_bytes()));
     }
-    lines.truncate(LINES);
     lines.join("\n") + "\n"
 }
 

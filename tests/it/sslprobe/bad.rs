@@ -143,6 +143,52 @@ fn ssl_3_export_and_rc4_are_found_without_openssl_s_help() {
 }
 
 #[test]
+fn a_hybrid_group_is_found_by_the_group_that_the_server_asks_for() {
+    // It asks for X25519MLKEM768 wherever that is on offer, else for P-256.
+    let server = Scripted::start(|stream, _, _| {
+        let hello = hello(stream);
+        let thirteen = hello.windows(2).any(|pair| pair == [3, 4]);
+        if hello.is_empty() || !thirteen {
+            let _ = stream.write_all(&[21, 3, 3, 0, 2, 2, 70]);
+            return;
+        }
+        let offered = |group: [u8; 2]| hello.windows(2).any(|pair| pair == group);
+        let group = if offered([0x11, 0xec]) {
+            [0x11, 0xec]
+        } else {
+            [0, 0x17]
+        };
+        let retry = [
+            0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11, 0xbe, 0x1d, 0x8c, 0x02, 0x1e, 0x65,
+            0xb8, 0x91, 0xc2, 0xa2, 0x11, 0x16, 0x7a, 0xbb, 0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2,
+            0xc8, 0xa8, 0x33, 0x9c,
+        ];
+        let extensions = [&[0, 43, 0, 2, 3, 4, 0, 51, 0, 2][..], &group].concat();
+        let session = &hello[38..71];
+        let body = [
+            &[3, 3][..],
+            &retry,
+            session,
+            &[0x13, 1, 0, 0, 12],
+            &extensions,
+        ]
+        .concat();
+        let _ = stream.write_all(&records([3, 3], &message(2, &body)));
+        let _ = stream.read(&mut [0; 64]);
+    });
+    let (found, _) = result(&[&server.at.to_string()]);
+    assert_eq!(found["versions"]["TLSv1.3"], true, "{found:#}");
+    let groups = list(&found["groups"]);
+    assert!(
+        groups.contains(&"X25519MLKEM768") && groups.contains(&"P-256"),
+        "{groups:?}"
+    );
+    assert!(!has(&found, "no-hybrid"));
+    let (full, _) = result(&["-F", &server.at.to_string()]);
+    assert_eq!(list(&full["groups"]), ["X25519MLKEM768", "P-256"]);
+}
+
+#[test]
 fn what_is_no_tls_is_named() {
     let server = Scripted::start(|stream, _, _| {
         let _ = hello(stream);

@@ -105,6 +105,39 @@ fn two_keys_are_both_pinned_and_a_small_one_connects() {
 }
 
 #[test]
+fn a_key_of_1024_bits_is_told_and_its_line_connects() {
+    let place = Place::new("probe-line-small");
+    let (key, certificate) = (place.text("small.key"), place.text("small.pem"));
+    let mut made = Command::new("openssl");
+    made.args([
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:1024",
+        "-nodes",
+        "-subj",
+        "/CN=small",
+    ]);
+    made.args(["-keyout", &key, "-out", &certificate]);
+    assert_eq!(run(&mut made, b"").code, Some(0));
+    let words = [
+        "-cert",
+        &certificate,
+        "-key",
+        &key,
+        "-cipher",
+        "DEFAULT@SECLEVEL=0",
+    ];
+    let server = OpenSsl::start(&place, &[], &words);
+    let (found, _) = result(&[&server.at]);
+    assert!(has(&found, "small-key"), "{found:#}");
+    assert_eq!(found["certificates"][0]["bits"], 1024);
+    let line = found["tlsdestinations"].as_str().expect("a line");
+    sound(&place, line, "127.0.0.1", port(&server.at));
+    connects(&place, line, "127.0.0.1", port(&server.at)).expect(line);
+}
+
+#[test]
 fn a_rule_that_is_there_is_compared_by_a_handshake() {
     let place = Place::new("probe-policy");
     let root = place.write("root.pem", Authority::shared_root().pem());

@@ -126,6 +126,25 @@ fn connections_to_one_address_never_overlap_and_keep_their_distance() {
 }
 
 #[test]
+fn a_pause_that_is_longer_than_the_host_s_time_ends_its_probe() {
+    let context = context(&Identity::localhost(KeyKind::P256), |_| {});
+    let server = Scripted::start(move |stream, _, _| drop(tls(stream, &context)));
+    let at = server.at.to_string();
+    let mut command = command(&["-j", "-i", "600", "-T", "1", &at]);
+    let ended = run(&mut command, b"");
+    let found = &objects(&ended)[0];
+    assert_eq!(found["connections"], 1, "{found:#}");
+    assert!(
+        found["error"]
+            .as_str()
+            .expect("why")
+            .contains("out of time"),
+        "{found:#}"
+    );
+    assert_eq!(found["versions"]["TLSv1.3"], true);
+}
+
+#[test]
 fn many_hosts_are_probed_at_once_and_each_has_its_line() {
     let context = context(&Identity::localhost(KeyKind::P256), |_| {});
     let context = Arc::new(context);

@@ -10,6 +10,8 @@ use crate::harness::{Finished, ours, run};
 
 mod bad;
 mod dialogue;
+#[cfg(validator)]
+mod domain;
 mod line;
 mod manners;
 mod server;

@@ -1,12 +1,12 @@
 //! qmail-sslremote under a stand-in for qmail-rspawn: real DNS, real and
 //! scripted servers, reports compared and messages compared byte by byte.
 
-mod dns;
+pub mod dns;
 mod fake;
-mod packet;
+pub mod packet;
 mod postfix;
 mod remote;
-mod tree;
+pub mod tree;
 
 mod certificates;
 mod confinement;

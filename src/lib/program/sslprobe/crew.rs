@@ -25,8 +25,8 @@ const LINE_LIMIT: usize = 4 << 20;
 /// What a probe waits for.
 #[derive(Clone, Copy, Debug)]
 enum Wish {
-    Begin(IpAddr),
-    Connect,
+    Begin(u8, IpAddr),
+    Connect(u8),
 }
 
 /// A probe under way.
@@ -130,29 +130,30 @@ impl<'a> Crew<'a> {
         let mut wake: Option<Instant> = None;
         for worker in &mut self.workers {
             let granted = match worker.wish {
-                None => false,
-                Some(Wish::Begin(address)) => {
-                    let granted = self.manners.begin(worker.number, address);
-                    if granted {
+                None => None,
+                Some(Wish::Begin(number, address)) => {
+                    let free = self.manners.begin(worker.number, address);
+                    if free {
                         worker.address = Some(address);
                     }
-                    granted
+                    free.then_some(number)
                 }
-                Some(Wish::Connect) => match worker.address {
-                    None => true,
-                    Some(address) => match self.manners.connect(address, Instant::now()) {
-                        Ok(()) => true,
-                        Err(from) => {
+                Some(Wish::Connect(number)) => {
+                    let now = Instant::now();
+                    let address = worker.address;
+                    match address.map(|address| self.manners.connect(address, now)) {
+                        Some(Err(from)) => {
                             wake = Some(wake.map_or(from, |wake| wake.min(from)));
-                            false
+                            None
                         }
-                    },
-                },
+                        _ => Some(number),
+                    }
+                }
             };
-            if granted {
+            if let Some(number) = granted {
                 worker.wish = None;
                 // One that is gone is found out when it is listened to.
-                let _ = (&worker.stream).write_all(b"g");
+                let _ = (&worker.stream).write_all(&[number]);
             }
         }
         wake
@@ -218,8 +219,10 @@ impl Worker {
             let line: Vec<u8> = self.buffer.drain(..=end).collect();
             let said = str::from_utf8(&line[..end]).ok().and_then(Said::parse);
             match said {
-                Some(Said::Begin(address)) => self.wish = Some(Wish::Begin(address)),
-                Some(Said::Connect) => self.wish = Some(Wish::Connect),
+                Some(Said::Begin(number, address)) => {
+                    self.wish = Some(Wish::Begin(number, address));
+                }
+                Some(Said::Connect(number)) => self.wish = Some(Wish::Connect(number)),
                 Some(Said::Closed) => {
                     if let Some(address) = self.address {
                         manners.closed(address, Instant::now());

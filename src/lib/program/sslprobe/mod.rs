@@ -185,9 +185,12 @@ fn announce(report: &Report, options: &Options, units: &[Unit]) {
     let at_once = number(options.limit.min(units.len()));
     let by_pauses = options.interval.saturating_mul(all / at_once.max(1));
     let by_rate = Duration::from_secs(u64::from(all / options.rate));
-    let time = duration(by_pauses.max(by_rate));
+    let time = match by_pauses.max(by_rate) {
+        time if time.as_secs() == 0 => String::new(),
+        time => format!(": up to {}", duration(time)),
+    };
     report.notice(format_args!(
-        "{hosts} destinations, at most {handshakes} handshakes each, {} at once: up to {time}",
+        "{hosts} destinations, at most {handshakes} handshakes each, {} at once{time}",
         options.limit
     ));
 }

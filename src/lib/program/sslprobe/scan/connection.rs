@@ -2,12 +2,13 @@
 //! be sent.
 #![forbid(unsafe_code)]
 
+use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::talk::Talk;
 use super::{FAILURES, SPARE, Scan, Stop};
-use crate::dialer::Dialer;
+use crate::dialer::{Dialer, Unreachable};
 use crate::dialogue::client::DialogueError;
 use crate::options::sslprobe::Start;
 use crate::program::qmail_sslremote::link::Link;
@@ -27,17 +28,11 @@ impl Scan<'_> {
                 "the server does not let a client get as far as TLS".to_owned(),
             ));
         }
-        let late = || {
-            Stop::Host(format!(
-                "out of time: {} seconds (-T)",
-                self.terms.host.as_secs()
-            ))
-        };
-        self.turn.connect(self.deadline);
-        let now = Instant::now();
-        if now >= self.deadline {
-            return Err(late());
+        if !self.turn.connect(self.deadline) {
+            let seconds = self.terms.host.as_secs();
+            return Err(Stop::Host(format!("out of time: {seconds} seconds (-T)")));
         }
+        let now = Instant::now();
         let until = self.deadline.min(now + self.terms.connection);
         let dialer = Dialer {
             seconds: (whole_seconds(until - now), 0),
@@ -57,6 +52,12 @@ impl Scan<'_> {
             }
             Err(failed) => {
                 self.turn.closed();
+                let reset = |one: &Unreachable| one.cause.kind() == io::ErrorKind::ConnectionReset;
+                if failed.iter().any(reset) {
+                    // Somebody accepted it, and ended it at once.
+                    self.result.listens = true;
+                    self.result.connections += 1;
+                }
                 let cause = failed.last().map(|one| report::reason(&one.cause));
                 let cause = cause.unwrap_or_default();
                 Err(Stop::Host(format!("unable to connect: {cause}")))

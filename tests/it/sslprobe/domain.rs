@@ -1,0 +1,180 @@
+//! Mail domains: their MX hosts, the TLSA records of these, and what is said where
+//! DNS has nothing.
+#![forbid(unsafe_code)]
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::process::Command;
+use std::sync::Arc;
+
+use domain::base::Rtype;
+use openssl::sha::sha256;
+use serde_json::Value;
+
+use super::server::{Scripted, smtp, smtp_inside, tls};
+use super::{command, has, objects, text};
+use crate::harness::peer::context;
+use crate::harness::{Authority, Identity, Leaf, Place, need_root, run};
+use crate::sslremote::dns::Forwarder;
+use crate::sslremote::packet::wire;
+use crate::sslremote::tree::{Denial, Tree, Zone, a, mx};
+
+/// An SMTP server on 127.0.0.1 with a certificate for `mx.sig`.
+fn server(identity: &Identity) -> Scripted {
+    let context = Arc::new(context(identity, |_| {}));
+    Scripted::start(move |stream, _, seen| {
+        if smtp(stream, &["STARTTLS"], seen)
+            && let Some(mut inside) = tls(stream, &context)
+        {
+            smtp_inside(&mut inside, &[], "");
+        }
+    })
+}
+
+fn identity() -> Identity {
+    Leaf::new("mx.sig").dns("mx.sig").issue()
+}
+
+/// A signed domain whose MX has this TLSA record on a port.
+fn world(port: u16, record: Vec<u8>) -> Tree {
+    let here = || a(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let service = format!("_{port}._tcp.mx");
+    Tree::new(vec![
+        Zone::signed("sig.", Denial::Nsec)
+            .with("@", Rtype::MX, mx(10, "mx.sig."))
+            .with("@", Rtype::MX, mx(20, "closed.sig."))
+            .with("mx", Rtype::A, here())
+            .with("closed", Rtype::A, a(IpAddr::from([127, 0, 0, 3])))
+            .with(&service, Rtype::TLSA, record)
+            .with("null", Rtype::MX, [&[0, 0][..], &wire(".")].concat())
+            .with("bare", Rtype::A, here()),
+    ])
+}
+
+/// 3 1 1 of a certificate.
+fn record(identity: &Identity) -> Vec<u8> {
+    let key = identity.certificate.public_key().expect("key");
+    let key = key.public_key_to_der().expect("DER");
+    [&[3, 1, 1][..], &sha256(&key)].concat()
+}
+
+/// sslprobe -M with this DNS; the object of each host.
+fn probe(place: &Place, dns: &Forwarder, port: u16, words: &[&str]) -> Vec<Value> {
+    let port = port.to_string();
+    let root = place.write("root.pem", Authority::shared_root().pem());
+    let mut command: Command = command(&["-j", "-p", &port, "-y", "smtp", "-a", &root]);
+    command.args(words);
+    command.env("DNSCACHEIP", dns.ip.to_string());
+    command.env("QMAILHOME", place.path(""));
+    let ended = run(&mut command, b"");
+    let all = objects(&ended);
+    assert!(!all.is_empty(), "{ended:?}");
+    all
+}
+
+fn home(name: &str, tree: &Tree) -> Place {
+    let place = Place::new(name);
+    std::fs::create_dir_all(place.path("control")).expect("made");
+    place.write("control/dnssecanchors", tree.anchors());
+    place
+}
+
+#[test]
+fn tlsa_records_of_mx_hosts_are_compared_with_their_certificates() {
+    need_root!();
+    let identity = identity();
+    let server = server(&identity);
+    let port = server.at.port();
+    let good = world(port, record(&identity));
+    let place = home("probe-dane", &good);
+    let other = Leaf::new("x").other_key().issue();
+    let bad = world(port, record(&other));
+    // Records that another tree signed: their signatures are wrong.
+    let (forged, honest) = (
+        world(port, record(&identity)),
+        world(port, record(&identity)),
+    );
+    let anchors = honest.anchors();
+    for (tree, forged, wanted) in [
+        (good, None, "ok"),
+        (bad, None, "mismatch"),
+        (honest, Some(forged), "bogus"),
+    ] {
+        let anchors = if wanted == "bogus" {
+            anchors.clone()
+        } else {
+            tree.anchors()
+        };
+        place.write("control/dnssecanchors", anchors);
+        let dns = Forwarder::start(move |question| {
+            let tree = match &forged {
+                Some(forged) if question.kind == Rtype::TLSA => forged,
+                _ => &tree,
+            };
+            Some(tree.answer(question))
+        });
+        let all = probe(&place, &dns, port, &["-M", "sig"]);
+        assert_eq!(all.len(), 2, "a line each MX host: {all:#?}");
+        let found = all
+            .iter()
+            .find(|one| one["host"] == "mx.sig")
+            .expect("mx.sig");
+        assert_eq!(
+            (&found["mx_of"], &found["dane"]),
+            (&"sig".into(), &wanted.into()),
+            "{found:#}"
+        );
+        assert_eq!(found["certificates"][0]["name_ok"], true);
+        let code = format!("dane-{wanted}");
+        assert_eq!(has(found, &code), wanted != "ok", "{found:#}");
+        let line = found["tlsdestinations"].as_str().expect("a line");
+        assert!(
+            line.starts_with("~sig:") && line.ends_with("mx.sig"),
+            "{line}"
+        );
+        let closed = all
+            .iter()
+            .find(|one| one["host"] == "closed.sig")
+            .expect("listed");
+        assert_eq!(
+            (&closed["listens"], &closed["mx_of"]),
+            (&false.into(), &"sig".into())
+        );
+        assert!(closed["error"].as_str().expect("why").contains("refused"));
+    }
+}
+
+#[test]
+fn a_host_without_records_and_a_domain_without_mx_are_said_so() {
+    need_root!();
+    let identity = identity();
+    let server = server(&identity);
+    let port = server.at.port();
+    let tree = world(port, record(&identity));
+    let place = home("probe-domains", &tree);
+    let dns = Forwarder::start(move |question| Some(tree.answer(question)));
+    let all = probe(&place, &dns, port, &["bare.sig"]);
+    assert_eq!(
+        (&all[0]["dane"], &all[0]["address"]),
+        (&"none".into(), &"127.0.0.1".into())
+    );
+    assert!(text(&all[0], "no-dane").contains("TLSA"));
+    // The address stands in for MX; a null MX takes no mail.
+    let bare = probe(&place, &dns, port, &["-M", "bare.sig"]);
+    assert_eq!(
+        (&bare[0]["host"], &bare[0]["listens"]),
+        (&"bare.sig".into(), &true.into())
+    );
+    for (domain, why) in [("null.sig", "null MX"), ("nowhere.sig", "no such name")] {
+        let all = probe(&place, &dns, port, &["-M", domain]);
+        assert_eq!(all.len(), 1);
+        assert_eq!(
+            (&all[0]["listens"], &all[0]["mx_of"]),
+            (&false.into(), &domain.into())
+        );
+        assert!(
+            all[0]["error"].as_str().expect("why").contains(why),
+            "{}",
+            all[0]
+        );
+    }
+}
