@@ -4,6 +4,7 @@
 //! runs it; every figure is the kernel's accounting of whole processes, but for
 //! the wall time that is told beside a delivery's.
 #![forbid(unsafe_code)]
+#![allow(clippy::disallowed_methods, reason = "tests have threads")]
 
 use std::collections::HashMap;
 use std::fmt::{Display, Write as _};

@@ -3,6 +3,8 @@
 //! Modules stand in the order of the data's way; a file may use those above its
 //! own line, never those below (tests/layers.rs holds them to it).
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests have threads"))]
+
 mod text;
 
 mod report;

@@ -17,7 +17,7 @@ use super::meanwhile::Meanwhile;
 use super::worker;
 use crate::report::{self, Fail, Report};
 use crate::sys::poll::{self, Ready};
-use crate::sys::process::{self, Change, ProcessId};
+use crate::sys::process::{self, Change, Forked, ProcessId};
 use crate::sys::sandbox::{self, Role, Sandbox};
 use crate::sys::{fd, memory, parcel, signal};
 
@@ -52,7 +52,7 @@ impl Master {
         meanwhile: &mut dyn Meanwhile,
     ) -> Result<Rc<Master>, Fail> {
         let (socket, other) = parcel::pair().map_err(Fail::unable("create socket"))?;
-        let id = process::spawn(move || run(&other, password, report))
+        let id = process::spawn(move |forked| run(&forked, &other, password, report))
             .map_err(Fail::unable("fork the key master"))?;
         let master = Master {
             socket,
@@ -127,14 +127,14 @@ pub(super) fn receive(
 }
 
 /// The whole process. Returns its exit code.
-fn run(socket: &OwnedFd, password: Option<OwnedFd>, report: Report) -> u8 {
+fn run(forked: &Forked, socket: &OwnedFd, password: Option<OwnedFd>, report: Report) -> u8 {
     process::name("keymaster");
     signal::ignore_others();
     // The supervisor's standard output must not stay open here.
     let log = io::stderr();
     let mut kept = vec![log.as_fd(), socket.as_fd()];
     kept.extend(password.as_ref().map(|descriptor| descriptor.as_fd()));
-    fd::close_all_but(&kept);
+    forked.close_all_but(&kept);
     let prepared = fd::detach_standard()
         .map_err(Fail::unable("open the null device"))
         .and_then(|()| {
@@ -259,11 +259,11 @@ impl Forker<'_> {
         let mut hours = self.hours.take();
         let (sandbox, report) = (&self.sandbox, self.report);
         let places = (&mut secret, &mut hours);
-        let id = process::spawn(|| {
+        let id = process::spawn(|forked| {
             let log = io::stderr();
             let mut kept = vec![log.as_fd(), control.as_fd(), other.as_fd()];
             kept.extend(sandbox.descriptor());
-            fd::close_all_but(&kept);
+            forked.close_all_but(&kept);
             signal::ignore_others();
             process::name("keyholder");
             let Some(hours) = places.1.take() else {
@@ -275,6 +275,7 @@ impl Forker<'_> {
                 hours,
                 master: other,
                 sandbox,
+                forked: &forked,
                 report,
             })
         });

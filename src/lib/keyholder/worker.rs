@@ -18,6 +18,7 @@ use crate::report::{self, Fail, Report};
 use crate::secret::Secret;
 use crate::store::permit::Permit;
 use crate::sys::poll::{self, Ready};
+use crate::sys::process::Forked;
 use crate::sys::sandbox::{self, Sandbox};
 use crate::sys::user::Identity;
 use crate::sys::{memory, parcel, user};
@@ -72,6 +73,7 @@ pub(super) struct Start<'a> {
     pub hours: Hours,
     pub master: OwnedFd,
     pub sandbox: &'a Sandbox,
+    pub forked: &'a Forked,
     pub report: Report,
 }
 
@@ -122,12 +124,14 @@ pub(super) fn run(start: Start<'_>) -> u8 {
         hours,
         master,
         sandbox,
+        forked,
         report,
     } = start;
     let loader = Loader {
         control,
         password,
         sandbox,
+        forked,
         keys: Keys::default(),
     };
     match loader.load() {
@@ -153,6 +157,7 @@ struct Loader<'a> {
     control: OwnedFd,
     password: Option<Password>,
     sandbox: &'a Sandbox,
+    forked: &'a Forked,
     keys: Keys,
 }
 
@@ -186,7 +191,7 @@ impl Loader<'_> {
             key.warm_up();
         }
         let _ = hours::derive(&[0; 32], &[0; 16], &[0; 32]);
-        let reply = match give_up_rights(self.sandbox) {
+        let reply = match give_up_rights(self.sandbox, self.forked) {
             Ok(missing) => [&[answer::SEALED], missing.join("\n").as_bytes()].concat(),
             Err(why) => [&[answer::ERROR], why.as_bytes()].concat(),
         };
@@ -213,7 +218,7 @@ impl Loader<'_> {
 
 /// Locks memory, leaves the file system and the user, and takes the sandbox on.
 /// Returns what could not be had.
-fn give_up_rights(sandbox: &Sandbox) -> Result<Vec<String>, String> {
+fn give_up_rights(sandbox: &Sandbox, forked: &Forked) -> Result<Vec<String>, String> {
     let mut missing = sandbox.missing().to_vec();
     let unable =
         |step: &str, error: io::Error| format!("unable to {step}: {}", report::reason(&error));
@@ -237,7 +242,7 @@ fn give_up_rights(sandbox: &Sandbox) -> Result<Vec<String>, String> {
         missing.push("chroot and a user of its own (not started as root)".to_owned());
     }
     sandbox
-        .take_on_with_descriptors()
+        .take_on_with_descriptors(forked)
         .map_err(|error| unable("confine the keyholder", error))?;
     Ok(missing)
 }

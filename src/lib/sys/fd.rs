@@ -105,15 +105,35 @@ pub fn place(fd: impl AsFd, target: RawFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes ownership of a descriptor by number, if it is open.
+/// Takes ownership of a descriptor that this process was started with, if there is
+/// one of this number.
+///
+/// All that we open ourselves is close-on-exec, and so is what was taken: nobody's
+/// descriptor is taken from him, and none twice.
 #[must_use]
 pub fn inherited(number: RawFd) -> Option<OwnedFd> {
-    // SAFETY: F_GETFD reads a flag of a number; a number that is not open
-    // yields EBADF.
-    if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+    if !survives_exec(number) {
         return None;
     }
-    Some(owned(number))
+    let taken = owned(number);
+    set_close_on_exec(&taken, true).ok()?;
+    Some(taken)
+}
+
+/// Closes all that this process was started with but descriptors 0 to 2.
+pub fn close_inherited() {
+    /// Where the numbers end if nobody says which are open.
+    const USUAL_LIMIT: RawFd = 1024;
+    let open = inherited_above_standard().unwrap_or_else(|_| (3..USUAL_LIMIT).collect());
+    open.into_iter().filter_map(inherited).for_each(drop);
+}
+
+/// Whether a number is that of a descriptor that is not close-on-exec.
+fn survives_exec(number: RawFd) -> bool {
+    // SAFETY: F_GETFD reads a flag of a number; a number that is not open
+    // yields EBADF.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    flags >= 0 && flags & libc::FD_CLOEXEC == 0
 }
 
 /// Points descriptors 0 and 1 at the null device. Closed instead, the next
@@ -127,19 +147,11 @@ pub fn detach_standard() -> io::Result<()> {
     place(&null, 1)
 }
 
-/// Closes a descriptor that a forked process inherited and that belongs to its
-/// parent. The owner object must not be used or dropped in this process, which
-/// ends by exec or `_exit`.
-pub fn disown(fd: impl AsFd) {
-    // SAFETY: close takes a number; that the owner never closes it again is the
-    // caller's promise.
-    unsafe { libc::close(fd.as_fd().as_raw_fd()) };
-}
-
-/// Closes every descriptor of this process but those of `keep`. Objects that
-/// still own a closed number must be forgotten by the caller, or the process
-/// must end by `_exit`: a forked engine does.
-pub fn close_all_but(keep: &[BorrowedFd<'_>]) {
+/// Closes every descriptor of this process but those of `keep`.
+///
+/// # Safety
+/// No object that owns one of the others is used or dropped in this process.
+pub(super) unsafe fn close_all_but(keep: &[BorrowedFd<'_>]) {
     let mut numbers: Vec<u32> = keep
         .iter()
         .filter_map(|fd| u32::try_from(fd.as_raw_fd()).ok())
@@ -178,20 +190,15 @@ fn close_range(first: u32, last: u32) {
 
 /// The numbers of all descriptors above 2 that this process has and that
 /// survive exec.
-#[must_use]
-pub fn inherited_above_standard() -> Vec<RawFd> {
-    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else {
-        return Vec::new();
-    };
-    entries
+///
+/// # Errors
+/// `/proc` is not there.
+pub fn inherited_above_standard() -> io::Result<Vec<RawFd>> {
+    let entries = std::fs::read_dir("/proc/self/fd")?;
+    Ok(entries
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<RawFd>().ok())
-        .filter(|&number| number > 2)
-        .filter(|&number| {
-            // SAFETY: F_GETFD reads a flag of a number.
-            let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
-            flags >= 0 && flags & libc::FD_CLOEXEC == 0
-        })
-        .collect()
+        .filter(|&number| number > 2 && survives_exec(number))
+        .collect())
 }
 
 /// read(2), again where a signal interrupted it.
@@ -237,4 +244,24 @@ fn owned(number: RawFd) -> OwnedFd {
     // SAFETY: the callers got the number from a call that opened it, or took
     // it over from the process that started us; nobody else owns it.
     unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(number) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_descriptor_is_inherited_once_and_never_taken_from_its_owner() {
+        let (own, given) = pipe().unwrap();
+        assert!(inherited(own.as_raw_fd()).is_none(), "it is ours");
+        // As a parent leaves one: nobody here owns it.
+        let number = std::os::fd::IntoRawFd::into_raw_fd(given);
+        assert!(inherited(number).is_none());
+        // SAFETY: takes numbers only.
+        assert_eq!(unsafe { libc::fcntl(number, libc::F_SETFD, 0) }, 0);
+        let taken = inherited(number).expect("as if from a parent");
+        assert!(inherited(number).is_none(), "twice");
+        drop(taken);
+        assert_eq!(read_some(&own, &mut [0]).unwrap(), 0, "it was closed");
+    }
 }

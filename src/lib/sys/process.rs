@@ -1,9 +1,12 @@
 //! Making, ending and reaping processes.
 
 use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{ForkResult, fork};
+
+use super::fd;
 
 /// A process number.
 pub type ProcessId = i32;
@@ -14,6 +17,29 @@ pub fn own_id() -> ProcessId {
     std::process::id().cast_signed()
 }
 
+/// A process that [`spawn`] or [`spawn_sibling`] made: proof that what its parent's
+/// objects own is closed or left alone here, for none of them is ever dropped. It
+/// ends by exec or `_exit`.
+#[derive(Debug)]
+pub struct Forked(());
+
+#[expect(clippy::unused_self, reason = "to have it is the proof")]
+impl Forked {
+    /// Closes every descriptor but those of `keep`.
+    pub fn close_all_but(&self, keep: &[BorrowedFd<'_>]) {
+        // SAFETY: the parent's objects are never dropped here, and what `body` of
+        // `spawn` still uses is among `keep`: each caller names all of it.
+        unsafe { fd::close_all_but(keep) };
+    }
+
+    /// Closes a descriptor of the parent's object, which is not used any more.
+    pub(super) fn disown(&self, fd: &OwnedFd) {
+        // SAFETY: close takes a number; its owner is never dropped here, and the
+        // sandbox that it belongs to was taken on.
+        unsafe { libc::close(fd.as_raw_fd()) };
+    }
+}
+
 /// Runs `body` in a child process, which ends with the code it returns.
 ///
 /// # Errors
@@ -21,9 +47,10 @@ pub fn own_id() -> ProcessId {
 ///
 /// # Panics
 /// Never returns in the child: a panic there ends it with 101.
-pub fn spawn(body: impl FnOnce() -> u8) -> io::Result<ProcessId> {
-    // SAFETY: our programs are single-threaded, so the child finds no lock
-    // held by a thread that it lacks; it leaves by `_exit` or exec.
+pub fn spawn(body: impl FnOnce(Forked) -> u8) -> io::Result<ProcessId> {
+    // SAFETY: our programs are single-threaded (clippy.toml keeps threads out of
+    // the library), so the child finds no lock held by a thread that it lacks; it
+    // leaves by `_exit` or exec.
     match unsafe { fork()? } {
         ForkResult::Parent { child } => Ok(child.as_raw()),
         ForkResult::Child => end(contained(body)),
@@ -37,7 +64,7 @@ pub fn spawn(body: impl FnOnce() -> u8) -> io::Result<ProcessId> {
 pub fn try_in_child(step: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     /// What stands for an error without a number.
     const OTHER: u8 = 255;
-    let child = spawn(|| match step() {
+    let child = spawn(|_| match step() {
         Ok(()) => 0,
         // The numbers of errors are below 134 (errno(3)).
         Err(error) => error
@@ -59,7 +86,7 @@ pub fn try_in_child(step: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
 ///
 /// # Errors
 /// As clone(2).
-pub fn spawn_sibling(body: impl FnOnce() -> u8) -> io::Result<ProcessId> {
+pub fn spawn_sibling(body: impl FnOnce(Forked) -> u8) -> io::Result<ProcessId> {
     let flags = libc::c_ulong::from((libc::CLONE_PARENT | libc::SIGCHLD).cast_unsigned());
     // s390 takes the stack first.
     #[cfg(target_arch = "s390x")]
@@ -78,8 +105,9 @@ pub fn spawn_sibling(body: impl FnOnce() -> u8) -> io::Result<ProcessId> {
 }
 
 /// A panic must not run on into the parent's code.
-fn contained(body: impl FnOnce() -> u8) -> u8 {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).unwrap_or(101)
+fn contained(body: impl FnOnce(Forked) -> u8) -> u8 {
+    let body = std::panic::AssertUnwindSafe(|| body(Forked(())));
+    std::panic::catch_unwind(body).unwrap_or(101)
 }
 
 /// Ends this process at once: no handler of the parent's runs twice.

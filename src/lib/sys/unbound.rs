@@ -121,6 +121,10 @@ fn try_a_thread() -> io::Result<()> {
     if stack != RLIM_INFINITY {
         thread = thread.stack_size(usize::try_from(stack).unwrap_or(usize::MAX));
     }
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "it has ended before anything is forked"
+    )]
     let ended = thread.spawn(|| ())?.join();
     ended.map_err(|_| io::ErrorKind::Other.into())
 }

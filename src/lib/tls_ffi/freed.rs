@@ -3,10 +3,11 @@
 //! numbers of a key behind all the same (`d2i_ECPrivateKey` in 3.0).
 
 use std::ffi::{c_char, c_int, c_void};
+use std::mem::MaybeUninit;
+use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::{ptr, slice};
 
-use super::wipe;
+use super::OPENSSL_cleanse;
 
 /// Whether it is done now.
 static WIPING: AtomicBool = AtomicBool::new(false);
@@ -31,32 +32,35 @@ unsafe extern "C" fn retake(
     file: *const c_char,
     line: c_int,
 ) -> *mut c_void {
-    // SAFETY: by libcrypto's contract `old` is null or came from [`take`] or from
-    // here, and is not used after this. What is copied is in both blocks.
-    unsafe {
-        if old.is_null() || !WIPING.load(Ordering::Relaxed) {
-            return libc::realloc(old, size);
-        }
-        let new = libc::malloc(size);
-        if !new.is_null() {
-            let both = libc::malloc_usable_size(old).min(size);
-            ptr::copy_nonoverlapping(old.cast::<u8>(), new.cast(), both);
-            give_back(old, file, line);
-        }
-        new
+    if old.is_null() || !WIPING.load(Ordering::Relaxed) {
+        // SAFETY: by libcrypto's contract `old` is null or came from [`take`] or from
+        // here, and is not used after this.
+        return unsafe { libc::realloc(old, size) };
     }
+    // SAFETY: malloc takes any number.
+    let new = unsafe { libc::malloc(size) };
+    if !new.is_null() {
+        // SAFETY: `old` is a block of malloc's, by the same contract.
+        let both = unsafe { libc::malloc_usable_size(old) }.min(size);
+        // SAFETY: that many bytes are in both blocks, which are two; bytes that were
+        // never written are copied as they are.
+        unsafe { ptr::copy_nonoverlapping(old.cast::<MaybeUninit<u8>>(), new.cast(), both) };
+        // SAFETY: nobody uses the old block after this.
+        unsafe { give_back(old, file, line) };
+    }
+    new
 }
 
 unsafe extern "C" fn give_back(block: *mut c_void, _: *const c_char, _: c_int) {
-    // SAFETY: as in [`retake`]; a null pointer has no size, and the whole of a
-    // block is ours until it is freed.
-    unsafe {
-        if WIPING.load(Ordering::Relaxed) && !block.is_null() {
-            let size = libc::malloc_usable_size(block);
-            wipe(slice::from_raw_parts_mut(block.cast(), size));
-        }
-        libc::free(block);
+    if WIPING.load(Ordering::Relaxed) && !block.is_null() {
+        // SAFETY: as in [`retake`].
+        let size = unsafe { libc::malloc_usable_size(block) };
+        // SAFETY: the whole of a block is ours until it is freed. No slice of it is
+        // made: not every byte need have been written.
+        unsafe { OPENSSL_cleanse(block, size) };
     }
+    // SAFETY: as in [`retake`]; a null pointer is nothing to free.
+    unsafe { libc::free(block) };
 }
 
 /// Takes libcrypto's memory over: `CRYPTO_set_mem_functions`. For the start of a

@@ -35,12 +35,13 @@ pub fn forget_errors() {
     drop(ErrorStack::get());
 }
 
+unsafe extern "C" {
+    fn OPENSSL_cleanse(start: *mut c_void, length: usize);
+}
+
 /// Overwrites a secret: `OPENSSL_cleanse`. A plain assignment before a value's
 /// end could be removed by the compiler.
 pub fn wipe(secret: &mut [u8]) {
-    unsafe extern "C" {
-        fn OPENSSL_cleanse(start: *mut c_void, length: usize);
-    }
     // SAFETY: the slice is exclusively borrowed and the call writes exactly its
     // length.
     unsafe { OPENSSL_cleanse(secret.as_mut_ptr().cast(), secret.len()) };

@@ -8,7 +8,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::io::{self, Write as _};
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::Path;
 use std::process::ExitCode;
@@ -63,11 +63,7 @@ pub fn main() -> ExitCode {
     signal::ignore_pipe();
     tls_ffi::freed::take_over();
     // What else qmail-rspawn left open is no business of a mail server's.
-    fd::close_all_but(&[
-        io::stdin().as_fd(),
-        io::stdout().as_fd(),
-        io::stderr().as_fd(),
-    ]);
+    fd::close_inherited();
     let words: Vec<Vec<u8>> = env::args_os().skip(1).map(OsString::into_vec).collect();
     let answer = match &*words {
         [word] if word == b"--version" => options::version("qmail-sslremote").into_bytes(),
@@ -182,8 +178,6 @@ fn confine() -> Result<(), Say> {
         highest,
     };
     let taken = sandbox.take_on(confinement);
-    // Its descriptors are closed.
-    std::mem::forget(sandbox);
     #[cfg(feature = "test-switches")]
     if let Some(what) = crate::keyholder::test_switch().and_then(|word| word.strip_prefix("try-")) {
         let _ = sandbox::attempt(what);

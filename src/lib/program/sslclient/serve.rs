@@ -44,10 +44,7 @@ fn confine(
     };
     sandbox
         .take_on(confinement)
-        .map_err(Fail::unable("confine the TLS process"))?;
-    // Its descriptors are closed.
-    std::mem::forget(sandbox);
-    Ok(())
+        .map_err(Fail::unable("confine the TLS process"))
 }
 
 /// Runs the program beside the relay. Returns the program's exit code.
@@ -62,7 +59,7 @@ pub(super) fn serve(
     let (sandbox, filter) = sandbox(report)?;
     let (channel, side) = Channel::new(Form::Pipes).map_err(Fail::unable("create pipe"))?;
     let mut place = Some(side);
-    let child = process::spawn(|| {
+    let child = process::spawn(|_| {
         let Some(side) = place.take() else {
             return TEMPORARY;
         };

@@ -105,8 +105,8 @@ impl<'a> Crew<'a> {
         ours.set_nonblocking(true).map_err(unable("create pipe"))?;
         let setup = self.setup;
         let mut theirs = Some(theirs);
-        let id = process::spawn(|| match theirs.take() {
-            Some(theirs) => worker::main(setup, &unit, theirs),
+        let id = process::spawn(|forked| match theirs.take() {
+            Some(theirs) => worker::main(&forked, setup, &unit, theirs),
             None => 1,
         })
         .map_err(unable("fork"))?;

@@ -19,6 +19,7 @@ use crate::report::Fail;
 use crate::settings::{Filter, Settings};
 use crate::store::client::{self, Store, Trust};
 use crate::sys::fd;
+use crate::sys::process::Forked;
 use crate::sys::sandbox::{self, Confinement, Sandbox};
 use crate::sys::user::{self, Identity};
 use crate::tlsdestinations::{Destination, Destinations, Way};
@@ -38,10 +39,10 @@ pub(super) struct Setup {
 }
 
 /// The whole life of the process; its exit code.
-pub(super) fn main(setup: &Setup, unit: &Unit, stream: UnixStream) -> u8 {
+pub(super) fn main(forked: &Forked, setup: &Setup, unit: &Unit, stream: UnixStream) -> u8 {
     let targets = lookup::targets(unit, &setup.families);
     let policies: Vec<Option<Policy>> = targets.iter().map(|one| policy(setup, one)).collect();
-    if confine(setup.filter, &stream).is_err() {
+    if confine(forked, setup.filter, &stream).is_err() {
         return 1;
     }
     let mut turn = Turn::new(stream);
@@ -92,7 +93,7 @@ fn policy(setup: &Setup, target: &Target) -> Option<Policy> {
 
 /// Gives up everything that calling servers does not need: nothing is opened
 /// after this. As root, the process becomes nobody.
-fn confine(filter: Filter, stream: &UnixStream) -> Result<(), Fail> {
+fn confine(forked: &Forked, filter: Filter, stream: &UnixStream) -> Result<(), Fail> {
     let unable = |error| Fail::unable("use a sandbox")(error);
     // Libc reads the time zone when libcrypto first looks at a calendar.
     let _ = Asn1Time::days_from_now(0);
@@ -108,7 +109,7 @@ fn confine(filter: Filter, stream: &UnixStream) -> Result<(), Fail> {
         stream.as_fd(),
     ];
     keep.extend(sandbox.descriptor());
-    fd::close_all_but(&keep);
+    forked.close_all_but(&keep);
     if user::is_root() {
         // Where root cannot become anybody else it stays what it is, in its
         // sandbox.
@@ -122,10 +123,7 @@ fn confine(filter: Filter, stream: &UnixStream) -> Result<(), Fail> {
         filter: filter != Filter::Off,
         highest,
     };
-    let taken: io::Result<()> = sandbox.take_on(confinement);
-    // Its descriptors are closed.
-    std::mem::forget(sandbox);
-    match taken {
+    match sandbox.take_on(confinement) {
         Err(error) if filter == Filter::Required => Err(unable(error)),
         _ => Ok(()),
     }

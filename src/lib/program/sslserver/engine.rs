@@ -25,8 +25,7 @@ use crate::settings::Filter;
 use crate::store::KeyKind;
 use crate::store::server::Store;
 use crate::sys::channel::Channel;
-use crate::sys::fd;
-use crate::sys::process::{self, ProcessId};
+use crate::sys::process::{self, Forked, ProcessId};
 use crate::sys::sandbox::Confinement;
 #[cfg(feature = "test-switches")]
 use crate::sys::{poll, sandbox};
@@ -59,7 +58,7 @@ fn unable(step: &'static str) -> impl Fn(io::Error) -> String {
 
 impl Engine<'_> {
     /// The whole process: serves one client. Returns its exit code.
-    pub fn run(&self, ends: Ends) -> u8 {
+    pub fn run(&self, forked: &Forked, ends: Ends) -> u8 {
         // Before anything that could end it.
         self.supervisor.tell(&Message::Engine(process::own_id()));
         process::name("engine");
@@ -83,10 +82,10 @@ impl Engine<'_> {
         if let Ok(Some(plain)) = &plain {
             kept.push(plain.as_fd());
         }
-        fd::close_all_but(&kept);
+        forked.close_all_but(&kept);
         let highest = kept.iter().map(AsRawFd::as_raw_fd).max().unwrap_or(2);
         let served = self
-            .give_up_rights(highest, &ends.link)
+            .give_up_rights(forked, highest, &ends.link)
             .and_then(|()| plain.map_err(unable("set up descriptors")))
             .and_then(|plain| Ok((plain, self.wait_for_start(&ends.control)?)))
             .and_then(|(plain, start)| {
@@ -119,7 +118,12 @@ impl Engine<'_> {
 
     /// `highest` is the number of the last descriptor.
     #[cfg_attr(not(feature = "test-switches"), expect(unused_variables))]
-    fn give_up_rights(&self, highest: RawFd, link: &OwnedFd) -> Result<(), String> {
+    fn give_up_rights(
+        &self,
+        forked: &Forked,
+        highest: RawFd,
+        link: &OwnedFd,
+    ) -> Result<(), String> {
         let jail = &self.store.jail;
         jail.enter(self.setup.powers)
             .map_err(|unable| unable.to_string())?;
@@ -129,7 +133,7 @@ impl Engine<'_> {
         };
         let sandbox = &self.setup.sandbox;
         sandbox
-            .take_on(confinement)
+            .take_on_in(forked, confinement)
             .map_err(unable("confine the TLS process"))?;
         #[cfg(feature = "test-switches")]
         if let Some(what) = keyholder::test_switch().and_then(|word| word.strip_prefix("try-")) {

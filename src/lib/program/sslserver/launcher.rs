@@ -12,7 +12,8 @@ use super::generation::Generation;
 use super::messages::Sender;
 use crate::connection::Connection;
 use crate::report::{TEMPORARY, reason};
-use crate::sys::{fd, process, signal, socket};
+use crate::sys::process::{self, Forked};
+use crate::sys::{signal, socket};
 
 mod authorize;
 mod hand_over;
@@ -50,7 +51,13 @@ fn unable(step: &'static str) -> impl Fn(io::Error) -> String {
 impl Launcher<'_> {
     /// The whole process: serves one client. Returns its exit code, unless it
     /// becomes the program.
-    pub fn run(&self, client: TcpStream, address: SocketAddr, link: OwnedFd) -> u8 {
+    pub fn run(
+        &self,
+        forked: &Forked,
+        client: TcpStream,
+        address: SocketAddr,
+        link: OwnedFd,
+    ) -> u8 {
         let standard = (io::stdin(), io::stdout(), io::stderr());
         // What the supervisor has besides is its own.
         let mut kept = vec![
@@ -63,7 +70,7 @@ impl Launcher<'_> {
         ];
         kept.extend(self.setup.sandbox.descriptor());
         kept.extend(self.setup.program.inherited.iter().map(AsFd::as_fd));
-        fd::close_all_but(&kept);
+        forked.close_all_but(&kept);
         signal::ignore_others();
         process::name("launcher");
         match self.serve(client, address, link) {

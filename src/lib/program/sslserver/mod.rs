@@ -114,12 +114,17 @@ fn listen(setup: &Setup, host: &str, port: u16, given: Option<OwnedFd>) -> Resul
 }
 
 /// The descriptors above 2 that this process was started with, but for the
-/// password's.
+/// password's: every program has them, too.
 fn inherited(password: Option<&OwnedFd>) -> Vec<OwnedFd> {
     let taken = password.map(AsRawFd::as_raw_fd);
     fd::inherited_above_standard()
+        .unwrap_or_default()
         .into_iter()
         .filter(|number| Some(*number) != taken)
         .filter_map(fd::inherited)
+        .inspect(|descriptor| {
+            // Of a descriptor that is open this cannot fail.
+            let _ = fd::set_close_on_exec(descriptor, false);
+        })
         .collect()
 }

@@ -61,13 +61,11 @@ impl Control {
             number("SSLWRITEFD")?,
         );
         let take = |name: &str, number| -> Result<OwnedFd, Fail> {
-            let taken = fd::inherited(number).ok_or_else(|| {
+            fd::inherited(number).ok_or_else(|| {
                 Fail::temporary(format!(
                     "no UCSPI-TLS server above: {name} {number} is not open"
                 ))
-            })?;
-            fd::set_close_on_exec(&taken, true).map_err(Fail::unable("set up descriptors"))?;
-            Ok(taken)
+            })
         };
         let copy = |fd: &OwnedFd| fd.try_clone().map_err(Fail::unable("set up descriptors"));
         // Some servers give one socket for two or all of the three.

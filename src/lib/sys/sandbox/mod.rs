@@ -12,7 +12,7 @@ use nix::sys::stat::{FileStat, SFlag, fstat};
 use nix::unistd::{chdir, chroot};
 use seccompiler::BpfProgram;
 
-use super::process;
+use super::process::{self, Forked};
 
 mod filter;
 mod landlock;
@@ -106,13 +106,27 @@ impl Sandbox {
     }
 
     /// Gives up everything, for good. Call it after the last change of user,
-    /// which would make the process dumpable again. Landlock's descriptor is
-    /// closed; the object must not be used or dropped afterwards, in a process
-    /// that ends by exec or `_exit`.
+    /// which would make the process dumpable again.
     ///
     /// # Errors
     /// As prctl(2), setrlimit(2), seccomp(2).
-    pub fn take_on(&self, confinement: Confinement) -> io::Result<()> {
+    pub fn take_on(mut self, confinement: Confinement) -> io::Result<()> {
+        self.limit(confinement)?;
+        drop(self.landlock.take());
+        self.filter_calls(confinement)
+    }
+
+    /// The same in a forked process, which closes what its parent keeps.
+    ///
+    /// # Errors
+    /// As [`Sandbox::take_on`].
+    pub fn take_on_in(&self, forked: &Forked, confinement: Confinement) -> io::Result<()> {
+        self.limit(confinement)?;
+        self.disown(forked);
+        self.filter_calls(confinement)
+    }
+
+    fn limit(&self, confinement: Confinement) -> io::Result<()> {
         confine()?;
         let highest = rlim_t::try_from(confinement.highest).unwrap_or(0) + 1;
         let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
@@ -121,23 +135,33 @@ impl Sandbox {
             highest.min(hard),
             highest.min(hard),
         )?;
-        self.close_in()?;
-        if let (true, Some(filter)) = (confinement.filter, &self.filter) {
-            install(filter)?;
-        }
-        Ok(())
+        self.close_in()
     }
 
-    /// As [`Sandbox::take_on`], for the process with the keys, which goes on
+    fn filter_calls(&self, confinement: Confinement) -> io::Result<()> {
+        match &self.filter {
+            Some(filter) if confinement.filter => install(filter),
+            _ => Ok(()),
+        }
+    }
+
+    fn disown(&self, forked: &Forked) {
+        if let Some(ruleset) = &self.landlock {
+            forked.disown(ruleset);
+        }
+    }
+
+    /// As [`Sandbox::take_on_in`], for the process with the keys, which goes on
     /// taking descriptors.
     ///
     /// # Errors
     /// As there.
-    pub fn take_on_with_descriptors(&self) -> io::Result<()> {
+    pub fn take_on_with_descriptors(&self, forked: &Forked) -> io::Result<()> {
         confine()?;
         let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
         self.close_in()?;
+        self.disown(forked);
         match &self.filter {
             Some(filter) => install(filter),
             None => Ok(()),
@@ -151,19 +175,18 @@ impl Sandbox {
         }
         if let Some(ruleset) = &self.landlock {
             landlock::restrict(ruleset)?;
-            super::fd::disown(ruleset);
         }
         Ok(())
     }
 
     /// Takes it on in a child, which must live to say so.
     fn try_out(&self) -> Result<(), String> {
-        let child = process::spawn(|| {
+        let child = process::spawn(|forked| {
             let confinement = Confinement {
                 filter: true,
                 highest: 2,
             };
-            u8::from(self.take_on(confinement).is_err())
+            u8::from(self.take_on_in(&forked, confinement).is_err())
         })
         .map_err(|error| crate::report::reason(&error))?;
         match process::wait_for(child) {

@@ -9,7 +9,7 @@ use crate::report::{TEMPORARY, reason};
 use crate::sys::poll::{self, Ready};
 use crate::sys::process;
 use crate::sys::user::{Identity, Kind, Powers};
-use crate::sys::{fd, sandbox, signal};
+use crate::sys::{sandbox, signal};
 
 impl Connections<'_> {
     /// Leaves a process behind that goes on writing what engines have for the
@@ -18,7 +18,7 @@ impl Connections<'_> {
         if !self.all.values().any(|one| one.messages.is_some()) {
             return;
         }
-        let forked = process::spawn(|| {
+        let forked = process::spawn(|forked| {
             self.retired = true;
             process::name("logger");
             signal::ignore_others();
@@ -26,7 +26,7 @@ impl Connections<'_> {
             let channels = self.all.values().filter_map(|one| one.messages.as_ref());
             let mut kept: Vec<BorrowedFd<'_>> = channels.map(AsFd::as_fd).collect();
             kept.extend([log.as_fd(), self.crowd.as_fd()]);
-            fd::close_all_but(&kept);
+            forked.close_all_but(&kept);
             let confined = match self.setup.powers {
                 Powers::Many => Identity::of_this_process(Kind::Engine).assume(),
                 _ => Ok(()),

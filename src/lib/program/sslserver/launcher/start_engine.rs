@@ -67,8 +67,8 @@ pub(super) fn start(
     let mut place = Some(ends);
     let limit = Duration::from_secs(options.handshake_seconds.into());
     when_there_is_room(Instant::now() + limit, || {
-        process::spawn_sibling(|| match place.take() {
-            Some(ends) => engine.run(ends),
+        process::spawn_sibling(|forked| match place.take() {
+            Some(ends) => engine.run(&forked, ends),
             None => TEMPORARY,
         })
     })

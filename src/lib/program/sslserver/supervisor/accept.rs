@@ -113,8 +113,8 @@ impl Supervisor<'_> {
         };
         let tcp = TcpConnection::of(&client, address).ok();
         let mut place = Some((client, link_end));
-        let forked = process::spawn(|| match place.take() {
-            Some((client, link)) => context.run(client, address, link),
+        let forked = process::spawn(|forked| match place.take() {
+            Some((client, link)) => context.run(&forked, client, address, link),
             None => report::TEMPORARY,
         });
         match (forked, place) {
