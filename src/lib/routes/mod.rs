@@ -2,10 +2,12 @@
 //! which address: domainips. All in s/qmail's forms.
 #![forbid(unsafe_code)]
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::report::Fail;
 use crate::secret::Secret;
+use crate::text;
 use crate::tlsdestinations::Port;
 
 #[cfg(feature = "remote")]
@@ -52,6 +54,25 @@ pub struct Route {
     pub port: Option<Port>,
     /// What a relay asks for.
     pub login: Option<Login>,
+}
+
+impl Route {
+    /// Where it leads, if it is not by MX: a sentence.
+    #[must_use]
+    pub fn leads(&self) -> Option<String> {
+        let relay = text::excerpt(self.relay.as_ref()?.as_bytes(), 255);
+        let mut said = format!("{} leads to {relay}", self.place);
+        if let Some(port) = self.port {
+            let _ = write!(said, " port {port}");
+        }
+        if self.protocol == Protocol::Qmtp {
+            said.push_str(", by QMTP");
+        }
+        if self.login.is_some() {
+            said.push_str(", with a login");
+        }
+        Some(said)
+    }
 }
 
 /// The three files that route.

@@ -23,6 +23,8 @@ mod matrix;
 mod names;
 mod origin;
 mod passing_over;
+#[cfg(validator)]
+mod preview;
 mod qmail_remote;
 mod qmtp;
 mod real;

@@ -315,6 +315,11 @@ impl Dns {
         taken(found.pop().unwrap_or_else(none), take)
     }
 
+    /// Why nothing is validated, if that is so.
+    pub fn hindrance(&self) -> Option<String> {
+        self.checks().hindrance().map(str::to_owned)
+    }
+
     /// The mail exchangers of a domain, with their preferences; the name of a
     /// null MX (RFC 7505) is the root.
     ///

@@ -97,6 +97,11 @@ fn literal(host: &[u8]) -> Option<IpAddr> {
     resolve::address_literal(str::from_utf8(host).ok()?)
 }
 
+/// Whether DNS is not asked, since it is an address.
+pub fn is_literal(host: &[u8]) -> bool {
+    literal(host).is_some()
+}
+
 /// This host's addresses, and those that lead nowhere else on any host.
 struct Own(Vec<IpAddr>);
 

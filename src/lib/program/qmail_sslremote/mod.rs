@@ -36,6 +36,7 @@ pub mod link;
 mod message;
 pub mod name;
 mod plan;
+mod preview;
 mod qmtp;
 mod report_text;
 mod session;
@@ -54,8 +55,8 @@ use report_text::{Report, Say};
 const QMAIL_HOME: &str = "/var/qmail";
 
 /// For a person: qmail-rspawn gives three words or more.
-const HELP: &str =
-    "usage: qmail-sslremote host sender recip [ recip ... ] < message\nSee qmail-sslremote(8).\n";
+const HELP: &str = "usage: qmail-sslremote host sender recip [ recip ... ] < message\n       \
+                    qmail-sslremote -P domain ...\nSee qmail-sslremote(8).\n";
 
 /// The whole program.
 #[must_use]
@@ -68,6 +69,13 @@ pub fn main() -> ExitCode {
     let answer = match &*words {
         [word] if word == b"--version" => options::version("qmail-sslremote").into_bytes(),
         [word] if word == b"--help" => HELP.as_bytes().to_vec(),
+        [word, domains @ ..]
+            if word == b"-P"
+                && !domains.is_empty()
+                && !domains.iter().any(|one| one.contains(&b'@')) =>
+        {
+            preview(domains)
+        }
         words => run(words).unwrap_or_else(Report::from).bytes(),
     };
     // If descriptor 1 is gone there is nobody left to tell.
@@ -80,49 +88,72 @@ fn temporary_control(why: &str) -> Say {
     Say::later("Unable to read control files. (#4.3.0)").because(why)
 }
 
-fn run(words: &[Vec<u8>]) -> Result<Report, Say> {
-    let [host, sender, recipients @ ..] = words else {
-        return Err(improper());
-    };
-    if recipients.is_empty() {
-        return Err(improper());
-    }
+/// Goes to where qmail lives. Gives the folder of its control files.
+fn enter_home() -> Result<&'static Path, Say> {
     let home = env::var_os("QMAILHOME").unwrap_or_else(|| QMAIL_HOME.into());
     env::set_current_dir(&home).map_err(|error| {
         let home = text::excerpt(home.as_encoded_bytes(), 300);
         let why = format!("{home} (QMAILHOME): {}", report::reason(&error));
         Say::later("Unable to switch to home directory. (#4.3.0)").because(why)
     })?;
-    let folder = Path::new("control");
-    let control =
-        ControlFiles::read(folder).map_err(|fail| temporary_control(&fail.to_string()))?;
-    let destination = host;
+    Ok(Path::new("control"))
+}
+
+/// A destination as rules and routes are looked up for it.
+fn spelt(host: &[u8]) -> String {
     let host = String::from_utf8_lossy(host).to_ascii_lowercase();
-    let host = host.strip_suffix('.').unwrap_or(&host).to_owned();
-    let Some(quoted_sender) = address::quote(sender) else {
-        return Err(Say::never(
-            "The sender's address cannot be sent by SMTP. (#5.1.7)",
-        ));
+    host.strip_suffix('.').unwrap_or(&host).to_owned()
+}
+
+/// `-P domain ...`: no recipient's address is without an `@`, so that mail to a
+/// domain of that name is mail.
+fn preview(domains: &[Vec<u8>]) -> Vec<u8> {
+    let told = enter_home().and_then(|folder| preview::run(folder, domains));
+    told.unwrap_or_else(|say| say.text).into_bytes()
+}
+
+/// The sender's address and the recipients' as SMTP has them.
+fn quoted(sender: &[u8], recipients: &[Vec<u8>]) -> Result<(Vec<u8>, Vec<Vec<u8>>), Say> {
+    let sender = address::quote(sender)
+        .ok_or_else(|| Say::never("The sender's address cannot be sent by SMTP. (#5.1.7)"))?;
+    let quote = |one: &Vec<u8>| {
+        address::quote(one)
+            .ok_or_else(|| Say::never("A recipient's address cannot be sent by SMTP. (#5.1.3)"))
     };
-    let mut quoted = Vec::new();
-    for recipient in recipients {
-        let Some(one) = address::quote(recipient) else {
-            return Err(Say::never(
-                "A recipient's address cannot be sent by SMTP. (#5.1.3)",
-            ));
-        };
-        quoted.push(one);
-    }
+    Ok((
+        sender,
+        recipients.iter().map(quote).collect::<Result<_, _>>()?,
+    ))
+}
+
+/// The message of descriptor 0.
+fn message() -> Result<Message, Say> {
+    let unreadable = || Say::later("Unable to read message. (#4.3.0)");
     let input = fd::inherited(0)
         .map(std::fs::File::from)
-        .ok_or_else(|| Say::later("Unable to read message. (#4.3.0)"))?;
-    let mut message =
-        Message::examine(input).map_err(|_| Say::later("Unable to read message. (#4.3.0)"))?;
+        .ok_or_else(unreadable)?;
+    let message = Message::examine(input).map_err(|_| unreadable())?;
     if message.partial {
         return Err(Say::never(
             "SMTP cannot transfer messages with partial final lines. (#5.6.2)",
         ));
     }
+    Ok(message)
+}
+
+fn run(words: &[Vec<u8>]) -> Result<Report, Say> {
+    let [destination, sender, recipients @ ..] = words else {
+        return Err(improper());
+    };
+    if recipients.is_empty() {
+        return Err(improper());
+    }
+    let folder = enter_home()?;
+    let control =
+        ControlFiles::read(folder).map_err(|fail| temporary_control(&fail.to_string()))?;
+    let host = spelt(destination);
+    let (quoted_sender, quoted) = quoted(sender, recipients)?;
+    let mut message = message()?;
     let bad_line = |why: String| temporary_control(&why);
     let route = control.routes.look_up(&host, sender).map_err(bad_line)?;
     let sender_text = String::from_utf8_lossy(sender);

@@ -142,17 +142,7 @@ impl Rules {
 
     /// The line that decides for a server, and how it is called.
     fn applied<'a>(&self, host: &'a Host, domain: &'a str, route: &'a Route) -> Applied<'a> {
-        let way = match &route.relay {
-            Some(relay) => Way::Relay {
-                host: relay,
-                login: route.login.is_some(),
-            },
-            None => Way::Exchanger {
-                host: &host.name,
-                signed: host.signed,
-            },
-        };
-        let to = Destination { domain, way };
+        let to = destination(host, domain, route);
         let rule = self.destinations.look_up(&to, self.sender.as_deref());
         let port = port(rule.as_ref().ok(), route);
         let protocol = match port.mode {
@@ -253,6 +243,21 @@ impl Plan {
             None => format!("its certificate did not verify: {refusal}"),
         }
     }
+}
+
+/// Where mail to a domain goes, at a host.
+pub fn destination<'a>(host: &'a Host, domain: &'a str, route: &'a Route) -> Destination<'a> {
+    let way = match &route.relay {
+        Some(relay) => Way::Relay {
+            host: relay,
+            login: route.login.is_some(),
+        },
+        None => Way::Exchanger {
+            host: &host.name,
+            signed: host.signed,
+        },
+    };
+    Destination { domain, way }
 }
 
 /// The route's port, else the rule's, else the protocol's: for QMTP the one with

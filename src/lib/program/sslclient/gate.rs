@@ -13,7 +13,7 @@ use crate::domaincerts;
 use crate::keyholder::OwnKey;
 use crate::options::sslclient::{Options, TABLE};
 use crate::report::Fail;
-use crate::routes::{Protocol, Route, Routes};
+use crate::routes::{Route, Routes};
 use crate::secret::Secret;
 use crate::settings::Settings;
 use crate::store::client::{Setup, Store, Trust};
@@ -104,8 +104,8 @@ impl Told {
             None => own.way,
         };
         let to = Destination { way, ..own };
-        if let Some(relay) = &route.relay {
-            self.say(&leads(&route, relay));
+        if let Some(leads) = route.leads() {
+            self.say(&leads);
         }
         let sender = tlsdestinations::sender_domain(sender);
         let found = destinations.look_up(&to, sender.as_deref());
@@ -235,25 +235,6 @@ impl Told {
             self.wrong.push(wrong);
         }
     }
-}
-
-/// Where a route leads.
-fn leads(route: &Route, relay: &str) -> String {
-    let mut said = format!(
-        "{} leads to {}",
-        route.place,
-        text::excerpt(relay.as_bytes(), 255)
-    );
-    if let Some(port) = route.port {
-        let _ = write!(said, " port {port}");
-    }
-    if route.protocol == Protocol::Qmtp {
-        said.push_str(", by QMTP");
-    }
-    if route.login.is_some() {
-        said.push_str(", with a login");
-    }
-    said
 }
 
 /// What decides whether a rule's material can be had.
