@@ -100,3 +100,44 @@ fn systemd_finds_no_fault_with_units_and_hands_its_socket_over() {
     let needs = ["systemd-analyze", "systemd-socket-activate", "openssl"];
     perform("systemd", &needs, &["systemd.sh"], &[]);
 }
+
+/// A test for each directory of examples/: its port, and the programs that it needs.
+macro_rules! examples {
+    ($($name:ident $directory:literal $port:literal $needs:expr;)*) => {
+        $(#[test]
+        fn $name() {
+            let mut needs = vec!["svscan", "openssl", "nc", "smtpfront-qmail"];
+            needs.extend::<&[&str]>(&$needs);
+            perform($directory, &needs, &["examples.sh", "example.sh"], &[$directory, $port]);
+        })*
+
+        #[test]
+        fn every_example_is_tested() {
+            let tested = [$($directory,)* "haproxy", "systemd", "README.md"];
+            for entry in fs::read_dir(Path::new(ROOT).join("examples")).unwrap() {
+                let name = entry.unwrap().file_name().into_string().unwrap();
+                assert!(tested.contains(&&*name), "{name} is not tested");
+            }
+        }
+    };
+}
+
+examples! {
+    the_example_of_pop3s_with_popa3d "pop3s-popa3d" "995" ["popa3d"];
+    the_example_of_pop3_with_popa3d "pop3-popa3d" "110" ["popa3d"];
+    the_example_of_pop3s_with_checkpassword "pop3s-checkpassword" "995" [];
+    the_example_of_pop3_with_checkpassword "pop3-checkpassword" "110" [];
+    the_example_of_smtp_with_qmail "smtp-qmail" "25" [];
+    the_example_of_smtp_with_mailfront "smtp-mailfront" "25" [];
+    the_example_of_submission "submission" "587" [];
+    the_example_of_smtps "smtps" "465" [];
+    the_example_of_imap "imap" "143" ["imap4d"];
+    the_example_of_https "https" "443" ["busybox"];
+    the_example_of_dns_over_tls "dns" "853" ["axfrdns", "tinydns-data", "dig"];
+}
+
+#[test]
+fn a_server_behind_haproxy_is_restarted_without_a_lost_connection() {
+    let needs = ["svscan", "haproxy", "popa3d", "smtpfront-qmail", "openssl"];
+    perform("haproxy", &needs, &["examples.sh", "haproxy.sh"], &[]);
+}
