@@ -10,6 +10,8 @@ barf() { shout "fatal: $*"; exit 111; }
 safe() { "$@" || barf "cannot $*"; }
 usage() { shout "usage: $prog $*"; exit 100; }
 
+# Where the caller is: what he names without a slash counts from there.
+called_from=$PWD
 umask 022
 # Daemons live in sbin, which is not on everybody's PATH.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
@@ -28,6 +30,37 @@ esac
 export CARGO_TARGET_DIR
 
 has() { command -v "$1" >/dev/null 2>&1; }
+
+# The oldest Rust that will do, as Cargo.toml says.
+least_rust=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
+
+# rust_version COMMAND: 1.88.0
+rust_version() { "$1" --version 2>/dev/null | sed -n '1s/^[a-z]* \([0-9.]*\).*/\1/p'; }
+
+# is_older VERSION: than the least one.
+is_older() {
+  first=$(printf '%s\n%s\n' "$1" "$least_rust" | sort -t . -k 1,1n -k 2,2n | head -n 1)
+  [ "$first" = "$1" ] && [ "${1%.*}" != "$least_rust" ] && [ "$1" != "$least_rust" ]
+}
+
+# Ends where Rust is missing or too old: what cargo itself says of an old one
+# helps nobody.
+rust_needed() {
+  own=${HOME-}/.cargo/bin
+  # A system's old cargo comes first in PATH; one from rustup may be there too.
+  if has cargo && [ -x "$own/cargo" ] && is_older "$(rust_version cargo)"; then
+    PATH=$own:$PATH
+  fi
+  where="get it from https://rustup.rs/"
+  has cargo || barf "cargo not found: Rust $least_rust or later is needed; $where"
+  for rust_tool in cargo rustc; do
+    version=$(rust_version "$rust_tool")
+    [ -n "$version" ] || barf "$rust_tool --version says nothing: Rust $least_rust or later is needed; $where"
+    is_older "$version" &&
+      barf "$rust_tool is $version, and $least_rust or later is needed; $where (Debian's own is often older)"
+  done
+  return 0
+}
 
 # Whether packages can be installed without asking anybody anything.
 may_install() {
@@ -106,7 +139,7 @@ missing_build_needs() {
 
 # build_needs [FEATURES]
 build_needs() {
-  has cargo || barf 'cargo not found: please install Rust 1.88 or later, for example from https://rustup.rs/'
+  rust_needed
   needs=$(missing_build_needs "${1-}" | tr '\n' ' ')
   [ -n "$needs" ] || return 0
   may_install || barf "please install: $needs"
@@ -114,4 +147,50 @@ build_needs() {
   install_packages $needs
   needs=$(missing_build_needs "${1-}" | tr '\n' ' ')
   [ -z "$needs" ] || barf "still missing after apt-get: $needs"
+}
+
+# absolute PATH: where it is, seen from the caller.
+absolute() {
+  case $1 in
+    /*) printf '%s\n' "$1" ;;
+    *) printf '%s\n' "$called_from/$1" ;;
+  esac
+}
+
+# make_folder PATH: or one line that says why not.
+make_folder() {
+  mkdir -p "$1" 2>/dev/null && [ -w "$1" ] && return 0
+  barf "cannot write to $1: work in a copy of this directory that is yours, or make it writable"
+}
+
+# Seconds since 1970 of the sources: of their commit, or of the release.
+source_date() {
+  git log -1 --format=%ct 2>/dev/null || stat -c %Y Cargo.toml
+}
+
+# Crates that are here already need no network.
+fetch_crates() {
+  target=${CARGO_BUILD_TARGET:-$(rustc -vV | sed -n 's/^host: //p')}
+  fetch_log=$(mktemp) || barf 'cannot make a temporary file'
+  if cargo fetch --quiet --locked --target "$target" 2>"$fetch_log"; then
+    rm -f "$fetch_log"
+    return 0
+  fi
+  # The last line of its reasons is the one that names the cause.
+  why=$(grep -v '^ *$' "$fetch_log" | tail -n 1 | sed 's/^ *//')
+  rm -f "$fetch_log"
+  barf "cannot fetch the crates that Cargo.lock names (is there a network?): $why"
+}
+
+# version: of Cargo.toml.
+version() { sed -n '/^\[package\]/,/^\[/s/^version = "\(.*\)"$/\1/p' Cargo.toml; }
+
+# remove_unchanged SUM PATH: a file that is what was installed.
+remove_unchanged() {
+  [ -e "$2" ] || [ -L "$2" ] || return 0
+  if [ -L "$2" ] || [ "$(sha256sum <"$2" | cut -d ' ' -f 1)" != "$1" ]; then
+    shout "warning: $2 is not what was installed, and stays"
+    return 0
+  fi
+  rm -f "$2" || barf "cannot remove $2"
 }

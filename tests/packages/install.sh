@@ -1,0 +1,98 @@
+# shellcheck shell=sh
+# package/install, package/uninstall and package/dist, and what keeps them from it.
+to="$work/a place"
+files() { (cd "$1" && find . -type f | LC_ALL=C sort); }
+
+# What is there already stays, whatever happens.
+mkdir -p "$to/opt/bin"
+echo theirs >"$to/opt/bin/theirs"
+(umask 077 && cd "$work" && works env DESTDIR='a place' "$here/package/install" /opt) || exit 111
+[ "$(stat -c %a "$to/opt/bin/sslserver" "$to/opt/share/doc/ucspi-tls" | xargs)" = '755 755' ] ||
+  fail 'modes under another umask'
+for wanted in bin/sslserver bin/https@ share/man/man1/sslserver.1.gz share/man/man8/qmail-sslremote.8.gz \
+  share/doc/ucspi-tls/LICENSE share/doc/ucspi-tls/moving.md share/doc/ucspi-tls/examples/https/run
+do
+  [ -f "$to/opt/$wanted" ] || fail "not installed: $wanted"
+done
+[ -x "$to/opt/share/doc/ucspi-tls/examples/https/run" ] || fail 'an example that cannot be run'
+if grep -aqF -e "$here" -e "${CARGO_HOME:-$HOME/.cargo}" "$to/opt/bin/sslserver"; then
+  fail 'a path of this machine in sslserver'
+fi
+[ -z "$(find "$to" -name '.*.ucspi-tls')" ] || fail 'something half-made is left'
+
+# Over another version: what only that one had goes, what somebody changed stays.
+manifest=$to/opt/share/ucspi-tls/manifest
+for name in old changed; do
+  echo "$name" >"$to/opt/bin/$name"
+  printf '%s  /opt/bin/%s\n' "$(echo old | sha256sum | cut -d ' ' -f 1)" "$name" >>"$manifest"
+done
+echo damaged >"$to/opt/bin/sslcat"
+# A server that runs goes on, and its file is replaced.
+cp "$to/opt/bin/sslserver" "$work/running"
+"$to/opt/bin/sslclient" --version >/dev/null || fail 'sslclient does not run'
+exec 9<"$to/opt/bin/sslserver"
+expect 0 'bin/changed is not what was installed, and stays' env DESTDIR="$to" package/install /opt
+cmp -s "$work/running" /proc/self/fd/9 || fail 'a running program was changed'
+exec 9<&-
+[ ! -e "$to/opt/bin/old" ] && [ -f "$to/opt/bin/changed" ] || fail 'an older version is not cleared away'
+cmp -s "$to/opt/bin/sslcat" src/sh/sslcat || fail 'a damaged file is not replaced'
+
+# Away again.
+echo "# mine" >>"$to/opt/share/doc/ucspi-tls/README.md"
+expect 0 'README.md is not what was installed, and stays' env DESTDIR="$to" package/uninstall /opt
+[ "$(files "$to" | xargs)" = './opt/bin/changed ./opt/bin/theirs ./opt/share/doc/ucspi-tls/README.md' ] ||
+  fail "left: $(files "$to" | xargs)"
+expect 111 'nothing was installed there' env DESTDIR="$to" package/uninstall /opt
+expect 100 'usage: package/install' package/install relative
+expect 100 'usage: package/uninstall' package/uninstall / /
+
+# Nothing half-installed: a directory in the way, a place that is not ours.
+mkdir -p "$work/blocked/opt/share/man/man1/sslserver.1.gz"
+expect 111 'it is a directory' env DESTDIR="$work/blocked" package/install /opt
+[ -z "$(files "$work/blocked")" ] && [ ! -d "$work/blocked/opt/bin" ] || fail 'a half is left'
+expect 111 'be root, or give a prefix' \
+  setpriv --reuid=65534 --regid=65534 --clear-groups env DESTDIR= package/install /opt/none
+# A source tree that cannot be written to, with nothing built in it.
+if mount -t tmpfs tmpfs "$work/blocked" 2>/dev/null; then
+  mkdir "$work/blocked/tree"
+  cp -r package src doc build.rs Cargo.toml Cargo.lock "$work/blocked/tree"
+  mount -o remount,ro "$work/blocked"
+  expect 111 'work in a copy of this directory that is yours' env -u CARGO_TARGET_DIR "$work/blocked/tree/package/install" /opt
+  umount "$work/blocked"
+fi
+
+# Without Rust, with an old one, without the network.
+tools=$work/tools
+mkdir "$tools"
+for tool in cat cut dirname id sed sort head printf grep stat mktemp rm tr uname; do
+  ln -s "$(command -v "$tool")" "$tools/"
+done
+ln -s "$(command -v sh)" "$tools/sh"
+bare() { env -i HOME=/nowhere PATH="$tools" UCSPI_TLS_PATH=only "$@"; }
+for tool in cargo rustc; do
+  printf '#!/bin/sh\necho "%s 1.63.0 (old)"\n' "$tool" >"$work/old-$tool"
+  chmod 755 "$work/old-$tool"
+done
+mkdir "$work/old"
+mv "$work/old-cargo" "$work/old/cargo"
+mv "$work/old-rustc" "$work/old/rustc"
+expect 111 'cargo is 1.63.0, and 1.88 or later is needed; get it from https://rustup.rs/' \
+  env HOME=/nowhere PATH="$work/old:/usr/bin:/bin" package/compile
+expect 111 'cargo not found: Rust 1.88 or later is needed' \
+  env HOME=/nowhere PATH="$tools" "$here/package/compile"
+mkdir "$work/crates"
+expect 111 'cannot fetch the crates that Cargo.lock names (is there a network?)' \
+  unshare -n env CARGO_HOME="$work/crates" CARGO_NET_RETRY=0 package/compile
+
+# The release tarball: twice the same, and it holds what git has.
+git clone -q "$here" "$work/release" 2>/dev/null || fail 'git clone'
+tarball=$("$work/release/package/dist") || fail 'package/dist'
+sum=$(sha256sum <"$tarball")
+touch "$work/release"/*
+(umask 077 && git -C "$work/release" config tar.umask 077 && works "$work/release/package/dist") || exit 111
+[ "$sum" = "$(sha256sum <"$tarball")" ] || fail 'two tarballs of one commit differ'
+(cd "$work/release" && git ls-files | LC_ALL=C sort) >"$work/listed"
+tar tzf "$tarball" | sed 's,^[^/]*/,,; /\/$/d; /^$/d' | LC_ALL=C sort | cmp -s - "$work/listed" ||
+  fail 'the tarball holds something else than git'
+echo change >>"$work/release/README.md"
+expect 111 'there are changes that no commit has' "$work/release/package/dist"
