@@ -1,7 +1,8 @@
 //! ucspi-tls: TLS between the network and programs that know nothing of it.
 //!
 //! Modules stand in the order of the data's way; a file may use those above its
-//! own line, never those below (tests/layers.rs holds them to it).
+//! own line, never those below (tests/layers.rs holds them to it). The table of
+//! doc/architecture.md says what each owns.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests have threads"))]
 
