@@ -447,7 +447,7 @@ fn capital_c_counts_clients_not_senders() {
         .collect();
     let sixth = header("[2001:db8::ffff:0:0:3]:1", 0);
     assert!(Dial::to(&server).over(begun(&server, &sixth)).is_err());
-    server.line("from 2001:db8::ffff:0:0:3: it has 2 already");
+    server.line("from 2001:db8::ffff:0:0:3: it has 2 connections already");
     // Headers that are still to come count for nobody, and hold nobody up.
     let _waiting: Vec<_> = (0..3).map(|_| begun(&server, b"PROXY ")).collect();
     first.half_close();
