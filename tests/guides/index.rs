@@ -49,3 +49,21 @@ fn no_link_of_a_page_is_broken() {
         }
     }
 }
+
+#[test]
+fn every_guide_is_followed() {
+    let doc = Path::new(env!("CARGO_MANIFEST_DIR")).join("doc");
+    for entry in fs::read_dir(doc).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let followed = crate::PAGES.contains(&format!("doc/{name}").as_str());
+        assert!(
+            followed || name == "README.md" || manual(&name),
+            "no test follows doc/{name}"
+        );
+    }
+}
+
+/// Whether a page's name ends in a section of the manual.
+fn manual(name: &str) -> bool {
+    name.ends_with(|last: char| last.is_ascii_digit())
+}

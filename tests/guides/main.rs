@@ -22,12 +22,17 @@ macro_rules! pages {
             follow($page, &$needs);
         })*
 
+        const PAGES: &[&str] = &[$($page),*];
     };
 }
 
 pages! {
     certificates "doc/certificates.md" ["busybox", "certbot", "curl", "dehydrated", "haproxy", "lego", "multilog", "pebble", "popa3d"];
     first_service "doc/first-service.md" ["certbot", "curl", "haproxy", "make", "multilog", "pebble", "popa3d", "runsvdir", "s6-svscan", "smtpfront-echo", "systemd-analyze"];
+    limits "doc/limits.md" ["make", "multilog", "popa3d", "softlimit"];
+    log_lines "doc/log-lines.md" ["multilog", "nc", "popa3d"];
+    moving "doc/moving.md" ["execlineb", "haproxy", "hitch", "mconnect", "popa3d", "s6-svscan", "smtpfront-echo", "socat", "stunnel", "tcpserver"];
     outbound "doc/outbound.md" ["tcpserver", "smtpfront-echo"];
     security "doc/security.md" [];
+    troubleshooting "doc/troubleshooting.md" [];
 }

@@ -54,3 +54,43 @@ background() {
 # retried NUMBER: a block, again and again until it ends with 0.
 retried() { until_true typed "$1"; }
 typed() { sh -e "/test/$1" >"/test/$1.out" 2>&1 </dev/null; }
+
+# served NUMBER PORT: a run script, until a client has been greeted.
+served() {
+  current=$1
+  mkdir -p "/test/run-$1"
+  cp "/test/$1" "/test/run-$1/run"
+  chmod 755 "/test/run-$1/run"
+  cd "/test/run-$1"
+  until_true not_listening "$2"
+  setsid ./run </dev/null >"/test/$1.out" 2>&1 &
+  server=$!
+  until_true listens "$2"
+  greeting "$2" >>"/test/$1.out"
+  kill "$server"
+  until_true not_listening "$2"
+  cd /root
+  end "$1" 0
+}
+
+# greeting PORT: a client that wants its first line and the answer to QUIT from
+# behind verified TLS.
+greeting() {
+  upgrade=
+  case $1 in
+    25 | 587) upgrade='-y smtp' wanted='220 221' ;;
+    465) wanted='220 221' ;;
+    *) wanted='+OK +OK' ;;
+  esac
+  # shellcheck disable=SC2086 # words
+  said=$(sslclient -RHl0 $upgrade mail.example.com "$1" sh -c '
+    read -r line <&6
+    echo "$line"
+    printf "QUIT\r\n" >&7
+    exec cat <&6' 2>&1)
+  echo "$said"
+  codes=$(echo "$said" | sed 's/[ \r].*//; s/-$//' | tr '\n' ' ')
+  [ "$codes" = "$wanted " ]
+}
+
+all_ended() { [ "$(grep -c 'sslserver: end' /etc/pop3s/log/main/current)" = 5 ]; }
