@@ -22,6 +22,10 @@ const OTHERS: &[(&str, &str)] = &[
         "what a probe found, not what a program complains of",
     ),
     (
+        "program/qmail_sslremote/preview.rs",
+        "the report of -P, which explains itself",
+    ),
+    (
         "program/sslprobe",
         "what a probe found, not what a program complains of",
     ),
@@ -51,8 +55,6 @@ const NO_MESSAGES: &[&str] = &[
     "acct logacct dir [ host ] port prog [ args ]",
     "smtp|lmtp|pop3|imap|sieve prog [ args ]",
     "{program} (ucspi-tls) {}, {}\n",
-    "usage: {}\nSee {}.\n",
-    "usage: qmail-sslremote host sender recip [ recip ... ] < message\nSee qmail-sslremote(8).\n",
     // Answers of sslrulescheck.
     "default:\nallow connection\n",
     "deny connection\n",
@@ -241,7 +243,7 @@ fn template(literal: &str) -> String {
 fn is_message(template: &str) -> bool {
     let words = template.split([' ', GAP]);
     let words = words.filter(|word| word.chars().filter(char::is_ascii_lowercase).count() > 1);
-    template.trim().contains(' ') && words.count() > 1
+    !template.starts_with("usage: ") && template.trim().contains(' ') && words.count() > 1
 }
 
 fn sources(folder: &Path, found: &mut Vec<(String, String)>) {

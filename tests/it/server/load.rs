@@ -327,7 +327,10 @@ fn a_network_of_64_bits_is_one_address() {
     assert!(from("2001:db8::2").is_none());
     assert!(from("2001:db8:0:1::2").is_some());
     let line = server.line("dropping connection from ");
-    assert!(line.contains("2001:db8::2: it has 2 connections already"), "{line}");
+    assert!(
+        line.contains("2001:db8::2: it has 2 connections already"),
+        "{line}"
+    );
 }
 
 #[test]
