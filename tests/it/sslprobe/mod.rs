@@ -14,6 +14,7 @@ mod dialogue;
 mod domain;
 mod line;
 mod manners;
+mod real;
 mod server;
 mod tls;
 mod usage;

@@ -4,7 +4,7 @@
 pub mod dns;
 mod fake;
 pub mod packet;
-mod postfix;
+pub mod postfix;
 mod remote;
 pub mod tree;
 
