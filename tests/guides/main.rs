@@ -33,6 +33,7 @@ pages! {
     log_lines "doc/log-lines.md" ["multilog", "nc", "popa3d"];
     moving "doc/moving.md" ["execlineb", "haproxy", "hitch", "mconnect", "popa3d", "s6-svscan", "smtpfront-echo", "socat", "stunnel", "tcpserver"];
     outbound "doc/outbound.md" ["tcpserver", "smtpfront-echo"];
+    partners "doc/partners.md" ["smtpfront-echo"];
     security "doc/security.md" [];
     troubleshooting "doc/troubleshooting.md" [];
 }

@@ -82,14 +82,14 @@ fn free_port() -> u16 {
 }
 
 /// An SMTP server in the shell.
-const SHELL_SMTP: &str = r#"printf '220 sh ESMTP\r\n'
+const SHELL_SMTP: &str = r"printf '220 sh ESMTP\r\n'
 while read -r line; do
   case $line in
     EHLO*) printf '250-sh\r\n250 SIZE 1000\r\n' ;;
     QUIT*) printf '221 bye\r\n'; exit ;;
     *) printf '250 ok\r\n' ;;
   esac
-done"#;
+done";
 
 #[test]
 fn our_own_server_is_all_well_at_once_and_behind_starttls() {

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use std::env;
+use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
@@ -112,7 +113,10 @@ fn host(destination: &Destination, dns: Result<&Dns, &String>, families: &[Wante
         return by_family(&target, Ok(&[ip]), families);
     }
     let name = DomainName::parse(destination.host.as_bytes());
+    let elsewhere = !is_direct() && is_in_hosts_file(&destination.host);
     let by_dns = match (dns, &name) {
+        // DNS has no say in it, and may not even be there.
+        _ if elsewhere => None,
         (Ok(dns), Ok(name)) => Some((dns, name, dns.addresses(name))),
         _ => None,
     };
@@ -132,6 +136,16 @@ fn host(destination: &Destination, dns: Result<&Dns, &String>, families: &[Wante
         all
     });
     by_family(&target, found.as_deref().map_err(String::as_str), families)
+}
+
+/// Whether hosts(5) gives a name.
+fn is_in_hosts_file(name: &str) -> bool {
+    let text = fs::read_to_string("/etc/hosts").unwrap_or_default();
+    let lines = text
+        .lines()
+        .map(|line| line.split('#').next().unwrap_or_default());
+    let mut names = lines.flat_map(|line| line.split_ascii_whitespace().skip(1));
+    names.any(|own| own.eq_ignore_ascii_case(name))
 }
 
 /// Why there is no answer.
