@@ -492,6 +492,17 @@ fn own_dh(
     })
 }
 
+/// What a line of `PINFILE` has behind the ways to name the digest: `SHA256:`, and
+/// `sha256 Fingerprint=` as `openssl x509 -fingerprint -sha256` prints it.
+fn pinned_digits(line: &str) -> String {
+    let names = ["SHA256:", "SHA256 Fingerprint="];
+    let named = names.iter().find_map(|name| {
+        let (begin, rest) = line.split_at_checked(name.len())?;
+        begin.eq_ignore_ascii_case(name).then_some(rest)
+    });
+    named.unwrap_or(line).trim().replace(':', "")
+}
+
 /// The fingerprints of `PINFILE`, a line each.
 fn pins(settings: &Settings) -> Result<Vec<Fingerprint>, Fail> {
     let Some(path) = settings.get("PINFILE") else {
@@ -505,11 +516,7 @@ fn pins(settings: &Settings) -> Result<Vec<Fingerprint>, Fail> {
         if line.is_empty() {
             continue;
         }
-        let digits = line
-            .strip_prefix("SHA256:")
-            .unwrap_or(line)
-            .replace(':', "");
-        let pin = fingerprint(&digits).ok_or_else(|| {
+        let pin = fingerprint(&pinned_digits(line)).ok_or_else(|| {
             Fail::from("not a SHA-256 fingerprint")
                 .of(format_args!("line {}", at + 1))
                 .of(unable())
@@ -641,7 +648,7 @@ fn set_client_verification(
     let nobody = expectation.pins.is_empty() && found.is_empty();
     if required && nobody {
         findings.push(Fail::warning(
-            "a client certificate is required, but CAFILE, CADIR and PINFILE are not set: every client is refused",
+            "a client certificate is required, but CAFILE and CADIR are not set, and PINFILE is unset or empty: every client is refused",
         ));
     }
     if let Some((variable, path)) = authorities.shown {

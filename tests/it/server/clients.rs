@@ -187,8 +187,12 @@ fn no_anchors_means_that_nobody_verifies() {
     let setup = Setup::script(&place, SCRIPT).options("-m");
     // Either it is refused at start, or every client is: the system's store, which
     // was not asked for, must never decide.
-    let ended = setup.options("-q").start();
-    assert_eq!(both(&ended, Some(&known)), None);
+    let empty = place.write("pins", "# nobody yet\n");
+    for server in [setup.start(), setup.env("PINFILE", empty).start()] {
+        assert_eq!(both(&server, Some(&known)), None);
+        let line = server.line("every client is refused");
+        assert!(line.contains("PINFILE is unset or empty"), "{line}");
+    }
 }
 
 #[test]
@@ -317,8 +321,15 @@ fn a_pinned_certificate_is_accepted_whoever_signed_it() {
     let stranger = Leaf::new("stranger").self_signed();
     let known = Leaf::new("known").issue();
     let upper = late.fingerprint().to_uppercase();
+    // As `openssl x509 -fingerprint -sha256` prints it: with colons and a name.
+    let pairs: Vec<&str> = upper
+        .as_bytes()
+        .chunks(2)
+        .map(|pair| str::from_utf8(pair).unwrap())
+        .collect();
+    let printed = format!("sha256 Fingerprint={}", pairs.join(":"));
     let text = format!(
-        "# friends\n\n{}\n{upper}  # an old one\n",
+        "# friends\n\nsha256:{}\n{printed}  # an old one\n",
         pinned.fingerprint()
     );
     let pins = place.write("pins", text);
