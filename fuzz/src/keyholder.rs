@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 
 use openssl::nid::Nid;
-use ucspi_tls::internals::hours::Hours;
+use ucspi_tls::internals::hours::{Hours, LIFE};
 use ucspi_tls::internals::judge::{Judge, KeyType};
 use ucspi_tls::internals::permit::{Finite, Permit};
 use ucspi_tls::internals::protocol::{Answer, Refusal, Request, Signing};
@@ -218,7 +218,7 @@ pub fn keyholder_messages(bytes: &[u8]) {
     if let Some(permit) = Permit::parse(bytes) {
         assert_eq!(Permit::parse(&permit.to_bytes()), Some(permit));
     }
-    if let Some(hours) = Hours::parse(bytes) {
+    if let Some(hours) = Hours::parse(bytes, LIFE) {
         let again = hours.to_bytes();
         assert_eq!(again.len(), bytes.len());
         assert_eq!(again[8..], bytes[8..]);

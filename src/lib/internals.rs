@@ -5,9 +5,10 @@
 
 #[cfg(feature = "remote")]
 pub use crate::dialogue::client;
-pub use crate::keyholder::{OwnKey, hours, judge, protocol};
+pub use crate::keyholder::{OwnKey, hours, judge, link, protocol};
 #[cfg(feature = "remote")]
 pub use crate::program::qmail_sslremote::{dns, name};
+pub use crate::program::sslserver::serve as sslserver_with_ticket_life;
 pub use crate::store::{client as client_store, permit};
 pub use crate::sys::{fd, socket};
 pub use crate::tls_ffi::{provider, resume, tickets, update_keys};
@@ -71,4 +72,7 @@ pub mod trust {
     #[cfg(feature = "remote")]
     pub use crate::trust::Published;
     pub use crate::trust::{Cause, Expectation, Refusal, verdict};
+}
+pub mod taken_over {
+    pub use crate::taken_over::{Deed, Moment, Reach, by};
 }

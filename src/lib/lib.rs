@@ -8,6 +8,9 @@
 
 mod text;
 
+#[cfg(feature = "internals")]
+mod taken_over;
+
 mod report;
 
 mod sys;

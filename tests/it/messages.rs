@@ -194,7 +194,7 @@ fn behind_attribute(text: &str) -> &str {
     let (attribute, rest) = text.split_at(end.unwrap() + 1);
     let others = attribute.contains("cfg(test)")
         || attribute.contains("cfg(all(test,")
-        || attribute.contains("test-switches");
+        || attribute.contains("\"internals\"");
     if others { behind_item(rest) } else { rest }
 }
 
@@ -413,7 +413,7 @@ fn literals_are_found_where_they_are() {
              over lines\n";
         #[cfg(test)]
         mod tests { fn f() { g("in a {test"); '{' } }
-        #[cfg(feature = "test-switches")]
+        #[cfg(feature = "internals")]
         Kind::Tried => "switch off",
         const B: &str = r"raw \d";
     "#;

@@ -69,8 +69,6 @@ pub struct Keyholder {
     awaited: bool,
     /// What the workers could not give up.
     missing: Vec<String>,
-    #[cfg(feature = "test-switches")]
-    local: Option<super::local::LocalKeys>,
 }
 
 /// A key that every worker has, under its place in the list.
@@ -360,10 +358,6 @@ impl Keyholder {
         public: &PKeyRef<Public>,
         meanwhile: &mut dyn Meanwhile,
     ) -> Result<Signer, Fail> {
-        #[cfg(feature = "test-switches")]
-        if let Some(local) = &self.local {
-            return local.signer(place, public);
-        }
         let mut keys = self.keys.borrow_mut();
         let known = self.places.borrow().get(&place.path).copied();
         let number = if let Some(number) = known {
@@ -440,8 +434,6 @@ impl Keyholder {
             sweep_at: SWEEP,
             awaited: false,
             missing: Vec::new(),
-            #[cfg(feature = "test-switches")]
-            local: super::local_signing().then_some(super::local::LocalKeys),
         })
     }
 
@@ -570,14 +562,7 @@ impl Keyholder {
             end: (seconds > 0).then(|| now + Duration::from_secs(seconds.into())),
             sent: false,
         };
-        #[cfg(feature = "test-switches")]
-        {
-            // Whoever compares with local signing compares without links.
-            held.sent = self.local.is_some();
-        }
-        if !held.sent
-            && let Some(worker) = workers.get_mut(worker)
-        {
+        if let Some(worker) = workers.get_mut(worker) {
             worker.send(&mut held, signatures, now);
         }
         self.links.insert(id, held);

@@ -30,15 +30,6 @@ const SECRET: usize = 32;
 /// The longest message that carries keys.
 pub const MESSAGE_LIMIT: usize = 8 + 2 * (MARK + SECRET);
 
-/// [`LIFE`], but for a test that cannot wait so long.
-fn life() -> Duration {
-    #[cfg(feature = "test-switches")]
-    if super::test_switch() == Some("short-tickets") {
-        return Duration::from_secs(1);
-    }
-    LIFE
-}
-
 /// The key of one hour.
 struct Hour(Box<[u8; MARK + SECRET]>);
 
@@ -89,19 +80,28 @@ pub struct Hours {
     current: Hour,
     previous: Option<Hour>,
     replace_at: Instant,
+    life: Duration,
 }
 
 impl Hours {
-    /// New ones; whoever had others has none any more.
+    /// New ones; whoever had others has none any more. Each makes tickets for
+    /// `life`, which is [`LIFE`] in every program that is installed.
     ///
     /// # Errors
     /// Libcrypto has no randomness.
-    pub fn fresh() -> Result<Hours, ErrorStack> {
+    pub fn fresh(life: Duration) -> Result<Hours, ErrorStack> {
         Ok(Hours {
             current: Hour::fresh()?,
             previous: None,
-            replace_at: Instant::now() + life(),
+            replace_at: Instant::now() + life,
+            life,
         })
+    }
+
+    /// How long a key makes new tickets.
+    #[must_use]
+    pub fn life(&self) -> Duration {
+        self.life
     }
 
     /// When the master replaces a key.
@@ -113,7 +113,7 @@ impl Hours {
     /// When a keyholder that hears nothing from the master does so by itself.
     #[must_use]
     pub fn give_up_at(&self) -> Instant {
-        self.replace_at + PATIENCE.min(life() / 10)
+        self.replace_at + PATIENCE.min(self.life / 10)
     }
 
     /// Makes the next key. The one before the last is wiped.
@@ -122,12 +122,12 @@ impl Hours {
     /// Libcrypto has no randomness; the old keys stay for another second.
     pub fn replace(&mut self) -> Result<(), ErrorStack> {
         let now = Instant::now();
-        let overdue = now.saturating_duration_since(self.replace_at) >= life();
+        let overdue = now.saturating_duration_since(self.replace_at) >= self.life;
         let fresh = Hour::fresh().inspect_err(|_| self.replace_at = now + RETRY)?;
         let retired = std::mem::replace(&mut self.current, fresh);
         // A process that was stopped for hours keeps nothing.
         self.previous = (!overdue).then_some(retired);
-        self.replace_at = now + life();
+        self.replace_at = now + self.life;
         Ok(())
     }
 
@@ -161,13 +161,6 @@ impl Hours {
         Ok(New { name, key })
     }
 
-    /// Shows the key of this hour, for a test that looks for it in memory.
-    #[cfg(feature = "test-switches")]
-    #[must_use]
-    pub fn shown(&self) -> String {
-        crate::text::hex(&self.current.0[MARK..])
-    }
-
     /// All of it, for a keyholder: milliseconds until it is replaced, then the
     /// keys.
     #[must_use]
@@ -182,9 +175,9 @@ impl Hours {
         Secret::new(bytes)
     }
 
-    /// Reads what [`Hours::to_bytes`] wrote.
+    /// Reads what [`Hours::to_bytes`] wrote, of keys with this life.
     #[must_use]
-    pub fn parse(bytes: &[u8]) -> Option<Hours> {
+    pub fn parse(bytes: &[u8], life: Duration) -> Option<Hours> {
         let (left, keys) = bytes.split_first_chunk()?;
         let (keys, rest) = keys.as_chunks::<{ MARK + SECRET }>();
         let mut keys = keys.iter().map(|key| {
@@ -192,11 +185,12 @@ impl Hours {
             hour.0.copy_from_slice(key);
             hour
         });
-        let left = Duration::from_millis(u64::from_be_bytes(*left)).min(LIFE);
+        let left = Duration::from_millis(u64::from_be_bytes(*left)).min(life);
         let hours = Hours {
             current: keys.next()?,
             previous: keys.next(),
             replace_at: Instant::now() + left,
+            life,
         };
         (rest.is_empty() && keys.next().is_none()).then_some(hours)
     }
@@ -208,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_ticket_s_key_is_its_own() {
-        let hours = Hours::fresh().expect("keys");
+        let hours = Hours::fresh(LIFE).expect("keys");
         let (here, there) = ([1; 32], [2; 32]);
         let new = hours.make(&here).expect("a ticket");
         let shown = hours.open(&new.name, &here).expect("an answer");
@@ -227,18 +221,18 @@ mod tests {
 
     #[test]
     fn keys_open_for_one_hour_more_and_travel_whole() {
-        let mut hours = Hours::fresh().expect("keys");
+        let mut hours = Hours::fresh(LIFE).expect("keys");
         let first = hours.make(&[0; 32]).expect("a ticket");
         hours.replace().expect("a key");
         let open = |hours: &Hours| hours.open(&first.name, &[0; 32]).expect("an answer");
         assert_eq!(open(&hours), Shown::Old(first.key.clone()));
-        let copy = Hours::parse(&hours.to_bytes()).expect("the same");
+        let copy = Hours::parse(&hours.to_bytes(), LIFE).expect("the same");
         assert_eq!(open(&copy), Shown::Old(first.key.clone()));
         assert!(copy.replace_at() <= hours.replace_at());
         hours.replace().expect("a key");
         assert_eq!(open(&hours), Shown::Unknown);
         for bytes in [&b""[..], &[0; 8], &[0; 43], &[0; 8 + 3 * 36]] {
-            assert!(Hours::parse(bytes).is_none(), "{}", bytes.len());
+            assert!(Hours::parse(bytes, LIFE).is_none(), "{}", bytes.len());
         }
     }
 

@@ -26,7 +26,7 @@ const TLS13: &[u8] = b"TLS 1.3";
 static FAILURE: Mutex<Option<String>> = Mutex::new(None);
 
 /// This process's end.
-struct Link<S> {
+pub struct Link<S> {
     socket: S,
     deadline: Instant,
     /// Exchanges so far.
@@ -36,35 +36,13 @@ struct Link<S> {
 /// Has this process's signatures and tickets made over the link, until [`close`]
 /// or the deadline.
 pub fn open(socket: OwnedFd, deadline: Instant) {
-    let link = Arc::new(Mutex::new(Link {
-        socket,
-        deadline,
-        count: 0,
-    }));
+    let link = Arc::new(Mutex::new(Link::new(socket, deadline, 0)));
     let other = Arc::clone(&link);
     provider::sign_with(Some(Box::new(move |wanted| {
         let mut link = link.lock().ok()?;
         let signed = link.sign(wanted);
         signed.map_err(fail).ok()
     })));
-    #[cfg(feature = "test-switches")]
-    if super::test_switch() == Some("keep-tickets") {
-        tickets::keep();
-    }
-    #[cfg(feature = "test-switches")]
-    if super::local_signing() {
-        // Without a keyholder there is nobody who could open one again.
-        let hours = super::hours::Hours::fresh();
-        tickets::ask_with(Some(Box::new(move |wanted| {
-            let hours = hours.as_ref().ok()?;
-            let new = (0..wanted.new).map(|_| hours.make(&wanted.binding));
-            Some(tickets::Given {
-                shown: wanted.shown.map(|_| tickets::Shown::Unknown),
-                new: new.collect::<Result<_, _>>().ok()?,
-            })
-        })));
-        return;
-    }
     tickets::ask_with(Some(Box::new(move |wanted| {
         let mut link = other.lock().ok()?;
         let given = link.exchange(Some(*wanted), None);
@@ -86,69 +64,16 @@ pub fn close() -> Option<String> {
     FAILURE.lock().ok()?.take()
 }
 
-/// What a test has an engine ask for, and what it hears.
-#[cfg(feature = "test-switches")]
-#[must_use]
-pub fn attempt(link: &OwnedFd, what: &str) -> String {
-    use std::sync::atomic::{AtomicU8, Ordering};
-
-    static COUNT: AtomicU8 = AtomicU8::new(100);
-    let mut link = Link {
-        socket: link,
-        deadline: Instant::now() + AGAIN * 5,
-        count: COUNT.fetch_add(1, Ordering::Relaxed),
-    };
-    if let Some(number) = what.strip_prefix("ticket") {
-        // Each number is another ticket; without one, a new one is wanted.
-        let wanted = tickets::Wanted {
-            binding: [0; 32],
-            shown: number.parse().ok().map(|number| [number; 16]),
-            new: u8::from(number.is_empty()),
-        };
-        return match link.exchange(Some(wanted), None) {
-            Ok(_) => format!("{what} was answered"),
-            Err(why) => format!("{what} was not answered: {why}"),
-        };
-    }
-    let message = attempted(what);
-    let signing = Signing {
-        key: 0,
-        padding: provider::Padding::None,
-        digest: match what {
-            "sha1" => provider::Digest::Sha1,
-            _ => provider::Digest::Sha256,
-        },
-        message: &message,
-    };
-    match link.exchange(None, Some(signing)) {
-        Ok(_) => format!("{what} was signed"),
-        Err(why) => format!("{what} was not signed: {why}"),
-    }
-}
-
-/// Messages that an engine of the attacker's would like to have signed, and some
-/// of an honest one.
-#[cfg(feature = "test-switches")]
-fn attempted(what: &str) -> Vec<u8> {
-    let context: &[u8] = match what {
-        "server" => b"TLS 1.3, server CertificateVerify\0",
-        "client" => b"TLS 1.3, client CertificateVerify\0",
-        _ => b"",
-    };
-    // ECDHE over X25519, with the base point for a share.
-    let mut older = [&[9; 56], &b"DOWNGRD\x01\x03\0\x1d\x20\x09"[..], &[0; 31]].concat();
-    match what {
-        "certificate" => older[..2].copy_from_slice(&[0x30, 98]),
-        "unmarked" => older[63] = 0,
-        "twist" => older[68] = 2,
-        "group" => older[66] = 26,
-        "older" | "sha1" => {}
-        _ => return [&[0x20; 64], context, &[7; 32]].concat(),
-    }
-    older
-}
-
 impl<S: AsFd> Link<S> {
+    /// Over the socket, until the deadline; so many exchanges have been.
+    pub fn new(socket: S, deadline: Instant, count: u8) -> Link<S> {
+        Link {
+            socket,
+            deadline,
+            count,
+        }
+    }
+
     /// One signature, and with it the tickets that this connection will send.
     fn sign(&mut self, wanted: &provider::Wanted<'_>) -> Result<Vec<u8>, String> {
         let tls13 = wanted
@@ -168,7 +93,11 @@ impl<S: AsFd> Link<S> {
         answer.signature.ok_or("a malformed answer".to_owned())
     }
 
-    fn exchange(
+    /// Asks the keyholder, and waits for its answer.
+    ///
+    /// # Errors
+    /// It refuses, is gone, or does not answer before the deadline.
+    pub fn exchange(
         &mut self,
         tickets: Option<tickets::Wanted>,
         signature: Option<Signing<'_>>,

@@ -56,24 +56,6 @@ impl Password {
     }
 }
 
-/// Signers that hold their key: what tests and measurements compare with.
-#[cfg(feature = "test-switches")]
-pub(super) struct LocalKeys;
-
-#[cfg(feature = "test-switches")]
-impl SignerSource for LocalKeys {
-    fn signer(&self, place: &KeyPlace, public: &PKeyRef<Public>) -> Result<Signer, Fail> {
-        let key = read(&place.path, None)
-            .map_err(|why| why.of(format_args!("unable to load key: {place}")))?;
-        if !store::server::fits(&key, public) {
-            return Err(Fail::temporary(format!(
-                "key does not match certificate: {place}"
-            )));
-        }
-        Ok(key)
-    }
-}
-
 /// The key of one client connection. It is in this process, but libssl never
 /// has it: [`OwnKey::forget`] ends it, and nothing of it is left where
 /// [`freed::take_over`] was called in time.
@@ -102,10 +84,6 @@ impl SignerSource for OwnKey {
 impl OwnKey {
     /// Ends the key: nobody needs it once the handshake is over.
     pub fn forget() {
-        #[cfg(feature = "test-switches")]
-        if super::test_switch() == Some("keep-key") {
-            return;
-        }
         super::link::close();
         freed::wipe_freed(false);
     }

@@ -38,26 +38,29 @@ pub struct Master {
     id: ProcessId,
     /// It did not answer in its time.
     silent: Cell<bool>,
+    ticket_life: Duration,
 }
 
 impl Master {
     /// Forks the master. `password` is the descriptor that the password is read
-    /// from; this process never reads it.
+    /// from; this process never reads it. A key makes tickets for `ticket_life`.
     ///
     /// # Errors
     /// The password cannot be read, or out of processes or descriptors.
     pub fn start(
         report: Report,
         password: Option<OwnedFd>,
+        ticket_life: Duration,
         meanwhile: &mut dyn Meanwhile,
     ) -> Result<Rc<Master>, Fail> {
         let (socket, other) = parcel::pair().map_err(Fail::unable("create socket"))?;
-        let id = process::spawn(move |forked| run(&forked, &other, password, report))
+        let id = process::spawn(move |forked| run(&forked, &other, password, ticket_life, report))
             .map_err(Fail::unable("fork the key master"))?;
         let master = Master {
             socket,
             id,
             silent: Cell::new(false),
+            ticket_life,
         };
         let answer = receive(&master.socket, PATIENCE, meanwhile);
         if answer.is_err() {
@@ -74,6 +77,12 @@ impl Master {
     #[must_use]
     pub fn id(&self) -> ProcessId {
         self.id
+    }
+
+    /// How long a key makes tickets.
+    #[must_use]
+    pub fn ticket_life(&self) -> Duration {
+        self.ticket_life
     }
 
     /// Forks a worker: its process number and its control socket.
@@ -127,7 +136,13 @@ pub(super) fn receive(
 }
 
 /// The whole process. Returns its exit code.
-fn run(forked: &Forked, socket: &OwnedFd, password: Option<OwnedFd>, report: Report) -> u8 {
+fn run(
+    forked: &Forked,
+    socket: &OwnedFd,
+    password: Option<OwnedFd>,
+    ticket_life: Duration,
+    report: Report,
+) -> u8 {
     process::name("keymaster");
     signal::ignore_others();
     // The supervisor's standard output must not stay open here.
@@ -141,7 +156,7 @@ fn run(forked: &Forked, socket: &OwnedFd, password: Option<OwnedFd>, report: Rep
             let password = password.as_ref().map(Password::read).transpose()?;
             sandbox::seal().map_err(Fail::unable("confine the key master"))?;
             let mask = signal::watch_children().map_err(Fail::unable("set up signals"))?;
-            let hours = Hours::fresh().map_err(|error| {
+            let hours = Hours::fresh(ticket_life).map_err(|error| {
                 Fail::temporary(format!(
                     "unable to make ticket keys: {}",
                     report::tls_reason(&error)
@@ -219,7 +234,7 @@ impl Forker<'_> {
                 let _ = parcel::give(self.socket, &answer.to_ne_bytes());
             }
             ([order::RENEW], _) => {
-                if let Ok(hours) = Hours::fresh() {
+                if let Some(Ok(hours)) = self.hours.as_ref().map(|old| Hours::fresh(old.life())) {
                     self.hours = Some(hours);
                     self.tell_hours();
                 }

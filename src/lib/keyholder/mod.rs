@@ -23,22 +23,3 @@ pub use holder::{Keyholder, LinkId, Loading, Worker};
 pub use local::{OwnKey, Password};
 pub use master::Master;
 pub use meanwhile::{Alone, Meanwhile};
-
-/// Whether this build was told to keep the keys in engines, as a control of the
-/// tests that look for them there and as what measurements are compared with.
-#[cfg(feature = "test-switches")]
-fn local_signing() -> bool {
-    test_switch() == Some("local-signing")
-}
-
-/// What a test wants done, in a build for tests.
-#[cfg(feature = "test-switches")]
-#[must_use]
-pub fn test_switch() -> Option<&'static str> {
-    use std::sync::OnceLock;
-
-    static SWITCH: OnceLock<Option<String>> = OnceLock::new();
-    SWITCH
-        .get_or_init(|| std::env::var("UCSPI_TLS_TEST").ok())
-        .as_deref()
-}

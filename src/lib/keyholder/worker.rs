@@ -201,10 +201,6 @@ impl Loader<'_> {
 
     /// Reads one key. Its public half goes to the supervisor.
     fn read(&mut self, path: &str) -> Result<Vec<u8>, Fail> {
-        #[cfg(feature = "test-switches")]
-        if super::test_switch() == Some("slow-keys") {
-            let _ = poll::wait(&mut [], Some(Instant::now() + Duration::from_millis(400)));
-        }
         let secret = local::read(path, self.password.as_ref())?;
         let public = secret.public_key_to_der()?;
         self.keys.all.push(Key {
@@ -326,7 +322,7 @@ impl Service {
         while let Some(master) = &self.master {
             match parcel::take(master, &mut buffer) {
                 Ok(length @ 1..) => {
-                    if let Some(hours) = Hours::parse(&buffer[..length]) {
+                    if let Some(hours) = Hours::parse(&buffer[..length], self.hours.life()) {
                         self.hours = hours;
                     }
                 }
@@ -373,7 +369,7 @@ impl Service {
                 ([order::PING], _) => true,
                 ([order::RENEW], _) => {
                     if self.master.is_none()
-                        && let Ok(hours) = Hours::fresh()
+                        && let Ok(hours) = Hours::fresh(self.hours.life())
                     {
                         self.hours = hours;
                     }
@@ -460,32 +456,10 @@ impl Service {
         let shown = wanted.shown;
         let shown = shown.map(|name| self.hours.open(&name, &wanted.binding));
         let new = (0..wanted.new).map(|_| self.hours.make(&wanted.binding));
-        let given = Given {
+        Ok(Given {
             shown: shown.transpose()?,
             new: new.collect::<Result<_, _>>()?,
-        };
-        #[cfg(feature = "test-switches")]
-        self.tell(&given);
-        Ok(given)
-    }
-
-    /// Writes keys into the log, for a test that looks for them in memory.
-    #[cfg(feature = "test-switches")]
-    fn tell(&self, given: &Given) {
-        if !matches!(
-            super::test_switch(),
-            Some("tell-tickets" | "keep-tickets" | "short-tickets")
-        ) {
-            return;
-        }
-        for new in &given.new {
-            self.report.warning(format_args!(
-                "told: hour {} ticket {} key {}",
-                self.hours.shown(),
-                crate::text::hex(&new.name),
-                crate::text::hex(new.key.bytes()),
-            ));
-        }
+        })
     }
 }
 

@@ -779,13 +779,12 @@ unsafe extern "C" fn signing_sign(
         digest: signing.digest,
         message,
     };
-    // A panic must not cross into C.
-    let signature = std::panic::catch_unwind(|| {
-        let mut place = SIGN.lock().ok()?;
-        place.as_mut()?(&wanted)
-    });
+    let signature = SIGN
+        .lock()
+        .ok()
+        .and_then(|mut sign| sign.as_mut()?(&wanted));
     match signature {
-        Ok(Some(signature)) if !signature.is_empty() && signature.len() <= room => {
+        Some(signature) if !signature.is_empty() && signature.len() <= room => {
             // SAFETY: `out` has `room` bytes, which the guard compared.
             unsafe { ptr::copy_nonoverlapping(signature.as_ptr(), out, signature.len()) };
             *length = signature.len();

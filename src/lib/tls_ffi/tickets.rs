@@ -191,18 +191,6 @@ pub fn supply(new: Vec<New>) {
     }
 }
 
-/// Keys that were used, where a test wants them found.
-#[cfg(feature = "test-switches")]
-static KEPT: Mutex<Option<Vec<Key>>> = Mutex::new(None);
-
-/// Keeps every key that is used from now on, for a test that looks for them.
-#[cfg(feature = "test-switches")]
-pub fn keep() {
-    if let Ok(mut kept) = KEPT.lock() {
-        *kept = Some(Vec::new());
-    }
-}
-
 impl State {
     fn look_up(&mut self, name: Name) -> Shown {
         let Some(binding) = self.binding else {
@@ -274,6 +262,28 @@ const UNKNOWN: c_int = 0;
 const GOOD: c_int = 1;
 const GOOD_AND_RENEW: c_int = 2;
 
+/// The key of a new ticket, which gets its name, or of the one of this name.
+fn key_for(ssl: &SslRef, name: &mut Name, new: bool) -> Option<(Key, c_int)> {
+    let mut state = STATE.lock().ok()?;
+    if new {
+        return state.next().map(|new| {
+            *name = new.name;
+            (new.key, GOOD)
+        });
+    }
+    // Whoever may have to show a certificate shows it in each connection.
+    if ssl.verify_mode() != SslVerifyMode::NONE {
+        return None;
+    }
+    let renew = ssl.version2() == Some(SslVersion::TLS1_3);
+    match state.look_up(*name) {
+        Shown::Unknown => None,
+        // RFC 8446 appendix C.4: a ticket is used once, and brings the next.
+        Shown::Current(key) if !renew => Some((key, GOOD)),
+        Shown::Current(key) | Shown::Old(key) => Some((key, GOOD_AND_RENEW)),
+    }
+}
+
 unsafe extern "C" fn choose(
     ssl: *mut ffi::SSL,
     name: *mut c_uchar,
@@ -287,38 +297,11 @@ unsafe extern "C" fn choose(
     let ssl = unsafe { SslRef::from_ptr(ssl) };
     // SAFETY: libssl passes 16 bytes of name, which nobody else uses now.
     let name = unsafe { &mut *name.cast::<Name>() };
-    // A panic must not cross into C.
-    let chosen = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        let mut state = STATE.lock().ok()?;
-        if encrypt == 1 {
-            return state.next().map(|new| {
-                *name = new.name;
-                (new.key, GOOD)
-            });
-        }
-        // Whoever may have to show a certificate shows it in each connection.
-        if ssl.verify_mode() != SslVerifyMode::NONE {
-            return None;
-        }
-        let renew = ssl.version2() == Some(SslVersion::TLS1_3);
-        match state.look_up(*name) {
-            Shown::Unknown => None,
-            // RFC 8446 appendix C.4: a ticket is used once, and brings the next.
-            Shown::Current(key) if !renew => Some((key, GOOD)),
-            Shown::Current(key) | Shown::Old(key) => Some((key, GOOD_AND_RENEW)),
-        }
-    }));
-    let (key, answer) = match chosen {
-        Ok(Some(chosen)) => chosen,
-        Ok(None) if encrypt == 0 => return UNKNOWN,
-        _ => return FAILED,
+    let (key, answer) = match key_for(ssl, name, encrypt == 1) {
+        Some(chosen) => chosen,
+        None if encrypt == 0 => return UNKNOWN,
+        None => return FAILED,
     };
-    #[cfg(feature = "test-switches")]
-    if let Ok(mut kept) = KEPT.lock()
-        && let Some(kept) = kept.as_mut()
-    {
-        kept.push(key.clone());
-    }
     if encrypt == 1 {
         // SAFETY: libssl passes room for 16 bytes of vector.
         if unsafe { ffi::RAND_bytes(vector, VECTOR) } != 1 {

@@ -4,6 +4,7 @@
 use std::process::Command;
 
 use super::authority::Authority;
+use super::programs::taken_over;
 use super::{Finished, Place, Server, ours, run};
 
 /// A run of sslclient to be.
@@ -11,6 +12,7 @@ pub struct Client {
     words: Vec<String>,
     env: Vec<(String, String)>,
     before: Vec<String>,
+    program: String,
 }
 
 impl Client {
@@ -26,6 +28,7 @@ impl Client {
             words: vec!["-RHl".into(), "localhost".into()],
             env: vec![("PATH".into(), std::env::var("PATH").unwrap_or_default())],
             before: Vec::new(),
+            program: ours("sslclient"),
         }
     }
 
@@ -42,6 +45,12 @@ impl Client {
         self
     }
 
+    /// In the hands of an attacker, who does this: see tests/taken_over.
+    pub fn taken_over(mut self, deed: &str) -> Client {
+        self.program = taken_over();
+        self.env("TAKEN_OVER", &format!("sslclient:{deed}"))
+    }
+
     pub fn env(mut self, name: &str, value: &str) -> Client {
         self.env.push((name.to_owned(), value.to_owned()));
         self
@@ -56,7 +65,7 @@ impl Client {
     /// The command for host, port and program.
     pub fn command(&self, host: &str, port: u16, prog: &[&str]) -> Command {
         let mut words = self.before.clone();
-        words.push(ours("sslclient"));
+        words.push(self.program.clone());
         let mut command = Command::new(&words[0]);
         command
             .args(&words[1..])

@@ -81,7 +81,7 @@ impl Needles {
         for [one, two] in self.by_start.keys() {
             known[usize::from(*one) << 8 | usize::from(*two)] = true;
         }
-        each_chunk(pid, longest, |bytes| {
+        each_chunk(pid, longest, "r", |bytes| {
             // A plain loop: without optimisation an iterator takes ten times as
             // long, and this is where these tests spend their time.
             let mut offset = 0;
@@ -102,9 +102,27 @@ impl Needles {
     }
 }
 
-/// Reads all the memory of a process that can be read, in pieces that begin
+/// The byte strings of this length that stand behind `mark` in what a process can
+/// write.
+pub fn behind(pid: i32, mark: &[u8], length: usize) -> BTreeSet<Vec<u8>> {
+    let whole = mark.len() + length;
+    let mut found = BTreeSet::new();
+    each_chunk(pid, whole, "rw", |bytes| {
+        // A plain loop, as above.
+        let mut at = 0;
+        while at + whole <= bytes.len() {
+            if bytes[at] == mark[0] && bytes[at..].starts_with(mark) {
+                found.insert(bytes[at + mark.len()..at + whole].to_vec());
+            }
+            at += 1;
+        }
+    });
+    found
+}
+
+/// Reads the memory of a process that has these permissions, in pieces that begin
 /// with the last `overlap` bytes of the one before.
-fn each_chunk(pid: i32, overlap: usize, mut look: impl FnMut(&[u8])) {
+fn each_chunk(pid: i32, overlap: usize, permissions: &str, mut look: impl FnMut(&[u8])) {
     const CHUNK: usize = 1 << 20;
     // A process that is just ending has no memory; any other must let us in.
     let ends = || {
@@ -121,7 +139,7 @@ fn each_chunk(pid: i32, overlap: usize, mut look: impl FnMut(&[u8])) {
     let mut read = 0;
     for line in maps.lines() {
         let (range, rest) = line.split_once(' ').unwrap();
-        if !rest.starts_with('r') || line.ends_with("[vvar]") || line.contains("[vvar_") {
+        if !rest.starts_with(permissions) || line.ends_with("[vvar]") || line.contains("[vvar_") {
             continue;
         }
         let (start, end) = range.split_once('-').unwrap();
@@ -141,7 +159,7 @@ fn each_chunk(pid: i32, overlap: usize, mut look: impl FnMut(&[u8])) {
             at += CHUNK as u64;
         }
     }
-    if read <= 1 << 20 {
+    if read <= 1 << 17 {
         ends();
     }
 }

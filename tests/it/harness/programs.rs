@@ -9,21 +9,36 @@ const FOLDER: &str = "UCSPI_TLS_PROGRAMS";
 
 /// The path of a program or shell tool of ours.
 pub fn ours(name: &str) -> String {
-    let path = std::env::var_os(FOLDER)
-        .map_or_else(|| built(name), |folder| PathBuf::from(folder).join(name));
+    let tool = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("src/sh")
+        .join(name);
+    // A tool is its own source.
+    let path = if tool.is_file() {
+        tool
+    } else {
+        folder().join(name)
+    };
     assert!(path.is_file(), "{}: no such program", path.display());
     path.to_str().unwrap().to_owned()
 }
 
-/// What cargo built with the tests. The shell tools are their own source.
-fn built(name: &str) -> PathBuf {
-    let tool = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("src/sh")
-        .join(name);
-    if tool.is_file() {
-        return tool;
-    }
-    Path::new(env!("CARGO_BIN_EXE_sslserver")).with_file_name(name)
+/// The folder of the programs that are tested.
+pub fn folder() -> PathBuf {
+    std::env::var_os(FOLDER).map_or_else(built, PathBuf::from)
+}
+
+/// The path of the program that behaves as an attacker's; nobody installs it.
+pub fn taken_over() -> String {
+    let path = built().join("taken-over");
+    path.to_str().unwrap().to_owned()
+}
+
+/// Where cargo puts what it builds with the tests.
+fn built() -> PathBuf {
+    Path::new(env!("CARGO_BIN_EXE_taken-over"))
+        .parent()
+        .unwrap()
+        .to_owned()
 }
 
 /// Whether a program is found, in PATH or in the folders of daemons.

@@ -21,6 +21,7 @@ use nix::unistd::Pid;
 use super::authority::{Identity, KeyKind};
 use super::process::run_on;
 use super::process::{self, PATIENCE, descriptors, eventually, no_panic, pids};
+use super::programs::taken_over;
 use super::{Finished, Place, ours, run};
 
 /// How many descriptors a server may still open for good between its port line
@@ -37,6 +38,8 @@ pub struct Setup<'a> {
     prog: Vec<String>,
     env: Vec<(String, OsString)>,
     stdin: Option<OwnedFd>,
+    program: String,
+    patience: Duration,
 }
 
 /// A server that runs.
@@ -62,6 +65,8 @@ impl<'a> Setup<'a> {
             prog: prog.iter().map(|&word| word.to_owned()).collect(),
             env: vec![("PATH".into(), path)],
             stdin: None,
+            program: ours("sslserver"),
+            patience: PATIENCE,
         };
         setup.identity(&Identity::localhost(KeyKind::P256))
     }
@@ -100,6 +105,18 @@ impl<'a> Setup<'a> {
     pub fn port(mut self, port: u16) -> Self {
         self.port = port;
         self
+    }
+
+    /// It has much to load, and so long until its port line.
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// In the hands of an attacker, who does this: see tests/taken_over.
+    pub fn taken_over(mut self, deed: &str) -> Self {
+        self.program = taken_over();
+        self.env("TAKEN_OVER", format!("sslserver:{deed}"))
     }
 
     /// What it is started with as descriptor 0, in place of the null device.
@@ -151,7 +168,7 @@ impl<'a> Setup<'a> {
             self.open_keys();
         }
         let mut words = self.before.clone();
-        words.push(ours("sslserver").into());
+        words.push(self.program.clone().into());
         let mut command = Command::new(&words[0]);
         command
             .args(&words[1..])
@@ -199,7 +216,7 @@ impl<'a> Setup<'a> {
             let _ = stdout.read_line(&mut line);
             let _ = sender.send(line);
         });
-        let line = receiver.recv_timeout(PATIENCE);
+        let line = receiver.recv_timeout(self.patience);
         // A server that cannot start has closed its end: no port, and a log.
         let port = line
             .as_deref()

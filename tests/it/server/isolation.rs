@@ -13,11 +13,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use openssl::hash::MessageDigest;
 use openssl::pkey::PKey;
+use openssl::sha::sha256;
 use openssl::sign::Signer;
 use openssl::ssl::SslVersion;
 use openssl::symm::{Cipher, decrypt};
+use ucspi_tls::internals::hours;
 
-use crate::harness::memory::Needles;
+use crate::harness::memory::{Needles, behind};
 use crate::harness::process::{Process, group, status_field};
 use crate::harness::{
     Client, Dial, Identity, KeyKind, Leaf, Place, Server, Setup, Tls, dial, eventually, need,
@@ -32,7 +34,7 @@ fn role(one: &Process, server: &Server) -> &'static str {
     match name.trim_end() {
         "keyholder" => "keyholder",
         "keymaster" => "master",
-        "sslserver" if one.pid == server.pid().cast_signed() => "supervisor",
+        "sslserver" | "taken-over" if one.pid == server.pid().cast_signed() => "supervisor",
         "engine" => "engine",
         "launcher" => "launcher",
         "logger" => "logger",
@@ -78,10 +80,16 @@ pub fn keyholders(server: &Server) -> Vec<i32> {
         .collect()
 }
 
+fn engines(server: &Server) -> Vec<i32> {
+    group(server.pid())
+        .iter()
+        .filter(|one| role(one, server) == "engine")
+        .map(|one| one.pid)
+        .collect()
+}
+
 fn engine(server: &Server) -> i32 {
-    let all = group(server.pid());
-    let mut engines = all.iter().filter(|one| role(one, server) == "engine");
-    engines.next().expect("an engine").pid
+    *engines(server).first().expect("an engine")
 }
 
 const VERSIONS: [SslVersion; 2] = [SslVersion::TLS1_2, SslVersion::TLS1_3];
@@ -228,46 +236,39 @@ fn unhex(text: &str) -> Vec<u8> {
         .collect()
 }
 
-/// What a keyholder of a build for tests told of the keys that it gave.
-struct Told {
-    hour: Vec<u8>,
-    /// By the ticket's name.
-    keys: BTreeMap<Vec<u8>, Vec<u8>>,
+/// The key of the hour in which a ticket was made, and the ticket's own, as they
+/// stand in the memory of those who may have them: proved by the ticket, which
+/// they open. None where the hour is over.
+fn keys_of(server: &Server, ticket: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    // An hour's key stands behind its mark, with which its tickets' names begin.
+    let mut hours = behind(master(server), &ticket[..4], 32);
+    for keyholder in keyholders(server) {
+        let theirs = behind(keyholder, &ticket[..4], 32);
+        hours.retain(|hour| theirs.contains(hour));
+    }
+    // Tickets belong to a store by its session context: 32 bytes behind their number
+    // in an SSL_CTX. These clients name no server.
+    let contexts = behind(server.pid().cast_signed(), &32u64.to_ne_bytes(), 32);
+    let name: [u8; 16] = ticket[..16].try_into().unwrap();
+    hours.into_iter().find_map(|hour| {
+        contexts.iter().find_map(|context| {
+            let key = hours::derive(&hour, &name, &sha256(context)).unwrap();
+            opens(ticket, key.bytes()).then(|| (hour.clone(), key.bytes().to_vec()))
+        })
+    })
 }
 
-impl Told {
-    /// All that is told by now; the hour is the last one.
-    fn by(server: &Server) -> Told {
-        let mut told = Told {
-            hour: Vec::new(),
-            keys: BTreeMap::new(),
-        };
-        for line in server.log().lines() {
-            let Some((_, told_line)) = line.split_once("told: ") else {
-                continue;
-            };
-            let words: Vec<&str> = told_line.split(' ').collect();
-            told.hour = unhex(words[1]);
-            told.keys.insert(unhex(words[3]), unhex(words[5]));
-        }
-        told
-    }
+fn hour_needles(hour: &[u8]) -> Needles {
+    let mut needles = Needles::default();
+    needles.number("the hour's key", hour);
+    needles
+}
 
-    fn hour(&self) -> Needles {
-        let mut needles = Needles::default();
-        needles.number("the hour's key", &self.hour);
-        needles
-    }
-
-    /// The key of a ticket, which is proved.
-    fn key(&self, ticket: &[u8]) -> Needles {
-        let key = &self.keys[&ticket[..16]];
-        assert!(opens(ticket, key), "the key that was told");
-        let mut needles = Needles::default();
-        needles.number("the key of the cipher", &key[..32]);
-        needles.number("the key of the MAC", &key[32..]);
-        needles
-    }
+fn ticket_needles(key: &[u8]) -> Needles {
+    let mut needles = Needles::default();
+    needles.number("the key of the cipher", &key[..32]);
+    needles.number("the key of the MAC", &key[32..]);
+    needles
 }
 
 #[test]
@@ -275,49 +276,57 @@ fn no_key_that_opens_another_client_s_ticket_is_in_an_engine() {
     need_root!();
     need!("openssl");
     let place = Place::new("ticket-keys");
-    for keep in [false, true] {
-        let switch = if keep { "keep-tickets" } else { "tell-tickets" };
-        let server = Setup::script(&place, "echo $SSL_SESSION_RESUMED; exec cat")
-            .env("UCSPI_TLS_TEST", switch)
-            .start();
-        // Launcher and engine of a client that says nothing.
-        let _silent = dial::plain(server.at);
-        eventually("both are there", || {
-            let all = group(server.pid());
-            let there = |wanted| all.iter().any(|one| role(one, &server) == wanted);
-            (there("engine") && there("launcher")).then_some(())
-        });
-        for version in ["-tls1_2", "-tls1_3"] {
-            let before: BTreeSet<i32> = group(server.pid()).iter().map(|one| one.pid).collect();
-            let (_first, file) = kept_session(&server, &place, version);
-            let mut own: BTreeSet<i32> = group(server.pid()).iter().map(|one| one.pid).collect();
-            own.retain(|pid| !before.contains(pid));
-            let (_second, said) = Resumer::start(&server, &[version, "-sess_in", &file]);
-            assert_eq!(said, "Resumed\n");
-            let told = Told::by(&server);
-            let hour = told.hour();
-            let roles = search(&server, &hour);
-            for wanted in ["supervisor", "engine", "launcher", "master", "keyholder"] {
-                assert!(roles.iter().any(|(role, _)| *role == wanted), "{wanted}");
-            }
-            for (role, found) in roles {
-                let may = matches!(role, "master" | "keyholder");
-                assert_eq!(!found.is_empty(), may, "{version}: {role}: {found:?}");
-            }
-            let key = told.key(&ticket(&file));
-            for one in group(server.pid()) {
-                let found = key.found_in(one.pid);
-                let role = role(&one, &server);
-                if !keep {
-                    assert!(found.is_empty(), "{version}: {role}: {found:?}");
-                } else if role != "engine" {
-                    // The keyholder wipes what it gives.
-                    assert!(found.is_empty(), "{version}: {role}: {found:?}");
-                } else if own.contains(&one.pid) {
-                    // The control: the search finds a key that an engine kept.
-                    assert!(!found.is_empty(), "{version}: the engine of this client");
-                }
-            }
+    let server = Setup::script(&place, "echo $SSL_SESSION_RESUMED; exec cat").start();
+    // Launcher and engine of a client that says nothing.
+    let _silent = dial::plain(server.at);
+    eventually("both are there", || {
+        let all = group(server.pid());
+        let there = |wanted| all.iter().any(|one| role(one, &server) == wanted);
+        (there("engine") && there("launcher")).then_some(())
+    });
+    for version in ["-tls1_2", "-tls1_3"] {
+        let (_first, file) = kept_session(&server, &place, version);
+        let (_second, said) = Resumer::start(&server, &[version, "-sess_in", &file]);
+        assert_eq!(said, "Resumed\n");
+        let (hour, key) = keys_of(&server, &ticket(&file)).expect("the keys of the ticket");
+        let roles = search(&server, &hour_needles(&hour));
+        for wanted in ["supervisor", "engine", "launcher", "master", "keyholder"] {
+            assert!(roles.iter().any(|(role, _)| *role == wanted), "{wanted}");
+        }
+        for (role, found) in roles {
+            let may = matches!(role, "master" | "keyholder");
+            assert_eq!(!found.is_empty(), may, "{version}: {role}: {found:?}");
+        }
+        for (role, found) in search(&server, &ticket_needles(&key)) {
+            assert!(found.is_empty(), "{version}: {role}: {found:?}");
+        }
+    }
+}
+
+/// The control: the same search, where an engine keeps what it was given.
+#[test]
+fn the_search_finds_a_ticket_s_key_in_an_engine_that_keeps_it() {
+    need_root!();
+    let place = Place::new("ticket-keys-control");
+    let server = Setup::new(&place, &["cat"])
+        .taken_over("keep-ticket")
+        .start();
+    // One in the middle of its connection, and one whose client says nothing. (A
+    // third ticket is one more than a connection of TLS 1.3 has.)
+    let _client = live(&server, SslVersion::TLS1_2);
+    let first = engines(&server);
+    let _silent = dial::plain(server.at);
+    let lines = server.lines(": kept ", 2);
+    for (number, line) in lines.iter().enumerate() {
+        let key = unhex(line.rsplit_once(' ').unwrap().1);
+        assert_eq!(key.len(), 64, "{line}");
+        let needles = ticket_needles(&key);
+        for one in group(server.pid()) {
+            let found = needles.found_in(one.pid);
+            let role = role(&one, &server);
+            // The keyholder wipes what it gives.
+            let keeps = role == "engine" && first.contains(&one.pid) == (number == 0);
+            assert_eq!(!found.is_empty(), keeps, "{number}: {role}: {found:?}");
         }
     }
 }
@@ -330,10 +339,14 @@ fn ticket_keys_are_replaced_in_time() {
     // By the key master, and by the keyholder where that sleeps.
     for asleep in [false, true] {
         let server = Setup::script(&place, "echo $SSL_SESSION_RESUMED; exec cat")
-            .env("UCSPI_TLS_TEST", "short-tickets")
+            .taken_over("short-hours")
             .start();
-        let _first = kept_session(&server, &place, "-tls1_3");
-        let hour = Told::by(&server).hour();
+        // Such an hour may be over before its key is found.
+        let hour = eventually("the key of an hour is found", || {
+            let (_first, file) = kept_session(&server, &place, "-tls1_3");
+            keys_of(&server, &ticket(&file))
+        });
+        let hour = hour_needles(&hour.0);
         let master = Pid::from_raw(master(&server));
         if asleep {
             kill(master, Signal::SIGSTOP).unwrap();
@@ -354,13 +367,15 @@ fn retired_ticket_keys_are_nowhere() {
     need_root!();
     need!("openssl");
     let place = Place::new("ticket-keys-retired");
-    let server = Setup::script(&place, "echo $SSL_SESSION_RESUMED; exec cat")
-        .env("UCSPI_TLS_TEST", "tell-tickets")
-        .start();
-    let _first = kept_session(&server, &place, "-tls1_3");
-    let hour = Told::by(&server).hour();
+    let server = Setup::script(&place, "echo $SSL_SESSION_RESUMED; exec cat").start();
+    let hour = || {
+        let (_client, file) = kept_session(&server, &place, "-tls1_3");
+        let (hour, _) = keys_of(&server, &ticket(&file)).expect("the keys of the ticket");
+        hour_needles(&hour)
+    };
+    let first = hour();
     let (old, old_keyholders) = (master(&server), keyholders(&server));
-    let has = |pid: i32| !hour.found_in(pid).is_empty();
+    let has = |pid: i32| !first.found_in(pid).is_empty();
     assert!(has(old) && old_keyholders.iter().all(|pid| has(*pid)));
     server.signal(Signal::SIGHUP);
     // No connection is needed for that.
@@ -370,15 +385,14 @@ fn retired_ticket_keys_are_nowhere() {
         (!all.any(|one| has(one.pid))).then_some(())
     });
     // A key master that takes another's place has none of its keys.
-    let _second = kept_session(&server, &place, "-tls1_3");
-    let hour = Told::by(&server).hour();
+    let second = hour();
     kill(Pid::from_raw(old), Signal::SIGKILL).unwrap();
     server.line("a new key master was started");
-    assert!(hour.found_in(master(&server)).is_empty());
+    assert!(second.found_in(master(&server)).is_empty());
     eventually("nobody has the key of before", || {
         let all = group(server.pid());
         let mut all = all.iter().filter(|one| one.state != 'Z');
-        (!all.any(|one| !hour.found_in(one.pid).is_empty())).then_some(())
+        (!all.any(|one| !second.found_in(one.pid).is_empty())).then_some(())
     });
 }
 
@@ -438,9 +452,12 @@ fn the_search_finds_a_key_in_an_engine_that_has_it() {
         let place = Place::new("key-control");
         let identity = Identity::localhost(kind);
         let needles = Needles::secrets(&identity.key);
+        let (certificate, key) = place.identity("own", &identity);
         let server = Setup::new(&place, &["cat"])
-            .identity(&identity)
-            .env("UCSPI_TLS_TEST", "local-signing")
+            .env("CERTFILE", certificate)
+            .env("KEYFILE", &key)
+            .taken_over("hold")
+            .env("HELD", &key)
             .start();
         for version in VERSIONS {
             let _client = live(&server, version);
@@ -477,9 +494,13 @@ fn a_client_s_key_is_gone_when_the_program_runs() {
                     let client = client.options("-c").option(&certificate);
                     client.options("-k").option(&key)
                 };
+                let client = if keep {
+                    client.taken_over("hold").env("HELD", &key)
+                } else {
+                    client
+                };
                 let mut child = client
                     .env("TLS_MAX", version)
-                    .env("UCSPI_TLS_TEST", if keep { "keep-key" } else { "" })
                     .command("localhost", server.port, &["/bin/sh", "-c", "echo up; cat"])
                     .stdin(Stdio::piped())
                     .stdout(Stdio::piped())
@@ -506,7 +527,7 @@ fn what_the_sandbox_forbids_ends_the_engine() {
     for what in ["open", "socket", "execve", "kill", "ptrace"] {
         let setup = |sandbox: &str| {
             Setup::new(&place, &["cat"])
-                .env("UCSPI_TLS_TEST", format!("try-{what}"))
+                .taken_over(&format!("try-{what}"))
                 .env("SSL_SANDBOX", sandbox)
                 .start()
         };
@@ -514,13 +535,13 @@ fn what_the_sandbox_forbids_ends_the_engine() {
         assert!(Dial::to(&server).attempt().is_err(), "{what}");
         server.line("made a system call that its sandbox forbids");
         server.quiet();
-        let told = server.log().contains(&format!("warning: {what} "));
+        let told = server.log().contains(&format!(": {what} "));
         assert!(!told, "{}", server.log());
         // Without the filter the engine lives to tell how it went.
         let server = setup("0");
         if what != "execve" {
             live(&server, SslVersion::TLS1_3);
-            server.line(&format!("warning: {what} "));
+            server.line(&format!(": {what} "));
         }
     }
 }
@@ -649,7 +670,7 @@ fn the_keyholder_signs_one_server_s_handshake_and_no_more() {
     let place = Place::new("refused");
     let ask = |what: &str| {
         Setup::new(&place, &["cat"])
-            .env("UCSPI_TLS_TEST", format!("ask-{what}"))
+            .taken_over(&format!("ask-{what}"))
             .start()
     };
     // The engine has used its signature up before the client came.
@@ -810,7 +831,7 @@ fn an_engine_gets_one_ticket_opened_and_two_made() {
         ("ticket-ticket-ticket", "ticket", "ticket"),
     ] {
         let server = Setup::new(&place, &["cat"])
-            .env("UCSPI_TLS_TEST", format!("ask-{asked}"))
+            .taken_over(&format!("ask-{asked}"))
             .start();
         assert!(Dial::to(&server).attempt().is_err(), "{asked}");
         server.lines(&format!("{answered} was answered"), 2);
@@ -841,7 +862,7 @@ fn the_keyholder_signs_only_what_the_settings_allow() {
         ("TLS_GROUPS", "P-256", "older", "a key share of a group"),
     ] {
         let server = Setup::new(&place, &["cat"])
-            .env("UCSPI_TLS_TEST", format!("ask-{what}"))
+            .taken_over(&format!("ask-{what}"))
             .env(variable, value)
             .start();
         assert!(Dial::to(&server).attempt().is_err(), "{what}");

@@ -14,8 +14,8 @@ use nix::sys::signal::Signal;
 use super::stores::{called, presenting};
 use crate::harness::process::status_field;
 use crate::harness::{
-    Authority, Dial, Identity, KeyKind, Leaf, Place, Server, Setup, compile, eventually, need_root,
-    ours, run,
+    Authority, Dial, Identity, KeyKind, Leaf, Place, Server, Setup, compile, eventually, need,
+    need_root, ours, run,
 };
 
 /// Puts a file in another's place as renewal tools do: written beside it, then
@@ -751,26 +751,39 @@ fn look_at(server: &Server, connect: impl Fn()) {
 
 #[test]
 fn a_slow_reload_keeps_nobody_waiting() {
+    need!("openssl");
     let place = Place::new("slow-reload");
     let first = called("first").issue();
     let second = called("second").other_key().issue();
     let (certificate, key) = place.identity("live", &first);
-    // A dozen keys, each of which takes its time.
+    // A dozen keys, each of which takes its time: a password is made a key in a
+    // million rounds.
+    let mut locks = Command::new("openssl");
+    locks.args(["pkcs8", "-topk8", "-iter", "1000000", "-passout", "pass:x"]);
+    let locked = run(&mut locks, &first.key_pem());
+    assert_eq!(locked.code, Some(0), "{}", locked.stderr);
     let mut rules = String::new();
     for last in 10..22 {
-        let (certificate, key) = place.identity(&format!("rule{last}"), &first);
+        let (certificate, _) = place.identity(&format!("rule{last}"), &first);
+        let key = place.secret(&format!("rule{last}.key"), &locked.stdout);
         let _ = writeln!(
             rules,
             "127.0.0.{last}:allow,CERTFILE=\"{certificate}\",KEYFILE=\"{key}\""
         );
     }
     let cdb = compile(&place, "rules.cdb", &format!("{rules}:allow\n"));
+    let password = place.write("password", "x");
     let server = Setup::new(&place, &["cat"])
-        .options("-x")
+        .options("-3x")
         .option(&cdb)
         .env("CERTFILE", certificate)
         .env("KEYFILE", key)
-        .env("UCSPI_TLS_TEST", "slow-keys")
+        .through([
+            "/bin/sh",
+            "-c",
+            &format!("exec 3<{password}; exec \"$@\""),
+            "sh",
+        ])
         .start();
     // What the start has left to be looked at again is over.
     eventually("no reload goes on", || {

@@ -234,7 +234,7 @@ fn a_taken_over_engine_speaks_of_its_own_connection_alone() {
     let with = |what: &str| {
         Setup::new(&place, &["cat"])
             .options("-v")
-            .env("UCSPI_TLS_TEST", what)
+            .taken_over(what)
             .start()
     };
     let server = with("say-forged");
@@ -272,7 +272,7 @@ fn a_taken_over_engine_speaks_of_its_own_connection_alone() {
 fn outlived(place: &Place, options: &str) -> (Server, Tls) {
     let server = Setup::new(place, &["sh", "-c", "echo done"])
         .options(options)
-        .env("UCSPI_TLS_TEST", "stay")
+        .taken_over("stay")
         .start();
     let mut client = Dial::to(&server).connect();
     assert_eq!(client.line(), "done\n");

@@ -253,9 +253,14 @@ fn our_key_and_its_password_are_gone_when_the_sender_is_named() {
                 .control("smtproutes", &route)
                 .policy("=[127.0.0.1]:CA\n")
                 .control("domaincerts", &own);
+            let remote = if keep {
+                place.write("held.key", identity.key_pem());
+                remote.taken_over("hold").env("HELD", &file("held.key"))
+            } else {
+                remote
+            };
             let mut child = remote
                 .command(&["x", "a@b", "c@x"])
-                .env("UCSPI_TLS_TEST", if keep { "keep-key" } else { "" })
                 .stdin(fs::File::open(place.write("message", MESSAGE)).unwrap())
                 .stdout(Stdio::null())
                 .spawn()

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::harness::process::run_within;
+use crate::harness::programs::taken_over;
 use crate::harness::{Authority, Place, ours};
 
 /// A message, short and plain.
@@ -20,6 +21,7 @@ pub struct Remote<'a> {
     place: &'a Place,
     dns: Option<IpAddr>,
     env: Vec<(String, String)>,
+    program: String,
 }
 
 /// An address of 127.0.0.0/8 that no other test has, and whose ports are free.
@@ -49,6 +51,7 @@ impl<'a> Remote<'a> {
             place,
             dns: None,
             env: Vec::new(),
+            program: ours("qmail-sslremote"),
         };
         place.write("root.pem", Authority::shared_root().pem());
         remote
@@ -78,8 +81,14 @@ impl<'a> Remote<'a> {
         self
     }
 
+    /// In the hands of an attacker, who does this: see tests/taken_over.
+    pub fn taken_over(mut self, deed: &str) -> Self {
+        self.program = taken_over();
+        self.env("TAKEN_OVER", &format!("qmail-sslremote:{deed}"))
+    }
+
     pub fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(ours("qmail-sslremote"));
+        let mut command = Command::new(&self.program);
         command.args(words).env_clear();
         command.env("QMAILHOME", self.place.path(""));
         if let Some(ip) = self.dns {

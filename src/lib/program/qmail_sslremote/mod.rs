@@ -20,6 +20,8 @@ use crate::report::{self, Fail};
 use crate::settings::Filter;
 use crate::sys::sandbox::{self, Confinement, Sandbox};
 use crate::sys::{fd, signal};
+#[cfg(feature = "internals")]
+use crate::taken_over;
 use crate::text;
 use crate::tls_ffi;
 use crate::tlsdestinations;
@@ -209,10 +211,8 @@ fn confine() -> Result<(), Say> {
         highest,
     };
     let taken = sandbox.take_on(confinement);
-    #[cfg(feature = "test-switches")]
-    if let Some(what) = crate::keyholder::test_switch().and_then(|word| word.strip_prefix("try-")) {
-        let _ = sandbox::attempt(what);
-    }
+    #[cfg(feature = "internals")]
+    taken_over::act(taken_over::Moment::Confined(None));
     match taken {
         // A kernel that refuses is no reason to keep the mail.
         Err(error) if filter == Filter::Required => Err(unable(error)),

@@ -321,8 +321,6 @@ impl<'a> Connections<'a> {
             )),
             LineKind::Ended => report.status(format_args!("pid {launcher} from {address}: {text}")),
             LineKind::Tls => report.tls(format_args!("tls {launcher} {text}")),
-            #[cfg(feature = "test-switches")]
-            LineKind::Tried => report.warning(text),
         }
     }
 

@@ -27,8 +27,8 @@ use crate::store::server::Store;
 use crate::sys::channel::Channel;
 use crate::sys::process::{self, Forked, ProcessId};
 use crate::sys::sandbox::Confinement;
-#[cfg(feature = "test-switches")]
-use crate::sys::{poll, sandbox};
+#[cfg(feature = "internals")]
+use crate::taken_over;
 use crate::trust::{self, Cause, Name, Reference, Refusal};
 
 /// The descriptors of an engine.
@@ -84,8 +84,16 @@ impl Engine<'_> {
         }
         forked.close_all_but(&kept);
         let highest = kept.iter().map(AsRawFd::as_raw_fd).max().unwrap_or(2);
-        let served = self
-            .give_up_rights(forked, highest, &ends.link)
+        let confined = self.give_up_rights(forked, highest);
+        #[cfg(feature = "internals")]
+        if confined.is_ok() {
+            let reach = taken_over::Reach {
+                keyholder: ends.link.as_fd(),
+                supervisor: self.supervisor.as_fd(),
+            };
+            taken_over::act(taken_over::Moment::Confined(Some(reach)));
+        }
+        let served = confined
             .and_then(|()| plain.map_err(unable("set up descriptors")))
             .and_then(|plain| Ok((plain, self.wait_for_start(&ends.control)?)))
             .and_then(|(plain, start)| {
@@ -117,13 +125,7 @@ impl Engine<'_> {
     }
 
     /// `highest` is the number of the last descriptor.
-    #[cfg_attr(not(feature = "test-switches"), expect(unused_variables))]
-    fn give_up_rights(
-        &self,
-        forked: &Forked,
-        highest: RawFd,
-        link: &OwnedFd,
-    ) -> Result<(), String> {
+    fn give_up_rights(&self, forked: &Forked, highest: RawFd) -> Result<(), String> {
         let jail = &self.store.jail;
         jail.enter(self.setup.powers)
             .map_err(|unable| unable.to_string())?;
@@ -135,23 +137,6 @@ impl Engine<'_> {
         sandbox
             .take_on_in(forked, confinement)
             .map_err(unable("confine the TLS process"))?;
-        #[cfg(feature = "test-switches")]
-        if let Some(what) = keyholder::test_switch().and_then(|word| word.strip_prefix("try-")) {
-            self.log(LineKind::Tried, sandbox::attempt(what));
-        }
-        #[cfg(feature = "test-switches")]
-        match keyholder::test_switch() {
-            Some("say-forged") => self.log(LineKind::Dropped, "x\nsslserver: ok 1 forged"),
-            Some("say-much") => (0..1000).for_each(|_| self.log(LineKind::Dropped, "much")),
-            Some("say-other") => self.supervisor.tell(&Message::Engine(1)),
-            _ => {}
-        }
-        #[cfg(feature = "test-switches")]
-        if let Some(what) = keyholder::test_switch().and_then(|word| word.strip_prefix("ask-")) {
-            for what in what.split('-') {
-                self.log(LineKind::Tried, keyholder::link::attempt(link, what));
-            }
-        }
         Ok(())
     }
 
@@ -207,10 +192,8 @@ impl Engine<'_> {
         }
         relay.drop_replies(start.drop_replies);
         self.tell(&relay.run());
-        #[cfg(feature = "test-switches")]
-        while keyholder::test_switch() == Some("stay") {
-            let _ = poll::wait(&mut [], Some(Instant::now() + Duration::from_secs(1)));
-        }
+        #[cfg(feature = "internals")]
+        taken_over::act(taken_over::Moment::Done);
         // The process ends now: taking the session apart would be for nothing.
         std::mem::forget(relay);
         if let Some(plain) = plain {

@@ -49,9 +49,6 @@ pub(super) enum LineKind {
     Ended,
     /// The fields of the TLS line.
     Tls,
-    /// What a test had it try.
-    #[cfg(feature = "test-switches")]
-    Tried,
 }
 
 impl LineKind {
@@ -59,8 +56,6 @@ impl LineKind {
         (b'D', LineKind::Dropped),
         (b'E', LineKind::Ended),
         (b'T', LineKind::Tls),
-        #[cfg(feature = "test-switches")]
-        (b'?', LineKind::Tried),
     ];
 
     /// From which verbosity on it is written.
@@ -69,8 +64,6 @@ impl LineKind {
             LineKind::Dropped => Verbosity::Errors,
             LineKind::Ended => Verbosity::Status,
             LineKind::Tls => Verbosity::Tls,
-            #[cfg(feature = "test-switches")]
-            LineKind::Tried => Verbosity::Errors,
         }
     }
 }

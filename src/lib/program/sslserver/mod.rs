@@ -4,8 +4,9 @@
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::ExitCode;
+use std::time::Duration;
 
-use crate::keyholder::{Alone, Master};
+use crate::keyholder::{Alone, Master, hours};
 use crate::listener::Listener;
 use crate::manager::{self, Notifier};
 use crate::options::sslserver::{Options, TABLE};
@@ -33,10 +34,16 @@ use self::setup::Setup;
 /// The whole program.
 #[must_use]
 pub fn main() -> ExitCode {
-    TABLE.run(run)
+    serve(hours::LIFE)
 }
 
-fn run(report: &mut Report) -> Result<u8, Fail> {
+/// The whole program, with keys that make tickets for so long.
+#[must_use]
+pub fn serve(ticket_life: Duration) -> ExitCode {
+    TABLE.run(|report| run(report, ticket_life))
+}
+
+fn run(report: &mut Report, ticket_life: Duration) -> Result<u8, Fail> {
     let (options, operands) = TABLE.parse(std::env::args_os().skip(1))?;
     report.verbosity = options.common.verbosity;
     let (host, port, program) = TABLE.host_port_program(operands)?;
@@ -47,7 +54,7 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     let mut setup = setup::settle(*report, options, program, inherited)?;
     setup.bound_by_descriptors()?;
     let options = &setup.options;
-    let master = Master::start(*report, password, &mut Alone)?;
+    let master = Master::start(*report, password, ticket_life, &mut Alone)?;
     let port = resolve::port(&port)?;
     let mut watch = Watch::default();
     if options.check {

@@ -301,30 +301,3 @@ pub fn drop_capabilities() -> io::Result<()> {
     }
     Ok(())
 }
-
-/// What a test has a confined process try.
-#[cfg(feature = "test-switches")]
-pub fn attempt(what: &str) -> String {
-    use std::os::unix::process::CommandExt as _;
-
-    let outcome: io::Result<()> = match what {
-        "open" => std::fs::File::open("/dev/null").map(drop),
-        "socket" => std::os::unix::net::UnixDatagram::unbound().map(drop),
-        "execve" => Err(std::process::Command::new("/bin/true").exec()),
-        // SAFETY: takes numbers only; signal 0 is none.
-        "kill" => match unsafe { libc::kill(1, 0) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        },
-        // SAFETY: asks to be traced by its parent; no pointer is used.
-        "ptrace" => match unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        },
-        _ => return format!("{what}: no such attempt"),
-    };
-    match outcome {
-        Ok(()) => format!("{what} succeeded"),
-        Err(error) => format!("{what} failed: {}", crate::report::reason(&error)),
-    }
-}

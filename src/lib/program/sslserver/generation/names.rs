@@ -28,15 +28,6 @@ const CERTIFICATE: &[&str] = &[
 /// the one kind multiplies with the other.
 const MOST_MIXED: usize = 256;
 
-/// [`MOST_MIXED`], but for a test that cannot wait for so many.
-fn most_mixed() -> usize {
-    #[cfg(feature = "test-switches")]
-    if crate::keyholder::test_switch() == Some("few-stores") {
-        return 4;
-    }
-    MOST_MIXED
-}
-
 /// What the rules for server names choose, by the key of each.
 #[derive(Default)]
 pub(super) struct Names {
@@ -164,7 +155,7 @@ impl Loader<'_> {
         let mut choices = HashMap::new();
         let of_rules = *base != self.setup.settings;
         for rule in &names.mixed {
-            if of_rules && self.mixed_with_rules >= most_mixed() {
+            if of_rules && self.mixed_with_rules >= MOST_MIXED {
                 self.refuse_mixed(&names.mixed);
                 break;
             }
@@ -200,8 +191,7 @@ impl Loader<'_> {
         }
         for rule in rules {
             let why = format!(
-                "rules for server names and other rules with settings make more than {} stores; connections that lack one are refused",
-                most_mixed()
+                "rules for server names and other rules with settings make more than {MOST_MIXED} stores; connections that lack one are refused"
             );
             self.broken.entry(rule.address.clone()).or_insert(why);
         }

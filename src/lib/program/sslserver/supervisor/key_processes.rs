@@ -55,7 +55,12 @@ impl Supervisor<'_> {
     /// keys that need one stay with the keyholder that has them.
     pub(super) fn restore_master(&mut self) {
         let report = &self.setup.report;
-        let started = Master::start(*report, None, &mut Serving::new(self));
+        let started = Master::start(
+            *report,
+            None,
+            self.master.ticket_life(),
+            &mut Serving::new(self),
+        );
         let master = match started {
             _ if self.ending => return,
             Ok(master) => master,
