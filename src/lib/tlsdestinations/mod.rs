@@ -1,5 +1,7 @@
 //! What mail to a partner is sent with: tlsdestinations, in s/qmail's format,
-//! looked up and explained. See tlsdestinations(5).
+//! looked up and explained. See tlsdestinations(5): rows are those of its list of
+//! keys, from 1: `!`, `%`, `=`, `~`, no sign, `-`, the same four for everybody, `*`,
+//! and `-` alone.
 //!
 //! A look-up is a pure function of the file's bytes, the destination and the
 //! sender. A line that decides and is wrong is an error, never passed over.

@@ -4,15 +4,17 @@
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use domain::base::Rtype;
 use domain::base::iana::Rcode;
 use openssl::hash::{MessageDigest, hash};
 use openssl::x509::X509;
 
-use super::dns::{Forwarder, Names, Signing, Zones, ask};
+use super::dns::{Forwarder, Names, Recursive, Signing, Zones, ask};
 use super::fake::{Fake, Fault, Running};
 use super::remote::{Remote, fresh_ip};
+use super::rows::anonymous;
 use crate::harness::authority::hex;
 use crate::harness::{Authority, Identity, Leaf, Place, need_root, peer, skip};
 
@@ -346,6 +348,92 @@ fn a_server_whose_records_cannot_be_told_is_passed_over() {
 }
 
 #[test]
+fn records_that_never_come_keep_the_mail_and_no_time() {
+    need_root!();
+    let place = Place::new("dane-silent");
+    let Some(zones) = Zones::new(&place) else {
+        skip!("nsd or ldnsutils is not installed");
+    };
+    let ip = fresh_ip();
+    let own = Leaf::new("x").dns("x.example").self_signed();
+    let record = format!("3 1 1 {}", key(&own.certificate));
+    let mut lines = String::new();
+    for host in ["a", "b", "c", "d"] {
+        let _ = writeln!(lines, "many IN MX 10 {host}\n{host} IN A {ip}");
+        let _ = writeln!(lines, "_25._tcp.{host} IN TLSA {record}");
+    }
+    let names = zones.zone("signed", Signing::Nsec, &lines).serve();
+    let upstream = names.ip;
+    let server = Forwarder::start(move |question| {
+        (question.kind != Rtype::TLSA).then(|| ask(upstream, question))
+    });
+    let running = shows(&own).at(ip);
+    let begun = Instant::now();
+    let report = remote(&place, &names, server.ip).send("many.signed");
+    let took = begun.elapsed();
+    assert!(
+        report.contains("could not be looked up. (#4.7.5)"),
+        "{report}"
+    );
+    assert!(running.seen().is_empty());
+    assert!(took < Duration::from_secs(50), "{took:?}");
+}
+
+#[test]
+fn resolvers_between_change_nothing() {
+    need_root!();
+    let place = Place::new("dane-resolvers");
+    let Some(zones) = Zones::new(&place) else {
+        skip!("nsd or ldnsutils is not installed");
+    };
+    let [ip, bare] = [fresh_ip(), fresh_ip()];
+    let own = Leaf::new("x").dns("x.example").self_signed();
+    let record = format!("3 1 1 {}", key(&own.certificate));
+    let lines = [
+        domain("good", ip, &record),
+        domain("wrong", ip, &format!("3 1 1 {NOBODY}")),
+        domain("stripped", bare, &record),
+    ]
+    .concat();
+    let names = zones.zone("signed", Signing::Nsec3("1"), &lines).serve();
+    let (Some(checks), Some(passes_on)) = (
+        Recursive::start(&place, names.ip, Some(&names.anchors)),
+        Recursive::start(&place, names.ip, None),
+    ) else {
+        skip!("unbound is not installed");
+    };
+    let _tls = shows(&own).at(ip);
+    let clear = Fake::plain().at(bare);
+    let here = |server| remote(&place, &names, server);
+    let trusted = |server: IpAddr| {
+        let place = Place::new("dane-trusted");
+        Remote::new(&place).control("dnssectrust", &format!("{server}\n"));
+        place
+    };
+    let trusting = trusted(checks.ip);
+    // One whose word counts, and that checks nothing: it proves nothing.
+    let unproved = trusted(passes_on.ip);
+    for (name, letter, said) in [
+        ("good.signed", 'K', " dane 3 1 1)"),
+        ("wrong.signed", 'Z', "it matches no TLSA record: 3 1 1 "),
+        (
+            "stripped.signed",
+            'Z',
+            "it does not offer STARTTLS; the TLSA",
+        ),
+    ] {
+        for remote in [here(checks.ip), here(passes_on.ip), Remote::new(&trusting)] {
+            let report = remote.send(name);
+            assert!(report.starts_with(letter), "{name}: {report}");
+            assert!(report.contains(said), "{name}: {report}");
+        }
+    }
+    assert!(in_clear(&[&clear]) == 0);
+    let report = Remote::new(&unproved).send("wrong.signed");
+    assert!(report.contains(" unverified)"), "{report}");
+}
+
+#[test]
 fn records_count_for_relays_and_ports() {
     need_root!();
     let place = Place::new("dane-routes");
@@ -444,7 +532,7 @@ fn tls_that_fails_is_never_done_without_where_there_are_records() {
 /// What a domain publishes.
 const STATES: [&str; 6] = ["none", "match", "wrong", "odd", "fail", "bare"];
 /// What its server does.
-const SERVERS: [&str; 3] = ["good", "self", "clear"];
+const SERVERS: [&str; 4] = ["good", "self", "anon", "clear"];
 
 /// What becomes of mail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -457,7 +545,7 @@ enum Fate {
 /// What the page says, told once more: `row` is a line's sign and value.
 fn fate(row: &str, state: &str, server: &str) -> Fate {
     use Fate::{Clear, Tls, Waits};
-    let tls = server != "clear";
+    let tls = !matches!(server, "clear" | "anon");
     let sound = server == "good";
     let by_row = match row {
         "!D:" | "!*:" => return Clear,
@@ -468,6 +556,7 @@ fn fate(row: &str, state: &str, server: &str) -> Fate {
                 Waits
             }
         }
+        "-D:" | "-*:" | "-:" if server == "anon" => Tls,
         "-D:" | "-*:" | "D:" | "+*:" => {
             if tls {
                 Tls
@@ -519,6 +608,7 @@ fn nothing_softens_what_is_stronger() {
         let (fake, identity) = match server {
             "good" => (shows(&sound), &sound),
             "self" => (shows(&strange), &strange),
+            "anon" => (Fake::tls(anonymous()), &strange),
             _ => (Fake::plain(), &strange),
         };
         running.push(fake.at(ip));

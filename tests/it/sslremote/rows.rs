@@ -15,7 +15,7 @@ use crate::harness::authority::hex;
 use crate::harness::{Authority, Identity, Leaf, Place, need_root, peer, skip};
 
 /// A server that has no certificate at all.
-fn anonymous() -> SslContext {
+pub fn anonymous() -> SslContext {
     let mut context = SslContextBuilder::new(SslMethod::tls_server()).unwrap();
     context
         .set_max_proto_version(Some(SslVersion::TLS1_2))
