@@ -30,7 +30,7 @@ pub struct OwnCertificate {
 /// The file cannot be read, or the line that decides is wrong.
 pub fn read(path: &Path, sender: Option<&str>) -> Result<Option<OwnCertificate>, Fail> {
     let text = Secret::new(read_optional(path)?);
-    look_up(&text, sender).map_err(Fail::temporary)
+    look_up(&text, sender)
 }
 
 /// The line for a sender's domain: its own, then those of the domains above it
@@ -39,7 +39,7 @@ pub fn read(path: &Path, sender: Option<&str>) -> Result<Option<OwnCertificate>,
 ///
 /// # Errors
 /// The line that decides is wrong, or has no certificate.
-pub fn look_up(text: &[u8], sender: Option<&str>) -> Result<Option<OwnCertificate>, String> {
+pub fn look_up(text: &[u8], sender: Option<&str>) -> Result<Option<OwnCertificate>, Fail> {
     let mut keys = Vec::new();
     if let Some(domain) = sender {
         keys.push(domain.to_ascii_lowercase());
@@ -60,7 +60,7 @@ pub fn look_up(text: &[u8], sender: Option<&str>) -> Result<Option<OwnCertificat
     let Some((_, line, bad_key)) = found else {
         return Ok(None);
     };
-    let wrong = |why: &dyn fmt::Display| at(&line, why);
+    let wrong = |why: &dyn fmt::Display| Fail::temporary(at(&line, why));
     if let Some(why) = bad_key {
         return Err(wrong(&why));
     }
@@ -141,11 +141,13 @@ mod tests {
         assert!(
             find(Some("x.b.example"))
                 .expect_err("empty")
+                .to_string()
                 .contains("line 4")
         );
         assert!(
             find(Some("c.example"))
                 .expect_err("no colon")
+                .to_string()
                 .contains("no colon")
         );
         let text = b"\xef\xbb\xbf A.example. :a.pem\n@b.example:b.pem\n*:all.pem\n";
@@ -155,7 +157,7 @@ mod tests {
             "a.pem"
         );
         for sender in [Some("b.example"), None] {
-            let fail = look_up(text, sender).expect_err("no key");
+            let fail = look_up(text, sender).expect_err("no key").to_string();
             assert!(
                 fail.starts_with("domaincerts line 2 \"@b.example\": "),
                 "{fail}"

@@ -115,7 +115,7 @@ impl Routes {
     ///
     /// # Errors
     /// The line that decides is wrong.
-    pub fn look_up(&self, host: &str, sender: &[u8]) -> Result<Route, String> {
+    pub fn look_up(&self, host: &str, sender: &[u8]) -> Result<Route, Fail> {
         if let Some(found) = self.senders.find(&walk(sender, b"@."))
             && !found.value.is_empty()
         {
@@ -149,7 +149,7 @@ impl Routes {
 
 /// `relay`, `relay:port`, `relay;port|user|password`, each with `!` before it
 /// where the login may go in the clear. An empty relay: by MX.
-fn parse(found: &Found<'_>, protocol: Protocol) -> Result<Route, String> {
+fn parse(found: &Found<'_>, protocol: Protocol) -> Result<Route, Fail> {
     let mut route =
         parts(found.value, protocol).map_err(|why| format!("{} is wrong: {why}", found.place))?;
     route.place.clone_from(&found.place);
@@ -223,7 +223,7 @@ mod tests {
         }
     }
 
-    fn smtp(lines: &str, host: &str) -> Result<Route, String> {
+    fn smtp(lines: &str, host: &str) -> Result<Route, Fail> {
         routes("", "", lines).look_up(host, b"a@b")
     }
 
@@ -257,7 +257,7 @@ mod tests {
             "r:x", "r;0", "r|u", "||", ":26", "r;1|u", "r||p", "r|u|", "|u|p", "!r", "!|u|p",
         ] {
             let wrong = smtp(&format!("# c\na.example:{bad}\n"), "a.example");
-            let wrong = wrong.expect_err(bad);
+            let wrong = wrong.expect_err(bad).to_string();
             assert!(wrong.starts_with("smtproutes line 2 is wrong: "), "{wrong}");
         }
         let wrong = routes("", "a.example:r|u|p\n", "").look_up("a.example", b"a@b");

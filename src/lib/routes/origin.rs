@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use super::table::{Table, walk};
+use crate::report::Fail;
 
 /// What domainips says of a sender's domain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,7 +27,7 @@ impl Origin {
     ///
     /// # Errors
     /// The line that decides is wrong.
-    pub fn look_up(domain_ips: &Table, domain: Option<&str>) -> Result<Origin, String> {
+    pub fn look_up(domain_ips: &Table, domain: Option<&str>) -> Result<Origin, Fail> {
         let mut keys = walk(domain.unwrap_or_default().as_bytes(), b".");
         keys.push(b"*".to_vec());
         let Some(found) = domain_ips.find(&keys) else {
@@ -134,7 +135,7 @@ mod tests {
         ] {
             let table = Table::new("domainips", format!("\nx:{bad}\n").into());
             let wrong = Origin::look_up(&table, Some("x"));
-            let wrong = wrong.expect_err(bad);
+            let wrong = wrong.expect_err(bad).to_string();
             assert!(wrong.starts_with("domainips line 2 is wrong: "), "{wrong}");
         }
     }

@@ -16,12 +16,15 @@
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, OnceCell};
+use std::env;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use domain::base::Rtype;
 
 use super::name::DomainName;
+use crate::report::Fail;
 
 pub mod message;
 mod servers;
@@ -30,7 +33,7 @@ mod trust;
 mod validator;
 
 use message::{Data, Message, Said};
-pub use servers::servers_of;
+use servers::servers_of;
 use servers::{Question, Reply, Servers};
 pub use tlsa::{Server, Tlsa};
 pub use trust::Trust;
@@ -102,18 +105,28 @@ impl Checks {
 }
 
 impl Dns {
+    /// One that asks as `DNSCACHEIP` and the control files of a folder say.
+    ///
+    /// # Errors
+    /// That cannot be read or followed.
+    pub fn configured(folder: &Path) -> Result<Dns, Fail> {
+        let named = env::var("DNSCACHEIP").unwrap_or_default();
+        let servers =
+            servers_of(&named).ok_or_else(|| Fail::temporary("DNSCACHEIP is not an IP address"))?;
+        Dns::new(&servers, Trust::read(folder)?)
+    }
+
     /// Asks the resolver that is trusted, else these servers, else those of
     /// resolv.conf.
     ///
     /// # Errors
     /// The administrator asks for checks that these programs cannot make.
-    pub fn new(servers: &[IpAddr], trust: Trust) -> Result<Dns, String> {
+    pub fn new(servers: &[IpAddr], trust: Trust) -> Result<Dns, Fail> {
         if trust.has_own_anchors() && trust.resolver().is_none() && !validator::IS_BUILT_IN {
-            return Err(
+            return Err(Fail::temporary(
                 "dnssecanchors: this program was built without a DNSSEC validator; name a resolver \
-                 on this host that validates in dnssectrust"
-                    .to_owned(),
-            );
+                 on this host that validates in dnssectrust",
+            ));
         }
         Ok(Dns {
             servers: match trust.resolver() {
@@ -176,7 +189,7 @@ impl Dns {
             Ok(Reply { message, server }) if message::has_signatures(&message) => {
                 match Validator::new(server, &self.trust) {
                     Ok(validator) => Checks::Here(validator),
-                    Err(why) => Checks::Impossible(why),
+                    Err(fail) => Checks::Impossible(fail.to_string()),
                 }
             }
             Ok(Reply { server, .. }) => Checks::Impossible(format!(

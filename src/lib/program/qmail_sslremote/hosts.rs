@@ -2,12 +2,11 @@
 #![forbid(unsafe_code)]
 
 use std::cell::OnceCell;
-use std::env;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::rc::Rc;
 
-use super::dns::{self, Answer, Dns, Trouble, Trust};
+use super::dns::{Answer, Dns, Trouble};
 use super::name::DomainName;
 use super::report_text::{Disposition, Say};
 use super::temporary_control;
@@ -123,11 +122,7 @@ impl Own {
 }
 
 fn resolver() -> Result<Dns, Say> {
-    let named = env::var("DNSCACHEIP").unwrap_or_default();
-    let servers = dns::servers_of(&named)
-        .ok_or_else(|| temporary_control("DNSCACHEIP is not an IP address"))?;
-    let trust = Trust::read(Path::new("control")).map_err(|why| temporary_control(&why))?;
-    Dns::new(&servers, trust).map_err(|why| temporary_control(&why))
+    Dns::configured(Path::new("control")).map_err(temporary_control)
 }
 
 fn no_dns(name: &str, why: &str) -> Say {
@@ -196,7 +191,7 @@ pub fn of_family(mut hosts: Vec<Host>, origin: &Origin) -> Result<Vec<Host>, Say
     if hosts.is_empty() {
         let place = &origin.place;
         let why = format!("no server has an address of the family that {place} gives");
-        return Err(temporary_control(&why));
+        return Err(temporary_control(why));
     }
     Ok(hosts)
 }

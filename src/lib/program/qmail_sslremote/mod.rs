@@ -7,6 +7,7 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::fmt;
 use std::io::{self, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStringExt as _;
@@ -86,8 +87,8 @@ pub fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn temporary_control(why: &str) -> Say {
-    Say::later("Unable to read control files. (#4.3.0)").because(why)
+fn temporary_control(why: impl fmt::Display) -> Say {
+    Say::later("Unable to read control files. (#4.3.0)").because(why.to_string())
 }
 
 /// Goes to where qmail lives. Gives the folder of its control files.
@@ -151,16 +152,18 @@ fn run(words: &[Vec<u8>]) -> Result<Report, Say> {
         return Err(improper());
     }
     let folder = enter_home()?;
-    let control =
-        ControlFiles::read(folder).map_err(|fail| temporary_control(&fail.to_string()))?;
+    let control = ControlFiles::read(folder).map_err(temporary_control)?;
     let host = spelt(destination);
     let (quoted_sender, quoted) = quoted(sender, recipients)?;
     let mut message = message()?;
-    let bad_line = |why: String| temporary_control(&why);
-    let route = control.routes.look_up(&host, sender).map_err(bad_line)?;
+    let route = control
+        .routes
+        .look_up(&host, sender)
+        .map_err(temporary_control)?;
     let sender_text = String::from_utf8_lossy(sender);
     let origin = tlsdestinations::sender_domain(&sender_text);
-    let origin = Origin::look_up(&control.domain_ips, origin.as_deref()).map_err(bad_line)?;
+    let origin =
+        Origin::look_up(&control.domain_ips, origin.as_deref()).map_err(temporary_control)?;
     let rules = Rules::read(folder, &sender_text)?;
     let resolver = Resolver::default();
     let found = match &route.relay {

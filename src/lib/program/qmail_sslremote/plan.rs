@@ -14,7 +14,7 @@ use super::report_text::Say;
 use super::temporary_control;
 use crate::domaincerts::{self, OwnCertificate};
 use crate::keyholder::{OwnKey, Password};
-use crate::report;
+use crate::report::Fail;
 use crate::routes::{Login, Protocol, Route};
 use crate::settings::Settings;
 use crate::store::client::{self, Setup, Store, Trust};
@@ -92,7 +92,7 @@ impl Rules {
     /// # Errors
     /// One of them cannot be read, or the sender's line in domaincerts is wrong.
     pub fn read(folder: &Path, sender: &str) -> Result<Rules, Say> {
-        let said = |fail: report::Fail| temporary_control(&fail.to_string());
+        let said = |fail: Fail| temporary_control(&fail);
         let destinations = Destinations::open(&folder.join("tlsdestinations")).map_err(said)?;
         let sender = tlsdestinations::sender_domain(sender);
         let own =
@@ -202,7 +202,7 @@ impl Rules {
     }
 
     /// The store of a rule, made when it is first met.
-    fn store(&self, rule: &Rule, dane: bool) -> Result<Rc<Store>, report::Fail> {
+    fn store(&self, rule: &Rule, dane: bool) -> Result<Rc<Store>, Fail> {
         let mut stores = self.stores.borrow_mut();
         let known = |(known, with, _): &&(Rule, bool, _)| known == rule && *with == dane;
         if let Some((.., store)) = stores.iter().find(known) {
@@ -213,7 +213,7 @@ impl Rules {
         Ok(store)
     }
 
-    fn load(&self, rule: &Rule, dane: bool) -> Result<Store, report::Fail> {
+    fn load(&self, rule: &Rule, dane: bool) -> Result<Store, Fail> {
         let mut settings = Settings::default();
         if let Some(ciphers) = &rule.value.ciphers {
             settings.overlay([("CIPHERS".to_owned(), ciphers.clone())]);
@@ -290,7 +290,7 @@ fn demand(
     route: &Route,
     protocol: Protocol,
     port: Port,
-) -> Result<Option<String>, String> {
+) -> Result<Option<String>, Fail> {
     let line = place(rule);
     let place = match &*route.place {
         "" => line.clone(),
@@ -300,31 +300,31 @@ fn demand(
     let at_once = port.mode != TlsMode::StartTls;
     if protocol == Protocol::Qmtp {
         if route.login.is_some() {
-            return Err(format!(
+            return Err(Fail::temporary(format!(
                 "{place} has a login, but QMTP on port {number} takes none"
-            ));
+            )));
         }
         if let (Some(requires), false) = (&requires, at_once) {
-            return Err(format!(
+            return Err(Fail::temporary(format!(
                 "{requires}, which QMTP on port {number} does not have"
-            ));
+            )));
         }
         if rule.tls() == Tls::Never && at_once {
-            return Err(format!(
+            return Err(Fail::temporary(format!(
                 "QMTP on port {number} is in TLS, which {line} forbids"
-            ));
+            )));
         }
     }
     if port.mode == TlsMode::Implicit && rule.tls() == Tls::Never {
-        return Err(format!(
+        return Err(Fail::temporary(format!(
             "port {number} is in TLS from the start, which {line} forbids"
-        ));
+        )));
     }
     let guarded = route.login.as_ref().is_some_and(|login| !login.in_clear);
     if guarded && rule.tls() == Tls::Never {
-        return Err(format!(
+        return Err(Fail::temporary(format!(
             "{place} has a login, which is not sent without TLS, and {line} forbids TLS"
-        ));
+        )));
     }
     Ok(requires.or_else(|| guarded.then(|| format!("the login of {place} requires TLS"))))
 }

@@ -25,8 +25,7 @@ const ANYBODY: &str = "@";
 /// # Errors
 /// Control files cannot be read.
 pub fn run(folder: &Path, domains: &[Vec<u8>]) -> Result<String, Say> {
-    let control =
-        ControlFiles::read(folder).map_err(|fail| temporary_control(&fail.to_string()))?;
+    let control = ControlFiles::read(folder).map_err(temporary_control)?;
     let rules = Rules::read(folder, ANYBODY)?;
     let resolver = Resolver::default();
     let mut out = String::new();

@@ -92,7 +92,7 @@ impl Told {
             Ok(route) => route,
             Err(wrong) => {
                 self.say(&format!("deferred: {wrong}"));
-                self.wrong.push(wrong);
+                self.wrong.push(wrong.to_string());
                 return Ok(());
             }
         };

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use super::destination::{Destination, Unit};
 use super::scan::{Published, Target};
 use crate::options::Family;
-use crate::program::qmail_sslremote::dns::{self, Answer, Dns, Server, Trouble, Trust};
+use crate::program::qmail_sslremote::dns::{Answer, Dns, Server, Trouble};
 use crate::program::qmail_sslremote::name::DomainName;
 use crate::resolve;
 use crate::text;
@@ -44,11 +44,9 @@ impl Wanted {
 /// # Errors
 /// One of them is wrong.
 fn resolver() -> Result<Dns, String> {
-    let named = env::var("DNSCACHEIP").unwrap_or_default();
-    let servers = dns::servers_of(&named).ok_or("DNSCACHEIP is not an IP address")?;
     let home = env::var_os("QMAILHOME").filter(|home| !home.is_empty());
     let home = home.map_or_else(|| PathBuf::from(QMAIL_HOME), PathBuf::from);
-    Dns::new(&servers, Trust::read(&home.join("control"))?)
+    Dns::configured(&home.join("control")).map_err(|fail| fail.to_string())
 }
 
 /// Whether hosts are looked up in DNS directly.

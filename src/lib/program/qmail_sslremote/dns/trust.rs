@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use crate::program::qmail_sslremote::name::DomainName;
-use crate::report;
+use crate::report::Fail;
 use crate::text;
 
 /// The root's keys of 2017 and 2024, as IANA publishes them in root-anchors.xml.
@@ -43,11 +43,11 @@ pub struct Trust {
 }
 
 /// The text of a control file, or none; and its name before each reason.
-fn file(folder: &Path, name: &str) -> Result<Option<String>, String> {
+fn file(folder: &Path, name: &str) -> Result<Option<String>, Fail> {
     match fs::read_to_string(folder.join(name)) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(format!("{name}: {}", report::reason(&error))),
+        Err(error) => Err(Fail::from(error).of(name)),
     }
 }
 
@@ -64,17 +64,17 @@ impl Trust {
     ///
     /// # Errors
     /// A file cannot be read, or something else stands there.
-    pub fn read(folder: &Path) -> Result<Trust, String> {
+    pub fn read(folder: &Path) -> Result<Trust, Fail> {
         let own_anchors = file(folder, "dnssecanchors")?;
         let anchors = match &own_anchors {
-            Some(text) => anchors(text).map_err(|why| format!("dnssecanchors: {why}"))?,
+            Some(text) => anchors(text).map_err(|fail| fail.of("dnssecanchors"))?,
             None => ROOT.map(str::to_owned).to_vec(),
         };
         let own = file(folder, "dnssecinsecure")?.unwrap_or_default();
         let excepted = PRIVATE.into_iter().chain(lines(&own)).map(|line| {
             let shown = || text::excerpt(line.as_bytes(), 255);
             DomainName::parse(line.trim_matches('.').as_bytes())
-                .map_err(|_| format!("dnssecinsecure: not a domain: {}", shown()))
+                .map_err(|_| Fail::temporary(format!("dnssecinsecure: not a domain: {}", shown())))
         });
         let resolver = file(folder, "dnssectrust")?.unwrap_or_default();
         let words = file(folder, "dnssec")?.unwrap_or_default();
@@ -125,19 +125,21 @@ impl Trust {
     }
 }
 
-fn required(words: &str) -> Result<bool, String> {
+fn required(words: &str) -> Result<bool, Fail> {
     let mut found = false;
     for line in lines(words) {
         if line != "require" {
             let shown = text::excerpt(line.as_bytes(), 100);
-            return Err(format!("dnssec: \"{shown}\" is not \"require\""));
+            return Err(Fail::temporary(format!(
+                "dnssec: \"{shown}\" is not \"require\""
+            )));
         }
         found = true;
     }
     Ok(found)
 }
 
-fn believed(words: &str) -> Result<Option<IpAddr>, String> {
+fn believed(words: &str) -> Result<Option<IpAddr>, Fail> {
     let mut lines = lines(words);
     let Some(line) = lines.next() else {
         return Ok(None);
@@ -148,18 +150,20 @@ fn believed(words: &str) -> Result<Option<IpAddr>, String> {
         .map_err(|_| format!("dnssectrust: \"{shown}\" is not an IP address"))?;
     // Whoever sits on the way to another host could say what he likes.
     if !ip.is_loopback() {
-        return Err(format!(
+        return Err(Fail::temporary(format!(
             "dnssectrust: {ip} is not on this host: only 127.0.0.1 and the like or ::1 can be trusted"
-        ));
+        )));
     }
     match lines.next() {
-        Some(_) => Err("dnssectrust: there is more than one address".to_owned()),
+        Some(_) => Err(Fail::temporary(
+            "dnssectrust: there is more than one address",
+        )),
         None => Ok(Some(ip)),
     }
 }
 
 /// The records of a piece of zone file, one a line.
-fn anchors(text: &str) -> Result<Vec<String>, String> {
+fn anchors(text: &str) -> Result<Vec<String>, Fail> {
     let mut records = Vec::new();
     let mut open = String::new();
     for line in text.lines() {
@@ -176,11 +180,11 @@ fn anchors(text: &str) -> Result<Vec<String>, String> {
     }
     match open.trim() {
         "" => Ok(records),
-        _ => Err("a parenthesis is not closed".to_owned()),
+        _ => Err(Fail::temporary("a parenthesis is not closed")),
     }
 }
 
-fn anchor(line: &str) -> Result<String, String> {
+fn anchor(line: &str) -> Result<String, Fail> {
     let shown = || text::excerpt(line.trim().as_bytes(), 60);
     let mut words = line.split_ascii_whitespace();
     let owner = words.next().unwrap_or_default();
@@ -206,15 +210,23 @@ fn anchor(line: &str) -> Result<String, String> {
             let hex = data.bytes().all(|byte| byte.is_ascii_hexdigit());
             fits(tag, 65535) && fits(algorithm, 255) && hex && data.len() == digits && digits > 0
         }
-        _ => return Err(format!("not a DNSKEY or DS record: {}", shown())),
+        _ => {
+            return Err(Fail::temporary(format!(
+                "not a DNSKEY or DS record: {}",
+                shown()
+            )));
+        }
     };
     if owner != "." {
         // An island below an unsigned root would need more than a key.
         let owner = text::excerpt(owner.as_bytes(), 255);
-        return Err(format!("{owner} is not the root zone"));
+        return Err(Fail::temporary(format!("{owner} is not the root zone")));
     }
     if !good {
-        return Err(format!("an incomplete {kind} record: {}", shown()));
+        return Err(Fail::temporary(format!(
+            "an incomplete {kind} record: {}",
+            shown()
+        )));
     }
     Ok(format!(". IN {kind} {} {data}", numbers.join(" ")))
 }

@@ -32,7 +32,7 @@ mod built_in {
     use super::Checked;
     use crate::program::qmail_sslremote::dns::{Trouble, Trust, bogus, message};
     use crate::program::qmail_sslremote::name::DomainName;
-    use crate::report;
+    use crate::report::{self, Fail};
     use crate::sys::unbound::{Answer, Resolver, Setup};
     use crate::text;
 
@@ -47,7 +47,7 @@ mod built_in {
         ///
         /// # Errors
         /// It cannot be had: words that end a sentence.
-        pub fn new(server: SocketAddr, trust: &Trust) -> Result<Validator, String> {
+        pub fn new(server: SocketAddr, trust: &Trust) -> Result<Validator, Fail> {
             let insecure: Vec<String> = trust
                 .excepted()
                 .iter()
@@ -58,9 +58,7 @@ mod built_in {
                 anchors: trust.anchors(),
                 insecure: &insecure,
             });
-            let resolver = resolver.map_err(|error| {
-                format!("unable to start libunbound: {}", report::reason(&error))
-            })?;
+            let resolver = resolver.map_err(Fail::unable("start libunbound"))?;
             Ok(Validator { resolver, server })
         }
 
@@ -143,8 +141,10 @@ mod missing {
         ///
         /// # Errors
         /// Always.
-        pub fn new(_: SocketAddr, _: &Trust) -> Result<Validator, String> {
-            Err("this program was built without a validator".to_owned())
+        pub fn new(_: SocketAddr, _: &Trust) -> Result<Validator, Fail> {
+            Err(Fail::temporary(
+                "this program was built without a validator",
+            ))
         }
 
         /// Nothing can ask it.
