@@ -1,53 +1,97 @@
-//! Finds libunbound, and says whether the programs check DNSSEC themselves: the
-//! condition `validator`.
+//! Finds the system's libraries that single programs use, and says which are there:
+//! the conditions `validator` (qmail-sslremote checks DNSSEC itself, by libunbound)
+//! and `gmp` (sslsurvey looks for common factors, by libgmp).
 #![forbid(unsafe_code)]
 
 use std::env;
 use std::process::Command;
 
+/// A library of the system.
+struct Library {
+    /// The cargo feature that wants it, as cargo names it here.
+    feature: &'static str,
+    /// What pkg-config calls it.
+    package: &'static str,
+    /// What the linker calls it.
+    link: &'static str,
+    /// The condition that says that it is there.
+    condition: &'static str,
+    /// The variable that names its directory.
+    folder: &'static str,
+    /// How to come by it, or do without.
+    cure: &'static str,
+}
+
+const LIBRARIES: [Library; 2] = [
+    Library {
+        feature: "CARGO_FEATURE_UNBOUND",
+        package: "libunbound",
+        link: "unbound",
+        condition: "validator",
+        folder: "LIBUNBOUND_LIB_DIR",
+        cure: "libunbound was not found: please install its development files (libunbound-dev or \
+               unbound-devel), or name the library's directory in LIBUNBOUND_LIB_DIR, or build \
+               without it: --no-default-features --features remote",
+    },
+    Library {
+        feature: "CARGO_FEATURE_GMP",
+        package: "gmp",
+        link: "gmp",
+        condition: "gmp",
+        folder: "LIBGMP_LIB_DIR",
+        cure: "libgmp was not found: please install its development files (libgmp-dev or \
+               gmp-devel), or name the library's directory in LIBGMP_LIB_DIR, or build without \
+               it: --no-default-features --features remote,unbound",
+    },
+];
+
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rustc-check-cfg=cfg(validator)");
-    for name in ["PKG_CONFIG", "PKG_CONFIG_PATH", "LIBUNBOUND_LIB_DIR"] {
+    for name in ["PKG_CONFIG", "PKG_CONFIG_PATH"] {
         println!("cargo::rerun-if-env-changed={name}");
     }
     let features = env::var("CARGO_CFG_TARGET_FEATURE").unwrap_or_default();
     // A program without shared libraries has no use for the system's.
     let is_static = features.split(',').any(|feature| feature == "crt-static");
-    if env::var_os("CARGO_FEATURE_UNBOUND").is_none() || is_static {
-        return;
+    for library in &LIBRARIES {
+        println!("cargo::rustc-check-cfg=cfg({})", library.condition);
+        println!("cargo::rerun-if-env-changed={}", library.folder);
+        if env::var_os(library.feature).is_some() && !is_static {
+            library.link();
+        }
     }
-    if let Ok(folder) = env::var("LIBUNBOUND_LIB_DIR") {
-        println!("cargo::rustc-link-search=native={folder}");
-    } else if !find() {
-        println!(
-            "cargo::error=libunbound was not found: please install its development files \
-             (libunbound-dev or unbound-devel), or name the library's directory in \
-             LIBUNBOUND_LIB_DIR, or build without it: --no-default-features --features remote"
-        );
-    }
-    println!("cargo::rustc-link-lib=unbound");
-    println!("cargo::rustc-cfg=validator");
 }
 
-/// Asks pkg-config where it is. Without pkg-config the linker has to know.
-///
-/// The crate pkg-config asks for compiler flags, too, and fails where the headers
-/// are missing of libraries that only libunbound itself is built with.
-fn find() -> bool {
-    let program = env::var_os("PKG_CONFIG").unwrap_or_else(|| "pkg-config".into());
-    let asked = Command::new(program)
-        .args(["--libs-only-L", "libunbound"])
-        .output();
-    let Ok(output) = asked else {
-        return true;
-    };
-    let words = String::from_utf8_lossy(&output.stdout).into_owned();
-    for folder in words
-        .split_whitespace()
-        .filter_map(|word| word.strip_prefix("-L"))
-    {
-        println!("cargo::rustc-link-search=native={folder}");
+impl Library {
+    fn link(&self) {
+        if let Ok(folder) = env::var(self.folder) {
+            println!("cargo::rustc-link-search=native={folder}");
+        } else if !self.find() {
+            println!("cargo::error={}", self.cure);
+        }
+        println!("cargo::rustc-link-lib={}", self.link);
+        println!("cargo::rustc-cfg={}", self.condition);
     }
-    output.status.success()
+
+    /// Asks pkg-config where it is. Without pkg-config the linker has to know.
+    ///
+    /// The crate pkg-config asks for compiler flags, too, and fails where the headers
+    /// are missing of libraries that only libunbound itself is built with.
+    fn find(&self) -> bool {
+        let program = env::var_os("PKG_CONFIG").unwrap_or_else(|| "pkg-config".into());
+        let asked = Command::new(program)
+            .args(["--libs-only-L", self.package])
+            .output();
+        let Ok(output) = asked else {
+            return true;
+        };
+        let words = String::from_utf8_lossy(&output.stdout).into_owned();
+        for folder in words
+            .split_whitespace()
+            .filter_map(|word| word.strip_prefix("-L"))
+        {
+            println!("cargo::rustc-link-search=native={folder}");
+        }
+        output.status.success()
+    }
 }

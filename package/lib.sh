@@ -135,6 +135,12 @@ missing_build_needs() {
       pkg-config --libs libunbound >/dev/null 2>&1 || echo libunbound-dev
       ;;
   esac
+  case ${CARGO_BUILD_TARGET-}${LIBGMP_LIB_DIR-} in
+    '')
+      has pkg-config || echo pkg-config
+      pkg-config --libs gmp >/dev/null 2>&1 || echo libgmp-dev
+      ;;
+  esac
 }
 
 # build_needs [FEATURES]

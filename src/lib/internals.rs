@@ -33,12 +33,12 @@ pub mod manager {
     pub use crate::manager::VARIABLES;
 }
 pub mod options {
-    #[cfg(feature = "remote")]
-    pub use crate::options::sslprobe;
     pub use crate::options::{
         Letter, Table, sslclient, sslrules, sslrulescheck, sslserver, sslserver_conf,
         starttls_handoff,
     };
+    #[cfg(feature = "remote")]
+    pub use crate::options::{sslprobe, sslsurvey};
 }
 #[cfg(feature = "remote")]
 pub mod probe {

@@ -72,6 +72,9 @@ mod child;
 #[cfg(feature = "remote")]
 mod probe;
 
+#[cfg(feature = "remote")]
+mod survey;
+
 mod program;
 
 #[cfg(feature = "internals")]
@@ -86,4 +89,6 @@ pub use program::sslrules::main as sslrules;
 pub use program::sslrulescheck::main as sslrulescheck;
 pub use program::sslserver::main as sslserver;
 pub use program::sslserver_conf::main as sslserver_conf;
+#[cfg(feature = "remote")]
+pub use program::sslsurvey::main as sslsurvey;
 pub use program::starttls_handoff::main as starttls_handoff;

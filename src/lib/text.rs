@@ -95,6 +95,20 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
+/// The bytes of [`hex`], in either case; `None` where it is none.
+#[must_use]
+pub fn bytes(hex: &str) -> Option<Vec<u8>> {
+    let digits = hex.chars().map(|c| c.to_digit(16));
+    let digits: Vec<u32> = digits.collect::<Option<_>>()?;
+    let pairs = digits.chunks_exact(2);
+    if !pairs.remainder().is_empty() {
+        return None;
+    }
+    pairs
+        .map(|pair| u8::try_from(pair[0] * 16 + pair[1]).ok())
+        .collect()
+}
+
 /// A decimal number within `limits`; `None` for an empty text, a sign, a blank,
 /// trailing text or a number out of range.
 #[must_use]
@@ -140,6 +154,16 @@ mod tests {
         assert_eq!(value(b"abcd", 3), "\"abc...\"");
         assert_eq!(quoted(b"ab\"c", 5), "\"ab...\"");
         assert_eq!(quoted(b"ab\"", 6), "\"ab\\x22\"");
+    }
+
+    #[test]
+    fn hexadecimal_digits_and_bytes() {
+        assert_eq!(hex(b"\x00\xaf"), "00af");
+        assert_eq!(bytes("00aF"), Some(vec![0, 0xaf]));
+        assert_eq!(bytes(""), Some(Vec::new()));
+        for bad in ["0", "0g", "+1", "0x00", "a\u{e9}b"] {
+            assert_eq!(bytes(bad), None, "{bad:?}");
+        }
     }
 
     #[test]

@@ -32,4 +32,6 @@ mod shell;
 mod sslprobe;
 #[cfg(feature = "remote")]
 mod sslremote;
+#[cfg(feature = "remote")]
+mod sslsurvey;
 mod usage;

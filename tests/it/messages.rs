@@ -37,6 +37,7 @@ const OTHERS: &[(&str, &str)] = &[
         "program/sslserver_conf/service.rs",
         "the files of a service",
     ),
+    ("survey/", "the tables of sslsurvey and what they say"),
     (
         "sys/sandbox/filter.rs",
         "reasons for entries of the list of system calls",
@@ -52,6 +53,7 @@ const NO_MESSAGES: &[&str] = &[
     // Synopses, versions and help.
     "host port prog [ args ]",
     "rules.cdb rules.tmp",
+    "[ results.json ] [ later.json ]",
     "acct logacct dir [ host ] port prog [ args ]",
     "smtp|lmtp|pop3|imap|sieve prog [ args ]",
     "{program} (ucspi-tls) {}, {}\n",

@@ -38,6 +38,8 @@ fn programs() -> Vec<Program> {
         Program::new(&options::starttls_handoff::TABLE, &["0", "128+n"]),
         #[cfg(feature = "remote")]
         Program::new(&options::sslprobe::TABLE, &["0", "1"]),
+        #[cfg(feature = "remote")]
+        Program::new(&options::sslsurvey::TABLE, &["0"]),
     ]
 }
 

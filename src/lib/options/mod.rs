@@ -20,6 +20,8 @@ pub mod sslrules;
 pub mod sslrulescheck;
 pub mod sslserver;
 pub mod sslserver_conf;
+#[cfg(feature = "remote")]
+pub mod sslsurvey;
 pub mod starttls_handoff;
 
 /// What a letter does to the options `T` of its program.

@@ -15,6 +15,8 @@ pub mod sslrules;
 pub mod sslrulescheck;
 pub mod sslserver;
 pub mod sslserver_conf;
+#[cfg(feature = "remote")]
+pub mod sslsurvey;
 pub mod starttls_handoff;
 
 /// The descriptor that `-3` reads the key's password from.

@@ -1,4 +1,4 @@
-//! Every call of the operating system and of libunbound, and nearly all unsafe
+//! Every call of the operating system, of libunbound and libgmp, and nearly all unsafe
 //! code: each file turns one family of calls into safe functions that return
 //! `io::Result`.
 
@@ -6,6 +6,8 @@ pub mod channel;
 pub mod child;
 pub mod clock;
 pub mod fd;
+#[cfg(gmp)]
+pub mod gmp;
 pub mod memory;
 pub mod parcel;
 pub mod poll;

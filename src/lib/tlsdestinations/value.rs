@@ -222,21 +222,10 @@ fn is_key_pin(item: &str) -> bool {
 fn pin(item: &str) -> Option<Pin> {
     let item = item.strip_prefix('=').unwrap_or(item);
     if is_key_pin(item) {
-        return Some(Pin::Key(bytes(&item[5..])?.try_into().ok()?));
+        return Some(Pin::Key(
+            text::bytes(&item[5..].replace(':', ""))?.try_into().ok()?,
+        ));
     }
-    let print = bytes(item)?;
+    let print = text::bytes(&item.replace(':', ""))?;
     matches!(print.len(), 20 | 28 | 32 | 64).then_some(Pin::Certificate(print))
-}
-
-fn bytes(hex: &str) -> Option<Vec<u8>> {
-    let digits: Vec<u8> = hex
-        .chars()
-        .filter(|c| *c != ':')
-        .map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
-        .collect::<Option<_>>()?;
-    let pairs = digits.chunks_exact(2);
-    if !pairs.remainder().is_empty() {
-        return None;
-    }
-    Some(pairs.map(|pair| pair[0] * 16 + pair[1]).collect())
 }

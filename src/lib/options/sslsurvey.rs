@@ -1,0 +1,42 @@
+//! sslsurvey's command line.
+#![forbid(unsafe_code)]
+
+use super::Letter::{Flag, Value};
+use super::{Table, keep};
+
+/// How the answer is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// `-j`: one JSON object.
+    Json,
+    /// `-m`: Markdown.
+    Markdown,
+    /// Aligned columns.
+    #[default]
+    Plain,
+}
+
+/// The options, with their defaults.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// `-j -m`.
+    pub form: Form,
+    /// `-k`: look for moduli with common factors.
+    pub factors: bool,
+    /// `-o`: where the chart goes.
+    pub chart: Option<String>,
+}
+
+/// Letters and operands of sslsurvey(1).
+pub const TABLE: Table<Options> = Table {
+    program: "sslsurvey",
+    operands: "[ results.json ] [ later.json ]",
+    least: 0,
+    page: "sslsurvey(1)",
+    letters: &[
+        ('j', Flag(|o| o.form = Form::Json)),
+        ('k', Flag(|o| o.factors = true)),
+        ('m', Flag(|o| o.form = Form::Markdown)),
+        ('o', Value("file", |o, v| keep(&mut o.chart, v))),
+    ],
+};

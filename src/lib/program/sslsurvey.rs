@@ -1,0 +1,165 @@
+//! sslsurvey: see sslsurvey(1).
+#![forbid(unsafe_code)]
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use crate::options::sslsurvey::{Form, Options, TABLE};
+use crate::probe::result::HostResult;
+use crate::report::{Fail, Report};
+use crate::survey::changes::{self, Run};
+use crate::survey::factors::{self, Moduli, Pair};
+use crate::survey::{Collector, Survey, chart, reader, table};
+use crate::text;
+
+/// The whole program.
+#[must_use]
+pub fn main() -> ExitCode {
+    TABLE.run(|report| {
+        let (options, files) = TABLE.parse(env::args_os().skip(1))?;
+        if options.factors && !factors::AVAILABLE {
+            let why = "-k: this build has no libgmp, which finds common factors";
+            return Err(Fail::temporary(why));
+        }
+        let (answer, survey) = match files.as_slice() {
+            [] => sum_up(report, &options, OsStr::new("-"))?,
+            [results] => sum_up(report, &options, results)?,
+            [old, new] => compare(report, &options, old, new)?,
+            _ => return Err(TABLE.usage("too many arguments")),
+        };
+        if let Some(path) = &options.chart {
+            let step = format!("write {}", text::printable(path.as_bytes()));
+            fs::write(path, chart::svg(&survey.tally)).map_err(Fail::unable(step))?;
+        }
+        io::stdout()
+            .lock()
+            .write_all(answer.as_bytes())
+            .map_err(Fail::unable("write output"))?;
+        Ok(0)
+    })
+}
+
+/// The tables of one run.
+fn sum_up(report: &Report, options: &Options, path: &OsStr) -> Result<(String, Survey), Fail> {
+    let mut study = Study::new(options);
+    read(report, path, |result| study.add(result))?;
+    let survey = study.finish();
+    let answer = match options.form {
+        Form::Json => json(&survey)?,
+        Form::Markdown => table::survey(&survey, table::Form::Markdown),
+        Form::Plain => table::survey(&survey, table::Form::Plain),
+    };
+    Ok((answer, survey))
+}
+
+/// What the later run has that the earlier one had not, and the other way round. The
+/// chart, and the moduli of `-k`, are the later one's.
+fn compare(
+    report: &Report,
+    options: &Options,
+    old: &OsString,
+    new: &OsString,
+) -> Result<(String, Survey), Fail> {
+    let (mut then, mut now) = (Run::default(), Run::default());
+    read(report, old, |result| then.add(result))?;
+    let mut study = Study::new(options);
+    read(report, new, |result| {
+        now.add(result);
+        study.add(result);
+    })?;
+    let survey = study.finish();
+    let changes = changes::compare(&then, &now);
+    let pairs = survey.common_factors.as_deref();
+    let answer = match options.form {
+        Form::Json => json(&Comparison {
+            changes: &changes,
+            common_factors: pairs,
+        })?,
+        Form::Markdown => table::changes(&changes, pairs, table::Form::Markdown),
+        Form::Plain => table::changes(&changes, pairs, table::Form::Plain),
+    };
+    Ok((answer, survey))
+}
+
+/// A comparison as JSON.
+#[derive(Serialize)]
+struct Comparison<'a> {
+    #[serde(flatten)]
+    changes: &'a changes::Changes,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    common_factors: Option<&'a [Pair]>,
+}
+
+/// One run that is summed up.
+struct Study {
+    collector: Collector,
+    /// Under `-k`.
+    moduli: Option<Moduli>,
+}
+
+impl Study {
+    fn new(options: &Options) -> Study {
+        Study {
+            collector: Collector::default(),
+            moduli: options.factors.then(Moduli::default),
+        }
+    }
+
+    fn add(&mut self, result: &HostResult) {
+        self.collector.add(result);
+        if let Some(moduli) = &mut self.moduli {
+            moduli.add(result);
+        }
+    }
+
+    fn finish(self) -> Survey {
+        self.collector.finish(self.moduli.map(Moduli::pairs))
+    }
+}
+
+/// Reads the results of a file, or of standard input where its name is `-`. A bad
+/// line is told and skipped.
+fn read(report: &Report, path: &OsStr, mut take: impl FnMut(&HostResult)) -> Result<(), Fail> {
+    let name = match path.as_bytes() {
+        b"-" => "standard input".to_owned(),
+        path => text::printable(path),
+    };
+    let input: Box<dyn BufRead> = if path == "-" {
+        Box::new(io::stdin().lock())
+    } else {
+        let file = File::open(path).map_err(Fail::unable(format!("open {name}")))?;
+        Box::new(BufReader::with_capacity(1 << 16, file))
+    };
+    let mut count = 0_u64;
+    reader::read(
+        input,
+        |result| {
+            count += 1;
+            take(&result);
+        },
+        |number, why| {
+            let why = text::excerpt(why.as_bytes(), 200);
+            report.warning(format_args!("{name}: line {number} is skipped: {why}"));
+        },
+    )
+    .map_err(Fail::unable(format!("read {name}")))?;
+    if count == 0 {
+        return Err(Fail::temporary(format!(
+            "{name}: no result of sslprobe -j in it"
+        )));
+    }
+    Ok(())
+}
+
+/// One line of JSON.
+fn json(answer: &impl Serialize) -> Result<String, Fail> {
+    let line = serde_json::to_string(answer);
+    let line = line.map_err(|error| Fail::from(error.to_string()).of("unable to write JSON"))?;
+    Ok(line + "\n")
+}
