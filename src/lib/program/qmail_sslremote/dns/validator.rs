@@ -132,6 +132,7 @@ mod missing {
     use super::Checked;
     use crate::program::qmail_sslremote::dns::{Trouble, Trust};
     use crate::program::qmail_sslremote::name::DomainName;
+    use crate::report::Fail;
 
     /// There is none.
     pub enum Validator {}
