@@ -78,7 +78,11 @@ pub fn addresses(
         .filter(|address| family != Family::Four || address.is_ipv4())
         .collect();
     if wanted.is_empty() {
-        return Err(Fail::temporary(format!("no IP address for {}", shown())));
+        let kind = if family == Family::Four { "IPv4" } else { "IP" };
+        return Err(Fail::temporary(format!(
+            "no {kind} address for {}",
+            shown()
+        )));
     }
     if let Some(name) = interface {
         let index = socket::interface_index(name).ok_or_else(|| {

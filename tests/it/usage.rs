@@ -608,6 +608,11 @@ fn a_file_that_holds_something_else_is_told_with_its_cure() {
         ),
         ("junk.crt", b"junk\n".to_vec(), "no PEM certificate in it"),
         ("bundle.crt", bundle, "it is in PKCS #12 form"),
+        (
+            "garbled.crt",
+            b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_vec(),
+            "its PEM certificate is damaged: ",
+        ),
     ] {
         let path = place.write(name, bytes);
         for variable in ["CERTFILE", "CAFILE"] {

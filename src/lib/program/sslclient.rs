@@ -130,7 +130,13 @@ fn connect(report: &Report, options: &Options, host: &str, port: u16) -> Result<
         }
         match last {
             Some(failure) => Fail::unable(sentence(failure.address))(failure.cause),
-            None => Fail::temporary(format!("no IP address for {host}")),
+            // Resolving found some: none of them can be called from there.
+            None => Fail::temporary(match options.local_address {
+                Some(local) => {
+                    format!("{host} has no address of the family of -i {local}")
+                }
+                None => format!("no IP address for {host}"),
+            }),
         }
     })?;
     if !common.nagle {

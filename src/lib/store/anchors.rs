@@ -147,7 +147,8 @@ pub(super) fn find_certificates(path: &Path) -> Result<Vec<X509>, Fail> {
 }
 
 fn certificates(bytes: &[u8]) -> Result<Vec<X509>, Fail> {
-    let found = X509::stack_from_pem(bytes)?;
+    let damaged = |why| Fail::from(why).of("its PEM certificate is damaged");
+    let found = X509::stack_from_pem(bytes).map_err(damaged)?;
     whole(bytes, CERTIFICATE, found.len())?;
     Ok(found)
 }
@@ -161,7 +162,8 @@ fn lists(bytes: &[u8]) -> Result<Vec<X509Crl>, Fail> {
         .filter(|part| part.ends_with(END))
         .map(|part| X509Crl::from_pem(part.as_bytes()))
         .collect();
-    let found = found?;
+    let damaged = |why| Fail::from(why).of("its PEM revocation list is damaged");
+    let found = found.map_err(damaged)?;
     whole(bytes, LIST, found.len())?;
     if found.is_empty() {
         return Err("no PEM revocation list in it".into());

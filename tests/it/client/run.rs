@@ -415,6 +415,8 @@ fn the_local_end_can_be_chosen() {
     // An address that is not ours.
     let ended = Client::new(&place).options("-i 192.0.2.1").read(&server);
     ended.failed(111, "cannot assign requested address");
+    let ended = Client::new(&place).options("-i ::1").read(&server);
+    ended.failed(111, "has no address of the family of -i ::1");
 }
 
 #[test]

@@ -244,7 +244,7 @@ fn maxconip_is_the_limit_of_an_address() {
         assert_eq!(clients.len(), wanted.unwrap_or(5), "{letters} {variable}");
         if let Some(wanted) = wanted {
             let word = if letters == "-C 2" { "-C" } else { "MAXCONIP" };
-            let said = format!("from 127.0.0.1: it has {wanted} connections already ({word})");
+            let said = format!("from 127.0.0.1: it is at its limit of {wanted} ({word})");
             assert!(server.line("dropping").contains(&said), "{}", server.log());
         }
         let elsewhere = Dial::to(&server).from("127.0.0.9:0".parse().unwrap());
@@ -328,7 +328,7 @@ fn a_network_of_64_bits_is_one_address() {
     assert!(from("2001:db8:0:1::2").is_some());
     let line = server.line("dropping connection from ");
     assert!(
-        line.contains("2001:db8::2: it has 2 connections already"),
+        line.contains("2001:db8::2: it is at its limit of 2"),
         "{line}"
     );
 }

@@ -436,7 +436,7 @@ fn capital_c_counts_clients_not_senders() {
         let lines = server.lines("warning", count);
         assert_eq!(
             lines[count - 1],
-            "sslserver: warning: dropping connection from 192.0.2.7: it has 2 connections already (-C)"
+            "sslserver: warning: dropping connection from 192.0.2.7: it is at its limit of 2 (-C)"
         );
         server.lines(" status 28416", count);
     }
@@ -447,7 +447,7 @@ fn capital_c_counts_clients_not_senders() {
         .collect();
     let sixth = header("[2001:db8::ffff:0:0:3]:1", 0);
     assert!(Dial::to(&server).over(begun(&server, &sixth)).is_err());
-    server.line("from 2001:db8::ffff:0:0:3: it has 2 connections already");
+    server.line("from 2001:db8::ffff:0:0:3: it is at its limit of 2");
     // Headers that are still to come count for nobody, and hold nobody up.
     let _waiting: Vec<_> = (0..3).map(|_| begun(&server, b"PROXY ")).collect();
     first.half_close();

@@ -366,12 +366,22 @@ fn a_damaged_list_is_named() {
         list.clone() + &list[..list.len() / 2],
         list.clone() + &list.replacen("-----BEGIN", "----BEGIN", 1),
         list.replacen("-----END X509 CRL-----", "", 1) + &list,
+        "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n".to_owned(),
     ] {
+        let garbled = damaged.contains("AAAA\n-----END");
         let file = place.write("list.pem", damaged);
         let setup = Setup::script(&place, SCRIPT).options("-m");
         let ended = setup.env("CAFILE", &root).env("CRLFILE", &file).refused();
         let line = format!("unable to load revocation lists: CRLFILE {file}: ");
         ended.failed(111, &line);
+        assert!(
+            !garbled
+                || ended
+                    .stderr
+                    .contains("its PEM revocation list is damaged: "),
+            "{}",
+            ended.stderr
+        );
     }
 }
 

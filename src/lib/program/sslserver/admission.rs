@@ -45,7 +45,7 @@ impl<'a> Admission<'a> {
         };
         let address = shown(address);
         self.setup.report.warning(format_args!(
-            "dropping connection from {address}: it has {limit} connections already ({word})"
+            "dropping connection from {address}: it is at its limit of {limit} ({word})"
         ));
         false
     }
