@@ -55,7 +55,7 @@ fn every_guide_is_followed() {
     let doc = Path::new(env!("CARGO_MANIFEST_DIR")).join("doc");
     for entry in fs::read_dir(doc).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        let followed = crate::PAGES.contains(&format!("doc/{name}").as_str());
+        let followed = super::PAGES.contains(&format!("doc/{name}").as_str());
         assert!(
             followed || name == "README.md" || manual(&name),
             "no test follows doc/{name}"

@@ -8,7 +8,8 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::page::{Block, Use, blocks};
+use super::page::{Block, Use, blocks};
+use crate::harness::{need, need_root, programs};
 
 /// Where the reader's machine, and what its shell is told, are made.
 const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/guides");
@@ -26,20 +27,14 @@ pub fn follow(page: &str, needs: &[&str]) {
             println!("{page}:{}: not run: {reason}\n{}", block.line, block.text);
         }
     }
-    if !nix::unistd::geteuid().is_root() {
-        println!("skipped: {page}: only root can make a reader's machine");
-        return;
-    }
+    need_root!();
     for name in needs {
-        if !installed(name) {
-            println!("skipped: {page}: {name} is not installed");
-            return;
-        }
+        need!(name);
     }
     let place = Place::new(page);
     let name = Path::new(page).file_stem().unwrap().to_str().unwrap();
     fs::write(place.0.join("session"), session(&place, name, &blocks)).unwrap();
-    let programs = Path::new(env!("CARGO_BIN_EXE_sslserver")).parent().unwrap();
+    let programs = programs::folder();
     let mut machine = Command::new("timeout");
     machine
         .args([
@@ -54,7 +49,7 @@ pub fn follow(page: &str, needs: &[&str]) {
         ])
         .args(["-f", "--kill-child", "/bin/sh", "-e"])
         .args([Path::new(HERE).join("machine.sh"), place.0.clone()])
-        .args([programs, Path::new(env!("CARGO_MANIFEST_DIR"))])
+        .args([&*programs, Path::new(env!("CARGO_MANIFEST_DIR"))])
         .process_group(0)
         .stdin(Stdio::null());
     let ended = machine.output().expect("unshare");
@@ -62,14 +57,6 @@ pub fn follow(page: &str, needs: &[&str]) {
     let said = String::from_utf8_lossy(&ended.stderr);
     assert!(ended.status.success(), "{page}: the machine: {said}");
     place.remove();
-}
-
-fn installed(name: &str) -> bool {
-    std::env::var_os("PATH")
-        .iter()
-        .flat_map(std::env::split_paths)
-        .chain(["/usr/sbin".into(), "/sbin".into()])
-        .any(|folder| folder.join(name).is_file())
 }
 
 /// What is given to the reader's shell: every block in its turn, and where its

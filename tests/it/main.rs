@@ -21,12 +21,16 @@ mod harness;
 
 mod agreement;
 mod client;
+#[path = "../guides/mod.rs"]
+mod guides;
 mod handoff;
 mod messages;
 mod outbound;
 mod pages;
 mod rules;
 mod server;
+#[path = "../services/mod.rs"]
+mod services;
 mod shell;
 #[cfg(feature = "remote")]
 mod sslprobe;

@@ -3,9 +3,6 @@
 //! the page shows of its output must come. What can't be run says so in the page
 //! itself, with its reason, and the test prints it.
 #![forbid(unsafe_code)]
-#![allow(clippy::disallowed_methods, reason = "tests have threads")]
-// A test prints what it did not run; one that cannot go on ends there.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod index;
 mod page;

@@ -2,13 +2,13 @@
 //! what can be had of systemd, on a machine that lasts as long as the test and
 //! whose network reaches nobody else. Each test is a script of this directory.
 #![forbid(unsafe_code)]
-// A test prints why it was skipped; one that cannot go on ends there.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use std::fs;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+use crate::harness::{need, need_root, programs};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -19,13 +19,9 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 ///
 /// When a command fails, with all that was said.
 fn perform(name: &str, needs: &[&str], scripts: &[&str], words: &[&str]) {
-    if !nix::unistd::geteuid().is_root() {
-        println!("skipped: only root can make a machine");
-        return;
-    }
-    if let Some(missing) = needs.iter().find(|name| !is_installed(name)) {
-        println!("skipped: {missing} is not installed");
-        return;
+    need_root!();
+    for name in needs {
+        need!(name);
     }
     let place = place(name);
     let here = Path::new(ROOT).join("tests/services");
@@ -35,14 +31,14 @@ fn perform(name: &str, needs: &[&str], scripts: &[&str], words: &[&str]) {
         session.extend([". /test/", script, "\n"]);
     }
     fs::write(place.join("session"), session).unwrap();
-    let programs = Path::new(env!("CARGO_BIN_EXE_sslserver")).parent().unwrap();
+    let programs = programs::folder();
     let mut machine = Command::new("timeout");
     machine
         .args(["--signal=KILL", "300", "unshare"])
         .args(["-m", "-n", "-p", "-u", "-i", "-f", "--kill-child"])
         .args(["/bin/sh", "-e"])
         .arg(Path::new(ROOT).join("tests/guides/machine.sh"))
-        .args([place.as_path(), programs, Path::new(ROOT)])
+        .args([place.as_path(), &programs, Path::new(ROOT)])
         .process_group(0)
         .stdin(Stdio::null());
     let ended = machine.output().expect("unshare");
@@ -54,14 +50,6 @@ fn perform(name: &str, needs: &[&str], scripts: &[&str], words: &[&str]) {
         String::from_utf8_lossy(&said)
     );
     let _ = fs::remove_dir_all(&place);
-}
-
-fn is_installed(name: &str) -> bool {
-    std::env::var_os("PATH")
-        .iter()
-        .flat_map(std::env::split_paths)
-        .chain(["/usr/sbin".into(), "/sbin".into()])
-        .any(|folder| folder.join(name).is_file())
 }
 
 /// What the machine's shell is told, and keeps where a test fails.
