@@ -2,11 +2,13 @@
 #![forbid(unsafe_code)]
 
 use std::process::Command;
+use std::time::Duration;
 
 use openssl::bn::BigNum;
 use serde_json::{Value, json};
 
-use crate::harness::{Finished, Place, ours, run};
+use crate::harness::process::run_within;
+use crate::harness::{Finished, Place, Setup, compile, ours, run};
 
 /// A run with this on standard input.
 fn survey(words: &[&str], input: &str) -> Finished {
@@ -348,24 +350,39 @@ fn nothing_of_a_result_reaches_a_terminal_raw() {
     assert!(markdown.contains("x\\|y"), "a cell stays one: {markdown}");
 }
 
-/// The story of a hoster who looked at 366 hosts by hand, as far as the table goes.
+/// A hoster once looked at 366 hosts of one provider by hand, to find the one that
+/// was different.
 #[test]
-fn one_host_of_366_stands_out() {
-    let all: Vec<Value> = (1..=366)
-        .map(|number| {
-            let mut one = result(&format!("mx{number}.example"), "aa");
-            one["certificates"] = json!([]);
-            if number == 217 {
-                one["preferred"]["TLSv1.2"] = "AES128-SHA".into();
-            }
-            one
-        })
+fn one_host_of_366_stands_out_in_one_table() {
+    let place = Place::new("sslsurvey-366");
+    let odd = "127.9.1.17";
+    let rules = compile(
+        &place,
+        "rules.cdb",
+        &format!("local={odd}:allow,TLS_MAX=\"1.2\"\n"),
+    );
+    let server = Setup::script(&place, "exit 0")
+        .host("0.0.0.0")
+        .options(&format!("-c 60 -x {rules}"))
+        .start();
+    let addresses = (0..366).map(|number| format!("127.9.{}.{}", number / 250, number % 250 + 1));
+    let list: String = addresses
+        .flat_map(|address| [address, "\n".to_owned()])
         .collect();
-    let plain = printed(&[], &lines(&all));
-    let row = |suite: &str| {
-        let row = plain.lines().find(|line| line.contains(suite));
-        row.unwrap_or_else(|| panic!("{plain}")).trim().to_owned()
+    let mut probe = Command::new(ours("sslprobe"));
+    probe.args(["-jq", "-c", "50", "-i", "0", "-r", "100000", "-y", "tls"]);
+    probe.args(["-p", &server.port.to_string(), "-"]);
+    let probed = run_within(&mut probe, list.as_bytes(), Duration::from_secs(300));
+    let results = String::from_utf8(probed.stdout).expect("UTF-8");
+    assert_eq!(results.lines().count(), 366, "{}", probed.stderr);
+    let table = printed(&[], &results);
+    let row = |name: &str| {
+        let mut rows = table.lines().map(str::trim);
+        let row = rows.find(|line| line.starts_with(name));
+        row.unwrap_or_else(|| panic!("{table}")).to_owned()
     };
-    assert!(row("ECDHE-RSA-AES256-GCM-SHA384").ends_with("365 (99 %)"));
-    assert!(row("AES128-SHA").ends_with("1 (0 %)"), "{plain}");
+    assert!(row("TLSv1.2 ").ends_with(" 366 (100 %)"), "{table}");
+    assert!(row("TLSv1.3 ").ends_with(" 365 (99 %)"), "{table}");
+    assert!(table.contains("Keys shared between hosts: 1\n"), "{table}");
+    server.stop();
 }
