@@ -34,7 +34,7 @@ has() { command -v "$1" >/dev/null 2>&1; }
 # The oldest Rust that will do, as Cargo.toml says.
 least_rust=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
 
-# rust_version COMMAND: 1.88.0
+# rust_version COMMAND: 1.85.0
 rust_version() { "$1" --version 2>/dev/null | sed -n '1s/^[a-z]* \([0-9.]*\).*/\1/p'; }
 
 # is_older VERSION: than the least one.

@@ -5,6 +5,10 @@
 //! the wall time that is told beside a delivery's.
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods, reason = "tests have threads")]
+#![allow(
+    clippy::incompatible_msrv,
+    reason = "rust-version is that of the programs"
+)]
 
 use std::collections::HashMap;
 use std::fmt::{Display, Write as _};

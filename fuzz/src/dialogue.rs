@@ -219,7 +219,7 @@ impl Program {
                 let mut words = rest
                     .split(u8::is_ascii_whitespace)
                     .filter(|word| !word.is_empty());
-                let size = words.next().and_then(|word| str::from_utf8(word).ok());
+                let size = words.next().and_then(|word| std::str::from_utf8(word).ok());
                 let size = size.and_then(|text| text.parse().ok());
                 let Some(size) = size else {
                     assert!(self.lax, "a size");
@@ -309,7 +309,8 @@ impl Program {
         self.state = State::Commands;
         let tagged = |text: &str| [&*tag, b" ", text.as_bytes()].concat();
         let login = verb == b"LOGIN" || verb == b"AUTHENTICATE";
-        if !sasl && let Some((size, follows)) = literal(line) {
+        if !sasl {
+if let Some((size, follows)) = literal(line) {
             assert!(!follows, "it need not know this form");
             match self.choose(3) {
                 0 => self.say(tagged("BAD no")),
@@ -319,7 +320,7 @@ impl Program {
                 }
             }
             return;
-        }
+        }}
         match self.choose(4) {
             0 => self.say(tagged("NO no")),
             1 if verb == b"AUTHENTICATE" => {
@@ -388,7 +389,7 @@ fn split(line: &[u8]) -> (Vec<u8>, &[u8]) {
 /// The size of a literal that ends a line, and whether it follows unasked.
 fn literal(line: &[u8]) -> Option<(usize, bool)> {
     let open = line.iter().rposition(|&byte| byte == b'{')?;
-    let inside = str::from_utf8(line[open + 1..].strip_suffix(b"}")?).ok()?;
+    let inside = std::str::from_utf8(line[open + 1..].strip_suffix(b"}")?).ok()?;
     if !inside.starts_with(|first: char| first.is_ascii_digit()) {
         return None;
     }

@@ -272,9 +272,8 @@ pub fn rules_text(bytes: &[u8]) {
         assert_eq!(again.records.len(), 1);
         assert_eq!(again.records[0].key, record.key);
     }
-    if compiled.records.len() < 1000
-        && let Some(image) = image(bytes)
-    {
+    if compiled.records.len() < 1000 {
+if let Some(image) = image(bytes) {
         let rules = Database::from_image(image)
             .and_then(Rules::new)
             .expect("sound");
@@ -287,7 +286,7 @@ pub fn rules_text(bytes: &[u8]) {
         if let Some(rule) = rules.lookup_sni(bytes) {
             assert_eq!(rule.scope(), Scope::ServerName);
         }
-    }
+    }}
 }
 
 fn proxy_seeds() -> Vec<Vec<u8>> {

@@ -48,10 +48,10 @@ impl Child<'_> {
                 return Unable::Prepare("set up descriptors", error);
             }
         }
-        if let Some(identity) = self.identity
-            && let Err(error) = identity.assume()
-        {
-            return Unable::Prepare("change user", error);
+        if let Some(identity) = self.identity {
+            if let Err(error) = identity.assume() {
+                return Unable::Prepare("change user", error);
+            }
         }
         signal::reset();
         let Some((program, arguments)) = self.words.split_first() else {

@@ -109,7 +109,7 @@ const EVERYBODY: &str = "*";
 
 /// A key as senders' domains are spelt: `a.example`, `.example`, `*`.
 fn domain_of(written: &[u8]) -> Result<String, Wrong> {
-    let key = str::from_utf8(written).map_err(|_| Wrong::NotText)?;
+    let key = std::str::from_utf8(written).map_err(|_| Wrong::NotText)?;
     match key.strip_prefix('.') {
         _ if key.is_empty() => Err(Wrong::EmptyKey),
         _ if key == EVERYBODY => Ok(key.to_owned()),

@@ -277,10 +277,10 @@ pub fn perform(
             let failure = Failure::Late(lateness(&stream, limit));
             return Err(failure);
         }
-        if stream.get_ref().has_waiting()
-            && let Err(error) = stream.get_mut().push()
-        {
-            return Err(Failure::Gone(reason(&error)));
+        if stream.get_ref().has_waiting() {
+            if let Err(error) = stream.get_mut().push() {
+                return Err(Failure::Gone(reason(&error)));
+            }
         }
     }
 }
@@ -347,11 +347,10 @@ fn explain(stream: &Session, error: &openssl::ssl::Error, side: Side<'_>) -> Fai
             .and_then(|chosen| chosen.versions)
             .unwrap_or(side.versions),
     };
-    if let Some(refusal) = trust::refusal(ssl)
-        && error.ssl_error().is_some()
-        && !alerts::seen(ssl).iter().any(|alert| !alert.sent)
-    {
-        return Failure::Certificate(refusal);
+    if let Some(refusal) = trust::refusal(ssl) {
+        if error.ssl_error().is_some() && !alerts::seen(ssl).iter().any(|alert| !alert.sent) {
+            return Failure::Certificate(refusal);
+        }
     }
     let alert = alert_text(ssl);
     if let Some(received) = refusal(ssl) {
@@ -371,10 +370,12 @@ fn explain(stream: &Session, error: &openssl::ssl::Error, side: Side<'_>) -> Fai
         .errors()
         .iter()
         .any(|error| error.reason_code() == diagnosis::CALLBACK_FAILED)
-        && let Some(name) = hello::of(ssl).and_then(Hello::server_name)
-        && let Some(alert) = &alert
     {
-        return Failure::Name(name.to_vec(), alert.clone());
+        if let Some(name) = hello::of(ssl).and_then(Hello::server_name) {
+            if let Some(alert) = &alert {
+                return Failure::Name(name.to_vec(), alert.clone());
+            }
+        }
     }
     let first = stack.errors().first();
     let code = first.map_or(0, openssl::error::Error::reason_code);

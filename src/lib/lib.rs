@@ -5,6 +5,7 @@
 //! doc/architecture.md says what each owns.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests have threads"))]
+#![cfg_attr(test, allow(clippy::incompatible_msrv, reason = "of the programs"))]
 
 mod text;
 

@@ -491,11 +491,10 @@ impl Relay {
             };
             wanted.push((wire.socket().as_fd(), ready));
         }
-        if let Some(output) = self.program.output()
-            && self.outbound.is_empty()
-            && wire.has_room()
-        {
-            wanted.push((output, Ready::READ));
+        if let Some(output) = self.program.output() {
+            if self.outbound.is_empty() && wire.has_room() {
+                wanted.push((output, Ready::READ));
+            }
         }
         let watched = wanted.len();
         if let Some(input) = self.program.input() {

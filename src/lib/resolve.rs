@@ -92,10 +92,10 @@ pub fn addresses(
             ))
         })?;
         for address in &mut wanted {
-            if let SocketAddr::V6(v6) = address
-                && socket::is_link_local(IpAddr::V6(*v6.ip()))
-            {
-                v6.set_scope_id(index);
+            if let SocketAddr::V6(v6) = address {
+                if socket::is_link_local(IpAddr::V6(*v6.ip())) {
+                    v6.set_scope_id(index);
+                }
             }
         }
     }

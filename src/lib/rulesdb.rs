@@ -172,10 +172,10 @@ impl Index {
             if position == 0 {
                 return Ok(None);
             }
-            if found == hash
-                && let Some(data) = self.data(position as usize, key)?
-            {
-                return Ok(Some(data));
+            if found == hash {
+                if let Some(data) = self.data(position as usize, key)? {
+                    return Ok(Some(data));
+                }
             }
         }
         Ok(None)
@@ -228,14 +228,14 @@ pub fn replace<'a>(
 ) -> Result<(), Fail> {
     let name = |path: &Path| text::printable(path.as_os_str().as_bytes());
     let identity = |path| fs::metadata(path).map(|found| (found.dev(), found.ino()));
-    if let (Ok(old), Ok(new)) = (identity(cdb), identity(temporary))
-        && old == new
-    {
-        // Opening it would already destroy the old database.
-        return Err(Fail::never(format!(
-            "unable to create {}: it is the database itself",
-            name(temporary)
-        )));
+    if let (Ok(old), Ok(new)) = (identity(cdb), identity(temporary)) {
+        if old == new {
+            // Opening it would already destroy the old database.
+            return Err(Fail::never(format!(
+                "unable to create {}: it is the database itself",
+                name(temporary)
+            )));
+        }
     }
     let file = exclusive(temporary).map_err(Fail::unable(format!("create {}", name(temporary))))?;
     // Never a device: /dev/full must survive a test with it.

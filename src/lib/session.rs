@@ -129,9 +129,10 @@ impl Account<'_> {
         if let Some(kind) = self
             .server_certificate()
             .and_then(|certificate| kind(&certificate))
-            && !resumed
         {
-            add("cert", kind.word().as_bytes());
+            if !resumed {
+                add("cert", kind.word().as_bytes());
+            }
         }
         if let Some(name) = self.server_name() {
             add("sni", &name);

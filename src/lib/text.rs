@@ -55,7 +55,7 @@ pub fn status_field(bytes: &[u8]) -> String {
 #[must_use]
 pub fn value(bytes: &[u8], limit: usize) -> String {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b".:/@_+-*,".contains(byte);
-    match str::from_utf8(bytes) {
+    match std::str::from_utf8(bytes) {
         Ok(text) if (1..=limit).contains(&bytes.len()) && bytes.iter().all(plain) => {
             text.to_owned()
         }

@@ -5,6 +5,10 @@
 //! deadline, and a server that leaves a process behind fails its test.
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods, reason = "tests have threads")]
+#![allow(
+    clippy::incompatible_msrv,
+    reason = "rust-version is that of the programs"
+)]
 // The lints' exceptions for tests do not cover the functions around them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 // Half of the words in these comments name a program or a protocol.

@@ -309,10 +309,10 @@ fn the_servers_page_describes_every_setting_and_no_other() {
 /// for the part of a name.
 fn as_on_the_page(name: &str) -> String {
     for end in ["_SAN_DNS_", "_SAN_Email_", "_SAN_IP_", "_CERT_CHAIN_"] {
-        if let Some((begin, number)) = name.split_once(end)
-            && number.bytes().all(|byte| byte.is_ascii_digit())
-        {
-            return format!("{begin}{end}n");
+        if let Some((begin, number)) = name.split_once(end) {
+            if number.bytes().all(|byte| byte.is_ascii_digit()) {
+                return format!("{begin}{end}n");
+            }
         }
     }
     match name.rsplit_once("_DN_") {

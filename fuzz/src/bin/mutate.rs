@@ -93,9 +93,8 @@ fn main() {
     let target = TARGETS
         .iter()
         .find(|target| arguments.first().is_some_and(|name| name == target.name));
-    if let (Some(target), [_, word, directory]) = (target, &*arguments)
-        && word == "seeds"
-    {
+    if let (Some(target), [_, word, directory]) = (target, &*arguments) {
+if word == "seeds" {
         for (at, seed) in (target.seeds)().iter().enumerate() {
             if let Err(error) = std::fs::write(format!("{directory}/seed{at}"), seed) {
                 eprintln!("mutate: unable to write to {directory}: {error}");
@@ -103,7 +102,7 @@ fn main() {
             }
         }
         return;
-    }
+    }}
     let (Some(target), Some(seconds)) = (target, number(1)) else {
         let names: Vec<_> = TARGETS.iter().map(|target| target.name).collect();
         eprintln!("mutate: usage: mutate {} seconds [ seed ]", names.join("|"));

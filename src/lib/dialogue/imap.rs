@@ -227,11 +227,11 @@ impl Grammar for Imap {
         // Free text may end with anything; only data holds literals.
         let text = tag == b"+" || is_one_of(status, &["OK", "NO", "BAD", "BYE", "PREAUTH"]);
         let continued = std::mem::take(&mut self.continued);
-        if (continued || !text)
-            && let Some(Literal::Waits(size) | Literal::Follows(size)) = literal(line)
-        {
-            self.continued = true;
-            wire.answering = counted(size, Answering::Pass, Answering::Lines);
+        if continued || !text {
+            if let Some(Literal::Waits(size) | Literal::Follows(size)) = literal(line) {
+                self.continued = true;
+                wire.answering = counted(size, Answering::Pass, Answering::Lines);
+            }
         }
         if continued {
             wire.relay(line);

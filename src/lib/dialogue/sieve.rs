@@ -82,7 +82,7 @@ impl Sieve {
         if literal(line).is_some() {
             return self.refuse(wire, line, "NO \"Give NOOP a quoted string\"");
         }
-        match str::from_utf8(tag) {
+        match std::str::from_utf8(tag) {
             Ok("") => wire.tell("OK \"done\""),
             Ok(tag) if is_quoted(tag) => wire.tell(&format!("OK (TAG {tag}) \"done\"")),
             _ => wire.tell("NO \"NOOP takes a string\""),

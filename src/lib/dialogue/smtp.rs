@@ -127,10 +127,10 @@ impl Smtp {
             return;
         };
         self.chunking |= keyword.eq_ignore_ascii_case(b"CHUNKING");
-        if !is_dropped(keyword, wire.settings.allow_clear)
-            && let Some(line) = edit.held.replace(line.to_vec())
-        {
-            relay_with(wire, &line, b'-');
+        if !is_dropped(keyword, wire.settings.allow_clear) {
+            if let Some(line) = edit.held.replace(line.to_vec()) {
+                relay_with(wire, &line, b'-');
+            }
         }
         if last {
             self.end_edit(wire);
@@ -155,10 +155,10 @@ impl Smtp {
             Owed::Auth => self.sasl = code == b"334",
             Owed::Chunk if !accepted => self.recipients = 0,
             Owed::Message { left } => {
-                if let Reading::Content(content) = &mut wire.reading
-                    && content.answered()
-                {
-                    self.content_ended(wire);
+                if let Reading::Content(content) = &mut wire.reading {
+                    if content.answered() {
+                        self.content_ended(wire);
+                    }
                 }
                 let left = left.unwrap_or(if self.lmtp { self.recipients } else { 1 });
                 if left > 1 {
@@ -217,10 +217,10 @@ impl Grammar for Smtp {
             wire.end();
         } else {
             wire.tell("530 5.7.0 Must issue a STARTTLS command first");
-            if verb.eq_ignore_ascii_case(b"BDAT")
-                && let Some((size, _)) = chunk_size(arguments)
-            {
-                wire.skip(size);
+            if verb.eq_ignore_ascii_case(b"BDAT") {
+                if let Some((size, _)) = chunk_size(arguments) {
+                    wire.skip(size);
+                }
             }
         }
     }

@@ -181,10 +181,10 @@ fn no_shared_cipher(ssl: &SslRef, side: Side<'_>) -> String {
         return format!("no shared cipher: client offers only {verdict}");
     }
     // The suites may fit while no signature does (RFC 5246 section 7.4.1.4.1).
-    if hello.highest_version() >= Version::Tls12.wire()
-        && let Some(why) = signature_verdict(hello, &names, side.kinds, false)
-    {
-        return format!("no shared signature algorithm: {why}");
+    if hello.highest_version() >= Version::Tls12.wire() {
+        if let Some(why) = signature_verdict(hello, &names, side.kinds, false) {
+            return format!("no shared signature algorithm: {why}");
+        }
     }
     let allowed = tls_ffi::ciphers(ssl.ssl_context());
     let shared = allowed.iter().any(|cipher| {
@@ -297,10 +297,10 @@ fn signature_verdict(
     }
     let needs = schemes.iter().map(|(_, need)| *need);
     let helpers = (accepts(KeyKind::Rsa(2048)), accepts(KeyKind::Ecdsa(256)));
-    if helpers.0 != helpers.1
-        && let Some(verdict) = key_verdict(needs, kinds, &offer)
-    {
-        return Some(format!("client accepts only {verdict}"));
+    if helpers.0 != helpers.1 {
+        if let Some(verdict) = key_verdict(needs, kinds, &offer) {
+            return Some(format!("client accepts only {verdict}"));
+        }
     }
     let remedy = match helpers {
         (true, true) => "an RSA or ECDSA certificate in CERTFILE_ALT would serve it",

@@ -772,10 +772,10 @@ impl Worker {
     /// Kills it, unless it has ended: while its end of the socket is open, its
     /// number is nobody else's.
     fn end(&mut self) {
-        if let Some(control) = self.control.take()
-            && !parcel::has_ended(&control)
-        {
-            process::kill(self.id);
+        if let Some(control) = self.control.take() {
+            if !parcel::has_ended(&control) {
+                process::kill(self.id);
+            }
         }
     }
 

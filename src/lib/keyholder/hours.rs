@@ -179,8 +179,9 @@ impl Hours {
     #[must_use]
     pub fn parse(bytes: &[u8], life: Duration) -> Option<Hours> {
         let (left, keys) = bytes.split_first_chunk()?;
-        let (keys, rest) = keys.as_chunks::<{ MARK + SECRET }>();
-        let mut keys = keys.iter().map(|key| {
+        let keys = keys.chunks_exact(MARK + SECRET);
+        let rest = keys.remainder();
+        let mut keys = keys.map(|key| {
             let mut hour = Hour(Box::new([0; MARK + SECRET]));
             hour.0.copy_from_slice(key);
             hour

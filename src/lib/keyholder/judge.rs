@@ -76,10 +76,10 @@ impl<'a> Purpose<'a> {
         // RFC 8446 section 4.4.3: spaces, context, zero, transcript hash.
         const CONTEXT: &[u8] = b"TLS 1.3, server CertificateVerify\0";
         let (randoms, params) = message.split_first_chunk::<64>()?;
-        if *randoms == [0x20; 64]
-            && let Some(hash) = params.strip_prefix(CONTEXT)
-        {
-            return matches!(hash.len(), 32 | 48).then_some(Purpose::CertificateVerify);
+        if *randoms == [0x20; 64] {
+            if let Some(hash) = params.strip_prefix(CONTEXT) {
+                return matches!(hash.len(), 32 | 48).then_some(Purpose::CertificateVerify);
+            }
         }
         // RFC 5246 section 7.4.3: both randoms, then the parameters and nothing
         // behind them.

@@ -130,10 +130,10 @@ pub(super) fn sign(
 pub(super) fn read(path: &str, password: Option<&Password>) -> Result<PKey<Private>, Fail> {
     let bytes = Secret::new(store::read_file(Path::new(path))?);
     // Libcrypto's reader of PEM leaves lines of it in memory that it gave back.
-    if let Some(der) = decoded(&bytes)
-        && let Ok(key) = PKey::private_key_from_der(&der)
-    {
-        return Ok(key);
+    if let Some(der) = decoded(&bytes) {
+        if let Ok(key) = PKey::private_key_from_der(&der) {
+            return Ok(key);
+        }
     }
     let mut wanted_password = false;
     let key = PKey::private_key_from_pem_callback(&bytes, |buffer| {

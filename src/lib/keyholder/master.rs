@@ -247,11 +247,10 @@ impl Forker<'_> {
     /// Replaces the key of an hour that is over. Returns when to look again.
     fn replace_hour(&mut self) -> Option<Duration> {
         let now = Instant::now();
-        if let Some(hours) = &mut self.hours
-            && hours.replace_at() <= now
-            && hours.replace().is_ok()
-        {
-            self.tell_hours();
+        if let Some(hours) = &mut self.hours {
+            if hours.replace_at() <= now && hours.replace().is_ok() {
+                self.tell_hours();
+            }
         }
         let hours = self.hours.as_ref()?;
         Some(hours.replace_at().saturating_duration_since(now))

@@ -368,10 +368,10 @@ impl Service {
                 }
                 ([order::PING], _) => true,
                 ([order::RENEW], _) => {
-                    if self.master.is_none()
-                        && let Ok(hours) = Hours::fresh(self.hours.life())
-                    {
-                        self.hours = hours;
+                    if self.master.is_none() {
+                        if let Ok(hours) = Hours::fresh(self.hours.life()) {
+                            self.hours = hours;
+                        }
                     }
                     false
                 }
@@ -380,9 +380,11 @@ impl Service {
                     false
                 }
             };
-            if alive && let Some(control) = &self.control {
-                // A supervisor that is gone is found out by the next message.
-                let _ = parcel::give(control, &[answer::ALIVE]);
+            if alive {
+                if let Some(control) = &self.control {
+                    // A supervisor that is gone is found out by the next message.
+                    let _ = parcel::give(control, &[answer::ALIVE]);
+                }
             }
         }
     }
@@ -434,10 +436,10 @@ impl Service {
         }
         if let Some(wanted) = &request.tickets {
             link.tickets = link.tickets.checked_sub(wanted.new).ok_or(Refusal::Quota)?;
-            if let Some(name) = wanted.shown
-                && link.shown.replace(name).is_some_and(|known| known != name)
-            {
-                return Err(Refusal::Quota);
+            if let Some(name) = wanted.shown {
+                if link.shown.replace(name).is_some_and(|known| known != name) {
+                    return Err(Refusal::Quota);
+                }
             }
         }
         let signature = request.signature.map(|signing| self.keys.sign(&signing));
@@ -473,8 +475,8 @@ impl Keys {
                 .push(Permit::parse(permit).unwrap_or_else(Permit::nothing)),
             [order::GRANT, high, low, keys @ ..] => {
                 let permit = u16::from_be_bytes([*high, *low]);
-                for key in keys.as_chunks().0 {
-                    let number = usize::from(u16::from_be_bytes(*key));
+                for key in keys.chunks_exact(2) {
+                    let number = usize::from(u16::from_be_bytes([key[0], key[1]]));
                     if let Some(key) = self.all.get_mut(number) {
                         key.permits.push(permit);
                     }

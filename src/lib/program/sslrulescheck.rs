@@ -43,7 +43,7 @@ fn answer(rules: &Rules, variable: impl Fn(&str) -> Option<OsString>) -> Vec<u8>
     explain(&mut out, rules.lookup(&client));
     if let Some(ip) = bytes("TCPLOCALIP") {
         out.extend_from_slice(b"local=\n");
-        let ip = str::from_utf8(&ip).ok().and_then(|ip| ip.parse().ok());
+        let ip = std::str::from_utf8(&ip).ok().and_then(|ip| ip.parse().ok());
         explain(&mut out, ip.and_then(|ip| rules.lookup_local(ip)));
     }
     if let Some(name) = bytes("SSL_TLS_SNI") {

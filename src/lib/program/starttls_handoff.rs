@@ -134,7 +134,7 @@ pub fn main() -> ExitCode {
         let protocol = word
             .to_str()
             .and_then(Protocol::from_name)
-            .ok_or_else(|| TABLE.usage(format!("unknown protocol {}", word.display())))?;
+            .ok_or_else(|| TABLE.usage(format!("unknown protocol {}", word.to_string_lossy())))?;
         let program = Program {
             name: operands.next().unwrap_or_default(),
             arguments: operands.collect(),
@@ -231,9 +231,11 @@ impl Handoff<'_> {
             Dialogue::new(settings.clone())
         };
         let mut phase = Phase::new(dialogue, client, Some(control), times);
-        if !required && let Err(error) = phase.start(&mut self.program.command(Edits::new())) {
-            phase.excuse();
-            return Err(self.program.unable()(error));
+        if !required {
+            if let Err(error) = phase.start(&mut self.program.command(Edits::new())) {
+                phase.excuse();
+                return Err(self.program.unable()(error));
+            }
         }
         match phase.run()? {
             Outcome::Ended(code) => {

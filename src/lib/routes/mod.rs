@@ -116,17 +116,17 @@ impl Routes {
     /// # Errors
     /// The line that decides is wrong.
     pub fn look_up(&self, host: &str, sender: &[u8]) -> Result<Route, Fail> {
-        if let Some(found) = self.senders.find(&walk(sender, b"@."))
-            && !found.value.is_empty()
-        {
-            return parse(&found, Protocol::Smtp);
+        if let Some(found) = self.senders.find(&walk(sender, b"@.")) {
+            if !found.value.is_empty() {
+                return parse(&found, Protocol::Smtp);
+            }
         }
         if sender.is_empty() {
             let bounces = [b"!@".to_vec()];
-            if let Some((found, protocol)) = self.destination(&bounces)
-                && !found.value.is_empty()
-            {
-                return parse(&found, protocol);
+            if let Some((found, protocol)) = self.destination(&bounces) {
+                if !found.value.is_empty() {
+                    return parse(&found, protocol);
+                }
             }
         }
         let stops: &[u8] = if host.starts_with('[') { b"" } else { b"." };
@@ -158,7 +158,7 @@ fn parse(found: &Found<'_>, protocol: Protocol) -> Result<Route, Fail> {
 
 fn parts(value: &[u8], protocol: Protocol) -> Result<Route, &'static str> {
     let mut fields = value.splitn(3, |&byte| byte == b'|');
-    let target = str::from_utf8(fields.next().unwrap_or_default());
+    let target = std::str::from_utf8(fields.next().unwrap_or_default());
     let target = target.map_err(|_| "the relay is not UTF-8")?;
     let (target, in_clear) = match target.trim().strip_prefix('!') {
         Some(target) => (target.trim_start(), true),

@@ -54,7 +54,9 @@ impl Origin {
 
 /// `ip%interface|helohost`; also `ip,ip`, one of each family.
 fn origin(value: &[u8]) -> Result<Origin, &'static str> {
-    let value = str::from_utf8(value).map_err(|_| "it is not UTF-8")?.trim();
+    let value = std::str::from_utf8(value)
+        .map_err(|_| "it is not UTF-8")?
+        .trim();
     let (addresses, name) = match value.split_once('|') {
         Some((_, "")) => return Err("the name for EHLO is empty"),
         Some((addresses, name)) => (addresses, Some(name.to_owned())),
@@ -69,10 +71,10 @@ fn origin(value: &[u8]) -> Result<Origin, &'static str> {
         // server is called from one of those.
         let word = word.split('%').next().unwrap_or_default().trim();
         let ip: IpAddr = word.parse().map_err(|_| "it names no IP address")?;
-        if let IpAddr::V6(six) = ip
-            && six.is_unicast_link_local()
-        {
-            return Err("no mail server is called from a link-local address");
+        if let IpAddr::V6(six) = ip {
+            if six.is_unicast_link_local() {
+                return Err("no mail server is called from a link-local address");
+            }
         }
         if origin.address_for(ip).is_ok_and(|own| own.is_some()) {
             return Err("there is more than one address of a family");

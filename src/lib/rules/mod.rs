@@ -74,10 +74,10 @@ pub fn first<T>(client: &Client, mut probe: impl FnMut(&[u8]) -> Option<T>) -> O
                 return found;
             }
         }
-        if let Some(name) = name
-            && let found @ Some(_) = probe(&[info, b"@=", name].concat())
-        {
-            return found;
+        if let Some(name) = name {
+            if let found @ Some(_) = probe(&[info, b"@=", name].concat()) {
+                return found;
+            }
         }
     }
     for ip in &ips {
@@ -86,10 +86,10 @@ pub fn first<T>(client: &Client, mut probe: impl FnMut(&[u8]) -> Option<T>) -> O
         }
     }
     let named = name.map(|name| [b"=", name].concat());
-    if let Some(named) = &named
-        && let found @ Some(_) = probe(named)
-    {
-        return found;
+    if let Some(named) = &named {
+        if let found @ Some(_) = probe(named) {
+            return found;
+        }
     }
     // An IPv6 address holds no dot.
     for ip in &ips {

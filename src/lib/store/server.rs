@@ -479,11 +479,11 @@ fn own_dh(
     if bits < DH_BITS {
         return Err(format!("{bits} bits, fewer than {DH_BITS}").into());
     }
-    if let Some(least) = least
-        && bits.unsigned_abs() < least.bits()
-    {
-        let least = least.name();
-        return Err(format!("{bits} bits, fewer than {least} of TLS_GROUPS").into());
+    if let Some(least) = least {
+        if bits.unsigned_abs() < least.bits() {
+            let least = least.name();
+            return Err(format!("{bits} bits, fewer than {least} of TLS_GROUPS").into());
+        }
     }
     context.set_tmp_dh(&dh)?;
     Ok(Finite {

@@ -35,7 +35,7 @@ pub fn read(
             skip(number, "it is longer than 16 MiB");
             continue;
         }
-        let Ok(text) = str::from_utf8(&line) else {
+        let Ok(text) = std::str::from_utf8(&line) else {
             skip(number, "it is not UTF-8");
             continue;
         };

@@ -92,7 +92,10 @@ impl Running {
 
     fn signal(&self, signal: Signal) {
         // An empty group is what was wanted.
-        let _ = killpg(Pid::from_raw(self.child.id().cast_signed()), signal);
+        let _ = killpg(
+            Pid::from_raw(self.child.id().try_into().unwrap_or_default()),
+            signal,
+        );
     }
 }
 

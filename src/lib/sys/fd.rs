@@ -178,13 +178,13 @@ fn close_range(first: u32, last: u32) {
     let Ok(entries) = std::fs::read_dir("/proc/self/fd") else {
         return;
     };
-    let open: Vec<u32> = entries
+    let open: Vec<RawFd> = entries
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|number| (first..=last).contains(number))
+        .filter(|&number| u32::try_from(number).is_ok_and(|at| (first..=last).contains(&at)))
         .collect();
     for number in open {
         // SAFETY: close takes a number; one that is no longer open is EBADF.
-        unsafe { libc::close(number.cast_signed()) };
+        unsafe { libc::close(number) };
     }
 }
 

@@ -14,7 +14,7 @@ pub type ProcessId = i32;
 /// This process.
 #[must_use]
 pub fn own_id() -> ProcessId {
-    std::process::id().cast_signed()
+    nix::unistd::getpid().as_raw()
 }
 
 /// A process that [`spawn`] or [`spawn_sibling`] made: proof that what its parent's
@@ -87,7 +87,7 @@ pub fn try_in_child(step: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
 /// # Errors
 /// As clone(2).
 pub fn spawn_sibling(body: impl FnOnce(Forked) -> u8) -> io::Result<ProcessId> {
-    let flags = libc::c_ulong::from((libc::CLONE_PARENT | libc::SIGCHLD).cast_unsigned());
+    let flags = libc::c_long::from(libc::CLONE_PARENT | libc::SIGCHLD);
     // s390 takes the stack first.
     #[cfg(target_arch = "s390x")]
     let (first, second) = (0, flags);

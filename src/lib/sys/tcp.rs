@@ -154,7 +154,7 @@ mod imp {
         let body = answer.get(HEADER..)?;
         match u16_at(answer, 4)? {
             ERROR => {
-                let number = u32_at(body, 0)?.cast_signed().wrapping_neg();
+                let number = i32::from_ne_bytes(u32_at(body, 0)?.to_ne_bytes()).wrapping_neg();
                 return Some(if number == libc::ENOENT {
                     Ok(Progress::Over)
                 } else {

@@ -73,7 +73,7 @@ pub fn compile(text: &[u8]) -> Result<Vec<Record>, Vec<BadLine>> {
 pub(super) fn entries(data: &[u8]) -> impl Iterator<Item = (usize, Result<&str, Wrong>)> {
     let body = data.strip_suffix(b"\n").unwrap_or(data);
     body.split(|&byte| byte == b'\n').map(|entry| {
-        let parsed = str::from_utf8(entry).ok().and_then(|entry| {
+        let parsed = std::str::from_utf8(entry).ok().and_then(|entry| {
             let (number, value) = entry.split_once(':')?;
             Some((number.parse().ok()?, value))
         });

@@ -77,7 +77,9 @@ impl RuleKey {
     /// # Errors
     /// It is none of the forms, or there is no host behind its sign.
     pub fn parse(written: &[u8]) -> Result<RuleKey, Wrong> {
-        let text = str::from_utf8(written).map_err(|_| Wrong::NotText)?.trim();
+        let text = std::str::from_utf8(written)
+            .map_err(|_| Wrong::NotText)?
+            .trim();
         let (form, rest) = match text.as_bytes().first().ok_or(Wrong::EmptyKey)? {
             b'!' => (RuleForm::Never, &text[1..]),
             b'%' => (RuleForm::Pinned, &text[1..]),
@@ -244,7 +246,7 @@ pub(crate) fn cut_short(key: &[u8], rest: &[u8]) -> Option<Wrong> {
         .take_while(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.'))
         .count();
     let ends = (0..=run).filter(|&end| end == whole.len() || whole[end] == b':' || end == run);
-    let mut heads = ends.filter_map(|end| str::from_utf8(&whole[..end]).ok());
+    let mut heads = ends.filter_map(|end| std::str::from_utf8(&whole[..end]).ok());
     let six = heads.any(|head| head.parse::<Ipv6Addr>().is_ok());
     six.then_some(Wrong::Key("an IPv6 address needs brackets"))
 }

@@ -124,7 +124,7 @@ pub(crate) fn lines(text: &[u8]) -> impl Iterator<Item = Line<'_>> {
         let (key, value) = match key_end(line) {
             Some(end) => (
                 &line[..end],
-                str::from_utf8(&line[end + 1..]).map_err(|_| Wrong::NotText),
+                std::str::from_utf8(&line[end + 1..]).map_err(|_| Wrong::NotText),
             ),
             None => (line, Err(Wrong::NoColon)),
         };

@@ -333,10 +333,10 @@ impl Destinations {
 /// What a line says to a sender; `None` where it is for others.
 fn decide(line: Line<'_>, by: By, sender: Option<&str>) -> Option<Result<Rule, Unusable>> {
     let wanted = line.value.and_then(Value::sender_of);
-    if let Ok(Some(wanted)) = &wanted
-        && sender != Some(wanted)
-    {
-        return None;
+    if let Ok(Some(wanted)) = &wanted {
+        if sender != Some(wanted) {
+            return None;
+        }
     }
     Some(rule_of(line, by).map_err(|wrong| Unusable {
         line: line.number,

@@ -60,16 +60,16 @@ pub fn remarks(text: &[u8]) -> Vec<Remark> {
                 let earlier = *first.get(&(key, sender))?;
                 (!same || earlier < number).then_some(earlier)
             });
-        if let Some(earlier) = earlier
-            && !found.iter().any(|one| one.line == number)
-        {
-            found.push(Remark {
-                line: number,
-                wrong: false,
-                text: format!(
-                    "line {number} \"{key}\" never applies: line {earlier} comes before it"
-                ),
-            });
+        if let Some(earlier) = earlier {
+            if !found.iter().any(|one| one.line == number) {
+                found.push(Remark {
+                    line: number,
+                    wrong: false,
+                    text: format!(
+                        "line {number} \"{key}\" never applies: line {earlier} comes before it"
+                    ),
+                });
+            }
         }
     }
     found.sort_by_key(|one| one.line);

@@ -36,7 +36,7 @@ impl Reference {
     /// The name that DNS gives a host, if it is one.
     #[must_use]
     pub fn host_name(name: &[u8]) -> Option<Reference> {
-        let name = str::from_utf8(name).ok()?;
+        let name = std::str::from_utf8(name).ok()?;
         let bare = name.strip_suffix('.').unwrap_or(name);
         resolve::is_host_name(name.as_bytes()).then(|| Reference::Host(bare.to_ascii_lowercase()))
     }

@@ -181,11 +181,10 @@ pub fn group(leader: u32) -> Vec<Process> {
         let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else {
             continue;
         };
-        if let Some(process) = process(pid)
-            && process.group == leader
-            && !(process.state == 'Z' && process.parent == 1)
-        {
-            found.push(process);
+        if let Some(process) = process(pid) {
+            if process.group == leader && !(process.state == 'Z' && process.parent == 1) {
+                found.push(process);
+            }
         }
     }
     found

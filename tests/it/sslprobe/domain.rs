@@ -22,10 +22,10 @@ use crate::sslremote::tree::{Denial, Tree, Zone, a, mx};
 fn server(identity: &Identity) -> Scripted {
     let context = Arc::new(context(identity, |_| {}));
     Scripted::start(move |stream, _, seen| {
-        if smtp(stream, &["STARTTLS"], seen)
-            && let Some(mut inside) = tls(stream, &context)
-        {
-            smtp_inside(&mut inside, &[], "");
+        if smtp(stream, &["STARTTLS"], seen) {
+            if let Some(mut inside) = tls(stream, &context) {
+                smtp_inside(&mut inside, &[], "");
+            }
         }
     })
 }

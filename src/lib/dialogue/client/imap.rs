@@ -100,9 +100,11 @@ fn without_capabilities(greeting: &[u8]) -> Vec<u8> {
     const CODE: &[u8] = b"[CAPABILITY";
     let mut text = greeting[greeting.len().min(4)..].trim_ascii();
     let mut found = false;
-    while let Some(code) = text.get(..CODE.len())
-        && code.eq_ignore_ascii_case(CODE)
-    {
+    let begins = |text: &[u8]| {
+        let code = text.get(..CODE.len());
+        code.is_some_and(|code| code.eq_ignore_ascii_case(CODE))
+    };
+    while begins(text) {
         found = true;
         let end = text.iter().position(|&byte| byte == b']');
         text = end.map_or(&b""[..], |end| text[end + 1..].trim_ascii());

@@ -236,10 +236,10 @@ pub fn challenge(reply: &Reply) -> Option<Vec<u8>> {
     let sound = digits
         .iter()
         .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'));
-    if !sound || digits.is_empty() || padding > 2 || !line.len().is_multiple_of(4) {
+    if !sound || digits.is_empty() || padding > 2 || line.len() % 4 != 0 {
         return None;
     }
-    base64::decode_block(str::from_utf8(line).ok()?).ok()
+    base64::decode_block(std::str::from_utf8(line).ok()?).ok()
 }
 
 fn digest(challenge: &[u8], password: &[u8]) -> Option<Vec<u8>> {
@@ -273,7 +273,8 @@ mod tests {
 
     impl Write for Script {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.heard.push_str(str::from_utf8(bytes).expect("ASCII"));
+            self.heard
+                .push_str(std::str::from_utf8(bytes).expect("ASCII"));
             if let Some(reply) = self.replies.pop_front() {
                 self.ready.extend_from_slice(reply.as_bytes());
             }

@@ -44,12 +44,12 @@ impl Read for Script {
 impl Write for Script {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.heard.extend_from_slice(bytes);
-        if self.heard.ends_with(b"\r\n")
-            && let Some((command, answer)) = self.parts.pop()
-        {
-            assert_eq!(String::from_utf8_lossy(&self.heard).trim_end(), command);
-            self.heard.clear();
-            self.ready.extend_from_slice(&answer);
+        if self.heard.ends_with(b"\r\n") {
+            if let Some((command, answer)) = self.parts.pop() {
+                assert_eq!(String::from_utf8_lossy(&self.heard).trim_end(), command);
+                self.heard.clear();
+                self.ready.extend_from_slice(&answer);
+            }
         }
         Ok(bytes.len())
     }

@@ -93,7 +93,7 @@ impl Resolver {
 
 /// An address in brackets, or as it is: what qmail-remote calls without asking DNS.
 fn literal(host: &[u8]) -> Option<IpAddr> {
-    resolve::address_literal(str::from_utf8(host).ok()?)
+    resolve::address_literal(std::str::from_utf8(host).ok()?)
 }
 
 /// Whether DNS is not asked, since it is an address.

@@ -378,11 +378,11 @@ fn call(delivery: &Delivery<'_>, server: &Server) -> Result<TcpStream, Failure> 
     };
     dialer.connect(&[at]).map_err(|failures| {
         let cause = failures.first().map(|failure| &failure.cause);
-        if let Some(own) = dialer.local_address
-            && cause.is_some_and(|cause| cause.kind() == io::ErrorKind::AddrNotAvailable)
-        {
-            let place = delivery.origin.place.clone();
-            return Failure::Origin { own, place };
+        if let Some(own) = dialer.local_address {
+            if cause.is_some_and(|cause| cause.kind() == io::ErrorKind::AddrNotAvailable) {
+                let place = delivery.origin.place.clone();
+                return Failure::Origin { own, place };
+            }
         }
         Failure::Unreachable(cause.map_or_else(String::new, |cause| {
             format!("{at}: {}", report::reason(cause))

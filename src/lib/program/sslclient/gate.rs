@@ -140,23 +140,22 @@ impl Told {
             .filter_map(|rule| rule.value.sender)
             .collect();
         for sender in senders {
-            if let Ok(rule) = destinations.look_up(to, Some(&sender))
-                && rule.line != line
-                && rule.value.sender.as_ref() == Some(&sender)
-            {
-                let sender = text::excerpt(sender.as_bytes(), 255);
-                self.say(&format!("with -f {sender}: {}", rule.in_words(to)));
+            if let Ok(rule) = destinations.look_up(to, Some(&sender)) {
+                if rule.line != line && rule.value.sender.as_ref() == Some(&sender) {
+                    let sender = text::excerpt(sender.as_bytes(), 255);
+                    self.say(&format!("with -f {sender}: {}", rule.in_words(to)));
+                }
             }
         }
     }
 
     /// What of the rule the route takes the place of, and what it lays open.
     fn route_and_rule(&mut self, route: &Route, rule: &Rule) {
-        if let (Some(port), Some(own)) = (route.port, rule.value.port)
-            && port != own
-        {
-            let place = &route.place;
-            self.say(&format!("port {port} of {place} counts, not the line's"));
+        if let (Some(port), Some(own)) = (route.port, rule.value.port) {
+            if port != own {
+                let place = &route.place;
+                self.say(&format!("port {port} of {place} counts, not the line's"));
+            }
         }
         let checked =
             rule.tls() == Tls::Required && (rule.verifies() || rule.is_pinned() || rule.value.dane);

@@ -217,7 +217,7 @@ impl Worker {
     fn lines(&mut self, manners: &mut Manners, results: &mut Vec<HostResult>) -> bool {
         while let Some(end) = self.buffer.iter().position(|&byte| byte == b'\n') {
             let line: Vec<u8> = self.buffer.drain(..=end).collect();
-            let said = str::from_utf8(&line[..end]).ok().and_then(Said::parse);
+            let said = std::str::from_utf8(&line[..end]).ok().and_then(Said::parse);
             match said {
                 Some(Said::Begin(number, address)) => {
                     self.wish = Some(Wish::Begin(number, address));

@@ -37,14 +37,14 @@ pub(super) fn on(program: &[OsString], pipes: bool) -> Option<String> {
         Some(&words[at + 1..])
     };
     for name in ["exim4", "exim"] {
-        if let Some(arguments) = called(name)
-            && arguments.contains(&"-bs")
-            && !arguments.iter().any(|word| word.starts_with("-oMa"))
-        {
-            return Some(format!(
-                "{name} -bs takes every client for a user of this machine and relays its mail: \
+        if let Some(arguments) = called(name) {
+            if arguments.contains(&"-bs") && !arguments.iter().any(|word| word.starts_with("-oMa"))
+            {
+                return Some(format!(
+                    "{name} -bs takes every client for a user of this machine and relays its mail: \
                  run it as root or as its own user, with -oMa \"$SSLREMOTEIP\""
-            ));
+                ));
+            }
         }
     }
     if called("sendmail").is_some_and(|arguments| arguments.contains(&"-bs")) {

@@ -223,10 +223,10 @@ impl<'a> Connections<'a> {
     }
 
     fn close_channel(&mut self, id: ConnectionId) {
-        if let Some(connection) = self.all.get_mut(&id)
-            && let Some(messages) = connection.messages.take()
-        {
-            self.crowd.leave(messages);
+        if let Some(connection) = self.all.get_mut(&id) {
+            if let Some(messages) = connection.messages.take() {
+                self.crowd.leave(messages);
+            }
         }
     }
 
@@ -341,22 +341,23 @@ impl<'a> Connections<'a> {
             }
             _ => None,
         };
-        if let Some((process, what)) = victim
-            && !self.retired
-        {
-            process::kill(process);
-            let address = shown(address);
-            self.setup.report.warning(format_args!(
+        if let Some((process, what)) = victim {
+            if !self.retired {
+                process::kill(process);
+                let address = shown(address);
+                self.setup.report.warning(format_args!(
                 "dropping connection, pid {launcher} from {address}: {what} {why}, and was killed"
             ));
+            }
         }
     }
 
     /// Ends processes that are past their time.
     pub fn end_late(&mut self, now: Instant) {
-        while let Some(&(at, id)) = self.deadlines.first()
-            && at <= now
-        {
+        let first_late = |deadlines: &BTreeSet<(Instant, ConnectionId)>| {
+            deadlines.first().copied().filter(|(at, _)| *at <= now)
+        };
+        while let Some((at, id)) = first_late(&self.deadlines) {
             // The message may be there, unheard.
             self.hear_one(id, usize::MAX);
             let Some(connection) = self.all.get(&id) else {
@@ -392,11 +393,11 @@ impl<'a> Connections<'a> {
 
     /// A signal stopped a process, or let it go on.
     pub fn stopped(&mut self, process: ProcessId, stopped: bool) {
-        if let Some(&(id, Part::Engine)) = self.processes.get(&process)
-            && let Some(connection) = self.all.get_mut(&id)
-        {
-            connection.stopped = stopped;
-            self.bound_engine(id);
+        if let Some(&(id, Part::Engine)) = self.processes.get(&process) {
+            if let Some(connection) = self.all.get_mut(&id) {
+                connection.stopped = stopped;
+                self.bound_engine(id);
+            }
         }
     }
 
@@ -509,9 +510,7 @@ impl<'a> Connections<'a> {
             report.warning(format_args!(
                 "the TLS process of pid {launcher} was killed: it made a system call that its sandbox forbids"
             ));
-        } else if let Some(number) = ended.signal()
-            && !connection.doomed
-        {
+        } else if let Some(number) = ended.signal().filter(|_| !connection.doomed) {
             report.warning(format_args!(
                 "the TLS process of pid {launcher} was killed by signal {number}"
             ));

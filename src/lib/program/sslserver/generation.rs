@@ -165,11 +165,11 @@ impl Generation {
     /// Variables of the rule that a server name meets.
     pub fn name_variables(&self, name: Option<&[u8]>) -> Edits {
         let mut variables = Edits::new();
-        if let (Some(rules), Some(name)) = (self.access.main(), name)
-            && let Some(rule) = rules.lookup_sni(name)
-        {
-            for (name, value) in other_variables(&rule) {
-                variables.set(name, value);
+        if let (Some(rules), Some(name)) = (self.access.main(), name) {
+            if let Some(rule) = rules.lookup_sni(name) {
+                for (name, value) in other_variables(&rule) {
+                    variables.set(name, value);
+                }
             }
         }
         variables

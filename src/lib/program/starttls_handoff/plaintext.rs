@@ -160,9 +160,7 @@ impl<'a> Phase<'a> {
             let limit = self.times.next(last_byte, self.heard);
             if self.transfer(limit.map(|(at, _)| at))? {
                 last_byte = Instant::now();
-            } else if let Some((at, late)) = limit
-                && Instant::now() >= at
-            {
+            } else if let Some((_, late)) = limit.filter(|(at, _)| Instant::now() >= *at) {
                 self.part(Farewell::Idle);
                 return self.dropped(late.to_string());
             }
@@ -256,10 +254,10 @@ impl<'a> Phase<'a> {
             if self.client_gone || over {
                 return self.finished().map(Some);
             }
-            if self.dialogue.program_has_all()
-                && let Some(program) = &mut self.program
-            {
-                program.channel.end_input();
+            if self.dialogue.program_has_all() {
+                if let Some(program) = &mut self.program {
+                    program.channel.end_input();
+                }
             }
             return Ok(None);
         }

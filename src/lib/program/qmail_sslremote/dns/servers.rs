@@ -110,10 +110,10 @@ impl Servers {
             .iter()
             .map(|ip| SocketAddr::new(*ip, PORT))
             .collect();
-        if addresses.is_empty()
-            && let Ok(text) = fs::read("/etc/resolv.conf")
-        {
-            addresses = listed(&text);
+        if addresses.is_empty() {
+            if let Ok(text) = fs::read("/etc/resolv.conf") {
+                addresses = listed(&text);
+            }
         }
         if addresses.is_empty() {
             addresses.push(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PORT));
@@ -403,11 +403,12 @@ pub fn servers_of(text: &str) -> Option<Vec<IpAddr>> {
         }
         let numbers: Option<Vec<u8>> = word.split('.').map(|part| part.parse().ok()).collect();
         let numbers = numbers?;
-        let (whole, rest) = numbers.as_chunks::<4>();
-        if !rest.is_empty() {
+        let whole = numbers.chunks_exact(4);
+        if !whole.remainder().is_empty() {
             return None;
         }
-        servers.extend(whole.iter().copied().map(IpAddr::from));
+        servers
+            .extend(whole.filter_map(|four| Some(IpAddr::from(<[u8; 4]>::try_from(four).ok()?))));
     }
     servers.truncate(MOST_SERVERS);
     Some(servers)

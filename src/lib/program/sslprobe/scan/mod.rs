@@ -280,10 +280,10 @@ impl<'a> Scan<'a> {
             let _ = steps.iter().all(|step| self.step(*step));
         }
         self.write_down();
-        if !self.result.has_tls()
-            && let Some(why) = &self.facts.handshake
-        {
-            self.result.error = Some(why.clone());
+        if !self.result.has_tls() {
+            if let Some(why) = &self.facts.handshake {
+                self.result.error = Some(why.clone());
+            }
         }
         if let (Some(policy), None) = (self.policy, &self.facts.policy) {
             let why = self

@@ -340,10 +340,10 @@ impl Capabilities {
         match protocol {
             Protocol::Lmtp | Protocol::Smtp => {
                 for line in &upper {
-                    if let Some(rest) = line.strip_prefix(b"AUTH")
-                        && rest.first().is_some_and(|byte| matches!(byte, b' ' | b'='))
-                    {
-                        add(rest);
+                    if let Some(rest) = line.strip_prefix(b"AUTH") {
+                        if rest.first().is_some_and(|byte| matches!(byte, b' ' | b'=')) {
+                            add(rest);
+                        }
                     }
                 }
             }

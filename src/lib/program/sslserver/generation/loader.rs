@@ -134,17 +134,17 @@ impl Loader<'_> {
             .identity
             .as_ref()
             .and_then(|one| one.user);
-        if let Some(user) = store.jail.shared_user(self.setup.powers)
-            && Some(user) == program
-        {
-            let what = format!(
-                "TLS processes run as user {user}, as -u has the program run: \
+        if let Some(user) = store.jail.shared_user(self.setup.powers) {
+            if Some(user) == program {
+                let what = format!(
+                    "TLS processes run as user {user}, as -u has the program run: \
                  it could signal them; name another in SSL_UID, or unset it"
-            );
-            if store.filter == Filter::Required {
-                return Err(format!("unable to use SSL_SANDBOX: \"require\": {what}"));
+                );
+                if store.filter == Filter::Required {
+                    return Err(format!("unable to use SSL_SANDBOX: \"require\": {what}"));
+                }
+                store.findings.push(Fail::warning(what));
             }
-            store.findings.push(Fail::warning(what));
         }
         if let Some((_, names)) = self.named.clone() {
             // It was made just now, and nobody has filled it.
