@@ -221,6 +221,9 @@ mod tests {
         ] {
             let (ours, theirs) = fd::stream_pair().expect("sockets");
             let (other, _) = fd::stream_pair().expect("sockets");
+            for end in [&ours, &other] {
+                fd::set_close_on_exec(end, false).expect("as if from a server");
+            }
             let numbers = (ours.as_raw_fd(), other.as_raw_fd());
             let control = Control::inherit(|name| {
                 let value = match name {
