@@ -6,6 +6,7 @@ pub mod control;
 pub mod dialogue;
 pub mod dns;
 pub mod keyholder;
+pub mod probe;
 pub mod remote;
 
 use std::io::{self, Read, Write};
@@ -32,6 +33,16 @@ pub struct Target {
 
 /// All of them.
 pub const TARGETS: &[Target] = &[
+    Target {
+        name: "certificate_list",
+        run: probe::certificate_list,
+        seeds: probe::certificate_seeds,
+    },
+    Target {
+        name: "first_flight",
+        run: probe::first_flight,
+        seeds: probe::flight_seeds,
+    },
     Target {
         name: "control",
         run: control::control,

@@ -1,0 +1,133 @@
+//! What sslprobe reads from servers: a first flight, and certificates.
+
+use openssl::asn1::Asn1Time;
+use openssl::bn::BigNum;
+use openssl::hash::MessageDigest;
+use openssl::pkey::PKey;
+use openssl::x509::extension::SubjectAlternativeName;
+use openssl::x509::{X509, X509NameBuilder};
+use ucspi_tls::internals::probe::{HostResult, Judge, Reader, Said, certificates};
+
+/// The most of a flight that is kept, in bytes.
+const LIMIT: usize = 300 * 1024;
+
+fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+    let length = (body.len() as u32).to_be_bytes();
+    [&[kind], &length[1..], body].concat()
+}
+
+fn record(bytes: &[u8]) -> Vec<u8> {
+    let length = (bytes.len() as u16).to_be_bytes();
+    [&[22, 3, 3], &length[..], bytes].concat()
+}
+
+fn hello(version: [u8; 2], suite: u16, extensions: &[u8]) -> Vec<u8> {
+    let mut body = [&version[..], &[7; 32], &[0]].concat();
+    body.extend(suite.to_be_bytes());
+    body.push(0);
+    if !extensions.is_empty() {
+        body.extend((extensions.len() as u16).to_be_bytes());
+        body.extend(extensions);
+    }
+    message(2, &body)
+}
+
+/// Flights of old and new servers.
+pub fn flight_seeds() -> Vec<Vec<u8>> {
+    let list = message(11, &[0, 0, 8, 0, 0, 5, b'f', b'i', b'r', b's', b't']);
+    let curve = message(12, &[&[3, 0, 0x17, 3][..], b"key", &[4, 1, 0, 1, 9]].concat());
+    let prime = [&[0, 64][..], &[0xff; 64], &[0, 1, 2, 0, 1, 9]].concat();
+    let done = message(14, &[]);
+    let flight = |parts: &[&[u8]]| record(&parts.concat());
+    vec![
+        flight(&[&hello([3, 0], 0x0004, &[]), &list, &done]),
+        flight(&[&hello([3, 3], 0xc02f, &[]), &list, &curve, &message(13, &[]), &done]),
+        flight(&[&hello([3, 1], 0x0014, &[]), &list, &message(12, &prime), &done]),
+        flight(&[&hello([3, 3], 0x1301, &[0, 43, 0, 2, 3, 4, 0, 51, 0, 2, 0x11, 0xec])]),
+        vec![21, 3, 1, 0, 2, 2, 40],
+        [&[21, 3, 3, 0, 2, 1, 112][..], &record(&hello([3, 3], 0x009c, &[]))].concat(),
+        b"220 mx.example ESMTP\r\n".to_vec(),
+    ]
+}
+
+/// Any bytes as a server's first flight: it says the same in one piece and byte by
+/// byte, and nothing is kept beyond the limits.
+pub fn first_flight(bytes: &[u8]) {
+    let mut whole = Reader::default();
+    let at_once = whole.take(bytes);
+    let mut reader = Reader::default();
+    let mut piecewise = Ok(None);
+    for byte in bytes {
+        piecewise = reader.take(&[*byte]);
+        if !matches!(piecewise, Ok(None)) {
+            break;
+        }
+    }
+    match (&at_once, &piecewise) {
+        // How much of what is no TLS is shown depends on how much has come.
+        (Ok(Some(Said::Other(all))), Ok(Some(Said::Other(part)))) => assert!(all.starts_with(part)),
+        _ => assert_eq!(at_once, piecewise),
+    }
+    if let Ok(Some(Said::Flight(flight))) = at_once {
+        let kept: usize = flight.certificates.iter().map(Vec::len).sum();
+        assert!(kept <= LIMIT);
+    }
+}
+
+fn certificate() -> Vec<u8> {
+    let key = PKey::generate_ed25519().expect("a key");
+    let mut name = X509NameBuilder::new().expect("a name");
+    name.append_entry_by_text("CN", "mx.example").expect("an entry");
+    let name = name.build();
+    let mut made = X509::builder().expect("a certificate");
+    made.set_version(2).expect("set");
+    made.set_serial_number(&BigNum::from_u32(7).expect("7").to_asn1_integer().expect("7")).expect("set");
+    made.set_subject_name(&name).expect("set");
+    made.set_issuer_name(&name).expect("set");
+    made.set_pubkey(&key).expect("set");
+    made.set_not_before(&Asn1Time::from_unix(0).expect("a time")).expect("set");
+    made.set_not_after(&Asn1Time::from_unix(1 << 31).expect("a time")).expect("set");
+    let names = SubjectAlternativeName::new()
+        .dns("mx.example")
+        .ip("192.0.2.1")
+        .build(&made.x509v3_context(None, None))
+        .expect("names");
+    made.append_extension(names).expect("set");
+    made.sign(&key, MessageDigest::null()).expect("signed");
+    made.build().to_der().expect("DER")
+}
+
+/// Bodies of Certificate messages.
+pub fn certificate_seeds() -> Vec<Vec<u8>> {
+    let der = certificate();
+    let sized = |bytes: &[u8]| [&(bytes.len() as u32).to_be_bytes()[1..], bytes].concat();
+    let one = sized(&der);
+    vec![
+        sized(&one),
+        sized(&[&one[..], &one].concat()),
+        sized(&sized(b"no certificate")),
+    ]
+}
+
+/// Any bytes as a Certificate message: what is said of it is printable and comes
+/// back out of JSON as it was.
+pub fn certificate_list(bytes: &[u8]) {
+    let Ok(list) = certificates(bytes) else { return };
+    let judge = Judge::new(Vec::new()).expect("a store");
+    match judge.certificate(&list, &[]) {
+        Err(why) => assert!(!why.is_empty() && why.is_ascii()),
+        Ok(one) => {
+            let texts = [&one.subject, &one.issuer, &one.verify].into_iter().chain(&one.names);
+            for text in texts {
+                assert!(text.bytes().all(|byte| (0x20..0x7f).contains(&byte)), "{text:?}");
+            }
+            let result = HostResult {
+                host: "x".to_owned(),
+                certificates: vec![one],
+                ..HostResult::default()
+            };
+            let again = HostResult::from_json(&result.to_json().expect("JSON"));
+            assert_eq!(again, Ok(result));
+        }
+    }
+}
