@@ -26,6 +26,7 @@ mod account;
 mod client;
 mod credentials;
 mod outbound;
+mod probe;
 mod server;
 mod table;
 
@@ -78,6 +79,8 @@ enum Contest {
     Outbound,
     /// qmail-sslremote with few rules and many.
     Policies,
+    /// Programs that ask a server what TLS it speaks.
+    Probes,
     /// sslserver and the servers of others.
     Servers,
     /// sslserver without rules, and as clients of its stores see it.
@@ -91,6 +94,7 @@ impl Contest {
             Contest::Mailers | Contest::Servers | Contest::Stores => "server",
             Contest::Outbound => "client",
             Contest::Policies => "tlsdestinations",
+            Contest::Probes => "probe",
         }
     }
 }
@@ -102,7 +106,7 @@ impl Settings {
             Contest::Servers => &self.contenders,
             Contest::Stores => &self.stores,
             // They have a bench of their own.
-            Contest::Outbound | Contest::Policies => &[],
+            Contest::Outbound | Contest::Policies | Contest::Probes => &[],
         }
     }
 }
@@ -199,7 +203,8 @@ fn usage() -> String {
     let brief = "package/bench [options]\n\n\
         Other servers are found through PATH, or through the environment: TCPSERVER,\n\
         STUNNEL, SOCAT, UCSPI_SSL_SSLSERVER, S6_TLSSERVER hold paths; and so are other\n\
-        clients, with SWAKS and MSMTP. `--only outbound` measures deliveries alone.";
+        clients, with SWAKS and MSMTP, and other probes, with SSLYZE, TESTSSL and SSLSCAN.\n\
+        `--only outbound` measures deliveries alone, `--only probe` probes.";
     letters().usage(brief)
 }
 
@@ -383,7 +388,8 @@ fn cases(settings: &Settings) -> Vec<Case> {
 
 fn run(settings: &Settings) -> Outcome<()> {
     let cases = cases(settings);
-    if cases.is_empty() && !outbound::is_wanted(settings) {
+    let others = outbound::is_wanted(settings) || probe::is_wanted(settings);
+    if cases.is_empty() && !others {
         return Err("no case has such a title".to_owned());
     }
     let directory = std::env::temp_dir().join(format!("ucspi-tls-bench.{}", std::process::id()));
@@ -397,6 +403,7 @@ fn run(settings: &Settings) -> Outcome<()> {
         };
         let mut results = measure_all(settings, &cases, &ground);
         results.extend(outbound::measure_all(settings, &ground)?);
+        results.extend(probe::measure_all(settings, &ground)?);
         Ok(results)
     });
     // It holds nothing that anybody else needs.
@@ -667,6 +674,7 @@ fn report(settings: &Settings, results: &[Results]) -> Outcome<()> {
             Contest::Servers => results.table(&yardsticks),
             Contest::Outbound => results.table(&[outbound::PLAIN, "swaks", "msmtp"]),
             Contest::Policies => results.table(&[outbound::ONE_LINE]),
+            Contest::Probes => results.table(&probe::OTHERS),
             Contest::Stores => results.table(&[DEFAULT_STORE]),
         };
         say(&format!("\n{table}"))?;

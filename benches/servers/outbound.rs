@@ -326,7 +326,7 @@ impl<'a> Runner<'a> {
 }
 
 /// The processor time of all children that were waited for.
-fn children() -> Outcome<Duration> {
+pub fn children() -> Outcome<Duration> {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN).map_err(because("read the usage"))?;
     let micros = |time: nix::sys::time::TimeVal| {
         let (seconds, micros) = (time.tv_sec(), time.tv_usec());
