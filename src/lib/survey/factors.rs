@@ -92,7 +92,7 @@ fn modulus(hex: &str) -> Option<Vec<u8>> {
     if hex.len() > 2 * MODULUS_LIMIT {
         return None;
     }
-    let even = if hex.len().is_multiple_of(2) { "" } else { "0" };
+    let even = if hex.len() % 2 == 0 { "" } else { "0" };
     let bytes = text::bytes(&format!("{even}{hex}"))?;
     (!matches!(*bytes, [] | [1])).then_some(bytes)
 }
