@@ -1,5 +1,5 @@
 //! One connection as its two ends: addresses, names, ident answer, and the
-//! variables that tell the program of them (environment.md, tcp-environ(5)).
+//! variables that tell the program of them (ucspi-tls-environment(7), tcp-environ(5)).
 #![forbid(unsafe_code)]
 
 use std::io;

@@ -1,5 +1,5 @@
 //! A session told to the program and to the log: the variables of
-//! environment.md and the TLS line of logging.md.
+//! ucspi-tls-environment(7) and the TLS line of sslserver(1).
 #![forbid(unsafe_code)]
 
 use openssl::asn1::Asn1Time;

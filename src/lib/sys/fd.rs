@@ -121,6 +121,7 @@ pub fn inherited(number: RawFd) -> Option<OwnedFd> {
 }
 
 /// Closes all that this process was started with but descriptors 0 to 2.
+#[cfg(feature = "remote")]
 pub fn close_inherited() {
     /// Where the numbers end if nobody says which are open.
     const USUAL_LIMIT: RawFd = 1024;

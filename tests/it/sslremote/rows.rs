@@ -109,8 +109,8 @@ enum End {
 }
 use End::{Kept, Sent};
 
-#[test]
 #[allow(clippy::too_many_lines)] // a table
+#[test]
 fn each_row_of_keys_asks_what_it_says() {
     need_root!();
     let place = Place::new("remote-rows");
