@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::harness::{Finished, ours, run};
 
 mod bad;
+mod confinement;
 mod dialogue;
 #[cfg(validator)]
 mod domain;
