@@ -159,22 +159,39 @@ impl Terms {
 /// Serves a connection as its server name wants it. Returns the terms of the
 /// context that takes over, if one does; or the alert that refuses it.
 pub type Chooser =
-    Box<dyn Fn(&mut SslRef, &[u8]) -> Result<Option<Arc<Terms>>, SslAlert> + Send + Sync>;
+    Arc<dyn Fn(&mut SslRef, &[u8]) -> Result<Option<Arc<Terms>>, SslAlert> + Send + Sync>;
 
-/// Has the connections of a context keep their ClientHello, and lets a name in it
-/// choose before anything else is decided: before a session is resumed, a version
-/// or a suite agreed on, a certificate asked for. A client that knows
-/// groups of RFC 7919, but not the one in use, must not be given DHE (RFC 7919
-/// section 4).
+type ChooserIndex = Index<Ssl, Chooser>;
+
+fn chooser_index() -> Result<ChooserIndex, ErrorStack> {
+    static INDEX: OnceLock<ChooserIndex> = OnceLock::new();
+    if let Some(index) = INDEX.get() {
+        return Ok(*index);
+    }
+    let index = Ssl::new_ex_index()?;
+    Ok(*INDEX.get_or_init(|| index))
+}
+
+/// Lets the server name of this connection choose, before anything else is
+/// decided: before a session is resumed, a version or a suite agreed on, a
+/// certificate asked for. Its context must [`record`].
 ///
 /// # Errors
 /// Libcrypto has no room for per-connection data.
-pub fn record(
-    context: &mut SslContextBuilder,
-    terms: Arc<Terms>,
-    chooser: Option<Chooser>,
-) -> Result<(), ErrorStack> {
+pub fn choose_by(ssl: &mut SslRef, chooser: Chooser) -> Result<(), ErrorStack> {
+    ssl.set_ex_data(chooser_index()?, chooser);
+    Ok(())
+}
+
+/// Has the connections of a context keep their ClientHello, and lets a name in it
+/// choose ([`choose_by`]). A client that knows groups of RFC 7919, but not the one
+/// in use, must not be given DHE (RFC 7919 section 4).
+///
+/// # Errors
+/// Libcrypto has no room for per-connection data.
+pub fn record(context: &mut SslContextBuilder, terms: Arc<Terms>) -> Result<(), ErrorStack> {
     let index = index()?;
+    let chooser_index = chooser_index()?;
     context.set_client_hello_callback(move |ssl, alert| {
         let mut hello = Hello::read(ssl);
         // RFC 8446 section 4.1.2: after a HelloRetryRequest it is the first one
@@ -183,7 +200,9 @@ pub fn record(
             *alert = SslAlert::ILLEGAL_PARAMETER;
             return Err(ErrorStack::get());
         }
-        let chosen = match (&chooser, hello.server_name()) {
+        // What the first one chose holds on.
+        let chooser = ssl.ex_data(chooser_index).filter(|_| of(ssl).is_none());
+        let chosen = match (chooser.cloned(), hello.server_name()) {
             (Some(chooser), Some(name)) => chooser(ssl, name),
             _ => Ok(None),
         };

@@ -3,26 +3,26 @@
 //! whoever waits for a signature gets it from the next.
 #![forbid(unsafe_code)]
 
-use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use openssl::pkey::{PKey, PKeyRef, Public};
+use openssl::pkey::{PKey, Public};
 
 use super::link;
+use super::loading::{KeyTable, Recipe};
 use super::master::{Master, PATIENCE, receive};
 use super::meanwhile::Meanwhile;
+use super::permits::Permits;
 use super::worker::{answer, order};
 use crate::report::{self, Fail, Report};
+use crate::store::KeyPlace;
 use crate::store::permit::Permit;
-use crate::store::{KeyKind, KeyPlace, Signer, SignerSource};
 use crate::sys::parcel;
 use crate::sys::poll::{self, Ready};
 use crate::sys::process::{self, ProcessId};
-use crate::tls_ffi::provider;
 
 /// How often a worker that gets links is asked whether it lives.
 const QUESTION: Duration = Duration::from_millis(250);
@@ -36,10 +36,6 @@ const LONGEST_SILENCE: Duration = Duration::from_secs(8);
 const RETRY: Duration = Duration::from_secs(1);
 /// How long until a full socket is tried again.
 const FULL: Duration = Duration::from_millis(10);
-/// RSA keys longer than this are slow enough for more than one worker.
-const QUICK_BITS: u32 = 2048;
-/// The most workers of one keyholder.
-const WORKERS: usize = 4;
 /// Links that are kept before those that nobody uses any more are looked for.
 const SWEEP: usize = 64;
 /// The most links that are made ahead: under load, so that the keyholder wakes
@@ -55,12 +51,10 @@ static NEXT_LINK: AtomicU64 = AtomicU64::new(0);
 
 /// One generation's keyholder.
 pub struct Keyholder {
-    keys: RefCell<Vec<Loaded>>,
-    /// Places in the list, by path.
-    places: RefCell<HashMap<String, usize>>,
+    keys: KeyTable,
     /// What may be signed; every worker knows it.
-    permits: RefCell<Permits>,
-    workers: RefCell<Vec<Worker>>,
+    permits: Permits,
+    workers: Vec<Worker>,
     /// Copies of the workers' ends, for whoever takes a dead worker's place.
     links: HashMap<LinkId, Held>,
     spares: Spares,
@@ -69,64 +63,6 @@ pub struct Keyholder {
     awaited: bool,
     /// What the workers could not give up.
     missing: Vec<String>,
-}
-
-/// A key that every worker has, under its place in the list.
-#[derive(Clone)]
-struct Loaded {
-    path: String,
-    public: PKey<Public>,
-}
-
-/// What may be signed with which key, by number.
-#[derive(Default)]
-struct Permits {
-    /// Those that differ, with their keys.
-    all: Vec<(Permit, BTreeSet<u16>)>,
-    /// Keys that a server name chooses, in whatever store.
-    for_names: BTreeSet<u16>,
-}
-
-/// How many keys go into one order.
-const GRANTED: usize = 1000;
-
-impl Permits {
-    /// Puts keys under a permit. Returns the orders that tell a worker.
-    fn grant(&mut self, permit: &Permit, keys: &BTreeSet<u16>) -> Vec<Vec<u8>> {
-        let known = self.all.iter().position(|(one, _)| one == permit);
-        let mut orders = Vec::new();
-        let at = known.unwrap_or_else(|| {
-            orders.push([&[order::PERMIT], &permit.to_bytes()[..]].concat());
-            self.all.push((permit.clone(), BTreeSet::new()));
-            self.all.len() - 1
-        });
-        let granted = &mut self.all[at].1;
-        let new: Vec<u16> = keys.difference(granted).copied().collect();
-        granted.extend(&new);
-        orders.extend(Permits::grants(at, &new));
-        orders
-    }
-
-    fn grants(at: usize, keys: &[u16]) -> impl Iterator<Item = Vec<u8>> {
-        let at = u16::try_from(at).unwrap_or(u16::MAX);
-        keys.chunks(GRANTED).map(move |keys| {
-            let numbers = std::iter::once(&at).chain(keys);
-            let numbers = numbers.flat_map(|number| number.to_be_bytes());
-            std::iter::once(order::GRANT).chain(numbers).collect()
-        })
-    }
-
-    /// The orders that tell a new worker everything.
-    fn orders(&self) -> impl Iterator<Item = Vec<u8>> {
-        self.all
-            .iter()
-            .enumerate()
-            .flat_map(|(at, (permit, keys))| {
-                let keys: Vec<u16> = keys.iter().copied().collect();
-                let permit = [&[order::PERMIT], &permit.to_bytes()[..]].concat();
-                std::iter::once(permit).chain(Permits::grants(at, &keys).collect::<Vec<_>>())
-            })
-    }
 }
 
 /// Links that were made ahead, with their engines' ends.
@@ -153,53 +89,11 @@ struct Held {
     sent: bool,
 }
 
-/// How to make a worker that takes another's place.
-pub struct Recipe {
-    keys: Vec<Loaded>,
-    permits: Vec<Vec<u8>>,
-}
-
-impl Recipe {
-    /// Makes one.
-    ///
-    /// # Errors
-    /// Out of processes, or a key cannot be loaded again.
-    pub fn make(&self, master: &Master, meanwhile: &mut dyn Meanwhile) -> Result<Worker, Fail> {
-        let mut worker = Worker::fork(master, meanwhile)?;
-        let taught = self.teach(&mut worker, meanwhile);
-        if taught.is_err() {
-            worker.end();
-        }
-        taught.map(|()| worker)
-    }
-
-    fn teach(&self, worker: &mut Worker, meanwhile: &mut dyn Meanwhile) -> Result<(), Fail> {
-        for key in &self.keys {
-            let shown = crate::text::excerpt(key.path.as_bytes(), 300);
-            let public = worker
-                .load(&key.path, meanwhile)?
-                .map_err(|why| Fail::temporary(format!("unable to load key: {shown}: {why}")))?;
-            if !public.public_eq(&key.public) {
-                return Err(Fail::temporary(format!(
-                    "the key has changed since it was loaded: {shown}"
-                )));
-            }
-        }
-        for order in &self.permits {
-            worker.tell(order, meanwhile)?;
-        }
-        worker.seal(meanwhile)?;
-        Ok(())
-    }
-}
-
 /// One process of a keyholder.
 pub struct Worker {
     id: ProcessId,
     /// `None` while there is no process.
     control: Option<OwnedFd>,
-    /// It signs, and answers no order.
-    sealed: bool,
     /// When it was asked whether it lives, and has not answered.
     asked: Option<Instant>,
     last_asked: Instant,
@@ -209,10 +103,12 @@ pub struct Worker {
     retry: Instant,
     /// The failure to replace it was told.
     told: bool,
+    /// How many of the orders that say what may be signed it was told.
+    learned: usize,
 }
 
 impl Worker {
-    fn fork(master: &Master, meanwhile: &mut dyn Meanwhile) -> Result<Worker, Fail> {
+    pub(super) fn fork(master: &Master, meanwhile: &mut dyn Meanwhile) -> Result<Worker, Fail> {
         let (id, control) = master
             .fork(meanwhile)
             .map_err(Fail::unable("start a keyholder"))?;
@@ -220,18 +116,18 @@ impl Worker {
         Ok(Worker {
             id,
             control: Some(control),
-            sealed: false,
             asked: None,
             last_asked: now,
             unasked: false,
             silence: SILENCE,
             retry: now,
             told: false,
+            learned: 0,
         })
     }
 
     /// One order and its answer. The inner failure is the worker's own.
-    fn ask(
+    pub(super) fn ask(
         &self,
         order: u8,
         text: &[u8],
@@ -251,39 +147,52 @@ impl Worker {
         }
     }
 
-    fn load(
+    /// Has it load a key under a number.
+    pub(super) fn load(
         &self,
+        number: u16,
         path: &str,
         meanwhile: &mut dyn Meanwhile,
     ) -> Result<Result<PKey<Public>, String>, Fail> {
-        let public = self.ask(order::LOAD, path.as_bytes(), meanwhile)?;
+        let order = [&number.to_be_bytes(), path.as_bytes()].concat();
+        let public = self.ask(order::LOAD, &order, meanwhile)?;
         Ok(public.and_then(|der| {
             PKey::public_key_from_der(&der).map_err(|error| report::tls_reason(&error))
         }))
     }
 
-    /// Tells it of a permit or a grant. One that signs already is only told.
-    fn tell(&self, order: &[u8], meanwhile: &mut dyn Meanwhile) -> Result<(), Fail> {
-        let [kind, rest @ ..] = order else {
+    /// Has it learn what may be signed.
+    pub(super) fn learn(
+        &mut self,
+        orders: &[Vec<u8>],
+        meanwhile: &mut dyn Meanwhile,
+    ) -> Result<(), Fail> {
+        for order in orders {
+            if let [kind, rest @ ..] = &**order {
+                self.ask(*kind, rest, meanwhile)?.map_err(Fail::temporary)?;
+            }
+        }
+        self.learned = orders.len();
+        Ok(())
+    }
+
+    /// Tells one that signs already what it does not know of these orders.
+    fn catch_up(&mut self, orders: &[Vec<u8>]) -> Result<(), Fail> {
+        // Who takes the place of one that is gone hears everything.
+        let Some(control) = &self.control else {
             return Ok(());
         };
-        if self.sealed {
-            let unable = Fail::unable("talk to the keyholder");
-            return match &self.control {
-                Some(control) => parcel::give(control, order).map_err(unable),
-                // Who takes its place hears everything.
-                None => Ok(()),
-            };
+        for order in &orders[self.learned.min(orders.len())..] {
+            parcel::give(control, order).map_err(Fail::unable("talk to the keyholder"))?;
+            self.learned += 1;
         }
-        self.ask(*kind, rest, meanwhile)?.map_err(Fail::temporary)?;
         Ok(())
     }
 
     /// Returns what it could not give up.
-    fn seal(&mut self, meanwhile: &mut dyn Meanwhile) -> Result<Vec<String>, Fail> {
+    pub(super) fn seal(&self, meanwhile: &mut dyn Meanwhile) -> Result<Vec<String>, Fail> {
         let missing = self.ask(order::SEAL, b"", meanwhile)?;
         let missing = missing.map_err(Fail::temporary)?;
-        self.sealed = true;
         Ok(String::from_utf8_lossy(&missing)
             .lines()
             .map(str::to_owned)
@@ -291,196 +200,58 @@ impl Worker {
     }
 }
 
-/// A keyholder while stores are loaded with its keys.
-pub struct Loading<'a> {
-    keyholder: &'a Keyholder,
-    meanwhile: RefCell<&'a mut dyn Meanwhile>,
-    told: bool,
-}
-
-impl<'a> Loading<'a> {
-    /// Looks after others while it waits for the keyholder.
-    pub fn new(keyholder: &'a Keyholder, meanwhile: &'a mut dyn Meanwhile) -> Loading<'a> {
-        Loading {
-            keyholder,
-            meanwhile: RefCell::new(meanwhile),
-            told: false,
-        }
-    }
-
-    /// In a process that has no keyholder to talk to: the supervisor told it all.
-    pub fn apart(keyholder: &'a Keyholder, meanwhile: &'a mut dyn Meanwhile) -> Loading<'a> {
-        Loading {
-            told: true,
-            ..Loading::new(keyholder, meanwhile)
-        }
-    }
-
-    /// As [`Meanwhile::pause`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn pause(&self) -> io::Result<()> {
-        self.meanwhile.borrow_mut().pause()
-    }
-
-    /// Hears of keys that a server name chooses: they sign for every store that
-    /// is made from now on.
-    pub fn serve_names(&self, keys: &[KeyPlace]) {
-        let numbers = self.keyholder.numbers(keys);
-        self.keyholder
-            .permits
-            .borrow_mut()
-            .for_names
-            .extend(numbers);
-    }
-}
-
-impl SignerSource for Loading<'_> {
-    fn signer(&self, place: &KeyPlace, public: &PKeyRef<Public>) -> Result<Signer, Fail> {
-        let meanwhile = &mut **self.meanwhile.borrow_mut();
-        self.keyholder.signer(place, public, meanwhile)
-    }
-
-    fn permit(&self, keys: &[KeyPlace], permit: &Permit) -> Result<(), Fail> {
-        if self.told {
-            return Ok(());
-        }
-        let meanwhile = &mut **self.meanwhile.borrow_mut();
-        self.keyholder.permit(keys, permit, meanwhile)
-    }
-}
-
 impl Keyholder {
-    fn signer(
-        &self,
-        place: &KeyPlace,
-        public: &PKeyRef<Public>,
-        meanwhile: &mut dyn Meanwhile,
-    ) -> Result<Signer, Fail> {
-        let mut keys = self.keys.borrow_mut();
-        let known = self.places.borrow().get(&place.path).copied();
-        let number = if let Some(number) = known {
-            number
-        } else {
-            let workers = self.workers.borrow();
-            let worker = workers
-                .first()
-                .filter(|worker| !worker.sealed)
-                .ok_or_else(|| {
-                    let why = "no rule alone names this key";
-                    Fail::temporary(format!("unable to load key: {place}: {why}"))
-                })?;
-            let key = worker
-                .load(&place.path, meanwhile)?
-                .map_err(|why| Fail::temporary(format!("unable to load key: {place}: {why}")))?;
-            keys.push(Loaded {
-                path: place.path.clone(),
-                public: key,
-            });
-            let number = keys.len() - 1;
-            let mut places = self.places.borrow_mut();
-            places.insert(place.path.clone(), number);
-            number
-        };
-        // A signer is made from the certificate's key, so libssl's own
-        // comparison of the two would always hold.
-        if !keys[number].public.public_eq(public) {
-            return Err(Fail::temporary(format!(
-                "key does not match certificate: {place}"
-            )));
-        }
-        let number =
-            u32::from(u16::try_from(number).map_err(|_| {
-                Fail::temporary(format!("unable to load key: {place}: too many keys"))
-            })?);
-        provider::key(public, number).map_err(|error| {
-            Fail::temporary(format!(
-                "unable to load key: {place}: {}",
-                report::tls_reason(&error)
-            ))
-        })
-    }
-
-    fn permit(
-        &self,
-        keys: &[KeyPlace],
-        permit: &Permit,
-        meanwhile: &mut dyn Meanwhile,
-    ) -> Result<(), Fail> {
-        let mut permits = self.permits.borrow_mut();
-        let mut numbers = self.numbers(keys);
-        numbers.extend(&permits.for_names);
-        for order in permits.grant(permit, &numbers) {
-            for worker in self.workers.borrow().iter() {
-                worker.tell(&order, meanwhile)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// A keyholder that can load keys, and does not sign yet.
-    ///
-    /// # Errors
-    /// Out of processes, memory or descriptors.
-    pub fn open(master: &Master, meanwhile: &mut dyn Meanwhile) -> Result<Keyholder, Fail> {
-        Ok(Keyholder {
-            workers: RefCell::new(vec![Worker::fork(master, meanwhile)?]),
-            keys: RefCell::default(),
-            places: RefCell::default(),
-            permits: RefCell::default(),
+    /// That of workers which sign.
+    pub(super) fn of(
+        workers: Vec<Worker>,
+        keys: KeyTable,
+        permits: Permits,
+        missing: Vec<String>,
+    ) -> Keyholder {
+        Keyholder {
+            workers,
+            keys,
+            permits,
             links: HashMap::new(),
             spares: Spares::default(),
             sweep_at: SWEEP,
             awaited: false,
-            missing: Vec::new(),
-        })
+            missing,
+        }
     }
 
-    fn numbers(&self, keys: &[KeyPlace]) -> BTreeSet<u16> {
-        let places = self.places.borrow();
-        keys.iter()
-            .filter_map(|place| u16::try_from(*places.get(&place.path)?).ok())
-            .collect()
+    /// Its keys, for whoever loads the next generation.
+    #[must_use]
+    pub fn keys(&self) -> &KeyTable {
+        &self.keys
     }
 
-    /// Ends the loading: the workers give up their rights and sign.
+    pub(super) fn permits(&self) -> &Permits {
+        &self.permits
+    }
+
+    /// Lets keys sign under a permit from now on.
     ///
     /// # Errors
-    /// They cannot.
-    pub fn seal(&mut self, master: &Master, meanwhile: &mut dyn Meanwhile) -> Result<(), Fail> {
-        let slow =
-            self.keys.get_mut().iter().any(
-                |key| matches!(KeyKind::of(&key.public), KeyKind::Rsa(bits) | KeyKind::RsaPss(bits) if bits > QUICK_BITS),
-            );
-        let wanted = if slow {
-            std::thread::available_parallelism().map_or(1, |count| count.get().min(WORKERS))
-        } else {
-            1
-        };
-        for worker in self.workers.get_mut() {
-            self.missing = worker.seal(meanwhile)?;
-        }
-        while self.workers.get_mut().len() < wanted {
-            let worker = self.recipe().make(master, meanwhile)?;
-            self.workers.get_mut().push(worker);
+    /// A worker cannot be told.
+    pub fn permit(&mut self, keys: &[KeyPlace], permit: &Permit) -> Result<(), Fail> {
+        self.permits.grant(permit, &self.keys.numbers(keys));
+        for worker in &mut self.workers {
+            worker.catch_up(self.permits.orders())?;
         }
         Ok(())
+    }
+
+    /// How to make a worker with the same keys as the others have.
+    #[must_use]
+    pub fn recipe(&self) -> Recipe {
+        Recipe::new(&self.keys, &self.permits)
     }
 
     /// What its workers could not give up here, for an administrator.
     #[must_use]
     pub fn missing(&self) -> &[String] {
         &self.missing
-    }
-
-    /// How to make a worker with the same keys as the first had.
-    #[must_use]
-    pub fn recipe(&self) -> Recipe {
-        Recipe {
-            keys: self.keys.borrow().clone(),
-            permits: self.permits.borrow().orders().collect(),
-        }
     }
 
     /// Lets `rehearsal` have a few signatures in this process.
@@ -548,7 +319,7 @@ impl Keyholder {
         }
         let (socket, engine) = parcel::pair()?;
         let id = NEXT_LINK.fetch_add(1, Ordering::Relaxed);
-        let workers = self.workers.get_mut();
+        let workers = &mut self.workers;
         let now = Instant::now();
         let turn = usize::try_from(id).unwrap_or(0);
         // In turn, past those that are being replaced.
@@ -590,9 +361,8 @@ impl Keyholder {
     }
 
     /// What to wait for: something comes when [`Keyholder::attend`] has work.
-    pub fn descriptors(&mut self) -> impl Iterator<Item = BorrowedFd<'_>> {
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.workers
-            .get_mut()
             .iter()
             .filter_map(|worker| worker.control.as_ref().map(|control| control.as_fd()))
     }
@@ -600,7 +370,7 @@ impl Keyholder {
     /// When a worker is to be made, if one is missing.
     #[must_use]
     pub fn next_worker(&self) -> Option<Instant> {
-        let workers = self.workers.borrow();
+        let workers = &self.workers;
         let missing = workers.iter().filter(|worker| worker.control.is_none());
         missing.map(|worker| worker.retry).min()
     }
@@ -609,7 +379,7 @@ impl Keyholder {
     #[must_use]
     pub fn wake(&self) -> Option<Instant> {
         let unsent = self.links.values().any(|held| !held.sent);
-        let workers = self.workers.borrow();
+        let workers = &self.workers;
         workers
             .iter()
             .filter_map(|worker| match (&worker.control, worker.asked) {
@@ -625,7 +395,7 @@ impl Keyholder {
     /// Has workers that outlived their master make new keys for tickets; the
     /// others hear from it.
     pub fn renew_tickets(&self) {
-        for worker in self.workers.borrow().iter() {
+        for worker in &self.workers {
             if let Some(control) = &worker.control {
                 // One that does not take it is replaced, or ends.
                 let _ = parcel::give(control, &[order::RENEW]);
@@ -636,7 +406,7 @@ impl Keyholder {
     /// Which worker another is to be made for now, if any.
     #[must_use]
     pub fn wanting(&self, now: Instant) -> Option<usize> {
-        let workers = self.workers.borrow();
+        let workers = &self.workers;
         workers
             .iter()
             .position(|worker| worker.control.is_none() && worker.retry <= now)
@@ -645,12 +415,12 @@ impl Keyholder {
     /// How many workers it has.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.workers.borrow().len()
+        self.workers.len()
     }
 
     /// Tries no worker in the place of one before that time.
     pub fn put_off(&mut self, at: usize, until: Instant) {
-        if let Some(worker) = self.workers.get_mut().get_mut(at) {
+        if let Some(worker) = self.workers.get_mut(at) {
             worker.retry = until;
         }
     }
@@ -658,7 +428,7 @@ impl Keyholder {
     /// Puts a worker in another's place, or tries again later where there is
     /// none.
     pub fn install(&mut self, at: usize, made: Result<Worker, Fail>, report: &Report) {
-        let Some(worker) = self.workers.get_mut().get_mut(at) else {
+        let Some(worker) = self.workers.get_mut(at) else {
             return;
         };
         match made {
@@ -666,6 +436,9 @@ impl Keyholder {
                 // One that lives is of a master that has ended: nobody else
                 // could end it, and its links go to the new one.
                 worker.end();
+                // What was permitted while it was made. One that cannot hear it is
+                // found out at the next look.
+                let _ = new.catch_up(self.permits.orders());
                 new.silence = (worker.silence * 2).min(LONGEST_SILENCE);
                 *worker = new;
                 self.take_back(at);
@@ -688,8 +461,8 @@ impl Keyholder {
         let now = Instant::now();
         self.awaited = awaited;
         self.drop_old_spares(now);
-        for at in 0..self.workers.get_mut().len() {
-            let worker = &mut self.workers.get_mut()[at];
+        for at in 0..self.workers.len() {
+            let worker = &mut self.workers[at];
             let silence = worker.silence;
             let verdict = worker.look(now, awaited);
             let id = worker.id;
@@ -723,7 +496,7 @@ impl Keyholder {
 
     /// Links that the worker does not have.
     fn resend(&mut self, at: usize, now: Instant) {
-        let worker = &mut self.workers.get_mut()[at];
+        let worker = &mut self.workers[at];
         for held in self.links.values_mut() {
             if !held.sent && held.worker == at {
                 worker.send(held, 1, now);
@@ -771,7 +544,7 @@ impl Worker {
 
     /// Kills it, unless it has ended: while its end of the socket is open, its
     /// number is nobody else's.
-    fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         if let Some(control) = self.control.take() {
             if !parcel::has_ended(&control) {
                 process::kill(self.id);

@@ -13,13 +13,16 @@ mod holder;
 pub mod hours;
 pub mod judge;
 pub mod link;
+mod loading;
 mod local;
 mod master;
 mod meanwhile;
+mod permits;
 pub mod protocol;
 mod worker;
 
-pub use holder::{Keyholder, LinkId, Loading, Worker};
+pub use holder::{Keyholder, LinkId, Worker};
+pub use loading::{AtWork, KeySource, KeyTable, Loading};
 pub use local::{OwnKey, Password};
 pub use master::Master;
 pub use meanwhile::{Alone, Meanwhile};

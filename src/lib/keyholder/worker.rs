@@ -3,6 +3,7 @@
 //! engine sends can end it.
 #![forbid(unsafe_code)]
 
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -33,7 +34,7 @@ pub(super) const ANSWER_LIMIT: usize = 16384;
 const ROUND: usize = 8;
 /// What the supervisor says; the rest of the message follows the first byte.
 pub(super) mod order {
-    /// Load the key of this file.
+    /// Load a key: its number, two bytes, and its file.
     pub const LOAD: u8 = b'L';
     /// A permit; it gets the next number, from 0 on.
     pub const PERMIT: u8 = b'D';
@@ -88,7 +89,7 @@ struct Key {
 /// The keys, and what is signed with them.
 #[derive(Default)]
 struct Keys {
-    all: Vec<Key>,
+    by_number: HashMap<u16, Key>,
     permits: Vec<Permit>,
     judge: Judge,
 }
@@ -169,9 +170,10 @@ impl Loader<'_> {
             poll::wait(&mut [(self.control.as_fd(), Ready::READ)], None).ok()?;
             let length = parcel::take(&self.control, &mut buffer).ok()?;
             match buffer[..length].split_first()? {
-                (&order::LOAD, path) => {
+                (&order::LOAD, [high, low, path @ ..]) => {
+                    let number = u16::from_be_bytes([*high, *low]);
                     let path = String::from_utf8_lossy(path).into_owned();
-                    let reply = match self.read(&path) {
+                    let reply = match self.load_key(number, &path) {
                         Ok(public) => [&[answer::KEY], &public[..]].concat(),
                         Err(why) => [&[answer::ERROR], why.to_string().as_bytes()].concat(),
                     };
@@ -187,7 +189,7 @@ impl Loader<'_> {
         }
         // From here on nobody needs the password.
         drop(self.password.take());
-        for key in &self.keys.all {
+        for key in self.keys.by_number.values() {
             key.warm_up();
         }
         let _ = hours::derive(&[0; 32], &[0; 16], &[0; 32]);
@@ -200,14 +202,15 @@ impl Loader<'_> {
     }
 
     /// Reads one key. Its public half goes to the supervisor.
-    fn read(&mut self, path: &str) -> Result<Vec<u8>, Fail> {
+    fn load_key(&mut self, number: u16, path: &str) -> Result<Vec<u8>, Fail> {
         let secret = local::read(path, self.password.as_ref())?;
         let public = secret.public_key_to_der()?;
-        self.keys.all.push(Key {
+        let key = Key {
             kind: KeyType::of(&secret),
             secret,
             permits: Vec::new(),
-        });
+        };
+        self.keys.by_number.insert(number, key);
         Ok(public)
     }
 }
@@ -476,8 +479,8 @@ impl Keys {
             [order::GRANT, high, low, keys @ ..] => {
                 let permit = u16::from_be_bytes([*high, *low]);
                 for key in keys.chunks_exact(2) {
-                    let number = usize::from(u16::from_be_bytes([key[0], key[1]]));
-                    if let Some(key) = self.all.get_mut(number) {
+                    let number = u16::from_be_bytes([key[0], key[1]]);
+                    if let Some(key) = self.by_number.get_mut(&number) {
                         key.permits.push(permit);
                     }
                 }
@@ -488,10 +491,7 @@ impl Keys {
 
     /// One signature.
     fn sign(&mut self, signing: &Signing<'_>) -> Result<Vec<u8>, Refusal> {
-        let key = self
-            .all
-            .get(usize::from(signing.key))
-            .ok_or(Refusal::NoSuchKey)?;
+        let key = self.by_number.get(&signing.key).ok_or(Refusal::NoSuchKey)?;
         let permits = key
             .permits
             .iter()

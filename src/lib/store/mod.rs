@@ -3,23 +3,24 @@
 //! no file.
 #![forbid(unsafe_code)]
 
+use std::cell::RefCell;
 use std::fmt;
 use std::fs;
 use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use openssl::error::ErrorStack;
 use openssl::nid::Nid;
 use openssl::pkey::{Id, PKey, PKeyRef, Private, Public};
 use openssl::ssl::{SslContextBuilder, SslMode, SslOptions, SslVersion};
 use openssl::stack::Stack;
-use openssl::x509::store::X509StoreBuilder;
+use openssl::x509::store::{X509Store, X509StoreBuilder};
 use openssl::x509::{X509, X509Ref, X509StoreContext};
 
 pub use self::certificate::Certificate;
 use self::offer::Offer;
-use self::permit::Permit;
 use crate::report::Fail;
 use crate::settings::Version;
 use crate::text;
@@ -70,15 +71,6 @@ pub trait SignerSource {
     /// # Errors
     /// The key cannot be read or is another one.
     fn signer(&self, place: &KeyPlace, public: &PKeyRef<Public>) -> Result<Signer, Fail>;
-
-    /// Hears what the handshakes can be that it will sign for with the keys of
-    /// these places.
-    ///
-    /// # Errors
-    /// The source cannot take it.
-    fn permit(&self, _keys: &[KeyPlace], _permit: &Permit) -> Result<(), Fail> {
-        Ok(())
-    }
 }
 
 /// The kind of a public key.
@@ -193,15 +185,29 @@ pub fn is_self_issued(certificate: &X509Ref) -> bool {
     subject.try_cmp(issuer).is_ok_and(std::cmp::Ordering::is_eq)
 }
 
+/// How long the system's anchors are kept that were read to look an issuer up: many
+/// certificates are looked at in a row, and reading them takes longer than all else.
+const SYSTEM_ANCHORS: Duration = Duration::from_secs(10);
+
+thread_local! {
+    static SYSTEM: RefCell<Option<(Instant, X509Store)>> = const { RefCell::new(None) };
+}
+
 /// Whether the system's anchors hold the issuer of a certificate.
 #[must_use]
 pub fn system_knows_issuer(certificate: &X509Ref) -> bool {
-    let verified = X509StoreBuilder::new().and_then(|mut store| {
-        store.set_default_paths()?;
-        let store = store.build();
+    let verified = SYSTEM.with_borrow_mut(|kept| {
+        let store = match kept.take() {
+            Some((read, store)) if read.elapsed() < SYSTEM_ANCHORS => &kept.insert((read, store)).1,
+            _ => {
+                let mut store = X509StoreBuilder::new()?;
+                store.set_default_paths()?;
+                &kept.insert((Instant::now(), store.build())).1
+            }
+        };
         let untrusted = Stack::<X509>::new()?;
         let mut context = X509StoreContext::new()?;
-        context.init(&store, certificate, &untrusted, |context| {
+        context.init(store, certificate, &untrusted, |context| {
             context.verify_cert()
         })
     });

@@ -54,7 +54,7 @@ impl Permit {
         finite: Option<Finite>,
     ) -> Result<Permit, ErrorStack> {
         let mut server = SslContextBuilder::new(SslMethod::tls_server())?;
-        hello::record(&mut server, Arc::new(Terms::any()), None)?;
+        hello::record(&mut server, Arc::new(Terms::any()))?;
         let mut client = SslStream::new(Ssl::new(&client.build())?, Memory::default())?;
         // Each stops for want of the other's answer.
         let _ = client.connect();

@@ -72,9 +72,12 @@ pub enum Choice {
 /// Chooses by server name, as the client wrote it.
 pub type Chooser = Arc<dyn Fn(&[u8]) -> Choice + Send + Sync>;
 
-/// A chooser as libssl's callback calls it.
-fn chooser(choose: Chooser) -> hello::Chooser {
-    Box::new(move |ssl, name| match choose(name) {
+/// Lets the server name of this connection choose.
+///
+/// # Errors
+/// Libcrypto has no room for it.
+pub fn choose_by(ssl: &mut SslRef, choose: Chooser) -> Result<(), ErrorStack> {
+    let chooser: hello::Chooser = Arc::new(move |ssl, name| match choose(name) {
         Choice::Own => Ok(None),
         Choice::Pairs(pairs) => {
             serve_name(ssl, &pairs).map_err(|_| SslAlert::INTERNAL_ERROR)?;
@@ -86,7 +89,8 @@ fn chooser(choose: Chooser) -> hello::Chooser {
         }
         Choice::Denied => Err(SslAlert::UNRECOGNIZED_NAME),
         Choice::Broken => Err(SslAlert::INTERNAL_ERROR),
-    })
+    });
+    hello::choose_by(ssl, chooser)
 }
 
 /// The certificates that the settings name, with their signers.
@@ -200,6 +204,10 @@ pub struct Store {
     /// What an administrator should know, beside what is to be said of the
     /// certificates.
     pub findings: Vec<Fail>,
+    /// Where the keys of its certificates are.
+    pub keys: Vec<KeyPlace>,
+    /// What its handshakes can be.
+    pub permit: Permit,
     terms: Arc<Terms>,
     tickets: bool,
     groups: Option<String>,
@@ -242,12 +250,7 @@ impl Store {
     ///
     /// # Errors
     /// The first thing that is wrong: variable, path, reason.
-    pub fn load(
-        settings: &Settings,
-        ask: Ask,
-        signers: &dyn SignerSource,
-        choose: Option<Chooser>,
-    ) -> Result<Store, Fail> {
+    pub fn load(settings: &Settings, ask: Ask, signers: &dyn SignerSource) -> Result<Store, Fail> {
         let offer = Offer::of(settings, "CIPHERS", Role::Server)?;
         let mut findings = offer.findings.clone();
         findings.extend(open_files(settings));
@@ -271,7 +274,6 @@ impl Store {
         )?;
         let keys: Vec<KeyPlace> = pairs.iter().map(|pair| pair.key.clone()).collect();
         let permit = permit(&offer, certificates, finite)?;
-        signers.permit(&keys, &permit)?;
         let expectation = Arc::new(expectation(ask, pins(settings)?));
         let session_context =
             set_client_verification(&mut context, settings, &expectation, &mut findings)?;
@@ -287,8 +289,7 @@ impl Store {
             signatures_are_bounded: settings.get("SIGALGS").is_some(),
             tickets: tickets.then_some(session_context),
         });
-        let choose = choose.map(chooser);
-        hello::record(&mut context, Arc::clone(&terms), choose).map_err(internal)?;
+        hello::record(&mut context, Arc::clone(&terms)).map_err(internal)?;
         set_protocols(&mut context, settings)?;
         let context = context.build();
         let kinds: Vec<KeyKind> = pairs.iter().map(|pair| pair.certificate.kind).collect();
@@ -310,6 +311,8 @@ impl Store {
             jail: Jail::from_settings(settings)?,
             filter: settings.filter()?,
             findings,
+            keys,
+            permit,
         })
     }
 }

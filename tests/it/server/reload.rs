@@ -2,17 +2,20 @@
 //! it, and what serves meanwhile.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::Signal;
 
 use super::stores::{called, presenting};
-use crate::harness::process::status_field;
+use crate::harness::process::{group, status_field};
 use crate::harness::{
     Authority, Dial, Identity, KeyKind, Leaf, Place, Server, Setup, compile, eventually, need,
     need_root, ours, run,
@@ -852,4 +855,160 @@ fn a_reload_under_load_loses_nobody() {
     assert!(count > 10, "{count}");
     server.quiet();
     assert!(!server.log().contains("dropping"), "{}", server.log());
+}
+
+fn is_a(name: &str, kind: &str) -> bool {
+    Path::new(name).extension().is_some_and(|own| own == kind)
+}
+
+/// Sees which certificates and keys of a place are opened, by whatever process.
+struct Opens(Inotify);
+
+impl Opens {
+    fn of(place: &Place) -> Opens {
+        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).unwrap();
+        inotify
+            .add_watch(&place.path("."), AddWatchFlags::IN_OPEN)
+            .unwrap();
+        Opens(inotify)
+    }
+
+    /// Those since the last call, but for what the test itself writes.
+    fn taken(&self) -> BTreeSet<String> {
+        let mut names = BTreeSet::new();
+        while let Ok(events) = self.0.read_events() {
+            let opened = events.into_iter().filter_map(|event| event.name);
+            names.extend(opened.map(|name| name.to_string_lossy().into_owned()));
+        }
+        names.retain(|name| is_a(name, "pem") || is_a(name, "key"));
+        names
+    }
+
+    /// Waits until nothing is opened: what changed shortly before the server read it
+    /// is read once more.
+    fn settled(&self, server: &Server) {
+        eventually("no file is read again", || {
+            self.taken();
+            let begun = Instant::now();
+            while begun.elapsed().as_millis() < 1500 {
+                served(server);
+            }
+            self.taken().is_empty().then_some(())
+        });
+    }
+}
+
+fn keyholder(server: &Server) -> i32 {
+    let holders: Vec<i32> = group(server.pid())
+        .iter()
+        .filter(|one| one.state != 'Z')
+        .map(|one| one.pid)
+        .filter(|pid| {
+            fs::read_to_string(format!("/proc/{pid}/comm"))
+                .is_ok_and(|name| name.trim_end() == "keyholder")
+        })
+        .collect();
+    assert_eq!(holders.len(), 1, "{holders:?}");
+    holders[0]
+}
+
+#[test]
+fn a_reload_reads_the_stores_that_changed_and_no_others() {
+    let place = Place::new("changed-alone");
+    let mut rules = String::new();
+    for last in 10..13 {
+        let name = format!("n{last}");
+        let (certificate, key) = place.identity(&name, &called(&name).issue());
+        let _ = writeln!(
+            rules,
+            "127.0.0.{last}:allow,CERTFILE=\"{certificate}\",KEYFILE=\"{key}\""
+        );
+    }
+    let cdb = compile(&place, "rules.cdb", &format!("{rules}:allow\n"));
+    let (certificate, key) = place.identity("own", &called("own").issue());
+    let server = Setup::new(&place, &["cat"])
+        .options("-x")
+        .option(&cdb)
+        .env("CERTFILE", certificate)
+        .env("KEYFILE", key)
+        .start();
+    let until = |last: u8, name: &str| {
+        eventually("the new certificate is served", || {
+            let address = SocketAddr::from(([127, 0, 0, last], 0));
+            let served = Dial::to(&server).from(address).connect().server_name();
+            (served == name).then_some(())
+        });
+    };
+    let opens = Opens::of(&place);
+    opens.settled(&server);
+    // Another certificate under the same key: the keyholder is left alone.
+    let before = keyholder(&server);
+    replace(&place, "n11.pem", called("renewed").issue().chain_pem());
+    until(11, "renewed");
+    assert_eq!(opens.taken(), BTreeSet::from(["n11.pem".to_owned()]));
+    assert_eq!(keyholder(&server), before);
+    until(12, "n12");
+    until(10, "n10");
+    until(0, "own");
+    // Under another key a new one has them all, and their certificates stay.
+    opens.settled(&server);
+    let other = called("other").other_key().issue();
+    replace(&place, "n11.key", other.key_pem());
+    replace(&place, "n11.pem", other.chain_pem());
+    until(11, "other");
+    let opened = opens.taken();
+    let certificates = opened.iter().filter(|name| is_a(name, "pem"));
+    assert_eq!(certificates.collect::<Vec<_>>(), ["n11.pem"]);
+    assert!(opened.contains("n12.key"), "{opened:?}");
+    eventually("the keyholder before has ended", || {
+        crate::harness::process::process(before)
+            .is_none()
+            .then_some(())
+    });
+    until(12, "n12");
+    until(10, "n10");
+    until(0, "own");
+    // A rule that goes takes its key with it.
+    compile(&place, "rules.cdb", ":allow\n");
+    until(12, "own");
+    assert!(!server.log().contains("unable"), "{}", server.log());
+}
+
+#[test]
+fn one_changed_file_of_a_thousand_is_the_one_that_is_read() {
+    const MANY: usize = 1000;
+    let place = Place::new("thousand");
+    let (own, key) = place.identity("own", &called("own").issue());
+    let one = called("one").issue().chain_pem();
+    let mut rules = String::new();
+    for at in 0..MANY {
+        let certificate = place.write(&format!("n{at}.pem"), &one);
+        let _ = writeln!(
+            rules,
+            "sni=n{at}.test:allow,CERTFILE=\"{certificate}\",KEYFILE=\"{key}\""
+        );
+    }
+    let cdb = compile(&place, "rules.cdb", &format!("{rules}:allow\n"));
+    let server = Setup::new(&place, &["cat"])
+        .options("-x")
+        .option(&cdb)
+        .env("CERTFILE", own)
+        .env("KEYFILE", key)
+        .start();
+    let named = |name: &str| {
+        Dial::to(&server)
+            .blindly()
+            .name(Some(name))
+            .connect()
+            .server_name()
+    };
+    let opens = Opens::of(&place);
+    opens.settled(&server);
+    replace(&place, "n500.pem", called("renewed").issue().chain_pem());
+    eventually("the new certificate is served", || {
+        (named("n500.test") == "renewed").then_some(())
+    });
+    assert_eq!(opens.taken(), BTreeSet::from(["n500.pem".to_owned()]));
+    assert_eq!(named("n499.test"), "one");
+    assert_eq!(served(&server), "own");
 }

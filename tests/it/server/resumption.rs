@@ -375,10 +375,12 @@ fn tickets_outlive_the_keyholder_that_made_them() {
             (now.len() == old.len() && now.iter().all(|pid| !old.contains(pid))).then_some(())
         });
         resumes("by those that were started since");
-        // Another generation, without HUP.
+        // Another generation, without HUP; its key was written anew, so that its
+        // keyholder is another too.
         let old = keyholders(&server);
         let text = std::fs::read_to_string(&certificate).unwrap();
         std::fs::write(&certificate, text + "\n").unwrap();
+        std::fs::write(&key, identity.key_pem()).unwrap();
         eventually("another generation serves", || {
             let said = says(&s_client(&server, &[version, "-sess_in", &file]));
             assert_eq!(said, "Resumed NONE", "{version}: across a reload");

@@ -83,6 +83,7 @@ fn describe_store(out: &mut String, served: &Served, wrong: &mut Vec<String>) {
         store,
         own,
         addresses,
+        ..
     } = served;
     let rules = (!addresses.is_empty()).then(|| format!("rule {}", listed(addresses)));
     let own = own.then(|| "environment".to_owned());

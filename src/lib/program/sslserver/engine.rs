@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use openssl::ssl::Ssl;
 
-use super::generation::Generation;
+use super::generation::{Generation, Material};
 use super::messages::{LineKind, Message, Sender};
 use super::{Setup, engine_answer};
 use crate::connection::Connection;
@@ -23,7 +23,7 @@ use crate::report::{TEMPORARY, reason, tls_reason};
 use crate::session::{Account, Role};
 use crate::settings::Filter;
 use crate::store::KeyKind;
-use crate::store::server::Store;
+use crate::store::server;
 use crate::sys::channel::Channel;
 use crate::sys::process::{self, Forked, ProcessId};
 use crate::sys::sandbox::Confinement;
@@ -44,7 +44,7 @@ pub(super) struct Ends {
 pub(super) struct Engine<'a> {
     pub setup: &'a Setup,
     pub generation: &'a Generation,
-    pub store: &'a Store,
+    pub material: &'a Material,
     pub connection: &'a Connection,
     /// The process that becomes the program, and that the log tells of.
     pub launcher: ProcessId,
@@ -126,11 +126,11 @@ impl Engine<'_> {
 
     /// `highest` is the number of the last descriptor.
     fn give_up_rights(&self, forked: &Forked, highest: RawFd) -> Result<(), String> {
-        let jail = &self.store.jail;
+        let jail = &self.material.store.jail;
         jail.enter(self.setup.powers)
             .map_err(|unable| unable.to_string())?;
         let confinement = Confinement {
-            filter: self.store.filter != Filter::Off,
+            filter: self.material.store.filter != Filter::Off,
             highest,
         };
         let sandbox = &self.setup.sandbox;
@@ -204,12 +204,16 @@ impl Engine<'_> {
 
     fn handshake(&self, client: TcpStream, link: OwnedFd) -> Result<Session, String> {
         let internal = |error: openssl::error::ErrorStack| tls_reason(&error);
-        let mut ssl = Ssl::new(&self.store.context).map_err(internal)?;
+        let mut ssl = Ssl::new(&self.material.store.context).map_err(internal)?;
         ssl.set_accept_state();
-        let expectation = Arc::clone(&self.store.expectation);
+        let expectation = Arc::clone(&self.material.store.expectation);
         let names = self.host().map(Name::new).into_iter().collect();
         trust::expect(&mut ssl, expectation, names).map_err(internal)?;
+        if let Some(chooser) = self.generation.chooser(self.material) {
+            server::choose_by(&mut ssl, chooser).map_err(internal)?;
+        }
         let kinds: Vec<KeyKind> = self
+            .material
             .store
             .certificates
             .iter()
@@ -217,7 +221,7 @@ impl Engine<'_> {
             .collect();
         let side = Side {
             kinds: &kinds,
-            versions: self.store.versions,
+            versions: self.material.store.versions,
         };
         let limit = Duration::from_secs(self.setup.options.handshake_seconds.into());
         keyholder::link::open(link, Instant::now() + limit);

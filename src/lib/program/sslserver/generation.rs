@@ -4,20 +4,21 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use self::loader::Loader;
-use self::names::Names;
+use self::names::{Choices, Names};
 use super::Setup;
 use super::access::{Access, other_variables, shown};
 use crate::environ::Edits;
 use crate::handshake;
-use crate::keyholder::{Alone, Keyholder, Loading, Master, Meanwhile};
+use crate::keyholder::{AtWork, KeySource, Keyholder};
 use crate::report::Fail;
 use crate::rules::{Rules, Verdict};
 use crate::settings::Settings;
 use crate::store::Certificate;
-use crate::store::server::{Choice, Store};
+use crate::store::server::{Choice, Chooser, Pair, Store};
 use crate::text;
 use crate::watch::Watch;
 
@@ -31,8 +32,7 @@ pub(super) struct Generation {
     /// How many stores were made when somebody met them.
     met: usize,
     stores: Vec<Served>,
-    /// What signs for them.
-    pub keyholder: Keyholder,
+    loaded: Rc<Loaded>,
     /// The store of each combination of settings that a connection can have, or
     /// why there is none.
     by_settings: HashMap<Settings, Result<usize, String>>,
@@ -47,13 +47,39 @@ pub(super) struct Generation {
     pub watch: Watch,
 }
 
+/// What was made of files, with these as they were before.
+#[derive(Default)]
+pub(super) struct Loaded {
+    stores: HashMap<Settings, (Arc<Store>, Watch)>,
+    /// The certificates of rules for server names that bring nothing else.
+    pairs: HashMap<Settings, (Arc<Vec<Pair>>, Watch)>,
+}
+
+/// What serves a connection: its store, and what the rules for server names choose
+/// over that alone.
+#[derive(Clone)]
+pub(super) struct Material {
+    pub store: Arc<Store>,
+    choices: Arc<Choices>,
+}
+
 /// A store, and what leads to it.
 pub(super) struct Served {
     pub store: Arc<Store>,
+    choices: Arc<Choices>,
     /// The environment alone does.
     pub own: bool,
     /// The rules that do.
     pub addresses: Vec<String>,
+}
+
+impl Served {
+    fn material(&self) -> Material {
+        Material {
+            store: Arc::clone(&self.store),
+            choices: Arc::clone(&self.choices),
+        }
+    }
 }
 
 /// How many are kept that were made when somebody met them.
@@ -61,17 +87,16 @@ const MOST_MET: usize = 256;
 
 impl Generation {
     /// Loads everything that the settings and the rules name. The paths go to
-    /// `watch` before they are read, also where loading fails.
+    /// `watch` before they are read, also where loading fails. What was loaded before
+    /// from files that have not changed since is taken as it is.
     pub fn load(
         setup: &Setup,
-        master: &Master,
+        keys: &dyn KeySource,
+        before: Rc<Loaded>,
         watch: &mut Watch,
-        meanwhile: &mut dyn Meanwhile,
     ) -> Result<Generation, Fail> {
-        let mut keyholder = Keyholder::open(master, meanwhile)?;
-        let keys = Loading::new(&keyholder, meanwhile);
         let access = Access::open(setup, watch);
-        let mut loader = Loader::new(setup, &keys, watch);
+        let mut loader = Loader::new(setup, keys, before, watch);
         let names = loader.load_all(&access)?;
         let Loader {
             stores,
@@ -79,16 +104,11 @@ impl Generation {
             mixed,
             broken,
             mut files,
+            loaded,
             watch,
             ..
         } = loader;
         let watch = watch.clone();
-        keyholder.seal(master, meanwhile)?;
-        keyholder.rehearse(|| {
-            for served in stores.iter().take(REHEARSALS) {
-                handshake::rehearse(&served.store.context);
-            }
-        });
         for path in Access::files(setup).into_iter().flatten() {
             files.insert(path.to_owned(), "rules");
         }
@@ -96,7 +116,7 @@ impl Generation {
             access,
             met: 0,
             stores,
-            keyholder,
+            loaded: Rc::new(loaded),
             by_settings,
             names,
             mixed,
@@ -109,57 +129,84 @@ impl Generation {
     /// Makes the store of rules that are met together for the first time, and
     /// keeps it for those to come, unless there are many. False where it cannot be
     /// made: whoever asked finds out why.
-    pub fn mix(&mut self, setup: &Setup, settings: &Settings) -> bool {
+    pub fn mix(&mut self, setup: &Setup, keyholder: &mut Keyholder, settings: &Settings) -> bool {
         if self.by_settings.contains_key(settings) {
             return true;
         }
         let mut watch = Watch::default();
-        let mut meanwhile = Alone;
-        let keys = Loading::new(&self.keyholder, &mut meanwhile);
-        let made = self.make(setup, settings, &keys, &mut watch);
-        let made = made.map(|served| {
+        let made = self.make(setup, keyholder, settings, &mut watch);
+        let made = made.and_then(|served| {
+            let store = &served.store;
+            let permitted = keyholder.permit(&store.keys, &store.permit);
+            permitted.map_err(|fail| fail.to_string())?;
             self.met += 1;
             if self.met <= MOST_MET {
                 self.stores.push(served);
                 let at = self.stores.len() - 1;
                 self.by_settings.insert(settings.clone(), Ok(at));
             }
+            Ok(())
         });
         self.watch.extend(watch);
         made.is_ok()
     }
 
     /// The same for one launcher, which has no supervisor's memory any more.
-    pub fn mixed_store(&self, setup: &Setup, settings: &Settings) -> Result<Arc<Store>, String> {
-        let mut meanwhile = Alone;
-        let keys = Loading::apart(&self.keyholder, &mut meanwhile);
-        let mut watch = Watch::default();
-        let served = self.make(setup, settings, &keys, &mut watch)?;
-        Ok(served.store)
+    pub fn mixed_store(
+        &self,
+        setup: &Setup,
+        keyholder: &Keyholder,
+        settings: &Settings,
+    ) -> Result<Material, String> {
+        let served = self.make(setup, keyholder, settings, &mut Watch::default())?;
+        Ok(served.material())
     }
 
-    fn make<'l>(
+    fn make(
         &self,
-        setup: &'l Setup,
+        setup: &Setup,
+        keyholder: &Keyholder,
         settings: &Settings,
-        keys: &'l Loading<'l>,
-        watch: &'l mut Watch,
+        watch: &mut Watch,
     ) -> Result<Served, String> {
-        let mut loader = Loader::new(setup, keys, watch);
-        loader.name_by(&self.access, &self.names);
+        let keys = AtWork::new(keyholder);
+        let mut loader = Loader::new(setup, &keys, Rc::clone(&self.loaded), watch);
+        loader.names = Arc::clone(&self.names);
         loader.make(settings)?;
         loader.stores.pop().ok_or_else(String::new)
     }
 
     /// The store of these settings, or why there is none; `None` where they are met
     /// for the first time.
-    pub fn store(&self, settings: &Settings) -> Option<Result<&Arc<Store>, &str>> {
+    pub fn store(&self, settings: &Settings) -> Option<Result<Material, &str>> {
         let found = self.by_settings.get(settings)?.as_ref();
-        Some(
-            found
-                .map(|at| &self.stores[*at].store)
-                .map_err(|why| &**why),
-        )
+        let found = found.map(|at| self.stores[*at].material());
+        Some(found.map_err(|why| &**why))
+    }
+
+    /// Chooses by server name for a connection that is served with this; `None` where
+    /// no rule does.
+    pub fn chooser(&self, material: &Material) -> Option<Chooser> {
+        if self.names.is_empty() {
+            return None;
+        }
+        let rules = self.access.shared_main()?;
+        Some(names::chooser(&self.names, rules, &material.choices))
+    }
+
+    /// What was loaded for it, for the next one.
+    pub fn loaded(&self) -> Rc<Loaded> {
+        Rc::clone(&self.loaded)
+    }
+
+    /// Has a new keyholder sign for a few of the stores, before the first fork: what
+    /// it fills is common to all that use the same algorithms.
+    pub fn rehearse(&self, keyholder: &mut Keyholder) {
+        keyholder.rehearse(|| {
+            for served in self.stores.iter().take(REHEARSALS) {
+                handshake::rehearse(&served.store.context);
+            }
+        });
     }
 
     /// Variables of the rule that a server name meets.
@@ -225,6 +272,5 @@ impl Generation {
     }
 }
 
-/// How many stores make a handshake with themselves before the first fork: what
-/// it fills is common to all that use the same algorithms.
+/// How many stores make a handshake with themselves.
 const REHEARSALS: usize = 4;

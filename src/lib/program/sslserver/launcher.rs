@@ -11,6 +11,7 @@ use super::Setup;
 use super::generation::Generation;
 use super::messages::Sender;
 use crate::connection::Connection;
+use crate::keyholder::Keyholder;
 use crate::report::{TEMPORARY, reason};
 use crate::sys::process::{self, Forked};
 use crate::sys::{signal, socket};
@@ -24,6 +25,7 @@ mod start_engine;
 pub(super) struct Launcher<'a> {
     pub setup: &'a Setup,
     pub generation: &'a Generation,
+    pub keyholder: &'a Keyholder,
     pub supervisor: &'a Sender,
     /// The supervisor knew whom to count, and let the client in.
     pub counted: bool,
@@ -98,7 +100,7 @@ impl Launcher<'_> {
             Ok(settled) => settled,
             Err(stop) => return stop,
         };
-        match start_engine::start(self, client, link, &connection, &allowed.store) {
+        match start_engine::start(self, client, link, &connection, &allowed.material) {
             Ok(engine) => hand_over::hand_over(self, engine, &connection, allowed.variables),
             Err(why) => Stop::Dropped(why),
         }

@@ -4,9 +4,10 @@
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::time::Duration;
 
-use crate::keyholder::{Alone, Master, hours};
+use crate::keyholder::{Alone, KeyTable, Keyholder, Loading, Master, hours};
 use crate::listener::Listener;
 use crate::manager::{self, Notifier};
 use crate::options::sslserver::{Options, TABLE};
@@ -56,27 +57,32 @@ fn run(report: &mut Report, ticket_life: Duration) -> Result<u8, Fail> {
     let options = &setup.options;
     let master = Master::start(*report, password, ticket_life, &mut Alone)?;
     let port = resolve::port(&port)?;
-    let mut watch = Watch::default();
     if options.check {
         // The service itself may have the port.
         let (family, interface) = (options.common.family, options.common.interface.as_deref());
         resolve::listening_address(&host, port, family, interface)?;
-        let generation = Generation::load(&setup, &master, &mut watch, &mut Alone)?;
+        let (generation, _) = load(&setup, &master)?;
         return check::run(&setup, &generation);
     }
     let listener = listen(&setup, &host, port, given)?;
     let bound = listener.port()?;
-    let generation = Generation::load(&setup, &master, &mut watch, &mut Alone)?;
+    let (generation, keyholder) = load(&setup, &master)?;
     generation.warn(None, report);
-    setup.tell_missing(&generation);
+    setup.tell_missing(&keyholder);
     if let Some(advice) = advice::on(&setup.program.words, options.pipes) {
         report.warning(advice);
     }
     signal::ignore_pipe();
     let mask = signal::watch().map_err(Fail::unable("set up signals"))?;
     let notifier = Notifier::from_environment(report);
-    let supervisor =
-        supervisor::Supervisor::new(&setup, listener, generation, master, mask, notifier)?;
+    let supervisor = supervisor::Supervisor::new(
+        &setup,
+        listener,
+        (generation, keyholder),
+        master,
+        mask,
+        notifier,
+    )?;
     // From here on nothing is left to be set up.
     if options.port_line {
         let line = format!("{bound}\n");
@@ -85,6 +91,16 @@ fn run(report: &mut Report, ticket_life: Duration) -> Result<u8, Fail> {
     }
     fd::detach_standard().map_err(Fail::unable("open the null device"))?;
     supervisor.run()
+}
+
+/// The first generation, and what signs for it.
+fn load(setup: &Setup, master: &Master) -> Result<(Generation, Keyholder), Fail> {
+    let mut alone = Alone;
+    let keys = Loading::new(master, KeyTable::default(), &mut alone);
+    let generation = Generation::load(setup, &keys, Rc::default(), &mut Watch::default())?;
+    let mut keyholder = keys.wanted().keyholder(master, &mut Alone)?;
+    generation.rehearse(&mut keyholder);
+    Ok((generation, keyholder))
 }
 
 /// The socket that a service manager opened for us, if it did.

@@ -7,8 +7,8 @@ use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use super::generation::Generation;
 use crate::connection::Naming;
+use crate::keyholder::Keyholder;
 use crate::manager;
 use crate::options::sslserver::{Ask, Options, TABLE};
 use crate::proxy::Networks;
@@ -87,7 +87,7 @@ impl Setup {
     }
 
     /// Says what this system does not let our processes give up.
-    pub fn tell_missing(&self, generation: &Generation) {
+    pub fn tell_missing(&self, keyholder: &Keyholder) {
         let mut engine = self.sandbox.missing().to_vec();
         match self.powers {
             Powers::Many => {}
@@ -101,7 +101,7 @@ impl Setup {
         }
         for (who, missing) in [
             ("TLS processes run", &*engine),
-            ("the keyholder runs", generation.keyholder.missing()),
+            ("the keyholder runs", keyholder.missing()),
         ] {
             if missing.is_empty() {
                 continue;

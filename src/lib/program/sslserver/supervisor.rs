@@ -12,7 +12,7 @@ use nix::sys::signal::SigSet;
 use super::Setup;
 use super::connections::Connections;
 use super::generation::Generation;
-use crate::keyholder::Master;
+use crate::keyholder::{Keyholder, Master};
 use crate::listener::Listener;
 use crate::manager::{Notifier, State};
 use crate::report::Fail;
@@ -37,6 +37,8 @@ pub(super) struct Supervisor<'a> {
     setup: &'a Setup,
     listener: Listener,
     generation: Generation,
+    /// What signs for its stores.
+    keyholder: Keyholder,
     master: Rc<Master>,
     /// The master has ended: when another is started.
     next_master: Option<Instant>,
@@ -44,6 +46,8 @@ pub(super) struct Supervisor<'a> {
     ending: bool,
     /// A file changed, or HUP came.
     wants_reload: bool,
+    /// HUP came: the next reload reads all files, changed or not.
+    wants_all: bool,
     /// Something longer is at work: nothing else of its kind is begun.
     at_work: bool,
     /// The next round waits for nothing.
@@ -76,7 +80,7 @@ impl<'a> Supervisor<'a> {
     pub fn new(
         setup: &'a Setup,
         listener: Listener,
-        generation: Generation,
+        (generation, keyholder): (Generation, Keyholder),
         master: Rc<Master>,
         mask: SigSet,
         notifier: Notifier,
@@ -86,10 +90,12 @@ impl<'a> Supervisor<'a> {
             listener,
             watch: generation.watch.clone(),
             generation,
+            keyholder,
             master,
             next_master: None,
             ending: false,
             wants_reload: false,
+            wants_all: false,
             at_work: false,
             hurried: false,
             failed: None,
@@ -143,13 +149,13 @@ impl<'a> Supervisor<'a> {
         let others = [
             self.resting,
             self.notifier.wake(),
-            self.generation.keyholder.wake(),
+            self.keyholder.wake(),
             self.connections.next_deadline(),
             also.map(|(_, until)| until),
             // What is to be done at once, and not by this round.
             (self.ending || self.hurried || self.wants_reload && !self.at_work).then_some(now),
         ];
-        let work = [self.next_master, self.generation.keyholder.next_worker()];
+        let work = [self.next_master, self.keyholder.next_worker()];
         let work = work.into_iter().filter(|_| !self.at_work);
         let wake = self.next_dates;
         let others = others.into_iter().chain(work);
@@ -158,11 +164,13 @@ impl<'a> Supervisor<'a> {
         let time = wake.saturating_duration_since(now);
         let (client, ready) = self.wait(accepting, also.map(|(on, _)| on), time)?;
         let awaited = self.connections.next_deadline().is_some();
-        let keyholder = &mut self.generation.keyholder;
+        let keyholder = &mut self.keyholder;
         keyholder.attend(awaited, &self.setup.report);
         self.connections.hear();
         while let Some((id, settings)) = self.connections.unmade() {
-            let made = self.generation.mix(self.setup, &settings);
+            let made = self
+                .generation
+                .mix(self.setup, &mut self.keyholder, &settings);
             self.connections.made(id, made);
         }
         if accepting && (client || self.held.is_some()) {
@@ -179,8 +187,9 @@ impl<'a> Supervisor<'a> {
         }
         if seen.hangup {
             self.master.renew_tickets();
-            self.generation.keyholder.renew_tickets();
+            self.keyholder.renew_tickets();
             self.wants_reload = true;
+            self.wants_all = true;
             self.reload_told = true;
             self.tell_manager(&State::Reloading);
         }
@@ -236,7 +245,7 @@ impl<'a> Supervisor<'a> {
             wanted.push((self.listener.as_fd(), Ready::READ));
         }
         wanted.extend(also.map(|on| (on, Ready::READ)));
-        let controls = self.generation.keyholder.descriptors();
+        let controls = self.keyholder.descriptors();
         wanted.extend(controls.map(|control| (control, Ready::READ)));
         poll::wait_with_signals(&mut wanted, Some(time), self.mask)
             .map_err(Fail::unable("wait for connections"))?;
@@ -272,7 +281,7 @@ impl<'a> Supervisor<'a> {
             return;
         }
         if let Some(link) = self.connections.ended(ended) {
-            self.generation.keyholder.done(link);
+            self.keyholder.done(link);
             self.tell_count(self.connections.count());
         }
     }

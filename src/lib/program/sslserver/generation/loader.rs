@@ -4,11 +4,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
-use super::Served;
-use super::names::{self, Names};
-use crate::keyholder::Loading;
+use super::names::Names;
+use super::{Loaded, Served};
+use crate::keyholder::KeySource;
 use crate::program::sslserver::Setup;
 use crate::program::sslserver::access::{
     Access, Setting, listed, rule_limit, rule_settings, shown,
@@ -17,7 +18,7 @@ use crate::report::{self, Fail};
 use crate::rules::{Rules, Scope, Verdict};
 use crate::settings::{Filter, Settings};
 use crate::store::jail::Jail;
-use crate::store::server::Store;
+use crate::store::server::{self, Pair, Store};
 use crate::watch::Watch;
 
 /// How many stores of rules that are met together are made before somebody meets
@@ -27,9 +28,13 @@ const MOST_AHEAD: usize = 100;
 /// A generation in the making.
 pub(super) struct Loader<'a> {
     pub setup: &'a Setup,
-    pub keys: &'a Loading<'a>,
+    pub keys: &'a dyn KeySource,
+    /// What was loaded for the generation before.
+    before: Rc<Loaded>,
+    /// What is loaded for this one.
+    pub loaded: Loaded,
     pub watch: &'a mut Watch,
-    named: Option<(Arc<Rules>, Arc<Names>)>,
+    pub names: Arc<Names>,
     pub stores: Vec<Served>,
     pub by_settings: HashMap<Settings, Result<usize, String>>,
     pub mixed: Vec<Served>,
@@ -43,12 +48,19 @@ pub(super) struct Loader<'a> {
 }
 
 impl<'a> Loader<'a> {
-    pub fn new(setup: &'a Setup, keys: &'a Loading<'a>, watch: &'a mut Watch) -> Self {
+    pub fn new(
+        setup: &'a Setup,
+        keys: &'a dyn KeySource,
+        before: Rc<Loaded>,
+        watch: &'a mut Watch,
+    ) -> Self {
         Loader {
             setup,
             keys,
+            before,
+            loaded: Loaded::default(),
             watch,
-            named: None,
+            names: Arc::default(),
             stores: Vec::new(),
             by_settings: HashMap::new(),
             mixed: Vec::new(),
@@ -67,7 +79,7 @@ impl Loader<'_> {
     pub fn load_all(&mut self, access: &Access) -> Result<Arc<Names>, Fail> {
         let names = access.main().map(|rules| self.load_names(rules));
         let names = Arc::new(names.unwrap_or_default());
-        self.name_by(access, &names);
+        self.names = Arc::clone(&names);
         self.check_limits(access);
         let own = self.load(&self.setup.settings);
         let others = self.load_rules(access);
@@ -82,14 +94,6 @@ impl Loader<'_> {
             }
         }
         Ok(names)
-    }
-
-    /// Lets the rules for server names choose for the stores that are made from now
-    /// on.
-    pub fn name_by(&mut self, access: &Access, names: &Arc<Names>) {
-        if !names.is_empty() {
-            self.named = access.shared_main().map(|rules| (rules, Arc::clone(names)));
-        }
     }
 
     /// Loads the store of these settings, unless it is there.
@@ -107,15 +111,7 @@ impl Loader<'_> {
     }
 
     pub fn make(&mut self, settings: &Settings) -> Result<usize, String> {
-        self.watch_files(settings);
-        let ask = self.setup.options.ask;
-        let own = names::Own::default();
-        let chooser = self
-            .named
-            .as_ref()
-            .map(|(rules, names)| Names::chooser(names, rules, Arc::clone(&own)));
-        let store =
-            Store::load(settings, ask, self.keys, chooser).map_err(|fail| fail.to_string())?;
+        let store = self.store(settings)?;
         let checked = store.filter.check(&self.setup.sandbox);
         checked.map_err(|fail| fail.to_string())?;
         let jail = &store.jail;
@@ -127,35 +123,73 @@ impl Loader<'_> {
         if let Some(Err(why)) = self.jails.get(jail) {
             return Err(why.clone());
         }
-        let mut store = store;
-        let program = self
-            .setup
-            .program
-            .identity
-            .as_ref()
-            .and_then(|one| one.user);
-        if let Some(user) = store.jail.shared_user(self.setup.powers) {
-            if Some(user) == program {
-                let what = format!(
-                    "TLS processes run as user {user}, as -u has the program run: \
-                 it could signal them; name another in SSL_UID, or unset it"
-                );
-                if store.filter == Filter::Required {
-                    return Err(format!("unable to use SSL_SANDBOX: \"require\": {what}"));
-                }
-                store.findings.push(Fail::warning(what));
+        if store.filter == Filter::Required {
+            if let Some(what) = self.shared_user(&store) {
+                return Err(format!("unable to use SSL_SANDBOX: \"require\": {what}"));
             }
         }
-        if let Some((_, names)) = self.named.clone() {
-            // It was made just now, and nobody has filled it.
-            let _ = own.set(self.load_mixed(&names, settings));
-        }
+        let names = Arc::clone(&self.names);
+        let choices = Arc::new(self.load_mixed(&names, settings));
         self.stores.push(Served {
-            store: Arc::new(store),
+            store,
+            choices,
             own: *settings == self.setup.settings,
             addresses: Vec::new(),
         });
         Ok(self.stores.len() - 1)
+    }
+
+    /// The store of these settings, from before if nothing changed.
+    pub fn store(&mut self, settings: &Settings) -> Result<Arc<Store>, String> {
+        let files = self.watch_files(settings);
+        let before = Rc::clone(&self.before);
+        let same = before
+            .stores
+            .get(settings)
+            .filter(|(store, files)| !files.has_changed() && self.keys.keep(&store.keys));
+        let (store, files) = if let Some((store, files)) = same {
+            (Arc::clone(store), files.clone())
+        } else {
+            let ask = self.setup.options.ask;
+            let loaded = Store::load(settings, ask, self.keys);
+            let mut store = loaded.map_err(|fail| fail.to_string())?;
+            let warning = self.shared_user(&store).map(Fail::warning);
+            store.findings.extend(warning);
+            (Arc::new(store), files)
+        };
+        let permitted = self.keys.permit(&store.keys, &store.permit);
+        permitted.map_err(|fail| fail.to_string())?;
+        let kept = (Arc::clone(&store), files);
+        self.loaded.stores.insert(settings.clone(), kept);
+        Ok(store)
+    }
+
+    /// The certificates of these settings, likewise.
+    pub fn pairs(&mut self, settings: &Settings) -> Result<Arc<Vec<Pair>>, Fail> {
+        let files = self.watch_files(settings);
+        let before = Rc::clone(&self.before);
+        let same = before.pairs.get(settings).filter(|(pairs, files)| {
+            let keys: Vec<_> = pairs.iter().map(|pair| pair.key.clone()).collect();
+            !files.has_changed() && self.keys.keep(&keys)
+        });
+        let (pairs, files) = match same {
+            Some((pairs, files)) => (Arc::clone(pairs), files.clone()),
+            None => (Arc::new(server::pairs(settings, self.keys)?), files),
+        };
+        let kept = (Arc::clone(&pairs), files);
+        self.loaded.pairs.insert(settings.clone(), kept);
+        Ok(pairs)
+    }
+
+    /// What is to be said of a program that runs as its engines do.
+    fn shared_user(&self, store: &Store) -> Option<String> {
+        let program = self.setup.program.identity.as_ref()?.user?;
+        let user = store.jail.shared_user(self.setup.powers)?;
+        (user == program).then(|| {
+            format!(
+                "TLS processes run as user {user}, as -u has the program run:                  it could signal them; name another in SSL_UID, or unset it"
+            )
+        })
     }
 
     /// Limits on connections that are no numbers break their rules.
@@ -167,19 +201,23 @@ impl Loader<'_> {
         }
     }
 
-    pub(super) fn watch_files(&mut self, settings: &Settings) {
+    /// Watches the files of these settings from now on. Returns them, as they are.
+    fn watch_files(&mut self, settings: &Settings) -> Watch {
+        let mut files = Watch::default();
         for (variable, path) in settings.paths() {
             let path = Path::new(path);
             if variable == "CADIR" {
-                self.watch.add_directory(path);
+                files.add_directory(path);
             } else {
-                self.watch.add(path);
+                files.add(path);
             }
             // A key has its certificate to speak for it.
             if !variable.starts_with("KEYFILE") {
                 self.files.entry(path.to_owned()).or_insert(variable);
             }
         }
+        self.watch.extend(files.clone());
+        files
     }
 
     /// The store of every combination of settings that the rules can make: the

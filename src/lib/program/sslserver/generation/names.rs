@@ -5,14 +5,14 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use super::Served;
 use super::loader::Loader;
 use crate::program::sslserver::access::{Setting, rule_settings, shown};
 use crate::rules::{Rule, Rules, Scope, Verdict};
 use crate::settings::{self, Settings};
-use crate::store::server::{self, Choice, Chooser, Store};
+use crate::store::server::{Choice, Chooser, Store};
 
 /// The settings of a certificate. They take over together: a rule's certificate
 /// has nothing to do with the key of another.
@@ -32,7 +32,7 @@ const MOST_MIXED: usize = 256;
 #[derive(Default)]
 pub(super) struct Names {
     /// Those that choose the same for every connection.
-    pub common: HashMap<Vec<u8>, Choice>,
+    pub common: Choices,
     mixed: Vec<Mixed>,
 }
 
@@ -43,27 +43,28 @@ struct Mixed {
     settings: Vec<Setting>,
 }
 
-/// What the mixed rules choose for the connections of one store.
-pub(super) type Own = Arc<OnceLock<HashMap<Vec<u8>, Choice>>>;
+/// What rules choose, by the key of each.
+pub(super) type Choices = HashMap<Vec<u8>, Choice>;
 
 impl Names {
     pub fn is_empty(&self) -> bool {
         self.common.is_empty() && self.mixed.is_empty()
     }
+}
 
-    /// Chooses for the connections of one store.
-    pub fn chooser(names: &Arc<Names>, rules: &Arc<Rules>, own: Own) -> Chooser {
-        let (names, rules) = (Arc::clone(names), Arc::clone(rules));
-        Arc::new(move |name| {
-            let Some(rule) = rules.lookup_sni(name) else {
-                return Choice::Own;
-            };
-            let own = own.get().and_then(|own| own.get(rule.key()));
-            // A rule that is in neither was not understood.
-            let found = own.or_else(|| names.common.get(rule.key()));
-            found.cloned().unwrap_or(Choice::Broken)
-        })
-    }
+/// Chooses for the connections of one store; `own` is what the mixed rules choose for
+/// these.
+pub(super) fn chooser(names: &Arc<Names>, rules: Arc<Rules>, own: &Arc<Choices>) -> Chooser {
+    let (names, own) = (Arc::clone(names), Arc::clone(own));
+    Arc::new(move |name| {
+        let Some(rule) = rules.lookup_sni(name) else {
+            return Choice::Own;
+        };
+        // A rule that is in neither was not understood.
+        let found = own.get(rule.key());
+        let found = found.or_else(|| names.common.get(rule.key()));
+        found.cloned().unwrap_or(Choice::Broken)
+    })
 }
 
 impl Loader<'_> {
@@ -130,12 +131,11 @@ impl Loader<'_> {
         if let Some(known) = shared.get(&settings) {
             return known.clone();
         }
-        self.watch_files(&settings);
-        let choice = match server::pairs(&settings, self.keys) {
+        let choice = match self.pairs(&settings) {
             Ok(pairs) => {
                 let keys: Vec<_> = pairs.iter().map(|pair| pair.key.clone()).collect();
                 self.keys.serve_names(&keys);
-                Choice::Pairs(Arc::new(pairs))
+                Choice::Pairs(pairs)
             }
             Err(fail) => {
                 self.broken.insert(shown(rule), fail.to_string());
@@ -147,12 +147,8 @@ impl Loader<'_> {
     }
 
     /// What the mixed rules choose for connections with these settings.
-    pub(super) fn load_mixed(
-        &mut self,
-        names: &Names,
-        base: &Settings,
-    ) -> HashMap<Vec<u8>, Choice> {
-        let mut choices = HashMap::new();
+    pub(super) fn load_mixed(&mut self, names: &Names, base: &Settings) -> Choices {
+        let mut choices = Choices::new();
         let of_rules = *base != self.setup.settings;
         for rule in &names.mixed {
             if of_rules && self.mixed_with_rules >= MOST_MIXED {
@@ -217,11 +213,10 @@ impl Loader<'_> {
         self.keys
             .pause()
             .map_err(|error| crate::report::reason(&error))?;
-        self.watch_files(settings);
-        let ask = self.setup.options.ask;
-        let store = Store::load(settings, ask, self.keys, None).map_err(|fail| fail.to_string())?;
+        let store = self.store(settings)?;
         self.mixed.push(Served {
-            store: Arc::new(store),
+            store,
+            choices: Arc::default(),
             own: false,
             addresses: Vec::new(),
         });

@@ -3,23 +3,22 @@
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use super::{Launcher, Stop, unable};
 use crate::connection::Connection;
 use crate::environ::Edits;
 use crate::program::sslserver::access::{Access, other_variables, rule_limit, rule_settings};
 use crate::program::sslserver::admission;
+use crate::program::sslserver::generation::Material;
 use crate::program::sslserver::messages::Message;
 use crate::report::{NEVER, TEMPORARY};
 use crate::rules::{Client, Rule, Verdict};
 use crate::settings::Settings;
-use crate::store::server::Store;
 use crate::sys::process;
 
 /// What a connection that is let in is served with.
 pub(super) struct Allowed {
-    pub store: Arc<Store>,
+    pub material: Material,
     /// Variables of its rules that are no settings.
     pub variables: Edits,
 }
@@ -61,8 +60,8 @@ pub(super) fn by_rules(launcher: &Launcher<'_>, connection: &Connection) -> Resu
     } = launcher;
     let deny = |refusal| deny(launcher, connection, refusal);
     let met = judge(&generation.access, &setup.settings, connection).map_err(deny)?;
-    let store = match generation.store(&met.settings) {
-        Some(Ok(store)) => Arc::clone(store),
+    let material = match generation.store(&met.settings) {
+        Some(Ok(material)) => material,
         Some(Err(why)) => return Err(deny(Refusal::Unable(why.to_owned()))),
         None => {
             let made = make_store(launcher, &met.settings);
@@ -76,7 +75,7 @@ pub(super) fn by_rules(launcher: &Launcher<'_>, connection: &Connection) -> Resu
     let (id, fields) = (process::own_id(), connection.status_fields());
     setup.report.status(format_args!("ok {id} {fields}"));
     Ok(Allowed {
-        store,
+        material,
         variables: met.variables,
     })
 }
@@ -169,10 +168,13 @@ fn judge<'a>(
 /// Has the store made of rules that nobody met together before. The supervisor
 /// makes it for those to come, and tells the keyholder what it may sign for it;
 /// this process was forked too early to share it.
-fn make_store(launcher: &Launcher<'_>, settings: &Settings) -> Result<Arc<Store>, String> {
+fn make_store(launcher: &Launcher<'_>, settings: &Settings) -> Result<Material, String> {
     let question = Message::Store(settings.clone());
     let asked = launcher.supervisor.ask(&question);
     asked.map_err(unable("ask for a store"))?;
     // If it cannot be made, the reason comes to light here too.
-    launcher.generation.mixed_store(launcher.setup, settings)
+    let Launcher {
+        setup, keyholder, ..
+    } = launcher;
+    launcher.generation.mixed_store(setup, keyholder, settings)
 }

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use super::{Launcher, unable};
 use crate::connection::Connection;
 use crate::program::sslserver::engine::{self, Engine};
+use crate::program::sslserver::generation::Material;
 use crate::report::TEMPORARY;
-use crate::store::server::Store;
 use crate::sys::channel::{Channel, Form, ProgramSide};
 use crate::sys::{fd, poll, process};
 
@@ -34,7 +34,7 @@ pub(super) fn start(
     client: TcpStream,
     link: OwnedFd,
     connection: &Connection,
-    store: &Store,
+    material: &Material,
 ) -> Result<Started, String> {
     let options = &launcher.setup.options;
     let (control, engine_control) = fd::stream_pair().map_err(unable("create socket"))?;
@@ -59,7 +59,7 @@ pub(super) fn start(
     let engine = Engine {
         setup: launcher.setup,
         generation: launcher.generation,
-        store,
+        material,
         connection,
         launcher: process::own_id(),
         supervisor: launcher.supervisor,

@@ -96,7 +96,7 @@ impl Supervisor<'_> {
         if counted && !self.connections.admission.has_room(address.ip(), limit) {
             return Ok(());
         }
-        let keyholder = &mut self.generation.keyholder;
+        let keyholder = &mut self.keyholder;
         let made =
             messages::pair().and_then(|ends| Ok((ends, keyholder.link(link_seconds(options))?)));
         let ((messages, sender), (link, link_end)) = match made {
@@ -108,6 +108,7 @@ impl Supervisor<'_> {
         let context = Launcher {
             setup: self.setup,
             generation: &self.generation,
+            keyholder: &self.keyholder,
             supervisor: &sender,
             counted,
         };
@@ -131,7 +132,7 @@ impl Supervisor<'_> {
                 Ok(())
             }
             (Err(error), Some((client, _))) => {
-                self.generation.keyholder.done(link);
+                self.keyholder.done(link);
                 self.tell_count(self.connections.count());
                 Err((client, error))
             }

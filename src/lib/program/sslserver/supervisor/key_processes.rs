@@ -16,9 +16,9 @@ const RETRY: Duration = Duration::from_secs(1);
 
 impl Supervisor<'_> {
     pub(super) fn replace_workers(&mut self) {
-        while let Some(at) = self.generation.keyholder.wanting(Instant::now()) {
+        while let Some(at) = self.keyholder.wanting(Instant::now()) {
             if let Some(until) = self.next_master {
-                self.generation.keyholder.put_off(at, until);
+                self.keyholder.put_off(at, until);
                 continue;
             }
             let made = self.make_worker();
@@ -26,12 +26,12 @@ impl Supervisor<'_> {
                 return;
             }
             let report = &self.setup.report;
-            self.generation.keyholder.install(at, made, report);
+            self.keyholder.install(at, made, report);
         }
     }
 
     fn make_worker(&mut self) -> Result<Worker, Fail> {
-        let recipe = self.generation.keyholder.recipe();
+        let recipe = self.keyholder.recipe();
         let master = Rc::clone(&self.master);
         let made = recipe.make(&master, &mut Serving::new(self));
         self.end_silent_master();
@@ -90,10 +90,10 @@ impl Supervisor<'_> {
     /// which nobody could end any more. If the keys cannot be loaded again, those
     /// go on while they live.
     fn move_workers(&mut self) -> Result<(), Fail> {
-        for at in 0..self.generation.keyholder.size() {
+        for at in 0..self.keyholder.size() {
             let made = self.make_worker()?;
             let report = &self.setup.report;
-            self.generation.keyholder.install(at, Ok(made), report);
+            self.keyholder.install(at, Ok(made), report);
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::Supervisor;
 use super::meanwhile::Serving;
+use crate::keyholder::{KeyTable, Keyholder, Loading};
 use crate::program::sslserver::generation::Generation;
 use crate::watch::Watch;
 
@@ -24,29 +25,57 @@ impl Supervisor<'_> {
         self.wants_reload |= self.watch.has_changed();
     }
 
+    /// The next generation, and a keyholder for it where the one at work does not have
+    /// all that it wants, and nothing else.
+    fn load_next(&mut self, watch: &mut Watch) -> Result<(Generation, Option<Keyholder>), String> {
+        let (setup, master) = (self.setup, Rc::clone(&self.master));
+        // HUP has everything read again, changed or not.
+        let anew = std::mem::take(&mut self.wants_all);
+        let before = if anew {
+            (Rc::default(), KeyTable::default())
+        } else {
+            (self.generation.loaded(), self.keyholder.keys().clone())
+        };
+        let mut serving = Serving::new(self);
+        let keys = Loading::new(&master, before.1, &mut serving);
+        let next = Generation::load(setup, &keys, before.0, watch);
+        let wanted = keys.wanted();
+        drop(serving);
+        let next = next.map_err(|fail| fail.to_string())?;
+        if let Some(why) = next.lost_rule(&self.generation) {
+            return Err(why);
+        }
+        if !anew && wanted.is_held_by(&self.keyholder) {
+            return Ok((next, None));
+        }
+        let made = wanted.keyholder(&master, &mut Serving::new(self));
+        let made = made.map_err(|fail| fail.to_string())?;
+        Ok((next, Some(made)))
+    }
+
     /// Loads the next generation beside this one, and swaps it in if all that
     /// served before can be served again.
     pub(super) fn reload(&mut self) {
         let report = &self.setup.report;
         let before = self.generation.watch.anew();
         let mut watch = Watch::default();
-        let (setup, master) = (self.setup, Rc::clone(&self.master));
-        let loaded = Generation::load(setup, &master, &mut watch, &mut Serving::new(self));
+        let loaded = self.load_next(&mut watch);
         self.end_silent_master();
         if self.ending {
             return;
         }
         let failed = match loaded {
-            Ok(next) => match next.lost_rule(&self.generation) {
-                None => {
-                    next.tell_changes(&self.generation, report);
-                    next.warn(Some(&self.generation), report);
-                    self.generation = next;
-                    None
+            Ok((next, keyholder)) => {
+                next.tell_changes(&self.generation, report);
+                next.warn(Some(&self.generation), report);
+                self.generation = next;
+                if let Some(mut keyholder) = keyholder {
+                    self.generation.rehearse(&mut keyholder);
+                    self.keyholder = keyholder;
                 }
-                Some(why) => Some(why),
-            },
-            Err(fail) => Some(fail.to_string()),
+                None
+            }
+            Err(why) => Some(why),
         };
         if failed.is_some() {
             // It may have failed before it came to a file that the last
