@@ -29,6 +29,10 @@ for program in "$programs"/*; do
   mount --bind "$program" "usr/local/bin/$name"
 done
 cp "$checkout"/src/sh/* usr/local/bin/
+# A scanner that is none of Debian's packages: package/rts puts it beside what
+# was built.
+scanner=${place%/tmp/*}/sslyze/bin/sslyze
+[ ! -x "$scanner" ] || ln -sf "$scanner" usr/local/bin/sslyze
 for page in "$checkout"/doc/*.[1578]; do
   mkdir -p "usr/local/share/man/man${page##*.}"
   cp "$page" "usr/local/share/man/man${page##*.}/"

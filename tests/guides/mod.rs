@@ -34,5 +34,6 @@ pages! {
     partners "doc/partners.md" ["smtpfront-echo"];
     scaling "doc/scaling.md" ["haproxy", "make", "multilog", "popa3d", "socat"];
     security "doc/security.md" [];
+    tls_guidelines "doc/tls-guidelines.md" ["sslyze"];
     troubleshooting "doc/troubleshooting.md" [];
 }

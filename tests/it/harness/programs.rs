@@ -46,6 +46,10 @@ pub fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin".into(), "/sbin".into()])
+        .chain(Path::new(env!("CARGO_TARGET_TMPDIR")).parent().map(
+            // What package/rts fetches into a directory of its own.
+            |built| built.join(name).join("bin"),
+        ))
         .map(|folder| folder.join(name))
         .find(|file| file.is_file())
 }
