@@ -32,6 +32,7 @@ pages! {
     moving "doc/moving.md" ["execlineb", "haproxy", "hitch", "mconnect", "popa3d", "s6-svscan", "smtpfront-echo", "socat", "stunnel", "tcpserver"];
     outbound "doc/outbound.md" ["tcpserver", "smtpfront-echo"];
     partners "doc/partners.md" ["smtpfront-echo"];
+    readme "README.md" ["make", "multilog", "popa3d"];
     scaling "doc/scaling.md" ["haproxy", "make", "multilog", "popa3d", "socat"];
     security "doc/security.md" [];
     tls_guidelines "doc/tls-guidelines.md" ["sslyze"];
