@@ -14,7 +14,7 @@ login() { sslclient -RHl0 -i "$1" mail.example.com 995 sh -c 'read -r line <&6 &
 both() { cat /etc/pop3s-a/log/main/current /etc/pop3s-b/log/main/current; }
 is 0 sh -c 'grep -c "listens nowhere" /test/haproxy.out || :'
 case $(login 127.0.0.1) in '+OK'*) ;; *) exit 1 ;; esac
-# By source address the clients are spread over both.
+# Clients of many addresses, spread over both servers.
 load() {
   for host in 1 2 3 4 5 6 7 8; do
     for round in 1 2 3; do
