@@ -22,13 +22,14 @@ fn sslclient(args: &[&str]) -> Finished {
 }
 
 /// Junk that is no number of any option.
-const NO_NUMBERS: [&str; 8] = [
+const NO_NUMBERS: [&str; 9] = [
     "",
     "x",
     "5s",
     "5 ",
     " 5",
     "-1",
+    "+5",
     "1.5",
     "99999999999999999999",
 ];
