@@ -121,6 +121,7 @@ fn ssl_3_export_and_rc4_are_found_without_openssl_s_help() {
     }
     assert!(text(&found, "weak-suite").contains("EXPORT"));
     assert!(has(&found, "old-version"));
+    assert!(has(&found, "no-secure-renegotiation"));
     let certificate = &found["certificates"][0];
     assert_eq!(
         (&certificate["key"], &certificate["bits"]),

@@ -151,6 +151,7 @@ fn old_versions_and_weak_suites_are_found() {
     let server = OpenSsl::start(&place, &[&rsa()], &words);
     let (found, code) = result(&[&server.at]);
     assert_eq!(code, 1);
+    assert!(!has(&found, "no-secure-renegotiation"));
     for version in ["TLSv1.0", "TLSv1.1", "TLSv1.2", "TLSv1.3"] {
         assert_eq!(found["versions"][version], true, "{found:#}");
         assert!(found["preferred"][version].is_string());

@@ -28,6 +28,8 @@ pub struct Facts {
     pub wrong_name: Option<bool>,
     /// What is wrong with a certificate that cannot be read.
     pub unreadable: Option<String>,
+    /// Below TLS 1.3: it knows RFC 5746.
+    pub secure_renegotiation: Option<bool>,
     /// It asks clients for a certificate.
     pub wants_certificate: bool,
     /// Whether mail under the rule in tlsdestinations would get through; the
@@ -173,6 +175,14 @@ fn tolerance(found: &mut Findings, result: &HostResult, facts: &Facts) {
             Severity::Low,
             "wrong-sni-refused",
             "A client whose SNI is another name is refused: serve it a default certificate",
+        );
+    }
+    if facts.secure_renegotiation == Some(false) {
+        found.add(
+            Severity::Medium,
+            "no-secure-renegotiation",
+            "Secure renegotiation (RFC 5746) is missing below TLS 1.3: OpenSSL 3 and others refuse \
+             to connect; update the server",
         );
     }
     if facts.wants_certificate {

@@ -167,6 +167,9 @@ const FAULTS: &[(Severity, &str, Change)] = &[
     (Severity::Low, "wrong-sni-refused", |_, facts| {
         facts.wrong_name = Some(false);
     }),
+    (Severity::Medium, "no-secure-renegotiation", |_, facts| {
+        facts.secure_renegotiation = Some(false);
+    }),
     (Severity::Medium, "rsa-only-senders-refused", |result, _| {
         result.cannot_reach = Some(vec!["RSA-only senders".to_owned()]);
     }),

@@ -98,6 +98,12 @@ pub struct ServerHello {
 }
 
 impl ServerHello {
+    /// Whether the server knows RFC 5746, which our signalling value asks for.
+    #[must_use]
+    pub fn renegotiates_securely(&self) -> bool {
+        self.extensions.contains(&extension::RENEGOTIATION_INFO)
+    }
+
     /// Reads a message's body.
     ///
     /// # Errors

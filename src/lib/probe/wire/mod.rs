@@ -27,6 +27,7 @@ pub(crate) mod extension {
     pub(crate) const SUPPORTED_VERSIONS: u16 = 43;
     pub(crate) const PSK_MODES: u16 = 45;
     pub(crate) const KEY_SHARE: u16 = 51;
+    pub(crate) const RENEGOTIATION_INFO: u16 = 0xff01;
 }
 
 /// Alerts that say farewell, RFC 8446 section 6.1: `user_canceled`, then

@@ -73,6 +73,11 @@ impl Scan<'_> {
             _ => {}
         }
         self.facts.wants_certificate |= flight.wants_certificate;
+        if version < Version::Tls13 {
+            let known = self.facts.secure_renegotiation.unwrap_or_default();
+            let secure = known || flight.hello.renegotiates_securely();
+            self.facts.secure_renegotiation = Some(secure);
+        }
         if !flight.certificates.is_empty() {
             self.note_chain(&flight.certificates);
         }
