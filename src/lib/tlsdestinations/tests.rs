@@ -489,6 +489,42 @@ fn a_rule_for_a_sender_passes_others_by() {
 }
 
 #[test]
+fn dane_stands_in_the_ca_s_place_where_tls_is_required() {
+    for key in [
+        "=a.example",
+        "~a.example",
+        "~.example",
+        "a.example",
+        "-a.example",
+        "=*",
+        "~*",
+        "+*",
+        "-*",
+    ] {
+        let found = rule(&format!("{key}:Dane||2\n"), "a.example", None).expect(key);
+        assert!(found.value.dane && found.weighs_records(), "{key}");
+        assert_eq!(found.check(), Check::Records, "{key}");
+        assert_eq!(found.tls(), Tls::Required, "{key}");
+        assert!(!found.allows_anonymous(), "{key}");
+    }
+    // Rows 1 to 6 stand above what is published, the others below.
+    for (key, weighs) in [
+        ("!*", false),
+        ("!a.example", false),
+        ("a.example", false),
+        ("-.example", false),
+        ("=*", true),
+        ("-*", true),
+        ("*", true),
+        ("-", true),
+    ] {
+        let found = rule(&format!("{key}:\n"), "a.example", None).expect(key);
+        assert_eq!(found.weighs_records(), weighs, "{key}");
+    }
+    assert!(Rule::none().weighs_records());
+}
+
+#[test]
 fn a_wrong_line_is_an_error_for_those_whom_it_decides() {
     for (text, host, wrong) in [
         ("=a.example:|||me@b.example", "a.example", Wrong::Sender),
@@ -512,8 +548,10 @@ fn a_wrong_line_is_an_error_for_those_whom_it_decides() {
             Wrong::NamesForNothing,
         ),
         ("=a.example:;1||;2", "a.example", Wrong::Port),
-        ("=a.example:dane", "a.example", Wrong::Dane),
-        ("a.example:DANE||2", "a.example", Wrong::Dane),
+        ("!a.example:dane", "a.example", Wrong::Dane),
+        ("*:DANE||2", "a.example", Wrong::Dane),
+        ("-:dane", "a.example", Wrong::Dane),
+        ("%a.example:dane", "a.example", Wrong::NoFingerprint),
         ("%a.example:=abcd", "a.example", Wrong::Fingerprint),
         ("# c\n\n=a.example\n*:", "a.example", Wrong::NoColon),
         ("*:\n:x\n", "a.example", Wrong::EmptyKey),

@@ -160,8 +160,22 @@ impl Value {
             names: names(field(4))?,
             ..Value::default()
         };
+        parsed.take_first(first, form)?;
+        let verified = match form {
+            RuleForm::Exact | RuleForm::Named => true,
+            RuleForm::Trusted | RuleForm::Opportunistic => parsed.anchors.is_some(),
+            _ => false,
+        };
+        if !parsed.names.is_empty() && !verified {
+            return Err(Wrong::NamesForNothing);
+        }
+        Ok(parsed)
+    }
+
+    /// The first field, without a port: a CA, or what stands in its place.
+    fn take_first(&mut self, first: &str, form: RuleForm) -> Result<(), Wrong> {
         if first.starts_with('=') || is_key_pin(first) {
-            parsed.pins = first
+            self.pins = first
                 .split(',')
                 .map(|item| pin(item.trim()).ok_or(Wrong::Fingerprint))
                 .collect::<Result<_, _>>()?;
@@ -176,22 +190,14 @@ impl Value {
             if optional.contains(&form) {
                 return Err(Wrong::Dane);
             }
-            parsed.dane = true;
+            self.dane = true;
         } else if let Some(path) = first.strip_suffix('/') {
             let path = if path.is_empty() { "/" } else { path };
-            parsed.anchors = Some(Anchors::Directory(path.to_owned()));
+            self.anchors = Some(Anchors::Directory(path.to_owned()));
         } else if !first.is_empty() {
-            parsed.anchors = Some(Anchors::File(first.to_owned()));
+            self.anchors = Some(Anchors::File(first.to_owned()));
         }
-        let verified = match form {
-            RuleForm::Exact | RuleForm::Named => true,
-            RuleForm::Trusted | RuleForm::Opportunistic => parsed.anchors.is_some(),
-            _ => false,
-        };
-        if !parsed.names.is_empty() && !verified {
-            return Err(Wrong::NamesForNothing);
-        }
-        Ok(parsed)
+        Ok(())
     }
 }
 
