@@ -85,7 +85,12 @@ fn s6_runs_what_sslserver_conf_makes() {
 
 #[test]
 fn systemd_finds_no_fault_with_units_and_hands_its_socket_over() {
-    let needs = ["systemd-analyze", "systemd-socket-activate", "openssl"];
+    let needs = [
+        "systemd-analyze",
+        "systemd-socket-activate",
+        "openssl",
+        "popa3d",
+    ];
     perform("systemd", &needs, &["systemd.sh"], &[]);
 }
 

@@ -28,6 +28,27 @@ grep -q 'it exists, and nothing is overwritten$' /test/refused
 grep -q popa3d "$other"
 is 0 sh -c 'ls -A /etc/systemd/system | grep -c conf || :'
 
+# The template, as an instance of it.
+ln -sf /usr/local/bin/sslserver /usr/bin/sslserver
+cp '/usr/src/ucspi-tls/examples/systemd/sslserver@.service' /etc/systemd/system/
+systemd-analyze verify --man=no --recursive-errors=no sslserver@pop3s.service 2>/test/verify
+is '' cat /test/verify
+systemd-analyze security --offline=true --threshold=75 '/etc/systemd/system/sslserver@.service' >/test/security
+# The settings of its example are settings, and the command line is one.
+sed -n 's/^\([A-Z]*\)=.*/\1/p' /usr/src/ucspi-tls/examples/systemd/pop3s.conf | xargs >/test/names
+is 'CERTFILE KEYFILE ARGS' cat /test/names
+mkdir -p /etc/ssl/mail
+cp "$pair.pem" /etc/ssl/mail/cert.pem
+cp "$pair.key" /etc/ssl/mail/key.pem
+chmod 600 /etc/ssl/mail/key.pem
+(
+  set -a
+  . /usr/src/ucspi-tls/examples/systemd/pop3s.conf
+  # shellcheck disable=SC2086 # systemd splits it, too
+  sslserver -k $ARGS
+) >/test/check
+grep -q 'subject: CN=mail.example.com' /test/check
+
 # Socket activation: the first client starts the server, and the port is never closed.
 systemd-socket-activate -l 9995 -E CERTFILE="$pair.pem" -E KEYFILE="$pair.key" \
   --fdname=echo sslserver -vRHl0 0 9995 sh -c 'echo ${LISTEN_FDS-none}; exec cat' \
