@@ -43,7 +43,7 @@ works there sh -c 'test -f /lib/systemd/system/sslserver@.service && test -f /us
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost \
   -addext subjectAltName=DNS:localhost -keyout "$machine/root/key.pem" -out "$machine/root/cert.pem" 2>/dev/null ||
   fail 'openssl req'
-there sh -c 'mkfifo /root/port; CERTFILE=/root/cert.pem KEYFILE=/root/key.pem \
+there sh -c 'mkfifo /root/port; echo $$ >/root/pid; CERTFILE=/root/cert.pem KEYFILE=/root/key.pem \
   exec sslserver -v1RHl0 127.0.0.1 0 sh -c "read line; echo got \$line" >/root/port 2>/root/log' &
 server=$!
 port=
@@ -53,7 +53,7 @@ for try in 1 2 3 4 5 6 7 8 9 10; do
 done
 [ -n "$port" ] || { cat "$machine/root/log" >&2; fail "sslserver did not start (tried $try times)"; }
 answer=$(there sslclient -RHl0 -a /root/cert.pem -m localhost 127.0.0.1 "$port" sh -c 'echo hello >&7; cat <&6')
-kill "$server" && wait "$server" || fail 'sslserver did not end well'
+kill "$(cat "$machine/root/pid")" && wait "$server" || fail 'sslserver did not end well'
 [ "$answer" = 'got hello' ] || { cat "$machine/root/log" >&2; fail "answered: $answer"; }
 
 # Removed without a trace.
