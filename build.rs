@@ -50,9 +50,8 @@ fn main() {
     for name in ["PKG_CONFIG", "PKG_CONFIG_PATH"] {
         println!("cargo::rerun-if-env-changed={name}");
     }
-    let features = env::var("CARGO_CFG_TARGET_FEATURE").unwrap_or_default();
     // A program without shared libraries has no use for the system's.
-    let is_static = features.split(',').any(|feature| feature == "crt-static");
+    let is_static = is_static();
     for library in &LIBRARIES {
         println!("cargo::rustc-check-cfg=cfg({})", library.condition);
         println!("cargo::rerun-if-env-changed={}", library.folder);
@@ -60,6 +59,19 @@ fn main() {
             library.link();
         }
     }
+}
+
+/// Whether the programs are to need no shared library: musl's default, and asked
+/// for elsewhere. Newer versions of cargo do not name this among the target's
+/// features.
+fn is_static() -> bool {
+    let value = |name| env::var(name).unwrap_or_default();
+    let flags = value("CARGO_ENCODED_RUSTFLAGS");
+    let features = value("CARGO_CFG_TARGET_FEATURE");
+    let is_default = value("CARGO_CFG_TARGET_ENV") == "musl";
+    features.split(',').any(|feature| feature == "crt-static")
+        || flags.contains("+crt-static")
+        || is_default && !flags.contains("-crt-static")
 }
 
 impl Library {
