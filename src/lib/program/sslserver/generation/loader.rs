@@ -187,7 +187,7 @@ impl Loader<'_> {
         let user = store.jail.shared_user(self.setup.powers)?;
         (user == program).then(|| {
             format!(
-                "TLS processes run as user {user}, as -u has the program run:                  it could signal them; name another in SSL_UID, or unset it"
+                "TLS processes run as user {user}, as -u has the program run: it could signal them; name another in SSL_UID, or unset it"
             )
         })
     }
