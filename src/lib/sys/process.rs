@@ -217,7 +217,11 @@ pub fn kill(id: ProcessId) {
 /// As getrlimit(2).
 pub fn descriptor_limit() -> io::Result<u64> {
     let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    Ok(soft)
+    #[allow(
+        clippy::useless_conversion,
+        reason = "machines of 32 bits have a smaller number"
+    )]
+    Ok(soft.into())
 }
 
 /// Gives this process the name that ps(1) shows beside its command line.

@@ -40,7 +40,11 @@ impl TcpConnection {
         Ok(TcpConnection {
             local: stream.local_addr()?,
             remote,
-            inode: nix::sys::stat::fstat(stream)?.st_ino,
+            #[allow(
+                clippy::useless_conversion,
+                reason = "machines of 32 bits have a smaller number"
+            )]
+            inode: nix::sys::stat::fstat(stream)?.st_ino.into(),
         })
     }
 

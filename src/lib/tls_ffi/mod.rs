@@ -52,9 +52,14 @@ pub fn set_session_seconds(context: &mut SslContextBuilder, seconds: u32) {
     unsafe extern "C" {
         fn SSL_CTX_set_timeout(ctx: *mut ffi::SSL_CTX, seconds: c_long) -> c_long;
     }
+    #[allow(
+        clippy::unnecessary_fallible_conversions,
+        reason = "machines of 32 bits have a smaller number"
+    )]
+    let seconds = c_long::try_from(seconds).unwrap_or(c_long::MAX);
     // SAFETY: the builder wraps a valid SSL_CTX for the whole call, which
     // stores a number and keeps no pointer.
-    unsafe { SSL_CTX_set_timeout(context.as_ptr(), c_long::from(seconds)) };
+    unsafe { SSL_CTX_set_timeout(context.as_ptr(), seconds) };
 }
 
 /// Asks the peer of a TLS 1.3 session for new keys with the next flight, and

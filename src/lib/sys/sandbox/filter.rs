@@ -11,6 +11,12 @@ use seccompiler::{
 
 use super::Role;
 
+/// arm has only the call that counts in pages.
+#[cfg(target_arch = "arm")]
+const MMAP: libc::c_long = libc::SYS_mmap2;
+#[cfg(not(target_arch = "arm"))]
+const MMAP: libc::c_long = libc::SYS_mmap;
+
 /// Sets of roles, as [`CALLS`] needs them.
 const ENGINES: &[Role] = &[Role::Engine, Role::Client, Role::Remote];
 const KEYHOLDER: &[Role] = &[Role::Keyholder];
@@ -89,7 +95,7 @@ const CALLS: &[Call] = &[
     call(libc::SYS_getpid, ALL, Only::Any, "libcrypto asks whether it was forked; the log names the process"),
     call(libc::SYS_getrandom, ALL, Only::Any, "randomness"),
     call(libc::SYS_brk, ALL, Only::Any, "memory"),
-    call(libc::SYS_mmap, ALL, Only::Without(2, EXECUTABLE), "memory, never executable"),
+    call(MMAP, ALL, Only::Without(2, EXECUTABLE), "memory, never executable"),
     call(libc::SYS_mprotect, ALL, Only::Without(2, EXECUTABLE), "memory of musl's allocator, never executable"),
     call(libc::SYS_munmap, ALL, Only::Any, "memory given back"),
     call(libc::SYS_mremap, ALL, Only::Any, "large buffers that grow"),
@@ -138,7 +144,12 @@ pub(super) fn filter(role: Role) -> Result<BpfProgram, String> {
                 )?])?]
             }
         };
-        rules.entry(call.number).or_default().extend(allowed);
+        #[allow(
+            clippy::useless_conversion,
+            reason = "machines of 32 bits have a smaller number"
+        )]
+        let number = i64::from(call.number);
+        rules.entry(number).or_default().extend(allowed);
     }
     let rules: Vec<_> = rules.into_iter().collect();
     let mut program = vec![statement(LOAD, NUMBER)];
