@@ -114,9 +114,10 @@ fn a_background_job_of_a_script_does_not_end_by_int() {
     let words = ["/bin/sh", "-c", "trap '' INT; exec \"$@\"", "sh"];
     let server = Setup::new(&place, &["cat"]).through(words).start();
     server.signal(Signal::SIGINT);
-    let mut client = Dial::to(&server).connect();
-    echoes(&mut client);
-    drop(client);
+    // One that ends serves who waits already, and nobody after.
+    for _ in 0..3 {
+        echoes(&mut Dial::to(&server).connect());
+    }
     server.stop();
 }
 
@@ -167,6 +168,12 @@ fn an_engine_that_goes_on_is_left_alone() {
         });
         send(engine, Signal::SIGCONT);
         echoes(&mut client);
+    }
+    // Longer than it might have stayed stopped.
+    let continued = std::time::Instant::now();
+    while continued.elapsed().as_secs() < 5 {
+        echoes(&mut client);
+        std::thread::sleep(std::time::Duration::from_millis(100));
     }
     // Idle is another matter, and the engine's own.
     assert_eq!(client.text(), "");
