@@ -30,6 +30,8 @@ pub struct Facts {
     pub unreadable: Option<String>,
     /// Below TLS 1.3: it knows RFC 5746.
     pub secure_renegotiation: Option<bool>,
+    /// `-F` had no handshakes left before it knew all suites and groups.
+    pub unlisted: bool,
     /// It asks clients for a certificate.
     pub wants_certificate: bool,
     /// Whether mail under the rule in tlsdestinations would get through; the
@@ -183,6 +185,13 @@ fn tolerance(found: &mut Findings, result: &HostResult, facts: &Facts) {
             "no-secure-renegotiation",
             "Secure renegotiation (RFC 5746) is missing below TLS 1.3: OpenSSL 3 and others refuse \
              to connect; update the server",
+        );
+    }
+    if facts.unlisted {
+        found.add(
+            Severity::Note,
+            "not-all-listed",
+            "The server takes more suites or groups than 60 handshakes can list",
         );
     }
     if facts.wants_certificate {

@@ -13,6 +13,12 @@ use crate::probe::{groups, suites as table};
 const RESERVE: u32 = 1;
 
 pub(super) fn run(scan: &mut Scan<'_>) -> Result<(), Stop> {
+    let listed = everything(scan);
+    scan.facts.unlisted = matches!(listed, Err(Stop::Budget));
+    listed
+}
+
+fn everything(scan: &mut Scan<'_>) -> Result<(), Stop> {
     let spoken: Vec<Version> = Version::ALL
         .into_iter()
         .rev()
