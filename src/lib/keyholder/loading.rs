@@ -84,6 +84,9 @@ fn unable(place: &KeyPlace, why: &str) -> Fail {
 
 /// Where the stores of a server have their signers from.
 pub trait KeySource: SignerSource {
+    /// The signers alone: Rust 1.85 makes no trait object of another by itself.
+    fn signers(&self) -> &dyn SignerSource;
+
     /// Hears what the handshakes of a store can be, and where its keys are.
     ///
     /// # Errors
@@ -203,6 +206,10 @@ impl SignerSource for Loading<'_> {
 }
 
 impl KeySource for Loading<'_> {
+    fn signers(&self) -> &dyn SignerSource {
+        self
+    }
+
     fn permit(&self, keys: &[KeyPlace], permit: &Permit) -> Result<(), Fail> {
         let wanted = &mut *self.wanted.borrow_mut();
         wanted.permits.grant(permit, &wanted.keys.numbers(keys));
@@ -289,6 +296,10 @@ impl SignerSource for AtWork<'_> {
 }
 
 impl KeySource for AtWork<'_> {
+    fn signers(&self) -> &dyn SignerSource {
+        self
+    }
+
     fn permit(&self, keys: &[KeyPlace], permit: &Permit) -> Result<(), Fail> {
         self.wants.replace(Some((keys.to_vec(), permit.clone())));
         Ok(())

@@ -151,7 +151,7 @@ impl Loader<'_> {
             (Arc::clone(store), files.clone())
         } else {
             let ask = self.setup.options.ask;
-            let loaded = Store::load(settings, ask, self.keys);
+            let loaded = Store::load(settings, ask, self.keys.signers());
             let mut store = loaded.map_err(|fail| fail.to_string())?;
             let warning = self.shared_user(&store).map(Fail::warning);
             store.findings.extend(warning);
@@ -174,7 +174,10 @@ impl Loader<'_> {
         });
         let (pairs, files) = match same {
             Some((pairs, files)) => (Arc::clone(pairs), files.clone()),
-            None => (Arc::new(server::pairs(settings, self.keys)?), files),
+            None => (
+                Arc::new(server::pairs(settings, self.keys.signers())?),
+                files,
+            ),
         };
         let kept = (Arc::clone(&pairs), files);
         self.loaded.pairs.insert(settings.clone(), kept);
