@@ -64,6 +64,15 @@ pub fn close() -> Option<String> {
     FAILURE.lock().ok()?.take()
 }
 
+/// Whether the other side has ended the link, or nobody has it any more and a
+/// question that was asked again was not read. What it answered before is still
+/// to come.
+fn is_end(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset};
+
+    matches!(error.kind(), BrokenPipe | ConnectionReset)
+}
+
 impl<S: AsFd> Link<S> {
     /// Over the socket, until the deadline; so many exchanges have been.
     pub fn new(socket: S, deadline: Instant, count: u8) -> Link<S> {
@@ -117,7 +126,10 @@ impl<S: AsFd> Link<S> {
         let bytes = request.to_bytes();
         let mut buffer = Secret::new(vec![0; REPLY_LIMIT]);
         while Instant::now() < self.deadline {
-            parcel::give(&self.socket, &bytes).map_err(lost)?;
+            match parcel::give(&self.socket, &bytes) {
+                Err(error) if is_end(&error) => {}
+                other => other.map_err(lost)?,
+            }
             let until = self.deadline.min(Instant::now() + AGAIN);
             loop {
                 let mut wanted = [(self.socket.as_fd(), Ready::READ)];
@@ -126,6 +138,7 @@ impl<S: AsFd> Link<S> {
                     Ok(0) => return Err("the keyholder is gone".to_owned()),
                     Ok(length) => length,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) if is_end(&error) => continue,
                     Err(error) => return Err(lost(error)),
                 };
                 // One to an earlier request, which was asked twice, is let pass.
@@ -135,5 +148,60 @@ impl<S: AsFd> Link<S> {
             }
         }
         Err("the keyholder did not answer in time".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls_ffi::provider::{Digest, Padding};
+
+    const SIGNING: Signing<'_> = Signing {
+        padding: Padding::None,
+        digest: Digest::Sha256,
+        key: 0,
+        message: b"a message",
+    };
+
+    fn answered() -> Secret {
+        let answer = Answer {
+            tickets: None,
+            signature: Some(b"signed".to_vec()),
+        };
+        Answer::to_bytes(Ok(&answer), 1)
+    }
+
+    fn link(socket: OwnedFd) -> Link<OwnedFd> {
+        Link::new(socket, Instant::now() + Duration::from_secs(30), 0)
+    }
+
+    #[test]
+    fn an_answer_counts_that_came_before_a_question_was_asked_again() {
+        let (engine, keyholder) = parcel::pair().expect("a pair");
+        parcel::give(&keyholder, &answered()).expect("sent");
+        parcel::end(&keyholder);
+        let answer = link(engine).exchange(None, Some(SIGNING));
+        let signature = answer.map(|answer| answer.signature);
+        assert_eq!(signature, Ok(Some(b"signed".to_vec())));
+    }
+
+    #[test]
+    fn an_answer_counts_whose_sender_has_not_read_all() {
+        let (engine, keyholder) = parcel::pair().expect("a pair");
+        parcel::give(&engine, b"asked again").expect("sent");
+        parcel::give(&keyholder, &answered()).expect("sent");
+        drop(keyholder);
+        let answer = link(engine).exchange(None, Some(SIGNING));
+        let signature = answer.map(|answer| answer.signature);
+        assert_eq!(signature, Ok(Some(b"signed".to_vec())));
+    }
+
+    #[test]
+    fn a_link_that_ended_without_an_answer_is_an_error() {
+        let (engine, keyholder) = parcel::pair().expect("a pair");
+        parcel::end(&keyholder);
+        let answer = link(engine).exchange(None, Some(SIGNING));
+        let signature = answer.map(|answer| answer.signature);
+        assert_eq!(signature, Err("the keyholder is gone".to_owned()));
     }
 }
