@@ -2,8 +2,9 @@
 //! deadline on every read and write.
 #![forbid(unsafe_code)]
 
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::ops::Deref;
 use std::os::fd::AsFd as _;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -42,7 +43,46 @@ pub struct Dial {
 
 /// A connection with TLS up.
 pub struct Tls {
-    pub stream: SslStream<TcpStream>,
+    pub stream: SslStream<Steady>,
+}
+
+/// A connection whose reads and writes go on where they were interrupted: a
+/// process that is stopped and continued, or traced, has them end so where they
+/// have a deadline (signal(7)), and libssl takes that for the connection's end.
+pub struct Steady(TcpStream);
+
+/// Has it done again for as long as it was only interrupted.
+fn steadily(mut once: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match once() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+impl Read for Steady {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        steadily(|| self.0.read(buffer))
+    }
+}
+
+impl Write for Steady {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        steadily(|| self.0.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Deref for Steady {
+    type Target = TcpStream;
+
+    fn deref(&self) -> &TcpStream {
+        &self.0
+    }
 }
 
 /// A plain connection with deadlines on its reads and writes.
@@ -198,7 +238,7 @@ impl Dial {
 
     /// The handshake over a connection that is there already.
     pub fn over(self, stream: TcpStream) -> Result<Tls, String> {
-        match self.ssl().connect(stream) {
+        match self.ssl().connect(Steady(stream)) {
             Ok(stream) => Ok(Tls { stream }),
             Err(HandshakeError::Failure(half) | HandshakeError::WouldBlock(half)) => {
                 Err(half.error().to_string())
