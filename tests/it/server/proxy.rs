@@ -738,15 +738,6 @@ fn backlog(at: SocketAddr) -> usize {
     usize::from_str_radix(waiting, 16).unwrap()
 }
 
-/// However the test ends, the load does.
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 #[test]
 fn a_server_that_stops_and_starts_behind_haproxy_loses_no_connection() {
     let haproxy = need!("haproxy");
@@ -782,7 +773,7 @@ fn a_server_that_stops_and_starts_behind_haproxy_loses_no_connection() {
         }
     };
     thread::scope(|scope| {
-        let stop = Stop(&over);
+        let stop = process::Stop(&over);
         let threads: Vec<_> = (1..5).map(|seed| scope.spawn(move || load(seed))).collect();
         let more = |what: &str, count: usize| {
             let goal = served.load(Ordering::Relaxed) + count;
