@@ -357,7 +357,7 @@ fn connections_past_the_limit_on_descriptors_wait() {
     let place = Place::new("descriptors");
     let words = ["/bin/sh", "-c", "ulimit -n 48; exec \"$@\"", "sh"];
     let server = Setup::new(&place, &["cat"])
-        .options("-c 200 -b 100")
+        .options("-v -c 200 -b 100")
         .through(words)
         .start();
     // Descriptors of whoever started the tests count too.
@@ -368,10 +368,11 @@ fn connections_past_the_limit_on_descriptors_wait() {
         "{line}"
     );
     assert!(line.contains(said), "{line}");
-    assert!(
-        line.ends_with(" connections at once are served, and further clients wait"),
-        "{line}"
-    );
+    let served = line
+        .strip_suffix(" connections at once are served, and further clients wait")
+        .and_then(|line| line.rsplit(' ').next())
+        .unwrap_or_else(|| panic!("{line}"));
+    let most: usize = served.parse().unwrap();
     let threads: Vec<_> = (0..40)
         .map(|count| {
             let dial = Dial::to(&server);
@@ -384,6 +385,15 @@ fn connections_past_the_limit_on_descriptors_wait() {
     server.quiet();
     let log = server.log();
     assert!(!log.contains("dropping"), "{log}");
+    let status = log
+        .lines()
+        .filter_map(|line| line.strip_prefix("sslserver: status: "));
+    let counts: Vec<_> = status.filter_map(|line| line.split_once('/')).collect();
+    assert!(counts.len() > 40, "{log}");
+    for (now, limit) in counts {
+        assert_eq!(limit, served, "{log}");
+        assert!(now.parse::<usize>().unwrap() <= most, "{log}");
+    }
     // Enough for all: nothing is said.
     let words = ["/bin/sh", "-c", "ulimit -n 480; exec \"$@\"", "sh"];
     let server = Setup::new(&place, &["cat"])
