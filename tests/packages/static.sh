@@ -10,7 +10,7 @@ openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -su
   fail 'openssl req'
 mkfifo "$work/port"
 # The program is one of ours, since there is no other: it says its version.
-env -i CERTFILE=/cert.pem KEYFILE=/key.pem chroot "$empty" /sslserver -v1RHl0 127.0.0.1 0 \
+env -i PATH="$PATH" CERTFILE=/cert.pem KEYFILE=/key.pem chroot "$empty" /sslserver -v1RHl0 127.0.0.1 0 \
   /sslclient --version >"$work/port" 2>"$work/log" &
 server=$!
 port=$(timeout 30 head -n 1 "$work/port")
