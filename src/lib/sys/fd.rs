@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::stat::Mode;
@@ -138,14 +139,25 @@ fn survives_exec(number: RawFd) -> bool {
 }
 
 /// Points descriptors 0 and 1 at the null device. Closed instead, the next
-/// accepted socket would become descriptor 0.
+/// accepted socket would become descriptor 0. In a chroot without that device they
+/// are ends of pipes without other ends: nothing can be read or written there,
+/// either.
 ///
 /// # Errors
-/// As open(2) and dup2(2).
+/// As open(2), pipe2(2) and dup2(2).
 pub fn detach_standard() -> io::Result<()> {
-    let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
-    place(&null, 0)?;
-    place(&null, 1)
+    match open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()) {
+        Ok(null) => {
+            place(&null, 0)?;
+            place(&null, 1)
+        }
+        Err(Errno::ENOENT) => {
+            let (output, input) = pipe2(OFlag::O_CLOEXEC)?;
+            place(&output, 0)?;
+            place(&input, 1)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Closes every descriptor of this process but those of `keep`.

@@ -10,7 +10,7 @@ use openssl::ssl::{ErrorCode, SslVersion};
 
 use crate::harness::dial::{Noise, linger_zero, plain};
 use crate::harness::process::{default_signals, group, process};
-use crate::harness::{Dial, End, Place, Setup, eventually, need, run};
+use crate::harness::{Dial, End, Place, Setup, eventually, need, need_root, overlay, run, skip};
 
 const BOTH: [SslVersion; 2] = [SslVersion::TLS1_2, SslVersion::TLS1_3];
 
@@ -617,6 +617,32 @@ fn a_server_without_standard_descriptors_serves_all_the_same() {
         assert_eq!(end, End::CloseNotify, "{count}: {} bytes", got.len());
         assert!(got == bytes, "{count}: {} bytes", got.len());
     }
+    server.quiet();
+    server.stop();
+}
+
+#[test]
+fn a_server_serves_where_there_is_no_null_device() {
+    need_root!();
+    need!("unshare");
+    let place = Place::new("no-null");
+    if !overlay::possible(&place) {
+        skip!("no mount namespace can be made");
+    }
+    let hiding = [
+        "unshare",
+        "--mount",
+        "/bin/sh",
+        "-c",
+        "mount -t tmpfs none /dev && exec \"$@\"",
+        "sh",
+    ];
+    let script = "test -e /dev/null || echo none; cat";
+    let server = Setup::script(&place, script).through(hiding).start();
+    let mut client = Dial::to(&server).connect();
+    client.send("here");
+    client.half_close();
+    assert_eq!(client.text(), "none\nhere");
     server.quiet();
     server.stop();
 }
