@@ -17,6 +17,7 @@ mod line;
 mod manners;
 mod real;
 mod server;
+mod terminal;
 mod tls;
 mod usage;
 

@@ -1,9 +1,11 @@
 //! What is found of `openssl s_server` in many settings.
 #![forbid(unsafe_code)]
 
+use std::process::Command;
+
 use super::server::OpenSsl;
 use super::{findings, has, list, probe, result, text};
-use crate::harness::{Authority, Identity, KeyKind, Leaf, Place};
+use crate::harness::{Authority, Identity, KeyKind, Leaf, Place, run};
 
 fn rsa() -> Identity {
     Leaf::localhost().key(KeyKind::Rsa2048).issue()
@@ -122,6 +124,58 @@ fn the_full_probe_names_every_suite_and_group_in_the_server_s_order() {
     assert_eq!(groups, ["P-256", "P-384", "X25519"]);
     assert!(!has(&found, "not-all-listed"));
     assert_eq!(list(&found["weak"]), ["AES128-SHA", "AES256-SHA256"]);
+    assert!(found["handshakes"].as_u64() <= Some(60), "{found:#}");
+}
+
+/// What libssl says of the words in a cipher list, best first.
+fn suites_of(words: &str) -> Vec<String> {
+    let ciphers = |option: &str| {
+        let mut command = Command::new("openssl");
+        let ended = run(command.args(["ciphers", "-s", option, words]), b"");
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        let text = String::from_utf8(ended.stdout).expect("UTF-8");
+        text.trim()
+            .split(':')
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let newer = ciphers("-tls1_3");
+    let all = ciphers("-tls1_2").into_iter();
+    all.filter(|one| !newer.contains(one)).collect()
+}
+
+#[test]
+fn the_full_probe_is_exact_with_forty_suites_and_old_versions() {
+    let place = Place::new("probe-forty");
+    let words = "ALL:!PSK:!SRP:!aECDSA:!aDSS:!aNULL:!ARIA:!CCM8:@SECLEVEL=0";
+    let truth = suites_of(words);
+    assert!((35..=45).contains(&truth.len()), "{truth:?}");
+    let settings = [
+        "-cipher",
+        words,
+        "-serverpref",
+        "-min_protocol",
+        "TLSv1",
+        "-groups",
+        "P-384:X25519:P-256",
+    ];
+    let server = OpenSsl::start(&place, &[&rsa()], &settings);
+    // A name costs more handshakes: with a wrong one, and without.
+    let at = server.at.replace("127.0.0.1", "localhost");
+    let (found, _) = result(&["-F", "-4", &at]);
+    assert_eq!(list(&found["suites"]["TLSv1.2"]), truth);
+    assert_eq!(list(&found["suites"]["TLSv1.3"]).len(), 3, "{found:#}");
+    // Those that need no newer version, in the same order.
+    let older = |name: &&String| name.ends_with("-SHA");
+    let older: Vec<_> = truth.iter().filter(older).cloned().collect();
+    for version in ["TLSv1.0", "TLSv1.1"] {
+        assert_eq!(list(&found["suites"][version]), older, "{version}");
+    }
+    let mut groups = list(&found["groups"]);
+    groups.sort_unstable();
+    assert_eq!(groups, ["P-256", "P-384", "X25519"]);
+    assert_eq!(found["server_order"], true);
+    assert!(!has(&found, "not-all-listed"), "{found:#}");
     assert!(found["handshakes"].as_u64() <= Some(60), "{found:#}");
 }
 

@@ -688,7 +688,7 @@ fn ours(place: &Place, server: IpAddr, name: &str) -> Verdict {
         Ok(_) => Insecure,
         Err(Trouble::NoRecords) => Nothing,
         Err(Trouble::NoSuchName) => Nobody,
-        Err(Trouble::Temporary(_)) => Bogus,
+        Err(Trouble::Temporary(_) | Trouble::Bogus(_)) => Bogus,
     }
 }
 

@@ -58,6 +58,7 @@ pub fn look_up(places: &[Option<dns::Server>], resolver: &Resolver) -> Result<Ve
         };
         let at = asked.iter().position(|one| one == place);
         let answer = at.and_then(|at| answers.get(at)).cloned();
+        let answer = answer.map(|found| found.map_err(|trouble| trouble.to_string()));
         answer.unwrap_or_else(|| Err("there is no answer".to_owned()))
     };
     Ok(places.iter().map(answer).collect())

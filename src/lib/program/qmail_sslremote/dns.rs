@@ -17,6 +17,7 @@
 
 use std::cell::{Cell, OnceCell};
 use std::env;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -53,8 +54,20 @@ pub enum Trouble {
     NoRecords,
     /// The name does not exist.
     NoSuchName,
-    /// Nobody could tell, or what was told is bogus.
+    /// Nobody could tell.
     Temporary(String),
+    /// What was told does not validate.
+    Bogus(String),
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Trouble::NoRecords => f.write_str("there is no such record"),
+            Trouble::NoSuchName => f.write_str("there is no such name"),
+            Trouble::Temporary(why) | Trouble::Bogus(why) => f.write_str(why),
+        }
+    }
 }
 
 /// Records, at least one.
@@ -382,16 +395,15 @@ fn merged(
         }
         (Ok(some), _) | (_, Ok(some)) => Ok(some),
         // One that could not be told may be there.
-        (Err(Trouble::Temporary(why)), _) | (_, Err(Trouble::Temporary(why))) => {
-            Err(Trouble::Temporary(why))
+        (Err(trouble @ (Trouble::Temporary(_) | Trouble::Bogus(_))), _) | (_, Err(trouble)) => {
+            Err(trouble)
         }
-        (_, Err(trouble)) => Err(trouble),
     }
 }
 
 fn bogus(name: &DomainName, kind: Rtype, why: &str) -> Trouble {
     let name = name.in_zone_form();
-    Trouble::Temporary(format!("DNSSEC validation of {name} {kind} failed: {why}"))
+    Trouble::Bogus(format!("DNSSEC validation of {name} {kind} failed: {why}"))
 }
 
 /// What was said, as an answer.

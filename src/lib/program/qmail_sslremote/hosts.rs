@@ -173,8 +173,8 @@ pub fn of_relay(resolver: &Resolver, relay: &str, place: &str) -> Result<Vec<Hos
             };
             Ok(hosts.map(as_written).collect())
         }
-        Err(Trouble::Temporary(why)) => Err(no_dns(relay, &why)),
-        Err(_) => Err(no_dns(
+        Err(Trouble::Temporary(why) | Trouble::Bogus(why)) => Err(no_dns(relay, &why)),
+        Err(Trouble::NoRecords | Trouble::NoSuchName) => Err(no_dns(
             relay,
             &format!("the relay of {place} has no address"),
         )),
@@ -231,7 +231,9 @@ pub fn of_domain(resolver: &Resolver, host: &[u8]) -> Result<Vec<Host>, Say> {
         // RFC 5321, 5.1: the domain itself.
         Err(Trouble::NoRecords) => (vec![(0, domain)], false),
         Err(Trouble::NoSuchName) => return Err(no_host(host)),
-        Err(Trouble::Temporary(why)) => return Err(no_dns(&domain.to_string(), &why)),
+        Err(Trouble::Temporary(why) | Trouble::Bogus(why)) => {
+            return Err(no_dns(&domain.to_string(), &why));
+        }
     };
     let (found, trouble) = called(dns, in_order(exchangers, host)?, signed);
     // A better one may be there, which could not be told.
@@ -299,8 +301,10 @@ fn called(
                 let hosts = Host::all(name, signed, answer).into_iter();
                 found.extend(hosts.map(|host| (preference, host)));
             }
-            Some(Err(Trouble::Temporary(why))) => trouble = Some((host, why)),
-            Some(Err(_)) | None => {}
+            Some(Err(Trouble::Temporary(why) | Trouble::Bogus(why))) => {
+                trouble = Some((host, why));
+            }
+            Some(Err(Trouble::NoRecords | Trouble::NoSuchName)) | None => {}
         }
     }
     (found, trouble)

@@ -151,7 +151,7 @@ fn said(trouble: Trouble) -> String {
     match trouble {
         Trouble::NoRecords => "it has no address".to_owned(),
         Trouble::NoSuchName => "there is no such name".to_owned(),
-        Trouble::Temporary(why) => format!("DNS lookup failed: {why}"),
+        Trouble::Temporary(why) | Trouble::Bogus(why) => format!("DNS lookup failed: {why}"),
     }
 }
 
@@ -218,7 +218,7 @@ fn published(dns: &Dns, host: &DomainName, answer: &Answer<IpAddr>, port: u16) -
             Published::Records(found.host.to_string(), found.usable)
         }
         Some(Ok(_)) => Published::Nothing,
-        Some(Err(why)) if why.starts_with("DNSSEC validation") => Published::Bogus,
+        Some(Err(Trouble::Bogus(_))) => Published::Bogus,
         Some(Err(_)) | None => Published::Unknown,
     }
 }

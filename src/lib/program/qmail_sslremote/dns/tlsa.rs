@@ -17,7 +17,7 @@ impl Dns {
     /// # Errors
     /// Of a host: its records are bogus, or nobody could tell. It must not be
     /// called.
-    pub fn tlsa(&self, servers: &[Server]) -> Vec<Result<Option<Tlsa>, String>> {
+    pub fn tlsa(&self, servers: &[Server]) -> Vec<Result<Option<Tlsa>, Trouble>> {
         let all = || servers.iter().flat_map(Server::bearers);
         let questions: Vec<_> = all().map(|(_, name)| (name, Rtype::TLSA)).collect();
         let mut found = self.ask_all(&questions).into_iter();
@@ -75,7 +75,7 @@ pub struct Tlsa {
 /// The records of the first name that has signed ones.
 fn first_signed(
     answers: Vec<(&DomainName, Result<Answer<Data>, Trouble>)>,
-) -> Result<Option<Tlsa>, String> {
+) -> Result<Option<Tlsa>, Trouble> {
     for (host, answer) in answers {
         match answer {
             Ok(answer) if answer.secure => {
@@ -91,7 +91,7 @@ fn first_signed(
                 }));
             }
             Ok(_) | Err(Trouble::NoRecords | Trouble::NoSuchName) => {}
-            Err(Trouble::Temporary(why)) => return Err(why),
+            Err(trouble @ (Trouble::Temporary(_) | Trouble::Bogus(_))) => return Err(trouble),
         }
     }
     Ok(None)

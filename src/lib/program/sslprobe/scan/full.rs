@@ -27,16 +27,24 @@ fn everything(scan: &mut Scan<'_>) -> Result<(), Stop> {
     for version in spoken.iter().copied().filter(|one| *one >= Version::Tls12) {
         every_suite(scan, version)?;
     }
-    if scan.speaks(Version::Tls13) {
-        every_group(scan)?;
-    }
-    if let Some(version) = scan.highest_old() {
-        suites::order(scan, version)?;
-    }
     for version in spoken.into_iter().filter(|one| *one < Version::Tls12) {
         older(scan, version)?;
     }
+    if let (Some(version), None) = (scan.highest_old(), scan.result.server_order) {
+        suites::order(scan, version)?;
+    }
+    if scan.speaks(Version::Tls13) {
+        every_group(scan)?;
+    }
     Ok(())
+}
+
+/// The groups that a hello of this version names, those first that were not seen
+/// yet: what is asked about suites then tells of groups, too.
+fn unseen_first(scan: &Scan<'_>, version: Version) -> Vec<u16> {
+    let mut list = usual_groups(version);
+    list.sort_by_key(|number| scan.seen.groups.contains(&groups::name(*number)));
+    list
 }
 
 /// All suites of a version, in the server's order where it has one.
@@ -44,7 +52,9 @@ fn every_suite(scan: &mut Scan<'_>, version: Version) -> Result<(), Stop> {
     let mut list = all_suites(version);
     let mut found = Vec::new();
     while !list.is_empty() {
-        let ask = Ask::new(version, list.clone(), usual_groups(version));
+        let mut ask = Ask::new(version, list.clone(), unseen_first(scan, version));
+        // A server that has to ask for a share names the group.
+        ask.share = false;
         let Answer::Flight(flight) = scan.ask(&ask)? else {
             break;
         };
@@ -56,17 +66,37 @@ fn every_suite(scan: &mut Scan<'_>, version: Version) -> Result<(), Stop> {
         list.retain(|number| *number != taken);
         found.push(taken);
     }
+    let by_ours = all_suites(version);
+    let place = |number: &u16| by_ours.iter().position(|own| own == number);
+    if scan.highest_old() == Some(version) && !found.is_sorted_by_key(place) {
+        scan.result.server_order = Some(true);
+    }
     scan.seen.suites.insert(version, found);
     scan.seen.whole.insert(version);
     Ok(())
 }
 
-/// All groups of TLS 1.3.
+/// All groups of TLS 1.3, in the server's order where the handshakes suffice for
+/// that; else those that were not seen yet.
 fn every_group(scan: &mut Scan<'_>) -> Result<(), Stop> {
     let mut list: Vec<u16> = groups::numbers(groups::HYBRIDS)
         .chain(groups::numbers(groups::GROUPS))
         .collect();
-    let mut found = Vec::new();
+    let seen = std::mem::take(&mut scan.seen.groups);
+    let enough = usize::try_from(scan.left()).is_ok_and(|left| left > list.len());
+    if !enough {
+        list.retain(|number| !seen.contains(&groups::name(*number)));
+        scan.seen.groups.clone_from(&seen);
+    }
+    let listed = groups_among(scan, list);
+    for name in seen {
+        scan.seen.group(name);
+    }
+    listed
+}
+
+/// What the server takes of these groups: each is seen as it is taken.
+fn groups_among(scan: &mut Scan<'_>, mut list: Vec<u16>) -> Result<(), Stop> {
     while !list.is_empty() {
         let Some(taken) = among(scan, list.clone())? else {
             break;
@@ -75,12 +105,6 @@ fn every_group(scan: &mut Scan<'_>) -> Result<(), Stop> {
             break;
         }
         list.retain(|number| *number != taken);
-        found.push(groups::name(taken));
-    }
-    // Those of older versions stand behind.
-    found.extend(std::mem::take(&mut scan.seen.groups));
-    for name in found {
-        scan.seen.group(name);
     }
     Ok(())
 }
