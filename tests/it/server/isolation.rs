@@ -1115,10 +1115,8 @@ fn an_unprivileged_server_says_what_it_lacks() {
         "65534",
         "--clear-groups",
     ];
-    let server = Setup::new(&place, &["cat"])
-        .options("-v")
-        .through(words)
-        .start();
+    // Without being asked to say more.
+    let server = Setup::new(&place, &["cat"]).through(words).start();
     live(&server, SslVersion::TLS1_3);
     for who in ["TLS processes run", "the keyholder runs"] {
         let line = server.line(&format!("sslserver: {who} without "));
