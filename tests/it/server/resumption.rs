@@ -259,7 +259,7 @@ fn a_ticket_holds_for_one_server_name() {
         assert_eq!(takes(one), "Initial one.example");
         assert_eq!(shows(one), "Resumed one.example");
         // Names are the same however they are written (RFC 4343).
-        assert_eq!(shows(Some("ONE.example")), "Resumed ONE.example");
+        assert_eq!(shows(Some("ONE.example")), "Resumed one.example");
         assert_eq!(shows(other), "Initial other.example");
         assert_eq!(shows(None), "Initial none");
         assert_eq!(takes(None), "Initial none");
@@ -268,7 +268,6 @@ fn a_ticket_holds_for_one_server_name() {
     }
     // The log tells the name of this connection too.
     for line in server.lines(" resumed=yes ", 6) {
-        let line = line.to_lowercase();
         let named = line.contains(" sni=one.example ") && line.matches("sni=").count() == 1;
         assert!(named || !line.contains("sni="), "{line}");
     }
@@ -276,8 +275,7 @@ fn a_ticket_holds_for_one_server_name() {
         let log = server.log();
         log.lines().filter(|line| line.contains(part)).count()
     };
-    assert_eq!(with_name("sni=one.example resumed=yes"), 2);
-    assert_eq!(with_name("sni=ONE.example resumed=yes"), 2);
+    assert_eq!(with_name("sni=one.example resumed=yes"), 4);
 }
 
 #[test]
