@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use super::tally::{Port, Tally};
+use super::tally::{Port, Tally, most_first};
 use crate::probe::result::Version;
 
 /// Sizes, in pixels.
@@ -61,15 +61,14 @@ impl Chart {
             self.bar(&version.to_string(), count, port.tls, color);
         }
         for (version, suites) in &port.preferred {
-            let mut all: Vec<_> = suites.iter().collect();
-            all.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
-            let hosts = all.iter().map(|(_, count)| **count).sum();
+            let all = most_first(suites);
+            let hosts = suites.values().sum();
             self.head(&format!("Port {number}: suite preferred in {version}"));
             for (suite, count) in all.iter().take(SUITES) {
-                self.bar(suite, **count, hosts, "#4f8a5b");
+                self.bar(suite, *count, hosts, "#4f8a5b");
             }
             if let Some(rest) = all.get(SUITES..).filter(|rest| !rest.is_empty()) {
-                let sum = rest.iter().map(|(_, count)| **count).sum();
+                let sum = rest.iter().map(|(_, count)| *count).sum();
                 self.bar(&format!("{} others", rest.len()), sum, hosts, "#8a8a8a");
             }
         }

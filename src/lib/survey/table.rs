@@ -7,7 +7,7 @@ use super::Survey;
 use super::changes::{Change, Changes};
 use super::factors::{Holder, Pair};
 use super::shared::Shared;
-use super::tally::{Counts, Port, Tally};
+use super::tally::{Counts, Port, Tally, most_first};
 
 /// How tables are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -243,11 +243,9 @@ fn in_order<T: Display>(counts: &Counts<T>, of: u64) -> Vec<Vec<String>> {
 }
 
 /// The most frequent first.
-fn by_count<T: Display>(counts: &Counts<T>, of: u64) -> Vec<Vec<String>> {
-    let mut all: Vec<_> = counts.iter().collect();
-    all.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
-    let rows = all.into_iter();
-    rows.map(|(thing, count)| vec![thing.to_string(), share(*count, of)])
+fn by_count<T: Display + Ord>(counts: &Counts<T>, of: u64) -> Vec<Vec<String>> {
+    let rows = most_first(counts).into_iter();
+    rows.map(|(thing, count)| vec![thing.to_string(), share(count, of)])
         .collect()
 }
 

@@ -96,6 +96,16 @@ impl Tally {
     }
 }
 
+/// What was counted, the most frequent first.
+pub fn most_first<T: Ord>(counts: &Counts<T>) -> Vec<(&T, u64)> {
+    let mut all: Vec<(&T, u64)> = counts
+        .iter()
+        .map(|(thing, count)| (thing, *count))
+        .collect();
+    all.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    all
+}
+
 /// One more of a thing.
 fn one_more<T: Ord>(counts: &mut Counts<T>, thing: T) {
     *counts.entry(thing).or_default() += 1;
