@@ -401,16 +401,20 @@ fn the_root_of_a_namespace_with_one_user_serves_as_an_ordinary_user() {
         .failed(111, "sslserver: fatal: unable to use -u and -g: ");
 }
 
+/// The words before a server that an ordinary user starts: none where that user
+/// runs the tests. `None`: root runs them, and nobody cannot reach the program.
+fn as_ordinary_user() -> Option<&'static [&'static str]> {
+    if !crate::harness::root() {
+        return Some(&[]);
+    }
+    overlay::reachable().then_some(&AS_NOBODY)
+}
+
 #[test]
 fn an_ordinary_user_is_told_what_it_lacks_without_asking() {
     let place = Place::new("told");
-    let before: &[&str] = if crate::harness::root() {
-        if !overlay::reachable() {
-            skip!("the user nobody cannot reach the program");
-        }
-        &AS_NOBODY
-    } else {
-        &[]
+    let Some(before) = as_ordinary_user() else {
+        skip!("the user nobody cannot reach the program");
     };
     let server = Setup::new(&place, &["echo", "served"])
         .through(before)
@@ -458,13 +462,8 @@ fn the_program_stays_in_the_directory_of_the_server() {
 #[test]
 fn an_ordinary_user_needs_no_root() {
     let place = Place::new("ordinary");
-    let before: &[&str] = if crate::harness::root() {
-        if !overlay::reachable() {
-            skip!("the user nobody cannot reach the program");
-        }
-        &AS_NOBODY
-    } else {
-        &[]
+    let Some(before) = as_ordinary_user() else {
+        skip!("the user nobody cannot reach the program");
     };
     let server = Setup::new(&place, &["cat"])
         .options("-v")
