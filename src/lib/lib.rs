@@ -62,6 +62,9 @@ mod keyholder;
 
 mod handshake;
 
+#[cfg(feature = "remote")]
+mod link;
+
 mod session;
 
 mod relay;

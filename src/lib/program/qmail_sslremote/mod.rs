@@ -35,7 +35,6 @@ pub mod dns;
 mod envelope;
 mod failure;
 mod hosts;
-pub mod link;
 mod message;
 pub mod name;
 mod plan;

@@ -8,7 +8,6 @@ use std::net::{SocketAddr, TcpStream};
 
 use super::delivery::Delivery;
 use super::failure::{Circumstances, Failure, NoTls};
-use super::link::Link;
 use super::plan::{Plan, Server};
 use super::talk::{Talk, is_closing};
 use crate::dialer::Dialer;
@@ -16,6 +15,7 @@ use crate::dialogue::client::DialogueError;
 use crate::dialogue::client::sasl::{self, Mechanism};
 use crate::dialogue::client::smtp::Reply;
 use crate::keyholder::OwnKey;
+use crate::link::Link;
 use crate::report;
 use crate::routes::{Login, Protocol};
 use crate::tlsdestinations::{Tls, TlsMode};

@@ -5,11 +5,11 @@ use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use super::link::Link;
 use crate::dialogue::client::DialogueError;
 use crate::dialogue::client::lines::Lines;
 use crate::dialogue::client::smtp::{self, Reply};
 use crate::handshake::Session;
+use crate::link::Link;
 
 /// How long a server whose connection failed is listened to: what it had to say has
 /// come before that.

@@ -10,8 +10,8 @@ use super::talk::Talk;
 use super::{FAILURES, SPARE, Scan, Stop};
 use crate::dialer::{Dialer, Unreachable};
 use crate::dialogue::client::DialogueError;
+use crate::link::Link;
 use crate::options::sslprobe::Start;
-use crate::program::qmail_sslremote::link::Link;
 use crate::report;
 
 impl Scan<'_> {

@@ -8,9 +8,9 @@ use super::talk::{Capabilities, Talk, is_overwritten};
 use super::{Scan, Stop};
 use crate::dialogue::Protocol;
 use crate::dialogue::client::DialogueError;
+use crate::link::Link;
 use crate::options::sslprobe::Start;
 use crate::probe::result::{StartTls, Version};
-use crate::program::qmail_sslremote::link::Link;
 use crate::text;
 
 /// How much of a greeting is kept.
