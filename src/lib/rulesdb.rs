@@ -9,7 +9,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
@@ -56,7 +56,7 @@ impl Database {
             if !fs::metadata(path)?.is_file() {
                 return Err(invalid("not a regular file"));
             }
-            let mut file = File::open(path)?;
+            let file = File::open(path)?;
             let before = file.metadata()?;
             if before.len() > LIMIT {
                 return Err(io::Error::new(
@@ -66,7 +66,7 @@ impl Database {
             }
             let mut image = Vec::new();
             image.try_reserve_exact(usize::try_from(before.len()).unwrap_or(usize::MAX))?;
-            file.by_ref().take(LIMIT).read_to_end(&mut image)?;
+            (&file).take(LIMIT).read_to_end(&mut image)?;
             // Being renamed over, which touches the inode, does not count.
             let after = file.metadata()?;
             if after.len() == before.len() && after.modified()? == before.modified()? {
@@ -211,8 +211,10 @@ impl Index {
 #[must_use]
 pub fn too_large<'a>(records: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Option<&'static str> {
     // Two numbers before each record, and two slots of two for it.
-    let sizes = records.map(|(key, data)| key.len() + data.len() + 24);
-    ((HEADER + sizes.sum::<usize>()) as u64 > LIMIT).then_some(TOO_LARGE)
+    let size = records.fold(HEADER as u64, |sum, (key, data)| {
+        sum + key.len() as u64 + data.len() as u64 + 24
+    });
+    (size > LIMIT).then_some(TOO_LARGE)
 }
 
 /// Writes the records to `temporary`, syncs it, and renames it to `cdb`. Where
@@ -299,31 +301,51 @@ fn write<'a>(
     mut file: &File,
     records: &(impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone),
 ) -> io::Result<()> {
-    // Positions have 32 bits, and the crate's sums are unchecked.
-    let size = records.clone().fold(HEADER, |sum, (key, data)| {
-        sum.saturating_add(key.len())
-            .saturating_add(data.len())
-            .saturating_add(8 + 16)
-    });
-    if size as u64 > LIMIT {
+    if too_large(records.clone()).is_some() {
         return Err(invalid("too many rules"));
     }
-    let mut make = cdb::CDBMake::new(file.try_clone()?)?;
-    for (key, data) in records.clone() {
-        make.add(key, data)?;
-    }
-    make.finish()?;
-    // The crate ignores how much a write(2) took, so look at what is there.
-    let mut image = Vec::new();
+    let image = image(records.clone()).ok_or_else(|| invalid("too many rules"))?;
+    file.write_all(&image)?;
+    let mut found = Vec::new();
     file.seek(SeekFrom::Start(0))?;
-    file.take(LIMIT).read_to_end(&mut image)?;
-    let written = Database::from_image(image)?;
-    let mut found = written.records();
-    let same = |record| found.next().is_some_and(|other| other == record);
-    if !records.clone().all(same) || found.next().is_some() {
+    file.take(LIMIT).read_to_end(&mut found)?;
+    if Database::from_image(found)?.image != image {
         return Err(invalid("it does not hold what was written"));
     }
     file.sync_all()
+}
+
+/// The bytes that cdbmake(1) writes for these records: the header, the records in
+/// their order, and 256 hash tables, each with two slots for an entry.
+fn image<'a>(records: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Option<Vec<u8>> {
+    let mut image = vec![0; HEADER];
+    let mut tables = vec![Vec::new(); 256];
+    for (key, data) in records {
+        let hash = hash(key);
+        let entry = (hash, u32::try_from(image.len()).ok()?);
+        tables.get_mut((hash & 0xff) as usize)?.push(entry);
+        image.extend(u32::try_from(key.len()).ok()?.to_le_bytes());
+        image.extend(u32::try_from(data.len()).ok()?.to_le_bytes());
+        image.extend(key);
+        image.extend(data);
+    }
+    let mut header = Vec::with_capacity(HEADER);
+    for entries in tables {
+        let mut slots = vec![(0, 0); entries.len() * 2];
+        header.extend(u32::try_from(image.len()).ok()?.to_le_bytes());
+        header.extend(u32::try_from(slots.len()).ok()?.to_le_bytes());
+        for entry in entries {
+            let start = (entry.0 as usize >> 8) % slots.len();
+            let (before, after) = slots.split_at_mut(start);
+            // Position 0 is the header's: a free slot.
+            *after.iter_mut().chain(before).find(|slot| slot.1 == 0)? = entry;
+        }
+        for (hash, position) in slots {
+            image.extend([hash.to_le_bytes(), position.to_le_bytes()].as_flattened());
+        }
+    }
+    image.splice(..HEADER, header);
+    Some(image)
 }
 
 fn invalid(text: &'static str) -> io::Error {

@@ -315,6 +315,42 @@ fn files_are_those_of_tcprules() {
 }
 
 #[test]
+fn files_of_any_bytes_are_those_of_cdbmake() {
+    need!("cdbmake");
+    let dir = Place::new("rules-cdbmake");
+    let mut dice = Dice(0x5eed_0004);
+    // None, one, many of one key (a crowded table), and keys and data of any
+    // bytes and lengths.
+    let mut lists = vec![vec![], vec![(vec![], vec![])]];
+    lists.push(vec![(b"key".to_vec(), b"data".to_vec()); 700]);
+    for count in [1, 2, 3, 50, 2000] {
+        let mut bytes = |most| -> Vec<u8> {
+            let length = dice.below(most);
+            let byte = |_| u8::try_from(dice.below(256)).expect("a byte");
+            (0..length).map(byte).collect()
+        };
+        lists.push((0..count).map(|_| (bytes(20), bytes(300))).collect());
+    }
+    for records in lists {
+        let mut text = Vec::new();
+        for (key, data) in &records {
+            text.extend(format!("+{},{}:", key.len(), data.len()).into_bytes());
+            text.extend([key, &b"->"[..], data, b"\n"].concat());
+        }
+        text.push(b'\n');
+        let mut command = Command::new("cdbmake");
+        command.args(["theirs.cdb", "theirs.tmp"]).current_dir(&dir);
+        let ended = run(&mut command, &text);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        let ours = dir.path("ours.cdb");
+        let given = records.iter().map(|(key, data)| (&key[..], &data[..]));
+        rulesdb::replace(&ours, &dir.path("ours.tmp"), given).expect("written");
+        let (ours, theirs) = (fs::read(ours), fs::read(dir.path("theirs.cdb")));
+        assert!(ours.expect("made") == theirs.expect("made"), "{records:?}");
+    }
+}
+
+#[test]
 fn answers_are_those_of_tcprulescheck() {
     need!("tcprules");
     need!("tcprulescheck");
