@@ -5,9 +5,9 @@
 
 #[cfg(feature = "remote")]
 pub use crate::dialogue::client;
-pub use crate::keyholder::{OwnKey, hours, judge, link, protocol};
 #[cfg(feature = "remote")]
-pub use crate::program::qmail_sslremote::{dns, name};
+pub use crate::dns::name;
+pub use crate::keyholder::{OwnKey, hours, judge, link, protocol};
 pub use crate::program::sslserver::serve as sslserver_with_ticket_life;
 pub use crate::store::{client as client_store, permit};
 pub use crate::sys::{fd, socket};
@@ -19,6 +19,10 @@ pub mod control {
 }
 pub mod dialogue {
     pub use crate::dialogue::{Dialogue, Event, HIGH_WATER, LINE_LIMIT, Protocol, Settings};
+}
+#[cfg(feature = "remote")]
+pub mod dns {
+    pub use crate::dns::*;
 }
 pub mod domaincerts {
     pub use crate::domaincerts::look_up;

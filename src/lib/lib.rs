@@ -56,6 +56,9 @@ mod hello;
 
 mod trust;
 
+#[cfg(feature = "remote")]
+mod dns;
+
 mod store;
 
 mod keyholder;

@@ -2,10 +2,10 @@
 //! what they come to.
 #![forbid(unsafe_code)]
 
-use super::dns::{self, Tlsa};
 use super::hosts::{Host, Resolver};
-use super::name::DomainName;
 use super::report_text::Say;
+use crate::dns::name::DomainName;
+use crate::dns::{self, Tlsa};
 use crate::text;
 use crate::tlsdestinations::{Destination, Rule, Way};
 use crate::trust::{Name, Published};

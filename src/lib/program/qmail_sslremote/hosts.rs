@@ -6,10 +6,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::rc::Rc;
 
-use super::dns::{Answer, Dns, Trouble};
-use super::name::DomainName;
 use super::report_text::{Disposition, Say};
 use super::temporary_control;
+use crate::dns::name::DomainName;
+use crate::dns::{Answer, Dns, Trouble};
 use crate::resolve;
 use crate::routes::Origin;
 use crate::sys::socket;

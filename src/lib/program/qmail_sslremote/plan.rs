@@ -8,10 +8,10 @@ use std::rc::Rc;
 use openssl::x509::X509;
 
 use super::dane::{self, Dane};
-use super::dns;
 use super::hosts::{Host, Resolver, SMTP};
 use super::report_text::Say;
 use super::temporary_control;
+use crate::dns;
 use crate::domaincerts::{self, OwnCertificate};
 use crate::keyholder::{OwnKey, Password};
 use crate::report::Fail;

@@ -7,12 +7,12 @@ use std::path::Path;
 
 use super::control_files::ControlFiles;
 use super::dane;
-use super::dns::{Dns, Trouble};
 use super::hosts::{self, Host, Resolver};
-use super::name::DomainName;
 use super::plan::{self, Plan, Rules, Server};
 use super::report_text::Say;
 use super::temporary_control;
+use crate::dns::name::DomainName;
+use crate::dns::{Dns, Trouble};
 use crate::routes::Route;
 use crate::text;
 use crate::tlsdestinations::{Destination, Tls};

@@ -10,9 +10,9 @@ use std::path::PathBuf;
 
 use super::destination::{Destination, Unit};
 use super::scan::{Published, Target};
+use crate::dns::name::DomainName;
+use crate::dns::{Answer, Dns, Server, Trouble};
 use crate::options::Family;
-use crate::program::qmail_sslremote::dns::{Answer, Dns, Server, Trouble};
-use crate::program::qmail_sslremote::name::DomainName;
 use crate::resolve;
 use crate::text;
 

@@ -6,7 +6,7 @@ use domain::base::Rtype;
 
 use super::message::Data;
 use super::{Answer, Dns, Trouble};
-use crate::program::qmail_sslremote::name::DomainName;
+use crate::dns::name::DomainName;
 use crate::trust::dane::{Record, Unusable};
 
 impl Dns {

@@ -12,7 +12,7 @@ use domain::base::wire::ParseError;
 use domain::base::{Message as WireMessage, ParseRecordData, ParsedName, ParsedRecord};
 use domain::rdata::{A, Aaaa, Cname, Mx, Rrsig};
 
-use crate::program::qmail_sslremote::name::DomainName;
+use crate::dns::name::DomainName;
 
 /// The most aliases in a row.
 const MOST_ALIASES: usize = 12;

@@ -14,7 +14,7 @@ use domain::base::iana::Rcode;
 use domain::base::{MessageBuilder, Name, Rtype};
 
 use super::message::{self, Message, is_about};
-use crate::program::qmail_sslremote::name::DomainName;
+use crate::dns::name::DomainName;
 use crate::report;
 use crate::sys::poll::{self, Ready};
 use crate::sys::socket;

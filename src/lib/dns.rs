@@ -24,16 +24,17 @@ use std::time::{Duration, Instant};
 
 use domain::base::Rtype;
 
-use super::name::DomainName;
 use crate::report::Fail;
 
 pub mod message;
+pub mod name;
 mod servers;
 mod tlsa;
 mod trust;
 mod validator;
 
 use message::{Data, Message, Said};
+use name::DomainName;
 use servers::servers_of;
 use servers::{Question, Reply, Servers};
 pub use tlsa::{Server, Tlsa};

@@ -30,8 +30,8 @@ mod built_in {
     use domain::base::iana::Rcode;
 
     use super::Checked;
-    use crate::program::qmail_sslremote::dns::{Trouble, Trust, bogus, message};
-    use crate::program::qmail_sslremote::name::DomainName;
+    use crate::dns::name::DomainName;
+    use crate::dns::{Trouble, Trust, bogus, message};
     use crate::report::{self, Fail};
     use crate::sys::unbound::{Answer, Resolver, Setup};
     use crate::text;
@@ -130,8 +130,8 @@ mod missing {
     use domain::base::Rtype;
 
     use super::Checked;
-    use crate::program::qmail_sslremote::dns::{Trouble, Trust};
-    use crate::program::qmail_sslremote::name::DomainName;
+    use crate::dns::name::DomainName;
+    use crate::dns::{Trouble, Trust};
     use crate::report::Fail;
 
     /// There is none.

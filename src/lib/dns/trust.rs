@@ -7,7 +7,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
-use crate::program::qmail_sslremote::name::DomainName;
+use crate::dns::name::DomainName;
 use crate::report::Fail;
 use crate::text;
 
