@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -81,7 +81,7 @@ pub struct Seen {
     pub hello: bool,
 }
 
-/// A server on 127.0.0.1 whose connections are served one after the other, as
+/// A server whose connections are served one after the other, as
 /// many as come; with what it saw of each.
 pub struct Scripted {
     /// Where it listens.
@@ -94,7 +94,15 @@ impl Scripted {
     pub fn start(
         serve: impl Fn(&mut TcpStream, usize, &mut Seen) + Send + Sync + 'static,
     ) -> Scripted {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        Scripted::start_at([127, 0, 0, 1], serve)
+    }
+
+    /// The same on another address.
+    pub fn start_at(
+        ip: [u8; 4],
+        serve: impl Fn(&mut TcpStream, usize, &mut Seen) + Send + Sync + 'static,
+    ) -> Scripted {
+        let listener = TcpListener::bind((Ipv4Addr::from(ip), 0)).expect("bind");
         let at = listener.local_addr().expect("bound");
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
         let all = Arc::clone(&seen);

@@ -78,10 +78,18 @@ fn progress_is_shown_on_descriptor_2_where_that_is_a_terminal() {
     let script = need!("script");
     let place = Place::new("probe-progress");
     let server = OpenSsl::start(&place, &[&Identity::localhost(KeyKind::Rsa2048)], &[]);
-    let words = ["-q", server.at.as_str(), server.at.as_str()];
+    // Two hosts, not one: ports of one host are done together.
+    let named = server.at.replace("127.0.0.1", "localhost");
+    let words = ["-q", "-4", server.at.as_str(), named.as_str()];
     let kept = place.text("kept");
     let shown = on_terminal(&script, &words, &format!(">{kept}"), None);
+    assert!(shown.contains("0/2 done, 0 with findings\r"), "{shown:?}");
     assert!(shown.contains("1/2 done, 1 with findings, "), "{shown:?}");
+    assert!(shown.contains(" s left\r"), "{shown:?}");
+    assert!(
+        shown.ends_with("\r\x1b[K"),
+        "nothing is left behind: {shown:?}"
+    );
     let reports = fs::read_to_string(kept).expect("kept");
     assert!(!reports.contains("1/2 done"), "{reports}");
     assert!(reports.contains("  medium "), "{reports}");
@@ -90,6 +98,6 @@ fn progress_is_shown_on_descriptor_2_where_that_is_a_terminal() {
     on_terminal(&script, &words, &format!("2>{silent}"), None);
     assert_eq!(fs::read_to_string(silent).expect("kept"), "");
     let kept = place.text("one");
-    let shown = on_terminal(&script, &words[..2], &format!(">{kept}"), None);
+    let shown = on_terminal(&script, &words[..3], &format!(">{kept}"), None);
     assert_eq!(shown, "");
 }

@@ -29,6 +29,14 @@ enum Wish {
     Connect(u8),
 }
 
+/// What there is to hand on.
+pub(super) enum Event {
+    /// What was found of a host and port.
+    Result(Box<HostResult>),
+    /// So many destinations are done.
+    Over(usize),
+}
+
 /// A probe under way.
 struct Worker {
     id: ProcessId,
@@ -63,13 +71,14 @@ impl<'a> Crew<'a> {
         }
     }
 
-    /// Probes everything; each result is handed on as soon as it is there.
+    /// Probes everything; each result is handed on as soon as it is there, and
+    /// when those of a destination are all there.
     ///
     /// # Errors
     /// No process can be made, or as `take`.
     pub(super) fn run(
         mut self,
-        mut take: impl FnMut(HostResult) -> Result<(), Fail>,
+        mut take: impl FnMut(Event) -> Result<(), Fail>,
     ) -> Result<(), Fail> {
         let outcome = self.work(&mut take);
         for worker in &self.workers {
@@ -80,7 +89,7 @@ impl<'a> Crew<'a> {
         outcome
     }
 
-    fn work(&mut self, take: &mut impl FnMut(HostResult) -> Result<(), Fail>) -> Result<(), Fail> {
+    fn work(&mut self, take: &mut impl FnMut(Event) -> Result<(), Fail>) -> Result<(), Fail> {
         loop {
             while self.workers.len() < self.limit {
                 let Some(unit) = self.waiting.pop_front() else {
@@ -93,8 +102,8 @@ impl<'a> Crew<'a> {
             }
             let wake = self.grant();
             self.wait(wake)?;
-            for result in self.listen() {
-                take(result)?;
+            for event in self.listen() {
+                take(event)?;
             }
         }
     }
@@ -172,13 +181,13 @@ impl<'a> Crew<'a> {
     }
 
     /// What the probes have said; those that ended are gone afterwards.
-    fn listen(&mut self) -> Vec<HostResult> {
-        let mut results = Vec::new();
+    fn listen(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
         let mut at = 0;
         while at < self.workers.len() {
             let worker = &mut self.workers[at];
             let open = worker.read();
-            let sound = worker.lines(&mut self.manners, &mut results);
+            let sound = worker.lines(&mut self.manners, &mut events);
             if open && sound {
                 at += 1;
                 continue;
@@ -190,10 +199,12 @@ impl<'a> Crew<'a> {
             }
             let ended = process::wait_for(worker.id);
             if worker.results == 0 {
-                results.extend(worker.unfinished(ended));
+                let results = worker.unfinished(ended).into_iter();
+                events.extend(results.map(|one| Event::Result(Box::new(one))));
             }
+            events.push(Event::Over(worker.unit.destinations.len()));
         }
-        results
+        events
     }
 }
 
@@ -214,7 +225,7 @@ impl Worker {
     }
 
     /// Acts on the lines that are whole; false where one is none.
-    fn lines(&mut self, manners: &mut Manners, results: &mut Vec<HostResult>) -> bool {
+    fn lines(&mut self, manners: &mut Manners, events: &mut Vec<Event>) -> bool {
         while let Some(end) = self.buffer.iter().position(|&byte| byte == b'\n') {
             let line: Vec<u8> = self.buffer.drain(..=end).collect();
             let said = std::str::from_utf8(&line[..end]).ok().and_then(Said::parse);
@@ -230,7 +241,7 @@ impl Worker {
                 }
                 Some(Said::Result(result)) => {
                     self.results += 1;
-                    results.push(*result);
+                    events.push(Event::Result(result));
                 }
                 None => return false,
             }

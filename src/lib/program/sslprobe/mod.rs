@@ -11,14 +11,14 @@ use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::keyholder::OwnKey;
 use crate::options::sslprobe::{Options, TABLE};
 use crate::probe::certificate::Judge;
 use crate::probe::report_text;
 use crate::probe::result::{HostResult, Severity};
-use crate::report::{Fail, Report, TEMPORARY};
+use crate::report::{Fail, TEMPORARY};
 use crate::settings::{Filter, Settings};
 use crate::store::client::{self, Store, Trust};
 use crate::sys::socket;
@@ -30,20 +30,20 @@ mod crew;
 mod destination;
 mod lookup;
 mod manners;
+mod progress;
 mod scan;
 mod turn;
 mod worker;
 
-use crew::Crew;
+use crew::{Crew, Event};
 use destination::{Destination, Unit};
 use lookup::Wanted;
+use progress::{Progress, destinations};
 use scan::Terms;
 use worker::Setup;
 
 /// The exit code where something was found that should be mended.
 const FOUND: u8 = 1;
-/// From so many destinations on, how long it may take is said beforehand.
-const MANY: usize = 10;
 
 /// The whole program.
 #[must_use]
@@ -52,9 +52,9 @@ pub fn main() -> ExitCode {
         let (options, operands) = TABLE.parse(env::args_os().skip(1))?;
         let units = units(&options, &operands)?;
         let setup = setup(&options)?;
-        announce(report, &options, &units);
-        let mut output = Output::new(report, &options, count(&units, &setup));
-        Crew::new(&setup, &options, units).run(|result| output.take(&result))?;
+        progress::announce(report, &options, &units, setup.families.len());
+        let mut output = Output::new(&options, Progress::new(report, destinations(&units)));
+        Crew::new(&setup, &options, units).run(|event| output.take(event))?;
         Ok(output.code())
     })
 }
@@ -167,75 +167,41 @@ fn records() -> client::Setup<'static> {
     }
 }
 
-/// How many results there will be at least.
-fn count(units: &[Unit], setup: &Setup) -> usize {
-    let destinations: usize = units.iter().map(|unit| unit.destinations.len()).sum();
-    destinations * setup.families.len()
-}
-
-/// Says before a large run how long it may take.
-fn announce(report: &Report, options: &Options, units: &[Unit]) {
-    let hosts: usize = units.iter().map(|unit| unit.destinations.len()).sum();
-    if hosts < MANY {
-        return;
-    }
-    let handshakes = options.depth.handshakes();
-    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-    let all = number(hosts).saturating_mul(handshakes);
-    let at_once = number(options.limit.min(units.len()));
-    let by_pauses = options.interval.saturating_mul(all / at_once.max(1));
-    let by_rate = Duration::from_secs(u64::from(all / options.rate));
-    let time = match by_pauses.max(by_rate) {
-        time if time.as_secs() == 0 => String::new(),
-        time => format!(": up to {}", duration(time)),
-    };
-    report.notice(format_args!(
-        "{hosts} destinations, at most {handshakes} handshakes each, {} at once{time}",
-        options.limit
-    ));
-}
-
-/// `2 h 27 min`, `3 min 10 s`, `5 s`.
-fn duration(time: Duration) -> String {
-    let seconds = time.as_secs();
-    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
-        (0, 0, seconds) => format!("{seconds} s"),
-        (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
-        (hours, minutes, _) => format!("{hours} h {minutes} min"),
-    }
-}
-
 /// What comes out, and what it comes to.
 struct Output<'a> {
-    report: &'a Report,
     json: bool,
     colour: bool,
-    progress: bool,
-    all: usize,
-    done: usize,
+    progress: Progress<'a>,
+    printed: usize,
     found: usize,
     reached: bool,
-    begin: Instant,
 }
 
 impl<'a> Output<'a> {
-    fn new(report: &'a Report, options: &Options, all: usize) -> Output<'a> {
+    fn new(options: &Options, progress: Progress<'a>) -> Output<'a> {
         let plain = env::var_os("NO_COLOR").is_some_and(|word| !word.is_empty());
         Output {
-            report,
             json: options.json,
             colour: !plain && io::stdout().is_terminal(),
-            progress: all > 1 && io::stderr().is_terminal(),
-            all,
-            done: 0,
+            progress,
+            printed: 0,
             found: 0,
             reached: false,
-            begin: Instant::now(),
+        }
+    }
+
+    fn take(&mut self, event: Event) -> Result<(), Fail> {
+        match event {
+            Event::Result(result) => self.print(&result),
+            Event::Over(count) => {
+                self.progress.advance(count, self.found);
+                Ok(())
+            }
         }
     }
 
     /// Prints a result.
-    fn take(&mut self, result: &HostResult) -> Result<(), Fail> {
+    fn print(&mut self, result: &HostResult) -> Result<(), Fail> {
         self.reached |= result.listens;
         self.found += usize::from(
             result
@@ -246,31 +212,17 @@ impl<'a> Output<'a> {
         let text = if self.json {
             let line = result.to_json();
             line.map_err(|error| Fail::temporary(format!("unable to write JSON: {error}")))? + "\n"
-        } else if self.done > 0 {
+        } else if self.printed > 0 {
             format!("\n{}", report_text::report(result, self.colour))
         } else {
             report_text::report(result, self.colour)
         };
-        self.done += 1;
-        if self.progress {
-            self.report.progress("");
-        }
+        self.printed += 1;
+        self.progress.clear();
         let mut out = io::stdout().lock();
         out.write_all(text.as_bytes())
             .and_then(|()| out.flush())
-            .map_err(|error| crew::unwritable(&error))?;
-        if self.progress && self.done < self.all {
-            let left = self.begin.elapsed() / u32::try_from(self.done).unwrap_or(u32::MAX)
-                * u32::try_from(self.all - self.done).unwrap_or(u32::MAX);
-            self.report.progress(&format!(
-                "{}/{} done, {} with findings, {} left",
-                self.done,
-                self.all,
-                self.found,
-                duration(left)
-            ));
-        }
-        Ok(())
+            .map_err(|error| crew::unwritable(&error))
     }
 
     /// 0: all well; 1: findings; 111: nothing was reached.
