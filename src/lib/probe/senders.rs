@@ -1,7 +1,8 @@
 //! Real senders of mail, by what their ClientHello offers, to tell who cannot
 //! talk to a server. Written from public documentation: the release notes and
 //! default cipher lists of OpenSSL and GnuTLS, Microsoft's "TLS Cipher Suites in
-//! Windows", the JSSE reference guides of Java 7 and 8, BoringSSL's defaults.
+//! Windows" and "Technical reference details about encryption" (Office 365), the
+//! JSSE reference guides of Java 7 and 8, BoringSSL's defaults.
 #![forbid(unsafe_code)]
 
 use super::result::Version::{self, Ssl3, Tls10, Tls11, Tls12, Tls13};
@@ -42,11 +43,23 @@ pub const RSA_ONLY: &str = "RSA-only senders";
 /// Whose library is older than 2018, or is not allowed it.
 pub const WITHOUT_13: &str = "senders without TLS 1.3";
 
-const GCM: &[&str] = &[
+/// What Microsoft lists under "TLS cipher suites supported by Office 365", and
+/// their kin for ECDSA, which Windows has beside them.
+const EXCHANGE_ONLINE: &[&str] = &[
     "ECDHE-ECDSA-AES256-GCM-SHA384",
     "ECDHE-RSA-AES256-GCM-SHA384",
     "ECDHE-ECDSA-AES128-GCM-SHA256",
     "ECDHE-RSA-AES128-GCM-SHA256",
+    "ECDHE-ECDSA-AES256-SHA384",
+    "ECDHE-RSA-AES256-SHA384",
+    "ECDHE-ECDSA-AES128-SHA256",
+    "ECDHE-RSA-AES128-SHA256",
+    "ECDHE-ECDSA-AES256-SHA",
+    "ECDHE-RSA-AES256-SHA",
+    "ECDHE-ECDSA-AES128-SHA",
+    "ECDHE-RSA-AES128-SHA",
+    "AES256-GCM-SHA384",
+    "AES128-GCM-SHA256",
 ];
 
 /// OpenSSL's DEFAULT since 1.1.0.
@@ -169,6 +182,10 @@ const JAVA_8: &[&str] = &[
     "DHE-RSA-AES128-GCM-SHA256",
 ];
 
+/// The smallest RSA key that Windows takes since 2012: Microsoft Security Advisory
+/// 2661254.
+const WINDOWS_KEY: u32 = 1024;
+
 const MODERN: Sender = Sender {
     name: "",
     current: true,
@@ -201,8 +218,8 @@ pub const SENDERS: &[Sender] = &[
     },
     Sender {
         name: "Exchange Online",
-        suites: GCM,
-        smallest_key: 2048,
+        suites: EXCHANGE_ONLINE,
+        smallest_key: WINDOWS_KEY,
         ..MODERN
     },
     Sender {
@@ -211,6 +228,7 @@ pub const SENDERS: &[Sender] = &[
         ..MODERN
     },
     Sender {
+        // Both set security level 2 (SSL_CTX_set_security_level(3)).
         name: "OpenSSL 3 (Debian 12, RHEL 9)",
         smallest_key: 2048,
         ..MODERN
@@ -229,6 +247,7 @@ pub const SENDERS: &[Sender] = &[
         name: "Exchange 2013 (Windows Server 2012 R2)",
         versions: &[Tls10, Tls11, Tls12],
         suites: WINDOWS_2012,
+        smallest_key: WINDOWS_KEY,
         ..MODERN
     },
     Sender {
