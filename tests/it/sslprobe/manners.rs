@@ -166,3 +166,158 @@ fn many_hosts_are_probed_at_once_and_each_has_its_line() {
     assert_eq!(ended.code, Some(1));
     assert!(ended.stderr.contains("60 destinations"), "{}", ended.stderr);
 }
+
+/// What is said before a run over closed ports, and the run's end.
+fn announced(count: u8, words: &[&str]) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+    let port = listener.local_addr().expect("bound").port();
+    let input: String = (2..count + 2).fold(String::new(), |text, last| {
+        text + &format!("127.0.0.{last}:{port}\n")
+    });
+    let ended = run(
+        &mut command(&[&["-j"], words, &["-"]].concat()),
+        input.as_bytes(),
+    );
+    assert_eq!(objects(&ended).len(), usize::from(count), "{ended:?}");
+    assert_eq!(ended.code, Some(111), "{ended:?}");
+    ended.stderr
+}
+
+#[test]
+fn a_large_run_is_announced_with_the_time_that_it_may_take() {
+    for (count, words, said) in [
+        // 96 connections at five a second.
+        (
+            12,
+            &["-q", "-r", "5", "-c", "20"][..],
+            "8 handshakes each, 20 at once: this takes up to 20 s",
+        ),
+        // 24 pauses of three seconds, one after the other.
+        (
+            12,
+            &["-q", "-i", "3", "-c", "4"],
+            "8 handshakes each, 4 at once: this takes up to 1 min 12 s",
+        ),
+        (
+            10,
+            &["-i", "2"],
+            "24 handshakes each, 1 at once: this takes up to 8 min 0 s",
+        ),
+        (
+            10,
+            &["-F", "-c", "10", "-i", "90"],
+            "60 handshakes each, 10 at once: this takes up to 1 h 30 min",
+        ),
+    ] {
+        let expected = format!(
+            "sslprobe: {count} destinations, at most {said}, longer where servers are slow\n"
+        );
+        assert_eq!(announced(count, words), expected);
+    }
+    assert_eq!(announced(9, &["-q", "-i", "1"]), "", "few need no warning");
+}
+
+/// A provider whose four addresses count their connections together and complain
+/// of more than `MOST` within a time.
+struct Counting {
+    servers: Vec<Scripted>,
+    times: Arc<Mutex<Vec<Instant>>>,
+}
+
+/// As many connections within its time as it bears.
+const MOST: usize = 16;
+
+impl Counting {
+    fn start(within: Duration) -> Counting {
+        let times: Arc<Mutex<Vec<Instant>>> = Arc::default();
+        let context = Arc::new(context(&Identity::localhost(KeyKind::P256), |_| {}));
+        let serve = |last| {
+            let (times, context) = (Arc::clone(&times), Arc::clone(&context));
+            Scripted::start_at([127, 0, 0, last], move |stream, _, seen| {
+                let now = Instant::now();
+                let lately = {
+                    let mut times = times.lock().expect("lock");
+                    times.push(now);
+                    times.iter().filter(|one| now - **one < within).count()
+                };
+                if lately > MOST {
+                    let _ = stream.write_all(b"421 4.7.0 you connect too often\r\n");
+                } else if smtp(stream, &["STARTTLS"], seen) {
+                    if let Some(mut inside) = tls(stream, &context) {
+                        smtp_inside(&mut inside, &[], "");
+                    }
+                }
+            })
+        };
+        let servers = (1..=4).map(serve).collect();
+        Counting { servers, times }
+    }
+
+    fn probed(&self, rate: &str) -> Vec<serde_json::Value> {
+        let at = self.servers.iter().map(|one| one.at.to_string());
+        let at: Vec<String> = at.collect();
+        let words: Vec<&str> = at.iter().map(String::as_str).collect();
+        // The last -r holds.
+        let options = ["-j", "-q", "-y", "smtp", "-c", "4", "-r", rate];
+        objects(&run(&mut command(&[&options[..], &words].concat()), b""))
+    }
+}
+
+#[test]
+fn a_provider_that_counts_connections_a_second_has_nothing_to_complain_of() {
+    let provider = Counting::start(Duration::from_secs(1));
+    for one in provider.probed("4") {
+        assert_eq!(one["error"], serde_json::Value::Null, "{one:#}");
+        assert_eq!(one["versions"]["TLSv1.3"], true, "{one:#}");
+    }
+    let times = provider.times.lock().expect("lock").clone();
+    assert!(times.len() > MOST, "{}", times.len());
+    let first_to_last = times[times.len() - 1] - times[0];
+    let least = Duration::from_secs(times.len() as u64 - 1) / 4;
+    // The first one may have been slow to arrive.
+    assert!(first_to_last > least * 2 / 3, "{first_to_last:?} {least:?}");
+}
+
+#[test]
+fn a_provider_that_complains_is_left_alone_at_each_of_its_addresses() {
+    let provider = Counting::start(Duration::from_secs(3600));
+    let found = provider.probed("1000");
+    let complained = found.iter().filter(|one| {
+        let why = one["error"].as_str();
+        why.is_some_and(|why| why.contains("you connect too often"))
+    });
+    let complained = complained.count();
+    assert!(complained > 1, "{found:#?}");
+    let connections = provider.times.lock().expect("lock").len();
+    assert_eq!(connections, MOST + complained, "one each: {found:#?}");
+}
+
+#[test]
+fn a_server_without_extended_master_secret_is_told_of_partners_in_fips_mode() {
+    // SSL_OP_NO_EXTENDED_MASTER_SECRET of ssl.h.
+    let without = openssl::ssl::SslOptions::from_bits_retain(1);
+    for (highest, severity) in [
+        (openssl::ssl::SslVersion::TLS1_2, Some("medium")),
+        (openssl::ssl::SslVersion::TLS1_3, Some("note")),
+    ] {
+        for off in [true, false] {
+            let context = context(&Identity::localhost(KeyKind::P256), |builder| {
+                builder.set_max_proto_version(Some(highest)).expect("set");
+                if off {
+                    builder.set_options(without);
+                }
+            });
+            let server = Scripted::start(move |stream, _, seen| {
+                seen.hello = hello_comes(stream);
+                drop(tls(stream, &context));
+            });
+            let (found, _) = result(&[&server.at.to_string()]);
+            let all = super::findings(&found);
+            let told = all
+                .iter()
+                .find(|(code, _)| code == "no-extended-master-secret");
+            let told = told.map(|(_, severity)| severity.as_str());
+            assert_eq!(told, severity.filter(|_| off), "{found:#}");
+        }
+    }
+}

@@ -2,7 +2,7 @@
 //! it is, and one sentence fit to be sent to whoever can mend it.
 #![forbid(unsafe_code)]
 
-use super::result::{Finding, HostResult, Severity, StartTls};
+use super::result::{Finding, HostResult, Severity, StartTls, Version};
 use crate::text;
 
 mod certificates;
@@ -30,6 +30,8 @@ pub struct Facts {
     pub unreadable: Option<String>,
     /// Below TLS 1.3: it knows RFC 5746.
     pub secure_renegotiation: Option<bool>,
+    /// In TLS 1.2: it knows RFC 7627.
+    pub extended_master_secret: Option<bool>,
     /// `-F` had no handshakes left before it knew all suites and groups.
     pub unlisted: bool,
     /// It asks clients for a certificate.
@@ -187,6 +189,7 @@ fn tolerance(found: &mut Findings, result: &HostResult, facts: &Facts) {
              to connect; update the server",
         );
     }
+    extended_master_secret(found, result, facts);
     if facts.unlisted {
         found.add(
             Severity::Note,
@@ -201,6 +204,27 @@ fn tolerance(found: &mut Findings, result: &HostResult, facts: &Facts) {
             "The server asks clients for a certificate",
         );
     }
+}
+
+/// RFC 7627, without which FIPS 140-3 has no TLS 1.2 (NIST's Implementation
+/// Guidance D.Q, in force since May 2023).
+fn extended_master_secret(found: &mut Findings, result: &HostResult, facts: &Facts) {
+    if facts.extended_master_secret != Some(false) {
+        return;
+    }
+    let (severity, who) = if result.speaks(Version::Tls13) {
+        (Severity::Note, "partners without TLSv1.3")
+    } else {
+        (Severity::Medium, "partners")
+    };
+    found.add(
+        severity,
+        "no-extended-master-secret",
+        format!(
+            "Extended master secret (RFC 7627) is missing in TLSv1.2: {who} in FIPS mode (RHEL 9.2) \
+             can't connect; update the server"
+        ),
+    );
 }
 
 /// Who cannot connect.

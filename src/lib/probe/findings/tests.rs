@@ -170,6 +170,18 @@ const FAULTS: &[(Severity, &str, Change)] = &[
     (Severity::Medium, "no-secure-renegotiation", |_, facts| {
         facts.secure_renegotiation = Some(false);
     }),
+    (
+        Severity::Medium,
+        "no-extended-master-secret",
+        |result, facts| {
+            facts.extended_master_secret = Some(false);
+            let versions = result.versions.get_or_insert_default();
+            versions.insert(Version::Tls13, false);
+        },
+    ),
+    (Severity::Note, "no-extended-master-secret", |_, facts| {
+        facts.extended_master_secret = Some(false);
+    }),
     (Severity::Medium, "rsa-only-senders-refused", |result, _| {
         result.cannot_reach = Some(vec!["RSA-only senders".to_owned()]);
     }),

@@ -104,6 +104,12 @@ impl ServerHello {
         self.extensions.contains(&extension::RENEGOTIATION_INFO)
     }
 
+    /// Whether the server knows RFC 7627, which we offer from TLS 1.0 on.
+    #[must_use]
+    pub fn extends_master_secret(&self) -> bool {
+        self.extensions.contains(&extension::EXTENDED_MASTER_SECRET)
+    }
+
     /// Reads a message's body.
     ///
     /// # Errors

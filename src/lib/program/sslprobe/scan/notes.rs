@@ -78,6 +78,11 @@ impl Scan<'_> {
             let secure = known || flight.hello.renegotiates_securely();
             self.facts.secure_renegotiation = Some(secure);
         }
+        if version == Version::Tls12 {
+            let known = self.facts.extended_master_secret.unwrap_or_default();
+            let extended = known || flight.hello.extends_master_secret();
+            self.facts.extended_master_secret = Some(extended);
+        }
         if !flight.certificates.is_empty() {
             self.note_chain(&flight.certificates);
         }
