@@ -47,7 +47,7 @@ pub fn follow(page: &str, needs: &[&str]) {
             "-u",
             "-i",
         ])
-        .args(["-f", "--kill-child", "/bin/sh", "-e"])
+        .args(["-f", "--kill-child", "bash", "-e"])
         .args([Path::new(HERE).join("machine.sh"), place.0.clone()])
         .args([&*programs, Path::new(env!("CARGO_MANIFEST_DIR"))])
         .process_group(0)
