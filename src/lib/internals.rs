@@ -33,6 +33,11 @@ pub mod environ {
 pub mod handshake {
     pub use crate::handshake::{Failure, Side, perform};
 }
+#[cfg(feature = "remote")]
+pub mod https {
+    pub use crate::https::reply::{Trouble, read};
+    pub use crate::https::{Client, End, Failure, Kind, LIMITS, Limits, Method, Request, Response};
+}
 pub mod manager {
     pub use crate::manager::VARIABLES;
 }

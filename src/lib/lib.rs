@@ -68,6 +68,10 @@ mod handshake;
 #[cfg(feature = "remote")]
 mod link;
 
+#[cfg(feature = "remote")]
+#[allow(dead_code, reason = "its users come next")]
+mod https;
+
 mod session;
 
 mod relay;

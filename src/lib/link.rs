@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
-use openssl::ssl::{ErrorCode, SslRef};
+use openssl::ssl::{ErrorCode, ShutdownState, SslRef};
 
 use crate::dialer::Clear;
 use crate::handshake::{self, Session, later_failure};
@@ -99,6 +99,16 @@ impl Link {
         match &self.inner {
             Inner::Tls(session) => Some(session.ssl()),
             Inner::Clear(_) | Inner::Ended => None,
+        }
+    }
+
+    /// Whether the server has ended TLS as it should be ended: what came before is
+    /// whole.
+    #[must_use]
+    pub fn was_closed(&mut self) -> bool {
+        match &mut self.inner {
+            Inner::Tls(session) => session.get_shutdown().contains(ShutdownState::RECEIVED),
+            Inner::Clear(_) | Inner::Ended => false,
         }
     }
 
