@@ -91,25 +91,34 @@ pub fn plain(at: SocketAddr) -> TcpStream {
 }
 
 pub fn tcp(at: SocketAddr, from: Option<SocketAddr>, receive_buffer: Option<usize>) -> TcpStream {
+    try_tcp(at, from, receive_buffer).unwrap()
+}
+
+/// [`tcp`], where a failure may be the server's.
+pub fn try_tcp(
+    at: SocketAddr,
+    from: Option<SocketAddr>,
+    receive_buffer: Option<usize>,
+) -> io::Result<TcpStream> {
     let family = if at.is_ipv4() {
         AddressFamily::Inet
     } else {
         AddressFamily::Inet6
     };
-    let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     if let Some(size) = receive_buffer {
-        setsockopt(&socket, sockopt::RcvBuf, &size).unwrap();
+        setsockopt(&socket, sockopt::RcvBuf, &size)?;
     }
     let raw = std::os::fd::AsRawFd::as_raw_fd(&socket);
     if let Some(from) = from {
-        bind(raw, &SockaddrStorage::from(from)).unwrap();
+        bind(raw, &SockaddrStorage::from(from))?;
     }
-    connect(raw, &SockaddrStorage::from(at)).unwrap();
+    connect(raw, &SockaddrStorage::from(at))?;
     let stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
-    stream.set_nodelay(true).unwrap();
-    stream
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 /// Makes the next close send a reset.

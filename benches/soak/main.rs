@@ -1,0 +1,102 @@
+//! Load that goes on: does the server lose a connection, a byte or memory, and
+//! is anything wrong ever served? `package/soak` runs it, for minutes or for
+//! hours; it says what it counted, and fails where something was lost.
+#![forbid(unsafe_code)]
+#![allow(clippy::disallowed_methods, reason = "tests have threads")]
+#![allow(
+    clippy::incompatible_msrv,
+    reason = "rust-version is that of the programs"
+)]
+// What the harness makes fails as a test does, and ends the part that it is in.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+#![allow(clippy::doc_markdown)]
+#![allow(clippy::missing_panics_doc, clippy::must_use_candidate, missing_docs)]
+
+use std::panic::{self, AssertUnwindSafe};
+use std::process::ExitCode;
+use std::time::{Instant, SystemTime};
+
+#[path = "../../tests/it/harness/mod.rs"]
+#[allow(
+    dead_code,
+    unused_imports,
+    unused_macros,
+    reason = "the tests use the rest of it"
+)]
+mod harness;
+
+mod client;
+mod dice;
+mod gauge;
+mod load;
+mod options;
+mod service;
+
+use options::{Part, Settings};
+
+/// What a part found: figures for the summary, or what was lost.
+pub type Outcome = Result<Vec<String>, String>;
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let settings = match options::settings(&words) {
+        Ok(Some(settings)) => settings,
+        Ok(None) => {
+            print!("{}", options::usage());
+            return ExitCode::SUCCESS;
+        }
+        Err(why) => {
+            eprintln!("soak: usage: {why}\n{}", options::usage());
+            return ExitCode::from(100);
+        }
+    };
+    let seed = settings.seed.unwrap_or_else(|| {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        now.map_or(1, |time| u64::from(time.subsec_nanos()) + time.as_secs())
+    });
+    eprintln!("soak: --seed {seed}");
+    let begin = Instant::now();
+    let mut lines = Vec::new();
+    let mut failed = 0;
+    for part in Part::ALL {
+        if !settings.parts.is_empty() && !settings.parts.contains(&part) {
+            continue;
+        }
+        eprintln!("soak: {} ...", part.name());
+        match run(part, &settings, seed) {
+            Ok(figures) => {
+                lines.extend(
+                    figures
+                        .iter()
+                        .map(|line| format!("ok    {}: {line}", part.name())),
+                );
+            }
+            Err(why) => {
+                failed += 1;
+                lines.push(format!("LOST  {}: {why}", part.name()));
+            }
+        }
+    }
+    for line in &lines {
+        println!("{line}");
+    }
+    let verdict = if failed == 0 { "ok" } else { "lost" };
+    println!(
+        "soak: {verdict}: {failed} of the parts lost something; {} s, --seed {seed}",
+        begin.elapsed().as_secs()
+    );
+    ExitCode::from(u8::from(failed > 0))
+}
+
+/// A part, and what it panicked with where the harness found a fault.
+fn run(part: Part, settings: &Settings, seed: u64) -> Outcome {
+    let body = || match part {
+        Part::Load => load::run(settings, seed),
+    };
+    panic::catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()));
+        Err(text.unwrap_or_else(|| "a panic".to_owned()))
+    })
+}

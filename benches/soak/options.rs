@@ -1,0 +1,80 @@
+//! The command line: which parts run, and for how long.
+#![forbid(unsafe_code)]
+
+/// A part of the soak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Load,
+}
+
+impl Part {
+    /// In the order in which they run.
+    pub const ALL: [Part; 1] = [Part::Load];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Part::Load => "load",
+        }
+    }
+}
+
+/// How much of everything.
+pub struct Settings {
+    /// None: all of them.
+    pub parts: Vec<Part>,
+    /// Connections of the plain load, by each way to TLS.
+    pub connections: u64,
+    /// How many of them there are at one time.
+    pub at_once: usize,
+    pub seed: Option<u64>,
+}
+
+fn letters() -> getopts::Options {
+    let mut letters = getopts::Options::new();
+    letters
+        .optmulti("", "only", "only this part: load; may be repeated", "PART")
+        .optopt("", "connections", "connections of each way (5000)", "N")
+        .optopt("", "at-once", "connections at one time (100)", "N")
+        .optopt("", "seed", "chance as in the run that printed this", "N")
+        .optflag("h", "help", "print this")
+        // Cargo says that this is a benchmark run.
+        .optflag("", "bench", "ignored");
+    letters
+}
+
+pub fn usage() -> String {
+    letters().usage("package/soak [options]")
+}
+
+/// `None` where only the usage was asked for.
+pub fn settings(words: &[String]) -> Result<Option<Settings>, String> {
+    let found = letters().parse(words).map_err(|why| why.to_string())?;
+    if found.opt_present("help") {
+        return Ok(None);
+    }
+    if let Some(word) = found.free.first() {
+        return Err(format!("{word}: no such option"));
+    }
+    let number = |name: &str, usual: u64| match found.opt_str(name) {
+        None => Ok(usual),
+        Some(text) => match text.parse() {
+            Ok(number) if number > 0 => Ok(number),
+            _ => Err(format!("--{name} {text}: not a number from 1")),
+        },
+    };
+    let parts: Result<Vec<Part>, String> = found
+        .opt_strs("only")
+        .iter()
+        .map(|word| {
+            let part = Part::ALL.into_iter().find(|part| part.name() == word);
+            part.ok_or_else(|| format!("--only {word}: no such part"))
+        })
+        .collect();
+    let seed = found.opt_present("seed").then(|| number("seed", 1));
+    Ok(Some(Settings {
+        parts: parts?,
+        connections: number("connections", 5000)?,
+        at_once: usize::try_from(number("at-once", 100)?).map_err(|why| why.to_string())?,
+        seed: seed.transpose()?,
+    }))
+}
