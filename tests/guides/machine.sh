@@ -9,6 +9,8 @@ for descriptor in /proc/self/fd/*; do
   case $descriptor in 0 | 1 | 2 | 255) continue ;; esac
   eval "exec $descriptor>&-"
 done
+# Its owner has an ordinary umask.
+umask 022
 place=$1
 programs=$2
 checkout=$3
