@@ -7,13 +7,12 @@ use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::{Duration, Instant};
 
 use crate::report::{Fail, Report, reason};
-use crate::sys::{clock, fd, process};
+use crate::sys::{clock, fd, process, socket};
 use crate::text;
 
 /// The variables of both protocols, which are for one process and none of its
@@ -170,7 +169,7 @@ impl Notifier {
 fn open(name: &OsStr) -> io::Result<Option<(UnixDatagram, SocketAddr)>> {
     let address = match name.as_bytes() {
         [] => return Ok(None),
-        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+        [b'@', name @ ..] => socket::abstract_address(name)?,
         [b'/', ..] => SocketAddr::from_pathname(name)?,
         _ => return Err(io::Error::other("neither a path nor @ and a name")),
     };
@@ -181,6 +180,8 @@ fn open(name: &OsStr) -> io::Result<Option<(UnixDatagram, SocketAddr)>> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::linux::net::SocketAddrExt as _;
+
     use super::*;
 
     #[test]

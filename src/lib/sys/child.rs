@@ -1,7 +1,9 @@
 //! One child process: run it, wait for its end within a time, end it.
 
 use std::io;
-use std::os::fd::{AsFd as _, FromRawFd as _, OwnedFd};
+#[cfg(target_os = "linux")]
+use std::os::fd::FromRawFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
@@ -21,7 +23,7 @@ const STEP: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct Running {
     child: Child,
-    /// Readable once the child has ended; absent before Linux 5.3.
+    /// Readable once the child has ended; absent before Linux 5.3, and elsewhere.
     end: Option<OwnedFd>,
 }
 
@@ -33,13 +35,7 @@ impl Running {
     /// As fork(2) and execve(2).
     pub fn new(command: &mut Command) -> io::Result<Running> {
         let child = command.process_group(0).spawn()?;
-        // SAFETY: pidfd_open takes two numbers and touches no memory of ours;
-        // the child is not reaped yet, so the number is its own.
-        let end = unsafe { libc::syscall(libc::SYS_pidfd_open, child.id(), 0) };
-        let end = i32::try_from(end).ok().filter(|&end| end >= 0);
-        // SAFETY: the kernel just opened this number (close-on-exec), and
-        // nobody else owns it.
-        let end = end.map(|end| unsafe { OwnedFd::from_raw_fd(end) });
+        let end = descriptor(&child);
         Ok(Running { child, end })
     }
 
@@ -97,6 +93,23 @@ impl Running {
             signal,
         );
     }
+}
+
+/// A descriptor that is readable once the child has ended, where there is such.
+#[cfg(target_os = "linux")]
+fn descriptor(child: &Child) -> Option<OwnedFd> {
+    // SAFETY: pidfd_open takes two numbers and touches no memory of ours;
+    // the child is not reaped yet, so the number is its own.
+    let end = unsafe { libc::syscall(libc::SYS_pidfd_open, child.id(), 0) };
+    let end = i32::try_from(end).ok().filter(|&end| end >= 0)?;
+    // SAFETY: the kernel just opened this number (close-on-exec), and
+    // nobody else owns it.
+    Some(unsafe { OwnedFd::from_raw_fd(end) })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn descriptor(_: &Child) -> Option<OwnedFd> {
+    None
 }
 
 #[cfg(test)]

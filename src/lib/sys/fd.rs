@@ -182,20 +182,25 @@ pub(super) unsafe fn close_all_but(keep: &[BorrowedFd<'_>]) {
 
 /// Closes the descriptors `first..=last`.
 fn close_range(first: u32, last: u32) {
+    #[cfg(target_os = "linux")]
     // SAFETY: close_range touches no memory of ours.
     let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    #[cfg(not(target_os = "linux"))]
+    let done = {
+        unsafe extern "C" {
+            /// Of FreeBSD's C library; not every C library of Linux has it.
+            fn close_range(first: libc::c_uint, last: libc::c_uint, flags: libc::c_int) -> i32;
+        }
+        // SAFETY: close_range touches no memory of ours.
+        unsafe { close_range(first, last, 0) }
+    };
     if done == 0 {
         return;
     }
     // Linux before 5.9: ask which are open.
-    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else {
-        return;
-    };
-    let open: Vec<RawFd> = entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|&number| u32::try_from(number).is_ok_and(|at| (first..=last).contains(&at)))
-        .collect();
-    for number in open {
+    let open = open_numbers().unwrap_or_default().into_iter();
+    for number in open.filter(|&at| u32::try_from(at).is_ok_and(|at| (first..=last).contains(&at)))
+    {
         // SAFETY: close takes a number; one that is no longer open is EBADF.
         unsafe { libc::close(number) };
     }
@@ -207,11 +212,25 @@ fn close_range(first: u32, last: u32) {
 /// # Errors
 /// `/proc` is not there.
 pub fn inherited_above_standard() -> io::Result<Vec<RawFd>> {
+    let mut open = open_numbers()?;
+    open.retain(|&number| number > 2 && survives_exec(number));
+    Ok(open)
+}
+
+/// The numbers of all descriptors that this process has.
+#[cfg(target_os = "linux")]
+fn open_numbers() -> io::Result<Vec<RawFd>> {
     let entries = std::fs::read_dir("/proc/self/fd")?;
     Ok(entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<RawFd>().ok())
-        .filter(|&number| number > 2 && survives_exec(number))
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .collect())
+}
+
+/// All numbers that a descriptor may have: not every system has a list.
+#[cfg(not(target_os = "linux"))]
+fn open_numbers() -> io::Result<Vec<RawFd>> {
+    let limit = super::process::descriptor_limit()?;
+    Ok((0..RawFd::try_from(limit).unwrap_or(RawFd::MAX)).collect())
 }
 
 /// read(2), again where a signal interrupted it.

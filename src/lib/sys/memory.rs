@@ -77,6 +77,7 @@ impl Drop for Pages {
 ///
 /// # Errors
 /// As mlock2(2); an unprivileged process may lock little.
+#[cfg(target_os = "linux")]
 pub fn lock(mut later: bool) -> io::Result<()> {
     use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
@@ -118,7 +119,21 @@ pub fn lock(mut later: bool) -> io::Result<()> {
     Ok(())
 }
 
+/// Elsewhere all of this process's memory is kept out of swap.
+///
+/// # Errors
+/// As mlockall(2).
+#[cfg(not(target_os = "linux"))]
+pub fn lock(later: bool) -> io::Result<()> {
+    use nix::sys::mman::{MlockAllFlags, mlockall};
+
+    let mut flags = MlockAllFlags::MCL_CURRENT;
+    flags.set(MlockAllFlags::MCL_FUTURE, later);
+    Ok(mlockall(flags)?)
+}
+
 /// linux/mman.h; libc has it for some architectures only.
+#[cfg(target_os = "linux")]
 const MCL_ONFAULT: libc::c_int = 4;
 
 #[cfg(test)]

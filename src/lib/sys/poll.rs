@@ -1,12 +1,11 @@
 //! Waiting for descriptors, with deadlines on the monotonic clock.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll, ppoll};
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::SigSet;
 use nix::sys::time::{TimeSpec, TimeValLike as _};
 
@@ -120,48 +119,4 @@ pub fn wait_with_signals(
         };
     }
     Ok(count > 0)
-}
-
-/// Many descriptors that are waited for as one, however many they are: what is
-/// waited for is the crowd (epoll(7)).
-#[derive(Debug)]
-pub struct Crowd(Epoll);
-
-impl Crowd {
-    /// An empty one.
-    ///
-    /// # Errors
-    /// As epoll_create1(2).
-    pub fn new() -> io::Result<Crowd> {
-        Ok(Crowd(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?))
-    }
-
-    /// Waits for bytes on this one too, which is `key` to the caller.
-    ///
-    /// # Errors
-    /// As epoll_ctl(2).
-    pub fn enter(&self, fd: impl AsFd, key: u64) -> io::Result<()> {
-        Ok(self.0.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, key))?)
-    }
-
-    /// Waits for it no more. To be called before the descriptor is closed:
-    /// another process may still have a copy.
-    pub fn leave(&self, fd: impl AsFd) {
-        let _ = self.0.delete(fd);
-    }
-
-    /// The keys of those that have bytes, or whose other side is gone: some of
-    /// them, if they are many. Does not wait.
-    #[must_use]
-    pub fn ready(&self) -> Vec<u64> {
-        let mut events = [EpollEvent::empty(); 64];
-        let count = self.0.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
-        events[..count].iter().map(EpollEvent::data).collect()
-    }
-}
-
-impl AsFd for Crowd {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.0.as_fd()
-    }
 }

@@ -86,6 +86,7 @@ pub fn try_in_child(step: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
 ///
 /// # Errors
 /// As clone(2).
+#[cfg(target_os = "linux")]
 pub fn spawn_sibling(body: impl FnOnce(Forked) -> u8) -> io::Result<ProcessId> {
     let flags = libc::c_long::from(libc::CLONE_PARENT | libc::SIGCHLD);
     // s390 takes the stack first.
@@ -102,6 +103,43 @@ pub fn spawn_sibling(body: impl FnOnce(Forked) -> u8) -> io::Result<ProcessId> {
         0 => end(contained(body)),
         child => Ok(i32::try_from(child).unwrap_or_default()),
     }
+}
+
+/// Elsewhere it is a child like another, which [`adopt_orphans`] makes one of this
+/// process's parent when this process ends.
+///
+/// # Errors
+/// As fork(2).
+#[cfg(not(target_os = "linux"))]
+pub fn spawn_sibling(body: impl FnOnce(Forked) -> u8) -> io::Result<ProcessId> {
+    spawn(body)
+}
+
+/// Has this process reap what [`spawn_sibling`] makes in its children.
+///
+/// # Errors
+/// As procctl(2), on FreeBSD; on Linux there is nothing to do.
+#[cfg_attr(
+    target_os = "linux",
+    allow(clippy::unnecessary_wraps, reason = "elsewhere it can fail")
+)]
+pub fn adopt_orphans() -> io::Result<()> {
+    #[cfg(target_os = "freebsd")]
+    {
+        // SAFETY: this command takes no argument; process 0 is this one.
+        let done = unsafe {
+            libc::procctl(
+                libc::P_PID,
+                0,
+                libc::PROC_REAP_ACQUIRE,
+                std::ptr::null_mut(),
+            )
+        };
+        if done < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
 }
 
 /// A panic must not run on into the parent's code: where it unwinds, as in a build
@@ -219,14 +257,18 @@ pub fn descriptor_limit() -> io::Result<u64> {
     let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
     #[allow(
         clippy::useless_conversion,
-        reason = "machines of 32 bits have a smaller number"
+        clippy::unnecessary_fallible_conversions,
+        reason = "machines of 32 bits have a smaller number, FreeBSD one with a sign"
     )]
-    Ok(soft.into())
+    Ok(soft.try_into().unwrap_or(u64::MAX))
 }
 
-/// Gives this process the name that ps(1) shows beside its command line.
+/// Gives this process the name that ps(1) shows beside its command line, on Linux.
 pub fn name(name: &str) {
+    #[cfg(target_os = "linux")]
     if let Ok(name) = std::ffi::CString::new(name) {
         let _ = nix::sys::prctl::set_name(&name);
     }
+    #[cfg(not(target_os = "linux"))]
+    let _ = name;
 }

@@ -121,8 +121,13 @@ pub fn ignore_pipe() {
 /// Gives every signal its default handling and empties the mask: what a program
 /// that is executed next expects.
 pub fn reset() {
+    #[cfg(target_os = "linux")]
+    let last = libc::SIGRTMAX();
+    // _SIG_MAXSIG of sys/_sigset.h.
+    #[cfg(not(target_os = "linux"))]
+    let last = 128;
     // Bare numbers: nix knows no real-time signals.
-    for signal in 1..=libc::SIGRTMAX() {
+    for signal in 1..=last {
         // SAFETY: sets the default handling; KILL, STOP and the numbers that
         // libc keeps for itself are refused with EINVAL, which is fine.
         unsafe { libc::signal(signal, libc::SIG_DFL) };

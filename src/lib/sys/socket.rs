@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::unix::net::SocketAddr as UnixAddress;
 
 use nix::errno::Errno;
 use nix::net::if_::{if_indextoname, if_nametoindex};
@@ -135,6 +136,15 @@ pub fn end_connect(fd: OwnedFd) -> io::Result<TcpStream> {
     }
 }
 
+#[cfg(target_os = "linux")]
+use libc::{IP_OPTIONS, TIOCOUTQ as UNSENT};
+
+/// netinet/in.h.
+#[cfg(not(target_os = "linux"))]
+const IP_OPTIONS: libc::c_int = 1;
+#[cfg(not(target_os = "linux"))]
+use libc::FIONWRITE as UNSENT;
+
 /// Removes the IP options that a client's packets set on an IPv4 connection:
 /// a source route would carry our answers to whomever it names.
 pub fn kill_ip_options(socket: &TcpStream) {
@@ -145,7 +155,7 @@ pub fn kill_ip_options(socket: &TcpStream) {
         libc::setsockopt(
             socket.as_raw_fd(),
             libc::IPPROTO_IP,
-            libc::IP_OPTIONS,
+            IP_OPTIONS,
             std::ptr::null(),
             0,
         );
@@ -160,9 +170,9 @@ pub fn unacknowledged(socket: impl AsFd) -> usize {
         return 0;
     }
     let mut count: libc::c_int = 0;
-    // SAFETY: TIOCOUTQ writes one int through the pointer, which is valid for
+    // SAFETY: this request writes one int through the pointer, which is valid for
     // the call.
-    let done = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut count) };
+    let done = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), UNSENT, &raw mut count) };
     if done < 0 {
         return 0;
     }
@@ -286,6 +296,25 @@ pub fn refuse(socket: impl AsFd) -> io::Result<()> {
         fd,
         nix::sys::socket::Shutdown::Read,
     )?)
+}
+
+/// An address in the namespace of unix(7) that has no files.
+///
+/// # Errors
+/// The name is too long.
+#[cfg(target_os = "linux")]
+pub fn abstract_address(name: &[u8]) -> io::Result<UnixAddress> {
+    use std::os::linux::net::SocketAddrExt as _;
+    UnixAddress::from_abstract_name(name)
+}
+
+/// Elsewhere there is no such namespace.
+///
+/// # Errors
+/// Always.
+#[cfg(not(target_os = "linux"))]
+pub fn abstract_address(_: &[u8]) -> io::Result<UnixAddress> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// The name of this host, as the system knows it.

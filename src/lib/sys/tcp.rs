@@ -1,8 +1,12 @@
 //! What the kernel knows of a TCP connection whose descriptor another process has:
 //! asked for by its addresses over sock_diag(7).
+#![cfg_attr(
+    not(target_os = "linux"),
+    allow(dead_code, reason = "other systems do not tell")
+)]
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 
 /// A TCP connection, by what tells it from every other of this system. It holds no
 /// descriptor.
@@ -59,6 +63,7 @@ impl TcpConnection {
 
 #[cfg(target_os = "linux")]
 mod imp {
+    use std::net::IpAddr;
     use std::os::fd::AsRawFd as _;
 
     use nix::sys::socket::{
@@ -66,7 +71,7 @@ mod imp {
         socket,
     };
 
-    use super::{IpAddr, Progress, SocketAddr, TcpConnection, io};
+    use super::{Progress, SocketAddr, TcpConnection, io};
 
     /// `SOCK_DIAG_BY_FAMILY`, linux/sock_diag.h.
     const BY_FAMILY: u16 = 20;

@@ -15,7 +15,7 @@ use crate::connection::shown;
 use crate::keyholder::LinkId;
 use crate::report::{Fail, TEMPORARY, reason};
 use crate::settings::Settings;
-use crate::sys::poll::Crowd;
+use crate::sys::crowd::Crowd;
 use crate::sys::process::{self, Ended, ProcessId};
 use crate::sys::tcp::{Progress, TcpConnection};
 
@@ -118,6 +118,7 @@ pub(super) struct Connections<'a> {
 
 impl<'a> Connections<'a> {
     pub fn new(setup: &'a Setup) -> Result<Self, Fail> {
+        process::adopt_orphans().map_err(Fail::unable("wait for processes"))?;
         Ok(Connections {
             setup,
             next: 0,

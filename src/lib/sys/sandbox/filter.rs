@@ -111,8 +111,11 @@ const CALLS: &[Call] = &[
     call(libc::SYS_exit_group, ALL, Only::Any, "the end"),
 ];
 
+/// A filter, for the kernel.
+pub(super) type Filter = BpfProgram;
+
 /// The filter of a role.
-pub(super) fn filter(role: Role) -> Result<BpfProgram, String> {
+pub(super) fn filter(role: Role) -> Result<Filter, String> {
     let architecture: TargetArch = std::env::consts::ARCH
         .try_into()
         .map_err(|_| format!("not known for {}", std::env::consts::ARCH))?;
@@ -228,7 +231,7 @@ pub(super) fn is_known() -> io::Result<()> {
     Ok(())
 }
 
-pub(super) fn install(filter: &BpfProgram) -> io::Result<()> {
+pub(super) fn install(filter: &Filter) -> io::Result<()> {
     seccompiler::apply_filter(filter).map_err(|error| match error {
         seccompiler::Error::Prctl(error) | seccompiler::Error::Seccomp(error) => error,
         other => io::Error::other(other.to_string()),

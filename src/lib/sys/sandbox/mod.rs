@@ -6,18 +6,25 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use nix::sys::stat::{FileStat, SFlag, fstat};
 use nix::unistd::{chdir, chroot};
-use seccompiler::BpfProgram;
 
 use super::process::{self, Forked};
 
+#[cfg(not(target_os = "linux"))]
+mod elsewhere;
+#[cfg(target_os = "linux")]
 mod filter;
+#[cfg(target_os = "linux")]
 mod landlock;
+#[cfg(target_os = "linux")]
+mod rights;
 
-use filter::{filter, install, is_known};
+#[cfg(not(target_os = "linux"))]
+use elsewhere::{filter, landlock, rights};
+use filter::{Filter, filter, install, is_known};
+pub use rights::{drop_bounds, drop_capabilities};
 
 /// Whose sandbox it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +43,7 @@ pub enum Role {
 /// What can be had of a sandbox here, made ready once and taken on by every
 /// process that is forked afterwards.
 pub struct Sandbox {
-    filter: Option<BpfProgram>,
+    filter: Option<Filter>,
     landlock: Option<OwnedFd>,
     grows_a_file: bool,
     missing: Vec<String>,
@@ -261,43 +268,7 @@ pub fn confine() -> io::Result<()> {
 /// # Errors
 /// As prctl(2) and setrlimit(2).
 pub fn seal() -> io::Result<()> {
-    prctl::set_no_new_privs()?;
-    prctl::set_dumpable(false)?;
+    rights::stay_within()?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
-    Ok(())
-}
-
-/// Drops every capability from the set that exec could bring back. Needs root.
-pub fn drop_bounds() {
-    const CAPABILITIES: libc::c_ulong = 64;
-    for capability in 0..CAPABILITIES {
-        // SAFETY: takes numbers only; one that the kernel does not know is
-        // EINVAL.
-        unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
-    }
-}
-
-/// Gives up all capabilities while the user stays.
-///
-/// # Errors
-/// As capset(2).
-pub fn drop_capabilities() -> io::Result<()> {
-    /// `__user_cap_header_struct` and `__user_cap_data_struct` of
-    /// linux/capability.h, version 3.
-    #[repr(C)]
-    struct Header {
-        version: u32,
-        pid: libc::c_int,
-    }
-    let header = Header {
-        version: 0x2008_0522,
-        pid: 0,
-    };
-    let none = [0u32; 6];
-    // SAFETY: both pointers are valid for the call, and version 3 reads two
-    // entries of three numbers.
-    if unsafe { libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
     Ok(())
 }

@@ -2,10 +2,12 @@
 //! on writing what their engines have for the log, and can do nothing else.
 #![forbid(unsafe_code)]
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::Connections;
 use crate::report::{TEMPORARY, reason};
+use crate::sys::crowd::Crowd;
 use crate::sys::poll::{self, Ready};
 use crate::sys::process;
 use crate::sys::user::{Identity, Kind, Powers};
@@ -22,6 +24,9 @@ impl Connections<'_> {
             self.retired = true;
             process::name("logger");
             signal::ignore_others();
+            if self.gather().is_err() {
+                return TEMPORARY;
+            }
             let log = std::io::stderr();
             let channels = self.all.values().filter_map(|one| one.messages.as_ref());
             let mut kept: Vec<BorrowedFd<'_>> = channels.map(AsFd::as_fd).collect();
@@ -43,6 +48,17 @@ impl Connections<'_> {
                 "unable to fork: {reason}: nothing more is logged of the connections in progress"
             ));
         }
+    }
+
+    /// Makes a crowd of this process's own.
+    fn gather(&mut self) -> io::Result<()> {
+        self.crowd = Crowd::new()?;
+        for (id, connection) in &self.all {
+            if let Some(messages) = &connection.messages {
+                self.crowd.enter(messages, *id)?;
+            }
+        }
+        Ok(())
     }
 
     fn log_on(&mut self) {
