@@ -358,6 +358,18 @@ impl Dns {
         })
     }
 
+    /// The texts of a name, one for each TXT record, its strings joined as they are
+    /// (RFC 7208, 3.3).
+    ///
+    /// # Errors
+    /// There are none, or nobody could tell.
+    pub fn texts(&self, name: &DomainName) -> Result<Answer<Vec<u8>>, Trouble> {
+        self.ask(name, Rtype::TXT, |data| match data {
+            Data::Bytes(bytes) => message::joined_strings(&bytes),
+            _ => None,
+        })
+    }
+
     /// The addresses of a host, IPv6 first.
     ///
     /// # Errors

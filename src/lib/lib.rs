@@ -9,6 +9,9 @@
 
 mod text;
 
+#[cfg(feature = "remote")]
+mod calendar;
+
 #[cfg(feature = "internals")]
 mod taken_over;
 
@@ -58,6 +61,9 @@ mod trust;
 
 #[cfg(feature = "remote")]
 mod dns;
+
+#[cfg(feature = "remote")]
+mod tlsrpt;
 
 mod store;
 

@@ -108,6 +108,19 @@ pub fn has_signatures(message: &Message) -> bool {
     }
 }
 
+/// The strings of a TXT record (RFC 1035, 3.3.14), joined; `None` where a length says
+/// more than there is.
+#[must_use]
+pub fn joined_strings(mut data: &[u8]) -> Option<Vec<u8>> {
+    let mut text = Vec::with_capacity(data.len());
+    while let Some((length, rest)) = data.split_first() {
+        let (string, rest) = rest.split_at_checked(usize::from(*length))?;
+        text.extend_from_slice(string);
+        data = rest;
+    }
+    Some(text)
+}
+
 /// A name out of a message.
 fn own(name: &impl ToName) -> Option<DomainName> {
     DomainName::from_wire(name.to_vec().as_slice())

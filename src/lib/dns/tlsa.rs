@@ -7,6 +7,7 @@ use domain::base::Rtype;
 use super::message::Data;
 use super::{Answer, Dns, Trouble};
 use crate::dns::name::DomainName;
+use crate::text;
 use crate::trust::dane::{Record, Unusable};
 
 impl Dns {
@@ -70,6 +71,19 @@ pub struct Tlsa {
     pub usable: Vec<Record>,
     /// Why the others cannot be.
     pub unusable: Vec<Unusable>,
+    /// All of them as zone files have them.
+    pub texts: Vec<String>,
+}
+
+/// The data of a record as zone files have it: RFC 6698, 2.2, or where it is too short
+/// for that, RFC 3597, 5.
+fn zone_form(data: &[u8]) -> String {
+    match data {
+        [usage, selector, matching, rest @ ..] if !rest.is_empty() => {
+            format!("{usage} {selector} {matching} {}", text::hex(rest))
+        }
+        data => format!("\\# {} {}", data.len(), text::hex(data)),
+    }
 }
 
 /// The records of the first name that has signed ones.
@@ -80,14 +94,16 @@ fn first_signed(
         match answer {
             Ok(answer) if answer.secure => {
                 let bytes = answer.records.iter().filter_map(|data| match data {
-                    Data::Bytes(bytes) => Some(Record::parse(bytes)),
+                    Data::Bytes(bytes) => Some(&**bytes),
                     _ => None,
                 });
-                let (usable, unusable): (Vec<_>, Vec<_>) = bytes.partition(Result::is_ok);
+                let parsed = bytes.clone().map(Record::parse);
+                let (usable, unusable): (Vec<_>, Vec<_>) = parsed.partition(Result::is_ok);
                 return Ok(Some(Tlsa {
                     host: host.clone(),
                     usable: usable.into_iter().filter_map(Result::ok).collect(),
                     unusable: unusable.into_iter().filter_map(Result::err).collect(),
+                    texts: bytes.map(zone_form).collect(),
                 }));
             }
             Ok(_) | Err(Trouble::NoRecords | Trouble::NoSuchName) => {}

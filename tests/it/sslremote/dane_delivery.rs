@@ -18,22 +18,22 @@ use super::rows::anonymous;
 use crate::harness::authority::hex;
 use crate::harness::{Authority, Identity, Leaf, Place, need_root, peer, skip};
 
-fn shows(identity: &Identity) -> Fake {
+pub fn shows(identity: &Identity) -> Fake {
     Fake::tls(peer::context(identity, |_| ()))
 }
 
 /// SHA-256 of a certificate's key, in hex.
-fn key(certificate: &X509) -> String {
+pub fn key(certificate: &X509) -> String {
     let key = certificate.public_key().unwrap();
     let key = key.public_key_to_der().unwrap();
     hex(&hash(MessageDigest::sha256(), &key).unwrap())
 }
 
 /// Digits of a key that nobody has.
-const NOBODY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+pub const NOBODY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
 /// A domain's MX, and its host with an address and this TLSA record.
-fn domain(name: &str, ip: IpAddr, record: &str) -> String {
+pub fn domain(name: &str, ip: IpAddr, record: &str) -> String {
     let mut lines = format!("{name} IN MX 10 mx.{name}\nmx.{name} IN A {ip}\n");
     if !record.is_empty() {
         let _ = writeln!(lines, "_25._tcp.mx.{name} IN TLSA {record}");
@@ -41,7 +41,7 @@ fn domain(name: &str, ip: IpAddr, record: &str) -> String {
     lines
 }
 
-fn remote<'a>(place: &'a Place, names: &Names, server: IpAddr) -> Remote<'a> {
+pub fn remote<'a>(place: &'a Place, names: &Names, server: IpAddr) -> Remote<'a> {
     Remote::new(place)
         .dns(server)
         .control("dnssecanchors", &names.anchors)

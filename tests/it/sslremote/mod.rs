@@ -28,6 +28,8 @@ mod preview;
 mod qmail_remote;
 mod qmtp;
 mod real;
+#[cfg(validator)]
+mod reporting;
 mod resolvers;
 mod rows;
 mod stages;

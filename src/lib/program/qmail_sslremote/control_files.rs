@@ -23,6 +23,8 @@ pub struct ControlFiles {
     pub connect: Duration,
     /// For each reply and each piece of the message.
     pub remote: Duration,
+    /// tlsreportfrom: the sender of TLS reports.
+    tls_reporter: Option<String>,
 }
 
 /// A file's first line without trailing blanks; `None` where there is no file.
@@ -35,6 +37,15 @@ fn first_line(folder: &Path, name: &str) -> Result<Option<String>, Fail> {
     let line = bytes.split(|&byte| byte == b'\n').next();
     let line = line.unwrap_or_default().trim_ascii_end();
     Ok(Some(String::from_utf8_lossy(line).into_owned()))
+}
+
+/// The sender of TLS reports; without the file none are mailed.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn tls_reporter(folder: &Path) -> Result<Option<String>, Fail> {
+    let line = first_line(folder, "tlsreportfrom")?;
+    Ok(line.filter(|line| !line.is_empty()))
 }
 
 /// A time in seconds, as qmail reads numbers: junk is an error here.
@@ -63,6 +74,14 @@ impl ControlFiles {
             domain_ips: Table::read(folder, "domainips")?,
             connect: seconds(folder, "timeoutconnect", 60)?,
             remote: seconds(folder, "timeoutremote", 1200)?,
+            tls_reporter: tls_reporter(folder)?,
         })
+    }
+
+    /// Whether this envelope sender is the one of TLS reports. The empty one, that of
+    /// bounces, never is.
+    pub fn is_tls_reporter(&self, sender: &[u8]) -> bool {
+        let reporter = self.tls_reporter.as_ref();
+        reporter.is_some_and(|reporter| reporter.as_bytes().eq_ignore_ascii_case(sender))
     }
 }

@@ -2,6 +2,7 @@
 //! what they come to.
 #![forbid(unsafe_code)]
 
+use super::failure::{Bar, Barred};
 use super::hosts::{Host, Resolver};
 use super::report_text::Say;
 use crate::dns::name::DomainName;
@@ -76,24 +77,26 @@ pub fn weighed(
     to: &Destination<'_>,
     names: Vec<Name>,
     found: &Found,
-) -> Result<Option<Dane>, Say> {
+) -> Result<Option<Dane>, Barred> {
     let name = text::excerpt(host.name.as_bytes(), 255);
-    let barred = |why: &str| {
+    let barred = |bar: Bar, why: &str| {
         let line = rule.line.unwrap_or_default();
-        Say::later(format!(
+        let say = Say::later(format!(
             "{name} is not called: tlsdestinations line {line} requires DANE, and {why}. (#4.7.5)"
-        ))
+        ));
+        Barred { bar, say }
     };
+    let none = |why: &str| barred(Bar::NoRecords, why);
     if rule.unproved(to).is_some() {
-        return Err(barred("DNS gave its name without a signature"));
+        return Err(none("DNS gave its name without a signature"));
     }
     let tlsa = match found {
         Ok(Some(tlsa)) => tlsa,
         Ok(None) if rule.value.dane => {
             return Err(match &host.named {
-                Some(named) if named.signed => barred("it has no signed TLSA records"),
-                Some(_) => barred("its address is not signed"),
-                None => barred("an address has no TLSA records"),
+                Some(named) if named.signed => none("it has no signed TLSA records"),
+                Some(_) => none("its address is not signed"),
+                None => none("an address has no TLSA records"),
             });
         }
         Ok(None) => return Ok(None),
@@ -101,7 +104,9 @@ pub fn weighed(
             let sentence = format!(
                 "{name} is not called: its TLSA records (DANE) could not be looked up. (#4.7.5)"
             );
-            return Err(Say::later(sentence).because(why));
+            let say = Say::later(sentence).because(why);
+            let bar = Bar::Lookup;
+            return Err(Barred { bar, say });
         }
     };
     if let (true, true, Some(why)) = (
@@ -109,7 +114,8 @@ pub fn weighed(
         tlsa.usable.is_empty(),
         tlsa.unusable.first(),
     ) {
-        return Err(barred(&format!("no TLSA record is of use: {why}")));
+        let why = format!("no TLSA record is of use: {why}");
+        return Err(barred(Bar::Unusable, &why));
     }
     let published = (!tlsa.usable.is_empty()).then(|| Published {
         host: tlsa.host.to_string(),

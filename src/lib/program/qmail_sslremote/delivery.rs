@@ -9,11 +9,12 @@ use openssl::ssl::SslRef;
 use super::control_files::ControlFiles;
 use super::dane::Dane;
 use super::envelope::{self, Envelope};
-use super::failure::{Circumstances, Ended, Failure, NoTls, Stage, Then};
+use super::failure::{Cause, Circumstances, Ended, Failure, NoTls, Stage, Then};
 use super::message::Message;
 use super::plan::{Plan, Server};
 use super::qmtp;
 use super::report_text::{Disposition, Report, Say};
+use super::reporting::Reporting;
 use super::session;
 use crate::handshake::{self, Failure as HandshakeFailure, Session, Side};
 use crate::routes::{Origin, Protocol};
@@ -33,6 +34,8 @@ pub struct Delivery<'a> {
     pub bare: Envelope<'a>,
     /// domaincerts has a certificate for the sender.
     pub has_key: bool,
+    /// Where sessions are kept for TLS reports.
+    pub reporting: Reporting,
 }
 
 /// The failure that is told of a server, unless another one takes the mail.
@@ -110,7 +113,10 @@ impl Delivery<'_> {
         };
         let plan = match &server.plan {
             Ok(plan) => plan,
-            Err(say) => return outcome(Failure::Barred(say.clone()).into(), &nowhere),
+            Err(barred) => {
+                self.reporting.passed_over(server, barred);
+                return outcome(Failure::Barred(barred.clone()).into(), &nowhere);
+            }
         };
         let mut session = match session::Session::connect(self, server, plan, failed) {
             Ok(session) => session,
@@ -118,6 +124,8 @@ impl Delivery<'_> {
         };
         let sent = self.stages(&mut session, message);
         session.talk.quit();
+        let failure = sent.as_ref().err().map(|ended| &ended.failure);
+        self.reporting.ended(&session, failure);
         match sent {
             Ok(report) => Outcome::Done(report),
             Err(ended) => outcome(ended, &session.circumstances()),
@@ -141,14 +149,16 @@ impl Delivery<'_> {
     /// The handshake and every check; what the report will say of it.
     ///
     /// # Errors
-    /// Words that follow "Connected to ... but".
+    /// One of them fails.
     pub fn secure(
         &self,
         socket: TcpStream,
         server: &Server,
         plan: &Plan,
-    ) -> Result<(Session, String), String> {
-        let store = plan.store.as_ref().ok_or("TLS is never tried")?;
+    ) -> Result<(Session, String), NoTls> {
+        let setup = |why: String| NoTls::new(Cause::Setup, why);
+        let store = plan.store.as_ref();
+        let store = store.ok_or_else(|| setup("TLS is never tried".to_owned()))?;
         let ssl = match &plan.dane {
             Some(Dane {
                 published: Some(published),
@@ -159,7 +169,7 @@ impl Delivery<'_> {
         };
         let ssl = ssl.map_err(|error| {
             let why = crate::report::tls_reason(&error);
-            format!("TLS with it cannot be set up: {why}")
+            setup(format!("TLS with it cannot be set up: {why}"))
         })?;
         let side = Side {
             kinds: &[],
@@ -168,10 +178,14 @@ impl Delivery<'_> {
         let limit = self.control.connect.max(Duration::from_secs(1));
         let session =
             handshake::perform(ssl, socket, limit, side).map_err(|failure| match failure {
-                HandshakeFailure::Certificate(refusal) => plan.refused(&refusal),
-                other => format!("the handshake failed: {other}"),
+                HandshakeFailure::Certificate(refusal) => {
+                    NoTls::new(Cause::Certificate(refusal.cause), plan.refused(&refusal))
+                }
+                other => NoTls::new(Cause::Handshake, format!("the handshake failed: {other}")),
             })?;
-        let verdict = trust::verdict(session.ssl()).map_err(|refusal| refusal.to_string())?;
+        let verdict = trust::verdict(session.ssl()).map_err(|refusal| {
+            NoTls::new(Cause::Certificate(refusal.cause), refusal.to_string())
+        })?;
         let words = words(session.ssl(), plan, &verdict);
         Ok((session, words))
     }

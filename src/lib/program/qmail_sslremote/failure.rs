@@ -12,6 +12,7 @@ use crate::dialogue::client::{DialogueError, shown};
 use crate::routes::Protocol;
 use crate::text;
 use crate::tlsdestinations::TlsMode;
+use crate::trust;
 
 /// How far a session came, in a session's order. Of two failures the later one
 /// says more.
@@ -29,9 +30,31 @@ pub enum Stage {
     Authenticated,
 }
 
+/// The kind of what TLS failed of. TLS reports have a word for each
+///.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The server does not offer it.
+    NotOffered,
+    /// The server refused STARTTLS.
+    Refused,
+    /// Something else came than the go-ahead alone, or nothing.
+    GoAhead,
+    /// There can be none from our side.
+    Setup,
+    /// The handshake failed.
+    Handshake,
+    /// The server's certificate was refused.
+    Certificate(trust::Cause),
+    /// There was no good answer inside TLS.
+    Answer,
+}
+
 /// Why there is no TLS where there should have been.
 #[derive(Clone, Debug)]
 pub struct NoTls {
+    /// Its kind.
+    pub cause: Cause,
     /// Words that follow "Connected to ... but".
     pub why: String,
     /// The reply that says so, if it was one.
@@ -39,6 +62,15 @@ pub struct NoTls {
 }
 
 impl NoTls {
+    /// Of this kind, for this reason, without a reply.
+    pub fn new(cause: Cause, why: impl Into<String>) -> NoTls {
+        NoTls {
+            cause,
+            why: why.into(),
+            reply: None,
+        }
+    }
+
     /// On one line, with the reply.
     fn in_full(&self) -> String {
         let reply = self.reply.as_ref().map(|reply| shown(reply));
@@ -47,12 +79,34 @@ impl NoTls {
     }
 }
 
+/// Why a server must not be called: the kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bar {
+    /// A line is wrong, or rule and route contradict each other.
+    Line,
+    /// Nobody could tell what its TLSA records are.
+    Lookup,
+    /// A line requires DANE, which does not apply to it.
+    NoRecords,
+    /// A line requires DANE, and none of its TLSA records is of use.
+    Unusable,
+}
+
+/// Why a server must not be called.
+#[derive(Clone, Debug)]
+pub struct Barred {
+    /// The kind.
+    pub bar: Bar,
+    /// What the report says.
+    pub say: Say,
+}
+
 /// What a session failed of.
 #[derive(Debug)]
 pub enum Failure {
     // Planned.
-    /// A line is wrong, or rule and route contradict each other.
-    Barred(Say),
+    /// It must not be called.
+    Barred(Barred),
     /// The address that a line of domainips gives is none of this host's.
     Origin { own: IpAddr, place: String },
     /// No connection.
@@ -272,7 +326,7 @@ impl Failure {
         let say = |sentence: String| Say::new(disposition, sentence);
         let connected = |but: &str| say(format!("Connected to {ip} but {but}"));
         match self {
-            Failure::Barred(said) => said.clone(),
+            Failure::Barred(barred) => barred.say.clone(),
             Failure::Origin { own, place } => {
                 say(format!("Can't bind to local ip address: {own}. (#4.3.0)"))
                     .because(format!("{place} asks for it"))
@@ -294,7 +348,7 @@ impl Failure {
             }
             Failure::Greeting(reply) => connected("greeting failed.").said(Some(&reply.text)),
             Failure::Hello(reply) => connected("my name was rejected.").said(Some(&reply.text)),
-            Failure::Tls(NoTls { why, reply }) => {
+            Failure::Tls(NoTls { why, reply, .. }) => {
                 let host = &at.server.host.name;
                 let demand = at.demand.map_or_else(String::new, |why| format!("; {why}"));
                 say(format!(

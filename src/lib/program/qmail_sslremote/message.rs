@@ -5,6 +5,8 @@
 use std::fs::File;
 use std::io::{self, Read, Seek as _, SeekFrom};
 
+use crate::tlsrpt::header;
+
 /// How much of the message is worked on at once.
 const PIECE: usize = 32 * 1024;
 
@@ -64,6 +66,21 @@ impl Message {
         message.eight_bit = eight_bit;
         message.partial = !stuffing.is_whole();
         Ok(message)
+    }
+
+    /// Whether it is a TLS report. What cannot be read is none.
+    pub fn is_tls_report(&mut self) -> bool {
+        let mut beginning = Vec::new();
+        let _ = self.each_piece(|piece| {
+            let room = header::LIMIT.saturating_sub(beginning.len());
+            beginning.extend_from_slice(&piece[..piece.len().min(room)]);
+            if beginning.len() < header::LIMIT {
+                Ok(())
+            } else {
+                Err(io::ErrorKind::Other.into())
+            }
+        });
+        header::is_report(&beginning)
     }
 
     fn each_piece(&mut self, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {

@@ -39,6 +39,7 @@ mod plan;
 mod preview;
 mod qmtp;
 mod report_text;
+mod reporting;
 mod session;
 mod talk;
 
@@ -50,6 +51,7 @@ use hosts::Resolver;
 use message::Message;
 use plan::Rules;
 use report_text::{Report, Say};
+use reporting::Reporting;
 
 /// Where qmail lives.
 const QMAIL_HOME: &str = "/var/qmail";
@@ -153,6 +155,7 @@ fn run(words: &[Vec<u8>]) -> Result<Report, Say> {
     let host = spelt(destination);
     let (quoted_sender, quoted) = quoted(sender, recipients)?;
     let mut message = message()?;
+    let is_report = control.is_tls_reporter(sender) && message.is_tls_report();
     let route = control
         .routes
         .look_up(&host, sender)
@@ -161,7 +164,11 @@ fn run(words: &[Vec<u8>]) -> Result<Report, Say> {
     let origin = tlsdestinations::sender_domain(&sender_text);
     let origin =
         Origin::look_up(&control.domain_ips, origin.as_deref()).map_err(temporary_control)?;
-    let rules = Rules::read(folder, &sender_text)?;
+    let rules = if is_report {
+        Rules::for_tls_reports(folder, &sender_text)?
+    } else {
+        Rules::read(folder, &sender_text)?
+    };
     let resolver = Resolver::default();
     let found = match &route.relay {
         Some(relay) => hosts::of_relay(&resolver, relay, &route.place)?,
@@ -177,7 +184,12 @@ fn run(words: &[Vec<u8>]) -> Result<Report, Say> {
     let has_key = rules.has_key();
     // Its files are of no more use.
     drop(rules);
-    confine()?;
+    let reporting = if is_report {
+        Reporting::default()
+    } else {
+        Reporting::open(route.relay.as_deref().unwrap_or(&host))
+    };
+    confine(&reporting)?;
     let delivery = Delivery {
         control: &control,
         origin: &origin,
@@ -187,13 +199,14 @@ fn run(words: &[Vec<u8>]) -> Result<Report, Say> {
         },
         bare: Envelope { sender, recipients },
         has_key,
+        reporting,
     };
     Ok(delivery.run(&mut message, &servers))
 }
 
 /// Gives up everything that calling servers does not need: nothing is opened
 /// after this.
-fn confine() -> Result<(), Say> {
+fn confine(reporting: &Reporting) -> Result<(), Say> {
     let sentence = "Unable to confine the delivery. (#4.3.0)";
     let failed = |fail: Fail| Say::later(sentence).because(fail.to_string());
     let filter = Filter::of_environment().map_err(failed)?;
@@ -204,7 +217,10 @@ fn confine() -> Result<(), Say> {
     let next = fd::duplicate_above(io::stdout(), 0).map_err(unable)?;
     let highest = next.as_raw_fd();
     drop(next);
-    let sandbox = Sandbox::prepare(sandbox::Role::Remote);
+    let mut sandbox = Sandbox::prepare(sandbox::Role::Remote);
+    if reporting.is_on() {
+        sandbox.let_files_grow();
+    }
     filter.check(&sandbox).map_err(failed)?;
     let confinement = Confinement {
         filter: filter != Filter::Off,

@@ -8,8 +8,10 @@ use std::rc::Rc;
 use openssl::x509::X509;
 
 use super::dane::{self, Dane};
+use super::failure::{Bar, Barred};
 use super::hosts::{Host, Resolver, SMTP};
 use super::report_text::Say;
+use super::reporting;
 use super::temporary_control;
 use crate::dns;
 use crate::domaincerts::{self, OwnCertificate};
@@ -30,6 +32,8 @@ const QMTPS: u16 = 6209;
 /// tlsdestinations and domaincerts, for one sender.
 pub struct Rules {
     destinations: Destinations,
+    /// Whether DANE applies.
+    weighs_records: bool,
     sender: Option<String>,
     own: Option<OwnCertificate>,
     system_anchors: OnceCell<Vec<X509>>,
@@ -46,8 +50,10 @@ pub struct Server {
     pub protocol: Protocol,
     /// Where, and when TLS begins.
     pub port: Port,
-    /// `Err`: a wrong line decides.
-    pub plan: Result<Plan, Say>,
+    /// Whose policy counts for it.
+    pub applied: reporting::Applied,
+    /// `Err`: it must not be called.
+    pub plan: Result<Plan, Barred>,
 }
 
 /// What holds for a server.
@@ -84,6 +90,12 @@ impl Applied<'_> {
         let weighed = self.rule.as_ref().is_ok_and(Rule::weighs_records);
         dane::place(self.host, self.port.number).filter(|_| weighed)
     }
+
+    /// The policy that counts for it, as TLS reports have it.
+    fn policy(&self, found: &dane::Found) -> reporting::Applied {
+        let asked = self.rule.as_ref().is_ok_and(|rule| rule.value.dane);
+        reporting::Applied::of(found, asked)
+    }
 }
 
 impl Rules {
@@ -92,17 +104,34 @@ impl Rules {
     /// # Errors
     /// One of them cannot be read, or the sender's line in domaincerts is wrong.
     pub fn read(folder: &Path, sender: &str) -> Result<Rules, Say> {
+        let destinations = Destinations::open(&folder.join("tlsdestinations"));
+        Rules::under(destinations.map_err(temporary_control)?, folder, sender)
+    }
+
+    fn under(destinations: Destinations, folder: &Path, sender: &str) -> Result<Rules, Say> {
         let said = |fail: Fail| temporary_control(&fail);
-        let destinations = Destinations::open(&folder.join("tlsdestinations")).map_err(said)?;
         let sender = tlsdestinations::sender_domain(sender);
         let own =
             domaincerts::read(&folder.join("domaincerts"), sender.as_deref()).map_err(said)?;
         Ok(Rules {
             destinations,
+            weighs_records: true,
             sender,
             own,
             system_anchors: OnceCell::new(),
             stores: RefCell::default(),
+        })
+    }
+
+    /// The same for mail that tells of broken TLS, and must not need it (RFC 8460, 5.3):
+    /// no line decides, and DANE does not apply.
+    ///
+    /// # Errors
+    /// The sender's line in domaincerts is wrong, or the file cannot be read.
+    pub fn for_tls_reports(folder: &Path, sender: &str) -> Result<Rules, Say> {
+        Ok(Rules {
+            weighs_records: false,
+            ..Rules::under(Destinations::from_text(""), folder, sender)?
         })
     }
 
@@ -127,12 +156,14 @@ impl Rules {
             .iter()
             .map(|host| self.applied(host, domain, route))
             .collect();
-        let places: Vec<Option<dns::Server>> = applied.iter().map(Applied::place).collect();
+        let place = |applied: &Applied<'_>| applied.place().filter(|_| self.weighs_records);
+        let places: Vec<Option<dns::Server>> = applied.iter().map(place).collect();
         let found = dane::look_up(&places, resolver)?;
         let servers = applied.into_iter().zip(found);
         Ok(servers
             .map(|(applied, found)| Server {
                 plan: self.plan(&applied, route, &found),
+                applied: applied.policy(&found),
                 host: applied.host.clone(),
                 protocol: applied.protocol,
                 port: applied.port,
@@ -160,8 +191,17 @@ impl Rules {
 
     /// # Errors
     /// The server must not be called.
-    fn plan(&self, applied: &Applied<'_>, route: &Route, found: &dane::Found) -> Result<Plan, Say> {
-        let bad = |why: &str| Say::later(format!("TLS is not set up: {why}. (#4.7.5)"));
+    fn plan(
+        &self,
+        applied: &Applied<'_>,
+        route: &Route,
+        found: &dane::Found,
+    ) -> Result<Plan, Barred> {
+        let line = |sentence: String| Barred {
+            bar: Bar::Line,
+            say: Say::later(sentence),
+        };
+        let bad = |why: &str| line(format!("TLS is not set up: {why}. (#4.7.5)"));
         let Applied {
             host,
             to,
@@ -179,7 +219,7 @@ impl Rules {
         };
         let demand = demand(rule, requires, route, *protocol, *port).map_err(|why| {
             let sentence = format!("Route and policy contradict each other: {why}.");
-            Say::later(format!("{sentence} (#4.7.5)"))
+            line(format!("{sentence} (#4.7.5)"))
         })?;
         // A wrong line is an error even where nothing of it would be used.
         let store = self.store(rule, dane.is_some());

@@ -183,7 +183,7 @@ impl Preview<'_> {
                 }
                 self.say(&format!("{name}: a delivery now {}", now(plan)));
             }
-            Err(say) => self.deferred(say),
+            Err(barred) => self.deferred(&barred.say),
         }
     }
 }

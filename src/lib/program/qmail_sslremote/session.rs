@@ -4,10 +4,10 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 
 use super::delivery::Delivery;
-use super::failure::{Circumstances, Failure, NoTls};
+use super::failure::{Cause, Circumstances, Failure, NoTls};
 use super::plan::{Plan, Server};
 use super::talk::{Talk, is_closing};
 use crate::dialer::Dialer;
@@ -33,6 +33,7 @@ pub struct Session<'a> {
     protection: Protection,
     /// Our key was wiped.
     key_is_gone: bool,
+    local_ip: Option<IpAddr>,
 }
 
 /// What protects a session; as a report says it.
@@ -51,6 +52,20 @@ enum Protection {
     Tls(String),
 }
 
+/// What became of TLS in a session.
+pub enum Encryption<'a> {
+    /// A rule or the protocol does without it.
+    Unwanted,
+    /// It failed on another connection of this delivery.
+    GivenUp,
+    /// The server does not offer it.
+    NotOffered,
+    /// The server refused it.
+    Refused(&'a NoTls),
+    /// It is on.
+    Tls,
+}
+
 impl fmt::Display for Protection {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -67,10 +82,10 @@ impl fmt::Display for Protection {
     }
 }
 
-fn no_tls(why: impl Into<String>, reply: Option<&[u8]>) -> Failure {
+fn no_tls(cause: Cause, why: impl Into<String>, reply: Option<&[u8]>) -> Failure {
     Failure::Tls(NoTls {
-        why: why.into(),
         reply: reply.map(<[u8]>::to_vec),
+        ..NoTls::new(cause, why)
     })
 }
 
@@ -88,6 +103,7 @@ impl<'a> Session<'a> {
     ) -> Result<Session<'a>, Failure> {
         let socket = call(delivery, server)?;
         let _ = socket.set_nodelay(true);
+        let local_ip = socket.local_addr().ok().map(|at| at.ip());
         let protection = match failed {
             Some(failed) => Protection::Failed(failed.clone()),
             None if plan.rule.tls() == Tls::Never => Protection::Forbidden,
@@ -102,6 +118,7 @@ impl<'a> Session<'a> {
             capabilities: no_capabilities(),
             protection,
             key_is_gone: false,
+            local_ip,
         })
     }
 
@@ -130,6 +147,31 @@ impl<'a> Session<'a> {
     #[must_use]
     pub fn protection(&self) -> String {
         self.protection.to_string()
+    }
+
+    /// What became of TLS, once the session is secured.
+    #[must_use]
+    pub fn encryption(&self) -> Encryption<'_> {
+        match &self.protection {
+            Protection::Forbidden | Protection::NoneInQmtp => Encryption::Unwanted,
+            Protection::Failed(_) => Encryption::GivenUp,
+            Protection::NotOffered => Encryption::NotOffered,
+            Protection::Refused(no_tls) => Encryption::Refused(no_tls),
+            Protection::Tls(_) => Encryption::Tls,
+        }
+    }
+
+    /// Whether the server has TLSA records, none of which is of use.
+    #[must_use]
+    pub fn ignores_records(&self) -> bool {
+        let dane = self.plan.dane.as_ref();
+        dane.is_some_and(|dane| dane.published.is_none())
+    }
+
+    /// The address that the server was called from.
+    #[must_use]
+    pub fn local_ip(&self) -> Option<IpAddr> {
+        self.local_ip
     }
 
     fn wants_tls(&self) -> bool {
@@ -211,7 +253,11 @@ impl<'a> Session<'a> {
         if self.capabilities.capability("STARTTLS").is_none() {
             if required {
                 let said = Some(self.capabilities.text.as_slice());
-                return Err(no_tls("it does not offer STARTTLS", said));
+                return Err(no_tls(
+                    Cause::NotOffered,
+                    "it does not offer STARTTLS",
+                    said,
+                ));
             }
             return Ok(());
         }
@@ -219,8 +265,8 @@ impl<'a> Session<'a> {
             Ok(()) => {}
             Err(DialogueError::Refused(_, reply)) if !required && goes_on(&reply) => {
                 self.protection = Protection::Refused(NoTls {
-                    why: "it refused STARTTLS".to_owned(),
                     reply: Some(reply),
+                    ..NoTls::new(Cause::Refused, "it refused STARTTLS")
                 });
                 return Ok(());
             }
@@ -230,7 +276,11 @@ impl<'a> Session<'a> {
                 if !why.reply().is_some_and(goes_on) {
                     self.talk.end();
                 }
-                return Err(no_tls(bare(&why), why.reply()));
+                let cause = match why {
+                    DialogueError::Refused(..) => Cause::Refused,
+                    _ => Cause::GoAhead,
+                };
+                return Err(no_tls(cause, bare(&why), why.reply()));
             }
         }
         self.handshake()?;
@@ -252,9 +302,9 @@ impl<'a> Session<'a> {
         let socket = self.talk.take_socket();
         let made = match socket {
             Some(socket) => self.delivery.secure(socket, self.server, self.plan),
-            None => Err("no socket".to_owned()),
+            None => Err(NoTls::new(Cause::Setup, "no socket")),
         };
-        let (session, words) = made.map_err(|why| no_tls(why, None))?;
+        let (session, words) = made.map_err(Failure::Tls)?;
         self.talk.resume(session);
         self.protection = Protection::Tls(words);
         Ok(())
@@ -264,16 +314,18 @@ impl<'a> Session<'a> {
     /// server that refuses us says so only after our side of the handshake is done.
     fn late(&mut self, failure: Failure) -> Failure {
         if let Some(alert) = self.talk.link().refusal() {
-            return no_tls(format!("the handshake failed: {alert}"), None);
+            let why = format!("the handshake failed: {alert}");
+            return no_tls(Cause::Handshake, why, None);
         }
-        match failure {
+        let (why, reply) = match failure {
             Failure::NoGreeting(why) | Failure::NoHello(why) => {
-                no_tls(format!("there was no good answer inside TLS: {why}"), None)
+                (format!("there was no good answer inside TLS: {why}"), None)
             }
-            Failure::Greeting(reply) => no_tls("its greeting inside TLS failed", Some(&reply.text)),
-            Failure::Hello(reply) => no_tls("it refused EHLO inside TLS", Some(&reply.text)),
-            other => other,
-        }
+            Failure::Greeting(reply) => ("its greeting inside TLS failed".to_owned(), Some(reply)),
+            Failure::Hello(reply) => ("it refused EHLO inside TLS".to_owned(), Some(reply)),
+            other => return other,
+        };
+        no_tls(Cause::Answer, why, reply.as_ref().map(|reply| &*reply.text))
     }
 
     /// The same for QMTPS, where the first answer comes behind the message. Once that

@@ -85,6 +85,7 @@ const CALLS: &[Call] = &[
     call(libc::SYS_bind, REMOTE, Only::Any, "the sender's own address"),
     call(libc::SYS_connect, REMOTE, Only::Any, "the next server"),
     call(libc::SYS_setsockopt, REMOTE, Only::Among(1, &[libc::SOL_SOCKET as u64, libc::SOL_TCP as u64]), "no waiting for more to send; an address that was just in use"),
+    call(libc::SYS_getsockname, REMOTE, Only::Any, "the address that a server was called from, for TLS reports"),
     call(libc::SYS_lseek, REMOTE, Only::Any, "the message again, for the next server"),
     call(libc::SYS_ioctl, ENGINES, Only::Among(1, &[UNSENT]), "whether the peer has got everything"),
     call(libc::SYS_getsockopt, ENGINES, Only::Exactly(&[(1, libc::SOL_TCP as u64), (2, libc::TCP_INFO as u64)]), "whether the peer has got everything"),

@@ -94,6 +94,11 @@ impl Sandbox {
         sandbox
     }
 
+    /// A regular file that is open stays one to be written to.
+    pub fn let_files_grow(&mut self) {
+        self.grows_a_file = true;
+    }
+
     /// Whether system calls are filtered.
     #[must_use]
     pub fn has_filter(&self) -> bool {

@@ -5,8 +5,9 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::calendar;
 use crate::options::sslprobe::{Depth, Start};
-use crate::probe::certificate::{self, Judge};
+use crate::probe::certificate::Judge;
 use crate::probe::findings::{self, Facts};
 use crate::probe::result::{HostResult, Version};
 use crate::store::client::Store;
@@ -235,8 +236,8 @@ fn time_facts() -> Facts {
         .unwrap_or_default();
     let now = i64::try_from(now.as_secs()).unwrap_or(0);
     Facts {
-        now: certificate::at(now),
-        soon: certificate::at(now + 14 * 86400),
+        now: calendar::at(now),
+        soon: calendar::at(now + 14 * 86400),
         ..Facts::default()
     }
 }

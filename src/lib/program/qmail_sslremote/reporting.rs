@@ -1,0 +1,204 @@
+//! What TLS reports (RFC 8460) will say of a delivery's sessions: the word for each
+//! cause, and a line for each session in the file of the day.
+//!
+//! Trouble with that file is nobody's but sslreport's, which meets it too: the mail
+//! goes all the same, and its report says nothing of it.
+#![forbid(unsafe_code)]
+
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::path::Path;
+
+use super::dane;
+use super::failure::{Bar, Barred, Cause, Failure, NoTls, Stage};
+use super::plan::Server;
+use super::session::{Encryption, Session};
+use crate::calendar::{self, Day};
+use crate::dns::name::DomainName;
+use crate::resolve;
+use crate::routes::Protocol;
+use crate::text;
+use crate::tlsrpt::journal::{FOLDER, Journal};
+use crate::tlsrpt::{self, Place, Policy, PolicyType, ResultType};
+
+/// How much of a reason is kept, in bytes.
+const REASON_LIMIT: usize = 300;
+/// How much of a policy's text is kept, in bytes: a domain with records of any size
+/// must not fill the disk.
+const POLICY_LIMIT: usize = 16 * 1024;
+
+impl Cause {
+    /// The word for it.
+    pub fn result(self) -> ResultType {
+        match self {
+            Cause::NotOffered | Cause::Refused => ResultType::StarttlsNotSupported,
+            Cause::Certificate(cause) => ResultType::of_certificate(cause),
+            Cause::GoAhead | Cause::Setup | Cause::Handshake | Cause::Answer => {
+                ResultType::ValidationFailure
+            }
+        }
+    }
+}
+
+impl Bar {
+    /// The word for it, where the domain's policy is what keeps the server from being
+    /// called.
+    pub fn result(self) -> Option<ResultType> {
+        match self {
+            Bar::Line => None,
+            Bar::Lookup => Some(ResultType::DnssecInvalid),
+            Bar::NoRecords => Some(ResultType::DaneRequired),
+            Bar::Unusable => Some(ResultType::TlsaInvalid),
+        }
+    }
+}
+
+/// The policy that counts for a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    kind: PolicyType,
+    text: Vec<String>,
+    hosts: Vec<String>,
+}
+
+impl Applied {
+    /// From its TLSA records, where they are weighed or asked for.
+    pub fn of(found: &dane::Found, asked: bool) -> Applied {
+        let (kind, text) = match found {
+            Ok(Some(tlsa)) => (PolicyType::Tlsa, bounded(&tlsa.texts)),
+            Ok(None) if !asked => (PolicyType::NoPolicyFound, Vec::new()),
+            Ok(None) | Err(_) => (PolicyType::Tlsa, Vec::new()),
+        };
+        Applied {
+            kind,
+            text,
+            hosts: Vec::new(),
+        }
+    }
+}
+
+/// As many lines as are kept.
+fn bounded(lines: &[String]) -> Vec<String> {
+    let mut room = POLICY_LIMIT;
+    let fits = |line: &&String| {
+        room = room.saturating_sub(line.len());
+        room > 0
+    };
+    lines.iter().take_while(fits).cloned().collect()
+}
+
+/// Where a delivery's sessions are kept, if they are.
+#[derive(Default)]
+pub struct Reporting(Option<Kept>);
+
+struct Kept {
+    journal: Journal,
+    domain: String,
+    /// Hosts that were passed over.
+    passed_over: RefCell<Vec<String>>,
+}
+
+impl Reporting {
+    /// Opens the file of this day in qmail's home. Sessions are kept for a domain or
+    /// a relay that can publish where it wants reports.
+    pub fn open(next_hop: &str) -> Reporting {
+        let is_address = resolve::address_literal(next_hop).is_some();
+        let name = DomainName::parse(next_hop.as_bytes());
+        let Some(name) = name.ok().filter(|name| !is_address && !name.is_root()) else {
+            return Reporting(None);
+        };
+        let journal = Journal::open(Path::new(FOLDER), Day::of(calendar::now()));
+        Reporting(journal.ok().map(|journal| Kept {
+            journal,
+            domain: name.to_string(),
+            passed_over: RefCell::default(),
+        }))
+    }
+
+    /// Whether a file grows.
+    pub fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// A server that is not called, if it is for the domain's policy. A host with
+    /// several addresses is one.
+    pub fn passed_over(&self, server: &Server, barred: &Barred) {
+        let Some(Kept { passed_over, .. }) = &self.0 else {
+            return;
+        };
+        let host = &server.host.name;
+        if passed_over.borrow().contains(host) {
+            return;
+        }
+        if let Some(result) = barred.bar.result() {
+            passed_over.borrow_mut().push(host.clone());
+            let text = barred.say.text.lines().collect::<Vec<_>>().join(" ");
+            self.keep(server, None, Some((result, text)));
+        }
+    }
+
+    /// A session that has ended, and what it failed of.
+    pub fn ended(&self, session: &Session<'_>, failure: Option<&Failure>) {
+        let server = session.server;
+        if server.protocol == Protocol::Qmtp {
+            return;
+        }
+        if let Some(result) = result(session, failure) {
+            self.keep(server, session.local_ip(), result);
+        }
+    }
+
+    fn keep(&self, server: &Server, from: Option<IpAddr>, result: Option<(ResultType, String)>) {
+        let Some(Kept {
+            journal, domain, ..
+        }) = &self.0
+        else {
+            return;
+        };
+        let (result, reason) = result.unzip();
+        let Applied { kind, text, hosts } = server.applied.clone();
+        let host = server.host.name.as_bytes();
+        let session = tlsrpt::Session {
+            time: calendar::at(calendar::now()),
+            policy: Policy {
+                kind,
+                text,
+                domain: domain.clone(),
+                hosts,
+            },
+            place: Place {
+                sending_mta_ip: from.map(|ip| ip.to_canonical().to_string()),
+                receiving_mx_hostname: text::excerpt(host, 255),
+                receiving_ip: server.host.ip.to_string(),
+                failure_reason_code: reason
+                    .map(|reason| text::excerpt(reason.as_bytes(), REASON_LIMIT)),
+            },
+            result_type: result,
+        };
+        let _ = journal.append(&session);
+    }
+}
+
+/// What became of TLS, with the reason where it failed; `None` where the session did
+/// not come to that, does without it by our choice, or follows one that is kept.
+#[allow(clippy::option_option)] // whether it counts, and what it failed of
+fn result(
+    session: &Session<'_>,
+    failure: Option<&Failure>,
+) -> Option<Option<(ResultType, String)>> {
+    let failed = |no_tls: &NoTls| Some(Some((no_tls.cause.result(), no_tls.why.clone())));
+    match (failure, session.encryption()) {
+        (Some(Failure::Tls(no_tls)), _) => failed(no_tls),
+        (Some(failure), _) if failure.stage() < Stage::Secured => None,
+        (_, Encryption::Unwanted | Encryption::GivenUp) => None,
+        (_, Encryption::NotOffered) => {
+            failed(&NoTls::new(Cause::NotOffered, "it does not offer STARTTLS"))
+        }
+        (_, Encryption::Refused(no_tls)) => failed(no_tls),
+        (_, Encryption::Tls) if session.ignores_records() => Some(Some((
+            ResultType::TlsaInvalid,
+            "no TLSA record is of use".to_owned(),
+        ))),
+        (_, Encryption::Tls) => Some(None),
+    }
+}
