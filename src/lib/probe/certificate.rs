@@ -16,8 +16,6 @@ use crate::tls_ffi::{self, names};
 use crate::trust::dane::key_digest;
 use crate::trust::{self, Name};
 
-/// How many names of a certificate are kept.
-const NAMES: usize = 1000;
 /// How many certificates of a list are looked at.
 const CHAIN: usize = 100;
 /// How long a subject or issuer may be, in bytes.
@@ -170,7 +168,7 @@ fn shown(name: &openssl::x509::X509NameRef) -> String {
 
 fn named(leaf: &X509Ref) -> Vec<String> {
     let all = names::alternative_names(leaf);
-    all.iter().take(NAMES).map(ToString::to_string).collect()
+    all.iter().map(ToString::to_string).collect()
 }
 
 /// `2026-01-31T12:00:00Z`; `None` for what is no time.

@@ -76,7 +76,7 @@ fn head(result: &HostResult) -> String {
     let tls = match result.starttls {
         Some(StartTls::Offered) => "STARTTLS",
         Some(StartTls::Missing) => "no STARTTLS",
-        Some(StartTls::Refused) => "TLS refused",
+        Some(StartTls::Refused) => "refused",
         Some(StartTls::NotApplicable) => "TLS at once",
         None if result.listens => "no answer",
         None => "not reached",

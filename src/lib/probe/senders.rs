@@ -5,6 +5,7 @@
 //! JSSE reference guides of Java 7 and 8, BoringSSL's defaults.
 #![forbid(unsafe_code)]
 
+use super::result::KeyType;
 use super::result::Version::{self, Ssl3, Tls10, Tls11, Tls12, Tls13};
 
 /// What a sender can work with.
@@ -20,6 +21,8 @@ pub struct Sender {
     pub suites: &'static [&'static str],
     /// It takes ECDSA certificates.
     pub ecdsa: bool,
+    /// It takes Ed25519 certificates.
+    pub ed25519: bool,
     /// The largest prime that it takes for DHE, in bits.
     pub largest_prime: Option<u32>,
     /// The smallest RSA key that it takes, in bits.
@@ -27,6 +30,16 @@ pub struct Sender {
 }
 
 impl Sender {
+    /// Whether it takes a certificate with such a key.
+    #[must_use]
+    pub fn takes(&self, key: KeyType, bits: u32) -> bool {
+        match key {
+            KeyType::Rsa => bits >= self.smallest_key,
+            KeyType::Ecdsa => self.ecdsa,
+            KeyType::Ed25519 => self.ed25519,
+        }
+    }
+
     /// The highest version that it shares with a server.
     #[must_use]
     pub fn common_version(&self, spoken: impl Fn(Version) -> bool) -> Option<Version> {
@@ -192,6 +205,7 @@ const MODERN: Sender = Sender {
     versions: &[Tls12, Tls13],
     suites: OPENSSL,
     ecdsa: true,
+    ed25519: false,
     largest_prime: None,
     smallest_key: 0,
 };
@@ -230,6 +244,7 @@ pub const SENDERS: &[Sender] = &[
     Sender {
         // Both set security level 2 (SSL_CTX_set_security_level(3)).
         name: "OpenSSL 3 (Debian 12, RHEL 9)",
+        ed25519: true,
         smallest_key: 2048,
         ..MODERN
     },
@@ -239,7 +254,9 @@ pub const SENDERS: &[Sender] = &[
         ..MODERN
     },
     Sender {
+        // Ed25519 since its 3.6.
         name: "GnuTLS 3 (Exim on Debian)",
+        ed25519: true,
         versions: &[Tls10, Tls11, Tls12, Tls13],
         ..MODERN
     },

@@ -7,9 +7,9 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::server::Scripted;
+use super::server::{OpenSsl, Scripted};
 use super::{has, list, result, text};
-use crate::harness::{Identity, KeyKind};
+use crate::harness::{Identity, KeyKind, Leaf, Place};
 
 /// Reads one ClientHello.
 fn hello(stream: &mut TcpStream) -> Vec<u8> {
@@ -327,6 +327,83 @@ fn a_certificate_message_over_200_kb_is_named() {
         "{found:#}"
     );
     assert_eq!(found["certificates"][0]["key"], "rsa");
+}
+
+#[test]
+fn a_real_server_s_chain_over_200_kb_is_named_in_tls_12_and_13() {
+    let place = Place::new("probe-long-chain");
+    let one = Leaf::localhost().key(KeyKind::Rsa2048).issue();
+    let long = Identity {
+        between: vec![one.certificate.clone(); 300],
+        ..one
+    };
+    let server = OpenSsl::start(&place, &[&long], &[]);
+    for depth in ["-q", "-F"] {
+        let (found, code) = result(&[depth, &server.at]);
+        assert_eq!(code, 1, "{found:#}");
+        let why = found["error"].as_str().expect("why");
+        assert!(
+            why.contains("certificates") || why.contains("Certificate"),
+            "{why}"
+        );
+        assert!(why.contains("204800"), "{why}");
+        for version in ["TLSv1.2", "TLSv1.3"] {
+            assert_eq!(found["versions"][version], true, "{found:#}");
+        }
+        assert!(has(&found, "tls-failed"), "{found:#}");
+        assert!(!has(&found, "senders-without-tls13-refused"), "{found:#}");
+    }
+}
+
+#[test]
+fn every_name_of_a_certificate_is_listed() {
+    let place = Place::new("probe-names");
+    let mut leaf = Leaf::localhost().key(KeyKind::Rsa2048);
+    let names: Vec<String> = (0..3000).map(|at| format!("n{at}.example")).collect();
+    for name in &names {
+        leaf = leaf.dns(name);
+    }
+    let server = OpenSsl::start(&place, &[&leaf.issue()], &[]);
+    let (found, _) = result(&["-q", &server.at]);
+    let listed = list(&found["certificates"][0]["names"]);
+    assert!(listed.len() >= names.len(), "{}", listed.len());
+    assert!(listed.contains(&"n2999.example"));
+}
+
+#[test]
+fn a_server_that_begins_handshakes_and_ends_none_fails() {
+    let server = Scripted::start(|stream, _, _| {
+        if !hello(stream).is_empty() {
+            let begun = records([3, 3], &server_hello([3, 3], 0x009c));
+            let _ = stream.write_all(&begun);
+        }
+    });
+    let (found, code) = result(&[&server.at.to_string()]);
+    assert_eq!(code, 1, "{found:#}");
+    assert_eq!(found["versions"]["TLSv1.2"], true, "{found:#}");
+    assert!(found["error"].is_string(), "{found:#}");
+    assert!(text(&found, "tls-failed").starts_with("No TLS handshake comes to its end: "));
+    assert_eq!(super::findings(&found)[0].1, "high", "{found:#}");
+    // The words for a length that is wrong do not speak of certificates.
+    let mut wrong = server_hello([3, 3], 0x009c);
+    wrong[1..4].copy_from_slice(&[0xff; 3]);
+    let (found, _) = result(&[&says(wrong).at.to_string()]);
+    let why = found["error"].as_str().expect("why");
+    assert!(!why.contains("its certificates are"), "{why}");
+}
+
+#[test]
+fn a_greeting_of_another_service_is_called_a_greeting() {
+    let server = Scripted::start(|stream, _, _| {
+        let _ = stream.write_all(b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n");
+        let _ = stream.read(&mut [0; 64]);
+    });
+    let (found, _) = result(&["-y", "smtp", &server.at.to_string()]);
+    let why = found["error"].as_str().expect("why");
+    assert_eq!(
+        why,
+        "server's greeting is malformed: SSH-2.0-OpenSSH_9.2p1 Debian-2"
+    );
 }
 
 #[test]

@@ -57,6 +57,13 @@ fn logins_before_and_inside_tls_are_told_apart() {
     assert!(has(&found, "auth-in-clear"));
     assert_eq!(found["capabilities_fresh"], true);
     assert_eq!(found["injection"], "refused");
+    assert!(super::text(&found, "auth-in-clear").contains("passwords can be read"));
+    let hashed = smtp_result(&mail(&["STARTTLS", "AUTH CRAM-MD5"], &[], false));
+    let told = super::text(&hashed, "auth-in-clear");
+    assert!(
+        !told.contains("be read") && told.contains("guess"),
+        "{told}"
+    );
     let clean = mail(&["STARTTLS"], &["STARTTLS"], false);
     let found = smtp_result(&clean);
     assert!(

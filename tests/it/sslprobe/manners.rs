@@ -86,8 +86,15 @@ fn a_421_after_three_connections_ends_the_probe_with_what_is_known() {
             }
         }
     });
-    let (found, _) = result(&["-y", "smtp", &server.at.to_string()]);
+    let (found, code) = result(&["-y", "smtp", &server.at.to_string()]);
     assert_eq!(found["connections"], 4, "{found:#}");
+    // Half a probe is not all well, and nothing is claimed that was not asked.
+    assert_eq!(code, 1);
+    assert!(
+        super::text(&found, "incomplete").contains("too many"),
+        "{found:#}"
+    );
+    assert!(!super::has(&found, "no-hybrid"), "{found:#}");
     assert_eq!(server.seen().len(), 4);
     assert_eq!(found["versions"]["TLSv1.3"], true);
     assert!(
@@ -254,12 +261,19 @@ impl Counting {
     }
 
     fn probed(&self, rate: &str) -> Vec<serde_json::Value> {
+        self.probed_with(&["-r", rate])
+    }
+
+    fn probed_with(&self, more: &[&str]) -> Vec<serde_json::Value> {
         let at = self.servers.iter().map(|one| one.at.to_string());
         let at: Vec<String> = at.collect();
         let words: Vec<&str> = at.iter().map(String::as_str).collect();
         // The last -r holds.
-        let options = ["-j", "-q", "-y", "smtp", "-c", "4", "-r", rate];
-        objects(&run(&mut command(&[&options[..], &words].concat()), b""))
+        let options = ["-j", "-q", "-y", "smtp", "-c", "4"];
+        objects(&run(
+            &mut command(&[&options[..], more, &words].concat()),
+            b"",
+        ))
     }
 }
 
@@ -290,6 +304,22 @@ fn a_provider_that_complains_is_left_alone_at_each_of_its_addresses() {
     assert!(complained > 1, "{found:#?}");
     let connections = provider.times.lock().expect("lock").len();
     assert_eq!(connections, MOST + complained, "one each: {found:#?}");
+}
+
+#[test]
+fn waiting_for_other_hosts_is_not_a_host_s_own_time() {
+    let provider = Counting::start(Duration::ZERO);
+    let begin = Instant::now();
+    // The last -T holds: all four take longer than that, none by itself.
+    let found = provider.probed_with(&["-r", "3", "-T", "6"]);
+    assert!(
+        begin.elapsed() > Duration::from_secs(6),
+        "too quick to tell"
+    );
+    for one in found {
+        assert_eq!(one["error"], serde_json::Value::Null, "{one:#}");
+        assert!(one["seconds"].as_f64() < Some(6.0), "{one:#}");
+    }
 }
 
 #[test]

@@ -191,6 +191,14 @@ fn a_full_probe_of_a_server_that_takes_everything_keeps_to_sixty() {
     let server = OpenSsl::start(&place, &[&rsa(), &ecdsa()], &words);
     let (found, _) = result(&["-F", &server.at]);
     assert!(has(&found, "not-all-listed"), "{found:#}");
+    // What is worst is found all the same.
+    assert_eq!(findings(&found)[0], ("weak-suite".into(), "high".into()));
+    let weak = text(&found, "weak-suite");
+    assert!(
+        weak.contains("NULL") && weak.contains("anonymous"),
+        "{weak}"
+    );
+    assert!(found["server_order"].is_boolean(), "{found:#}");
     assert!(found["handshakes"].as_u64() <= Some(60), "{found:#}");
     assert!(list(&found["suites"]["TLSv1.2"]).len() > 20, "{found:#}");
 }
@@ -252,6 +260,67 @@ fn tls_13_alone_shuts_out_senders_without_it() {
     );
     assert_eq!(found["versions"]["TLSv1.2"], false);
     assert!(found["handshakes"].as_u64() <= Some(24));
+}
+
+#[test]
+fn an_ed25519_certificate_alone_shuts_out_those_that_do_not_know_it() {
+    let place = Place::new("probe-ed25519");
+    let ed25519 = Leaf::localhost().key(KeyKind::Ed25519).issue();
+    let server = OpenSsl::start(&place, &[&ed25519], &["-no_tls1", "-no_tls1_1"]);
+    let (found, _) = result(&[&server.at]);
+    let lost = list(&found["cannot_reach"]);
+    for name in ["OpenSSL 3 (Debian 12, RHEL 9)", "GnuTLS 3 (Exim on Debian)"] {
+        assert!(!lost.contains(&name), "{lost:?}");
+    }
+    assert!(
+        lost.contains(&"senders without TLS 1.3") && lost.contains(&"Gmail"),
+        "{lost:?}"
+    );
+    for code in ["senders-without-tls13-refused", "senders-refused"] {
+        let cure = "offer an RSA or ECDSA certificate beside the other one";
+        assert!(text(&found, code).ends_with(cure), "{found:#}");
+    }
+}
+
+#[test]
+fn senders_that_lack_a_suite_are_told_with_one_that_would_serve_them() {
+    let place = Place::new("probe-cure");
+    let words = ["-cipher", "ECDHE+AESGCM", "-no_tls1", "-no_tls1_1"];
+    let server = OpenSsl::start(&place, &[&rsa()], &words);
+    let (found, _) = result(&[&server.at]);
+    assert_eq!(
+        text(&found, "senders-refused"),
+        "Cannot connect: Exchange 2013 (Windows Server 2012 R2); take ECDHE-RSA-AES256-SHA384, too"
+    );
+    // What is said to help does.
+    let words = [
+        "-cipher",
+        "ECDHE+AESGCM:ECDHE-RSA-AES256-SHA384",
+        "-no_tls1",
+        "-no_tls1_1",
+    ];
+    let server = OpenSsl::start(&place, &[&rsa()], &words);
+    let (found, _) = result(&[&server.at]);
+    assert!(!has(&found, "senders-refused"), "{found:#}");
+}
+
+#[test]
+fn a_private_root_that_is_sent_is_unverified() {
+    let place = Place::new("probe-private");
+    let root = place.write("root.pem", Authority::shared_root().pem());
+    let stranger = Authority::root("Private CA");
+    let own = Leaf::localhost().key(KeyKind::Rsa2048).issue_by(&stranger);
+    let whole = Identity {
+        between: vec![stranger.certificate.clone()],
+        ..own
+    };
+    let server = OpenSsl::start(&place, &[&whole], SOUND);
+    let (found, code) = result(&["-a", &root, &server.at]);
+    assert_eq!(code, 1, "{found:#}");
+    assert!(
+        text(&found, "unverified").contains("partners can pin it"),
+        "{found:#}"
+    );
 }
 
 #[test]

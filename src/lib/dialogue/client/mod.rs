@@ -82,9 +82,9 @@ impl fmt::Display for DialogueError {
                     crate::report::reason(error)
                 )
             }
-            DialogueError::TooLong(place) => write!(out, "server's reply {place} is too long"),
+            DialogueError::TooLong(place) => write!(out, "server's {} is too long", said(place)),
             DialogueError::Malformed(place, _) => {
-                write!(out, "server's reply {place} is malformed")
+                write!(out, "server's {} is malformed", said(place))
             }
             DialogueError::NotOffered(command, _) => write!(out, "server does not offer {command}"),
             DialogueError::PreAuthenticated(_) => {
@@ -96,6 +96,14 @@ impl fmt::Display for DialogueError {
             Some(reply) if !reply.is_empty() => write!(out, ": {}", shown(reply)),
             _ => Ok(()),
         }
+    }
+}
+
+/// What the server said at a place: before its greeting comes nothing but that.
+fn said(place: &str) -> String {
+    match place {
+        "before its greeting" => "greeting".to_owned(),
+        place => format!("reply {place}"),
     }
 }
 

@@ -55,8 +55,9 @@ fn chain(found: &mut Findings, one: &Certificate) {
             Severity::Medium,
             "chain-incomplete",
             format!(
-                "The {which} certificate's chain is incomplete: send the intermediate of issuer {}",
-                text::excerpt(one.issuer.as_bytes(), 60)
+                "The {which} chain is incomplete: issuer {} is neither sent nor trusted; send the \
+                 missing intermediate certificate",
+                text::excerpt(one.issuer.as_bytes(), 40)
             ),
         ),
         Chain::Misordered => found.add(
@@ -70,14 +71,22 @@ fn chain(found: &mut Findings, one: &Certificate) {
             format!("The {which} certificate is self-signed: partners can pin it, not verify it"),
         ),
     }
-    let told = ["expired", "not yet valid", "self-signed"];
-    let is_told =
-        told.iter().any(|words| one.verify.contains(words)) || one.chain != Chain::Complete;
+    let told = ["expired", "not yet valid"];
+    let is_told = told.iter().any(|words| one.verify.contains(words))
+        || matches!(one.chain, Chain::Incomplete | Chain::SelfSigned);
     if !one.verifies() && !is_told {
+        let cure = if one.verify.contains("in certificate chain") {
+            "; partners can pin it, or it must come from a public CA"
+        } else {
+            ""
+        };
         found.add(
             Severity::Medium,
             "unverified",
-            format!("The {which} certificate does not verify: {}", one.verify),
+            format!(
+                "The {which} certificate does not verify: {}{cure}",
+                one.verify
+            ),
         );
     }
 }

@@ -14,13 +14,16 @@ pub(super) fn add(found: &mut Findings, result: &HostResult) {
         .is_some_and(|starttls| starttls != StartTls::NotApplicable);
     if in_clear && !before.is_empty() {
         let plain = before.iter().any(|one| PLAIN.contains(&one.as_str()));
-        let severity = if plain { Severity::High } else { Severity::Low };
+        let (severity, danger) = if plain {
+            (Severity::High, "passwords can be read on the way")
+        } else {
+            (Severity::Low, "who listens can guess passwords at leisure")
+        };
         found.add(
             severity,
             "auth-in-clear",
             format!(
-                "Logins are offered before TLS ({}): passwords can be read on the way; offer them \
-                 inside TLS only",
+                "Logins are offered before TLS ({}): {danger}; offer them inside TLS only",
                 before.join(" ")
             ),
         );

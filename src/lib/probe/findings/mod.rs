@@ -7,6 +7,7 @@ use crate::text;
 
 mod certificates;
 mod dialogue;
+mod senders;
 mod suites;
 
 /// The longest sentence, in bytes: with what stands before it in the report it
@@ -20,8 +21,12 @@ pub struct Facts {
     pub stripped: Option<String>,
     /// The words with which the server refused to talk, or refused TLS.
     pub refusal: Option<String>,
-    /// Why no handshake came about.
+    /// Why a handshake came to nothing.
     pub handshake: Option<String>,
+    /// It begins handshakes, and none of libssl's came to its end.
+    pub unfinished: bool,
+    /// Hybrid groups were asked for.
+    pub hybrids_asked: bool,
     /// It serves a client that sends no server name.
     pub without_name: Option<bool>,
     /// It serves a client that sends a name it has never heard of.
@@ -64,7 +69,10 @@ fn clipped(text: &str) -> String {
     if text.len() <= TEXT_LIMIT {
         return text;
     }
-    format!("{}...", &text[..TEXT_LIMIT - 3])
+    let cut = &text[..TEXT_LIMIT - 3];
+    // At a word, unless that is a very long one.
+    let end = cut.rfind(' ').filter(|end| *end > TEXT_LIMIT / 2);
+    format!("{}...", &cut[..end.unwrap_or(cut.len())])
 }
 
 /// All findings, the worst first, each word once.
@@ -83,9 +91,9 @@ pub fn of(result: &HostResult, facts: &Facts) -> Vec<Finding> {
     dialogue::add(&mut found, result);
     if result.has_tls() {
         certificates::add(&mut found, result, facts);
-        suites::add(&mut found, result);
+        suites::add(&mut found, result, facts);
         tolerance(&mut found, result, facts);
-        senders(&mut found, result);
+        senders::add(&mut found, result);
     }
     let mut all = found.0;
     all.sort_by_key(|one| one.severity);
@@ -131,6 +139,24 @@ fn reach(found: &mut Findings, result: &HostResult, facts: &Facts) {
             format!("The server refuses: {}", refusal.unwrap_or(why)),
         ),
         _ => {}
+    }
+    if facts.unfinished {
+        let (severity, wish) = if facts.wants_certificate {
+            (Severity::Medium, " (it wants a certificate of clients)")
+        } else {
+            (Severity::High, "")
+        };
+        found.add(
+            severity,
+            "tls-failed",
+            format!("No TLS handshake comes to its end{wish}: {why}"),
+        );
+    } else if result.has_tls() && result.error.is_some() {
+        found.add(
+            Severity::Medium,
+            "incomplete",
+            format!("The probe ended early and does not know the rest: {why}"),
+        );
     }
     if !result.has_tls() && result.starttls != Some(StartTls::Missing) {
         match &facts.handshake {
@@ -225,51 +251,6 @@ fn extended_master_secret(found: &mut Findings, result: &HostResult, facts: &Fac
              can't connect; update the server"
         ),
     );
-}
-
-/// Who cannot connect.
-fn senders(found: &mut Findings, result: &HostResult) {
-    use super::senders::{RSA_ONLY, SENDERS, WITHOUT_13};
-
-    let lost = result.cannot_reach.as_deref().unwrap_or_default();
-    let has = |name: &str| lost.iter().any(|one| one == name);
-    if has(RSA_ONLY) {
-        found.add(
-            Severity::Medium,
-            "rsa-only-senders-refused",
-            "Senders that know RSA certificates only cannot connect: offer an RSA certificate beside \
-             the other one",
-        );
-    }
-    if has(WITHOUT_13) {
-        found.add(
-            Severity::Medium,
-            "senders-without-tls13-refused",
-            "Senders without TLS 1.3 cannot connect: allow TLS 1.2",
-        );
-    }
-    let listed = |current: bool| {
-        let names = SENDERS.iter().filter(|one| one.current == current);
-        let names = names
-            .map(|one| one.name)
-            .filter(|name| has(name) && ![RSA_ONLY, WITHOUT_13].contains(name));
-        names.collect::<Vec<_>>().join(", ")
-    };
-    let (current, old) = (listed(true), listed(false));
-    if !current.is_empty() {
-        found.add(
-            Severity::Medium,
-            "senders-refused",
-            format!("Cannot connect: {current}"),
-        );
-    }
-    if !old.is_empty() {
-        found.add(
-            Severity::Note,
-            "old-senders-refused",
-            format!("Too old to connect: {old}"),
-        );
-    }
 }
 
 #[cfg(test)]

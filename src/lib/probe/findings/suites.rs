@@ -4,12 +4,12 @@
 use super::super::groups;
 use super::super::result::{HostResult, Severity, Version};
 use super::super::suites::{self, Weakness};
-use super::Findings;
+use super::{Facts, Findings};
 
-pub(super) fn add(found: &mut Findings, result: &HostResult) {
+pub(super) fn add(found: &mut Findings, result: &HostResult, facts: &Facts) {
     versions(found, result);
     weak(found, result);
-    exchange(found, result);
+    exchange(found, result, facts);
     let resumed = result.resumption.as_ref();
     if resumed.is_some_and(|all| !all.is_empty() && all.values().all(|resumed| !resumed)) {
         found.add(
@@ -83,7 +83,7 @@ fn weak(found: &mut Findings, result: &HostResult) {
     );
 }
 
-fn exchange(found: &mut Findings, result: &HostResult) {
+fn exchange(found: &mut Findings, result: &HostResult, facts: &Facts) {
     if let Some(bits) = result.dh_bits.filter(|bits| *bits < 2048) {
         let prime = result.dh_prime.as_deref().unwrap_or("unknown");
         let shared = match prime {
@@ -102,7 +102,8 @@ fn exchange(found: &mut Findings, result: &HostResult) {
         );
     }
     let listed = result.groups.as_deref();
-    if result.speaks(Version::Tls13)
+    if facts.hybrids_asked
+        && result.speaks(Version::Tls13)
         && listed.is_some_and(|all| !all.iter().any(|one| groups::is_hybrid(one)))
     {
         found.add(

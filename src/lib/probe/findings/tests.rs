@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::super::result::{Agreement, Certificate, Chain, Injection, KeyType, Version};
+use super::super::senders::SENDERS;
 use super::*;
 
 fn facts() -> Facts {
@@ -231,6 +232,35 @@ fn each_fault_has_its_word_and_weight() {
         let order: Vec<_> = all.iter().map(|(severity, _)| *severity).collect();
         assert!(order.is_sorted(), "{all:?}");
     }
+}
+
+#[test]
+fn a_list_of_senders_is_cut_at_a_name_and_says_what_would_help() {
+    let all = SENDERS.iter().map(|one| one.name.to_owned());
+    let mut result = HostResult {
+        cannot_reach: Some(all.collect()),
+        ..well()
+    };
+    let text = |result: &HostResult, code: &str| {
+        let all = of(result, &facts()).into_iter();
+        all.filter(|one| one.code == code)
+            .map(|one| one.text)
+            .collect::<String>()
+    };
+    result.certificates = vec![certificate(KeyType::Ed25519)];
+    assert_eq!(
+        text(&result, "senders-refused"),
+        "Cannot connect: Exchange Online, Gmail, OpenSSL 3 (Debian 12, RHEL 9) and 4 more; offer an RSA or ECDSA certificate \
+         beside the other one"
+    );
+    result.certificates = vec![Certificate {
+        bits: 512,
+        ..certificate(KeyType::Rsa)
+    }];
+    assert!(text(&result, "senders-refused").ends_with("; offer an RSA key of 2048 bits"));
+    let only = [(Version::Tls13, true)];
+    result.versions = Some(BTreeMap::from(only));
+    assert!(text(&result, "senders-without-tls13-refused").ends_with(": allow TLSv1.2"));
 }
 
 #[test]

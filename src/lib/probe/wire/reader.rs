@@ -37,6 +37,8 @@ pub struct Flight {
     pub exchange: Option<KeyExchange>,
     /// Below TLS 1.3: it asks for a certificate of ours.
     pub wants_certificate: bool,
+    /// What is wrong with the bytes behind these.
+    pub fault: Option<Malformed>,
 }
 
 /// How a flight ended.
@@ -92,11 +94,14 @@ impl Reader {
         }
     }
 
-    /// What the server said so far, where it went away in the middle: a hello
-    /// without what should come behind it.
+    /// What the server said so far, where it went away in the middle, or where
+    /// something is wrong: a hello without what should come behind it.
     #[must_use]
-    pub fn part(self) -> Option<Flight> {
-        self.seen_hello.then_some(self.flight)
+    pub fn part(self, fault: Option<Malformed>) -> Option<Flight> {
+        self.seen_hello.then_some(Flight {
+            fault,
+            ..self.flight
+        })
     }
 
     /// Whether nothing at all has come.

@@ -25,8 +25,8 @@ const LINE_LIMIT: usize = 4 << 20;
 /// What a probe waits for.
 #[derive(Clone, Copy, Debug)]
 enum Wish {
-    Begin(u8, IpAddr),
-    Connect(u8),
+    Begin(IpAddr),
+    Connect,
 }
 
 /// What there is to hand on.
@@ -46,6 +46,8 @@ struct Worker {
     unit: Unit,
     address: Option<IpAddr>,
     wish: Option<Wish>,
+    /// Since when it waits.
+    since: Instant,
     results: usize,
 }
 
@@ -129,40 +131,44 @@ impl<'a> Crew<'a> {
             unit,
             address: None,
             wish: None,
+            since: Instant::now(),
             results: 0,
         });
         Ok(())
     }
 
-    /// Grants what may be granted now; when there may be more.
+    /// Grants what may be granted now, first to whom waits longest; when there may
+    /// be more.
     fn grant(&mut self) -> Option<Instant> {
         let mut wake: Option<Instant> = None;
-        for worker in &mut self.workers {
+        let mut waiting: Vec<&mut Worker> = self.workers.iter_mut().collect();
+        waiting.sort_by_key(|worker| worker.since);
+        for worker in waiting {
             let granted = match worker.wish {
-                None => None,
-                Some(Wish::Begin(number, address)) => {
+                None => false,
+                Some(Wish::Begin(address)) => {
                     let free = self.manners.begin(worker.number, address);
                     if free {
                         worker.address = Some(address);
                     }
-                    free.then_some(number)
+                    free
                 }
-                Some(Wish::Connect(number)) => {
+                Some(Wish::Connect) => {
                     let now = Instant::now();
                     let address = worker.address;
                     match address.map(|address| self.manners.connect(address, now)) {
                         Some(Err(from)) => {
                             wake = Some(wake.map_or(from, |wake| wake.min(from)));
-                            None
+                            false
                         }
-                        _ => Some(number),
+                        _ => true,
                     }
                 }
             };
-            if let Some(number) = granted {
+            if granted {
                 worker.wish = None;
                 // One that is gone is found out when it is listened to.
-                let _ = (&worker.stream).write_all(&[number]);
+                let _ = (&worker.stream).write_all(b"+");
             }
         }
         wake
@@ -224,16 +230,19 @@ impl Worker {
         }
     }
 
+    fn wants(&mut self, wish: Wish) {
+        self.wish = Some(wish);
+        self.since = Instant::now();
+    }
+
     /// Acts on the lines that are whole; false where one is none.
     fn lines(&mut self, manners: &mut Manners, events: &mut Vec<Event>) -> bool {
         while let Some(end) = self.buffer.iter().position(|&byte| byte == b'\n') {
             let line: Vec<u8> = self.buffer.drain(..=end).collect();
             let said = std::str::from_utf8(&line[..end]).ok().and_then(Said::parse);
             match said {
-                Some(Said::Begin(number, address)) => {
-                    self.wish = Some(Wish::Begin(number, address));
-                }
-                Some(Said::Connect(number)) => self.wish = Some(Wish::Connect(number)),
+                Some(Said::Begin(address)) => self.wants(Wish::Begin(address)),
+                Some(Said::Connect) => self.wants(Wish::Connect),
                 Some(Said::Closed) => {
                     if let Some(address) = self.address {
                         manners.closed(address, Instant::now());

@@ -113,6 +113,7 @@ fn setup(options: &Options) -> Result<Setup, Fail> {
                 .unwrap_or_else(unnamed),
             connection: Duration::from_secs(options.connection_seconds.into()),
             host: Duration::from_secs(options.host_seconds.into()),
+            interval: options.interval,
             judge: Judge::new(anchors).map_err(internal)?,
             records: Store::load(&Settings::default(), &records(), &NO_KEY)?,
         },

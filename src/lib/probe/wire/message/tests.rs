@@ -72,6 +72,7 @@ fn a_flight_is_read_however_it_is_cut() {
         certificates: vec![b"first".to_vec(), b"second".to_vec()],
         exchange: Some(KeyExchange::FiniteField(vec![0xff; 64])),
         wants_certificate: true,
+        fault: None,
     };
     let whole = Some(Said::Flight(Box::new(wanted)));
     let flight = flight();
@@ -106,7 +107,7 @@ fn a_flight_that_is_cut_short_is_not_over() {
         let mut reader = Reader::default();
         assert_eq!(reader.take(&pieces[..end]), Ok(None), "{end}");
         let hello = hello(0x0300, 0x0014).len() * 6;
-        assert_eq!(reader.part().is_some(), end >= hello, "{end}");
+        assert_eq!(reader.part(None).is_some(), end >= hello, "{end}");
     }
 }
 

@@ -28,10 +28,7 @@ impl Scan<'_> {
                 "the server does not let a client get as far as TLS".to_owned(),
             ));
         }
-        if !self.turn.connect(self.deadline) {
-            let seconds = self.terms.host.as_secs();
-            return Err(Stop::Host(format!("out of time: {seconds} seconds (-T)")));
-        }
+        self.wait_for_turn()?;
         let now = Instant::now();
         let until = self.deadline.min(now + self.terms.connection);
         let dialer = Dialer {
@@ -65,9 +62,28 @@ impl Scan<'_> {
         }
     }
 
+    /// Waits until this host may be connected to. The pause between two connections
+    /// to it counts as its time; waiting for other hosts' probes does not.
+    fn wait_for_turn(&mut self) -> Result<(), Stop> {
+        let asked = Instant::now();
+        let own = self
+            .closed
+            .map_or(asked, |closed| asked.max(closed + self.terms.interval));
+        if own < self.deadline {
+            self.turn.connect();
+            let others = Instant::now().saturating_duration_since(own);
+            self.begin += others;
+            self.deadline += others;
+            return Ok(());
+        }
+        let seconds = self.terms.host.as_secs();
+        Err(Stop::Host(format!("out of time: {seconds} seconds (-T)")))
+    }
+
     /// The connection is closed by now.
     pub(super) fn hang_up(&mut self, good: bool) {
         self.turn.closed();
+        self.closed = Some(Instant::now());
         self.failures = if good { 0 } else { self.failures + 1 };
     }
 

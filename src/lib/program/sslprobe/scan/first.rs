@@ -74,7 +74,7 @@ fn in_the_clear(
     if is_overwritten(&greeting) {
         scan.facts.stripped = Some(
             "Something on the way rewrote the greeting into asterisks: a firewall's SMTP inspection, \
-             which hides STARTTLS"
+             which may hide STARTTLS"
                 .to_owned(),
         );
     }

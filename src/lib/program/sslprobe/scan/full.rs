@@ -11,10 +11,18 @@ use crate::probe::{groups, suites as table};
 
 /// Handshakes that are kept for what comes behind.
 const RESERVE: u32 = 1;
+/// Those that are kept for the usual questions about order, DHE and weak suites,
+/// as long as it is not known that all suites can be listed.
+const QUESTIONS: u32 = 6;
 
 pub(super) fn run(scan: &mut Scan<'_>) -> Result<(), Stop> {
     let listed = everything(scan);
     scan.facts.unlisted = matches!(listed, Err(Stop::Budget));
+    let highest = scan.highest_old();
+    if scan.facts.unlisted && highest.is_some_and(|one| !scan.seen.whole.contains(&one)) {
+        // What is worst must not be what is missing.
+        suites::run(scan)?;
+    }
     listed
 }
 
@@ -51,7 +59,11 @@ fn unseen_first(scan: &Scan<'_>, version: Version) -> Vec<u16> {
 fn every_suite(scan: &mut Scan<'_>, version: Version) -> Result<(), Stop> {
     let mut list = all_suites(version);
     let mut found = Vec::new();
+    let questions = scan.highest_old() == Some(version);
     while !list.is_empty() {
+        if questions && scan.left() <= QUESTIONS {
+            return Err(Stop::Budget);
+        }
         let mut ask = Ask::new(version, list.clone(), unseen_first(scan, version));
         // A server that has to ask for a share names the group.
         ask.share = false;
@@ -82,6 +94,7 @@ fn every_group(scan: &mut Scan<'_>) -> Result<(), Stop> {
     let mut list: Vec<u16> = groups::numbers(groups::HYBRIDS)
         .chain(groups::numbers(groups::GROUPS))
         .collect();
+    scan.facts.hybrids_asked = true;
     let seen = std::mem::take(&mut scan.seen.groups);
     let enough = usize::try_from(scan.left()).is_ok_and(|left| left > list.len());
     if !enough {

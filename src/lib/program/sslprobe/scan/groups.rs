@@ -11,6 +11,7 @@ pub(super) fn run(scan: &mut Scan<'_>) -> Result<(), Stop> {
     if !scan.speaks(Version::Tls13) {
         return Ok(());
     }
+    scan.facts.hybrids_asked = true;
     if !scan.seen.groups.iter().any(|name| groups::is_hybrid(name)) {
         among(scan, groups::numbers(groups::HYBRIDS).collect())?;
     }

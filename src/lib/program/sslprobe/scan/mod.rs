@@ -107,6 +107,8 @@ pub(super) struct Terms {
     pub(super) connection: Duration,
     /// For one host.
     pub(super) host: Duration,
+    /// Between two connections to one address.
+    pub(super) interval: Duration,
     /// Who verifies certificates.
     pub(super) judge: Judge,
     /// For TLSA records.
@@ -137,6 +139,8 @@ pub(super) struct Scan<'a> {
     address: IpAddr,
     begin: Instant,
     deadline: Instant,
+    /// When its last connection ended.
+    closed: Option<Instant>,
     failures: u32,
     result: HostResult,
     facts: Facts,
@@ -261,6 +265,7 @@ impl<'a> Scan<'a> {
             address,
             begin,
             deadline: begin + terms.host,
+            closed: None,
             failures: 0,
             result,
             facts: time_facts(),
@@ -281,10 +286,10 @@ impl<'a> Scan<'a> {
             let _ = steps.iter().all(|step| self.step(*step));
         }
         self.write_down();
-        if !self.result.has_tls() {
-            if let Some(why) = &self.facts.handshake {
-                self.result.error = Some(why.clone());
-            }
+        let unfinished = self.seen.sessions.is_empty();
+        if let Some(why) = self.facts.handshake.as_ref().filter(|_| unfinished) {
+            self.result.error = Some(why.clone());
+            self.facts.unfinished = self.result.has_tls();
         }
         if let (Some(policy), None) = (self.policy, &self.facts.policy) {
             let why = self

@@ -83,6 +83,10 @@ impl Scan<'_> {
             let extended = known || flight.hello.extends_master_secret();
             self.facts.extended_master_secret = Some(extended);
         }
+        if let Some(fault) = &flight.fault {
+            // It knows more of it than libssl, which says only that it failed.
+            self.facts.handshake = Some(fault.to_string());
+        }
         if !flight.certificates.is_empty() {
             self.note_chain(&flight.certificates);
         }

@@ -173,7 +173,11 @@ fn exchange(
                     "the server does not answer in TLS, but with \"{shown}\""
                 ));
             }
-            Err(malformed) => return Err(malformed.to_string()),
+            Err(malformed) => {
+                let words = malformed.to_string();
+                let flight = reader.part(Some(malformed)).ok_or(words)?;
+                Answer::Flight(Box::new(flight))
+            }
         };
         part(&mut clear, &answer);
         return Ok(answer);
@@ -182,7 +186,7 @@ fn exchange(
 
 /// What a connection that ended leaves behind.
 fn ended(reader: Reader, error: Option<&io::Error>) -> Answer {
-    if let Some(flight) = reader.part() {
+    if let Some(flight) = reader.part(None) {
         return Answer::Flight(Box::new(flight));
     }
     Answer::Refused(match error {

@@ -33,11 +33,7 @@ fn by_what_is_known(scan: &Scan<'_>, sender: &Sender) -> Option<bool> {
         return Some(false);
     };
     let certificates = &scan.result.certificates;
-    let fits = |key: KeyType, bits: u32| match key {
-        KeyType::Rsa => bits >= sender.smallest_key,
-        KeyType::Ecdsa => sender.ecdsa,
-        KeyType::Ed25519 => false,
-    };
+    let fits = |key: KeyType, bits: u32| sender.takes(key, bits);
     if !certificates.is_empty() && !certificates.iter().any(|one| fits(one.key, one.bits)) {
         return Some(false);
     }
@@ -45,13 +41,13 @@ fn by_what_is_known(scan: &Scan<'_>, sender: &Sender) -> Option<bool> {
         return Some(true);
     }
     let has = |suite: &Suite| {
-        certificates.iter().any(|one| {
-            fits(one.key, one.bits)
-                && match one.key {
-                    KeyType::Rsa => suite.needs_rsa(),
-                    KeyType::Ecdsa | KeyType::Ed25519 => suite.needs_ecdsa(),
-                }
-        })
+        let mut all = certificates.iter().filter(|one| fits(one.key, one.bits));
+        // Of certificates that cannot be read nothing is known.
+        certificates.is_empty()
+            || all.any(|one| match one.key {
+                KeyType::Rsa => suite.needs_rsa(),
+                KeyType::Ecdsa | KeyType::Ed25519 => suite.needs_ecdsa(),
+            })
     };
     let offered = sender.suites.iter().filter_map(|name| suites::called(name));
     let taken = |suite: &&Suite| scan.seen.took(version, suite.number) && has(suite);

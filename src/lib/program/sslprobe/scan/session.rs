@@ -232,7 +232,8 @@ fn wait_for_ticket(link: &mut Link) {
 fn reason(words: &str) -> String {
     if words.contains("excessive message size") {
         return format!(
-            "its certificates are longer than the {CERTIFICATE_LIMIT} bytes that are read"
+            "a message of its handshake, such as its certificates, is longer than the \
+             {CERTIFICATE_LIMIT} bytes that are read"
         );
     }
     words.to_owned()
