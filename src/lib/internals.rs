@@ -41,6 +41,11 @@ pub mod https {
 pub mod manager {
     pub use crate::manager::VARIABLES;
 }
+#[cfg(feature = "remote")]
+pub mod mta_sts {
+    pub use crate::mta_sts::policy::{Mode, Policy};
+    pub use crate::mta_sts::record::id;
+}
 pub mod options {
     pub use crate::options::{
         Letter, Table, sslclient, sslrules, sslrulescheck, sslserver, sslserver_conf,

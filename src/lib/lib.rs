@@ -72,11 +72,17 @@ mod keyholder;
 mod handshake;
 
 #[cfg(feature = "remote")]
+mod confine;
+
+#[cfg(feature = "remote")]
 mod link;
 
 #[cfg(feature = "remote")]
-#[allow(dead_code, reason = "its users come next")]
 mod https;
+
+#[cfg(feature = "remote")]
+#[allow(dead_code, reason = "its users come next")]
+mod mta_sts;
 
 mod session;
 

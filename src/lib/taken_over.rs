@@ -20,6 +20,8 @@ pub struct Reach<'a> {
 pub enum Moment<'a> {
     /// It has given up its rights. A delivery has none of an engine's descriptors.
     Confined(Option<Reach<'a>>),
+    /// The process that fetches a policy has given up its rights.
+    Fetching,
     /// An engine's work is done.
     Done,
 }

@@ -4,13 +4,14 @@
 //! `hold` keeps the private key of the file `$HELD` in memory, so in each of its
 //! processes; `short-hours` makes a ticket key last a second. The rest is what an
 //! engine or a delivery does when it has given up its rights: `try-CALL`,
-//! `ask-MESSAGE...`, `say-WHAT`, `keep-ticket`; and `stay`, where an engine's work is
+//! `ask-MESSAGE...`, `say-WHAT`, `keep-ticket`, and of what fetches a policy
+//! `fetch-CALL` and `fetch-say-ANSWER`; and `stay`, where an engine's work is
 //! done.
 #![forbid(unsafe_code)]
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt as _;
@@ -62,6 +63,12 @@ fn misbehave(moment: Moment<'_>) {
     let deed = DEED.get().map_or("", String::as_str);
     let reach = match moment {
         Moment::Confined(reach) => reach,
+        Moment::Fetching => {
+            if let Some(what) = deed.strip_prefix("fetch-") {
+                fetch(what);
+            }
+            return;
+        }
         Moment::Done if deed == "stay" => loop {
             let _ = poll(&mut [], 1000u16);
         },
@@ -93,6 +100,18 @@ fn misbehave(moment: Moment<'_>) {
     }
 }
 
+/// What a process that fetches a policy does in its place: a system call, or this
+/// answer, whatever the web server has.
+fn fetch(what: &str) {
+    match what.strip_prefix("say-") {
+        Some(answer) => {
+            let _ = io::stdout().write_all(answer.as_bytes());
+            std::process::exit(0);
+        }
+        None => drop(attempt(what)),
+    }
+}
+
 /// One message to the supervisor, which may have no room for it.
 fn say(supervisor: BorrowedFd<'_>, message: &[u8]) {
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
@@ -103,6 +122,7 @@ fn say(supervisor: BorrowedFd<'_>, message: &[u8]) {
 fn attempt(what: &str) -> String {
     let outcome: io::Result<()> = match what {
         "open" => File::open("/dev/null").map(drop),
+        "connect" => std::net::TcpStream::connect(("127.0.0.1", 25)).map(drop),
         "socket" => UnixDatagram::unbound().map(drop),
         "execve" => Err(Command::new("/bin/true").exec()),
         "kill" => nix::sys::signal::kill(Pid::from_raw(1), None).map_err(Into::into),

@@ -2,7 +2,13 @@
 
 use std::ffi::CString;
 use std::io;
+#[cfg(feature = "remote")]
+use std::path::Path;
 
+#[cfg(feature = "remote")]
+use nix::fcntl::{AT_FDCWD, AtFlags};
+#[cfg(feature = "remote")]
+use nix::unistd::{AccessFlags, faccessat};
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist, setgroups, setresgid, setresuid};
 
 /// Whom a process runs as. Looked up at start: nothing is asked of the system's
@@ -215,6 +221,16 @@ pub fn own() -> u32 {
 #[must_use]
 pub fn own_group() -> u32 {
     Gid::current().as_raw()
+}
+
+/// Whether this process may make files in a directory.
+///
+/// # Errors
+/// It may not, as faccessat(2).
+#[cfg(feature = "remote")]
+pub fn may_write(folder: &Path) -> io::Result<()> {
+    let wanted = AccessFlags::W_OK | AccessFlags::X_OK;
+    Ok(faccessat(AT_FDCWD, folder, wanted, AtFlags::AT_EACCESS)?)
 }
 
 impl Identity {

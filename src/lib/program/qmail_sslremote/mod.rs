@@ -9,17 +9,15 @@ use std::env;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Write as _};
-use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use openssl::asn1::Asn1Time;
-
+use crate::confine;
+use crate::mta_sts::fetch;
 use crate::options;
 use crate::report::{self, Fail};
-use crate::settings::Filter;
-use crate::sys::sandbox::{self, Confinement, Sandbox};
+use crate::sys::sandbox::Role;
 use crate::sys::{fd, signal};
 #[cfg(feature = "internals")]
 use crate::taken_over;
@@ -68,6 +66,9 @@ pub fn main() -> ExitCode {
     // What else qmail-rspawn left open is no business of a mail server's.
     fd::close_inherited();
     let words: Vec<Vec<u8>> = env::args_os().skip(1).map(OsString::into_vec).collect();
+    if words == [fetch::WORD.as_bytes()] {
+        return fetch::main();
+    }
     let answer = match &*words {
         [word] if word == b"--version" => options::version("qmail-sslremote").into_bytes(),
         [word] if word == b"--help" => HELP.as_bytes().to_vec(),
@@ -207,33 +208,13 @@ fn run(words: &[Vec<u8>]) -> Result<Report, Say> {
 /// Gives up everything that calling servers does not need: nothing is opened
 /// after this.
 fn confine(reporting: &Reporting) -> Result<(), Say> {
-    let sentence = "Unable to confine the delivery. (#4.3.0)";
-    let failed = |fail: Fail| Say::later(sentence).because(fail.to_string());
-    let filter = Filter::of_environment().map_err(failed)?;
-    let unable = |error: io::Error| failed(Fail::unable("use a sandbox")(error));
-    // Libc reads the time zone when libcrypto first looks at a calendar.
-    let _ = Asn1Time::days_from_now(0);
-    // The next descriptor is the connection's, and there is one at a time.
-    let next = fd::duplicate_above(io::stdout(), 0).map_err(unable)?;
-    let highest = next.as_raw_fd();
-    drop(next);
-    let mut sandbox = Sandbox::prepare(sandbox::Role::Remote);
-    if reporting.is_on() {
-        sandbox.let_files_grow();
-    }
-    filter.check(&sandbox).map_err(failed)?;
-    let confinement = Confinement {
-        filter: filter != Filter::Off,
-        highest,
+    let failed = |fail: Fail| {
+        Say::later("Unable to confine the delivery. (#4.3.0)").because(fail.to_string())
     };
-    let taken = sandbox.take_on(confinement);
+    confine::take_on(Role::Remote, reporting.is_on()).map_err(failed)?;
     #[cfg(feature = "internals")]
     taken_over::act(taken_over::Moment::Confined(None));
-    match taken {
-        // A kernel that refuses is no reason to keep the mail.
-        Err(error) if filter == Filter::Required => Err(unable(error)),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 fn improper() -> Say {

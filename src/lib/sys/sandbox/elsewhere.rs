@@ -27,7 +27,9 @@ pub(super) mod landlock {
     use std::io;
     use std::os::fd::OwnedFd;
 
-    pub fn ruleset(_connects: bool) -> io::Result<OwnedFd> {
+    use super::super::Connects;
+
+    pub fn ruleset(_: Connects) -> io::Result<OwnedFd> {
         Err(io::ErrorKind::Unsupported.into())
     }
 

@@ -18,10 +18,17 @@ const MMAP: libc::c_long = libc::SYS_mmap2;
 const MMAP: libc::c_long = libc::SYS_mmap;
 
 /// Sets of roles, as [`CALLS`] needs them.
-const ENGINES: &[Role] = &[Role::Engine, Role::Client, Role::Remote];
+const ENGINES: &[Role] = &[Role::Engine, Role::Client, Role::Remote, Role::Fetcher];
 const KEYHOLDER: &[Role] = &[Role::Keyholder];
 const REMOTE: &[Role] = &[Role::Remote];
-const ALL: &[Role] = &[Role::Engine, Role::Client, Role::Keyholder, Role::Remote];
+const CALLERS: &[Role] = &[Role::Remote, Role::Fetcher];
+const ALL: &[Role] = &[
+    Role::Engine,
+    Role::Client,
+    Role::Keyholder,
+    Role::Remote,
+    Role::Fetcher,
+];
 
 /// What an argument of a call must be.
 #[derive(Clone, Copy, Debug)]
@@ -81,18 +88,18 @@ const CALLS: &[Call] = &[
     call(libc::SYS_ppoll, ALL, Only::Any, "waiting, where poll is made of it"),
     call(libc::SYS_shutdown, ALL, Only::Any, "the half-close behind close_notify; a link that has had its signature"),
     call(libc::SYS_close, ALL, Only::Any, "pipes and links that are done with"),
-    call(libc::SYS_socket, REMOTE, Only::Among(0, &[libc::AF_INET as u64, libc::AF_INET6 as u64]), "the next server"),
+    call(libc::SYS_socket, CALLERS, Only::Among(0, &[libc::AF_INET as u64, libc::AF_INET6 as u64]), "the next server"),
     call(libc::SYS_bind, REMOTE, Only::Any, "the sender's own address"),
-    call(libc::SYS_connect, REMOTE, Only::Any, "the next server"),
-    call(libc::SYS_setsockopt, REMOTE, Only::Among(1, &[libc::SOL_SOCKET as u64, libc::SOL_TCP as u64]), "no waiting for more to send; an address that was just in use"),
+    call(libc::SYS_connect, CALLERS, Only::Any, "the next server"),
+    call(libc::SYS_setsockopt, CALLERS, Only::Among(1, &[libc::SOL_SOCKET as u64, libc::SOL_TCP as u64]), "no waiting for more to send; an address that was just in use"),
     call(libc::SYS_getsockname, REMOTE, Only::Any, "the address that a server was called from, for TLS reports"),
     call(libc::SYS_lseek, REMOTE, Only::Any, "the message again, for the next server"),
     call(libc::SYS_ioctl, ENGINES, Only::Among(1, &[UNSENT]), "whether the peer has got everything"),
     call(libc::SYS_getsockopt, ENGINES, Only::Exactly(&[(1, libc::SOL_TCP as u64), (2, libc::TCP_INFO as u64)]), "whether the peer has got everything"),
-    call(libc::SYS_getsockopt, REMOTE, Only::Exactly(&[(1, libc::SOL_SOCKET as u64), (2, libc::SO_ERROR as u64)]), "how connecting ended"),
+    call(libc::SYS_getsockopt, CALLERS, Only::Exactly(&[(1, libc::SOL_SOCKET as u64), (2, libc::SO_ERROR as u64)]), "how connecting ended"),
     call(libc::SYS_fcntl, ALL, Only::Among(1, &[libc::F_GETFL as u64, libc::F_SETFL as u64, libc::F_GETFD as u64]), "pipes that never wait; a debug build looks before it closes"),
     call(libc::SYS_wait4, &[Role::Client], Only::Any, "the exit code of the program"),
-    call(libc::SYS_sigaltstack, &[Role::Client, Role::Remote], Only::Any, "Rust's run-time takes its signal stack down at the end"),
+    call(libc::SYS_sigaltstack, &[Role::Client, Role::Remote, Role::Fetcher], Only::Any, "Rust's run-time takes its signal stack down at the end"),
     call(libc::SYS_getpid, ALL, Only::Any, "libcrypto asks whether it was forked; the log names the process"),
     call(libc::SYS_getrandom, ALL, Only::Any, "randomness"),
     call(libc::SYS_brk, ALL, Only::Any, "memory"),

@@ -1,11 +1,23 @@
 //! Landlock (landlock(7)): a ruleset that allows nothing it can forbid, but what
-//! a delivery needs.
+//! a process that calls servers needs.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 
+use super::Connects;
+
 /// linux/landlock.h.
 const CREATE_RULESET_VERSION: u32 = 1;
+
+const RULE_NET_PORT: u32 = 2;
+const BIND_TCP: u64 = 1;
+const CONNECT_TCP: u64 = 2;
+
+#[repr(C)]
+struct NetPortAttr {
+    allowed_access: u64,
+    port: u64,
+}
 
 #[repr(C)]
 struct RulesetAttr {
@@ -14,7 +26,7 @@ struct RulesetAttr {
     scoped: u64,
 }
 
-pub(super) fn ruleset(connects: bool) -> io::Result<OwnedFd> {
+pub(super) fn ruleset(connects: Connects) -> io::Result<OwnedFd> {
     // SAFETY: with this flag the call takes no pointer and returns a number.
     let version = unsafe {
         libc::syscall(
@@ -37,7 +49,11 @@ pub(super) fn ruleset(connects: bool) -> io::Result<OwnedFd> {
     };
     let attributes = RulesetAttr {
         handled_access_fs: (1 << rights) - 1,
-        handled_access_net: if version >= 4 && !connects { 0b11 } else { 0 },
+        handled_access_net: if version >= 4 && connects != Connects::Anywhere {
+            BIND_TCP | CONNECT_TCP
+        } else {
+            0
+        },
         scoped: if version >= 6 { 0b11 } else { 0 },
     };
     // Older kernels know a shorter structure.
@@ -48,7 +64,7 @@ pub(super) fn ruleset(connects: bool) -> io::Result<OwnedFd> {
     };
     // SAFETY: the structure is valid for the call, `length` is no more than
     // its size, and the result is a descriptor that nobody else owns.
-    unsafe {
+    let ruleset = unsafe {
         let number = libc::syscall(
             libc::SYS_landlock_create_ruleset,
             &raw const attributes,
@@ -59,8 +75,35 @@ pub(super) fn ruleset(connects: bool) -> io::Result<OwnedFd> {
         if number < 0 {
             return Err(io::Error::last_os_error());
         }
-        Ok(OwnedFd::from_raw_fd(number))
+        OwnedFd::from_raw_fd(number)
+    };
+    match connects {
+        Connects::Port(port) if version >= 4 => allow_port(&ruleset, port)?,
+        _ => {}
     }
+    Ok(ruleset)
+}
+
+/// Lets connections to a port be made.
+fn allow_port(ruleset: &OwnedFd, port: u16) -> io::Result<()> {
+    let rule = NetPortAttr {
+        allowed_access: CONNECT_TCP,
+        port: port.into(),
+    };
+    // SAFETY: the descriptor is open, and the structure is valid for the call.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_add_rule,
+            ruleset.as_raw_fd(),
+            RULE_NET_PORT,
+            &raw const rule,
+            0,
+        )
+    };
+    if answer < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 pub(super) fn restrict(ruleset: &OwnedFd) -> io::Result<()> {

@@ -38,6 +38,28 @@ pub enum Role {
     /// A delivery: it calls one server after the other, and its message and its
     /// report may be files.
     Remote,
+    /// What asks a web server for a policy, and answers into a pipe.
+    Fetcher,
+}
+
+impl Role {
+    /// Where it may connect to.
+    fn connects(self) -> Connects {
+        match self {
+            Role::Engine | Role::Client | Role::Keyholder => Connects::Nowhere,
+            Role::Remote => Connects::Anywhere,
+            Role::Fetcher => Connects::Port(443),
+        }
+    }
+}
+
+/// Where a process may connect to by TCP, as far as the kernel can tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Connects {
+    Nowhere,
+    Anywhere,
+    /// To this port of any host.
+    Port(u16),
 }
 
 /// What can be had of a sandbox here, made ready once and taken on by every
@@ -70,7 +92,7 @@ impl Sandbox {
             grows_a_file: grows_a_file(role),
             missing: Vec::new(),
         };
-        match landlock::ruleset(role == Role::Remote) {
+        match landlock::ruleset(role.connects()) {
             Ok(ruleset) => sandbox.landlock = Some(ruleset),
             Err(error) => missing.push(format!("Landlock ({})", crate::report::reason(&error))),
         }
@@ -78,7 +100,7 @@ impl Sandbox {
             Ok(program) => {
                 sandbox.filter = Some(program);
                 let tried = match role {
-                    Role::Client | Role::Remote => {
+                    Role::Client | Role::Remote | Role::Fetcher => {
                         is_known().map_err(|error| crate::report::reason(&error))
                     }
                     Role::Engine | Role::Keyholder => sandbox.try_out(),

@@ -1,0 +1,314 @@
+//! The process that fetches a policy (RFC 8461, 3.3): this program once more, so
+//! that nothing of a message, of a route's password or of a key is in its memory.
+//! It reads what it is to fetch, gives up all rights, asks the web server, and
+//! answers into a pipe; it has no file. What it answers is looked at as if it came
+//! from the web server itself.
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::net::IpAddr;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use super::{Policy, PolicyDomain, Trouble, TroubleKind};
+use crate::confine;
+use crate::https::{self, Client, End, Kind, Limits, Method, Request};
+use crate::report;
+use crate::sys::child::Running;
+use crate::sys::fd;
+use crate::sys::poll::{self, Ready};
+use crate::sys::sandbox::Role;
+#[cfg(feature = "internals")]
+use crate::taken_over::{self, Moment};
+use crate::text;
+
+/// The one word by which a program is told that it is this process. Qmail-rspawn
+/// gives three or more.
+pub const WORD: &str = "--fetch-policy";
+
+/// Where a policy is (RFC 8461, 3.3).
+const PATH: &str = "/.well-known/mta-sts.txt";
+/// How long the process may take beyond the time of its request.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The most bytes of an answer: the policy, or words; and its letter.
+const ANSWER_LIMIT: usize = https::LIMITS.body + 1;
+/// The most addresses that are tried.
+const MOST_ADDRESSES: usize = 8;
+
+/// The letters of an answer.
+const POLICY: u8 = b'P';
+const FETCH: u8 = b'F';
+const CERTIFICATE: u8 = b'C';
+const INVALID: u8 = b'I';
+
+/// A policy that was fetched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetched {
+    /// What it says.
+    pub policy: Policy,
+    /// As it came.
+    pub text: Vec<u8>,
+}
+
+/// A process that fetches.
+pub struct Fetching {
+    child: Running,
+    answer: File,
+    deadline: Instant,
+}
+
+fn failed(why: impl Into<String>) -> Trouble {
+    Trouble::new(TroubleKind::Fetch, why)
+}
+
+impl Fetching {
+    /// Starts one for the policy of a domain, whose web server has these addresses;
+    /// its request may take this long.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn begin(
+        domain: &PolicyDomain,
+        addresses: &[IpAddr],
+        time: Duration,
+    ) -> Result<Fetching, Trouble> {
+        let host = domain.policy_host();
+        let unable = |error: io::Error| {
+            let why = report::reason(&error);
+            failed(format!("the process that fetches cannot be started: {why}"))
+        };
+        let mut request = format!("{host}\n{}\n", time.as_secs().max(1));
+        for ip in addresses.iter().take(MOST_ADDRESSES) {
+            request.push_str(&format!("{ip}\n"));
+        }
+        let start = || -> io::Result<Fetching> {
+            let (input, told) = fd::pipe()?;
+            // It is much less than a pipe holds.
+            File::from(told).write_all(request.as_bytes())?;
+            let (answer, output) = fd::pipe()?;
+            let mut command = Command::new(own_program()?);
+            command.arg(WORD).stdin(input).stdout(output);
+            let child = Running::new(command.stderr(Stdio::null()))?;
+            Ok(Fetching {
+                child,
+                answer: File::from(answer),
+                deadline: Instant::now() + time + PATIENCE,
+            })
+        };
+        start().map_err(unable)
+    }
+
+    /// Waits for what it has.
+    ///
+    /// # Errors
+    /// There is no policy.
+    pub fn end(mut self) -> Result<Fetched, Trouble> {
+        let read = read_to_end(&mut self.answer, self.deadline);
+        let ended = self.child.end_by(self.deadline);
+        let died = |why: &str| failed(format!("the process that fetches {why}"));
+        let answer = read.map_err(|error| died(&format!("failed: {}", report::reason(&error))))?;
+        // What came from one that did not end well may be a part.
+        match ended {
+            Ok(status) if status.success() => {}
+            Ok(status) => return Err(died(&format!("ended: {status}"))),
+            Err(error) => return Err(died(&format!("failed: {}", report::reason(&error)))),
+        }
+        let words = |rest: &[u8]| text::excerpt(rest, 400);
+        match answer.split_first() {
+            Some((&POLICY, text)) => match Policy::parse(text) {
+                Ok(policy) => Ok(Fetched {
+                    policy,
+                    text: text.to_vec(),
+                }),
+                Err(why) => Err(Trouble::new(TroubleKind::Invalid, why)),
+            },
+            Some((&FETCH, rest)) => Err(failed(words(rest))),
+            Some((&CERTIFICATE, rest)) => Err(Trouble::new(TroubleKind::Certificate, words(rest))),
+            Some((&INVALID, rest)) => Err(Trouble::new(TroubleKind::Invalid, words(rest))),
+            _ => Err(died("gave no answer")),
+        }
+    }
+}
+
+/// The program that runs, even if another one has taken its place since.
+fn own_program() -> io::Result<PathBuf> {
+    if cfg!(target_os = "linux") {
+        return Ok(PathBuf::from("/proc/self/exe"));
+    }
+    std::env::current_exe()
+}
+
+fn read_to_end(from: &mut File, deadline: Instant) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut piece = [0; 4096];
+    loop {
+        let mut wanted = [(from.as_fd(), Ready::READ)];
+        poll::wait(&mut wanted, Some(deadline))?;
+        if wanted[0].1 == Ready::default() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        match from.read(&mut piece)? {
+            0 => return Ok(bytes),
+            count => bytes.extend_from_slice(&piece[..count]),
+        }
+        if bytes.len() > ANSWER_LIMIT {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+    }
+}
+
+/// The whole process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let (letter, words) = match answer() {
+        Ok(text) => (POLICY, text),
+        Err(trouble) => {
+            let letter = match trouble.kind {
+                TroubleKind::Fetch => FETCH,
+                TroubleKind::Invalid => INVALID,
+                TroubleKind::Certificate => CERTIFICATE,
+            };
+            (letter, trouble.why.into_bytes())
+        }
+    };
+    let mut out = io::stdout().lock();
+    let written = out
+        .write_all(&[&[letter], &*words].concat())
+        .and_then(|()| out.flush());
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(report::TEMPORARY),
+    }
+}
+
+/// What is to be fetched.
+struct Wanted {
+    host: String,
+    time: Duration,
+    addresses: Vec<IpAddr>,
+}
+
+impl Wanted {
+    fn read(text: &str) -> Option<Wanted> {
+        let mut lines = text.lines();
+        let host = lines.next()?.to_owned();
+        let time = Duration::from_secs(lines.next()?.parse().ok()?);
+        let addresses = lines.map(|line| line.parse().ok()).collect::<Option<_>>()?;
+        Some(Wanted {
+            host,
+            time,
+            addresses,
+        })
+    }
+}
+
+fn answer() -> Result<Vec<u8>, Trouble> {
+    let input: Option<OwnedFd> = fd::inherited(0);
+    let mut told = String::new();
+    let read = input.map(File::from).map(|input| {
+        let mut input = input.take(64 * 1024);
+        input.read_to_string(&mut told)
+    });
+    if !matches!(read, Some(Ok(_))) {
+        return Err(failed("nobody said what is to be fetched"));
+    }
+    let wanted = Wanted::read(&told).ok_or_else(|| failed("nobody said what is to be fetched"))?;
+    let client = Client::new().map_err(|fail| failed(fail.to_string()))?;
+    confine::take_on(Role::Fetcher, false).map_err(|fail| failed(fail.to_string()))?;
+    #[cfg(feature = "internals")]
+    taken_over::act(Moment::Fetching);
+    let request = Request {
+        host: &wanted.host,
+        port: 443,
+        path: PATH,
+        method: Method::Get,
+    };
+    let limits = Limits {
+        time: wanted.time,
+        ..https::LIMITS
+    };
+    let response = client.exchange(&wanted.addresses, &request, limits);
+    let response = response.map_err(|failure| {
+        let kind = match failure.kind {
+            Kind::Certificate => TroubleKind::Certificate,
+            Kind::Unreachable | Kind::Handshake | Kind::Late | Kind::Reply => TroubleKind::Fetch,
+        };
+        Trouble::new(kind, failure.why)
+    })?;
+    text_of(response)
+}
+
+/// The policy's text in a response. It is only where the server says that all is
+/// well: a redirect is none (RFC 8461, 3.3).
+fn text_of(response: https::Response) -> Result<Vec<u8>, Trouble> {
+    if response.status != 200 {
+        return Err(failed(format!("its status is {}", response.status)));
+    }
+    // Who may put other files on a web server need not be who speaks for the
+    // domain: RFC 8461, 3.2.
+    if let Some(media_type) = &response.media_type {
+        let bare = media_type.split(';').next().unwrap_or_default().trim();
+        if !bare.eq_ignore_ascii_case("text/plain") {
+            let why = format!("its type is not text/plain: {media_type}");
+            return Err(Trouble::new(TroubleKind::Invalid, why));
+        }
+    }
+    // Cut behind a line, a policy can only ask for more: each of its fields is a
+    // whole one, and hosts alone can be missing.
+    if response.end == End::Torn && !response.body.ends_with(b"\n") {
+        return Err(failed("the connection ended before the policy"));
+    }
+    Ok(response.body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_whole_text_with_status_200_is_a_policy_s() {
+        let response = |status, media_type: Option<&str>, body: &str, end| https::Response {
+            status,
+            media_type: media_type.map(str::to_owned),
+            body: body.as_bytes().to_vec(),
+            end,
+        };
+        for (status, media_type, body, end, good) in [
+            (200, None, "x", End::Told, true),
+            (200, Some("text/plain"), "x", End::Told, true),
+            (
+                200,
+                Some("Text/Plain ; charset=utf-8"),
+                "x",
+                End::Closed,
+                true,
+            ),
+            (200, Some("text/html"), "x", End::Told, false),
+            (200, Some("text/plainer"), "x", End::Told, false),
+            (200, None, "x\n", End::Torn, true),
+            (200, None, "x", End::Torn, false),
+            (200, None, "", End::Torn, false),
+            (204, None, "", End::Told, false),
+            (203, None, "x", End::Told, false),
+            (301, None, "x", End::Told, false),
+            (404, None, "x", End::Told, false),
+        ] {
+            let found = text_of(response(status, media_type, body, end));
+            assert_eq!(found.is_ok(), good, "{status} {media_type:?} {end:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_wanted_is_read_whole_or_not_at_all() {
+        let wanted = Wanted::read("mta-sts.a.test\n30\n127.0.0.1\n::1\n").expect("it is whole");
+        assert_eq!(wanted.host, "mta-sts.a.test");
+        assert_eq!(wanted.time, Duration::from_secs(30));
+        assert_eq!(wanted.addresses.len(), 2);
+        for text in ["", "a", "a\nx\n", "a\n1\nx\n"] {
+            assert!(Wanted::read(text).is_none(), "{text}");
+        }
+    }
+}
