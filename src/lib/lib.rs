@@ -78,6 +78,7 @@ mod confine;
 mod link;
 
 #[cfg(feature = "remote")]
+#[allow(dead_code, reason = "reports will be posted")]
 mod https;
 
 #[cfg(feature = "remote")]

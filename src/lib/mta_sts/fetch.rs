@@ -80,10 +80,10 @@ impl Fetching {
             let why = report::reason(&error);
             failed(format!("the process that fetches cannot be started: {why}"))
         };
-        let mut request = format!("{host}\n{}\n", time.as_secs().max(1));
-        for ip in addresses.iter().take(MOST_ADDRESSES) {
-            request.push_str(&format!("{ip}\n"));
-        }
+        let mut request = vec![host, time.as_secs().max(1).to_string()];
+        let addresses = addresses.iter().take(MOST_ADDRESSES);
+        request.extend(addresses.map(IpAddr::to_string));
+        let request = request.join("\n");
         let start = || -> io::Result<Fetching> {
             let (input, told) = fd::pipe()?;
             // It is much less than a pipe holds.
