@@ -310,17 +310,18 @@ impl Program {
         let tagged = |text: &str| [&*tag, b" ", text.as_bytes()].concat();
         let login = verb == b"LOGIN" || verb == b"AUTHENTICATE";
         if !sasl {
-if let Some((size, follows)) = literal(line) {
-            assert!(!follows, "it need not know this form");
-            match self.choose(3) {
-                0 => self.say(tagged("BAD no")),
-                _ => {
-                    self.say("+ go");
-                    self.state = State::Literal(size, tag, verb);
+            if let Some((size, follows)) = literal(line) {
+                assert!(!follows, "it need not know this form");
+                match self.choose(3) {
+                    0 => self.say(tagged("BAD no")),
+                    _ => {
+                        self.say("+ go");
+                        self.state = State::Literal(size, tag, verb);
+                    }
                 }
+                return;
             }
-            return;
-        }}
+        }
         match self.choose(4) {
             0 => self.say(tagged("NO no")),
             1 if verb == b"AUTHENTICATE" => {

@@ -12,9 +12,9 @@ pub mod remote;
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
 
-use ucspi_tls::internals::dialogue::Protocol;
 use ucspi_tls::internals::client::lines::{LINE_LIMIT, REPLY_LIMIT};
 use ucspi_tls::internals::client::upgrade;
+use ucspi_tls::internals::dialogue::Protocol;
 use ucspi_tls::internals::domaincerts;
 use ucspi_tls::internals::proxy::{Header, Malformed, Networks, Reader};
 use ucspi_tls::internals::rules::{Client, Rules, Scope, Verdict, compile};
@@ -284,20 +284,21 @@ pub fn rules_text(bytes: &[u8]) {
         assert_eq!(again.records[0].key, record.key);
     }
     if compiled.records.len() < 1000 {
-if let Some(image) = image(bytes) {
-        let rules = Database::from_image(image)
-            .and_then(Rules::new)
-            .expect("sound");
-        assert_eq!(rules.iter().count(), compiled.records.len());
-        look_up(&rules);
-        // No client reaches a store's rule by what it chooses itself.
-        let client = Client::literal(bytes, Some(bytes), Some(bytes));
-        let rule = rules.lookup(&client);
-        assert!(rule.is_none_or(|rule| rule.scope() == Scope::Client));
-        if let Some(rule) = rules.lookup_sni(bytes) {
-            assert_eq!(rule.scope(), Scope::ServerName);
+        if let Some(image) = image(bytes) {
+            let rules = Database::from_image(image)
+                .and_then(Rules::new)
+                .expect("sound");
+            assert_eq!(rules.iter().count(), compiled.records.len());
+            look_up(&rules);
+            // No client reaches a store's rule by what it chooses itself.
+            let client = Client::literal(bytes, Some(bytes), Some(bytes));
+            let rule = rules.lookup(&client);
+            assert!(rule.is_none_or(|rule| rule.scope() == Scope::Client));
+            if let Some(rule) = rules.lookup_sni(bytes) {
+                assert_eq!(rule.scope(), Scope::ServerName);
+            }
         }
-    }}
+    }
 }
 
 fn proxy_seeds() -> Vec<Vec<u8>> {

@@ -4,7 +4,9 @@
 use std::io;
 use std::os::fd::AsFd;
 
+use crate::report::Fail;
 use crate::sys::fd;
+use crate::text;
 
 /// The extensions that `SSLCTLEXT` announces.
 pub const EXTENSIONS: &str = "reply";
@@ -49,8 +51,8 @@ impl Parser {
         }
     }
 
-    /// Takes one byte. `Err`: no command of ours.
-    fn feed(&mut self, byte: u8) -> Result<Option<Start>, ()> {
+    /// Takes one byte.
+    fn feed(&mut self, byte: u8) -> Result<Option<Start>, Fail> {
         let digit = u32::from(byte.wrapping_sub(b'0'));
         self.state = match (self.state, byte) {
             (State::Idle, b'y' | b'Y') => {
@@ -74,7 +76,10 @@ impl Parser {
                 self.drop_replies = number;
                 State::Idle
             }
-            _ => return Err(()),
+            _ => {
+                let byte = text::quoted(&[byte], 4);
+                return Err(format!("the program sent an unknown command: {byte}").into());
+            }
         };
         Ok(None)
     }
@@ -84,8 +89,8 @@ impl Parser {
 /// its end at the latest, and wants none.
 ///
 /// # Errors
-/// As read(2); [`io::ErrorKind::InvalidData`] for a command that is none.
-pub fn wait_for_start(control: impl AsFd) -> io::Result<Option<Start>> {
+/// As read(2), or a command that is none.
+pub fn wait_for_start(control: impl AsFd) -> Result<Option<Start>, Fail> {
     let mut parser = Parser::new();
     let mut byte = [0];
     loop {
@@ -94,18 +99,10 @@ pub fn wait_for_start(control: impl AsFd) -> io::Result<Option<Start>> {
             Ok(0) => return Ok(None),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         }
-        match parser.feed(byte[0]) {
-            Ok(Some(start)) => return Ok(Some(start)),
-            Ok(None) => {}
-            Err(()) => {
-                let text = format!(
-                    "the program sent an unknown command: {}",
-                    crate::text::quoted(&byte, 4)
-                );
-                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-            }
+        if let Some(start) = parser.feed(byte[0])? {
+            return Ok(Some(start));
         }
     }
 }
@@ -114,7 +111,7 @@ pub fn wait_for_start(control: impl AsFd) -> io::Result<Option<Start>> {
 mod tests {
     use super::*;
 
-    fn read(bytes: &[u8]) -> Result<Option<Start>, ()> {
+    fn read(bytes: &[u8]) -> Result<Option<Start>, Fail> {
         let mut parser = Parser::new();
         for &byte in bytes {
             if let Some(start) = parser.feed(byte)? {
@@ -155,7 +152,7 @@ mod tests {
             b"R5",
             b"\0",
         ] {
-            assert_eq!(read(bad), Err(()), "{bad:?}");
+            assert!(read(bad).is_err(), "{bad:?}");
         }
     }
 }

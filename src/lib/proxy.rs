@@ -9,6 +9,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use crate::report::Fail;
+
 /// The longest line of version 1, CR and LF included (2.1).
 const LINE_LIMIT: usize = 107;
 /// What a line of version 1 begins with (2.1).
@@ -331,9 +333,12 @@ impl Networks {
     ///
     /// # Errors
     /// What is wrong, with the item.
-    pub fn parse(list: &str) -> Result<Networks, String> {
+    pub fn parse(list: &str) -> Result<Networks, Fail> {
         list.split(',')
-            .map(|item| Network::parse(item).ok_or_else(|| format!("\"{item}\" is not a network")))
+            .map(|item| {
+                let network = Network::parse(item);
+                network.ok_or_else(|| format!("\"{item}\" is not a network").into())
+            })
             .collect::<Result<_, _>>()
             .map(Networks)
     }
@@ -762,6 +767,6 @@ mod tests {
             assert!(Networks::parse(bad).is_err(), "{bad}");
         }
         let wrong = Networks::parse("::1,x/8").expect_err("x is none");
-        assert_eq!(wrong, "\"x/8\" is not a network");
+        assert_eq!(wrong.to_string(), "\"x/8\" is not a network");
     }
 }

@@ -94,15 +94,16 @@ fn main() {
         .iter()
         .find(|target| arguments.first().is_some_and(|name| name == target.name));
     if let (Some(target), [_, word, directory]) = (target, &*arguments) {
-if word == "seeds" {
-        for (at, seed) in (target.seeds)().iter().enumerate() {
-            if let Err(error) = std::fs::write(format!("{directory}/seed{at}"), seed) {
-                eprintln!("mutate: unable to write to {directory}: {error}");
-                std::process::exit(111);
+        if word == "seeds" {
+            for (at, seed) in (target.seeds)().iter().enumerate() {
+                if let Err(error) = std::fs::write(format!("{directory}/seed{at}"), seed) {
+                    eprintln!("mutate: unable to write to {directory}: {error}");
+                    std::process::exit(111);
+                }
             }
+            return;
         }
-        return;
-    }}
+    }
     let (Some(target), Some(seconds)) = (target, number(1)) else {
         let names: Vec<_> = TARGETS.iter().map(|target| target.name).collect();
         eprintln!("mutate: usage: mutate {} seconds [ seed ]", names.join("|"));

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::ExitCode;
@@ -30,7 +31,7 @@ pub enum Letter<T> {
     Flag(fn(&mut T)),
     /// It takes a value: the name in the usage line, and a setter that says
     /// what is wrong with a value that it refuses.
-    Value(&'static str, fn(&mut T, &str) -> Result<(), String>),
+    Value(&'static str, fn(&mut T, &str) -> Result<(), Fail>),
 }
 
 /// One program's command line.
@@ -57,6 +58,9 @@ pub fn version(program: &str) -> String {
     )
 }
 
+/// The options of a command line, each with its value if it has one, and the operands.
+type Split<T> = (Vec<(char, &'static Letter<T>, String)>, Vec<OsString>);
+
 /// Which Internet protocol is used, and how it is named.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Family {
@@ -78,43 +82,15 @@ impl<T: Default> Table<T> {
         &self,
         args: impl IntoIterator<Item = OsString>,
     ) -> Result<(T, Vec<OsString>), Fail> {
-        let (words, operands) = self.split(args).map_err(|reason| self.usage(reason))?;
-        let mut grammar = getopts::Options::new();
-        for (letter, kind) in self.letters {
-            match kind {
-                Letter::Flag(_) => grammar.optflagmulti(&letter.to_string(), "", ""),
-                Letter::Value(value, _) => grammar.optmulti(&letter.to_string(), "", "", value),
-            };
-        }
-        let found = grammar
-            .parse(words)
-            .map_err(|error| self.usage(error.to_string()))?;
-        // getopts groups by letter; toggles need the command line's order back.
-        let mut seen = Vec::new();
-        for (letter, kind) in self.letters {
-            let name = letter.to_string();
-            match kind {
-                Letter::Flag(_) => seen.extend(
-                    found
-                        .opt_positions(&name)
-                        .into_iter()
-                        .map(|at| (at, letter, kind, String::new())),
-                ),
-                Letter::Value(..) => seen.extend(
-                    found
-                        .opt_strs_pos(&name)
-                        .into_iter()
-                        .map(|(at, value)| (at, letter, kind, value)),
-                ),
-            }
-        }
-        seen.sort_by_key(|(at, ..)| *at);
+        let (given, operands) = self.split(args).map_err(|wrong| self.usage(wrong))?;
         let mut options = T::default();
-        for (_, letter, kind, value) in seen {
+        for (letter, kind, value) in given {
             match kind {
                 Letter::Flag(set) => set(&mut options),
-                Letter::Value(_, set) => set(&mut options, &value)
-                    .map_err(|wrong| self.usage(format!("-{letter}: {wrong}")))?,
+                Letter::Value(_, set) => {
+                    set(&mut options, &value)
+                        .map_err(|wrong| self.usage(wrong.of(format_args!("-{letter}"))))?;
+                }
             }
         }
         if operands.len() < self.least {
@@ -179,57 +155,46 @@ impl<T> Table<T> {
 
     /// The failure of a command line that cannot be understood.
     #[must_use]
-    pub fn usage(&self, reason: impl AsRef<str>) -> Fail {
-        let reason = text::excerpt(reason.as_ref().as_bytes(), 200);
+    pub fn usage(&self, reason: impl fmt::Display) -> Fail {
+        let reason = text::excerpt(reason.to_string().as_bytes(), 200);
         Fail::usage(reason, self.synopsis())
     }
 
-    /// Makes of a command line what getopts reads as these programs mean it. There
-    /// the letters of a cluster have one position, so that `-qQ` and `-Qq` would be
-    /// the same: clusters are cut into single letters. And it refuses a word that is
-    /// not UTF-8 wherever it stands: operands, which are a program's to run, are kept
-    /// from it.
-    fn split(
-        &self,
-        args: impl IntoIterator<Item = OsString>,
-    ) -> Result<(Vec<String>, Vec<OsString>), String> {
-        let mut words = Vec::new();
+    /// The options in the order of the command line, and the operands.
+    ///
+    /// By hand, since the crate getopts gives all letters of a cluster one position,
+    /// so that `-qQ` and `-Qq` are the same, and refuses a word that is not UTF-8
+    /// wherever it stands: operands are a program's to run.
+    fn split(&self, args: impl IntoIterator<Item = OsString>) -> Result<Split<T>, Fail> {
+        let mut given = Vec::new();
         let mut args = args.into_iter();
         while let Some(word) = args.next() {
             if word == "--" {
                 break;
             }
             if word.as_bytes().first() != Some(&b'-') || word.len() == 1 {
-                return Ok((words, std::iter::once(word).chain(args).collect()));
+                return Ok((given, std::iter::once(word).chain(args).collect()));
             }
-            let text = word.to_str().ok_or("an option is not UTF-8")?;
-            for (at, letter) in text.char_indices().skip(1) {
-                let kind = self.letters.iter().find(|(name, _)| *name == letter);
-                match kind {
-                    None => return Err(format!("unknown option -{letter}")),
-                    Some((_, Letter::Flag(_))) => words.push(format!("-{letter}")),
-                    Some((_, Letter::Value(..))) => {
-                        let rest = &text[at + letter.len_utf8()..];
-                        let value = if rest.is_empty() {
-                            args.next()
-                                .ok_or(format!("-{letter} needs a value"))?
-                                .into_string()
-                                .map_err(|_| format!("the value of -{letter} is not UTF-8"))?
-                        } else {
-                            rest.to_owned()
-                        };
-                        // Attached, a value that begins with `-` stays a value.
-                        if value.is_empty() {
-                            words.extend([format!("-{letter}"), value]);
-                        } else {
-                            words.push(format!("-{letter}{value}"));
-                        }
-                        break;
-                    }
-                }
+            let mut rest = word.to_str().ok_or("an option is not UTF-8")?.chars();
+            rest.next();
+            while let Some(letter) = rest.next() {
+                let known = self.letters.iter().find(|(name, _)| *name == letter);
+                let (_, kind) = known.ok_or_else(|| format!("unknown option -{letter}"))?;
+                let value = match kind {
+                    Letter::Flag(_) => String::new(),
+                    Letter::Value(..) => match std::mem::replace(&mut rest, "".chars()).as_str() {
+                        "" => args
+                            .next()
+                            .ok_or_else(|| format!("-{letter} needs a value"))?
+                            .into_string()
+                            .map_err(|_| format!("the value of -{letter} is not UTF-8"))?,
+                        attached => attached.to_owned(),
+                    },
+                };
+                given.push((letter, kind, value));
             }
         }
-        Ok((words, args.collect()))
+        Ok((given, args.collect()))
     }
 }
 
@@ -237,20 +202,20 @@ impl<T> Table<T> {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn number(value: &str, low: u64, high: u64) -> Result<u64, String> {
+pub fn number(value: &str, low: u64, high: u64) -> Result<u64, Fail> {
     text::number(value, low..=high)
-        .ok_or_else(|| format!("\"{value}\" is not a number from {low} to {high}"))
+        .ok_or_else(|| format!("\"{value}\" is not a number from {low} to {high}").into())
 }
 
 /// [`number`] for a table row: the type is the field's.
-fn set<N: TryFrom<u64>>(field: &mut N, value: &str, low: u64, high: u64) -> Result<(), String> {
-    *field = N::try_from(number(value, low, high)?).map_err(|_| "too large".to_owned())?;
+fn set<N: TryFrom<u64>>(field: &mut N, value: &str, low: u64, high: u64) -> Result<(), Fail> {
+    *field = N::try_from(number(value, low, high)?).map_err(|_| "too large")?;
     Ok(())
 }
 
 /// A text for a table row: any will do.
 #[allow(clippy::unnecessary_wraps)] // the form of a table row
-fn keep(field: &mut Option<String>, value: &str) -> Result<(), String> {
+fn keep(field: &mut Option<String>, value: &str) -> Result<(), Fail> {
     *field = Some(value.to_owned());
     Ok(())
 }

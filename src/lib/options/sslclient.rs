@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::Letter::{Flag, Value};
 use super::{Common, Family, LONGEST, Table, keep, number, set};
 use crate::dialogue::Protocol;
-use crate::report::Verbosity;
+use crate::report::{Fail, Verbosity};
 
 /// The options, with their defaults.
 #[derive(Clone, Debug)]
@@ -81,15 +81,15 @@ impl Default for Options {
 
 /// A name that a certificate is to bear, and never a pattern: libcrypto takes a
 /// dot in front for all that lies below it (`X509_check_host(3)`).
-fn host_name(name: &str) -> Result<&str, String> {
+fn host_name(name: &str) -> Result<&str, Fail> {
     if name.is_empty() || name.starts_with('.') || name.contains('*') {
-        return Err(format!("\"{name}\" is not a host name"));
+        return Err(format!("\"{name}\" is not a host name").into());
     }
     Ok(name)
 }
 
 /// `x+y`, or `x` alone, which leaves y as it is.
-fn connect_seconds(field: &mut (u32, u32), value: &str) -> Result<(), String> {
+fn connect_seconds(field: &mut (u32, u32), value: &str) -> Result<(), Fail> {
     let (first, second) = match value.split_once('+') {
         Some((first, second)) => (first, Some(second)),
         None => (value, None),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Letter::{Flag, Value};
 use super::{Table, keep, set};
 use crate::dialogue::Protocol;
+use crate::report::Fail;
 use crate::text;
 
 /// How TLS is reached.
@@ -137,42 +138,41 @@ impl Default for Options {
 const DAY: u64 = 86400;
 
 /// Seconds with or without a fraction: `0`, `1`, `0.25`.
-fn interval(field: &mut Duration, value: &str) -> Result<(), String> {
+fn interval(field: &mut Duration, value: &str) -> Result<(), Fail> {
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     let (whole, fraction) = value.split_once('.').unwrap_or((value, "0"));
     let sound = !whole.is_empty() && !fraction.is_empty() && digits(whole) && digits(fraction);
     let seconds = value.parse::<f64>().ok().filter(|_| sound);
     let seconds = seconds.filter(|seconds| *seconds <= 86400.0);
     let seconds = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    *field = seconds.ok_or(format!(
-        "\"{value}\" is not a number of seconds from 0 to {DAY}"
-    ))?;
+    *field =
+        seconds.ok_or_else(|| format!("\"{value}\" is not a number of seconds from 0 to {DAY}"))?;
     Ok(())
 }
 
-fn start(field: &mut Option<Start>, value: &str) -> Result<(), String> {
-    let known = Start::from_name(value).ok_or(format!(
-        "\"{value}\" is not one of smtp, lmtp, pop3, imap, sieve and tls"
-    ))?;
+fn start(field: &mut Option<Start>, value: &str) -> Result<(), Fail> {
+    let known = Start::from_name(value).ok_or_else(|| {
+        format!("\"{value}\" is not one of smtp, lmtp, pop3, imap, sieve and tls")
+    })?;
     *field = Some(known);
     Ok(())
 }
 
 /// A name for EHLO: what could end the command is none.
-fn name(field: &mut Option<String>, value: &str) -> Result<(), String> {
+fn name(field: &mut Option<String>, value: &str) -> Result<(), Fail> {
     let sound = !value.is_empty()
         && value.len() <= 255
         && value.bytes().all(|byte| byte.is_ascii_graphic());
     if !sound {
-        return Err(format!("\"{value}\" is no host name"));
+        return Err(format!("\"{value}\" is no host name").into());
     }
     keep(field, value)
 }
 
-fn port(field: &mut u16, value: &str) -> Result<(), String> {
+fn port(field: &mut u16, value: &str) -> Result<(), Fail> {
     let number = text::number(value, 1..=65535);
-    let number = number.ok_or(format!("\"{value}\" is not a port from 1 to 65535"))?;
-    *field = u16::try_from(number).map_err(|_| "too large".to_owned())?;
+    let number = number.ok_or_else(|| format!("\"{value}\" is not a port from 1 to 65535"))?;
+    *field = u16::try_from(number).map_err(|_| "too large")?;
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use openssl::x509::{X509, X509PurposeId, X509Ref, X509StoreContext};
 
 use super::result::{Certificate, Chain, KeyType};
 use crate::calendar;
+use crate::report::Fail;
 use crate::text;
 use crate::tls_ffi::{self, names};
 use crate::trust::dane::key_digest;
@@ -49,11 +50,11 @@ impl Judge {
     ///
     /// # Errors
     /// One of them is none: words that end a sentence.
-    pub fn certificate(&self, sent: &[Vec<u8>], wanted: &[Name]) -> Result<Certificate, String> {
+    pub fn certificate(&self, sent: &[Vec<u8>], wanted: &[Name]) -> Result<Certificate, Fail> {
         let unreadable =
             |at: usize| format!("certificate {} of {} does not parse", at + 1, sent.len());
         if sent.len() > CHAIN {
-            return Err(format!("it sent {} certificates", sent.len()));
+            return Err(format!("it sent {} certificates", sent.len()).into());
         }
         let mut list = Vec::new();
         for (at, bytes) in sent.iter().enumerate() {
@@ -64,7 +65,7 @@ impl Judge {
         let leaf = list.first().ok_or("it sent no certificate")?;
         let key = leaf.public_key().map_err(|_| {
             tls_ffi::forget_errors();
-            "the key in its certificate does not parse".to_owned()
+            "the key in its certificate does not parse"
         })?;
         let failed = |error: ErrorStack| error.to_string();
         Ok(Certificate {
@@ -147,12 +148,12 @@ fn signs(issuer: &X509Ref, subject: &X509Ref) -> bool {
     issuer.issued(subject) == openssl::x509::X509VerifyResult::OK
 }
 
-fn kind(key: &PKey<Public>) -> Result<KeyType, String> {
+fn kind(key: &PKey<Public>) -> Result<KeyType, Fail> {
     match key.id() {
         Id::RSA | Id::RSA_PSS => Ok(KeyType::Rsa),
         Id::EC => Ok(KeyType::Ecdsa),
         Id::ED25519 | Id::ED448 => Ok(KeyType::Ed25519),
-        _ => Err("the key in its certificate is neither RSA nor ECDSA nor Ed25519".to_owned()),
+        _ => Err("the key in its certificate is neither RSA nor ECDSA nor Ed25519".into()),
     }
 }
 
@@ -200,7 +201,12 @@ mod tests {
     #[test]
     fn what_is_no_certificate_is_said_so() {
         let judge = Judge::new(Vec::new()).expect("a store");
-        let said = |sent: &[Vec<u8>]| judge.certificate(sent, &[]).expect_err("no certificate");
+        let said = |sent: &[Vec<u8>]| {
+            judge
+                .certificate(sent, &[])
+                .expect_err("no certificate")
+                .to_string()
+        };
         assert_eq!(said(&[]), "it sent no certificate");
         assert_eq!(
             said(&[b"junk".to_vec()]),

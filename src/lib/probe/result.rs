@@ -7,6 +7,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::report::Fail;
+
 /// A protocol version, old ones first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Version {
@@ -326,14 +328,14 @@ impl HostResult {
     ///
     /// # Errors
     /// It is no such object: words that end a sentence.
-    pub fn from_json(line: &str) -> Result<HostResult, String> {
+    pub fn from_json(line: &str) -> Result<HostResult, Fail> {
         // Serde would take a list for an object, field by field.
         if !line.trim_start().starts_with('{') {
-            return Err("it is no JSON object".to_owned());
+            return Err("it is no JSON object".into());
         }
         let result: HostResult = serde_json::from_str(line).map_err(|error| error.to_string())?;
         if result.host.is_empty() {
-            return Err("it names no host".to_owned());
+            return Err("it names no host".into());
         }
         Ok(result)
     }

@@ -44,7 +44,7 @@ pub fn read(
         }
         match HostResult::from_json(text.trim_end()) {
             Ok(result) => take(result),
-            Err(why) => skip(number, &why),
+            Err(why) => skip(number, &why.to_string()),
         }
     }
     Ok(())

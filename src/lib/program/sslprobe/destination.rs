@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use crate::options::sslprobe::{Options, Start};
+use crate::report::Fail;
 use crate::text;
 
 /// Where a probe goes.
@@ -33,7 +34,7 @@ pub(super) struct Unit {
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn parse(word: &str, options: &Options) -> Result<Destination, String> {
+pub(super) fn parse(word: &str, options: &Options) -> Result<Destination, Fail> {
     let (host, port) = split(word);
     let shown = || text::excerpt(word.as_bytes(), 100);
     let sound = !host.is_empty()
@@ -41,10 +42,7 @@ pub(super) fn parse(word: &str, options: &Options) -> Result<Destination, String
         && !host.starts_with('-')
         && !host.contains(|c: char| c.is_whitespace() || c.is_control() || "[]/@".contains(c));
     if !sound {
-        return Err(format!(
-            "\"{}\" is not host, host:port or [address]:port",
-            shown()
-        ));
+        return Err(format!("\"{}\" is not host, host:port or [address]:port", shown()).into());
     }
     let port = match port {
         None => options.port,

@@ -106,7 +106,7 @@ impl Scan<'_> {
                 }
             }
             Err(why) => {
-                self.facts.unreadable.get_or_insert(why);
+                self.facts.unreadable.get_or_insert(why.to_string());
             }
         }
     }
