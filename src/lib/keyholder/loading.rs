@@ -41,6 +41,15 @@ pub struct KeyTable {
     numbers: HashMap<String, u16>,
 }
 
+/// What a key that is to be used again is to the keyholder at work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Taken {
+    /// The one that it has, under the number that it has.
+    Kept,
+    /// Read for another store since, under a number of its own.
+    Anew,
+}
+
 impl KeyTable {
     fn insert(&mut self, number: u16, key: Loaded) {
         self.numbers.insert(key.path.clone(), number);
@@ -69,6 +78,19 @@ impl KeyTable {
         }
         let signer = provider::key(public, number.into());
         Some(signer.map_err(|error| unable(place, &report::tls_reason(&error))))
+    }
+
+    /// Has the key of this path, under the number that `before` has it under unless
+    /// its file changed since. `None` where it is to be read.
+    fn take_over(&mut self, before: &KeyTable, path: &str) -> Option<Taken> {
+        let old = before.get(path);
+        if let Some((number, _)) = self.get(path) {
+            let kept = old.is_some_and(|(old, _)| old == number);
+            return Some(if kept { Taken::Kept } else { Taken::Anew });
+        }
+        let (number, key) = old.filter(|(_, key)| !key.file.has_changed())?;
+        self.insert(number, key.clone());
+        Some(Taken::Kept)
     }
 
     fn are_slow(&self) -> bool {
@@ -151,18 +173,9 @@ impl<'a> Loading<'a> {
     }
 
     /// Takes over a key that the keyholder at work has, if its file is the same.
-    fn take_over(&self, place: &KeyPlace) -> bool {
+    fn take_over(&self, place: &KeyPlace) -> Option<Taken> {
         let keys = &mut self.wanted.borrow_mut().keys;
-        if keys.get(&place.path).is_some() {
-            return true;
-        }
-        match self.before.get(&place.path) {
-            Some((number, key)) if !key.file.has_changed() => {
-                keys.insert(number, key.clone());
-                true
-            }
-            _ => false,
-        }
+        keys.take_over(&self.before, &place.path)
     }
 
     /// Has a worker read a key.
@@ -197,7 +210,7 @@ impl<'a> Loading<'a> {
 
 impl SignerSource for Loading<'_> {
     fn signer(&self, place: &KeyPlace, public: &PKeyRef<Public>) -> Result<Signer, Fail> {
-        if !self.take_over(place) {
+        if self.take_over(place).is_none() {
             self.load(place)?;
         }
         let signer = self.wanted.borrow().keys.signer(place, public);
@@ -217,7 +230,10 @@ impl KeySource for Loading<'_> {
     }
 
     fn keep(&self, keys: &[KeyPlace]) -> bool {
-        keys.iter().all(|place| self.take_over(place))
+        // A signer knows its key by the number: one that was read again, under
+        // another, is no key of theirs, even if it is the same.
+        keys.iter()
+            .all(|place| self.take_over(place) == Some(Taken::Kept))
     }
 
     fn serve_names(&self, keys: &[KeyPlace]) {
@@ -377,5 +393,43 @@ impl Recipe {
         }
         worker.learn(&self.orders, meanwhile)?;
         worker.seal(meanwhile)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loaded(path: &str, public: &PKey<Public>) -> Loaded {
+        let mut file = Watch::default();
+        file.add(Path::new(path));
+        Loaded {
+            path: path.to_owned(),
+            public: public.clone(),
+            file,
+        }
+    }
+
+    /// Of two stores with one key, the first may find its file changed and the other
+    /// not: files that are written while a generation is loaded are looked at again.
+    #[test]
+    fn signers_are_kept_only_while_their_number_is_the_keys() {
+        let key = PKey::generate_ed25519().expect("a key");
+        let public = key.raw_public_key().expect("its public half");
+        let public = PKey::public_key_from_raw_bytes(&public, key.id()).expect("a public key");
+        let path = "/nonexistent/key";
+        let mut before = KeyTable::default();
+        before.insert(0, loaded(path, &public));
+
+        let mut wanted = KeyTable::default();
+        assert_eq!(wanted.take_over(&before, "/nonexistent/other"), None);
+        assert_eq!(wanted.take_over(&before, path), Some(Taken::Kept));
+        assert_eq!(wanted.take_over(&before, path), Some(Taken::Kept));
+        assert_eq!(wanted.get(path).map(|(number, _)| number), Some(0));
+
+        let mut wanted = KeyTable::default();
+        wanted.insert(1, loaded(path, &public));
+        assert_eq!(wanted.take_over(&before, path), Some(Taken::Anew));
+        assert_eq!(wanted.get(path).map(|(number, _)| number), Some(1));
     }
 }

@@ -10,7 +10,7 @@ use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::{Signal, kill};
@@ -1027,4 +1027,50 @@ fn one_changed_file_of_a_thousand_is_the_one_that_is_read() {
     assert_eq!(opens.taken(), BTreeSet::from(["n500.pem".to_owned()]));
     assert_eq!(named("n499.test"), "one");
     assert_eq!(served(&server), "own");
+}
+
+/// What changed just before it was read is read once more: by the stores that were
+/// loaded at that time, but not by those that came later and share the key.
+#[test]
+fn a_key_of_many_stores_signs_for_each_after_its_renewal() {
+    let place = Place::new("shared-key");
+    let mut rules = String::new();
+    for last in 2..=251 {
+        let _ = writeln!(rules, "127.0.0.{last}:allow,ALPN=\"own{last}\"");
+    }
+    let cdb = compile(&place, "rules.cdb", &format!("{rules}:allow\n"));
+    let identities = [called("first").issue(), called("second").issue()];
+    let (certificate, key) = place.identity("live", &identities[0]);
+    let server = Setup::new(&place, &["cat"])
+        .options("-x")
+        .option(&cdb)
+        .env("CERTFILE", certificate)
+        .env("KEYFILE", key)
+        .start();
+    let served_to = |last: u8| {
+        let address = SocketAddr::from(([127, 0, 0, last], 0));
+        Dial::to(&server).from(address).connect().server_name()
+    };
+    for round in [1, 0, 1] {
+        // Nobody has looked for a second: the first client has the change noticed
+        // while it is new.
+        std::thread::sleep(Duration::from_millis(1100));
+        let next = &identities[round];
+        replace(&place, "live.pem", next.chain_pem());
+        replace(&place, "live.key", next.key_pem());
+        until_served(&server, ["first", "second"][round]);
+        // Past the reload that reads again.
+        let begun = Instant::now();
+        while begun.elapsed().as_millis() < 2500 {
+            for last in [1, 2, 127, 251] {
+                assert_eq!(
+                    served_to(last),
+                    ["first", "second"][round],
+                    "127.0.0.{last}"
+                );
+            }
+        }
+    }
+    server.quiet();
+    assert!(!server.log().contains("refused"), "{}", server.log());
 }
