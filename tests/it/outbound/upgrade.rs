@@ -250,17 +250,23 @@ fn no_program_runs_where_there_is_no_upgrade() {
     }
 }
 
+/// Speaks SMTP until the client may start TLS.
+fn up_to_go_ahead(mut stream: &TcpStream) -> BufReader<TcpStream> {
+    let mut lines = BufReader::new(stream.try_clone().unwrap());
+    let mut line = String::new();
+    stream.write_all(b"220 x\r\n").unwrap();
+    lines.read_line(&mut line).unwrap();
+    stream.write_all(b"250-x\r\n250 STARTTLS\r\n").unwrap();
+    lines.read_line(&mut line).unwrap();
+    stream.write_all(b"220 go\r\n").unwrap();
+    lines
+}
+
 #[test]
 fn bytes_that_come_late_are_no_handshake() {
     let place = Place::new("late-bytes");
     let peer: Peer<bool> = Peer::plain(|stream| {
-        let mut lines = BufReader::new(stream.try_clone().unwrap());
-        let mut line = String::new();
-        (&stream).write_all(b"220 x\r\n").unwrap();
-        lines.read_line(&mut line).unwrap();
-        (&stream).write_all(b"250-x\r\n250 STARTTLS\r\n").unwrap();
-        lines.read_line(&mut line).unwrap();
-        (&stream).write_all(b"220 go\r\n").unwrap();
+        let mut lines = up_to_go_ahead(&stream);
         // The client's hello has begun: what comes now is behind the go-ahead.
         let mut hello = [0; 1];
         lines.read_exact(&mut hello).unwrap();
@@ -280,13 +286,7 @@ fn a_server_of_another_name_gets_nothing_after_its_go_ahead() {
     let place = Place::new("upgrade-name");
     let context = peer::context(&Leaf::new("x").dns("other.example").issue(), |_| ());
     let peer: Peer<String> = Peer::plain(move |stream| {
-        let mut lines = BufReader::new(stream.try_clone().unwrap());
-        let mut line = String::new();
-        (&stream).write_all(b"220 x\r\n").unwrap();
-        lines.read_line(&mut line).unwrap();
-        (&stream).write_all(b"250-x\r\n250 STARTTLS\r\n").unwrap();
-        lines.read_line(&mut line).unwrap();
-        (&stream).write_all(b"220 go\r\n").unwrap();
+        up_to_go_ahead(&stream);
         let handshake = Ssl::new(&context).unwrap().accept(stream);
         match handshake {
             // TLS 1.3: the server may be done before it is refused.

@@ -28,7 +28,14 @@ fn env(place: &Place) -> Setup<'_> {
 }
 
 fn seen(server: &Server) -> BTreeMap<String, String> {
-    variables(&mut Dial::to(server).connect())
+    seen_from(server).0
+}
+
+/// The same, and the client's port.
+fn seen_from(server: &Server) -> (BTreeMap<String, String>, String) {
+    let mut client = Dial::to(server).connect();
+    let port = client.stream.get_ref().local_addr().unwrap().port();
+    (variables(&mut client), port.to_string())
 }
 
 /// Fails unless each variable has its value; an empty expectation is an unset one.
@@ -236,15 +243,7 @@ fn store_variables_do_not_reach_the_program() {
 fn the_names_of_tcpserver_come_with_e() {
     let place = Place::new("tcp-names");
     let server = env(&place).options("-e").start();
-    let mut client = Dial::to(&server).connect();
-    let remote = client
-        .stream
-        .get_ref()
-        .local_addr()
-        .unwrap()
-        .port()
-        .to_string();
-    let found = variables(&mut client);
+    let (found, remote) = seen_from(&server);
     let port = server.port.to_string();
     expect(
         &found,
@@ -267,15 +266,7 @@ fn the_names_of_tcpserver_come_with_e() {
     let found = seen(&env(&place).options("-eE").start());
     expect(&found, &[("PROTO", "SSL"), ("TCPREMOTEIP", "")]);
     let server = env(&place).host("::1").options("-e").start();
-    let mut client = Dial::to(&server).connect();
-    let remote = client
-        .stream
-        .get_ref()
-        .local_addr()
-        .unwrap()
-        .port()
-        .to_string();
-    let found = variables(&mut client);
+    let (found, remote) = seen_from(&server);
     let port = server.port.to_string();
     expect(
         &found,

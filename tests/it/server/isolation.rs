@@ -872,6 +872,23 @@ fn the_keyholder_signs_only_what_the_settings_allow() {
     }
 }
 
+/// Waits until so many clients have their engines.
+fn await_engines(server: &Server, least: usize) {
+    eventually("its engine is there", || {
+        let all = group(server.pid());
+        let engines = all.iter().filter(|one| role(one, server) == "engine");
+        (engines.count() >= least).then_some(())
+    });
+}
+
+/// Each gets back what it sends.
+fn still_served<'a>(clients: impl IntoIterator<Item = &'a mut Tls>) {
+    for client in clients {
+        client.send("still here");
+        assert_eq!(client.read_exact(10), b"still here");
+    }
+}
+
 #[test]
 fn a_keyholder_that_dies_or_hangs_is_replaced() {
     need_root!();
@@ -884,24 +901,14 @@ fn a_keyholder_that_dies_or_hangs_is_replaced() {
         let mut before = live(&server, SslVersion::TLS1_3);
         // Connected, and silent until the keyholder is gone.
         let waiting = dial::plain(server.at);
-        eventually("its engine is there", || {
-            (group(server.pid())
-                .iter()
-                .filter(|one| role(one, &server) == "engine")
-                .count()
-                >= 2)
-                .then_some(())
-        });
+        await_engines(&server, 2);
         let old = keyholders(&server);
         kill(Pid::from_raw(old[0]), signal).unwrap();
         // Those who come now wait and are served, and so is who was there.
         let mut during = live(&server, SslVersion::TLS1_2);
         let mut waited = Dial::to(&server).over(waiting).expect("a handshake");
         server.line(said);
-        for client in [&mut before, &mut during, &mut waited] {
-            client.send("still here");
-            assert_eq!(client.read_exact(10), b"still here");
-        }
+        still_served([&mut before, &mut during, &mut waited]);
         let now = keyholders(&server);
         assert!(now.len() == 1 && now != old, "{old:?} {now:?}");
         drop((before, during, waited));
@@ -941,10 +948,7 @@ fn a_key_master_that_dies_is_replaced_and_nobody_notices() {
             (now.len() == 1 && now != old_keyholders).then_some(())
         });
         let mut during = live(&server, SslVersion::TLS1_2);
-        for client in [&mut before, &mut during, &mut waited] {
-            client.send("still here");
-            assert_eq!(client.read_exact(10), b"still here");
-        }
+        still_served([&mut before, &mut during, &mut waited]);
         in_the_keyholder_alone(&server, &needles, &format!("master {round}"));
         // The new one does all that the first did.
         let old = keyholders(&server);
@@ -971,12 +975,7 @@ fn a_key_master_and_its_keyholder_may_die_together() {
     let place = Place::new("both-die");
     let server = Setup::new(&place, &["cat"]).start();
     let waiting = dial::plain(server.at);
-    eventually("its engine is there", || {
-        group(server.pid())
-            .iter()
-            .any(|one| role(one, &server) == "engine")
-            .then_some(())
-    });
+    await_engines(&server, 1);
     for pid in [master(&server), keyholders(&server)[0]] {
         kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
     }
@@ -1010,10 +1009,7 @@ fn keys_whose_password_died_with_the_key_master_stay_in_their_keyholder() {
         (keyholders(&server) == old).then_some(())
     });
     let mut after = live(&server, SslVersion::TLS1_2);
-    for client in [&mut before, &mut after] {
-        client.send("still here");
-        assert_eq!(client.read_exact(10), b"still here");
-    }
+    still_served([&mut before, &mut after]);
     drop((before, after));
     server.quiet();
 }
@@ -1024,14 +1020,7 @@ fn a_reload_keeps_the_old_keyholder_for_who_is_in_a_handshake() {
     let place = Place::new("old-keyholder");
     let server = Setup::new(&place, &["cat"]).start();
     let waiting = dial::plain(server.at);
-    eventually("its engine is there", || {
-        (group(server.pid())
-            .iter()
-            .filter(|one| role(one, &server) == "engine")
-            .count()
-            >= 1)
-            .then_some(())
-    });
+    await_engines(&server, 1);
     let old = keyholders(&server);
     server.signal(Signal::SIGHUP);
     eventually("both keyholders are there", || {
@@ -1155,8 +1144,7 @@ fn a_key_master_that_hangs_is_replaced_and_clients_wait_for_seconds() {
     kill(Pid::from_raw(keyholder), Signal::SIGKILL).unwrap();
     server.line("ended; starting another");
     // Nobody is held up but by the want of a signature.
-    before.send("still here");
-    assert_eq!(before.read_exact(10), b"still here");
+    still_served([&mut before]);
     let mut waited = Dial::to(&server).over(waiting).expect("a handshake");
     let mut during = live(&server, SslVersion::TLS1_2);
     for client in [&mut waited, &mut during] {

@@ -68,28 +68,19 @@ fn gnutls_is_served_and_resumes() {
         "read line; echo \"says $SSL_PROTOCOL $SSL_SESSION_RESUMED $line\"",
     )
     .start();
-    let port = server.port.to_string();
-    let words = |priority: &str| {
+    let words = |server: &Server, priority: &str| {
         let mut command = Command::new(&gnutls);
-        command.args([
-            "--x509cafile",
-            &anchors,
-            "--port",
-            &port,
-            "--priority",
-            priority,
-            "--sni-hostname",
-            "localhost",
-            "--verify-hostname",
-            "localhost",
-        ]);
+        command.args(["--x509cafile", &anchors, "--priority", priority]);
+        command.args(["--sni-hostname", "localhost"]);
+        command.args(["--verify-hostname", "localhost"]);
+        command.args(["--port", &server.port.to_string(), "127.0.0.1"]);
         command
     };
     for (priority, version) in [
         ("NORMAL:-VERS-ALL:+VERS-TLS1.2", "TLSv1.2"),
         ("NORMAL:-VERS-ALL:+VERS-TLS1.3", "TLSv1.3"),
     ] {
-        let ended = run(words(priority).arg("127.0.0.1"), b"hello\n");
+        let ended = run(&mut words(&server, priority), b"hello\n");
         assert_eq!(ended.code, Some(0), "{}{}", ended.text(), ended.stderr);
         assert!(
             ended
@@ -110,27 +101,12 @@ fn gnutls_is_served_and_resumes() {
         "echo \"says $SSL_SESSION_RESUMED\"; exec cat >/dev/null",
     )
     .start();
-    let port = server.port.to_string();
     for priority in [
         "NORMAL:-VERS-ALL:+VERS-TLS1.2",
         "NORMAL:-VERS-ALL:+VERS-TLS1.3",
     ] {
-        let mut command = Command::new(&gnutls);
-        command.args([
-            "--x509cafile",
-            &anchors,
-            "--port",
-            &port,
-            "--priority",
-            priority,
-            "--sni-hostname",
-            "localhost",
-            "--verify-hostname",
-            "localhost",
-            "--resume",
-            "--waitresumption",
-        ]);
-        let ended = run(command.arg("127.0.0.1"), b"");
+        let mut command = words(&server, priority);
+        let ended = run(command.args(["--resume", "--waitresumption"]), b"");
         assert!(
             ended.text().contains("This is a resumed session"),
             "{priority}: {}{}",

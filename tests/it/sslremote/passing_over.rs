@@ -2,10 +2,12 @@
 //! when the first is tried once more without TLS.
 #![forbid(unsafe_code)]
 
+use std::net::IpAddr;
+
 use openssl::ssl::SslContext;
 
 use super::dns::Names;
-use super::fake::{Fake, Fault};
+use super::fake::{Fake, Fault, Running};
 use super::remote::{Remote, fresh_ip};
 use crate::harness::{Identity, Leaf, Place, need_root, peer, skip};
 
@@ -57,31 +59,57 @@ fn failures() -> Vec<(Fake, &'static str)> {
     ]
 }
 
+/// Servers under test, each the best exchanger of two domains: `dN.test` has
+/// `two.test` besides, `eN.test` has it alone.
+struct Pairs<'a, T> {
+    /// Number, server, what it is tested for, address.
+    all: Vec<(usize, Running, T, IpAddr)>,
+    /// Asks for these names.
+    remote: Remote<'a>,
+    _names: Names,
+}
+
+impl<'a, T> Pairs<'a, T> {
+    /// `None`: no server of names is installed.
+    fn serve(place: &'a Place, two: IpAddr, servers: Vec<(Fake, T)>) -> Option<Pairs<'a, T>> {
+        let mut zone = vec![format!("two IN A {two}\n")];
+        let mut all = Vec::new();
+        for (number, (fake, what)) in servers.into_iter().enumerate() {
+            let ip = fresh_ip();
+            zone.push(format!(
+                "d{number} IN MX 10 one{number}\nd{number} IN MX 20 two\n\
+                 e{number} IN MX 10 one{number}\none{number} IN A {ip}\n"
+            ));
+            all.push((number, fake.at(ip), what, ip));
+        }
+        let names = Names::serve(place, &zone.concat())?;
+        let remote = Remote::new(place)
+            .dns(names.ip)
+            .control("timeoutremote", "2\n")
+            .control("timeoutconnect", "2\n");
+        Some(Pairs {
+            all,
+            remote,
+            _names: names,
+        })
+    }
+}
+
 #[test]
 fn where_tls_is_required_and_fails_the_next_server_is_tried() {
     need_root!();
     let place = Place::new("remote-next");
-    let mut zone = Vec::new();
     let (best, good) = (fresh_ip(), Leaf::new("x").dns("two.test").issue());
-    zone.push(format!("two IN A {best}\n"));
     let two = Fake::tls(context(&good)).at(best);
-    let mut all = Vec::new();
-    for (number, (fake, why)) in failures().into_iter().enumerate() {
-        let ip = fresh_ip();
-        zone.push(format!(
-            "d{number} IN MX 10 one{number}\nd{number} IN MX 20 two\none{number} IN A {ip}\n"
-        ));
-        zone.push(format!("e{number} IN MX 10 one{number}\n"));
-        all.push((number, fake.at(ip), why, ip));
-    }
-    let Some(names) = Names::serve(&place, &zone.join("\n")) else {
+    let Some(Pairs {
+        all,
+        remote,
+        _names,
+    }) = Pairs::serve(&place, best, failures())
+    else {
         skip!("nsd is not installed");
     };
-    let remote = Remote::new(&place)
-        .dns(names.ip)
-        .control("timeoutremote", "2\n")
-        .control("timeoutconnect", "2\n")
-        .policy("~*:CA\n");
+    let remote = remote.policy("~*:CA\n");
     for (number, one, why, ip) in &all {
         let before = two.messages();
         let report = remote.send(&format!("d{number}.test"));
@@ -111,28 +139,17 @@ fn where_tls_is_required_and_fails_the_next_server_is_tried() {
 fn where_tls_is_only_offered_its_failure_costs_no_mail_and_doubles_none() {
     need_root!();
     let place = Place::new("remote-again");
-    let good = || Leaf::new("x").dns("two.test").issue();
-    let mut zone = Vec::new();
-    let two_ip = fresh_ip();
-    zone.push(format!("two IN A {two_ip}\n"));
-    let two = Fake::tls(context(&good())).at(two_ip);
-    let mut all = Vec::new();
-    for (number, (fake, why)) in failures().into_iter().enumerate() {
-        let ip = fresh_ip();
-        zone.push(format!(
-            "one{number} IN A {ip}\nd{number} IN MX 10 one{number}\nd{number} IN MX 20 two\n"
-        ));
-        zone.push(format!("e{number} IN MX 10 one{number}\n"));
-        all.push((number, fake.at(ip), why, ip));
-    }
-    let Some(names) = Names::serve(&place, &zone.join("\n")) else {
+    let (two_ip, good) = (fresh_ip(), Leaf::new("x").dns("two.test").issue());
+    let two = Fake::tls(context(&good)).at(two_ip);
+    let Some(Pairs {
+        all,
+        remote,
+        _names,
+    }) = Pairs::serve(&place, two_ip, failures())
+    else {
         skip!("nsd is not installed");
     };
-    let remote = Remote::new(&place)
-        .dns(names.ip)
-        .control("timeoutremote", "2\n")
-        .control("timeoutconnect", "2\n")
-        .policy("*:\n");
+    let remote = remote.policy("*:\n");
     for (number, one, why, ip) in &all {
         // Without an offer or with a refusal the session goes on; what fails
         // later ends it, and the next server is the better choice. A check of
@@ -174,9 +191,7 @@ fn greetings_and_silence_decide_whether_the_next_server_is_tried() {
     let place = Place::new("remote-greetings");
     let two_ip = fresh_ip();
     let two = Fake::plain().at(two_ip);
-    let mut zone = vec![format!("two IN A {two_ip}")];
-    let mut all = Vec::new();
-    for (number, (fake, next)) in [
+    let cases = vec![
         (Fake::plain().greeting("421 x\r\n"), true),
         (Fake::plain().greeting("450 x\r\n"), true),
         (Fake::plain().greeting("554 x\r\n"), false),
@@ -184,23 +199,16 @@ fn greetings_and_silence_decide_whether_the_next_server_is_tried() {
         (Fake::plain().fault("GREETING", Fault::Silence), true),
         (Fake::plain().reply("MAIL", "451 x\r\n"), false),
         (Fake::plain().reply("DOT", ""), false),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let ip = fresh_ip();
-        zone.push(format!(
-            "one{number} IN A {ip}\nd{number} IN MX 10 one{number}\nd{number} IN MX 20 two\n"
-        ));
-        all.push((number, fake.at(ip), next));
-    }
-    let Some(names) = Names::serve(&place, &zone.join("\n")) else {
+    ];
+    let Some(Pairs {
+        all,
+        remote,
+        _names,
+    }) = Pairs::serve(&place, two_ip, cases)
+    else {
         skip!("nsd is not installed");
     };
-    let remote = Remote::new(&place)
-        .dns(names.ip)
-        .control("timeoutremote", "2\n");
-    for (number, one, next) in &all {
+    for (number, one, next, _) in &all {
         let before = two.messages();
         let report = remote.send(&format!("d{number}.test"));
         assert_eq!(
