@@ -1,6 +1,5 @@
 //! Days and moments in UTC, from seconds since 1970 to ISO 8601 and, for days, back.
 #![forbid(unsafe_code)]
-#![allow(dead_code, reason = "whoever reads the sessions' files comes next")]
 
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -18,14 +17,34 @@ pub fn now() -> i64 {
 /// Seconds since 1970 in ISO 8601: `2026-01-31T12:00:00Z`.
 #[must_use]
 pub fn at(seconds: i64) -> String {
+    format!("{}T{}Z", Day::of(seconds), time(seconds))
+}
+
+/// The time of day: `12:00:00`.
+fn time(seconds: i64) -> String {
     let rest = seconds.rem_euclid(DAY);
+    format!("{:02}:{:02}:{:02}", rest / 3600, rest / 60 % 60, rest % 60)
+}
+
+/// Seconds since 1970 as mail has them (RFC 5322, 3.3):
+/// `Sat, 31 Jan 2026 12:00:00 +0000`.
+#[must_use]
+pub fn in_mail(seconds: i64) -> String {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
     let day = Day::of(seconds);
-    format!(
-        "{day}T{:02}:{:02}:{:02}Z",
-        rest / 3600,
-        rest / 60 % 60,
-        rest % 60
-    )
+    let (year, month, date) = day.civil();
+    let named = |names: &'static [&str], number: i64| {
+        let number = usize::try_from(number).ok();
+        number.and_then(|number| names.get(number)).copied()
+    };
+    // 1970-01-01 was a Thursday.
+    let weekday = named(&DAYS, day.0.rem_euclid(7)).unwrap_or_default();
+    let month = named(&MONTHS, month - 1).unwrap_or_default();
+    let time = time(seconds);
+    format!("{weekday}, {date} {month} {year} {time} +0000")
 }
 
 /// A day.
@@ -118,6 +137,17 @@ mod tests {
             let day = Day::of(seconds);
             assert_eq!(Day::parse(&text[..10]), Some(day));
             assert!((day.begin()..=day.end()).contains(&seconds));
+        }
+    }
+
+    #[test]
+    fn mail_has_its_own_form_of_time() {
+        for (seconds, text) in [
+            (0, "Thu, 1 Jan 1970 00:00:00 +0000"),
+            (951_782_461, "Tue, 29 Feb 2000 00:01:01 +0000"),
+            (1_767_225_599, "Wed, 31 Dec 2025 23:59:59 +0000"),
+        ] {
+            assert_eq!(in_mail(seconds), text);
         }
     }
 

@@ -364,10 +364,27 @@ impl Dns {
     /// # Errors
     /// There are none, or nobody could tell.
     pub fn texts(&self, name: &DomainName) -> Result<Answer<Vec<u8>>, Trouble> {
-        self.ask(name, Rtype::TXT, |data| match data {
+        let mut found = self.texts_of(std::slice::from_ref(name));
+        found.pop().unwrap_or(Err(Trouble::NoRecords))
+    }
+
+    /// The same for many names, whose questions are put at the same time.
+    pub fn texts_of(&self, names: &[DomainName]) -> Vec<Result<Answer<Vec<u8>>, Trouble>> {
+        let questions: Vec<_> = names
+            .iter()
+            .map(|name| (name.clone(), Rtype::TXT))
+            .collect();
+        let text = |data| match data {
             Data::Bytes(bytes) => message::joined_strings(&bytes),
             _ => None,
-        })
+        };
+        let found = self.ask_all(&questions).into_iter();
+        found.map(|found| taken(found, text)).collect()
+    }
+
+    /// The time for all answers begins anew.
+    pub fn begin_anew(&self) {
+        self.time_left.set(ALL_LIMIT);
     }
 
     /// The addresses of a host, IPv6 first.

@@ -52,7 +52,7 @@ pub mod options {
         starttls_handoff,
     };
     #[cfg(feature = "remote")]
-    pub use crate::options::{sslprobe, sslsurvey};
+    pub use crate::options::{sslprobe, sslreport, sslsurvey};
 }
 #[cfg(feature = "remote")]
 pub mod probe {

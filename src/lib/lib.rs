@@ -17,6 +17,9 @@ mod taken_over;
 
 mod report;
 
+#[cfg(feature = "remote")]
+mod qmail_home;
+
 mod sys;
 
 mod tls_ffi;
@@ -109,6 +112,8 @@ pub use program::qmail_sslremote::main as qmail_sslremote;
 pub use program::sslclient::main as sslclient;
 #[cfg(feature = "remote")]
 pub use program::sslprobe::main as sslprobe;
+#[cfg(feature = "remote")]
+pub use program::sslreport::main as sslreport;
 pub use program::sslrules::main as sslrules;
 pub use program::sslrulescheck::main as sslrulescheck;
 pub use program::sslserver::main as sslserver;

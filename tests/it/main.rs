@@ -41,5 +41,7 @@ mod sslprobe;
 #[cfg(feature = "remote")]
 mod sslremote;
 #[cfg(feature = "remote")]
+mod sslreport;
+#[cfg(feature = "remote")]
 mod sslsurvey;
 mod usage;

@@ -37,6 +37,7 @@ const OTHERS: &[(&str, &str)] = &[
         "program/sslserver_conf/service.rs",
         "the files of a service",
     ),
+    ("program/sslreport/report.rs", "the message of a report"),
     ("survey/", "the tables of sslsurvey and what they say"),
     (
         "sys/sandbox/filter.rs",
@@ -54,6 +55,7 @@ const NO_MESSAGES: &[&str] = &[
     "host port prog [ args ]",
     "rules.cdb rules.tmp",
     "[ results.json ] [ later.json ]",
+    "[ prog ] [ args ]",
     "acct logacct dir [ host ] port prog [ args ]",
     "smtp|lmtp|pop3|imap|sieve prog [ args ]",
     "{program} (ucspi-tls) {}, {}\n",
@@ -86,6 +88,8 @@ const THEIRS: &[&str] = &[
 /// With these the page's commands begin.
 const COMMANDS: &[&str] = &[
     "delv ",
+    "echo ",
+    "install ",
     "mkdir ",
     "openssl ",
     "printf ",

@@ -20,6 +20,8 @@ use ucspi_tls::internals::settings;
 struct Program {
     name: &'static str,
     binary: String,
+    /// Its page's file.
+    file: String,
     /// Letters, in the usage line's order, with their values' names.
     letters: Vec<(char, Option<&'static str>)>,
     operands: &'static str,
@@ -39,6 +41,8 @@ fn programs() -> Vec<Program> {
         #[cfg(feature = "remote")]
         Program::new(&options::sslprobe::TABLE, &["0", "1"]),
         #[cfg(feature = "remote")]
+        Program::new(&options::sslreport::TABLE, &["0"]),
+        #[cfg(feature = "remote")]
         Program::new(&options::sslsurvey::TABLE, &["0"]),
     ]
 }
@@ -56,6 +60,8 @@ impl Program {
         Program {
             name: table.program,
             binary: ours(table.program),
+            // `sslserver(1)` is `sslserver.1`.
+            file: table.page.replace('(', ".").replace(')', ""),
             letters,
             operands: table.operands,
             more_codes,
@@ -63,7 +69,7 @@ impl Program {
     }
 
     fn page(&self) -> String {
-        read(&doc().join(format!("{}.1", self.name)))
+        read(&doc().join(&self.file))
     }
 
     /// The letters that take no value, as one word.
@@ -176,9 +182,15 @@ fn every_program_and_shell_tool_has_a_page_of_its_name() {
             .expect("a name in ASCII")
             .to_owned()
     });
-    let programs = programs();
-    for name in tools.chain(programs.iter().map(|program| program.name.to_owned())) {
+    let tools = tools.map(|name| {
         let page = read(&doc().join(format!("{name}.1")));
+        (name, page)
+    });
+    let programs = programs();
+    let programs = programs
+        .iter()
+        .map(|program| (program.name.to_owned(), program.page()));
+    for (name, page) in tools.chain(programs) {
         assert!(page.contains(&format!("\n.Nm {name}\n")), "{name}");
     }
 }

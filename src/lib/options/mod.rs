@@ -17,6 +17,8 @@ use crate::text;
 pub mod sslclient;
 #[cfg(feature = "remote")]
 pub mod sslprobe;
+#[cfg(feature = "remote")]
+pub mod sslreport;
 pub mod sslrules;
 pub mod sslrulescheck;
 pub mod sslserver;

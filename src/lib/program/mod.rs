@@ -11,6 +11,8 @@ pub mod qmail_sslremote;
 pub mod sslclient;
 #[cfg(feature = "remote")]
 pub mod sslprobe;
+#[cfg(feature = "remote")]
+pub mod sslreport;
 pub mod sslrules;
 pub mod sslrulescheck;
 pub mod sslserver;

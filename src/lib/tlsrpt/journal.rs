@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, Read as _, Write as _};
+use std::io::{self, BufRead, BufReader, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -12,24 +12,48 @@ use crate::calendar::Day;
 
 /// Where the files are, in qmail's home; without it nothing is kept.
 pub const FOLDER: &str = "tlsrpt";
-/// What follows the day in the name of a file with its sessions.
-const SESSIONS: &str = ".sessions";
+/// What follows the day in the names of files there: its sessions, which reports of it
+/// were sent, and a message on its way.
+const SESSIONS: &str = "sessions";
+pub const SENT: &str = "sent";
+pub const MESSAGE: &str = "message";
 /// The longest line, in bytes: a policy of 64 KiB with each byte escaped.
 const LINE_LIMIT: usize = 512 << 10;
 /// How each line begins.
 const OPENING: &[u8] = b"{\"time\":";
 
-/// The file of a day.
+/// A file of a day's.
 #[must_use]
-pub fn path(folder: &Path, day: Day) -> PathBuf {
-    folder.join(format!("{day}{SESSIONS}"))
+pub fn path(folder: &Path, day: Day, what: &str) -> PathBuf {
+    folder.join(format!("{day}.{what}"))
 }
 
-/// The day that a file in the folder belongs to, whatever is in it.
+/// The day that a file in the folder belongs to, if it is one of ours.
 #[must_use]
 pub fn day_of(name: &str) -> Option<Day> {
-    let (day, _) = name.split_at_checked("2026-01-31".len())?;
-    Day::parse(day)
+    let (day, what) = name.split_once('.')?;
+    Day::parse(day).filter(|_| [SESSIONS, SENT, MESSAGE].contains(&what))
+}
+
+/// How a file in the folder is opened: whatever stands in its place must not make
+/// anybody wait.
+#[must_use]
+pub fn how() -> OpenOptions {
+    let mut how = OpenOptions::new();
+    how.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
+        .mode(0o640);
+    how
+}
+
+/// A regular file, and no other.
+///
+/// # Errors
+/// It is another, or as fstat(2).
+pub fn regular(file: File) -> io::Result<File> {
+    if !file.metadata()?.is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    Ok(file)
 }
 
 /// The file of a day, to be appended to.
@@ -41,17 +65,9 @@ impl Journal {
     /// # Errors
     /// As open(2): [`io::ErrorKind::NotFound`] where sessions are not kept.
     pub fn open(folder: &Path, day: Day) -> io::Result<Journal> {
-        let file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o640)
-            // Whatever stands in its place must not make anybody wait.
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
-            .open(path(folder, day))?;
-        if !file.metadata()?.is_file() {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        Ok(Journal(file))
+        let path = path(folder, day, SESSIONS);
+        let file = how().append(true).create(true).open(path)?;
+        Ok(Journal(regular(file)?))
     }
 
     /// Appends a session's line, in one write.
@@ -70,6 +86,15 @@ impl Journal {
             _ => Err(io::ErrorKind::WriteZero.into()),
         }
     }
+}
+
+/// The file of a day, to be read.
+///
+/// # Errors
+/// As open(2): [`io::ErrorKind::NotFound`] where there were no sessions.
+pub fn of_day(folder: &Path, day: Day) -> io::Result<BufReader<File>> {
+    let file = how().read(true).open(path(folder, day, SESSIONS))?;
+    Ok(BufReader::new(regular(file)?))
 }
 
 /// Calls `take` with each session of a file; gives how many lines are none. A line
@@ -173,13 +198,18 @@ mod tests {
     fn the_day_of_a_file_is_in_its_name() {
         let day = Day::parse("2026-01-31").expect("a day");
         assert_eq!(day_of("2026-01-31.sessions"), Some(day));
-        assert_eq!(day_of("2026-01-31"), Some(day));
-        for name in ["", "x", "2026-02-30.sessions", ".2026-01-31"] {
+        for name in [
+            "",
+            "x",
+            "2026-02-30.sessions",
+            ".2026-01-31",
+            "2026-01-31",
+            "2026-01-31.notes",
+            "2026-01-31.sent.old",
+        ] {
             assert_eq!(day_of(name), None, "{name}");
         }
-        assert_eq!(
-            path(Path::new("x"), day),
-            Path::new("x/2026-01-31.sessions")
-        );
+        let path = path(Path::new("x"), day, SESSIONS);
+        assert_eq!(path, Path::new("x/2026-01-31.sessions"));
     }
 }

@@ -1,7 +1,6 @@
 //! TLS reporting (RFC 8460): the words for what became of a session, the lines in
 //! which sessions are kept, and what a domain publishes of where its reports go.
 #![forbid(unsafe_code)]
-#![allow(dead_code, reason = "whoever reads the sessions' files comes next")]
 
 use openssl::x509::X509VerifyResult;
 use serde::{Deserialize, Serialize};
@@ -111,15 +110,17 @@ pub struct Policy {
 }
 
 /// Where a session was, and what it failed of.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Place {
     /// From where it was tried; none where it was not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sending_mta_ip: Option<String>,
     /// The host's name.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub receiving_mx_hostname: String,
     /// Its address.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub receiving_ip: String,
     /// The reason in words, of a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]

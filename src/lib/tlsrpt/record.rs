@@ -126,15 +126,19 @@ fn destination(uri: &[u8]) -> Option<Destination> {
 /// The address of a mailto URI (RFC 6068), without what it asks for besides.
 fn address(rest: &str) -> Option<String> {
     let address = rest.split(['?', '#']).next()?;
-    let address = String::from_utf8(decoded(address)?).ok()?;
+    mail_address(std::str::from_utf8(&decoded(address)?).ok()?)
+}
+
+/// A mail address that needs no quotes in a header.
+#[must_use]
+pub fn mail_address(address: &str) -> Option<String> {
     let (local, domain) = address.rsplit_once('@')?;
-    // What needs no quotes in a header or on a command line.
     let atom = |byte: u8| byte.is_ascii_alphanumeric() || b".!#$%&'*+-/=?^_`{|}~".contains(&byte);
     let dots = local.starts_with('.') || local.ends_with('.') || local.contains("..");
     if local.is_empty() || local.len() > 64 || dots || !local.bytes().all(atom) {
         return None;
     }
-    Some(format!("{local}@{}", host(domain)?))
+    Some(format!("{local}@{}", host_name(domain)?))
 }
 
 /// Bytes for percent signs with two digits.
@@ -154,8 +158,10 @@ fn decoded(text: &str) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// A host's name in the form that programs use: letters, digits, hyphens.
-fn host(name: &str) -> Option<String> {
+/// A host's name as mail and the web use it: letters, digits, hyphens, underscores;
+/// in lower case, without a dot at its end.
+#[must_use]
+pub fn host_name(name: &str) -> Option<String> {
     let name = DomainName::parse(name.as_bytes()).ok()?.to_string();
     let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     let top = name.rsplit('.').next()?;
@@ -183,7 +189,7 @@ fn url(rest: &str) -> Option<Url> {
         query => format!("/{query}"),
     };
     Some(Url {
-        host: host(name)?,
+        host: host_name(name)?,
         port: u16::try_from(port).ok()?,
         path,
     })

@@ -5,7 +5,7 @@ pub mod dns;
 mod fake;
 pub mod packet;
 pub mod postfix;
-mod remote;
+pub mod remote;
 pub mod tree;
 
 mod certificates;

@@ -1,11 +1,10 @@
 //! qmail's control files.
 #![forbid(unsafe_code)]
 
-use std::fs;
-use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::qmail_home::{first_line, own_name, tls_reporter};
 use crate::report::Fail;
 use crate::routes::{Routes, Table};
 use crate::text;
@@ -27,27 +26,6 @@ pub struct ControlFiles {
     tls_reporter: Option<String>,
 }
 
-/// A file's first line without trailing blanks; `None` where there is no file.
-fn first_line(folder: &Path, name: &str) -> Result<Option<String>, Fail> {
-    let bytes = match fs::read(folder.join(name)) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Fail::unable(format!("read control/{name}"))(error)),
-    };
-    let line = bytes.split(|&byte| byte == b'\n').next();
-    let line = line.unwrap_or_default().trim_ascii_end();
-    Ok(Some(String::from_utf8_lossy(line).into_owned()))
-}
-
-/// The sender of TLS reports; without the file none are mailed.
-///
-/// # Errors
-/// The file cannot be read.
-pub fn tls_reporter(folder: &Path) -> Result<Option<String>, Fail> {
-    let line = first_line(folder, "tlsreportfrom")?;
-    Ok(line.filter(|line| !line.is_empty()))
-}
-
 /// A time in seconds, as qmail reads numbers: junk is an error here.
 fn seconds(folder: &Path, name: &str, default: u64) -> Result<Duration, Fail> {
     let seconds = match first_line(folder, name)? {
@@ -66,8 +44,7 @@ impl ControlFiles {
     /// # Errors
     /// `me` is missing, or a file cannot be read; the file is named.
     pub fn read(folder: &Path) -> Result<ControlFiles, Fail> {
-        let me = first_line(folder, "me")?;
-        let me = me.ok_or_else(|| Fail::temporary("there is no control/me"))?;
+        let me = own_name(folder)?;
         Ok(ControlFiles {
             helo_host: first_line(folder, "helohost")?.unwrap_or(me),
             routes: Routes::read(folder)?,

@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use crate::confine;
 use crate::mta_sts::fetch;
 use crate::options;
+use crate::qmail_home;
 use crate::report::{self, Fail};
 use crate::sys::sandbox::Role;
 use crate::sys::{fd, signal};
@@ -50,9 +51,6 @@ use message::Message;
 use plan::Rules;
 use report_text::{Report, Say};
 use reporting::Reporting;
-
-/// Where qmail lives.
-const QMAIL_HOME: &str = "/var/qmail";
 
 /// For a person: qmail-rspawn gives three words or more.
 const HELP: &str = "usage: qmail-sslremote host sender recip [ recip ... ] < message\n       \
@@ -93,13 +91,13 @@ fn temporary_control(why: impl fmt::Display) -> Say {
 
 /// Goes to where qmail lives. Gives the folder of its control files.
 fn enter_home() -> Result<&'static Path, Say> {
-    let home = env::var_os("QMAILHOME").unwrap_or_else(|| QMAIL_HOME.into());
+    let home = qmail_home::folder();
     env::set_current_dir(&home).map_err(|error| {
-        let home = text::excerpt(home.as_encoded_bytes(), 300);
+        let home = text::excerpt(home.as_os_str().as_encoded_bytes(), 300);
         let why = format!("{home} (QMAILHOME): {}", report::reason(&error));
         Say::later("Unable to switch to home directory. (#4.3.0)").because(why)
     })?;
-    Ok(Path::new("control"))
+    Ok(Path::new(qmail_home::CONTROL))
 }
 
 /// A destination as rules and routes are looked up for it.

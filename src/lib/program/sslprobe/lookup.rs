@@ -6,18 +6,16 @@
 use std::env;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 
 use super::destination::{Destination, Unit};
 use super::scan::{Published, Target};
 use crate::dns::name::DomainName;
 use crate::dns::{Answer, Dns, Server, Trouble};
 use crate::options::Family;
+use crate::qmail_home;
 use crate::resolve;
 use crate::text;
 
-/// Where qmail lives.
-const QMAIL_HOME: &str = "/var/qmail";
 /// The most MX hosts of a domain that are probed.
 const MOST_HOSTS: usize = 20;
 
@@ -44,9 +42,8 @@ impl Wanted {
 /// # Errors
 /// One of them is wrong.
 fn resolver() -> Result<Dns, String> {
-    let home = env::var_os("QMAILHOME").filter(|home| !home.is_empty());
-    let home = home.map_or_else(|| PathBuf::from(QMAIL_HOME), PathBuf::from);
-    Dns::configured(&home.join("control")).map_err(|fail| fail.to_string())
+    let control = qmail_home::folder().join(qmail_home::CONTROL);
+    Dns::configured(&control).map_err(|fail| fail.to_string())
 }
 
 /// Whether hosts are looked up in DNS directly.
