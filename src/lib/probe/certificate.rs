@@ -5,8 +5,10 @@
 use openssl::asn1::{Asn1Time, Asn1TimeRef};
 use openssl::error::ErrorStack;
 use openssl::pkey::{Id, PKey, Public};
+use openssl::ssl::{SslContextBuilder, SslMethod};
 use openssl::stack::Stack;
 use openssl::x509::store::{X509Store, X509StoreBuilder};
+use openssl::x509::verify::X509VerifyParam;
 use openssl::x509::{X509, X509PurposeId, X509Ref, X509StoreContext};
 
 use super::result::{Certificate, Chain, KeyType};
@@ -39,14 +41,27 @@ impl Judge {
             store.add_cert(anchor.clone())?;
         }
         store.set_purpose(X509PurposeId::SSL_SERVER)?;
+        // What libssl would refuse does not verify here either.
+        let level = SslContextBuilder::new(SslMethod::tls_client())?
+            .build()
+            .security_level();
+        let mut param = X509VerifyParam::new()?;
+        param.set_auth_level(i32::try_from(level).unwrap_or(0));
+        store.set_param(&param)?;
         Ok(Judge {
             anchors,
             store: store.build(),
         })
     }
 
+    /// The anchors.
+    #[must_use]
+    pub fn anchors(&self) -> &[X509] {
+        &self.anchors
+    }
+
     /// What is to be said of the certificates that a server sent, its own first;
-    /// it should bear one of `wanted`.
+    /// it should bear one of `wanted`, of which the host's own name is the first.
     ///
     /// # Errors
     /// One of them is none: words that end a sentence.
@@ -84,6 +99,7 @@ impl Judge {
             chain: self.chain(&list),
             verify: self.verify(leaf, &list),
             name_ok: wanted.iter().any(|name| name.is_in(leaf)),
+            names_host: wanted.first().is_some_and(|name| name.is_in(leaf)),
         })
     }
 

@@ -14,19 +14,31 @@ pub struct Partner<'a> {
     pub anchor_file: Option<&'a str>,
 }
 
+/// How the line for a host holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// As it is.
+    Plain,
+    /// With a lower security level.
+    Lowered,
+    /// Not at all: why.
+    Not(String),
+}
+
 /// The line under which mail to these servers gets through today and an impostor
 /// gets none: verified by name where they all can be, else pinned by key. `None`
 /// where there is no TLS that our own programs speak.
 #[must_use]
-pub fn line(partner: &Partner<'_>, results: &[&HostResult]) -> Option<String> {
-    let usable = |result: &&HostResult| {
+pub fn line(partner: &Partner<'_>, results: &[(&HostResult, &Hold)]) -> Option<String> {
+    let usable = |(result, hold): &(&HostResult, &Hold)| {
         !result.certificates.is_empty()
             && (result.speaks(Version::Tls12) || result.speaks(Version::Tls13))
+            && !matches!(hold, Hold::Not(_))
     };
     if results.is_empty() || !results.iter().all(usable) {
         return None;
     }
-    let all = || results.iter().flat_map(|result| &result.certificates);
+    let all = || results.iter().flat_map(|(result, _)| &result.certificates);
     let verified = all().all(|one| one.verifies() && one.name_ok);
     let (sign, first) = if verified {
         ("~", partner.anchor_file.unwrap_or_default().to_owned())
@@ -38,11 +50,11 @@ pub fn line(partner: &Partner<'_>, results: &[&HostResult]) -> Option<String> {
     };
     // Libssl's level 2, which distributions have, wants 2048 bits.
     let small = all().any(|one| one.key == KeyType::Rsa && one.bits < 2048);
-    let ciphers = if small { "DEFAULT:@SECLEVEL=0" } else { "" };
-    let port = results.first().map(|result| port(result))?;
-    let names: Vec<&str> = results.iter().map(|result| result.host.as_str()).collect();
+    let lowered = small || results.iter().any(|(_, hold)| **hold == Hold::Lowered);
+    let ciphers = if lowered { "DEFAULT:@SECLEVEL=0" } else { "" };
+    let port = results.first().map(|(result, _)| port(result))?;
     let names = if verified && partner.is_domain {
-        names.join(",")
+        names(partner, results)
     } else {
         String::new()
     };
@@ -58,6 +70,23 @@ pub fn line(partner: &Partner<'_>, results: &[&HostResult]) -> Option<String> {
     };
     let value = value.trim_end_matches('|');
     Some(format!("{sign}{}:{value}", key(partner.destination)))
+}
+
+/// The names that the certificates of a domain's hosts bear: each host's own, and the
+/// domain where one names only that. Where all do, the field is empty.
+fn names(partner: &Partner<'_>, results: &[(&HostResult, &Hold)]) -> String {
+    let named = |result: &HostResult| result.certificates.iter().all(|one| one.names_host);
+    let hosts = results.iter().map(|(result, _)| *result);
+    let (hosts, others): (Vec<_>, Vec<_>) = hosts.partition(|one| named(one));
+    if hosts.is_empty() {
+        return String::new();
+    }
+    let mut names: Vec<&str> = hosts.iter().map(|one| one.host.as_str()).collect();
+    if !others.is_empty() {
+        names.push(partner.destination);
+    }
+    names.dedup();
+    names.join(",")
 }
 
 /// A host as a key: an IPv6 address stands in brackets.
@@ -109,6 +138,7 @@ mod tests {
                 chain: Chain::Complete,
                 verify: verify.to_owned(),
                 name_ok: true,
+                names_host: true,
             }],
             ..HostResult::default()
         }
@@ -124,7 +154,8 @@ mod tests {
 
     /// The line, which must be one that is read again.
     fn written(partner: &Partner<'_>, results: &[&HostResult]) -> String {
-        let line = line(partner, results).expect("a line");
+        let held: Vec<_> = results.iter().map(|one| (*one, &Hold::Plain)).collect();
+        let line = line(partner, &held).expect("a line");
         let rule = Destinations::from_text(&line)
             .look_up(&Destination::itself(partner.destination), None)
             .expect(&line);
@@ -167,8 +198,9 @@ mod tests {
             written(&host("a.example", None), &[&one]),
             "~a.example:|DEFAULT:@SECLEVEL=0|;4433"
         );
-        let ports =
-            Destinations::from_text(line(&host("a.example", None), &[&one]).expect("a line"));
+        let ports = Destinations::from_text(
+            line(&host("a.example", None), &[(&one, &Hold::Plain)]).expect("a line"),
+        );
         let rule = ports
             .look_up(&Destination::itself("a.example"), None)
             .expect("sound");
@@ -190,6 +222,14 @@ mod tests {
             written(&partner, &[&a, &b]),
             "~partner.example:||||mx1.example,mx2.example"
         );
+        // One names only the domain; then both do.
+        let mut domain_only = b.clone();
+        domain_only.certificates[0].names_host = false;
+        assert_eq!(
+            written(&partner, &[&a, &domain_only]),
+            "~partner.example:||||mx1.example,partner.example"
+        );
+        assert_eq!(written(&partner, &[&domain_only]), "~partner.example:");
         let bad = result("mx2.example", 25, "certificate has expired", "22");
         assert_eq!(
             written(&partner, &[&bad, &a]),
@@ -205,9 +245,22 @@ mod tests {
     fn without_tls_that_we_speak_there_is_no_line() {
         let mut old = result("mx.example", 25, "ok", "11");
         old.versions = Some(BTreeMap::from([(Version::Tls10, true)]));
-        assert_eq!(line(&host("mx.example", None), &[&old]), None);
+        assert_eq!(
+            line(&host("mx.example", None), &[(&old, &Hold::Plain)]),
+            None
+        );
         old.versions = None;
-        assert_eq!(line(&host("mx.example", None), &[&old]), None);
+        assert_eq!(
+            line(&host("mx.example", None), &[(&old, &Hold::Plain)]),
+            None
+        );
         assert_eq!(line(&host("mx.example", None), &[]), None);
+        let good = result("mx.example", 25, "ok", "11");
+        let not = Hold::Not("dh key too small".to_owned());
+        assert_eq!(line(&host("mx.example", None), &[(&good, &not)]), None);
+        assert_eq!(
+            line(&host("mx.example", None), &[(&good, &Hold::Lowered)]).as_deref(),
+            Some("~mx.example:|DEFAULT:@SECLEVEL=0")
+        );
     }
 }

@@ -38,7 +38,10 @@ pub fn report(result: &HostResult, colour: bool) -> String {
     lines.extend(details(result).iter().map(|line| cut(line)));
     // The last of the details are the first to go.
     let suggested = result.tlsdestinations.as_ref();
-    lines.truncate(LINES - if suggested.is_some() { 2 } else { 0 });
+    lines.truncate(LINES - 2);
+    if suggested.is_none() && result.listens {
+        lines.push("  no line for tlsdestinations would hold today".to_owned());
+    }
     if let Some(line) = suggested {
         lines.push("  line for tlsdestinations that would hold today:".to_owned());
         lines.push(text::printable(line.as_bytes()));
@@ -204,7 +207,11 @@ fn certificate(one: &Certificate) -> Vec<String> {
         "does not name the host"
     };
     let names: Vec<String> = one.names.iter().take(8).cloned().collect();
-    let more = if one.names.len() > 8 { " ..." } else { "" };
+    let names = match one.names.len() {
+        0 => "no names".to_owned(),
+        1..=8 => format!("names {}", names.join(" ")),
+        all => format!("names {} and {} more", names.join(" "), all - 8),
+    };
     vec![
         format!(
             "  certificate {} {}: {} to {}, chain {chain}; {verify}; {name}",
@@ -214,7 +221,7 @@ fn certificate(one: &Certificate) -> Vec<String> {
             day(&one.not_after)
         ),
         format!("    subject {}, issuer {}", one.subject, one.issuer),
-        format!("    names {}{more}; {}", names.join(" "), one.signature),
+        format!("    {names}; {}", one.signature),
         format!("    sha256 {}", one.sha256),
         format!("    spki   {}", one.spki),
     ]

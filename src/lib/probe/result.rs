@@ -196,6 +196,9 @@ pub struct Certificate {
     pub verify: String,
     /// It names the host, or under `-M` the mail domain.
     pub name_ok: bool,
+    /// It names the host. For the probe itself: no key of JSON.
+    #[serde(skip)]
+    pub names_host: bool,
 }
 
 impl Certificate {

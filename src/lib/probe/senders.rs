@@ -25,6 +25,10 @@ pub struct Sender {
     pub ed25519: bool,
     /// The largest prime that it takes for DHE, in bits.
     pub largest_prime: Option<u32>,
+    /// The smallest one, in bits.
+    pub smallest_prime: u32,
+    /// It refuses servers without RFC 5746 below TLS 1.3.
+    pub renegotiates_securely: bool,
     /// The smallest RSA key that it takes, in bits.
     pub smallest_key: u32,
 }
@@ -207,6 +211,8 @@ const MODERN: Sender = Sender {
     ecdsa: true,
     ed25519: false,
     largest_prime: None,
+    smallest_prime: 0,
+    renegotiates_securely: false,
     smallest_key: 0,
 };
 
@@ -243,6 +249,8 @@ pub const SENDERS: &[Sender] = &[
     },
     Sender {
         // Both set security level 2 (SSL_CTX_set_security_level(3)).
+        smallest_prime: 2048,
+        renegotiates_securely: true,
         name: "OpenSSL 3 (Debian 12, RHEL 9)",
         ed25519: true,
         smallest_key: 2048,

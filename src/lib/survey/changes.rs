@@ -34,6 +34,9 @@ struct State {
     error: Option<String>,
     versions: Option<[bool; Version::ALL.len()]>,
     findings: HashMap<String, (Severity, String)>,
+    asked: [bool; AREAS.len()],
+    /// The probe ended early.
+    is_part: bool,
     dane: Option<Agreement>,
     sts: Option<Agreement>,
 }
@@ -95,6 +98,8 @@ impl Run {
                     (code, (one.severity, printable(&one.text)))
                 })
                 .collect(),
+            asked: asked(result),
+            is_part: result.error.is_some(),
             dane: result.dane,
             sts: result.sts,
         };
@@ -110,6 +115,60 @@ impl Run {
             self.0.get(&other).filter(|_| !of.0.contains_key(&other))
         })
     }
+}
+
+/// Findings that come from the same questions.
+const AREAS: [&[&str]; 7] = [
+    &["weak-suite", "small-dh"],
+    &[
+        "expired",
+        "not-yet-valid",
+        "expires-soon",
+        "self-signed",
+        "unverified",
+        "chain-incomplete",
+        "chain-misordered",
+        "name-mismatch",
+        "small-key",
+        "weak-signature",
+    ],
+    &[
+        "large-hello-refused",
+        "grease-refused",
+        "no-sni-refused",
+        "wrong-sni-refused",
+        "no-secure-renegotiation",
+        "no-extended-master-secret",
+    ],
+    &[
+        "rsa-only-senders-refused",
+        "senders-without-tls13-refused",
+        "senders-refused",
+    ],
+    &["injection"],
+    &["auth-in-clear"],
+    &["dane-mismatch", "dane-bogus"],
+];
+
+/// Which of these were asked of a host.
+fn asked(result: &HostResult) -> [bool; AREAS.len()] {
+    [
+        result.weak.is_some(),
+        !result.certificates.is_empty(),
+        result.large_hello.is_some(),
+        result.cannot_reach.is_some(),
+        result.injection.is_some(),
+        result.auth_before_tls.is_some(),
+        result.dane.is_some(),
+    ]
+}
+
+/// Whether a finding that `other` has may be there in `this`, where nobody looked:
+/// the same was asked in the one run and not in the other, or that ended early.
+fn may_be_there(code: &str, this: &State, other: &State) -> bool {
+    let area = AREAS.iter().position(|codes| codes.contains(&code));
+    let unasked = area.is_some_and(|area| other.asked[area] && !this.asked[area]);
+    unasked || this.is_part && !other.is_part
 }
 
 /// What is different in the later of two runs.
@@ -208,6 +267,8 @@ fn findings(then: &State, now: &State, better: &mut Vec<String>, worse: &mut Vec
     codes.dedup();
     for code in codes {
         match (then.findings.get(code), now.findings.get(code)) {
+            (Some(_), None) if may_be_there(code, now, then) => {}
+            (None, Some(_)) if may_be_there(code, then, now) => {}
             (Some((severity, _)), None) => better.push(format!("{code} ({severity}) is gone")),
             (None, Some((severity, text))) => worse.push(format!("{code} ({severity}): {text}")),
             (Some((then, _)), Some((now, _))) if now > then => {
@@ -316,5 +377,37 @@ mod tests {
         assert_eq!(names(&changes.new), ["new"]);
         assert_eq!(names(&changes.gone), ["gone"]);
         assert_eq!(changes.unchanged, 3, "same, moved, and six over IPv4");
+    }
+
+    #[test]
+    fn what_was_not_looked_at_is_neither_mended_nor_new() {
+        use Version::Tls12;
+        let whole = HostResult {
+            weak: Some(vec!["AES128-SHA".to_owned()]),
+            large_hello: Some(false),
+            ..host(
+                "a",
+                "192.0.2.1",
+                &[Tls12],
+                &["weak-suite", "grease-refused", "tls-failed"],
+            )
+        };
+        let quick = host("a", "192.0.2.1", &[Tls12], &["tls-failed"]);
+        let (whole, quick) = (run(&[whole]), run(&[quick]));
+        for (old, new) in [(&whole, &quick), (&quick, &whole)] {
+            let changes = compare(old, new);
+            assert!(changes.better.is_empty(), "{:?}", changes.better);
+            assert!(changes.worse.is_empty(), "{:?}", changes.worse);
+            assert_eq!(changes.unchanged, 1);
+        }
+        // A run that a server cut short says nothing of what it did not get to.
+        let part = HostResult {
+            error: Some("server refused EHLO: 421".to_owned()),
+            ..host("a", "192.0.2.1", &[Tls12], &[])
+        };
+        let changes = compare(&quick, &run(&[part]));
+        assert!(changes.better.is_empty(), "{:?}", changes.better);
+        let mended = compare(&quick, &run(&[host("a", "192.0.2.1", &[Tls12], &[])]));
+        assert_eq!(mended.better[0].what, ["tls-failed (high) is gone"]);
     }
 }

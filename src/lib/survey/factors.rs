@@ -120,6 +120,7 @@ mod tests {
                 chain: Chain::Complete,
                 verify: "ok".to_owned(),
                 name_ok: true,
+                names_host: true,
             }],
             ..HostResult::default()
         }

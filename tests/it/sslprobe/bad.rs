@@ -4,11 +4,13 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::server::{OpenSsl, Scripted};
+use super::server::{OpenSsl, Scripted, smtp, tls};
 use super::{has, list, result, text};
+use crate::harness::peer::context;
 use crate::harness::{Identity, KeyKind, Leaf, Place};
 
 /// Reads one ClientHello.
@@ -390,6 +392,78 @@ fn a_server_that_begins_handshakes_and_ends_none_fails() {
     let (found, _) = result(&[&says(wrong).at.to_string()]);
     let why = found["error"].as_str().expect("why");
     assert!(!why.contains("its certificates are"), "{why}");
+}
+
+#[test]
+fn a_server_that_drops_who_offers_tls_13_is_found_out() {
+    let context = context(&Identity::localhost(KeyKind::Rsa2048), |builder| {
+        let highest = Some(openssl::ssl::SslVersion::TLS1_2);
+        builder.set_max_proto_version(highest).expect("set");
+    });
+    let server = Scripted::start(move |stream, _, _| {
+        let mut hello = [0; 4096];
+        let length = stream.peek(&mut hello).unwrap_or(0);
+        // supported_versions.
+        let offers = hello[..length]
+            .windows(7)
+            .any(|bytes| bytes[..3] == [0, 43, 0] && bytes[5..] == [3, 4]);
+        if !offers {
+            drop(tls(stream, &context));
+        }
+    });
+    for depth in ["-q", "-4", "-F"] {
+        let (found, code) = result(&[depth, &server.at.to_string()]);
+        assert_eq!(code, 1);
+        assert_eq!(
+            super::findings(&found)[0].0,
+            "version-intolerant",
+            "{found:#}"
+        );
+        assert_eq!(found["versions"]["TLSv1.2"], true, "{found:#}");
+        let lost = list(&found["cannot_reach"]);
+        assert!(
+            lost.contains(&"Gmail") && !lost.contains(&"Java 8"),
+            "{lost:?}"
+        );
+        assert!(
+            found["tlsdestinations"].is_null() || depth == "-q",
+            "{found:#}"
+        );
+    }
+}
+
+#[test]
+fn a_server_that_is_of_no_use_inside_tls_is_not_all_well() {
+    let context = Arc::new(context(&Identity::localhost(KeyKind::Rsa2048), |_| {}));
+    for (answer, said, most) in [
+        // It may show as an end or as a reset.
+        (None, "connection", 1),
+        (Some("421 4.3.2 going down\r\n"), "going down", 1),
+        (Some("502 5.5.1 what\r\n"), "server refused EHLO: 502", 24),
+    ] {
+        let context = Arc::clone(&context);
+        let server = Scripted::start(move |stream, _, seen| {
+            if !smtp(stream, &["STARTTLS"], seen) {
+                return;
+            }
+            let Some(mut inside) = tls(stream, &context) else {
+                return;
+            };
+            if let Some(answer) = answer {
+                let _ = inside.read(&mut [0; 512]);
+                let _ = inside.write_all(answer.as_bytes());
+                let _ = inside.read(&mut [0; 512]);
+            }
+        });
+        let (found, code) = result(&["-y", "smtp", &server.at.to_string()]);
+        assert_eq!(code, 1, "{found:#}");
+        let words = text(&found, "no-dialogue");
+        assert!(
+            words.starts_with("Inside TLS") && words.contains(said),
+            "{words}"
+        );
+        assert!(found["connections"].as_u64() <= Some(most), "{found:#}");
+    }
 }
 
 #[test]

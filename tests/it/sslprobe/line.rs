@@ -4,8 +4,9 @@
 
 use std::process::Command;
 
-use super::server::OpenSsl;
+use super::server::{OpenSsl, Scripted, tls};
 use super::{has, result, text};
+use crate::harness::peer::context;
 use crate::harness::{Authority, Identity, KeyKind, Leaf, Place, ours, run};
 
 fn port(at: &str) -> &str {
@@ -102,6 +103,52 @@ fn two_keys_are_both_pinned_and_a_small_one_connects() {
         );
     }
     connects(&place, line, "127.0.0.1", port(&server.at)).expect(line);
+}
+
+#[test]
+fn a_line_is_given_only_where_a_handshake_under_it_succeeds() {
+    let place = Place::new("probe-line-holds");
+    let identity = Leaf::localhost().key(KeyKind::Rsa2048).self_signed();
+    let small = context(&identity, |builder| {
+        let highest = Some(openssl::ssl::SslVersion::TLS1_2);
+        builder.set_max_proto_version(highest).expect("set");
+        builder.set_security_level(0);
+        builder.set_cipher_list("DHE").expect("ciphers");
+        let prime = openssl::dh::Dh::get_1024_160().expect("RFC 5114");
+        builder.set_tmp_dh(&prime).expect("set");
+    });
+    let small = Scripted::start(move |stream, _, _| drop(tls(stream, &small)));
+    let plain = ["-cipher", "kRSA:@SECLEVEL=0", "-tls1_2"];
+    let plain = OpenSsl::start(&place, &[&identity], &plain);
+    for at in [small.at.to_string(), plain.at.clone()] {
+        for depth in ["-q", "-4"] {
+            let (found, _) = result(&[depth, &at]);
+            let line = found["tlsdestinations"].as_str().expect("a line");
+            assert!(line.contains("|DEFAULT:@SECLEVEL=0|"), "{line}");
+            sound(&place, line, "127.0.0.1", port(&at));
+            connects(&place, line, "127.0.0.1", port(&at)).expect(line);
+        }
+    }
+    // Nothing of ours takes a suite without encryption, whatever the level.
+    let null = ["-cipher", "eNULL:@SECLEVEL=0", "-tls1_2"];
+    let server = OpenSsl::start(&place, &[&identity], &null);
+    let (found, code) = result(&[&server.at]);
+    assert_eq!(code, 1);
+    assert!(found["tlsdestinations"].is_null(), "{found:#}");
+    assert!(
+        text(&found, "no-line").contains("handshake_failure"),
+        "{found:#}"
+    );
+    let report = super::probe(&[&server.at]);
+    let report = String::from_utf8(report.stdout).expect("UTF-8");
+    assert!(
+        report.ends_with("no line for tlsdestinations would hold today\n"),
+        "{report}"
+    );
+    // The senders that are like us cannot connect to the first one either.
+    let (found, _) = result(&[&small.at.to_string()]);
+    let lost = super::list(&found["cannot_reach"]);
+    assert!(lost.contains(&"OpenSSL 3 (Debian 12, RHEL 9)"), "{found:#}");
 }
 
 #[test]

@@ -15,7 +15,7 @@ pub(super) fn add(found: &mut Findings, result: &HostResult, facts: &Facts) {
     }
     for one in &result.certificates {
         dates(found, one, facts);
-        chain(found, one);
+        chain(found, one, facts);
         name(found, one, result);
         key(found, one);
     }
@@ -47,7 +47,7 @@ fn dates(found: &mut Findings, one: &Certificate, facts: &Facts) {
     }
 }
 
-fn chain(found: &mut Findings, one: &Certificate) {
+fn chain(found: &mut Findings, one: &Certificate, facts: &Facts) {
     let which = one.key;
     match one.chain {
         Chain::Complete => {}
@@ -71,12 +71,13 @@ fn chain(found: &mut Findings, one: &Certificate) {
             format!("The {which} certificate is self-signed: partners can pin it, not verify it"),
         ),
     }
-    let told = ["expired", "not yet valid"];
-    let is_told = told.iter().any(|words| one.verify.contains(words))
-        || matches!(one.chain, Chain::Incomplete | Chain::SelfSigned);
+    let out_of_date = one.not_after < facts.now || one.not_before > facts.now;
+    let is_told = out_of_date || matches!(one.chain, Chain::Incomplete | Chain::SelfSigned);
     if !one.verifies() && !is_told {
         let cure = if one.verify.contains("in certificate chain") {
             "; partners can pin it, or it must come from a public CA"
+        } else if one.verify.contains("expired") {
+            " (an intermediate); send its successor"
         } else {
             ""
         };
@@ -160,7 +161,7 @@ fn agreement(found: &mut Findings, result: &HostResult) {
         Some(Agreement::Ok) => found.add(
             Severity::Note,
             "dane",
-            "The certificate matches the host's TLSA records",
+            "The certificate matches the host's TLSA records: mail needs no line in tlsdestinations",
         ),
         Some(Agreement::None) => found.add(Severity::Note, "no-dane", "No TLSA records (DANE)"),
         None => {}

@@ -2,6 +2,7 @@
 //! it is, and one sentence fit to be sent to whoever can mend it.
 #![forbid(unsafe_code)]
 
+use super::partner::Hold;
 use super::result::{Finding, HostResult, Severity, StartTls, Version};
 use crate::text;
 
@@ -25,6 +26,13 @@ pub struct Facts {
     pub handshake: Option<String>,
     /// It begins handshakes, and none of libssl's came to its end.
     pub unfinished: bool,
+    /// A handshake under the suggested line, where one was made.
+    pub hold: Option<Hold>,
+    /// A ClientHello that offers TLS 1.3 came to nothing where one that does not was
+    /// answered: how.
+    pub intolerant: Option<String>,
+    /// What was wrong with the server's answers inside TLS.
+    pub inside: Option<String>,
     /// Hybrid groups were asked for.
     pub hybrids_asked: bool,
     /// It serves a client that sends no server name.
@@ -48,6 +56,14 @@ pub struct Facts {
     pub now: String,
     /// The same in 14 days.
     pub soon: String,
+}
+
+impl Facts {
+    /// Whether the suggested line holds; taken for granted where nobody tried.
+    #[must_use]
+    pub fn held(&self) -> &Hold {
+        self.hold.as_ref().unwrap_or(&Hold::Plain)
+    }
 }
 
 /// The list in the making.
@@ -88,12 +104,19 @@ pub fn of(result: &HostResult, facts: &Facts) -> Vec<Finding> {
         };
         found.add(severity, "policy", sentence);
     }
+    if let Some(Hold::Not(why)) = &facts.hold {
+        found.add(
+            Severity::Medium,
+            "no-line",
+            format!("TLS cannot be required of it, as qmail-sslremote would: {why}"),
+        );
+    }
     dialogue::add(&mut found, result);
     if result.has_tls() {
         certificates::add(&mut found, result, facts);
         suites::add(&mut found, result, facts);
         tolerance(&mut found, result, facts);
-        senders::add(&mut found, result);
+        senders::add(&mut found, result, facts);
     }
     let mut all = found.0;
     all.sort_by_key(|one| one.severity);
@@ -114,6 +137,16 @@ fn reach(found: &mut Findings, result: &HostResult, facts: &Facts) {
             Severity::High,
             "unreachable",
             format!("Nothing was reached: {why}"),
+        );
+    }
+    if let Some(how) = &facts.intolerant {
+        found.add(
+            Severity::High,
+            "version-intolerant",
+            format!(
+                "A client that offers TLSv1.3 is not answered with an older version, as most senders \
+                 want: {how}"
+            ),
         );
     }
     if let Some(how) = &facts.stripped {
@@ -150,6 +183,12 @@ fn reach(found: &mut Findings, result: &HostResult, facts: &Facts) {
             severity,
             "tls-failed",
             format!("No TLS handshake comes to its end{wish}: {why}"),
+        );
+    } else if let Some(how) = &facts.inside {
+        found.add(
+            Severity::High,
+            "no-dialogue",
+            format!("Inside TLS the server does not go on: {how}"),
         );
     } else if result.has_tls() && result.error.is_some() {
         found.add(

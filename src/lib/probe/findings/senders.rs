@@ -4,9 +4,9 @@
 use super::super::result::{HostResult, KeyType, Severity, Version};
 use super::super::senders::{RSA_ONLY, SENDERS, Sender, WITHOUT_13};
 use super::super::suites;
-use super::{Findings, TEXT_LIMIT};
+use super::{Facts, Findings, TEXT_LIMIT};
 
-pub(super) fn add(found: &mut Findings, result: &HostResult) {
+pub(super) fn add(found: &mut Findings, result: &HostResult, facts: &Facts) {
     let lost = result.cannot_reach.as_deref().unwrap_or_default();
     let lost: Vec<&Sender> = SENDERS
         .iter()
@@ -25,7 +25,7 @@ pub(super) fn add(found: &mut Findings, result: &HostResult) {
         ),
     ] {
         if let Some(sender) = lost.iter().find(|one| one.name == name) {
-            let cure = cure(result, sender);
+            let cure = cure(result, facts, sender);
             let text = format!("{who} cannot connect: {cure}");
             found.add(Severity::Medium, code, text);
         }
@@ -37,7 +37,7 @@ pub(super) fn add(found: &mut Findings, result: &HostResult) {
     };
     let current = listed(true);
     if let Some(first) = current.first() {
-        let cure = cure(result, first);
+        let cure = cure(result, facts, first);
         let names = names(&current, TEXT_LIMIT - cure.len() - 20);
         found.add(
             Severity::Medium,
@@ -73,7 +73,13 @@ fn names(senders: &[&Sender], room: usize) -> String {
 }
 
 /// What would let a sender connect.
-fn cure(result: &HostResult, sender: &Sender) -> String {
+fn cure(result: &HostResult, facts: &Facts, sender: &Sender) -> String {
+    if facts.intolerant.is_some() && sender.versions.contains(&Version::Tls13) {
+        return "answer those that offer TLSv1.3 with TLSv1.2".to_owned();
+    }
+    if facts.secure_renegotiation == Some(false) && sender.renegotiates_securely {
+        return "update the server, for RFC 5746".to_owned();
+    }
     let Some(version) = sender.common_version(|one| result.speaks(one)) else {
         let highest = sender.versions.iter().max().unwrap_or(&Version::Tls12);
         return format!("allow {highest}");
@@ -100,7 +106,7 @@ fn cure(result: &HostResult, sender: &Sender) -> String {
                 KeyType::Ecdsa | KeyType::Ed25519 => suite.needs_ecdsa(),
             })
     };
-    // A prime may be what is too large for it.
+    // A prime may be what is too large or too small for it.
     let wanted = sender.suites.iter().find(|name| {
         let suite = suites::called(name);
         !is_taken(name)

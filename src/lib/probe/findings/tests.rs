@@ -31,6 +31,7 @@ fn certificate(key: KeyType) -> Certificate {
         chain: Chain::Complete,
         verify: "ok".to_owned(),
         name_ok: true,
+        names_host: true,
     }
 }
 
@@ -215,6 +216,19 @@ const FAULTS: &[(Severity, &str, Change)] = &[
     (Severity::High, "unreachable", |result, _| {
         result.listens = false;
         result.error = Some("connection refused".to_owned());
+    }),
+    (Severity::Medium, "unverified", |result, _| {
+        // An intermediate's end is not the certificate's.
+        result.certificates[0].verify = "certificate has expired".to_owned();
+    }),
+    (Severity::Medium, "no-line", |_, facts| {
+        facts.hold = Some(Hold::Not("dh key too small".to_owned()));
+    }),
+    (Severity::High, "no-dialogue", |_, facts| {
+        facts.inside = Some("timed out after its greeting".to_owned());
+    }),
+    (Severity::High, "version-intolerant", |_, facts| {
+        facts.intolerant = Some("the server closed the connection".to_owned());
     }),
     (Severity::High, "policy", |_, facts| {
         facts.policy = Some((false, "mail would not get through".to_owned()));

@@ -175,8 +175,14 @@ fn exchangers(
     let (hosts, signed) = match dns.exchangers(&name) {
         Ok(mut answer) => {
             answer.records.sort();
-            let hosts = answer.records.into_iter().map(|(_, host)| host);
-            (hosts.collect::<Vec<_>>(), answer.secure)
+            let mut hosts: Vec<DomainName> = Vec::new();
+            for (_, host) in answer.records {
+                // One host may stand there at two preferences.
+                if !hosts.contains(&host) {
+                    hosts.push(host);
+                }
+            }
+            (hosts, answer.secure)
         }
         Err(Trouble::NoRecords) => (vec![name], true),
         Err(trouble) => return failed(said(trouble)),

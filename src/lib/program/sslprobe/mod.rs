@@ -102,7 +102,6 @@ fn setup(options: &Options) -> Result<Setup, Fail> {
         None => client::system_anchors(),
     };
     let destinations = options.destinations.as_deref().map(compared).transpose()?;
-    let anchor_file = options.anchor_file.as_deref().map(whole_path);
     Ok(Setup {
         terms: Terms {
             depth: options.depth,
@@ -114,6 +113,7 @@ fn setup(options: &Options) -> Result<Setup, Fail> {
             connection: Duration::from_secs(options.connection_seconds.into()),
             host: Duration::from_secs(options.host_seconds.into()),
             interval: options.interval,
+            anchor_file: options.anchor_file.as_deref().map(whole_path),
             judge: Judge::new(anchors).map_err(internal)?,
             records: Store::load(&Settings::default(), &records(), &NO_KEY)?,
         },
@@ -123,7 +123,6 @@ fn setup(options: &Options) -> Result<Setup, Fail> {
             (false, true) => vec![Wanted::Six],
             (true, true) => vec![Wanted::Four, Wanted::Six],
         },
-        anchor_file,
         destinations,
         filter: Filter::of_environment()?,
     })

@@ -30,8 +30,6 @@ pub(super) struct Setup {
     pub(super) terms: Terms,
     /// Families of addresses, one result each.
     pub(super) families: Vec<Wanted>,
-    /// The file of trust anchors, as a line of tlsdestinations names it.
-    pub(super) anchor_file: Option<String>,
     /// Rules to compare with.
     pub(super) destinations: Option<Destinations>,
     /// With a filter of system calls.
@@ -156,20 +154,18 @@ fn suggest(setup: &Setup, unit: &Unit, done: &mut [(HostResult, Facts)]) {
     let partner = Partner {
         destination: &unit.host,
         is_domain: unit.is_domain,
-        anchor_file: setup.anchor_file.as_deref(),
+        anchor_file: setup.terms.anchor_file.as_deref(),
     };
     if unit.is_domain {
-        let reached = done
-            .iter()
-            .map(|(result, _)| result)
-            .filter(|one| one.listens);
+        let reached = done.iter().filter(|(result, _)| result.listens);
+        let reached = reached.map(|(result, facts)| (result, facts.held()));
         let line = partner::line(&partner, &reached.collect::<Vec<_>>());
         for (result, _) in done {
             result.tlsdestinations = line.clone().filter(|_| result.listens);
         }
     } else {
-        for (result, _) in done {
-            result.tlsdestinations = partner::line(&partner, &[result]);
+        for (result, facts) in done {
+            result.tlsdestinations = partner::line(&partner, &[(result, facts.held())]);
         }
     }
 }

@@ -71,7 +71,7 @@ fn under(scan: &mut Scan<'_>, policy: &Policy) -> Result<(bool, String), Stop> {
 }
 
 /// A handshake that verifies, by itself.
-fn verified(scan: &mut Scan<'_>, ssl: Ssl) -> Result<Result<(), Failure>, Stop> {
+pub(super) fn verified(scan: &mut Scan<'_>, ssl: Ssl) -> Result<Result<(), Failure>, Stop> {
     let (socket, until) = scan.ready(false)?;
     scan.result.handshakes += 1;
     let limit = until.saturating_duration_since(Instant::now());

@@ -51,8 +51,7 @@ pub(super) fn run(scan: &mut Scan<'_>) -> Result<(), Stop> {
             .get(&done.version)
             .and_then(|all| Some((done.version, *all.first()?))),
     );
-    inside(scan, link, before.as_ref());
-    Ok(())
+    inside(scan, link, before.as_ref())
 }
 
 /// The dialogue up to the go-ahead; the capabilities.
@@ -121,10 +120,12 @@ fn refused(scan: &mut Scan<'_>, talk: &mut Talk<&mut Link>, error: &DialogueErro
     }
 }
 
-/// What the server offers inside TLS; the end of the connection.
-fn inside(scan: &mut Scan<'_>, mut link: Link, before: Option<&Capabilities>) {
+/// What the server offers inside TLS; the end of the connection. One that refuses to
+/// go on, or is silent, is asked no more: TLS with it is of no use.
+fn inside(scan: &mut Scan<'_>, mut link: Link, before: Option<&Capabilities>) -> Result<(), Stop> {
     let Some(protocol) = inner_protocol(scan.target.start, scan.target.port) else {
-        return scan.leave(link);
+        scan.leave(link);
+        return Ok(());
     };
     let mut talk = Talk::new(&mut link, protocol, &scan.terms.name);
     let greeting = match scan.target.start {
@@ -138,14 +139,29 @@ fn inside(scan: &mut Scan<'_>, mut link: Link, before: Option<&Capabilities>) {
             .unwrap_or_default();
         scan.result.greeting = Some(text::excerpt(first.trim_ascii_end(), GREETING));
     }
-    if let Ok(list) = greeting.and_then(|_| talk.capabilities()) {
-        scan.result.auth_after_tls = Some(list.logins(protocol));
-        scan.result.capabilities_fresh =
-            before.map(|_| list.unknown || !list.offers_upgrade(protocol));
-        talk.quit();
+    let listed = greeting.and_then(|_| talk.capabilities());
+    let mut ended = Ok(());
+    match &listed {
+        Ok(list) => {
+            scan.result.auth_after_tls = Some(list.logins(protocol));
+            scan.result.capabilities_fresh =
+                before.map(|_| list.unknown || !list.offers_upgrade(protocol));
+            if let Some(words) = &list.refusal {
+                let shown = crate::dialogue::client::shown(words);
+                scan.facts.inside = Some(format!("server refused EHLO: {shown}"));
+            }
+            talk.quit();
+        }
+        Err(error) => {
+            talk.quit_after(error);
+            let why = error.to_string();
+            scan.facts.inside = Some(why.clone());
+            ended = Err(Stop::Host(format!("inside TLS: {why}")));
+        }
     }
     scan.keep(&link);
     link.part();
     drop(link);
     scan.hang_up(true);
+    ended
 }

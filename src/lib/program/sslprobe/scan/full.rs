@@ -85,6 +85,7 @@ fn every_suite(scan: &mut Scan<'_>, version: Version) -> Result<(), Stop> {
     }
     scan.seen.suites.insert(version, found);
     scan.seen.whole.insert(version);
+    scan.seen.weak_asked |= scan.highest_old().is_none_or(|highest| highest == version);
     Ok(())
 }
 

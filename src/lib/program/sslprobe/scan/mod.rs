@@ -23,6 +23,7 @@ mod connection;
 mod first;
 mod full;
 mod groups;
+mod hold;
 mod injection;
 mod notes;
 mod raw;
@@ -109,6 +110,8 @@ pub(super) struct Terms {
     pub(super) host: Duration,
     /// Between two connections to one address.
     pub(super) interval: Duration,
+    /// The file of trust anchors, as a line of tlsdestinations names it.
+    pub(super) anchor_file: Option<String>,
     /// Who verifies certificates.
     pub(super) judge: Judge,
     /// For TLSA records.
@@ -155,6 +158,7 @@ const USUAL: &[Step] = &[
     versions::run,
     certificates::run,
     agreement::run,
+    hold::run,
     suites::run,
     groups::run,
     tolerance::run,
@@ -169,6 +173,7 @@ const QUICK: &[Step] = &[
     certificates::run,
     agreement::run,
     resumption::run,
+    hold::run,
     reachable::run,
 ];
 
@@ -181,6 +186,7 @@ const FULL: &[Step] = &[
     resumption::run,
     tolerance::run,
     full::run,
+    hold::run,
     reachable::run,
 ];
 

@@ -26,6 +26,8 @@ pub(super) struct Seen {
     pub(super) groups: Vec<String>,
     /// Primes that were used, with their bits.
     pub(super) primes: Vec<(u32, Vec<u8>)>,
+    /// Weak suites were asked for.
+    pub(super) weak_asked: bool,
     /// Lists of certificates that were shown.
     pub(super) chains: Vec<Vec<Vec<u8>>>,
 }
@@ -142,7 +144,7 @@ impl Scan<'_> {
             )
         });
         weak.dedup();
-        self.result.weak = Some(named(&weak));
+        self.result.weak = (seen.weak_asked || !weak.is_empty()).then(|| named(&weak));
         self.result.suites = Some(
             seen.suites
                 .iter()

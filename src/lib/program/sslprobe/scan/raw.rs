@@ -111,7 +111,13 @@ impl Scan<'_> {
         let answer = exchange(&socket, until, &hello.record(), ask.large);
         drop(socket);
         self.hang_up(answer.is_ok());
-        let answer = answer.map_err(Stop::Connection)?;
+        let answer = match answer.map_err(Stop::Connection)? {
+            Answer::Flight(flight) if !ask.suites.contains(&flight.hello.suite) => {
+                let name = crate::probe::suites::name(flight.hello.suite);
+                Answer::Refused(format!("it chose {name}, which was not offered"))
+            }
+            other => other,
+        };
         if let Answer::Flight(flight) = &answer {
             self.note(flight);
         }

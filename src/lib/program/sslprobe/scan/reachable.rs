@@ -32,6 +32,14 @@ fn by_what_is_known(scan: &Scan<'_>, sender: &Sender) -> Option<bool> {
     let Some(version) = sender.common_version(|one| scan.speaks(one)) else {
         return Some(false);
     };
+    let facts = &scan.facts;
+    if (facts.intolerant.is_some() && sender.versions.contains(&Version::Tls13))
+        || (version < Version::Tls13
+            && facts.secure_renegotiation == Some(false)
+            && sender.renegotiates_securely)
+    {
+        return Some(false);
+    }
     let certificates = &scan.result.certificates;
     let fits = |key: KeyType, bits: u32| sender.takes(key, bits);
     if !certificates.is_empty() && !certificates.iter().any(|one| fits(one.key, one.bits)) {
@@ -55,7 +63,8 @@ fn by_what_is_known(scan: &Scan<'_>, sender: &Sender) -> Option<bool> {
     // Which of several the server would choose does not matter where no prime can
     // be too large.
     let finite = |suite: &&Suite| suite.has_finite_field();
-    let safe = sender.largest_prime.is_none() || !shared.iter().any(finite);
+    let any_prime = sender.largest_prime.is_none() && sender.smallest_prime == 0;
+    let safe = any_prime || !shared.iter().any(finite);
     match shared.is_empty() {
         false if safe => Some(true),
         true if scan.seen.whole.contains(&version) => Some(false),
@@ -84,11 +93,12 @@ fn by_hello(scan: &mut Scan<'_>, sender: &Sender) -> Result<Option<bool>, Stop> 
     Ok(match scan.ask(&ask)? {
         Answer::Refused(_) => Some(false),
         Answer::Flight(flight) => {
-            let prime = match &flight.exchange {
-                Some(KeyExchange::FiniteField(prime)) => bits(prime),
-                _ => 0,
+            let Some(KeyExchange::FiniteField(prime)) = &flight.exchange else {
+                return Ok(Some(true));
             };
-            Some(sender.largest_prime.is_none_or(|most| prime <= most))
+            let bits = bits(prime);
+            let small_enough = sender.largest_prime.is_none_or(|most| bits <= most);
+            Some(small_enough && bits >= sender.smallest_prime)
         }
     })
 }

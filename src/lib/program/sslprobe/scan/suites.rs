@@ -33,6 +33,7 @@ pub(super) fn run(scan: &mut Scan<'_>) -> Result<(), Stop> {
     if let Some(oldest) = oldest.filter(|oldest| *oldest != version) {
         kind(scan, oldest, broken, 1)?;
     }
+    scan.seen.weak_asked = true;
     let plain = |suite: &Suite| suite.weakness() == Some(Weakness::NoForwardSecrecy);
     kind(scan, version, plain, 1)
 }

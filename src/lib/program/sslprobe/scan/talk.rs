@@ -17,6 +17,8 @@ pub(super) struct Capabilities {
     pub(super) lines: Vec<Vec<u8>>,
     /// POP3: the server knows no list.
     pub(super) unknown: bool,
+    /// SMTP: the words with which it refused EHLO.
+    pub(super) refusal: Option<Vec<u8>>,
 }
 
 /// A dialogue with a server.
@@ -122,7 +124,7 @@ impl<S: Read + Write> Talk<S> {
                 let lines = lines.into_iter().filter(wanted);
                 Ok(Capabilities {
                     lines: lines.map(|line| line.trim_ascii_end().to_vec()).collect(),
-                    unknown: false,
+                    ..Capabilities::default()
                 })
             }
             Protocol::Pop3 => self.pop3_list(),
@@ -153,7 +155,8 @@ impl<S: Read + Write> Talk<S> {
             lines: lines
                 .filter(|line| reply.is_good() && !line.is_empty())
                 .collect(),
-            unknown: false,
+            refusal: (!reply.is_good()).then(|| reply.text.clone()),
+            ..Capabilities::default()
         })
     }
 
@@ -163,8 +166,8 @@ impl<S: Read + Write> Talk<S> {
         let answer = self.lines.line(place)?;
         if !answer.starts_with(b"+OK") {
             return Ok(Capabilities {
-                lines: Vec::new(),
                 unknown: true,
+                ..Capabilities::default()
             });
         }
         let mut list = Capabilities::default();
@@ -530,7 +533,7 @@ mod tests {
     fn middleboxes_are_known_by_their_traces() {
         let list = |line: &str| Capabilities {
             lines: vec![b"SIZE 10".to_vec(), line.as_bytes().to_vec()],
-            unknown: false,
+            ..Capabilities::default()
         };
         for line in ["XXXXXXXX", "XXXXXXXA", "xxxx"] {
             assert!(list(line).overwritten().is_some(), "{line}");

@@ -24,11 +24,15 @@ pub(super) fn usual_groups(version: Version) -> Vec<u16> {
 }
 
 pub(super) fn run(scan: &mut Scan<'_>) -> Result<(), Stop> {
-    match scan.seen.versions.keys().max().copied() {
-        Some(highest) => above(scan, highest),
+    let refused = match scan.seen.versions.keys().max().copied() {
+        Some(highest) => {
+            above(scan, highest);
+            None
+        }
         None => anything(scan)?,
-    }
-    if scan.speaks(Tls13) && !scan.seen.versions.contains_key(&Tls12) {
+    };
+    let unknown = !scan.seen.versions.contains_key(&Tls12);
+    if unknown && (scan.speaks(Tls13) || refused.is_some()) {
         twelve(scan)?;
     }
     for version in [Tls12, Tls11, Tls10, Ssl3] {
@@ -36,6 +40,14 @@ pub(super) fn run(scan: &mut Scan<'_>) -> Result<(), Stop> {
             older(scan, version)?;
         }
     }
+    // Twice a suite was among those offered, and was taken only without TLS 1.3.
+    let offered = all_suites(Tls12);
+    let taken = |version| {
+        let seen: Option<&Vec<u16>> = scan.seen.suites.get(&version);
+        seen.is_some_and(|all| all.iter().any(|one| offered.contains(one)))
+    };
+    let older = [Tls12, Tls11, Tls10].into_iter().any(taken);
+    scan.facts.intolerant = refused.filter(|_| older && !scan.speaks(Tls13));
     if !scan.seen.versions.values().any(|spoken| *spoken) {
         let why = scan.facts.handshake.clone();
         return Err(Stop::Host(
@@ -52,8 +64,9 @@ fn above(scan: &mut Scan<'_>, highest: Version) {
     }
 }
 
-/// Where libssl came to nothing: all that there is, from TLS 1.3 down.
-fn anything(scan: &mut Scan<'_>) -> Result<(), Stop> {
+/// Where libssl came to nothing: all that there is, from TLS 1.3 down. How it was
+/// refused.
+fn anything(scan: &mut Scan<'_>) -> Result<Option<String>, Stop> {
     let mut suites = all_suites(Tls13);
     suites.extend(all_suites(Tls12));
     let mut ask = Ask::new(Tls13, suites, usual_groups(Tls13));
@@ -69,11 +82,12 @@ fn anything(scan: &mut Scan<'_>) -> Result<(), Stop> {
             }
         }
         Ok(Answer::Refused(why)) | Err(Stop::Connection(why)) => {
-            scan.facts.handshake.get_or_insert(why);
+            scan.facts.handshake.get_or_insert(why.clone());
+            return Ok(Some(why));
         }
         Err(other) => return Err(other),
     }
-    Ok(())
+    Ok(None)
 }
 
 /// TLS 1.2 by a whole session, which may be resumed later.
