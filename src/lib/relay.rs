@@ -87,13 +87,13 @@ impl Flow {
 /// Drops the first replies of a program: a reply is a line whose fourth byte is
 /// not `-`, with the lines before it.
 #[derive(Debug, Default)]
-struct Swallow {
+struct FirstReplies {
     replies: u32,
     column: usize,
     continued: bool,
 }
 
-impl Swallow {
+impl FirstReplies {
     /// How much of the bytes belongs to what is dropped.
     fn length(&mut self, bytes: &[u8]) -> usize {
         for (at, &byte) in bytes.iter().enumerate() {
@@ -140,7 +140,7 @@ pub struct Relay {
     program: Channel,
     outbound: Flow,
     inbound: Flow,
-    swallow: Swallow,
+    first_replies: FirstReplies,
     /// The peer sends no more: close_notify, or its end of file.
     peer_done: bool,
     truncated: bool,
@@ -173,7 +173,7 @@ impl Relay {
             program,
             outbound: Flow::new()?,
             inbound: Flow::new()?,
-            swallow: Swallow::default(),
+            first_replies: FirstReplies::default(),
             peer_done: false,
             truncated: false,
             parted: None,
@@ -192,7 +192,7 @@ impl Relay {
 
     /// Keeps the program's next replies from the peer.
     pub fn drop_replies(&mut self, count: u32) {
-        self.swallow.replies = count;
+        self.first_replies.replies = count;
     }
 
     /// Puts text before all that the peer says; at most 64 KiB.
@@ -312,8 +312,8 @@ impl Relay {
             Moved::Bytes(count) => {
                 self.outbound.end = count;
                 self.moved += count as u64;
-                if self.swallow.replies > 0 {
-                    let dropped = self.swallow.length(self.outbound.waiting());
+                if self.first_replies.replies > 0 {
+                    let dropped = self.first_replies.length(self.outbound.waiting());
                     self.outbound.consume(dropped);
                 }
                 true
@@ -522,22 +522,22 @@ mod tests {
     fn replies_are_dropped_whole_however_they_are_cut() {
         let text = b"220-hello\r\n220 there\r\n250 next\r\nab\n";
         for cut in 0..text.len() {
-            let mut swallow = Swallow {
+            let mut first_replies = FirstReplies {
                 replies: 1,
-                ..Swallow::default()
+                ..FirstReplies::default()
             };
             let (one, other) = text.split_at(cut);
             let kept: Vec<u8> = [one, other]
                 .iter()
-                .flat_map(|part| part[swallow.length(part)..].to_vec())
+                .flat_map(|part| part[first_replies.length(part)..].to_vec())
                 .collect();
             assert_eq!(kept, b"250 next\r\nab\n", "cut at {cut}");
         }
-        let mut swallow = Swallow {
+        let mut first_replies = FirstReplies {
             replies: 3,
-            ..Swallow::default()
+            ..FirstReplies::default()
         };
-        assert_eq!(swallow.length(text), text.len());
-        assert_eq!(Swallow::default().length(text), 0);
+        assert_eq!(first_replies.length(text), text.len());
+        assert_eq!(FirstReplies::default().length(text), 0);
     }
 }

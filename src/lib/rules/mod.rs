@@ -59,65 +59,43 @@ impl Client {
 /// short, networks from long to short, `=.suffix` from long to short, `=`, and
 /// the empty key.
 pub fn first<T>(client: &Client, mut probe: impl FnMut(&[u8]) -> Option<T>) -> Option<T> {
-    let mut probe = |key: &[u8]| match address::scope(key) {
-        Scope::Client => probe(key),
-        // Only a text that is no address gets here: see Client::literal.
-        Scope::Local | Scope::ServerName => None,
-    };
     let parsed = address::parse(&client.ip);
-    let ips = singles(client, parsed);
+    let ips = &singles(client, parsed);
     let name = client.name.as_deref();
 
-    if let Some(info) = client.info.as_deref() {
-        for ip in &ips {
-            if let found @ Some(_) = probe(&[info, b"@", ip].concat()) {
-                return found;
-            }
-        }
-        if let Some(name) = name {
-            if let found @ Some(_) = probe(&[info, b"@=", name].concat()) {
-                return found;
-            }
-        }
-    }
-    for ip in &ips {
-        if let found @ Some(_) = probe(ip) {
-            return found;
-        }
-    }
+    let with_info = client.info.iter().flat_map(|info| {
+        let at_ip = ips.iter().map(move |ip| [info, &b"@"[..], ip].concat());
+        at_ip.chain(name.map(|name| [info, &b"@="[..], name].concat()))
+    });
     let named = name.map(|name| [b"=", name].concat());
-    if let Some(named) = &named {
-        if let found @ Some(_) = probe(named) {
-            return found;
-        }
-    }
+    let alone = ips.iter().cloned().chain(named);
     // An IPv6 address holds no dot.
-    for ip in &ips {
-        for end in (1..=ip.len()).rev().filter(|&end| ip[end - 1] == b'.') {
-            if let found @ Some(_) = probe(&ip[..end]) {
-                return found;
-            }
-        }
-    }
-    if let Some(ip) = parsed {
+    let classes = ips.iter().flat_map(|ip| {
+        let ends = (1..=ip.len()).rev().filter(|&end| ip[end - 1] == b'.');
+        ends.map(|end| ip[..end].to_vec())
+    });
+    let networks = parsed.into_iter().flat_map(|ip| {
         let bits = address::bits(ip);
-        for end in (1..=bits.len()).rev() {
-            if let found @ Some(_) = probe(&bits[..end]) {
-                return found;
-            }
-        }
-    }
-    if let Some(name) = name {
-        for at in (0..name.len()).filter(|&at| name[at] == b'.') {
-            if let found @ Some(_) = probe(&[b"=", &name[at..]].concat()) {
-                return found;
-            }
-        }
-        if let found @ Some(_) = probe(b"=") {
-            return found;
-        }
-    }
-    probe(b"")
+        let ends = (1..=bits.len()).rev();
+        ends.map(move |end| bits[..end].to_vec())
+    });
+    let suffixes = name.into_iter().flat_map(|name| {
+        let dots = (0..name.len()).filter(|&at| name[at] == b'.');
+        let suffixes = dots.map(|at| [b"=", &name[at..]].concat());
+        suffixes.chain([b"=".to_vec()])
+    });
+
+    with_info
+        .chain(alone)
+        .chain(classes)
+        .chain(networks)
+        .chain(suffixes)
+        .chain([Vec::new()])
+        .find_map(|key| match address::scope(&key) {
+            Scope::Client => probe(&key),
+            // Only a text that is no address gets here: see Client::literal.
+            Scope::Local | Scope::ServerName => None,
+        })
 }
 
 /// The keys of the client's own address. ucspi-tcp6 writes the digits of an

@@ -254,13 +254,7 @@ impl Store {
         let offer = Offer::of(settings, "CIPHERS", Role::Server)?;
         let mut findings = offer.findings.clone();
         findings.extend(open_files(settings));
-        if settings.get("KEYFILE_ALT").is_some() && settings.get("CERTFILE_ALT").is_none() {
-            let why = "KEYFILE_ALT has no effect: CERTFILE_ALT is not set";
-            findings.push(Fail::warning(why));
-        }
-        let mut pairs = pairs(settings, signers)?;
-        complete(&mut pairs, settings);
-        findings.extend(pairs.iter().filter_map(|pair| open_key(&pair.key)));
+        let pairs = checked_pairs(settings, signers, &mut findings)?;
         let certificates = pairs.iter().map(|pair| &pair.certificate);
         let ask = asked(settings, ask);
         let mut context = SslContextBuilder::new(SslMethod::tls_server()).map_err(internal)?;
@@ -315,6 +309,22 @@ impl Store {
             permit,
         })
     }
+}
+
+/// The keys with their certificates, and what there is to say of them.
+fn checked_pairs(
+    settings: &Settings,
+    signers: &dyn SignerSource,
+    findings: &mut Vec<Fail>,
+) -> Result<Vec<Pair>, Fail> {
+    if settings.get("KEYFILE_ALT").is_some() && settings.get("CERTFILE_ALT").is_none() {
+        let why = "KEYFILE_ALT has no effect: CERTFILE_ALT is not set";
+        findings.push(Fail::warning(why));
+    }
+    let mut pairs = pairs(settings, signers)?;
+    complete(&mut pairs, settings);
+    findings.extend(pairs.iter().filter_map(|pair| open_key(&pair.key)));
+    Ok(pairs)
 }
 
 /// Tells the certificates that stand alone whether their issuer's is at hand.

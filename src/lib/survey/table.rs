@@ -7,7 +7,7 @@ use super::Survey;
 use super::changes::{Change, Changes};
 use super::factors::{Holder, Pair};
 use super::shared::Shared;
-use super::tally::{Counts, Port, Tally, most_first};
+use super::tally::{Certificates, Counts, Port, Tally, most_first};
 
 /// How tables are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,15 +142,6 @@ fn of_port(number: u16, port: &Port) -> Vec<Table> {
             version.chain(row).collect::<Vec<String>>()
         })
     });
-    let sums = &port.certificates;
-    let certificates = [
-        ("all verify and name the host", sums.verified),
-        ("does not verify", sums.unverified),
-        ("self-signed", sums.self_signed),
-        ("expired", sums.expired),
-        ("does not name the host", sums.misnamed),
-        ("without its intermediate", sums.incomplete),
-    ];
     let all_keys = port.keys.values().sum();
     let tables = vec![
         counts("versions", "version", in_order(&port.versions, port.tls)),
@@ -174,13 +165,7 @@ fn of_port(number: u16, port: &Port) -> Vec<Table> {
         counts(
             "certificates",
             "certificate",
-            if sums.hosts == 0 {
-                Vec::new()
-            } else {
-                let row =
-                    |(what, count): (&str, u64)| vec![what.to_owned(), share(count, sums.hosts)];
-                certificates.map(row).to_vec()
-            },
+            certificates(&port.certificates),
         ),
         Table {
             head: vec!["key", "certificates"],
@@ -197,6 +182,22 @@ fn of_port(number: u16, port: &Port) -> Vec<Table> {
         .into_iter()
         .filter(|table| !table.rows.is_empty())
         .collect()
+}
+
+fn certificates(sums: &Certificates) -> Vec<Vec<String>> {
+    if sums.hosts == 0 {
+        return Vec::new();
+    }
+    [
+        ("all verify and name the host", sums.verified),
+        ("does not verify", sums.unverified),
+        ("self-signed", sums.self_signed),
+        ("expired", sums.expired),
+        ("does not name the host", sums.misnamed),
+        ("without its intermediate", sums.incomplete),
+    ]
+    .map(|(what, count)| vec![what.to_owned(), share(count, sums.hosts)])
+    .to_vec()
 }
 
 fn shared(title: &str, head: &'static str, all: &[Shared]) -> Table {

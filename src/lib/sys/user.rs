@@ -162,7 +162,7 @@ pub fn identity(user: Option<&str>, group: Option<&str>) -> Result<Identity, Unk
             groups: Vec::new(),
         });
     };
-    if let Some(number) = crate_number(user) {
+    if let Some(number) = id_number(user) {
         let own = User::from_uid(Uid::from_raw(number)).ok().flatten();
         return Ok(Identity {
             user: Some(number),
@@ -187,7 +187,7 @@ pub fn identity(user: Option<&str>, group: Option<&str>) -> Result<Identity, Unk
 }
 
 fn group_number(group: &str) -> Result<u32, Unknown> {
-    if let Some(number) = crate_number(group) {
+    if let Some(number) = id_number(group) {
         return Ok(number);
     }
     Group::from_name(group)
@@ -198,7 +198,7 @@ fn group_number(group: &str) -> Result<u32, Unknown> {
 }
 
 /// A decimal number below the one that means "no change".
-fn crate_number(text: &str) -> Option<u32> {
+fn id_number(text: &str) -> Option<u32> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse()
         .ok()

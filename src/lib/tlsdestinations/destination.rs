@@ -59,7 +59,7 @@ impl<'a> Destination<'a> {
         }
     }
 
-    /// The names that rows 1 to 6 are looked up for, in turn.
+    /// The names that the rows above those for everybody are looked up for, in turn.
     pub(super) fn hosts(&self) -> Vec<(By, String)> {
         let domain = (By::Domain, canonical(self.domain));
         match self.way {

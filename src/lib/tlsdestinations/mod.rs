@@ -146,8 +146,8 @@ impl Rule {
         checked && !self.is_pinned()
     }
 
-    /// Whether what a host publishes of itself is weighed: not under rows 1 to 6, which
-    /// are the postmaster's own word, unless that word is `dane`.
+    /// Whether what a host publishes of itself is weighed: under the rows for everybody
+    /// alone. Those above are the postmaster's own word, unless that word is `dane`.
     #[must_use]
     pub fn weighs_records(&self) -> bool {
         self.value.dane || (self.form != RuleForm::Never && self.scope == Scope::All)
@@ -270,9 +270,9 @@ impl Destinations {
         matches!(self.0, Source::Missing)
     }
 
-    /// What holds for mail of `sender`'s domain to a destination: rows 1 to 6 for
-    /// each of its names in turn, then those for everybody. A line whose key is
-    /// none comes before these: nobody knows whom it was meant for.
+    /// What holds for mail of `sender`'s domain to a destination: the rows
+    /// above those for everybody, for each of its names in turn, then these. A line
+    /// whose key is none comes between: nobody knows whom it was meant for.
     ///
     /// # Errors
     /// The line that decides is wrong.
@@ -364,7 +364,7 @@ const NO_KEY: &str = "?";
 /// Keys for everybody, in their order.
 const EVERYBODY: [&str; 6] = ["=*", "~*", "+*", "-*", "*", "-"];
 
-/// The keys of rows 1 to 6 that a name meets, in their order. The empty
+/// The keys above those for everybody that a name meets, in their order. The empty
 /// key, which s/qmail's walk ends with, is an error where it is reached.
 fn named_keys(host: &str) -> Vec<String> {
     let mut below = Vec::new();

@@ -167,7 +167,7 @@ fn signed_records_decide_and_the_report_says_how() {
         ("", "hosted.plain", 'K', " dane 3 1 1 (name from DNS)).\n"),
         // Records that nobody signed are none.
         ("", "own.plain", 'K', " unverified).\n"),
-        // Rows 7 to 9 ask for less, and rows 1 to 6 are the postmaster's word.
+        // The rows for everybody ask for less, and those above are the postmaster's word.
         ("-*:\n", "wrong.signed", 'Z', &mismatch),
         ("*:\n", "wrong.signed", 'Z', &mismatch),
         ("=*:CA\n", "good.signed", 'K', matched),

@@ -92,13 +92,7 @@ pub fn weighed(
     }
     let tlsa = match found {
         Ok(Some(tlsa)) => tlsa,
-        Ok(None) if rule.value.dane => {
-            return Err(match &host.named {
-                Some(named) if named.signed => none("it has no signed TLSA records"),
-                Some(_) => none("its address is not signed"),
-                None => none("an address has no TLSA records"),
-            });
-        }
+        Ok(None) if rule.value.dane => return Err(none(why_none(host))),
         Ok(None) => return Ok(None),
         Err(why) => {
             let sentence = format!(
@@ -132,6 +126,15 @@ pub fn weighed(
         published,
         from_dns: to.is_from_dns(),
     }))
+}
+
+/// Why a host has no TLSA records.
+fn why_none(host: &Host) -> &'static str {
+    match &host.named {
+        Some(named) if named.signed => "it has no signed TLSA records",
+        Some(_) => "its address is not signed",
+        None => "an address has no TLSA records",
+    }
 }
 
 /// The names that an authority's record lets a certificate bear beside that of the
