@@ -142,6 +142,8 @@ pub fn misspelt_in_environment(settings: &[&'static str]) -> Vec<String> {
 
     std::env::vars_os()
         .filter(|(_, value)| !value.is_empty())
+        // A session's own variable: we were started by a TLS server.
+        .filter(|(name, _)| name != "SSL_ALPN")
         .filter_map(|(name, _)| Misspelt::find_among(settings, name.as_bytes()))
         .map(|misspelt| format!("environment: variable {misspelt}"))
         .collect()

@@ -187,11 +187,20 @@ fn no_shared_cipher(ssl: &SslRef, side: Side<'_>) -> String {
         }
     }
     let allowed = tls_ffi::ciphers(ssl.ssl_context());
-    let shared = allowed.iter().any(|cipher| {
-        cipher.name().contains('-') && names.iter().any(|name| name == cipher.name())
-    });
-    let cause = if shared {
-        curve_verdict(hello, side.kinds)
+    let mut shared = allowed
+        .iter()
+        .filter(|cipher| {
+            cipher.name().contains('-') && names.iter().any(|name| name == cipher.name())
+        })
+        .peekable();
+    let cause = if shared.peek().is_some() {
+        // AEAD and SHA-2 suites (RFC 5246 section 1.2).
+        let modern = shared.all(|cipher| cipher.version() == "TLSv1.2");
+        let old = side.versions.1.filter(|max| *max < Version::Tls12);
+        match old {
+            Some(max) if modern => format!("TLS_MAX is {max}, and its suites need TLSv1.2"),
+            _ => curve_verdict(hello, side.kinds),
+        }
     } else if names.iter().all(|name| name.starts_with("TLS_")) {
         "CIPHERSUITES allows none of them".to_owned()
     } else {
@@ -221,7 +230,7 @@ fn never_served(suites: &[Cipher]) -> Option<&'static str> {
 }
 
 /// A suite in common is of no use where no curve is: that of the exchange, or of
-/// an ECDSA certificate (RFC 8422 section 5.1).
+/// an ECDSA certificate (RFC 8422 section 5.1). Where these are, no signature is.
 fn curve_verdict(hello: &Hello, kinds: &[KeyKind]) -> String {
     let groups = hello.groups();
     if groups.is_empty() {
@@ -234,11 +243,18 @@ fn curve_verdict(hello: &Hello, kinds: &[KeyKind]) -> String {
         KeyKind::Ecdsa(521) => Some(("P-521", 0x19)),
         _ => None,
     });
-    match curves.collect::<Option<Vec<(&str, u16)>>>().as_deref() {
-        Some([(curve, number)]) if hello.shares_a_group() && !groups.contains(number) => format!(
-            "its groups ({names}) lack the certificate's curve, {curve}; an RSA certificate in CERTFILE_ALT would serve it"
-        ),
-        _ => format!("TLS_GROUPS allows none of its groups ({names})"),
+    if !hello.shares_a_group() {
+        return format!("TLS_GROUPS allows none of its groups ({names})");
+    }
+    match curves.collect::<Option<Vec<(&str, u16)>>>() {
+        Some(curves) if !curves.iter().any(|(_, number)| groups.contains(number)) => {
+            let curves: Vec<&str> = curves.into_iter().map(|(curve, _)| curve).collect();
+            format!(
+                "its groups ({names}) lack the certificate's curve, {}; an RSA certificate in CERTFILE_ALT would serve it",
+                curves.join(" and ")
+            )
+        }
+        _ => "SIGALGS allows no signature of our key that it accepts".to_owned(),
     }
 }
 

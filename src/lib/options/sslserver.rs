@@ -3,7 +3,7 @@
 
 use super::Letter::{Flag, Value};
 use super::{Common, Family, LONGEST, Table, keep, set};
-use crate::report::Verbosity;
+use crate::report::{Fail, Verbosity};
 
 /// Whether a client is asked for a certificate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -17,6 +17,23 @@ pub enum Ask {
     Required,
     /// `-z`: it must have one that verifies and names its host.
     Named,
+}
+
+/// Which user, or group, the program runs as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Account {
+    /// `-u`, `-g`: a number or a name.
+    Given(String),
+    /// `-U`: `$UID`, `$GID`.
+    Variable,
+}
+
+impl Account {
+    #[expect(clippy::unnecessary_wraps, reason = "a letter's setter")]
+    fn give(field: &mut Option<Account>, value: &str) -> Result<(), Fail> {
+        *field = Some(Account::Given(value.to_owned()));
+        Ok(())
+    }
 }
 
 /// The options, with their defaults.
@@ -36,12 +53,10 @@ pub struct Options {
     pub pipes: bool,
     /// `-B`: written to the client before the program runs.
     pub banner: String,
-    /// `-g`, a number or a name.
-    pub group: Option<String>,
-    /// `-u`, a number or a name.
-    pub user: Option<String>,
-    /// `-U`: user and group from `$UID` and `$GID`.
-    pub user_from_environment: bool,
+    /// `-g` or `-U`, whichever came later.
+    pub group: Option<Account>,
+    /// `-u` or `-U`, whichever came later.
+    pub user: Option<Account>,
     /// `-o`: leave IP options alone.
     pub keep_source_route: bool,
     /// `-T`: seconds for the TLS handshake.
@@ -76,7 +91,6 @@ impl Default for Options {
             banner: String::new(),
             group: None,
             user: None,
-            user_from_environment: false,
             keep_source_route: false,
             handshake_seconds: 26,
             paranoid: false,
@@ -107,7 +121,13 @@ pub const TABLE: Table<Options> = Table {
         ('4', Flag(|o| o.common.family = Family::Four)),
         ('6', Flag(|o| o.common.family = Family::Six)),
         ('f', Flag(|o| o.pipes = true)),
-        ('U', Flag(|o| o.user_from_environment = true)),
+        (
+            'U',
+            Flag(|o| {
+                o.user = Some(Account::Variable);
+                o.group = Some(Account::Variable);
+            }),
+        ),
         ('o', Flag(|o| o.keep_source_route = true)),
         ('O', Flag(|o| o.keep_source_route = false)),
         ('d', Flag(|o| o.common.nagle = true)),
@@ -156,8 +176,8 @@ pub const TABLE: Table<Options> = Table {
                 Ok(())
             }),
         ),
-        ('g', Value("gid", |o, v| keep(&mut o.group, v))),
-        ('u', Value("uid", |o, v| keep(&mut o.user, v))),
+        ('g', Value("gid", |o, v| Account::give(&mut o.group, v))),
+        ('u', Value("uid", |o, v| Account::give(&mut o.user, v))),
         (
             'I',
             Value("interface", |o, v| keep(&mut o.common.interface, v)),

@@ -296,6 +296,41 @@ fn groups_are_named_and_the_certificate_s_curve_is_told_apart() {
 }
 
 #[test]
+fn a_setting_that_forbids_what_is_shared_is_the_one_that_is_named() {
+    let place = Place::new("named-setting");
+    // ecdsa_secp256r1_sha256, and what SIGALGS below allows an RSA key.
+    let signatures = Some(&[0x0403, 0x0804][..]);
+    let offer = || Hello::with(&[ECDHE_RSA, ECDHE_ECDSA]).signatures(signatures);
+    for (settings, cause) in [
+        (
+            &[("SIGALGS", "RSA-PSS+SHA256")][..],
+            "SIGALGS allows no signature of our key that it accepts",
+        ),
+        (
+            &[("TLS_MIN", "1.1"), ("TLS_MAX", "1.1")],
+            "TLS_MAX is 1.1, and its suites need TLSv1.2",
+        ),
+        (
+            &[("TLS_GROUPS", "P-256:P-384")],
+            "TLS_GROUPS allows none of its groups (X25519)",
+        ),
+    ] {
+        let mut setup = Setup::new(&place, &["true"]).identity(&Identity::localhost(KeyKind::P256));
+        for (name, value) in settings {
+            setup = setup.env(name, value);
+        }
+        let mut hello = offer();
+        if cause.starts_with("TLS_GROUPS") {
+            hello = hello.groups(&[0x1d]);
+        }
+        let server = setup.start();
+        answer(&server, &hello.bytes());
+        let why = reason(&server);
+        assert!(why.contains(cause), "{cause}: {why}");
+    }
+}
+
+#[test]
 fn a_hello_of_sslv2_s_form_is_told_in_our_own_words() {
     let place = Place::new("sslv2");
     let rsa = Identity::localhost(KeyKind::Rsa2048);

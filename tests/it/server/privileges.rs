@@ -93,6 +93,13 @@ fn bare_numbers_have_no_supplementary_groups() {
             .env("GID", "4712")
             .start(),
     );
+    // The last letter decides.
+    for (options, user) in [("-U -u 4711", 4711), ("-u 4711 -U", 4713)] {
+        let setup = Setup::new(&place, &STATUS).options(options);
+        let text = status(&setup.env("UID", "4713").env("GID", "4712").start());
+        assert_eq!(status_field(&text, "Uid"), four(user), "{options}");
+        assert_eq!(status_field(&text, "Gid"), four(4712), "{options}");
+    }
     // The group alone leaves root, in that group only.
     let text = status(&Setup::new(&place, &STATUS).options("-g 4712").start());
     assert_eq!(status_field(&text, "Gid"), four(4712));

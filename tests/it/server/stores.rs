@@ -1097,6 +1097,8 @@ fn misspelt_settings_are_named_at_start_and_in_k() {
             .env("TLSMIN", "1.3")
             .env("KEY_FILE", "")
             .env("SSL_CERT_FILE", "/x")
+            // As a TLS server's program has it.
+            .env("SSL_ALPN", "pop3")
     };
     let wanted = [
         "environment: variable \"TLSMIN\" is not a setting: is TLS_MIN meant?",

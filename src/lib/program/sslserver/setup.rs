@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::connection::Naming;
 use crate::keyholder::Keyholder;
 use crate::manager;
-use crate::options::sslserver::{Ask, Options, TABLE};
+use crate::options::sslserver::{Account, Ask, Options, TABLE};
 use crate::proxy::Networks;
 use crate::report::{self, Fail, Report};
 use crate::session;
@@ -182,11 +182,8 @@ fn identity(
     powers: Powers,
 ) -> Result<Option<Identity>, Fail> {
     let root = powers != Powers::None;
-    let (user, group) = if options.user_from_environment {
-        (Some(variable("UID")?), Some(variable("GID")?))
-    } else {
-        (options.user.clone(), options.group.clone())
-    };
+    let user = account(options.user.as_ref(), "UID")?;
+    let group = account(options.group.as_ref(), "GID")?;
     let identity = user::identity(user.as_deref(), group.as_deref()).map_err(|unknown| {
         let letter = match unknown {
             user::Unknown::User(_) => "-u",
@@ -222,10 +219,15 @@ fn identity(
 }
 
 /// The number that an environment variable holds, for `-U`.
-fn variable(name: &str) -> Result<String, Fail> {
-    let value = std::env::var(name).unwrap_or_default();
+/// What an account's option says; `name` is the variable that -U takes.
+fn account(option: Option<&Account>, name: &str) -> Result<Option<String>, Fail> {
+    let value = match option {
+        Some(Account::Variable) => std::env::var(name).unwrap_or_default(),
+        Some(Account::Given(account)) => return Ok(Some(account.clone())),
+        None => return Ok(None),
+    };
     match text::number(&value, 0..=u64::from(u32::MAX - 1)) {
-        Some(_) => Ok(value),
+        Some(_) => Ok(Some(value)),
         None => Err(Fail::temporary(format!(
             "unable to use -U: ${name} is not a number: \"{}\"",
             text::excerpt(value.as_bytes(), 100)
