@@ -319,7 +319,8 @@ fn part(stream: &mut Session) {
 /// Where a handshake stood when its time was over.
 fn lateness(stream: &Session, limit: Duration) -> String {
     let wire = stream.get_ref();
-    let seconds = limit.as_secs();
+    // What is left of the time that somebody gave: a moment of it went before.
+    let seconds = (limit + Duration::from_millis(500)).as_secs();
     let side = peer(stream.ssl());
     let state = stream.ssl().state_string_long();
     if wire.received == 0 && stream.ssl().is_server() {
