@@ -26,6 +26,7 @@ macro_rules! pages {
 pages! {
     architecture "doc/architecture.md" [];
     certificates "doc/certificates.md" ["busybox", "certbot", "curl", "dehydrated", "haproxy", "lego", "multilog", "pebble", "popa3d"];
+    dane "doc/dane.md" ["dig", "ldns-signzone", "nsd", "smtpfront-echo"];
     first_service "doc/first-service.md" ["certbot", "curl", "haproxy", "make", "multilog", "pebble", "popa3d", "runsvdir", "s6-svscan", "smtpfront-echo", "systemd-analyze"];
     limits "doc/limits.md" ["make", "multilog", "popa3d", "softlimit"];
     log_lines "doc/log-lines.md" ["multilog", "nc", "popa3d"];

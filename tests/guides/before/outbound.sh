@@ -5,6 +5,8 @@ mkdir -p /var/qmail/bin /var/qmail/control /var/qmail/ssl
 echo 'the old one' >/var/qmail/bin/qmail-remote
 chmod 755 /var/qmail/bin/qmail-remote
 getent group qmail >/dev/null || groupadd qmail
+getent passwd qmailr >/dev/null || useradd --system --no-create-home -g qmail qmailr
+echo mail.me.example >/var/qmail/control/me
 . /test/before/authority.sh
 cp /test/ca/ca.pem /var/qmail/ssl/partner-ca.pem
 printf '127.0.0.2 mx.partner.example\n127.0.0.3 smtp.provider.example\n' >>/etc/hosts
