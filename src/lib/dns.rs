@@ -15,7 +15,7 @@
 //! ask for them.
 #![forbid(unsafe_code)]
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::env;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -90,7 +90,13 @@ pub struct Dns {
     trust: Trust,
     checks: OnceCell<Checks>,
     time_left: Cell<Duration>,
+    /// Whose texts are asked for along with what is asked next, and what came.
+    along: RefCell<Option<DomainName>>,
+    came_along: RefCell<Option<Texts>>,
 }
+
+/// The texts of a name, or why there are none.
+pub type Texts = Result<Answer<Vec<u8>>, Trouble>;
 
 /// Who checks answers.
 enum Checks {
@@ -150,6 +156,8 @@ impl Dns {
             trust,
             checks: OnceCell::new(),
             time_left: Cell::new(ALL_LIMIT),
+            along: RefCell::default(),
+            came_along: RefCell::default(),
         })
     }
 
@@ -189,16 +197,14 @@ impl Dns {
             return Checks::NotBuiltIn;
         }
         // Where no signature of the root's keys comes through, none will.
-        let root = DomainName::root();
-        let found = self.servers.ask(
-            Question {
-                name: &root,
-                kind: Rtype::DNSKEY,
-                signatures: true,
-                unchecked: true,
-            },
-            PROBE_LIMIT,
-        );
+        let root = Question {
+            name: DomainName::root(),
+            kind: Rtype::DNSKEY,
+            signatures: true,
+            unchecked: true,
+        };
+        let found = self.servers.ask(&[root], PROBE_LIMIT).pop();
+        let found = found.unwrap_or_else(|| Err("there is no answer".to_owned()));
         match found {
             Ok(Reply { message, server }) if message::has_signatures(&message) => {
                 match Validator::new(server, &self.trust) {
@@ -214,9 +220,21 @@ impl Dns {
         }
     }
 
+    /// The answers of some questions, and of the one that was to be asked along with
+    /// them.
+    fn ask_all(&self, questions: &[(DomainName, Rtype)]) -> Vec<Result<Answer<Data>, Trouble>> {
+        let Some(name) = self.along.take() else {
+            return self.put(questions);
+        };
+        let all = [questions, &[(name, Rtype::TXT)]].concat();
+        let mut found = self.put(&all);
+        self.came_along.replace(found.pop().map(texts));
+        found
+    }
+
     /// The answers of some questions, and whether each is secure. They are put at
     /// the same time where that can be done.
-    fn ask_all(&self, questions: &[(DomainName, Rtype)]) -> Vec<Result<Answer<Data>, Trouble>> {
+    fn put(&self, questions: &[(DomainName, Rtype)]) -> Vec<Result<Answer<Data>, Trouble>> {
         let answer = |known: Result<Vec<Data>, Trouble>, name: &DomainName| {
             Ok(Answer {
                 records: known?,
@@ -240,10 +258,7 @@ impl Dns {
         }
         let mut came = match self.checks() {
             Checks::Here(validator) => self.validated(validator, &open),
-            checks => open
-                .iter()
-                .map(|(name, kind)| self.unvalidated(checks, name, *kind))
-                .collect(),
+            checks => self.unvalidated(checks, &open),
         }
         .into_iter();
         for place in &mut known {
@@ -277,57 +292,80 @@ impl Dns {
             .collect()
     }
 
-    /// An answer that nobody or the trusted resolver checked.
+    /// Answers that nobody or the trusted resolver checked.
     fn unvalidated(
         &self,
         checks: &Checks,
-        name: &DomainName,
-        kind: Rtype,
-    ) -> Result<Answer<Data>, Trouble> {
+        questions: &[(DomainName, Rtype)],
+    ) -> Vec<Result<Answer<Data>, Trouble>> {
         if let (Some(why), true) = (checks.hindrance(), self.trust.is_required()) {
-            return Err(Trouble::Temporary(format!(
-                "control/dnssec requires DNSSEC, and nothing can be validated: {why}"
-            )));
+            let why =
+                format!("control/dnssec requires DNSSEC, and nothing can be validated: {why}");
+            let none = |_| Err(Trouble::Temporary(why.clone()));
+            return questions.iter().map(none).collect();
         }
-        let mut name = name.clone();
-        let mut secure = matches!(checks, Checks::There);
+        let mut secure = vec![matches!(checks, Checks::There); questions.len()];
+        let mut found: Vec<Option<Result<Answer<Data>, Trouble>>> = vec![None; questions.len()];
+        // Who is asked, as long as aliases lead on.
+        let mut open: Vec<(usize, (DomainName, Rtype))> =
+            questions.iter().cloned().enumerate().collect();
         for _ in 0..MOST_STEPS {
-            let message = self.unvalidated_message(checks, &name, kind)?;
-            secure &= message.header().ad() && !self.trust.excepts(&name);
-            match message::said_of(&message, &name, kind) {
-                Said::Alias(target) => name = target,
-                said => return settled(said, secure),
+            let asked: Vec<_> = open.iter().map(|(_, question)| question.clone()).collect();
+            let messages = self.unvalidated_messages(checks, &asked);
+            let mut later = Vec::new();
+            for ((place, (name, kind)), message) in open.into_iter().zip(messages) {
+                let said = message.map(|message| {
+                    secure[place] &= message.header().ad() && !self.trust.excepts(&name);
+                    message::said_of(&message, &name, kind)
+                });
+                match said {
+                    Ok(Said::Alias(target)) => later.push((place, (target, kind))),
+                    Ok(said) => found[place] = Some(settled(said, secure[place])),
+                    Err(trouble) => found[place] = Some(Err(trouble)),
+                }
+            }
+            open = later;
+            if open.is_empty() {
+                break;
             }
         }
-        Err(Trouble::Temporary(format!(
-            "there are too many aliases, at {name}"
-        )))
+        for (place, (name, _)) in open {
+            let why = format!("there are too many aliases, at {name}");
+            found[place] = Some(Err(Trouble::Temporary(why)));
+        }
+        found.into_iter().flatten().collect()
     }
 
-    fn unvalidated_message(
+    fn unvalidated_messages(
         &self,
         checks: &Checks,
-        name: &DomainName,
-        kind: Rtype,
-    ) -> Result<Message, Trouble> {
-        let question = Question {
-            name,
-            kind,
+        questions: &[(DomainName, Rtype)],
+    ) -> Vec<Result<Message, Trouble>> {
+        let question = |(name, kind): &'_ (DomainName, Rtype)| Question {
+            name: name.clone(),
+            kind: *kind,
             signatures: matches!(checks, Checks::There | Checks::Impossible(_)),
             unchecked: false,
         };
         // Where nobody has answered yet, it is likely that nobody will.
         let heard = self.servers.have_answered();
-        let limit = self.limit(if heard { QUESTION_LIMIT } else { PROBE_LIMIT })?;
-        let found = self.timed(|| self.servers.ask(question, limit));
-        let message = found.map_err(Trouble::Temporary)?.message;
-        // What is signed is not to be taken for what is not.
-        if let Checks::Impossible(why) = checks {
-            if message::has_signatures(&message) && !self.trust.excepts(name) {
-                return Err(bogus(name, kind, why));
+        let limit = match self.limit(if heard { QUESTION_LIMIT } else { PROBE_LIMIT }) {
+            Ok(limit) => limit,
+            Err(trouble) => return questions.iter().map(|_| Err(trouble.clone())).collect(),
+        };
+        let asked: Vec<Question> = questions.iter().map(question).collect();
+        let found = self.timed(|| self.servers.ask(&asked, limit));
+        let checked = |((name, kind), found): (&(DomainName, Rtype), Result<Reply, String>)| {
+            let message = found.map_err(Trouble::Temporary)?.message;
+            // What is signed is not to be taken for what is not.
+            if let Checks::Impossible(why) = checks {
+                if message::has_signatures(&message) && !self.trust.excepts(name) {
+                    return Err(bogus(name, *kind, why));
+                }
             }
-        }
-        Ok(message)
+            Ok(message)
+        };
+        questions.iter().zip(found).map(checked).collect()
     }
 
     fn ask<T>(
@@ -363,23 +401,29 @@ impl Dns {
     ///
     /// # Errors
     /// There are none, or nobody could tell.
-    pub fn texts(&self, name: &DomainName) -> Result<Answer<Vec<u8>>, Trouble> {
+    pub fn texts(&self, name: &DomainName) -> Texts {
         let mut found = self.texts_of(std::slice::from_ref(name));
         found.pop().unwrap_or(Err(Trouble::NoRecords))
     }
 
     /// The same for many names, whose questions are put at the same time.
-    pub fn texts_of(&self, names: &[DomainName]) -> Vec<Result<Answer<Vec<u8>>, Trouble>> {
+    pub fn texts_of(&self, names: &[DomainName]) -> Vec<Texts> {
         let questions: Vec<_> = names
             .iter()
             .map(|name| (name.clone(), Rtype::TXT))
             .collect();
-        let text = |data| match data {
-            Data::Bytes(bytes) => message::joined_strings(&bytes),
-            _ => None,
-        };
-        let found = self.ask_all(&questions).into_iter();
-        found.map(|found| taken(found, text)).collect()
+        self.ask_all(&questions).into_iter().map(texts).collect()
+    }
+
+    /// Has a name's texts asked for along with what is asked next: that takes no
+    /// time of its own.
+    pub fn texts_along(&self, name: &DomainName) {
+        self.along.replace(Some(name.clone()));
+    }
+
+    /// What came along, if anything was asked since.
+    pub fn texts_that_came(&self) -> Option<Texts> {
+        self.came_along.take()
     }
 
     /// The time for all answers begins anew.
@@ -451,6 +495,13 @@ fn settled(said: Said, secure: bool) -> Result<Answer<Data>, Trouble> {
         ))),
         Said::Nothing(why) => Err(Trouble::Temporary(why)),
     }
+}
+
+fn texts(found: Result<Answer<Data>, Trouble>) -> Texts {
+    taken(found, |data| match data {
+        Data::Bytes(bytes) => message::joined_strings(&bytes),
+        _ => None,
+    })
 }
 
 fn taken<T>(

@@ -120,7 +120,6 @@ mod https;
 
 /// MTA-STS (RFC 8461).
 #[cfg(feature = "remote")]
-#[allow(dead_code, reason = "its users come next")]
 mod mta_sts;
 
 /// A session's variables, and its line in the log.

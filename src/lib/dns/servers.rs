@@ -43,10 +43,10 @@ const PLAIN_TURNS: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(
 const STAGGER: Duration = Duration::from_millis(400);
 
 /// What is asked, and how.
-#[derive(Clone, Copy)]
-pub struct Question<'a> {
+#[derive(Clone)]
+pub struct Question {
     /// Whose records.
-    pub name: &'a DomainName,
+    pub name: DomainName,
     /// Of which type.
     pub kind: Rtype,
     /// Signatures are wanted, too (DO).
@@ -92,7 +92,7 @@ struct Sent {
 
 /// One question on its way.
 struct Exchange<'a> {
-    question: Question<'a>,
+    question: &'a Question,
     servers: &'a [Server],
     begin: Instant,
     /// What is still to be sent: when, to whom, with EDNS or without.
@@ -134,28 +134,95 @@ impl Servers {
         self.answered.get()
     }
 
-    /// An answer, whatever it says; where none of the servers can tell, what the
-    /// last one said.
+    /// The answers of questions that are put at the same time, whatever they say;
+    /// where none of the servers can tell, what the last one said.
     ///
     /// # Errors
     /// Nobody answered within the time: words that end a sentence.
-    pub fn ask(&self, question: Question<'_>, limit: Duration) -> Result<Reply, String> {
-        let (found, place) = {
-            let list = self.list.borrow();
-            let mut exchange = Exchange::new(question, &list);
-            let (message, place) = exchange.run(limit)?;
+    pub fn ask(&self, questions: &[Question], limit: Duration) -> Vec<Result<Reply, String>> {
+        let list = self.list.borrow();
+        let mut exchanges: Vec<Exchange<'_>> = questions
+            .iter()
+            .map(|question| Exchange::new(question, &list))
+            .collect();
+        let found = exchange(&mut exchanges, limit);
+        let best = found.iter().flatten().map(|(_, place)| *place).next();
+        let replies = found.into_iter().map(|found| {
+            let (message, place) = found?;
             let server = list[place].address;
-            (Reply { message, server }, place)
-        };
-        self.answered.set(true);
-        // It is asked first from now on.
-        self.list.borrow_mut()[..=place].rotate_right(1);
-        Ok(found)
+            Ok(Reply { message, server })
+        });
+        let replies = replies.collect();
+        drop(exchanges);
+        drop(list);
+        if let Some(place) = best {
+            self.answered.set(true);
+            // It is asked first from now on.
+            self.list.borrow_mut()[..=place].rotate_right(1);
+        }
+        replies
+    }
+}
+
+/// Takes exchanges to their ends, all at the same time.
+fn exchange(
+    exchanges: &mut [Exchange<'_>],
+    limit: Duration,
+) -> Vec<Result<(Message, usize), String>> {
+    let end = Instant::now() + limit;
+    let mut found: Vec<Option<Result<(Message, usize), String>>> = Vec::new();
+    found.resize_with(exchanges.len(), || None);
+    loop {
+        let mut wanted = Vec::new();
+        let mut next = end;
+        for (one, found) in exchanges.iter_mut().zip(&mut found) {
+            if found.is_some() {
+                continue;
+            }
+            one.send_due();
+            if Instant::now() >= end || one.has_failed() {
+                *found = Some(one.failure(limit));
+            } else if let Some(turn) = one.turns.first() {
+                next = next.min(one.begin + turn.0);
+            }
+        }
+        for (number, (one, found)) in exchanges.iter().zip(&found).enumerate() {
+            if found.is_none() {
+                let sent = one.sent.iter().enumerate();
+                wanted.extend(sent.map(|(place, sent)| (number, place, sent.socket.as_fd())));
+            }
+        }
+        if found.iter().all(Option::is_some) {
+            return found.into_iter().flatten().collect();
+        }
+        let mut ready: Vec<_> = wanted.iter().map(|(.., fd)| (*fd, Ready::READ)).collect();
+        if let Err(error) = poll::wait(&mut ready, Some(next)) {
+            let why = report::reason(&error);
+            let open = found.into_iter();
+            return open
+                .map(|found| found.unwrap_or_else(|| Err(why.clone())))
+                .collect();
+        }
+        // One of each: what it says may end the others of its question.
+        let mut came: Vec<(usize, usize)> = wanted
+            .iter()
+            .zip(&ready)
+            .filter(|(_, (_, ready))| *ready != Ready::default())
+            .map(|((number, place, _), _)| (*number, *place))
+            .collect();
+        came.dedup_by_key(|(number, _)| *number);
+        for (number, place) in came {
+            let one = &mut exchanges[number];
+            found[number] = one.receive(place, end).map(Ok);
+            let failed = &one.failed;
+            one.sent
+                .retain(|sent| failed.iter().all(|(server, _)| *server != sent.server));
+        }
     }
 }
 
 impl<'a> Exchange<'a> {
-    fn new(question: Question<'a>, servers: &'a [Server]) -> Exchange<'a> {
+    fn new(question: &'a Question, servers: &'a [Server]) -> Exchange<'a> {
         let mut turns = Vec::new();
         let mut later = Duration::ZERO;
         for (place, server) in servers.iter().enumerate() {
@@ -178,27 +245,13 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    fn run(&mut self, limit: Duration) -> Result<(Message, usize), String> {
-        let end = self.begin + limit;
-        while Instant::now() < end && self.failed.len() < self.servers.len() {
-            self.send_due();
-            let next = self.turns.first().map_or(end, |turn| self.begin + turn.0);
-            let mut wanted: Vec<_> = self
-                .sent
-                .iter()
-                .map(|sent| (sent.socket.as_fd(), Ready::READ))
-                .collect();
-            poll::wait(&mut wanted, Some(next.min(end))).map_err(|error| report::reason(&error))?;
-            let came = wanted
-                .iter()
-                .position(|(_, ready)| *ready != Ready::default());
-            if let Some(found) = came.and_then(|place| self.receive(place, end)) {
-                return Ok(found);
-            }
-            let failed = &self.failed;
-            self.sent
-                .retain(|sent| failed.iter().all(|(server, _)| *server != sent.server));
-        }
+    /// Whether no server is left that may tell.
+    fn has_failed(&self) -> bool {
+        self.failed.len() >= self.servers.len()
+    }
+
+    /// What the last server said, or why there is no answer.
+    fn failure(&mut self, limit: Duration) -> Result<(Message, usize), String> {
         match self.failed.pop() {
             Some((server, Ok(message))) => Ok((message, server)),
             Some((server, Err(why))) => {
@@ -327,7 +380,7 @@ impl<'a> Exchange<'a> {
     fn answer(&self, bytes: Vec<u8>, id: u16) -> Option<Message> {
         let message = message::taken(bytes)?;
         let header = message.header();
-        let same = is_about(&message, self.question.name, self.question.kind);
+        let same = is_about(&message, &self.question.name, self.question.kind);
         (header.qr() && header.id() == id && same).then_some(message)
     }
 

@@ -153,6 +153,13 @@ impl Rule {
         self.value.dane || (self.form != RuleForm::Never && self.scope == Scope::All)
     }
 
+    /// Whether the domain's policy (MTA-STS) is weighed: not under rows 1 to 6.
+    #[cfg(feature = "remote")]
+    #[must_use]
+    pub fn weighs_policy(&self) -> bool {
+        self.form != RuleForm::Never && self.scope == Scope::All
+    }
+
     /// Whether the certificate must bear a name, whatever else it must do.
     #[cfg(feature = "remote")]
     #[must_use]

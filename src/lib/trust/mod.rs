@@ -122,8 +122,11 @@ struct Place {
     expectation: Arc<Expectation>,
     names: Vec<Name>,
     records: Vec<dane::Record>,
+    /// What is expected besides.
+    besides: Option<(Expectation, Vec<Name>)>,
     failures: Failures,
     judged: Option<Result<Verdict, Refusal>>,
+    judged_besides: Option<Result<Verdict, Refusal>>,
 }
 
 type PlaceIndex = Index<Ssl, Mutex<Place>>;
@@ -211,8 +214,10 @@ fn keep(
         expectation,
         names,
         records,
+        besides: None,
         failures: Failures::default(),
         judged: None,
+        judged_besides: None,
     };
     ssl.set_ex_data(index()?, Mutex::new(place));
     Ok(())
@@ -232,6 +237,51 @@ pub fn replace(ssl: &mut SslRef, expectation: Arc<Expectation>) -> Result<(), Er
             Ok(())
         }
         _ => Err(ErrorStack::get()),
+    }
+}
+
+/// Expects something more of a connection's peer, with names of its own; the chain is
+/// the same. What is wrong by this, and not tolerated, ends the connection too; its
+/// verdict is told apart ([`verdict_besides`]).
+///
+/// # Errors
+/// Nothing was expected before, or the chain was judged already.
+#[cfg(feature = "remote")]
+pub fn expect_besides(
+    ssl: &mut SslRef,
+    expectation: Expectation,
+    names: Vec<Name>,
+) -> Result<(), ErrorStack> {
+    let place = place(ssl).and_then(|place| place.lock().ok());
+    match place {
+        Some(mut place) if place.judged.is_none() => {
+            place.besides = Some((expectation, names));
+            Ok(())
+        }
+        _ => Err(ErrorStack::get()),
+    }
+}
+
+/// The verdict on an established session's peer by what was expected besides.
+///
+/// # Errors
+/// What is wrong; the session must not be used.
+#[cfg(feature = "remote")]
+pub fn verdict_besides(ssl: &SslRef) -> Result<Option<Verdict>, Refusal> {
+    let nobody = || Refusal::plain(Cause::Unjudged, "its certificate was not checked");
+    let place = place(ssl).ok_or_else(nobody)?;
+    let place = place.lock().map_err(|_| nobody())?;
+    match (
+        &place.besides,
+        &place.judged_besides,
+        ssl.peer_certificate(),
+    ) {
+        (None, ..) => Ok(None),
+        (Some(_), Some(judged), _) => judged.clone().map(Some),
+        (Some((expectation, _)), None, None) => {
+            expectation.judge_absence(ssl.is_server()).map(Some)
+        }
+        (Some(_), None, Some(_)) => Err(nobody()),
     }
 }
 
@@ -367,8 +417,17 @@ fn judge(context: &mut X509StoreContextRef) -> bool {
                 let leaf = leaf.map(|leaf| &**leaf);
                 place.expectation.judge(&place.failures, leaf, &place.names)
             };
+            let besides = place.besides.as_ref().map(|(expectation, names)| {
+                let leaf = chain.first().map(|leaf| &**leaf);
+                expectation.judge(&place.failures, leaf, names)
+            });
+            let judged = match (judged, &besides) {
+                (Ok(_), Some(Err(refusal))) => Err(refusal.clone()),
+                (judged, _) => judged,
+            };
             let code = judged.as_ref().err().map(Refusal::code);
             place.judged = Some(judged);
+            place.judged_besides = besides;
             code
         }
         _ => Some(code::CERT_REJECTED),

@@ -33,6 +33,8 @@ mod reporting;
 mod resolvers;
 mod rows;
 mod stages;
+mod sts;
 #[cfg(validator)]
 mod tlsa;
 mod verify;
+pub mod web;

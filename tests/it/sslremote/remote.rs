@@ -37,7 +37,7 @@ pub fn fresh_ip() -> IpAddr {
         }
         let ip = IpAddr::from([127, 64 + (a & 63), b, c]);
         let free = |port| std::net::TcpListener::bind((ip, port)).is_ok();
-        if free(25) && free(53) && free(465) {
+        if free(25) && free(53) && free(443) && free(465) {
             return ip;
         }
     }

@@ -54,6 +54,14 @@ impl Told {
     }
 }
 
+/// A session's protection.
+pub struct Secured {
+    /// As a report says it.
+    pub words: String,
+    /// What the certificate is by the domain's policy, where one counts.
+    pub by_policy: Option<trust::Verdict>,
+}
+
 /// How a try at one server ended.
 enum Outcome {
     /// The report stands, whatever it is.
@@ -155,7 +163,7 @@ impl Delivery<'_> {
         socket: TcpStream,
         server: &Server,
         plan: &Plan,
-    ) -> Result<(Session, String), NoTls> {
+    ) -> Result<(Session, Secured), NoTls> {
         let setup = |why: String| NoTls::new(Cause::Setup, why);
         let store = plan.store.as_ref();
         let store = store.ok_or_else(|| setup("TLS is never tried".to_owned()))?;
@@ -167,6 +175,12 @@ impl Delivery<'_> {
             Some(dane) => store.connection(&Reference::new(&dane.host), plan.names.clone()),
             None => store.connection(&Reference::new(&server.host.name), plan.names.clone()),
         };
+        let ssl = ssl.and_then(|mut ssl| {
+            if let Some(sts) = &plan.sts {
+                trust::expect_besides(&mut ssl, sts.expectation(), sts.names())?;
+            }
+            Ok(ssl)
+        });
         let ssl = ssl.map_err(|error| {
             let why = crate::report::tls_reason(&error);
             setup(format!("TLS with it cannot be set up: {why}"))
@@ -183,11 +197,16 @@ impl Delivery<'_> {
                 }
                 other => NoTls::new(Cause::Handshake, format!("the handshake failed: {other}")),
             })?;
-        let verdict = trust::verdict(session.ssl()).map_err(|refusal| {
+        let refused = |refusal: trust::Refusal| {
             NoTls::new(Cause::Certificate(refusal.cause), refusal.to_string())
-        })?;
-        let words = words(session.ssl(), plan, &verdict);
-        Ok((session, words))
+        };
+        let verdict = trust::verdict(session.ssl()).map_err(refused)?;
+        let by_policy = trust::verdict_besides(session.ssl()).map_err(refused)?;
+        let secured = Secured {
+            words: words(session.ssl(), plan, &verdict, by_policy.as_ref()),
+            by_policy,
+        };
+        Ok((session, secured))
     }
 }
 
@@ -222,10 +241,24 @@ fn told_at_last(told: impl Iterator<Item = Told>) -> Report {
     )
 }
 
-/// `TLSv1.3 TLS_AES_256_GCM_SHA384 verified mx.example`.
-fn words(ssl: &SslRef, plan: &Plan, verdict: &trust::Verdict) -> String {
+/// `TLSv1.3 TLS_AES_256_GCM_SHA384 verified mx.example`, and `sts` behind it where the
+/// domain's policy asks for that.
+fn words(
+    ssl: &SslRef,
+    plan: &Plan,
+    verdict: &trust::Verdict,
+    by_policy: Option<&trust::Verdict>,
+) -> String {
     let cipher = ssl.current_cipher().map_or("", |cipher| cipher.name());
-    let verdict = match verdict {
+    let verdict = match (verdict, by_policy) {
+        (_, Some(verified @ trust::Verdict::Verified(_))) => format!("{verified} sts"),
+        (verdict, _) => verdict_words(plan, verdict),
+    };
+    format!("{} {cipher} {verdict}", ssl.version_str())
+}
+
+fn verdict_words(plan: &Plan, verdict: &trust::Verdict) -> String {
+    match verdict {
         // Nothing was asked of it, so that its failures are none.
         trust::Verdict::Unverified(_) | trust::Verdict::Verified(_)
             if matches!(plan.rule.check(), Check::Nothing | Check::Certificate) =>
@@ -236,6 +269,5 @@ fn words(ssl: &SslRef, plan: &Plan, verdict: &trust::Verdict) -> String {
             format!("{verdict} (name from DNS)")
         }
         other => other.to_string(),
-    };
-    format!("{} {cipher} {verdict}", ssl.version_str())
+    }
 }

@@ -209,6 +209,6 @@ fn content(session: &mut Session<'_>, message: &mut Message) -> Result<Say, Fail
         return Err(Failure::Message(reply));
     }
     let how = session.protection();
-    let sentence = format!("{} accepted message ({how}).", session.server.host.ip);
+    let sentence = format!("{} accepted message {how}.", session.server.host.ip);
     Ok(Say::new(Disposition::Accepted, sentence).said(Some(&reply.text)))
 }

@@ -30,8 +30,7 @@ pub enum Stage {
     Authenticated,
 }
 
-/// The kind of what TLS failed of. TLS reports have a word for each
-///.
+/// The kind of what TLS failed of. TLS reports have a word for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// The server does not offer it.
@@ -90,6 +89,8 @@ pub enum Bar {
     NoRecords,
     /// A line requires DANE, and none of its TLSA records is of use.
     Unusable,
+    /// The domain's policy (MTA-STS) does not list it.
+    Unlisted,
 }
 
 /// Why a server must not be called.

@@ -40,6 +40,7 @@ mod qmtp;
 mod report_text;
 mod reporting;
 mod session;
+mod sts;
 mod talk;
 
 use crate::routes::Origin;
@@ -51,6 +52,7 @@ use message::Message;
 use plan::Rules;
 use report_text::{Report, Say};
 use reporting::Reporting;
+use sts::Search;
 
 /// For a person: qmail-rspawn gives three words or more.
 const HELP: &str = "usage: qmail-sslremote host sender recip [ recip ... ] < message\n       \
@@ -169,12 +171,18 @@ fn run(words: &[Vec<u8>]) -> Result<Report, Say> {
         Rules::read(folder, &sender_text)?
     };
     let resolver = Resolver::default();
+    let search = if is_report {
+        Search::off()
+    } else {
+        Search::of(destination, &route)
+    };
+    search.ask(&resolver)?;
     let found = match &route.relay {
         Some(relay) => hosts::of_relay(&resolver, relay, &route.place)?,
         None => hosts::of_domain(&resolver, destination)?,
     };
     let found = hosts::of_family(found, &origin)?;
-    let servers = rules.servers(&found, &host, &route, &resolver)?;
+    let servers = rules.servers(&found, &host, &route, &resolver, &search)?;
     // It has a thread, which nothing below may have.
     drop(resolver);
     if let (None, [one]) = (&route.relay, &servers[..]) {

@@ -12,6 +12,7 @@ use super::failure::{Bar, Barred};
 use super::hosts::{Host, Resolver, SMTP};
 use super::report_text::Say;
 use super::reporting;
+use super::sts::{Followed, Known, Search};
 use super::temporary_control;
 use crate::dns;
 use crate::domaincerts::{self, OwnCertificate};
@@ -20,6 +21,7 @@ use crate::report::Fail;
 use crate::routes::{Login, Protocol, Route};
 use crate::settings::Settings;
 use crate::store::client::{self, Setup, Store, Trust};
+use crate::text;
 use crate::tlsdestinations::{
     self, Destination, Destinations, Port, Rule, Tls, TlsMode, Unusable, Way,
 };
@@ -32,14 +34,23 @@ const QMTPS: u16 = 6209;
 /// tlsdestinations and domaincerts, for one sender.
 pub struct Rules {
     destinations: Destinations,
-    /// Whether DANE applies.
-    weighs_records: bool,
+    /// Whether what hosts and domains publish counts.
+    weighs_published: bool,
     sender: Option<String>,
     own: Option<OwnCertificate>,
     system_anchors: OnceCell<Vec<X509>>,
-    /// One for each rule that was met, and whether DANE applies: names belong to
+    /// One for each rule that was met, and what stands above it: names belong to
     /// connections.
-    stores: RefCell<Vec<(Rule, bool, Rc<Store>)>>,
+    stores: RefCell<Vec<(Rule, Above, Rc<Store>)>>,
+}
+
+/// What stands above a rule, as far as it is the store's business.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Above {
+    /// There must be a certificate.
+    certificate: bool,
+    /// The chain is judged for a domain's policy, too.
+    policy: bool,
 }
 
 /// A server to be tried, with what is asked of it.
@@ -72,6 +83,10 @@ pub struct Plan {
     pub login: Option<(Login, String)>,
     /// Where the server has signed TLSA records that count.
     pub dane: Option<Dane>,
+    /// Where the domain's policy counts.
+    pub sts: Option<Followed>,
+    /// What is known of it, where it is weighed at all.
+    pub known: Option<Rc<Known>>,
 }
 
 /// What tlsdestinations says of a server, before its records are known.
@@ -91,10 +106,22 @@ impl Applied<'_> {
         dane::place(self.host, self.port.number).filter(|_| weighed)
     }
 
+    /// Whether a policy of the domain is weighed for it: not where its own records
+    /// stand above that.
+    fn weighs_policy(&self, found: &dane::Found) -> bool {
+        let weighed = self.rule.as_ref().is_ok_and(Rule::weighs_policy);
+        let above = match found {
+            Ok(Some(tlsa)) => !tlsa.usable.is_empty(),
+            Ok(None) => self.rule.as_ref().is_ok_and(|rule| rule.value.dane),
+            Err(_) => true,
+        };
+        weighed && !above && self.protocol == Protocol::Smtp
+    }
+
     /// The policy that counts for it, as TLS reports have it.
-    fn policy(&self, found: &dane::Found) -> reporting::Applied {
+    fn policy(&self, found: &dane::Found, followed: Option<&Followed>) -> reporting::Applied {
         let asked = self.rule.as_ref().is_ok_and(|rule| rule.value.dane);
-        reporting::Applied::of(found, asked)
+        reporting::Applied::of(found, asked, followed)
     }
 }
 
@@ -115,7 +142,7 @@ impl Rules {
             domaincerts::read(&folder.join("domaincerts"), sender.as_deref()).map_err(said)?;
         Ok(Rules {
             destinations,
-            weighs_records: true,
+            weighs_published: true,
             sender,
             own,
             system_anchors: OnceCell::new(),
@@ -130,7 +157,7 @@ impl Rules {
     /// The sender's line in domaincerts is wrong, or the file cannot be read.
     pub fn for_tls_reports(folder: &Path, sender: &str) -> Result<Rules, Say> {
         Ok(Rules {
-            weighs_records: false,
+            weighs_published: false,
             ..Rules::under(Destinations::from_text(""), folder, sender)?
         })
     }
@@ -151,22 +178,43 @@ impl Rules {
         domain: &str,
         route: &Route,
         resolver: &Resolver,
+        search: &Search,
     ) -> Result<Vec<Server>, Say> {
         let applied: Vec<Applied<'_>> = hosts
             .iter()
             .map(|host| self.applied(host, domain, route))
             .collect();
-        let place = |applied: &Applied<'_>| applied.place().filter(|_| self.weighs_records);
+        let place = |applied: &Applied<'_>| applied.place().filter(|_| self.weighs_published);
         let places: Vec<Option<dns::Server>> = applied.iter().map(place).collect();
         let found = dane::look_up(&places, resolver)?;
-        let servers = applied.into_iter().zip(found);
+        let weighed: Vec<bool> = applied
+            .iter()
+            .zip(&found)
+            .map(|(applied, found)| self.weighs_published && applied.weighs_policy(found))
+            .collect();
+        // Where no server follows it, it is not fetched.
+        let known = if weighed.contains(&true) {
+            Some(Rc::new(search.known(resolver)?.clone()))
+        } else {
+            None
+        };
+        let servers = applied.into_iter().zip(found).zip(weighed);
         Ok(servers
-            .map(|(applied, found)| Server {
-                plan: self.plan(&applied, route, &found),
-                applied: applied.policy(&found),
-                host: applied.host.clone(),
-                protocol: applied.protocol,
-                port: applied.port,
+            .map(|((applied, found), weighed)| {
+                let known = known.as_ref().filter(|_| weighed);
+                let followed = known.and_then(|known| search.followed(known, applied.host));
+                Server {
+                    applied: applied.policy(&found, followed.as_ref()),
+                    plan: self
+                        .plan(&applied, route, &found, followed)
+                        .map(|plan| Plan {
+                            known: known.cloned(),
+                            ..plan
+                        }),
+                    host: applied.host.clone(),
+                    protocol: applied.protocol,
+                    port: applied.port,
+                }
             })
             .collect())
     }
@@ -196,6 +244,7 @@ impl Rules {
         applied: &Applied<'_>,
         route: &Route,
         found: &dane::Found,
+        sts: Option<Followed>,
     ) -> Result<Plan, Barred> {
         let line = |sentence: String| Barred {
             bar: Bar::Line,
@@ -212,7 +261,17 @@ impl Rules {
         let rule = rule.as_ref().map_err(|wrong| bad(&wrong.to_string()))?;
         let names = client::names(rule, to);
         let dane = dane::weighed(host, rule, to, names.clone(), found)?;
+        let enforced = sts.as_ref().filter(|sts| sts.is_enforced());
+        if let Some(sts) = enforced.filter(|sts| !sts.listed) {
+            let name = text::excerpt(host.name.as_bytes(), 255);
+            let why = sts.unlisted();
+            return Err(Barred {
+                bar: Bar::Unlisted,
+                say: Say::later(format!("{name} is not called: {why}. (#4.7.5)")),
+            });
+        }
         let requires = match (&dane, rule.tls()) {
+            _ if enforced.is_some() => enforced.map(Followed::demand),
             (Some(dane), _) => Some(dane::demand(dane, rule)),
             (None, Tls::Required) => Some(format!("{} requires TLS", place(rule))),
             (None, _) => None,
@@ -222,7 +281,11 @@ impl Rules {
             line(format!("{sentence} (#4.7.5)"))
         })?;
         // A wrong line is an error even where nothing of it would be used.
-        let store = self.store(rule, dane.is_some());
+        let above = Above {
+            certificate: dane.is_some() || enforced.is_some(),
+            policy: sts.is_some(),
+        };
+        let store = self.store(rule, above);
         let store = store.map_err(|fail| bad(&fail.to_string()))?;
         let login = route.login.clone();
         Ok(Plan {
@@ -233,6 +296,8 @@ impl Rules {
             demand,
             login: login.map(|login| (login, route.place.clone())),
             dane,
+            sts,
+            known: None,
         })
     }
 
@@ -242,18 +307,18 @@ impl Rules {
     }
 
     /// The store of a rule, made when it is first met.
-    fn store(&self, rule: &Rule, dane: bool) -> Result<Rc<Store>, Fail> {
+    fn store(&self, rule: &Rule, above: Above) -> Result<Rc<Store>, Fail> {
         let mut stores = self.stores.borrow_mut();
-        let known = |(known, with, _): &&(Rule, bool, _)| known == rule && *with == dane;
+        let known = |(known, with, _): &&(Rule, Above, _)| known == rule && *with == above;
         if let Some((.., store)) = stores.iter().find(known) {
             return Ok(Rc::clone(store));
         }
-        let store = Rc::new(self.load(rule, dane)?);
-        stores.push((rule.clone(), dane, Rc::clone(&store)));
+        let store = Rc::new(self.load(rule, above)?);
+        stores.push((rule.clone(), above, Rc::clone(&store)));
         Ok(store)
     }
 
-    fn load(&self, rule: &Rule, dane: bool) -> Result<Store, Fail> {
+    fn load(&self, rule: &Rule, above: Above) -> Result<Store, Fail> {
         let mut settings = Settings::default();
         if let Some(ciphers) = &rule.value.ciphers {
             settings.overlay([("CIPHERS".to_owned(), ciphers.clone())]);
@@ -263,14 +328,18 @@ impl Rules {
         let keys = OwnKey {
             password: password.map(Password::new),
         };
-        let anchors = if rule.verifies() {
+        let anchors = if rule.verifies() || above.policy {
             Trust::Loaded(self.system_anchors())
         } else {
             Trust::Loaded(&[])
         };
         let mut setup = Setup::under(rule, anchors).with_own(own);
+        // A CA of the postmaster's own that may fail says nothing of a policy.
+        if above.policy && above.certificate && rule.tls() == Tls::Offered {
+            setup.trust = anchors;
+        }
         // RFC 7672, 8.2: what has no certificate matches no record.
-        setup.anonymous &= !dane;
+        setup.anonymous &= !above.certificate;
         Store::load(&settings, &setup, &keys)
     }
 }
@@ -278,7 +347,11 @@ impl Rules {
 impl Plan {
     /// Why a certificate is refused: words that follow `but`.
     pub fn refused(&self, refusal: &Refusal) -> String {
-        match client::mismatch(refusal, &self.names, self.cure.as_deref()) {
+        let wanted = match &self.sts {
+            Some(sts) if sts.is_enforced() => sts.names(),
+            _ => self.names.clone(),
+        };
+        match client::mismatch(refusal, &wanted, self.cure.as_deref()) {
             Some(why) => format!("its certificate names another host: {refusal}: {why}"),
             None => format!("its certificate did not verify: {refusal}"),
         }

@@ -10,9 +10,12 @@ use super::dane;
 use super::hosts::{self, Host, Resolver};
 use super::plan::{self, Plan, Rules, Server};
 use super::report_text::Say;
+use super::sts::{Followed, Search};
 use super::temporary_control;
 use crate::dns::name::DomainName;
 use crate::dns::{Dns, Trouble};
+use crate::mta_sts::Policy;
+use crate::mta_sts::policy::Mode;
 use crate::routes::Route;
 use crate::text;
 use crate::tlsdestinations::{Destination, Tls};
@@ -69,6 +72,10 @@ impl Preview<'_> {
             Some(leads) => self.say(&leads),
             None => self.say("no route"),
         }
+        let search = Search::of(domain, route);
+        if let Err(say) = search.ask(self.resolver) {
+            return self.deferred(&say);
+        }
         let found = if let Some(relay) = &route.relay {
             hosts::of_relay(self.resolver, relay, &route.place)
         } else {
@@ -77,7 +84,9 @@ impl Preview<'_> {
         };
         let name = self.name.clone();
         let servers = found.and_then(|found| {
-            let servers = self.rules.servers(&found, &name, route, self.resolver)?;
+            let servers = self
+                .rules
+                .servers(&found, &name, route, self.resolver, &search)?;
             Ok((found, servers))
         });
         let (found, servers) = match servers {
@@ -92,18 +101,51 @@ impl Preview<'_> {
             Ok(published) => published,
             Err(say) => return self.deferred(&say),
         };
+        let has_policy = match self.policy(&search) {
+            Ok(has_policy) => has_policy,
+            Err(say) => return self.deferred(&say),
+        };
         let mut told: Vec<&str> = Vec::new();
         for ((host, server), published) in found.iter().zip(&servers).zip(&published) {
             // Each of its addresses has the same.
             if !told.contains(&host.name.as_str()) {
                 told.push(&host.name);
                 let to = plan::destination(host, &name, route);
-                self.server(&found, server, &to, published);
+                self.server(&found, server, &to, published, has_policy);
             }
         }
         if let Some(why) = self.resolver.dns().ok().and_then(Dns::hindrance) {
             self.say(&format!("no DNSSEC, and so no DANE: {why}"));
         }
+    }
+
+    /// The domain's policy, with its age; whether it asks for anything.
+    fn policy(&mut self, search: &Search) -> Result<bool, Say> {
+        let Some(domain) = search.domain() else {
+            return Ok(false);
+        };
+        let known = search.known(self.resolver)?;
+        match &known.policy {
+            Some((policy, age)) => {
+                let age = match age {
+                    Some(age) => format!("{age} s old, of {} s", policy.max_age),
+                    None => "of a time that is still to come".to_owned(),
+                };
+                let policy = policy_words(policy);
+                self.say(&format!("MTA-STS policy of {domain}: {policy}; {age}"));
+            }
+            None if known.words().is_none() => self.say("no MTA-STS policy"),
+            None => {}
+        }
+        if let Some(why) = &known.wrong_record {
+            let place = domain.record_name();
+            self.say(&format!("MTA-STS: {place} counts for nothing: {why}"));
+        }
+        if let Some(words) = known.words() {
+            self.say(&format!("MTA-STS: {words}"));
+        }
+        let policy = known.policy.as_ref();
+        Ok(policy.is_some_and(|(policy, _)| policy.mode != Mode::None))
     }
 
     /// The MX records.
@@ -139,6 +181,7 @@ impl Preview<'_> {
         server: &Server,
         to: &Destination<'_>,
         published: &dane::Found,
+        has_policy: bool,
     ) {
         let host = &server.host;
         let name = text::excerpt(host.name.as_bytes(), 255);
@@ -181,6 +224,15 @@ impl Preview<'_> {
                         "{name}: line {line} stands above DANE: its TLSA records do not count"
                     ));
                 }
+                if plan.rule.line.is_some() && !plan.rule.weighs_policy() && has_policy {
+                    let line = plan.rule.line.unwrap_or_default();
+                    self.say(&format!(
+                        "{name}: line {line} stands above MTA-STS: the policy does not count"
+                    ));
+                }
+                if let Some(sts) = plan.sts.as_ref().filter(|sts| !sts.listed) {
+                    self.say(&format!("{name}: {}", sts.unlisted()));
+                }
                 self.say(&format!("{name}: a delivery now {}", now(plan)));
             }
             Err(barred) => self.deferred(&barred.say),
@@ -194,12 +246,28 @@ fn signed(signed: bool) -> &'static str {
 
 /// What a delivery does of TLS.
 fn now(plan: &Plan) -> String {
+    let enforced = plan.sts.as_ref().is_some_and(Followed::is_enforced);
     match (&plan.demand, &plan.dane) {
+        (Some(demand), _) if enforced => {
+            format!("requires TLS and a certificate that verifies and names the host: {demand}")
+        }
         (Some(demand), Some(dane)) if dane.published.is_some() => {
             format!("requires TLS and a certificate that matches a TLSA record: {demand}")
         }
         (Some(demand), _) => format!("requires TLS: {demand}"),
         (None, _) if plan.rule.tls() == Tls::Never => "goes without TLS".to_owned(),
         (None, _) => "uses TLS if it is offered, and else goes without".to_owned(),
+    }
+}
+
+/// `enforce, mx mx1.example *.mx.example`.
+fn policy_words(policy: &Policy) -> String {
+    let patterns = policy.patterns.iter();
+    let patterns: Vec<String> = patterns
+        .map(|pattern| text::excerpt(pattern.as_bytes(), 255))
+        .collect();
+    match &*patterns {
+        [] => policy.mode.to_string(),
+        patterns => format!("{}, mx {}", policy.mode, patterns.join(" ")),
     }
 }

@@ -82,6 +82,6 @@ fn exchange(
         return Err(Failure::Recipients(last, Mildest::Never));
     };
     let how = session.protection();
-    let sentence = format!("{ip} accepted message ({how}).");
+    let sentence = format!("{ip} accepted message {how}.");
     Ok(Say::new(Disposition::Accepted, sentence).said(Some(&text)))
 }

@@ -13,8 +13,10 @@ use super::dane;
 use super::failure::{Bar, Barred, Cause, Failure, NoTls, Stage};
 use super::plan::Server;
 use super::session::{Encryption, Session};
+use super::sts::Followed;
 use crate::calendar::{self, Day};
 use crate::dns::name::DomainName;
+use crate::mta_sts::TroubleKind;
 use crate::resolve;
 use crate::routes::Protocol;
 use crate::text;
@@ -49,6 +51,7 @@ impl Bar {
             Bar::Lookup => Some(ResultType::DnssecInvalid),
             Bar::NoRecords => Some(ResultType::DaneRequired),
             Bar::Unusable => Some(ResultType::TlsaInvalid),
+            Bar::Unlisted => Some(ResultType::ValidationFailure),
         }
     }
 }
@@ -62,8 +65,16 @@ pub struct Applied {
 }
 
 impl Applied {
-    /// From its TLSA records, where they are weighed or asked for.
-    pub fn of(found: &dane::Found, asked: bool) -> Applied {
+    /// From its TLSA records, where they are weighed or asked for, or the domain's
+    /// policy, where that is followed.
+    pub fn of(found: &dane::Found, asked: bool, followed: Option<&Followed>) -> Applied {
+        if let Some(Followed { policy, .. }) = followed {
+            return Applied {
+                kind: PolicyType::Sts,
+                text: bounded(&policy.lines),
+                hosts: bounded(&policy.patterns),
+            };
+        }
         let (kind, text) = match found {
             Ok(Some(tlsa)) => (PolicyType::Tlsa, bounded(&tlsa.texts)),
             Ok(None) if !asked => (PolicyType::NoPolicyFound, Vec::new()),
@@ -179,6 +190,16 @@ impl Reporting {
     }
 }
 
+impl From<TroubleKind> for ResultType {
+    fn from(kind: TroubleKind) -> ResultType {
+        match kind {
+            TroubleKind::Fetch => ResultType::StsPolicyFetchError,
+            TroubleKind::Invalid => ResultType::StsPolicyInvalid,
+            TroubleKind::Certificate => ResultType::StsWebpkiInvalid,
+        }
+    }
+}
+
 /// What became of TLS, with the reason where it failed; `None` where the session did
 /// not come to that, does without it by our choice, or follows one that is kept.
 #[allow(clippy::option_option)] // whether it counts, and what it failed of
@@ -199,6 +220,6 @@ fn result(
             ResultType::TlsaInvalid,
             "no TLSA record is of use".to_owned(),
         ))),
-        (_, Encryption::Tls) => Some(None),
+        (_, Encryption::Tls) => Some(session.policy_trouble()),
     }
 }

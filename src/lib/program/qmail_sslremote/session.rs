@@ -6,7 +6,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 
-use super::delivery::Delivery;
+use super::delivery::{Delivery, Secured};
 use super::failure::{Cause, Circumstances, Failure, NoTls};
 use super::plan::{Plan, Server};
 use super::talk::{Talk, is_closing};
@@ -18,7 +18,10 @@ use crate::keyholder::OwnKey;
 use crate::link::Link;
 use crate::report;
 use crate::routes::{Login, Protocol};
+use crate::text;
 use crate::tlsdestinations::{Tls, TlsMode};
+use crate::tlsrpt::ResultType;
+use crate::trust::Verdict;
 
 /// A session, as far as it came.
 pub struct Session<'a> {
@@ -49,7 +52,7 @@ enum Protection {
     /// The server refused STARTTLS.
     Refused(NoTls),
     /// TLS: version, cipher, and what the server showed.
-    Tls(String),
+    Tls(Secured),
 }
 
 /// What became of TLS in a session.
@@ -77,7 +80,7 @@ impl fmt::Display for Protection {
                 write!(out, "no TLS, which failed: {why}")
             }
             Protection::Refused(_) => out.write_str("no TLS: STARTTLS was refused"),
-            Protection::Tls(words) => out.write_str(words),
+            Protection::Tls(secured) => out.write_str(&secured.words),
         }
     }
 }
@@ -143,10 +146,58 @@ impl<'a> Session<'a> {
         self.key_is_gone = true;
     }
 
-    /// What the report of a success says of TLS.
+    /// What the report of a success says of TLS: `(TLSv1.3 ...)`, and a second pair of
+    /// brackets where the domain's policy is not followed, or could not be had.
     #[must_use]
     pub fn protection(&self) -> String {
-        self.protection.to_string()
+        let protection = &self.protection;
+        match self.policy_words() {
+            Some(words) => format!(
+                "({protection}) (sts: {})",
+                text::excerpt(words.as_bytes(), 500)
+            ),
+            None => format!("({protection})"),
+        }
+    }
+
+    fn policy_words(&self) -> Option<String> {
+        let testing = self
+            .testing_failure()
+            .map(|(_, why)| format!("testing: {why}"));
+        testing.or_else(|| self.plan.known.as_ref()?.words())
+    }
+
+    /// What a policy in mode `testing` would have refused, and why.
+    fn testing_failure(&self) -> Option<(ResultType, String)> {
+        let sts = self.plan.sts.as_ref().filter(|sts| !sts.is_enforced())?;
+        if !sts.listed {
+            return Some((ResultType::ValidationFailure, sts.unlisted()));
+        }
+        let none = ResultType::StarttlsNotSupported;
+        let secured = match &self.protection {
+            Protection::Tls(secured) => secured,
+            other => return Some((none, other.to_string())),
+        };
+        match &secured.by_policy {
+            Some(Verdict::Verified(Some(_))) | None => None,
+            Some(Verdict::Unverified(refusal)) => Some((
+                ResultType::of_certificate(refusal.cause),
+                format!("its certificate did not verify: {refusal}"),
+            )),
+            Some(_) => Some((
+                ResultType::CertificateNotTrusted,
+                "it showed no certificate".to_owned(),
+            )),
+        }
+    }
+
+    /// What TLS reports say of the domain's policy where TLS itself is as it should be.
+    #[must_use]
+    pub fn policy_trouble(&self) -> Option<(ResultType, String)> {
+        self.testing_failure().or_else(|| {
+            let trouble = self.plan.known.as_ref()?.trouble.as_ref()?;
+            Some((trouble.kind.into(), trouble.why.clone()))
+        })
     }
 
     /// What became of TLS, once the session is secured.
@@ -304,9 +355,9 @@ impl<'a> Session<'a> {
             Some(socket) => self.delivery.secure(socket, self.server, self.plan),
             None => Err(NoTls::new(Cause::Setup, "no socket")),
         };
-        let (session, words) = made.map_err(Failure::Tls)?;
+        let (session, secured) = made.map_err(Failure::Tls)?;
         self.talk.resume(session);
-        self.protection = Protection::Tls(words);
+        self.protection = Protection::Tls(secured);
         Ok(())
     }
 
