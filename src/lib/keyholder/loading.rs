@@ -56,6 +56,13 @@ impl KeyTable {
         self.by_number.insert(number, key);
     }
 
+    /// Whether a file of them is not what it was when its key was read: what it
+    /// holds now is no key of this table, and only a reload brings it.
+    #[must_use]
+    pub fn have_changed(&self) -> bool {
+        self.by_number.values().any(|key| key.file.has_changed())
+    }
+
     fn get(&self, path: &str) -> Option<(u16, &Loaded)> {
         let number = *self.numbers.get(path)?;
         Some((number, self.by_number.get(&number)?))

@@ -989,6 +989,48 @@ fn a_key_master_and_its_keyholder_may_die_together() {
 }
 
 #[test]
+fn a_key_process_that_dies_after_a_renewal_brings_the_new_key_at_once() {
+    need_root!();
+    let place = Place::new("renewed-then-died");
+    for victim in [master, |server: &Server| keyholders(server)[0]] {
+        let file = place.text("pair.pem");
+        let put = |identity: &Identity| {
+            let new = place.secret(
+                "pair.new",
+                [identity.chain_pem(), identity.key_pem()].concat(),
+            );
+            fs::rename(new, &file).unwrap();
+        };
+        put(&Leaf::localhost().issue());
+        let server = Setup::new(&place, &["cat"])
+            .env("CERTFILE", &file)
+            .unset("KEYFILE")
+            .start();
+        let mut before = live(&server, SslVersion::TLS1_3);
+        let renewed = Leaf::localhost().other_key().issue();
+        put(&renewed);
+        kill(Pid::from_raw(victim(&server)), Signal::SIGKILL).unwrap();
+        // No client comes that would have the files looked at.
+        let line = server.line("changed: from ");
+        assert!(line.contains(&renewed.fingerprint()), "{line}");
+        let mut after = live(&server, SslVersion::TLS1_2);
+        let shown = after.stream.ssl().peer_certificate().unwrap();
+        assert_eq!(
+            shown.to_der().unwrap(),
+            renewed.certificate.to_der().unwrap()
+        );
+        for client in [&mut before, &mut after] {
+            client.send("still here");
+            assert_eq!(client.read_exact(10), b"still here");
+        }
+        let log = server.log();
+        assert!(!log.contains("restart"), "{log}");
+        drop((before, after));
+        server.quiet();
+    }
+}
+
+#[test]
 fn keys_whose_password_died_with_the_key_master_stay_in_their_keyholder() {
     need_root!();
     let place = Place::new("password-lost");

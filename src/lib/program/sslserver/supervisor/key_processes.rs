@@ -25,6 +25,9 @@ impl Supervisor<'_> {
             if self.ending {
                 return;
             }
+            // Its key is nowhere any more: who comes now is served with the next,
+            // and waits for no connection that would have it noticed.
+            self.wants_reload |= made.is_err() && self.keyholder.keys().have_changed();
             let report = &self.setup.report;
             self.keyholder.install(at, made, report);
         }
@@ -77,6 +80,11 @@ impl Supervisor<'_> {
         match self.move_workers() {
             Ok(()) => report.warning("a new key master was started"),
             Err(_) if self.ending => {}
+            // A reload brings the keys that are there now, or says why not.
+            Err(_) if self.keyholder.keys().have_changed() => {
+                report.warning("a new key master was started");
+                self.wants_reload = true;
+            }
             Err(fail) => report.warning(format_args!(
                 "a new key master was started, but cannot load the keys again: {fail}: \
                  the keyholder in place serves on, but reloads will fail; restart sslserver"
