@@ -916,7 +916,7 @@ fn a_keyholder_that_dies_or_hangs_is_replaced() {
     }
 }
 
-fn master(server: &Server) -> i32 {
+pub fn master(server: &Server) -> i32 {
     let all = group(server.pid());
     let mut masters = all
         .iter()

@@ -16,7 +16,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::isolation::keyholders;
+use super::isolation::{keyholders, master};
 use super::stores::{called, presenting};
 use crate::harness::process::{Stop, group, status_field};
 use crate::harness::{
@@ -152,6 +152,41 @@ fn a_pair_replaced_one_file_after_the_other_is_waited_for() {
 }
 
 /// Points a link elsewhere, as certbot does.
+#[test]
+fn a_pair_that_is_replaced_while_it_is_read_is_read_again() {
+    need_root!();
+    let place = Place::new("replaced-in-between");
+    let file = place.text("pair.pem");
+    let put = |identity: &Identity| {
+        replace(
+            &place,
+            "pair.pem",
+            [identity.chain_pem(), identity.key_pem()].concat(),
+        );
+    };
+    put(&called("first").issue());
+    let server = Setup::new(&place, &["cat"])
+        .env("CERTFILE", &file)
+        .unset("KEYFILE")
+        .start();
+    assert_eq!(served(&server), "first");
+    let master = master(&server);
+    let opens = Opens::of(&place);
+    opens.settled(&server);
+    // The certificate is read, and then a process is wanted that reads the key.
+    kill(Pid::from_raw(master), Signal::SIGSTOP).unwrap();
+    put(&called("second").other_key().issue());
+    eventually("the certificate is read", || {
+        let _client = Dial::to(&server).connect();
+        opens.taken().contains("pair.pem").then_some(())
+    });
+    // Now the two do not fit.
+    put(&called("third").key(KeyKind::P384).issue());
+    kill(Pid::from_raw(master), Signal::SIGCONT).unwrap();
+    until_served(&server, "third");
+    assert_eq!(complaints(&server), 0, "{}", server.log());
+}
+
 fn point(place: &Place, link: &str, to: &str) {
     let beside = place.path("beside");
     symlink(to, &beside).unwrap();

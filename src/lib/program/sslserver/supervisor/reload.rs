@@ -14,6 +14,10 @@ use crate::watch::Watch;
 /// How often files are looked at, at most.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// How often a load that failed is tried again at once, whose files changed
+/// under it.
+const AGAIN: usize = 2;
+
 impl Supervisor<'_> {
     /// Notices changed files by itself, at a connection, once a second at most.
     pub(super) fn look_at_files(&mut self) {
@@ -27,10 +31,12 @@ impl Supervisor<'_> {
 
     /// The next generation, and a keyholder for it where the one at work does not have
     /// all that it wants, and nothing else.
-    fn load_next(&mut self, watch: &mut Watch) -> Result<(Generation, Option<Keyholder>), String> {
+    fn load_next(
+        &mut self,
+        anew: bool,
+        watch: &mut Watch,
+    ) -> Result<(Generation, Option<Keyholder>), String> {
         let (setup, master) = (self.setup, Rc::clone(&self.master));
-        // HUP has everything read again, changed or not.
-        let anew = std::mem::take(&mut self.wants_all);
         let before = if anew {
             (Rc::default(), KeyTable::default())
         } else {
@@ -58,8 +64,19 @@ impl Supervisor<'_> {
     pub(super) fn reload(&mut self) {
         let report = &self.setup.report;
         let before = self.generation.watch.anew();
+        // HUP has everything read again, changed or not.
+        let anew = std::mem::take(&mut self.wants_all);
         let mut watch = Watch::default();
-        let loaded = self.load_next(&mut watch);
+        let mut loaded = self.load_next(anew, &mut watch);
+        for _ in 0..AGAIN {
+            if loaded.is_ok() || self.ending || !watch.has_changed() {
+                break;
+            }
+            // A renewal in between: the certificate of before it, and the key of
+            // after.
+            watch = Watch::default();
+            loaded = self.load_next(anew, &mut watch);
+        }
         self.end_silent_master();
         if self.ending {
             return;
