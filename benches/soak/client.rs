@@ -30,13 +30,11 @@ pub struct Errand {
     pub wants_tls: bool,
 }
 
-/// What it was served with.
-#[derive(Debug)]
+/// A connection that the program serves.
 pub struct Served {
+    stream: Stream,
     /// The first line of the program.
     pub mark: String,
-    /// SHA-256 of the certificate, where there was TLS.
-    pub certificate: Option<String>,
 }
 
 /// Why it was not served to its end.
@@ -157,23 +155,8 @@ impl Client {
         }
     }
 
-    /// One connection from its first byte to its last.
-    pub fn run(&self, errand: &Errand, dice: &mut Dice) -> Result<Served, Lost> {
-        let (mut stream, mark) = self.begin(errand, dice)?;
-        echo(&mut stream, dice)?;
-        let certificate = match &stream {
-            Stream::Plain(_) => None,
-            Stream::Tls(stream) => {
-                let shown = stream.ssl().peer_certificate().expect("it was verified");
-                Some(hex(&shown.digest(MessageDigest::sha256()).unwrap()))
-            }
-        };
-        end(stream)?;
-        Ok(Served { mark, certificate })
-    }
-
     /// Up to the program's first line.
-    fn begin(&self, errand: &Errand, dice: &mut Dice) -> Result<(Stream, String), Lost> {
+    pub fn begin(&self, errand: &Errand, dice: &mut Dice) -> Result<Served, Lost> {
         let from = SocketAddr::new(IpAddr::V4(errand.from), 0);
         let mut socket =
             dial::try_tcp(errand.at, Some(from), None).map_err(Lost::at("to connect"))?;
@@ -182,13 +165,13 @@ impl Client {
             Way::AtOnce => {
                 let mut stream = handshake(context, errand.name, socket)?;
                 let mark = line(&mut stream).map_err(Lost::at("the first line"))?;
-                Ok((stream, mark))
+                Ok(Served { stream, mark })
             }
             Way::Delayed => {
                 if !errand.wants_tls {
                     let mut stream = Stream::Plain(socket);
                     let mark = ask_line(&mut stream, "no")?;
-                    return Ok((stream, mark));
+                    return Ok(Served { stream, mark });
                 }
                 let word = ask_line(&mut socket, "tls")?;
                 if word != "go" {
@@ -196,7 +179,7 @@ impl Client {
                 }
                 let mut stream = handshake(context, errand.name, socket)?;
                 let mark = line(&mut stream).map_err(Lost::at("the first line"))?;
-                Ok((stream, mark))
+                Ok(Served { stream, mark })
             }
             Way::StartTls => {
                 reply(&mut socket, "220")?;
@@ -209,9 +192,28 @@ impl Client {
                 stream
                     .write_all(b"ECHO\r\n")
                     .map_err(Lost::at("to ask for an echo"))?;
-                Ok((stream, mark))
+                Ok(Served { stream, mark })
             }
         }
+    }
+}
+
+impl Served {
+    /// SHA-256 of the certificate, where there was TLS.
+    pub fn certificate(&self) -> Option<String> {
+        match &self.stream {
+            Stream::Plain(_) => None,
+            Stream::Tls(stream) => {
+                let shown = stream.ssl().peer_certificate()?;
+                Some(hex(&shown.digest(MessageDigest::sha256()).ok()?))
+            }
+        }
+    }
+
+    /// On to the last byte.
+    pub fn finish(mut self, dice: &mut Dice) -> Result<(), Lost> {
+        echo(&mut self.stream, dice)?;
+        end(self.stream)
     }
 }
 

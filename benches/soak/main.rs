@@ -28,15 +28,18 @@ mod harness;
 
 mod client;
 mod dice;
+mod faults;
 mod gauge;
+mod journal;
 mod load;
 mod options;
 mod service;
+mod truth;
 
 use options::{Part, Settings};
 
-/// What a part found: figures for the summary, or what was lost.
-pub type Outcome = Result<Vec<String>, String>;
+/// What a part found, by way or kind: figures, or what was lost.
+pub type Outcome = Vec<Result<String, String>>;
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -64,18 +67,15 @@ fn main() -> ExitCode {
             continue;
         }
         eprintln!("soak: {} ...", part.name());
-        match run(part, &settings, seed) {
-            Ok(figures) => {
-                lines.extend(
-                    figures
-                        .iter()
-                        .map(|line| format!("ok    {}: {line}", part.name())),
-                );
-            }
-            Err(why) => {
-                failed += 1;
-                lines.push(format!("LOST  {}: {why}", part.name()));
-            }
+        for found in run(part, &settings, seed) {
+            let (word, text) = match &found {
+                Ok(figures) => ("ok  ", figures),
+                Err(why) => ("LOST", why),
+            };
+            failed += u32::from(found.is_err());
+            let line = format!("{word}  {}: {text}", part.name());
+            eprintln!("soak: {line}");
+            lines.push(line);
         }
     }
     for line in &lines {
@@ -83,7 +83,8 @@ fn main() -> ExitCode {
     }
     let verdict = if failed == 0 { "ok" } else { "lost" };
     println!(
-        "soak: {verdict}: {failed} of the parts lost something; {} s, --seed {seed}",
+        "soak: {verdict}: {failed} of {} lost something; {} s, --seed {seed}",
+        lines.len(),
         begin.elapsed().as_secs()
     );
     ExitCode::from(u8::from(failed > 0))
@@ -92,11 +93,12 @@ fn main() -> ExitCode {
 /// A part, and what it panicked with where the harness found a fault.
 fn run(part: Part, settings: &Settings, seed: u64) -> Outcome {
     let body = || match part {
+        Part::Faults => faults::run(settings, seed),
         Part::Load => load::run(settings, seed),
     };
     panic::catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()));
-        Err(text.unwrap_or_else(|| "a panic".to_owned()))
+        vec![Err(text.unwrap_or_else(|| "a panic".to_owned()))]
     })
 }

@@ -1,18 +1,22 @@
 //! The command line: which parts run, and for how long.
 #![forbid(unsafe_code)]
 
+use std::time::Duration;
+
 /// A part of the soak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
+    Faults,
     Load,
 }
 
 impl Part {
     /// In the order in which they run.
-    pub const ALL: [Part; 1] = [Part::Load];
+    pub const ALL: [Part; 2] = [Part::Load, Part::Faults];
 
     pub fn name(self) -> &'static str {
         match self {
+            Part::Faults => "faults",
             Part::Load => "load",
         }
     }
@@ -26,15 +30,23 @@ pub struct Settings {
     pub connections: u64,
     /// How many of them there are at one time.
     pub at_once: usize,
+    /// How long faults rain, for each way.
+    pub rain: Duration,
     pub seed: Option<u64>,
 }
 
 fn letters() -> getopts::Options {
     let mut letters = getopts::Options::new();
     letters
-        .optmulti("", "only", "only this part: load; may be repeated", "PART")
+        .optmulti(
+            "",
+            "only",
+            "only this part: load, faults; may be repeated",
+            "PART",
+        )
         .optopt("", "connections", "connections of each way (5000)", "N")
         .optopt("", "at-once", "connections at one time (100)", "N")
+        .optopt("", "rain", "seconds of faults for each way (30)", "N")
         .optopt("", "seed", "chance as in the run that printed this", "N")
         .optflag("h", "help", "print this")
         // Cargo says that this is a benchmark run.
@@ -75,6 +87,7 @@ pub fn settings(words: &[String]) -> Result<Option<Settings>, String> {
         parts: parts?,
         connections: number("connections", 5000)?,
         at_once: usize::try_from(number("at-once", 100)?).map_err(|why| why.to_string())?,
+        rain: Duration::from_secs(number("rain", 30)?),
         seed: seed.transpose()?,
     }))
 }

@@ -187,6 +187,59 @@ fn a_pair_that_is_replaced_while_it_is_read_is_read_again() {
     assert_eq!(complaints(&server), 0, "{}", server.log());
 }
 
+#[test]
+fn stores_that_share_a_key_renewed_between_them_are_both_served() {
+    need_root!();
+    let place = Place::new("renewed-between-stores");
+    let file = place.text("pair.pem");
+    let put = |identity: &Identity| {
+        replace(
+            &place,
+            "pair.pem",
+            [identity.chain_pem(), identity.key_pem()].concat(),
+        );
+    };
+    put(&called("first").issue());
+    let cdb = compile(
+        &place,
+        "rules.cdb",
+        "127.0.0.7:allow,TLS_MIN=\"1.3\"\n:allow\n",
+    );
+    let server = Setup::new(&place, &["cat"])
+        .options("-x")
+        .option(&cdb)
+        .env("CERTFILE", &file)
+        .unset("KEYFILE")
+        .start();
+    assert_eq!(served(&server), "first");
+    let master = master(&server);
+    let opens = Opens::of(&place);
+    opens.settled(&server);
+    // One store has read the certificate and wants a process that reads the key; the
+    // other reads its certificate afterwards, which has the same key.
+    kill(Pid::from_raw(master), Signal::SIGSTOP).unwrap();
+    put(&called("second").other_key().issue());
+    eventually("the certificate is read", || {
+        let _client = Dial::to(&server).connect();
+        opens.taken().contains("pair.pem").then_some(())
+    });
+    put(&called("third").other_key().issue());
+    eventually("a later change would have another stamp", || {
+        let changed = fs::metadata(&file).unwrap().modified().unwrap();
+        (changed.elapsed().unwrap().as_millis() > 200).then_some(())
+    });
+    kill(Pid::from_raw(master), Signal::SIGCONT).unwrap();
+    until_served(&server, "third");
+    for last in [1, 7] {
+        let from = SocketAddr::from(([127, 0, 0, last], 0));
+        assert_eq!(
+            Dial::to(&server).from(from).connect().server_name(),
+            "third"
+        );
+    }
+    assert_eq!(complaints(&server), 0, "{}", server.log());
+}
+
 fn point(place: &Place, link: &str, to: &str) {
     let beside = place.path("beside");
     symlink(to, &beside).unwrap();
@@ -790,31 +843,27 @@ fn look_at(server: &Server, connect: impl Fn()) {
     }
 }
 
-#[test]
-fn a_slow_reload_keeps_nobody_waiting() {
-    need!("openssl");
-    let place = Place::new("slow-reload");
-    let first = called("first").issue();
-    let second = called("second").other_key().issue();
-    let (certificate, key) = place.identity("live", &first);
-    // A dozen keys, each of which takes its time: a password is made a key in a
-    // million rounds.
+/// A server whose reloads take seconds: some of its keys do, which rules name. Its
+/// own pair is `live`.
+fn slow(place: &Place, first: &Identity, rules: std::ops::Range<u8>) -> Server {
+    // A password is made a key in a million rounds.
     let mut locks = Command::new("openssl");
     locks.args(["pkcs8", "-topk8", "-iter", "1000000", "-passout", "pass:x"]);
     let locked = run(&mut locks, &first.key_pem());
     assert_eq!(locked.code, Some(0), "{}", locked.stderr);
-    let mut rules = String::new();
-    for last in 10..22 {
-        let (certificate, _) = place.identity(&format!("rule{last}"), &first);
+    let mut text = String::new();
+    for last in rules {
+        let (certificate, _) = place.identity(&format!("rule{last}"), first);
         let key = place.secret(&format!("rule{last}.key"), &locked.stdout);
         let _ = writeln!(
-            rules,
+            text,
             "127.0.0.{last}:allow,CERTFILE=\"{certificate}\",KEYFILE=\"{key}\""
         );
     }
-    let cdb = compile(&place, "rules.cdb", &format!("{rules}:allow\n"));
+    let cdb = compile(place, "rules.cdb", &format!("{text}:allow\n"));
     let password = place.write("password", "x");
-    let server = Setup::new(&place, &["cat"])
+    let (certificate, key) = place.identity("live", first);
+    let server = Setup::new(place, &["cat"])
         .options("-3x")
         .option(&cdb)
         .env("CERTFILE", certificate)
@@ -832,14 +881,65 @@ fn a_slow_reload_keeps_nobody_waiting() {
         assert_eq!(served(&server), "first");
         (begun.elapsed().as_millis() < 300).then_some(())
     });
+    server
+}
+
+/// The keyholder that reads keys now, beside these.
+fn loading(server: &Server, before: &[i32]) -> i32 {
+    eventually("keys are loaded", || {
+        let all = keyholders(server);
+        all.into_iter().find(|one| !before.contains(one))
+    })
+}
+
+#[test]
+fn a_keyholder_that_dies_during_a_reload_leaves_nobody_behind() {
+    need!("openssl");
+    let place = Place::new("died-in-reload");
+    let server = slow(&place, &called("first").issue(), 10..13);
+    let before = keyholders(&server);
+    server.signal(Signal::SIGHUP);
+    loading(&server, &before);
+    kill(Pid::from_raw(before[0]), Signal::SIGKILL).unwrap();
+    server.line("ended; starting another");
+    let mut waited = Dial::to(&server).connect();
+    waited.send("served");
+    assert_eq!(waited.read_exact(6), b"served");
+    drop(waited);
+    server.quiet();
+}
+
+#[test]
+fn a_reload_whose_process_died_is_tried_again() {
+    need!("openssl");
+    let place = Place::new("reload-died");
+    let server = slow(&place, &called("first").issue(), 10..12);
+    let before = keyholders(&server);
+    server.signal(Signal::SIGHUP);
+    let lost = loading(&server, &before);
+    kill(Pid::from_raw(lost), Signal::SIGKILL).unwrap();
+    server.line(BROKEN);
+    assert_eq!(keyholders(&server), before);
+    // No file changes, and no other signal comes.
+    eventually("another keyholder serves", || {
+        assert_eq!(served(&server), "first");
+        let now = keyholders(&server);
+        (now.len() == 1 && now != before).then_some(())
+    });
+    assert_eq!(complaints(&server), 1, "{}", server.log());
+}
+
+#[test]
+fn a_slow_reload_keeps_nobody_waiting() {
+    need!("openssl");
+    let place = Place::new("slow-reload");
+    let second = called("second").other_key().issue();
+    let server = slow(&place, &called("first").issue(), 10..22);
     replace(&place, "live.key", second.key_pem());
     replace(&place, "live.pem", second.chain_pem());
     let before = keyholders(&server);
     server.signal(Signal::SIGHUP);
-    let loading = eventually("keys are loaded", || {
-        let all = keyholders(&server);
-        all.into_iter().find(|one| !before.contains(one))
-    });
+    let loading = loading(&server, &before);
     // It takes seconds, and the old one serves meanwhile, even while a key does not
     // get on at all.
     for signal in [Signal::SIGSTOP, Signal::SIGCONT] {

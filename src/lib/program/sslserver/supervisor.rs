@@ -68,6 +68,8 @@ pub(super) struct Supervisor<'a> {
     looked: Instant,
     /// What was wrong with the files at the last look: said once.
     complained: Option<String>,
+    /// When that is tried again, though no file changed.
+    try_again: Instant,
     /// What the last load, good or not, has read.
     watch: Watch,
     /// The service manager, which wants to know of HUP and TERM.
@@ -108,6 +110,7 @@ impl<'a> Supervisor<'a> {
             next_dates: Instant::now() + DAY,
             looked: Instant::now(),
             complained: None,
+            try_again: Instant::now(),
             notifier,
             reload_told: false,
         })

@@ -14,6 +14,11 @@ use crate::watch::Watch;
 /// How often files are looked at, at most.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// How long until what could not be loaded is tried again, though no file
+/// changed: it may have been a process or memory that was missing. A load that
+/// takes long is given more time than it takes.
+const RETRY: Duration = Duration::from_secs(5);
+const REST: u32 = 10;
 /// How often a load that failed is tried again at once, whose files changed
 /// under it.
 const AGAIN: usize = 2;
@@ -26,7 +31,8 @@ impl Supervisor<'_> {
             return;
         }
         self.looked = now;
-        self.wants_reload |= self.watch.has_changed();
+        let again = self.complained.is_some() && now >= self.try_again;
+        self.wants_reload |= again || self.watch.has_changed();
     }
 
     /// The next generation, and a keyholder for it where the one at work does not have
@@ -63,6 +69,7 @@ impl Supervisor<'_> {
     /// served before can be served again.
     pub(super) fn reload(&mut self) {
         let report = &self.setup.report;
+        let begun = Instant::now();
         let before = self.generation.watch.anew();
         // HUP has everything read again, changed or not.
         let anew = std::mem::take(&mut self.wants_all);
@@ -78,6 +85,11 @@ impl Supervisor<'_> {
             loaded = self.load_next(anew, &mut watch);
         }
         self.end_silent_master();
+        if matches!(loaded, Ok((_, Some(_)))) {
+            // A keyholder that died meanwhile has left clients that wait for it: the
+            // next one knows nothing of them.
+            self.replace_workers();
+        }
         if self.ending {
             return;
         }
@@ -106,6 +118,9 @@ impl Supervisor<'_> {
                 "unable to reload, the old material keeps serving: {why}"
             ));
         }
+        // What was asked for stands until it is done.
+        self.wants_all |= anew && failed.is_some();
         self.complained = failed;
+        self.try_again = Instant::now() + RETRY.max(begun.elapsed() * REST);
     }
 }

@@ -1,0 +1,425 @@
+//! Faults rain on a server under load: its processes are killed and stopped at
+//! random, all that it has loaded is replaced every second. A connection may fail
+//! where its own process was hit, and the log says so; nobody is ever served
+//! anything that is not for him.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::Outcome;
+use crate::client::{Client, Errand, Lost};
+use crate::dice::Dice;
+use crate::harness::process::{Process, Stop, group};
+use crate::harness::{Authority, Identity, KeyKind, Leaf, Place, Server};
+use crate::journal::Journal;
+use crate::load::address;
+use crate::options::Settings;
+use crate::service::{self, Way};
+use crate::truth::{DENIED, OTHER, Truth};
+
+/// How many failures are told one by one.
+const TOLD: usize = 5;
+/// For how long nobody at all may be served: a second for the server, and the
+/// rest for a machine that does other things.
+const LONGEST_GAP: Duration = Duration::from_secs(5);
+/// The same while the key master is stopped: it is killed after 5 s.
+const LONGEST_HUNG: Duration = Duration::from_secs(15);
+
+/// What befalls a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    Hup,
+    Kill(&'static str),
+    /// For so many milliseconds.
+    Stop(&'static str, u64),
+}
+
+const FAULTS: [Fault; 12] = [
+    Fault::Hup,
+    Fault::Kill("engine"),
+    Fault::Kill("engine"),
+    Fault::Kill("keyholder"),
+    Fault::Kill("keymaster"),
+    Fault::Kill("launcher"),
+    Fault::Kill("launcher"),
+    Fault::Stop("engine", 2000),
+    Fault::Stop("keyholder", 1500),
+    Fault::Stop("keymaster", 1500),
+    Fault::Stop("keymaster", 6000),
+    Fault::Stop("launcher", 2000),
+];
+
+/// Whose connection a killed process was.
+enum Hit {
+    Client(Ipv4Addr),
+    /// A launcher, whom the log names.
+    Launcher(i32),
+}
+
+/// What a run has seen so far.
+#[derive(Default)]
+struct Seen {
+    hits: Mutex<Vec<Hit>>,
+    lost: Mutex<Vec<Loss>>,
+    /// Since when each renewal brings another key.
+    new_keys: Mutex<Option<Instant>>,
+    /// When somebody was served to his end.
+    served: Mutex<Vec<Instant>>,
+    /// From when to when a key master was stopped.
+    hung: Mutex<Vec<(Instant, Instant)>>,
+    refused: AtomicU64,
+    faults: AtomicU64,
+}
+
+/// A connection that was not served as it must be.
+struct Loss {
+    client: Ipv4Addr,
+    why: Lost,
+    at: Instant,
+}
+
+/// Clients of each kind.
+struct Clients {
+    ordinary: Client,
+    /// With a certificate that the server's anchors know, and one of another root.
+    known: Client,
+    unknown: Client,
+}
+
+pub fn run(settings: &Settings, seed: u64) -> Outcome {
+    let clients = Clients {
+        ordinary: Client::new(None),
+        known: Client::new(Some(&Identity::localhost(KeyKind::P256))),
+        unknown: Client::new(Some(
+            &Leaf::new("stranger").issue_by(&Authority::root("Another Root")),
+        )),
+    };
+    Way::ALL
+        .into_iter()
+        .map(|way| one_way(settings, seed, way, &clients))
+        .collect()
+}
+
+fn one_way(settings: &Settings, seed: u64, way: Way, clients: &Clients) -> Result<String, String> {
+    let place = Place::new("soak-faults");
+    let truth = Truth::new(&place);
+    let server = service::setup(&place, way, settings.at_once)
+        .options("-v -x")
+        .option(&truth.rules_file())
+        .env("CERTFILE", truth.own_file())
+        .unset("KEYFILE")
+        .start();
+    let seen = Seen::default();
+    let over = AtomicBool::new(false);
+    let next = AtomicU64::new(0);
+    thread::scope(|scope| {
+        let _stop = Stop(&over);
+        for _ in 0..settings.at_once.div_ceil(5) {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    one(&server, clients, &truth, &seen, way, seed, number);
+                }
+            });
+        }
+        scope.spawn(|| renew(&truth, &seen, settings.rain, &over));
+        rain(&server, &seen, settings.rain, seed);
+    });
+    server.quiet();
+    let log = server.log();
+    server.stop();
+    verdict(way, &seen, &truth, &log, next.load(Ordering::Relaxed))
+}
+
+/// Every second something else; in the second half with another key each time.
+fn renew(truth: &Truth<'_>, seen: &Seen, rain: Duration, over: &AtomicBool) {
+    let begin = Instant::now();
+    let mut round = 1;
+    while !over.load(Ordering::Relaxed) {
+        thread::sleep(Duration::from_millis(1000));
+        let new_keys = begin.elapsed() > rain / 2;
+        if new_keys {
+            seen.new_keys.lock().unwrap().get_or_insert(Instant::now());
+        }
+        truth.renew_certificates(new_keys && round % 2 == 0);
+        truth.replace_rules(round);
+        round += 1;
+    }
+}
+
+/// One connection, and whether it came as it must.
+fn one(
+    server: &Server,
+    clients: &Clients,
+    truth: &Truth<'_>,
+    seen: &Seen,
+    way: Way,
+    seed: u64,
+    number: u64,
+) {
+    let mut dice = Dice::new(seed, number);
+    let [_, a, b, c] = address(number).octets();
+    let mut errand = Errand {
+        at: server.at,
+        way,
+        from: Ipv4Addr::new(127, a, b, c),
+        name: *dice.pick(&["localhost", "localhost", OTHER]),
+        wants_tls: dice.once_in(2),
+    };
+    let mut client = &clients.ordinary;
+    let mut is_welcome = true;
+    match dice.below(20) {
+        0 => {
+            errand.from = Ipv4Addr::new(127, 200, b, c);
+            is_welcome = false;
+        }
+        1 => {
+            errand.name = DENIED;
+            errand.wants_tls = true;
+            is_welcome = false;
+        }
+        kind @ 2..=4 => {
+            errand.from = Ipv4Addr::new(127, 201, b, c);
+            errand.wants_tls = true;
+            is_welcome = kind == 2;
+            client = match kind {
+                2 => &clients.known,
+                3 => &clients.unknown,
+                _ => &clients.ordinary,
+            };
+        }
+        _ => {}
+    }
+    let came = Instant::now();
+    let ended = client.begin(&errand, &mut dice).and_then(|served| {
+        if !is_welcome {
+            return Err(Lost::Wrong("who must not be was served".to_owned()));
+        }
+        let certificate = served.certificate();
+        truth.judge(errand.name, &served.mark, certificate.as_deref(), came)?;
+        served.finish(&mut dice)
+    });
+    match ended {
+        Ok(()) => seen.served.lock().unwrap().push(Instant::now()),
+        Err(Lost::Ended(..)) if !is_welcome => {
+            seen.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        Err(why) => seen.lost.lock().unwrap().push(Loss {
+            client: errand.from,
+            why,
+            at: Instant::now(),
+        }),
+    }
+}
+
+/// For so long a fault every few hundred milliseconds, each of which is over at
+/// the end.
+fn rain(server: &Server, seen: &Seen, length: Duration, seed: u64) {
+    let mut dice = Dice::new(seed, u64::MAX);
+    let end = Instant::now() + length;
+    let mut stopped: Vec<(Instant, i32)> = Vec::new();
+    while Instant::now() < end || !stopped.is_empty() {
+        let now = Instant::now();
+        stopped.retain(|&(until, pid)| {
+            let over = until <= now;
+            if over {
+                // It may have been replaced, and be gone.
+                let _ = kill(Pid::from_raw(pid), Signal::SIGCONT);
+            }
+            !over
+        });
+        thread::sleep(Duration::from_millis(20 + dice.next() % 300));
+        if now >= end {
+            continue;
+        }
+        let fault = *dice.pick(&FAULTS);
+        match fault {
+            Fault::Hup => server.signal(Signal::SIGHUP),
+            Fault::Kill(role) => {
+                let Some((pid, hit)) = hold(server, &mut dice, role) else {
+                    continue;
+                };
+                seen.hits.lock().unwrap().extend(hit);
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+            Fault::Stop(role, most) => {
+                let Some((pid, _)) = hold(server, &mut dice, role) else {
+                    continue;
+                };
+                let time = Duration::from_millis(100 + dice.next() % most);
+                stopped.push((now + time, pid));
+                if role == "keymaster" {
+                    seen.hung.lock().unwrap().push((now, now + time));
+                }
+            }
+        }
+        seen.faults.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Stops a process with this name, and says whose it is.
+fn hold(server: &Server, dice: &mut Dice, role: &str) -> Option<(i32, Option<Hit>)> {
+    let is = |pid: i32| {
+        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_end() == role)
+    };
+    let all: Vec<Process> = group(server.pid())
+        .into_iter()
+        .filter(|one| one.state != 'Z' && is(one.pid))
+        .collect();
+    if all.is_empty() {
+        return None;
+    }
+    let pid = match role {
+        // A reload's: those before it serve whoever is still theirs, and nobody
+        // takes their place.
+        "keyholder" => all.iter().max_by_key(|one| began(one.pid))?.pid,
+        _ => dice.pick(&all).pid,
+    };
+    kill(Pid::from_raw(pid), Signal::SIGSTOP).ok()?;
+    // A launcher may have become the program, which is none of ours to hit.
+    if !is(pid) {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGCONT);
+        return None;
+    }
+    match role {
+        "engine" => match client_of(pid) {
+            Some(client) => Some((pid, Some(Hit::Client(client)))),
+            None => {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGCONT);
+                None
+            }
+        },
+        "launcher" => Some((pid, Some(Hit::Launcher(pid)))),
+        _ => Some((pid, None)),
+    }
+}
+
+/// When a process was forked, in ticks of the kernel's.
+fn began(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// The address at the other end of a process's connection.
+fn client_of(pid: i32) -> Option<Ipv4Addr> {
+    let sockets: BTreeSet<String> = fs::read_dir(format!("/proc/{pid}/fd"))
+        .ok()?
+        .flatten()
+        .filter_map(|entry| {
+            let target = fs::read_link(entry.path()).ok()?;
+            let inode = target.to_str()?.strip_prefix("socket:[")?;
+            inode.strip_suffix(']').map(str::to_owned)
+        })
+        .collect();
+    let table = fs::read_to_string("/proc/net/tcp").ok()?;
+    table.lines().skip(1).find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        if !sockets.contains(*fields.get(9)?) {
+            return None;
+        }
+        let (address, _) = fields.get(2)?.split_once(':')?;
+        // As the machine has it in memory.
+        let number = u32::from_str_radix(address, 16).ok()?;
+        Some(Ipv4Addr::from(number.to_ne_bytes()))
+    })
+}
+
+/// The longest times without anybody served, those in which a key master was
+/// stopped last.
+fn gaps(served: &[Instant], hung: &[(Instant, Instant)]) -> (Duration, Duration) {
+    let longest = |of_hung: bool| {
+        let all = served.windows(2).filter(|two| {
+            let meets = |&(from, to): &(Instant, Instant)| {
+                from < two[1] && two[0] < to + Duration::from_secs(1)
+            };
+            hung.iter().any(meets) == of_hung
+        });
+        all.map(|two| two[1] - two[0]).max().unwrap_or_default()
+    };
+    (longest(false), longest(true))
+}
+
+/// What of the losses has a cause and an explanation, and what has none.
+fn verdict(
+    way: Way,
+    seen: &Seen,
+    truth: &Truth<'_>,
+    log: &str,
+    number: u64,
+) -> Result<String, String> {
+    let journal = Journal::read(log);
+    let mut hit = BTreeSet::new();
+    for one in seen.hits.lock().unwrap().iter() {
+        match one {
+            Hit::Client(client) => {
+                hit.insert(*client);
+            }
+            Hit::Launcher(pid) => hit.extend(journal.clients_of(*pid)),
+        }
+    }
+    let new_keys = *seen.new_keys.lock().unwrap();
+    let lost = seen.lost.lock().unwrap();
+    let (mut with_key, mut bad) = (0, Vec::new());
+    for Loss { client, why, at } in lost.iter() {
+        let said = journal.explanation(*client);
+        // Whose key process was killed when the key was on no disk any more.
+        let lost_key = new_keys.is_some_and(|since| *at > since)
+            && said.is_some_and(|lines| lines.contains("the keyholder"));
+        let fault = match why {
+            Lost::Wrong(_) => "",
+            Lost::Ended(..) if lost_key => {
+                with_key += 1;
+                continue;
+            }
+            Lost::Ended(..) if !hit.contains(client) => " though no process of its was hit",
+            Lost::Ended(..) if said.is_none() => ", which the log does not explain",
+            Lost::Ended(..) => continue,
+        };
+        let said = said.unwrap_or_default().trim_end();
+        bad.push(format!("{client}: {why}{fault} ({said})"));
+    }
+    let served = seen.served.lock().unwrap();
+    let (gap, hung) = gaps(&served, &seen.hung.lock().unwrap());
+    let line = format!(
+        "{}: {} faults on {number} connections: {} served, {} refused as they must be, {} lost \
+         whose process was killed, {with_key} whose key was; longest time without anybody served {} ms ({} ms where the key master \
+         hung), oldest thing served \
+         {} ms after it was replaced; no process left",
+        way.name(),
+        seen.faults.load(Ordering::Relaxed),
+        served.len(),
+        seen.refused.load(Ordering::Relaxed),
+        lost.len() - bad.len() - with_key,
+        gap.as_millis(),
+        hung.as_millis(),
+        truth.oldest().as_millis(),
+    );
+    if std::env::var_os("SOAK_LOG").is_some() {
+        eprintln!("{:#?}", journal.others);
+    }
+    if !bad.is_empty() {
+        let told = bad.iter().take(TOLD).cloned().collect::<Vec<_>>();
+        let kept = std::env::temp_dir().join(format!("soak-{}.log", std::process::id()));
+        let kept = fs::write(&kept, log)
+            .map_or_else(|error| error.to_string(), |()| kept.display().to_string());
+        return Err(format!(
+            "{line}; {} wrong: {}; the whole log: {kept}",
+            bad.len(),
+            told.join("; ")
+        ));
+    }
+    if gap >= LONGEST_GAP || hung >= LONGEST_HUNG {
+        return Err(format!("nobody was served for too long: {line}"));
+    }
+    Ok(line)
+}

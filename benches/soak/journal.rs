@@ -1,0 +1,110 @@
+//! The log of a run, read when it is over: which process served whom, and what
+//! was said of each client.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+/// A whole log.
+pub struct Journal {
+    /// By process number, in the order of the log: numbers come again.
+    clients: BTreeMap<i32, Vec<Ipv4Addr>>,
+    /// Whom a line says something bad of.
+    explained: BTreeMap<Ipv4Addr, String>,
+    /// Lines that are about no client, by their words.
+    pub others: BTreeMap<String, usize>,
+}
+
+impl Journal {
+    pub fn read(log: &str) -> Journal {
+        let mut journal = Journal {
+            clients: BTreeMap::new(),
+            explained: BTreeMap::new(),
+            others: BTreeMap::new(),
+        };
+        for line in log.lines() {
+            journal.take(line);
+        }
+        journal
+    }
+
+    fn take(&mut self, line: &str) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[..] {
+            ["sslserver:", "pid", pid, "from", address] => {
+                if let (Ok(pid), Ok(address)) = (pid.parse(), address.parse()) {
+                    self.clients.entry(pid).or_default().push(address);
+                }
+            }
+            ["sslserver:", "end", pid, "status", status] => {
+                let last = pid.parse().ok().and_then(|pid: i32| {
+                    let all = self.clients.get(&pid)?;
+                    all.last().copied()
+                });
+                if let (Some(address), true) = (last, status != "0") {
+                    self.explain(address, line);
+                }
+            }
+            ["sslserver:", "status:" | "ok" | "deny" | "tls", ..] => {}
+            _ => match address_in(&words).or_else(|| self.client_in(&words)) {
+                Some(address) => self.explain(address, line),
+                None => *self.others.entry(without_numbers(line)).or_default() += 1,
+            },
+        }
+    }
+
+    /// Whom processes of this number served.
+    pub fn clients_of(&self, pid: i32) -> &[Ipv4Addr] {
+        self.clients.get(&pid).map_or(&[], Vec::as_slice)
+    }
+
+    /// The client of the process that a line names.
+    fn client_in(&self, words: &[&str]) -> Option<Ipv4Addr> {
+        let at = words.iter().position(|&word| word == "pid")?;
+        let pid = words.get(at + 1)?.trim_end_matches(':').parse().ok()?;
+        self.clients_of(pid).last().copied()
+    }
+
+    fn explain(&mut self, client: Ipv4Addr, line: &str) {
+        let all = self.explained.entry(client).or_default();
+        all.push_str(line);
+        all.push('\n');
+    }
+
+    /// The lines that say something bad of a client.
+    pub fn explanation(&self, client: Ipv4Addr) -> Option<&str> {
+        self.explained.get(&client).map(String::as_str)
+    }
+}
+
+/// The address of a client that a line names.
+fn address_in(words: &[&str]) -> Option<Ipv4Addr> {
+    let mut all = words.iter().filter_map(|word| {
+        let word = word.trim_end_matches([':', ',', ';', ')']);
+        word.parse().ok()
+    });
+    all.next()
+}
+
+/// A line as one of its kind.
+fn without_numbers(line: &str) -> String {
+    let mut out = String::new();
+    for word in line.split_whitespace() {
+        let hex = word.len() >= 40 && word.chars().all(|c| c.is_ascii_hexdigit());
+        if !out.is_empty() {
+            out.push(' ');
+        }
+        if hex {
+            out.push('#');
+            continue;
+        }
+        for c in word.chars() {
+            match c {
+                '0'..='9' if out.ends_with('#') => {}
+                '0'..='9' => out.push('#'),
+                other => out.push(other),
+            }
+        }
+    }
+    out
+}
