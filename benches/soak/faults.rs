@@ -87,6 +87,16 @@ struct Loss {
     at: Instant,
 }
 
+/// A server in the rain, and who is served by it.
+struct Storm<'a> {
+    server: &'a Server,
+    clients: &'a Clients,
+    truth: &'a Truth<'a>,
+    seen: &'a Seen,
+    way: Way,
+    seed: u64,
+}
+
 /// Clients of each kind.
 struct Clients {
     ordinary: Client,
@@ -119,6 +129,14 @@ fn one_way(settings: &Settings, seed: u64, way: Way, clients: &Clients) -> Resul
         .unset("KEYFILE")
         .start();
     let seen = Seen::default();
+    let storm = Storm {
+        server: &server,
+        clients,
+        truth: &truth,
+        seen: &seen,
+        way,
+        seed,
+    };
     let over = AtomicBool::new(false);
     let next = AtomicU64::new(0);
     thread::scope(|scope| {
@@ -127,12 +145,12 @@ fn one_way(settings: &Settings, seed: u64, way: Way, clients: &Clients) -> Resul
             scope.spawn(|| {
                 while !over.load(Ordering::Relaxed) {
                     let number = next.fetch_add(1, Ordering::Relaxed);
-                    one(&server, clients, &truth, &seen, way, seed, number);
+                    storm.serve(number);
                 }
             });
         }
         scope.spawn(|| renew(&truth, &seen, settings.rain, &over));
-        rain(&server, &seen, settings.rain, seed);
+        storm.rain(settings.rain);
     });
     server.quiet();
     let log = server.log();
@@ -145,7 +163,7 @@ fn renew(truth: &Truth<'_>, seen: &Seen, rain: Duration, over: &AtomicBool) {
     let begin = Instant::now();
     let mut round = 1;
     while !over.load(Ordering::Relaxed) {
-        thread::sleep(Duration::from_millis(1000));
+        thread::sleep(Duration::from_secs(1));
         let new_keys = begin.elapsed() > rain / 2;
         if new_keys {
             seen.new_keys.lock().unwrap().get_or_insert(Instant::now());
@@ -156,113 +174,109 @@ fn renew(truth: &Truth<'_>, seen: &Seen, rain: Duration, over: &AtomicBool) {
     }
 }
 
-/// One connection, and whether it came as it must.
-fn one(
-    server: &Server,
-    clients: &Clients,
-    truth: &Truth<'_>,
-    seen: &Seen,
-    way: Way,
-    seed: u64,
-    number: u64,
-) {
-    let mut dice = Dice::new(seed, number);
-    let [_, a, b, c] = address(number).octets();
-    let mut errand = Errand {
-        at: server.at,
-        way,
-        from: Ipv4Addr::new(127, a, b, c),
-        name: *dice.pick(&["localhost", "localhost", OTHER]),
-        wants_tls: dice.once_in(2),
-    };
-    let mut client = &clients.ordinary;
-    let mut is_welcome = true;
-    match dice.below(20) {
-        0 => {
-            errand.from = Ipv4Addr::new(127, 200, b, c);
-            is_welcome = false;
-        }
-        1 => {
-            errand.name = DENIED;
-            errand.wants_tls = true;
-            is_welcome = false;
-        }
-        kind @ 2..=4 => {
-            errand.from = Ipv4Addr::new(127, 201, b, c);
-            errand.wants_tls = true;
-            is_welcome = kind == 2;
-            client = match kind {
-                2 => &clients.known,
-                3 => &clients.unknown,
-                _ => &clients.ordinary,
-            };
-        }
-        _ => {}
+impl Storm<'_> {
+    /// Who comes as this number, and whether he is to be served.
+    fn errand(&self, number: u64, dice: &mut Dice) -> (Errand, &Client, bool) {
+        let [_, a, b, c] = address(number).octets();
+        let from = |second| Ipv4Addr::new(127, second, b, c);
+        let kind = dice.below(20);
+        let errand = Errand {
+            at: self.server.at,
+            way: self.way,
+            from: match kind {
+                0 => from(200),
+                2..=4 => from(201),
+                _ => from(a),
+            },
+            name: match kind {
+                1 => DENIED,
+                _ => dice.pick::<&str>(&["localhost", "localhost", OTHER]),
+            },
+            wants_tls: matches!(kind, 1..=4) || dice.once_in(2),
+        };
+        let (client, is_welcome) = match kind {
+            0 | 1 | 4 => (&self.clients.ordinary, false),
+            2 => (&self.clients.known, true),
+            3 => (&self.clients.unknown, false),
+            _ => (&self.clients.ordinary, true),
+        };
+        (errand, client, is_welcome)
     }
-    let came = Instant::now();
-    let ended = client.begin(&errand, &mut dice).and_then(|served| {
-        if !is_welcome {
-            return Err(Lost::Wrong("who must not be was served".to_owned()));
-        }
-        let certificate = served.certificate();
-        truth.judge(errand.name, &served.mark, certificate.as_deref(), came)?;
-        served.finish(&mut dice)
-    });
-    match ended {
-        Ok(()) => seen.served.lock().unwrap().push(Instant::now()),
-        Err(Lost::Ended(..)) if !is_welcome => {
-            seen.refused.fetch_add(1, Ordering::Relaxed);
-        }
-        Err(why) => seen.lost.lock().unwrap().push(Loss {
-            client: errand.from,
-            why,
-            at: Instant::now(),
-        }),
-    }
-}
 
-/// For so long a fault every few hundred milliseconds, each of which is over at
-/// the end.
-fn rain(server: &Server, seen: &Seen, length: Duration, seed: u64) {
-    let mut dice = Dice::new(seed, u64::MAX);
-    let end = Instant::now() + length;
-    let mut stopped: Vec<(Instant, i32)> = Vec::new();
-    while Instant::now() < end || !stopped.is_empty() {
-        let now = Instant::now();
-        stopped.retain(|&(until, pid)| {
-            let over = until <= now;
-            if over {
-                // It may have been replaced, and be gone.
-                let _ = kill(Pid::from_raw(pid), Signal::SIGCONT);
+    /// One connection, and whether it came as it must.
+    fn serve(&self, number: u64) {
+        let seen = self.seen;
+        let mut dice = Dice::new(self.seed, number);
+        let (errand, client, is_welcome) = self.errand(number, &mut dice);
+        let came = Instant::now();
+        let ended = client.begin(&errand, &mut dice).and_then(|served| {
+            if !is_welcome {
+                return Err(Lost::Wrong("who must not be was served".to_owned()));
             }
-            !over
+            let certificate = served.certificate();
+            self.truth
+                .judge(errand.name, &served.mark, certificate.as_deref(), came)?;
+            served.finish(&mut dice)
         });
-        thread::sleep(Duration::from_millis(20 + dice.next() % 300));
-        if now >= end {
-            continue;
+        match ended {
+            Ok(()) => seen.served.lock().unwrap().push(Instant::now()),
+            Err(Lost::Ended(..)) if !is_welcome => {
+                seen.refused.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(why) => seen.lost.lock().unwrap().push(Loss {
+                client: errand.from,
+                why,
+                at: Instant::now(),
+            }),
         }
+    }
+
+    /// For so long a fault every few hundred milliseconds, each of which is over at
+    /// the end.
+    fn rain(&self, length: Duration) {
+        let mut dice = Dice::new(self.seed, u64::MAX);
+        let end = Instant::now() + length;
+        let mut stopped: Vec<(Instant, i32)> = Vec::new();
+        while Instant::now() < end || !stopped.is_empty() {
+            let now = Instant::now();
+            stopped.retain(|&(until, pid)| {
+                let over = until <= now;
+                if over {
+                    // It may have been replaced, and be gone.
+                    let _ = kill(Pid::from_raw(pid), Signal::SIGCONT);
+                }
+                !over
+            });
+            thread::sleep(Duration::from_millis(20 + dice.next() % 300));
+            if now < end {
+                stopped.extend(self.strike(&mut dice));
+            }
+        }
+    }
+
+    /// One fault; which process is stopped until when, if one is.
+    fn strike(&self, dice: &mut Dice) -> Option<(Instant, i32)> {
         let fault = *dice.pick(&FAULTS);
+        let mut stopped = None;
         match fault {
-            Fault::Hup => server.signal(Signal::SIGHUP),
+            Fault::Hup => self.server.signal(Signal::SIGHUP),
             Fault::Kill(role) => {
-                let Some((pid, hit)) = hold(server, &mut dice, role) else {
-                    continue;
-                };
-                seen.hits.lock().unwrap().extend(hit);
+                let (pid, hit) = hold(self.server, dice, role)?;
+                self.seen.hits.lock().unwrap().extend(hit);
                 let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
             }
             Fault::Stop(role, most) => {
-                let Some((pid, _)) = hold(server, &mut dice, role) else {
-                    continue;
-                };
-                let time = Duration::from_millis(100 + dice.next() % most);
-                stopped.push((now + time, pid));
+                let (pid, _) = hold(self.server, dice, role)?;
+                let now = Instant::now();
+                let until = now + Duration::from_millis(100 + dice.next() % most);
                 if role == "keymaster" {
-                    seen.hung.lock().unwrap().push((now, now + time));
+                    self.seen.hung.lock().unwrap().push((now, until));
                 }
+                stopped = Some((until, pid));
             }
         }
-        seen.faults.fetch_add(1, Ordering::Relaxed);
+        self.seen.faults.fetch_add(1, Ordering::Relaxed);
+        stopped
     }
 }
 
@@ -291,13 +305,13 @@ fn hold(server: &Server, dice: &mut Dice, role: &str) -> Option<(i32, Option<Hit
         return None;
     }
     match role {
-        "engine" => match client_of(pid) {
-            Some(client) => Some((pid, Some(Hit::Client(client)))),
-            None => {
+        "engine" => {
+            let client = client_of(pid);
+            if client.is_none() {
                 let _ = kill(Pid::from_raw(pid), Signal::SIGCONT);
-                None
             }
-        },
+            client.map(|client| (pid, Some(Hit::Client(client))))
+        }
         "launcher" => Some((pid, Some(Hit::Launcher(pid)))),
         _ => Some((pid, None)),
     }
@@ -350,13 +364,15 @@ fn gaps(served: &[Instant], hung: &[(Instant, Instant)]) -> (Duration, Duration)
 }
 
 /// What of the losses has a cause and an explanation, and what has none.
-fn verdict(
-    way: Way,
-    seen: &Seen,
-    truth: &Truth<'_>,
-    log: &str,
-    number: u64,
-) -> Result<String, String> {
+struct Losses {
+    /// Whose own process was killed.
+    hit: usize,
+    /// Whose key process was, when the key was on no disk any more.
+    with_key: usize,
+    bad: Vec<String>,
+}
+
+fn losses(seen: &Seen, log: &str) -> Losses {
     let journal = Journal::read(log);
     let mut hit = BTreeSet::new();
     for one in seen.hits.lock().unwrap().iter() {
@@ -368,50 +384,62 @@ fn verdict(
         }
     }
     let new_keys = *seen.new_keys.lock().unwrap();
-    let lost = seen.lost.lock().unwrap();
-    let (mut with_key, mut bad) = (0, Vec::new());
-    for Loss { client, why, at } in lost.iter() {
+    let mut losses = Losses {
+        hit: 0,
+        with_key: 0,
+        bad: Vec::new(),
+    };
+    for Loss { client, why, at } in seen.lost.lock().unwrap().iter() {
         let said = journal.explanation(*client);
-        // Whose key process was killed when the key was on no disk any more.
         let lost_key = new_keys.is_some_and(|since| *at > since)
-            && said.is_some_and(|lines| lines.contains("the keyholder"));
+            && said.is_some_and(|lines| lines.contains("the keyholder is gone"));
         let fault = match why {
             Lost::Wrong(_) => "",
             Lost::Ended(..) if lost_key => {
-                with_key += 1;
+                losses.with_key += 1;
                 continue;
             }
             Lost::Ended(..) if !hit.contains(client) => " though no process of its was hit",
             Lost::Ended(..) if said.is_none() => ", which the log does not explain",
-            Lost::Ended(..) => continue,
+            Lost::Ended(..) => {
+                losses.hit += 1;
+                continue;
+            }
         };
-        let said = said.unwrap_or_default().trim_end();
-        bad.push(format!("{client}: {why}{fault} ({said})"));
+        let said = said.unwrap_or_default().trim_end().replace('\n', " / ");
+        losses.bad.push(format!("{client}: {why}{fault} ({said})"));
     }
+    losses
+}
+
+fn verdict(
+    way: Way,
+    seen: &Seen,
+    truth: &Truth<'_>,
+    log: &str,
+    number: u64,
+) -> Result<String, String> {
+    let Losses { hit, with_key, bad } = losses(seen, log);
     let served = seen.served.lock().unwrap();
     let (gap, hung) = gaps(&served, &seen.hung.lock().unwrap());
     let line = format!(
-        "{}: {} faults on {number} connections: {} served, {} refused as they must be, {} lost \
-         whose process was killed, {with_key} whose key was; longest time without anybody served {} ms ({} ms where the key master \
-         hung), oldest thing served \
-         {} ms after it was replaced; no process left",
+        "{}: {} faults on {number} connections: {} served, {} refused as they must be, {hit} lost \
+         whose process was killed, {with_key} whose key was; longest time without anybody served \
+         {} ms ({} ms where the key master hung), oldest thing served {} ms after it was \
+         replaced; no process left",
         way.name(),
         seen.faults.load(Ordering::Relaxed),
         served.len(),
         seen.refused.load(Ordering::Relaxed),
-        lost.len() - bad.len() - with_key,
         gap.as_millis(),
         hung.as_millis(),
         truth.oldest().as_millis(),
     );
-    if std::env::var_os("SOAK_LOG").is_some() {
-        eprintln!("{:#?}", journal.others);
-    }
     if !bad.is_empty() {
-        let told = bad.iter().take(TOLD).cloned().collect::<Vec<_>>();
         let kept = std::env::temp_dir().join(format!("soak-{}.log", std::process::id()));
         let kept = fs::write(&kept, log)
             .map_or_else(|error| error.to_string(), |()| kept.display().to_string());
+        let told = bad.iter().take(TOLD).cloned().collect::<Vec<_>>();
         return Err(format!(
             "{line}; {} wrong: {}; the whole log: {kept}",
             bad.len(),

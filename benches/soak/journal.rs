@@ -11,8 +11,6 @@ pub struct Journal {
     clients: BTreeMap<i32, Vec<Ipv4Addr>>,
     /// Whom a line says something bad of.
     explained: BTreeMap<Ipv4Addr, String>,
-    /// Lines that are about no client, by their words.
-    pub others: BTreeMap<String, usize>,
 }
 
 impl Journal {
@@ -20,7 +18,6 @@ impl Journal {
         let mut journal = Journal {
             clients: BTreeMap::new(),
             explained: BTreeMap::new(),
-            others: BTreeMap::new(),
         };
         for line in log.lines() {
             journal.take(line);
@@ -46,10 +43,11 @@ impl Journal {
                 }
             }
             ["sslserver:", "status:" | "ok" | "deny" | "tls", ..] => {}
-            _ => match address_in(&words).or_else(|| self.client_in(&words)) {
-                Some(address) => self.explain(address, line),
-                None => *self.others.entry(without_numbers(line)).or_default() += 1,
-            },
+            _ => {
+                if let Some(address) = address_in(&words).or_else(|| self.client_in(&words)) {
+                    self.explain(address, line);
+                }
+            }
         }
     }
 
@@ -84,27 +82,4 @@ fn address_in(words: &[&str]) -> Option<Ipv4Addr> {
         word.parse().ok()
     });
     all.next()
-}
-
-/// A line as one of its kind.
-fn without_numbers(line: &str) -> String {
-    let mut out = String::new();
-    for word in line.split_whitespace() {
-        let hex = word.len() >= 40 && word.chars().all(|c| c.is_ascii_hexdigit());
-        if !out.is_empty() {
-            out.push(' ');
-        }
-        if hex {
-            out.push('#');
-            continue;
-        }
-        for c in word.chars() {
-            match c {
-                '0'..='9' if out.ends_with('#') => {}
-                '0'..='9' => out.push('#'),
-                other => out.push(other),
-            }
-        }
-    }
-    out
 }

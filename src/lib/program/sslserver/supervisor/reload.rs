@@ -76,7 +76,9 @@ impl Supervisor<'_> {
         let mut watch = Watch::default();
         let mut loaded = self.load_next(anew, &mut watch);
         for _ in 0..AGAIN {
-            if loaded.is_ok() || self.ending || !watch.has_changed() {
+            // Another master comes first where this one hangs.
+            let vain = self.ending || self.master.is_silent();
+            if loaded.is_ok() || vain || !watch.has_changed() {
                 break;
             }
             // A renewal in between: the certificate of before it, and the key of
