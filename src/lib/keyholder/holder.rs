@@ -59,6 +59,8 @@ pub struct Keyholder {
     links: HashMap<LinkId, Held>,
     spares: Spares,
     sweep_at: usize,
+    /// Some of the links may not have been sent.
+    unsent: bool,
     /// Handshakes go on that may want a signature.
     awaited: bool,
     /// What the workers could not give up.
@@ -215,6 +217,7 @@ impl Keyholder {
             links: HashMap::new(),
             spares: Spares::default(),
             sweep_at: SWEEP,
+            unsent: false,
             awaited: false,
             missing,
         }
@@ -336,6 +339,7 @@ impl Keyholder {
         if let Some(worker) = workers.get_mut(worker) {
             worker.send(&mut held, signatures, now);
         }
+        self.unsent |= !held.sent;
         self.links.insert(id, held);
         Ok((id, engine))
     }
@@ -378,7 +382,6 @@ impl Keyholder {
     /// When [`Keyholder::attend`] has work anyway.
     #[must_use]
     pub fn wake(&self) -> Option<Instant> {
-        let unsent = self.links.values().any(|held| !held.sent);
         let workers = &self.workers;
         workers
             .iter()
@@ -387,7 +390,7 @@ impl Keyholder {
                 (_, Some(asked)) => Some(asked + worker.silence),
                 (_, None) => worker.next_question(self.awaited),
             })
-            .chain(unsent.then(|| Instant::now() + FULL))
+            .chain(self.unsent.then(|| Instant::now() + FULL))
             .chain(self.spares.end())
             .min()
     }
@@ -454,17 +457,18 @@ impl Keyholder {
         }
     }
 
-    /// Looks after the workers; `awaited` tells whether handshakes go on. Returns
-    /// at once; call it often. What it cannot
-    /// do at once is asked for with [`Keyholder::wanting`].
-    pub fn attend(&mut self, awaited: bool, report: &Report) {
+    /// Looks after the workers; `awaited` tells whether handshakes go on, `heard`
+    /// whether any of [`Keyholder::descriptors`] is readable. Returns at once; call
+    /// it often. What it cannot do at once is asked for with
+    /// [`Keyholder::wanting`].
+    pub fn attend(&mut self, awaited: bool, heard: bool, report: &Report) {
         let now = Instant::now();
         self.awaited = awaited;
         self.drop_old_spares(now);
         for at in 0..self.workers.len() {
             let worker = &mut self.workers[at];
             let silence = worker.silence;
-            let verdict = worker.look(now, awaited);
+            let verdict = worker.look(now, awaited, heard);
             let id = worker.id;
             match verdict {
                 Health::Sound | Health::Absent => {}
@@ -483,7 +487,12 @@ impl Keyholder {
                     self.take_back(at);
                 }
             }
-            self.resend(at, now);
+            if self.unsent {
+                self.resend(at, now);
+            }
+        }
+        if self.unsent {
+            self.unsent = self.links.values().any(|held| !held.sent);
         }
     }
 
@@ -492,6 +501,7 @@ impl Keyholder {
         for held in self.links.values_mut().filter(|held| held.worker == at) {
             held.sent = false;
         }
+        self.unsent = true;
     }
 
     /// Links that the worker does not have.
@@ -514,13 +524,16 @@ enum Health {
 }
 
 impl Worker {
-    /// Hears it and asks it, as far as that needs no waiting.
-    fn look(&mut self, now: Instant, awaited: bool) -> Health {
+    /// Hears it, where it may have something to tell, and asks it, as far as that
+    /// needs no waiting.
+    fn look(&mut self, now: Instant, awaited: bool, heard: bool) -> Health {
         let Some(control) = &self.control else {
             return Health::Absent;
         };
+        let overdue = |asked: Option<Instant>, silence| asked.is_some_and(|at| now >= at + silence);
         let mut buffer = [0; 16];
-        loop {
+        // Its answer may have come since the wait.
+        while heard || overdue(self.asked, self.silence) {
             match parcel::take(control, &mut buffer) {
                 Ok(1..) => self.asked = None,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -530,7 +543,7 @@ impl Worker {
                 }
             }
         }
-        if self.asked.is_some_and(|asked| now >= asked + self.silence) {
+        if overdue(self.asked, self.silence) {
             return Health::Silent;
         }
         let due = self.next_question(awaited).is_some_and(|at| now >= at);

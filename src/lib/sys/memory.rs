@@ -71,6 +71,137 @@ impl Drop for Pages {
     }
 }
 
+/// The heap with its gaps filled: what is allocated from now on lies side by side
+/// behind all the rest. A forked process would else find its memory in gaps all over
+/// the heap, and have the kernel copy a page for each. Dropping this gives the gaps
+/// back, to be used.
+#[derive(Default)]
+pub struct Compact(#[expect(dead_code, reason = "held until it is dropped")] Vec<Vec<u8>>);
+
+impl Compact {
+    /// Fills them. Where the C library is not glibc this does nothing.
+    #[must_use]
+    pub fn heap() -> Compact {
+        let mut fillers = Vec::with_capacity(4096);
+        let end = heap::end();
+        // From the largest gap to the smallest. What comes from behind the end is no
+        // gap any more.
+        let mut size = heap::LARGEST;
+        while size > 0 {
+            let filler = Vec::with_capacity(size);
+            if (filler.as_ptr() as usize) < end {
+                fillers.push(filler);
+            } else {
+                size = heap::next_smaller(size);
+            }
+        }
+        Compact(fillers)
+    }
+}
+
+/// Has the kernel give this process, newly forked, the pages that its next `length`
+/// bytes of heap take, all at once and not at the first touch of each. Where that
+/// cannot be done they come one by one.
+pub fn populate_heap(length: usize) {
+    heap::populate(length);
+}
+
+/// Gives what was freed of the heap back to the system, as far as it makes whole
+/// pages.
+pub fn give_back() {
+    heap::give_back();
+}
+
+/// What is to be known of glibc's heap (malloc(3)).
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod heap {
+    /// The largest piece: larger ones have mappings of their own.
+    pub(super) const LARGEST: usize = 64 * 1024;
+    /// Up to here each size, in steps of [`STEP`], has a list of its own.
+    const SMALL: usize = 1040;
+    const STEP: usize = 16;
+    /// How much the heap has ready, and grows at once: more than a connection takes.
+    const READY: usize = 256 * 1024;
+
+    pub(super) fn next_smaller(size: usize) -> usize {
+        if size > SMALL {
+            size / 8 * 7
+        } else {
+            size.saturating_sub(STEP)
+        }
+    }
+
+    /// Where the unused rest of the heap begins, which is as large as a connection
+    /// needs.
+    pub(super) fn end() -> usize {
+        for (number, value) in [
+            (libc::M_TOP_PAD, READY),
+            (libc::M_TRIM_THRESHOLD, 2 * READY),
+        ] {
+            let value = libc::c_int::try_from(value).unwrap_or(0);
+            // SAFETY: sets a number of the allocator's.
+            unsafe { libc::mallopt(number, value) };
+        }
+        let mut grown: Vec<Vec<u8>> = Vec::new();
+        while rest() < READY && grown.len() < 64 {
+            grown.push(Vec::with_capacity(LARGEST));
+        }
+        drop(grown);
+        rest_begin()
+    }
+
+    /// Bytes that were never allocated, or have been given back, at the heap's end.
+    fn rest() -> usize {
+        // SAFETY: only reads the allocator's books.
+        usize::try_from(unsafe { libc::mallinfo() }.keepcost).unwrap_or(0)
+    }
+
+    fn rest_begin() -> usize {
+        // SAFETY: only tells where the heap ends.
+        let end = unsafe { libc::sbrk(0) } as usize;
+        end.saturating_sub(rest())
+    }
+
+    pub(super) fn give_back() {
+        // SAFETY: touches free memory of the allocator's only.
+        unsafe { libc::malloc_trim(0) };
+    }
+
+    pub(super) fn populate(length: usize) {
+        /// Those of x86-64; elsewhere pages may be larger.
+        const PAGE: usize = 4096;
+        let length = length.min(rest().saturating_sub(PAGE)) / PAGE * PAGE;
+        let start = rest_begin().next_multiple_of(PAGE);
+        // SAFETY: the range is of the heap, and no byte of it changes: it is made
+        // writable, which it is.
+        unsafe {
+            libc::madvise(
+                start as *mut libc::c_void,
+                length,
+                libc::MADV_POPULATE_WRITE,
+            )
+        };
+    }
+}
+
+/// Other allocators do not mix what is old and new.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+mod heap {
+    pub(super) const LARGEST: usize = 0;
+
+    pub(super) fn next_smaller(_: usize) -> usize {
+        0
+    }
+
+    pub(super) fn end() -> usize {
+        0
+    }
+
+    pub(super) fn populate(_: usize) {}
+
+    pub(super) fn give_back() {}
+}
+
 /// Keeps what this process can write to out of swap: the pages in use now, and
 /// with `later` those that come. Program text and tables are left out, which
 /// would only cost memory.
@@ -139,6 +270,16 @@ const MCL_ONFAULT: libc::c_int = 4;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn gaps_are_filled_and_given_back() {
+        let sizes =
+            std::iter::successors(Some(heap::LARGEST), |size| Some(heap::next_smaller(*size)));
+        assert!(sizes.take(1000).any(|size| size == 0), "it comes to an end");
+        for _ in 0..3 {
+            drop(Compact::heap());
+        }
+    }
 
     #[test]
     fn released_pages_read_as_zeros_and_can_be_used_again() {

@@ -1,6 +1,7 @@
 //! Signals of a supervisor: remembered by handlers, let in only while it waits.
 
 use std::io;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::libc::c_int;
@@ -94,11 +95,9 @@ pub fn ignore_others() {
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
 }
 
-/// What came since the last call. Signals that wait are let in first: a wait
-/// that finds a descriptor ready does not do that, so under load they would wait
-/// for a quiet moment.
-#[must_use]
-pub fn seen() -> Seen {
+/// Lets signals in that wait: a wait that finds a descriptor ready does not do
+/// that, so under load they would wait for a quiet moment.
+pub fn let_in() {
     let mut watched = SigSet::empty();
     let _ = sigprocmask(
         SigmaskHow::SIG_SETMASK,
@@ -106,6 +105,11 @@ pub fn seen() -> Seen {
         Some(&mut watched),
     );
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&watched), None);
+}
+
+/// What came since the last call.
+#[must_use]
+pub fn seen() -> Seen {
     Seen {
         terminate: TERMINATE.swap(false, Ordering::Relaxed),
         hangup: HANGUP.swap(false, Ordering::Relaxed),
@@ -118,19 +122,46 @@ pub fn ignore_pipe() {
     let _ = set(Signal::SIGPIPE, SigHandler::SigIgn);
 }
 
+/// The signals that this process was started with as ignored, and PIPE, which the
+/// run-time ignores: exec would leave them so. What is caught it resets by itself.
+fn inherited() -> &'static [c_int] {
+    static INHERITED: OnceLock<Vec<c_int>> = OnceLock::new();
+    INHERITED.get_or_init(|| {
+        let is_ignored = |signal: &c_int| {
+            let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+            // SAFETY: writes what is set for a signal through the pointer, which is
+            // valid for the call, and changes nothing.
+            let done = unsafe { libc::sigaction(*signal, std::ptr::null(), action.as_mut_ptr()) };
+            // SAFETY: zeros are a valid value, too.
+            let action = unsafe { action.assume_init() };
+            done == 0 && action.sa_sigaction == libc::SIG_IGN
+        };
+        #[cfg(target_os = "linux")]
+        let last = libc::SIGRTMAX();
+        // _SIG_MAXSIG of sys/_sigset.h.
+        #[cfg(not(target_os = "linux"))]
+        let last = 128;
+        // Bare numbers: nix knows no real-time signals.
+        (1..=last).filter(is_ignored).collect()
+    })
+}
+
 /// Gives every signal its default handling and empties the mask: what a program
-/// that is executed next expects.
+/// that is executed next expects. A process that forks many that do so should have
+/// called [`know_inherited`].
 pub fn reset() {
-    #[cfg(target_os = "linux")]
-    let last = libc::SIGRTMAX();
-    // _SIG_MAXSIG of sys/_sigset.h.
-    #[cfg(not(target_os = "linux"))]
-    let last = 128;
-    // Bare numbers: nix knows no real-time signals.
-    for signal in 1..=last {
-        // SAFETY: sets the default handling; KILL, STOP and the numbers that
-        // libc keeps for itself are refused with EINVAL, which is fine.
+    let ours = WATCHED.into_iter().chain([Signal::SIGPIPE]);
+    for signal in ours
+        .map(|signal| signal as c_int)
+        .chain(inherited().iter().copied())
+    {
+        // SAFETY: sets the default handling of a number.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
+}
+
+/// Finds out once what [`reset`] needs to know.
+pub fn know_inherited() {
+    let _ = inherited();
 }

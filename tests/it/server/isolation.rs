@@ -576,6 +576,25 @@ fn links_that_were_made_ahead_are_in_no_other_process() {
     assert!(most < Some(alone + 6), "{alone} at first, then {most:?}");
 }
 
+/// doc/limits.md says so; the rest, links that were made ahead too, is given back.
+#[test]
+fn a_connection_costs_the_supervisor_one_descriptor() {
+    const CONNECTIONS: usize = 12;
+    let place = Place::new("descriptors");
+    let server = Setup::new(&place, &["cat"]).start();
+    let entries = format!("/proc/{}/fd", server.pid());
+    let count = || fs::read_dir(&entries).unwrap().count();
+    let before = count();
+    let clients: Vec<Tls> = (0..CONNECTIONS)
+        .map(|_| live(&server, SslVersion::TLS1_3))
+        .collect();
+    eventually("one descriptor for each connection", || {
+        (count() == before + CONNECTIONS).then_some(())
+    });
+    drop(clients);
+    eventually("none", || (count() == before).then_some(()));
+}
+
 #[test]
 fn an_engine_opens_nothing() {
     need!("strace");

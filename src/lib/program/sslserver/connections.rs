@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::Setup;
 use super::admission::Admission;
-use super::messages::{LineKind, Message, Receiver};
+use super::messages::{LineKind, MESSAGE_LIMIT, Message, MessageBuffer, Receiver};
 use crate::connection::shown;
 use crate::keyholder::LinkId;
 use crate::report::{Fail, TEMPORARY, reason};
@@ -34,9 +34,6 @@ const STOPPED: Duration = Duration::from_secs(10);
 const LONGEST_STOPPED: Duration = Duration::from_secs(3600);
 /// How many lines an engine may have for the log: honest ones have a few.
 const LINES: u32 = 32;
-/// How many messages of one connection are heard before others have their turn.
-const TURN: usize = 8;
-
 /// How often all are heard for the message of an engine that has ended.
 const MANY: usize = 64;
 
@@ -112,6 +109,10 @@ pub(super) struct Connections<'a> {
     deadlines: BTreeSet<(Instant, ConnectionId)>,
     /// Launchers that wait for a store.
     unmade: Vec<(ConnectionId, Settings)>,
+    /// Links whose handshakes are over.
+    unneeded: Vec<LinkId>,
+    /// For the next message.
+    buffer: Box<MessageBuffer>,
     /// This is the process that logs on, and nobody's parent.
     retired: bool,
 }
@@ -128,6 +129,8 @@ impl<'a> Connections<'a> {
             crowd: Crowd::new().map_err(Fail::unable("wait for processes"))?,
             deadlines: BTreeSet::new(),
             unmade: Vec::new(),
+            unneeded: Vec::new(),
+            buffer: Box::new([0; MESSAGE_LIMIT]),
             retired: false,
         })
     }
@@ -194,10 +197,11 @@ impl<'a> Connections<'a> {
         self.deadlines.extend(deadline.map(|at| (at, id)));
     }
 
-    /// Hears those that have something to tell.
+    /// Hears those that have something to tell, one message of each: of further
+    /// ones the next wait tells.
     pub fn hear(&mut self) {
         for id in self.crowd.ready() {
-            self.hear_one(id, TURN);
+            self.hear_one(id, 1);
         }
     }
 
@@ -209,7 +213,7 @@ impl<'a> Connections<'a> {
             let Some(messages) = &connection.messages else {
                 return;
             };
-            match messages.next() {
+            match messages.next(&mut self.buffer) {
                 Ok(Some(message)) => self.take(id, message),
                 Ok(None) => return,
                 Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
@@ -255,6 +259,7 @@ impl<'a> Connections<'a> {
             (Message::Begun, Phase::InPlaintext) => self.begin_handshake(id),
             (Message::Over, Phase::Handshake) => {
                 connection.phase = Phase::Open;
+                self.unneeded.push(connection.link);
                 self.bound_engine(id);
             }
             (Message::Line(kind, text), Phase::InPlaintext | Phase::Handshake | Phase::Open) => {
@@ -267,6 +272,11 @@ impl<'a> Connections<'a> {
     /// A store that a launcher waits for, if one does.
     pub fn unmade(&mut self) -> Option<(ConnectionId, Settings)> {
         self.unmade.pop()
+    }
+
+    /// Links that nobody uses any more, though their connections go on.
+    pub fn unneeded(&mut self) -> impl Iterator<Item = LinkId> {
+        self.unneeded.drain(..)
     }
 
     /// Answers a launcher that waits for a store.

@@ -25,11 +25,15 @@ use crate::settings::Filter;
 use crate::store::KeyKind;
 use crate::store::server;
 use crate::sys::channel::Channel;
+use crate::sys::memory;
 use crate::sys::process::{self, Forked, ProcessId};
 use crate::sys::sandbox::Confinement;
 #[cfg(feature = "internals")]
 use crate::taken_over;
 use crate::trust::{self, Cause, Name, Reference, Refusal};
+
+/// How much heap a handshake takes, in bytes.
+const HEAP: usize = 96 * 1024;
 
 /// The descriptors of an engine.
 pub(super) struct Ends {
@@ -61,6 +65,7 @@ impl Engine<'_> {
     pub fn run(&self, forked: &Forked, ends: Ends) -> u8 {
         // Before anything that could end it.
         self.supervisor.tell(&Message::Engine(process::own_id()));
+        memory::populate_heap(HEAP);
         process::name("engine");
         // Under `-n` the program has the socket too: closing ours would not end the
         // connection.

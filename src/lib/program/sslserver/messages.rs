@@ -14,7 +14,10 @@ use crate::sys::poll::{self, Ready};
 use crate::sys::process::ProcessId;
 
 /// The longest message, in bytes: settings that a launcher asks a store for.
-const MESSAGE_LIMIT: usize = 16384;
+pub(super) const MESSAGE_LIMIT: usize = 16384;
+
+/// Room for one message.
+pub(super) type MessageBuffer = [u8; MESSAGE_LIMIT];
 
 /// The answers to a launcher that asked.
 const YES: &[u8] = b"y";
@@ -170,9 +173,8 @@ impl Receiver {
     ///
     /// # Errors
     /// Nobody is there any more, or what came is no message (`InvalidData`).
-    pub fn next(&self) -> io::Result<Option<Message>> {
-        let mut buffer = [0; MESSAGE_LIMIT];
-        match parcel::take(&self.0, &mut buffer) {
+    pub fn next(&self, buffer: &mut MessageBuffer) -> io::Result<Option<Message>> {
+        match parcel::take(&self.0, buffer) {
             Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(length) => match Message::from_bytes(&buffer[..length]) {
                 Some(message) => Ok(Some(message)),
@@ -223,12 +225,13 @@ mod tests {
     fn the_longest_line_fits() {
         let (supervisor, connection) = pair().expect("a pair");
         connection.tell(&Message::Line(LineKind::Ended, "x".repeat(5000)));
-        let heard = supervisor.next().expect("no error");
+        let mut buffer = [0; MESSAGE_LIMIT];
+        let heard = supervisor.next(&mut buffer).expect("no error");
         assert_eq!(
             heard,
             Some(Message::Line(LineKind::Ended, "x".repeat(LINE_LIMIT)))
         );
         drop(connection);
-        assert!(supervisor.next().is_err());
+        assert!(supervisor.next(&mut buffer).is_err());
     }
 }

@@ -73,6 +73,7 @@ fn run(report: &mut Report, ticket_life: Duration) -> Result<u8, Fail> {
         report.warning(advice);
     }
     signal::ignore_pipe();
+    signal::know_inherited();
     let mask = signal::watch().map_err(Fail::unable("set up signals"))?;
     let notifier = Notifier::from_environment(report);
     let supervisor = supervisor::Supervisor::new(

@@ -16,6 +16,7 @@ use crate::keyholder::{Keyholder, Master};
 use crate::listener::Listener;
 use crate::manager::{Notifier, State};
 use crate::report::Fail;
+use crate::sys::memory::Compact;
 use crate::sys::poll::{self, Ready};
 use crate::sys::process::{self, Change, Ended};
 use crate::sys::signal;
@@ -29,8 +30,23 @@ mod reload;
 /// How long accepting rests when the system is out of descriptors, processes or
 /// memory.
 const REST: Duration = Duration::from_millis(200);
+/// How many rounds may find something to do at once before signals are let in,
+/// which come by themselves where a round has to wait.
+const BUSY: u32 = 8;
 /// How often dates of certificates are looked at.
 const DAY: Duration = Duration::from_secs(86400);
+
+/// What a wait was for.
+struct Came {
+    /// A connection's process has something to tell.
+    connections: bool,
+    /// A client waits.
+    client: bool,
+    /// The descriptor of a longer work is readable.
+    also: bool,
+    /// A keyholder has something to tell, or is gone.
+    keyholder: bool,
+}
 
 /// See the file's head.
 pub(super) struct Supervisor<'a> {
@@ -57,6 +73,8 @@ pub(super) struct Supervisor<'a> {
     /// Until when no client is taken.
     resting: Option<Instant>,
     mask: SigSet,
+    /// Rounds in a row that had something to do at once.
+    busy: u32,
     connections: Connections<'a>,
     /// A client that was accepted when there was no process for it.
     held: Option<(TcpStream, SocketAddr)>,
@@ -76,6 +94,8 @@ pub(super) struct Supervisor<'a> {
     notifier: Notifier,
     /// It was told that files are read again, and not yet that this is done.
     reload_told: bool,
+    /// Connections find their memory in one piece.
+    heap: Compact,
 }
 
 impl<'a> Supervisor<'a> {
@@ -103,6 +123,7 @@ impl<'a> Supervisor<'a> {
             failed: None,
             resting: None,
             mask,
+            busy: 0,
             connections: Connections::new(setup)?,
             held: None,
             full_told: None,
@@ -113,6 +134,7 @@ impl<'a> Supervisor<'a> {
             try_again: Instant::now(),
             notifier,
             reload_told: false,
+            heap: Compact::default(),
         })
     }
 
@@ -120,6 +142,7 @@ impl<'a> Supervisor<'a> {
     pub fn run(mut self) -> Result<u8, Fail> {
         self.tell_count(self.connections.count());
         self.tell_manager(&State::Ready);
+        self.heap = Compact::heap();
         loop {
             self.turn(None)?;
             if self.ending {
@@ -165,24 +188,33 @@ impl<'a> Supervisor<'a> {
         let wake = others.flatten().fold(wake, Instant::min);
         let accepting = self.has_room() && self.resting.is_none();
         let time = wake.saturating_duration_since(now);
-        let (client, ready) = self.wait(accepting, also.map(|(on, _)| on), time)?;
+        let came = self.wait(accepting, also.map(|(on, _)| on), time)?;
         let awaited = self.connections.next_deadline().is_some();
         let keyholder = &mut self.keyholder;
-        keyholder.attend(awaited, &self.setup.report);
-        self.connections.hear();
+        keyholder.attend(awaited, came.keyholder, &self.setup.report);
+        if came.connections {
+            self.connections.hear();
+        }
+        for link in self.connections.unneeded() {
+            self.keyholder.done(link);
+        }
         while let Some((id, settings)) = self.connections.unmade() {
             let made = self
                 .generation
                 .mix(self.setup, &mut self.keyholder, &settings);
             self.connections.made(id, made);
         }
-        if accepting && (client || self.held.is_some()) {
+        if accepting && (came.client || self.held.is_some()) {
             self.resting = self.accept().map(|()| Instant::now() + REST);
         }
-        Ok(ready)
+        Ok(came.also)
     }
 
     fn heed_signals(&mut self) {
+        if self.busy >= BUSY {
+            self.busy = 0;
+            signal::let_in();
+        }
         let seen = signal::seen();
         self.ending |= seen.terminate;
         if seen.child {
@@ -229,14 +261,13 @@ impl<'a> Supervisor<'a> {
         self.connections.count() < self.setup.limits.at_once
     }
 
-    /// Waits for anything to do: whether a client waits, and whether the
-    /// descriptor of a longer work is readable.
+    /// Waits for anything to do.
     fn wait(
         &mut self,
         accepting: bool,
         also: Option<BorrowedFd<'_>>,
         time: Duration,
-    ) -> Result<(bool, bool), Fail> {
+    ) -> Result<Came, Fail> {
         let time = if accepting && self.held.is_some() {
             Duration::ZERO
         } else {
@@ -250,13 +281,17 @@ impl<'a> Supervisor<'a> {
         wanted.extend(also.map(|on| (on, Ready::READ)));
         let controls = self.keyholder.descriptors();
         wanted.extend(controls.map(|control| (control, Ready::READ)));
-        poll::wait_with_signals(&mut wanted, Some(time), self.mask)
+        let any = poll::wait_with_signals(&mut wanted, Some(time), self.mask)
             .map_err(Fail::unable("wait for connections"))?;
-        let also_at = 1 + usize::from(accepting);
-        Ok((
-            accepting && wanted[1].1.read,
-            also.is_some() && wanted[also_at].1.read,
-        ))
+        self.busy = if any { self.busy + 1 } else { 0 };
+        let mut came = wanted.into_iter().map(|(_, came)| came.read || came.gone);
+        let mut next = || came.next().unwrap_or(false);
+        Ok(Came {
+            connections: next(),
+            client: accepting && next(),
+            also: also.is_some() && next(),
+            keyholder: came.any(|came| came),
+        })
     }
 
     fn reap(&mut self) {

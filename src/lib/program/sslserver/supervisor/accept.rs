@@ -15,46 +15,40 @@ use crate::report;
 use crate::sys::process;
 use crate::sys::tcp::TcpConnection;
 
-/// How many clients are taken before signals are looked at again.
-const ROUND: usize = 16;
 /// How often the same want of the system or of an option is told, at most.
 const MINUTE: Duration = Duration::from_secs(60);
 /// How long the names of a client may take.
 const NAMES_SECONDS: u32 = 120;
 
 impl Supervisor<'_> {
-    /// Takes clients while there are some; `Some` when the system can't.
+    /// Takes a client, if there is one; `Some` when the system can't. The next wait
+    /// tells whether there are more, and others have their turn first.
     pub(super) fn accept(&mut self) -> Option<()> {
-        for _ in 0..ROUND {
-            if !self.has_room() {
-                return None;
-            }
-            let accepted = match self.held.take() {
-                Some((client, address)) => Accepted::Client(client, address),
-                None => self.listener.accept(),
-            };
-            match accepted {
-                Accepted::Client(client, address) => {
-                    self.look_at_files();
-                    if self.wants_reload && !self.at_work {
-                        // It is served with what is new, or meanwhile.
-                        self.held = Some((client, address));
-                        return None;
-                    }
-                    if let Err((client, error)) = self.begin(client, address) {
-                        self.tell_lack("begin a connection", &error);
-                        self.held = Some((client, address));
-                        return Some(());
-                    }
+        let accepted = match self.held.take() {
+            Some((client, address)) => Accepted::Client(client, address),
+            None => self.listener.accept(),
+        };
+        match accepted {
+            Accepted::Client(client, address) => {
+                self.look_at_files();
+                if self.wants_reload && !self.at_work {
+                    // It is served with what is new, or meanwhile.
+                    self.held = Some((client, address));
+                    return None;
                 }
-                Accepted::Nobody => return None,
-                Accepted::Exhausted(error) => {
-                    self.tell_lack("accept", &error);
+                if let Err((client, error)) = self.begin(client, address) {
+                    self.tell_lack("begin a connection", &error);
+                    self.held = Some((client, address));
                     return Some(());
                 }
+                None
+            }
+            Accepted::Nobody => None,
+            Accepted::Exhausted(error) => {
+                self.tell_lack("accept", &error);
+                Some(())
             }
         }
-        None
     }
 
     /// Clients in the backlog believe that they are connected, and would be

@@ -9,6 +9,7 @@ use super::Supervisor;
 use super::meanwhile::Serving;
 use crate::keyholder::{KeyTable, Keyholder, Loading};
 use crate::program::sslserver::generation::Generation;
+use crate::sys::memory::Compact;
 use crate::watch::Watch;
 
 /// How often files are looked at, at most.
@@ -70,6 +71,8 @@ impl Supervisor<'_> {
     pub(super) fn reload(&mut self) {
         let report = &self.setup.report;
         let begun = Instant::now();
+        // What is loaded next has the gaps, and what it replaces leaves others.
+        self.heap = Compact::default();
         let before = self.generation.watch.anew();
         // HUP has everything read again, changed or not.
         let anew = std::mem::take(&mut self.wants_all);
@@ -108,6 +111,7 @@ impl Supervisor<'_> {
             }
             Err(why) => Some(why),
         };
+        self.heap = Compact::heap();
         if failed.is_some() {
             // It may have failed before it came to a file that the last
             // generation read: that stays watched.
