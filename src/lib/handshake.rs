@@ -24,7 +24,7 @@ mod diagnosis;
 /// How many of the first bytes of a peer are kept to say what came instead of TLS.
 const OPENING: usize = 64;
 /// How much waits for one send: several full records.
-const GATHER: usize = 96 * 1024;
+const GATHER: usize = 64 * 1024;
 /// How long a failed handshake waits for its alert to be read.
 const PARTING: Duration = Duration::from_secs(2);
 
@@ -40,6 +40,15 @@ pub struct Wire {
     queued: u64,
     transmitted: u64,
     ended: bool,
+    /// The kernel had less than was asked for: it has no more now, unless the peer
+    /// has ended, and is not asked again before somebody waited.
+    drained: bool,
+    /// See [`Wire::met_end`].
+    ends: bool,
+    /// Our end follows what waits.
+    last: bool,
+    /// What is flushed waits for [`Wire::push`], with what comes behind it.
+    gathering: bool,
     /// Bytes received since the last that were content.
     overhead: u64,
     /// Most of those; `None` in the handshake, which has its deadline.
@@ -59,6 +68,10 @@ impl Wire {
             queued: 0,
             transmitted: 0,
             ended: false,
+            drained: false,
+            ends: false,
+            last: false,
+            gathering: false,
             overhead: 0,
             overhead_limit: None,
         }
@@ -126,7 +139,12 @@ impl Wire {
     /// As send(2); a full socket is no error.
     pub fn push(&mut self) -> io::Result<()> {
         while self.has_waiting() {
-            match socket::transmit(&self.socket, &self.waiting[self.sent..]) {
+            let transmit = if self.last {
+                socket::transmit_with_more
+            } else {
+                socket::transmit
+            };
+            match transmit(&self.socket, &self.waiting[self.sent..]) {
                 Ok(count) => {
                     self.sent += count;
                     self.transmitted += count as u64;
@@ -138,6 +156,27 @@ impl Wire {
         self.waiting.clear();
         self.sent = 0;
         Ok(())
+    }
+
+    /// Sends what waits and then our end, in one segment where both fit: false if
+    /// the kernel did not take all, which keeps the end back.
+    ///
+    /// # Errors
+    /// As [`Wire::push`].
+    pub fn push_last(&mut self) -> io::Result<bool> {
+        self.last = true;
+        self.push()?;
+        if !self.has_waiting() {
+            self.shut(Shutdown::Write);
+        }
+        Ok(!self.has_waiting())
+    }
+
+    /// Poll told that both directions are over, or that there is an error: what
+    /// can still be read is read to its end.
+    pub fn met_end(&mut self) {
+        self.ends = true;
+        self.drained = false;
     }
 
     /// Gives the buffer back while nothing waits.
@@ -159,6 +198,9 @@ impl Read for Wire {
         if self.is_over_limit() {
             return Err(io::ErrorKind::InvalidData.into());
         }
+        if std::mem::take(&mut self.drained) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         let count = match socket::receive(&self.socket, buffer) {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
                 self.ended = true;
@@ -172,6 +214,7 @@ impl Read for Wire {
             self.ended = true;
             return Err(io::ErrorKind::WouldBlock.into());
         }
+        self.drained = count < buffer.len() && !self.ends;
         self.received += count as u64;
         self.overhead += count as u64;
         let room = OPENING - self.opening.len();
@@ -193,9 +236,10 @@ impl Write for Wire {
         Ok(bytes.len())
     }
 
-    /// Libssl flushes at the end of each flight of a handshake.
+    /// Libssl flushes at the end of each flight of a handshake, and behind each
+    /// ticket.
     fn flush(&mut self) -> io::Result<()> {
-        self.push()
+        if self.gathering { Ok(()) } else { self.push() }
     }
 }
 
@@ -252,9 +296,17 @@ pub fn perform(
     let broken = |error: openssl::error::ErrorStack| Failure::Refused(tls_reason(&error));
     let mut stream = SslStream::new(ssl, Wire::new(socket)).map_err(broken)?;
     let deadline = Instant::now() + limit;
+    stream.get_mut().gathering = true;
     loop {
-        let error = match stream.do_handshake() {
-            Ok(()) => return Ok(stream),
+        let done = stream.do_handshake();
+        // A whole flight goes out at once, and the tickets behind the handshake.
+        let pushed = stream.get_mut().push();
+        let error = match done {
+            Ok(()) => {
+                pushed.map_err(|error| lost(&stream, &error))?;
+                stream.get_mut().gathering = false;
+                return Ok(stream);
+            }
             Err(error) => error,
         };
         let ready = match error.code() {
@@ -270,17 +322,13 @@ pub fn perform(
                 return Err(failure);
             }
         };
+        pushed.map_err(|error| lost(&stream, &error))?;
         if stream.get_ref().has_ended() && ready.read {
             return Err(gone(&stream));
         }
         if Instant::now() >= deadline || !wait(&stream, ready, deadline) {
             let failure = Failure::Late(lateness(&stream, limit));
             return Err(failure);
-        }
-        if stream.get_ref().has_waiting() {
-            if let Err(error) = stream.get_mut().push() {
-                return Err(Failure::Gone(reason(&error)));
-            }
         }
     }
 }
@@ -358,12 +406,8 @@ fn explain(stream: &Session, error: &openssl::ssl::Error, side: Side<'_>) -> Fai
         return Failure::Refused(received);
     }
     let Some(stack) = error.ssl_error() else {
-        let who = peer(ssl);
         return match error.io_error() {
-            Some(cause) => {
-                let why = reason(cause);
-                Failure::Gone(format!("{who} was lost during the handshake: {why}"))
-            }
+            Some(cause) => lost(stream, cause),
             None => gone(stream),
         };
     };
@@ -385,6 +429,12 @@ fn explain(stream: &Session, error: &openssl::ssl::Error, side: Side<'_>) -> Fai
         Some(alert) => format!("{own}; {alert}"),
         None => own,
     })
+}
+
+/// The connection broke before there was a session.
+fn lost(stream: &Session, cause: &io::Error) -> Failure {
+    let (who, why) = (peer(stream.ssl()), reason(cause));
+    Failure::Gone(format!("{who} was lost during the handshake: {why}"))
 }
 
 /// The peer ended the connection before there was a session.

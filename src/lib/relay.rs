@@ -14,7 +14,7 @@ use openssl::ssl::ErrorCode;
 
 use crate::handshake::{Session, later_failure};
 use crate::sys::channel::{Channel, Moved};
-use crate::sys::memory::Pages;
+use crate::sys::memory::{self, Pages};
 use crate::sys::poll::{self, Ready};
 use crate::sys::socket;
 use crate::tls_ffi;
@@ -134,6 +134,15 @@ impl Parting {
     }
 }
 
+/// Who may have something to read: each is asked once after a wait said so, until
+/// it has no more.
+struct Sources {
+    peer: bool,
+    program: bool,
+    /// The program's end is behind what it wrote.
+    program_over: bool,
+}
+
 /// The relay of one connection.
 pub struct Relay {
     session: Session,
@@ -144,8 +153,12 @@ pub struct Relay {
     /// The peer sends no more: close_notify, or its end of file.
     peer_done: bool,
     truncated: bool,
+    /// Our close_notify is among what is to be sent.
+    notified: bool,
     /// When we sent close_notify and shut our direction.
     parted: Option<Instant>,
+    /// What may have something for us, as far as is known without asking.
+    ready: Sources,
     idle: Option<Duration>,
     /// Bytes of content that moved so far: from and to the program, and from the
     /// peer.
@@ -176,7 +189,14 @@ impl Relay {
             first_replies: FirstReplies::default(),
             peer_done: false,
             truncated: false,
+            notified: false,
             parted: None,
+            ready: Sources {
+                // Libssl may hold more than the handshake.
+                peer: true,
+                program: false,
+                program_over: false,
+            },
             idle,
             moved: 0,
             content_end: 0,
@@ -230,6 +250,7 @@ impl Relay {
             while turns < TURN && self.step()? {
                 turns += 1;
             }
+            self.push()?;
             let now = Instant::now();
             if self.progress() != before {
                 last_move = now;
@@ -294,6 +315,7 @@ impl Relay {
 
     /// Moves what can be moved now; true if something did.
     fn step(&mut self) -> Result<bool, Ending> {
+        self.make_room()?;
         let mut moved = self.take_from_program();
         moved |= self.give_to_peer()?;
         moved |= self.take_from_peer()?;
@@ -302,7 +324,8 @@ impl Relay {
     }
 
     fn take_from_program(&mut self) -> bool {
-        if self.program.output().is_none()
+        if !self.ready.program
+            || self.program.output().is_none()
             || !self.outbound.is_empty()
             || !self.session.get_ref().has_room()
         {
@@ -310,6 +333,7 @@ impl Relay {
         }
         match self.program.read(&mut self.outbound.pages) {
             Moved::Bytes(count) => {
+                self.ready.program = count == BUFFER || self.ready.program_over;
                 self.outbound.end = count;
                 self.moved += count as u64;
                 if self.first_replies.replies > 0 {
@@ -318,7 +342,10 @@ impl Relay {
                 }
                 true
             }
-            Moved::Later => false,
+            Moved::Later => {
+                self.ready.program = false;
+                false
+            }
             Moved::Ended => true,
         }
     }
@@ -342,13 +369,32 @@ impl Relay {
                 Err(error) => return Err(self.broken(&error)),
             }
         }
-        self.push()?;
-        let all_sent = self.outbound.is_empty() && !self.session.get_ref().has_waiting();
-        if self.program.output().is_none() && all_sent && self.parted.is_none() {
-            self.part();
-            moved = true;
-        }
+        moved |= self.finish_sending()?;
         Ok(moved)
+    }
+
+    /// Where the program has written all: tells the peer that no more comes, TLS
+    /// first, then TCP, behind what still waits.
+    fn finish_sending(&mut self) -> Result<bool, Ending> {
+        let has_more = self.program.output().is_some() || !self.outbound.is_empty();
+        if has_more || self.parted.is_some() || !self.make_room()? {
+            return Ok(false);
+        }
+        self.notify();
+        let sent = self.session.get_mut().push_last();
+        let sent = sent.map_err(|error| Ending::Lost(crate::report::reason(&error)))?;
+        if sent {
+            self.parted = Some(Instant::now());
+        }
+        Ok(sent)
+    }
+
+    /// Sends where so much waits that no more can be written; whether it can now.
+    fn make_room(&mut self) -> Result<bool, Ending> {
+        if !self.session.get_ref().has_room() {
+            self.push()?;
+        }
+        Ok(self.session.get_ref().has_room())
     }
 
     fn push(&mut self) -> Result<(), Ending> {
@@ -356,18 +402,26 @@ impl Relay {
         pushed.map_err(|error| Ending::Lost(crate::report::reason(&error)))
     }
 
-    /// Tells the peer that no more comes, TLS first, then TCP.
+    /// Puts close_notify behind all that is to be sent.
+    fn notify(&mut self) {
+        if !self.notified {
+            self.notified = true;
+            // One call sends ours; the peer's own comes to `take_from_peer`.
+            let _ = self.session.shutdown();
+        }
+    }
+
+    /// Tells the peer that no more comes, whether or not all of it could be sent.
     fn part(&mut self) {
         self.parted = Some(Instant::now());
-        // One call sends close_notify; the peer's own comes to `take_from_peer`.
-        let _ = self.session.shutdown();
+        self.notify();
         let wire = self.session.get_mut();
         let _ = wire.push();
         wire.shut(Shutdown::Write);
     }
 
     fn take_from_peer(&mut self) -> Result<bool, Ending> {
-        if self.session.get_ref().has_ended() {
+        if self.session.get_ref().has_ended() || !self.ready.peer {
             return Ok(false);
         }
         if self.peer_done {
@@ -400,7 +454,8 @@ impl Relay {
                             self.truncated = true;
                             moved = true;
                         }
-                        ErrorCode::WANT_READ | ErrorCode::WANT_WRITE => {}
+                        ErrorCode::WANT_READ => self.ready.peer = false,
+                        ErrorCode::WANT_WRITE => {}
                         ErrorCode::ZERO_RETURN => {
                             self.peer_done = true;
                             moved = true;
@@ -417,7 +472,8 @@ impl Relay {
     /// Reads and drops what comes behind the peer's close_notify.
     fn discard_raw(&mut self) -> bool {
         let mut scrap = [0; 4096];
-        self.session.get_mut().read(&mut scrap).is_ok()
+        self.ready.peer = self.session.get_mut().read(&mut scrap).is_ok();
+        self.ready.peer
     }
 
     fn give_to_program(&mut self) -> bool {
@@ -469,6 +525,7 @@ impl Relay {
             }
         }
         self.session.get_mut().release();
+        memory::give_back();
     }
 
     fn wait(&mut self, deadline: Option<Instant>) -> io::Result<()> {
@@ -496,6 +553,7 @@ impl Relay {
                 wanted.push((output, Ready::READ));
             }
         }
+        let output_at = usize::from(reads || writes);
         let watched = wanted.len();
         if let Some(input) = self.program.input() {
             let ready = Ready {
@@ -505,7 +563,19 @@ impl Relay {
             wanted.push((input, ready));
         }
         poll::wait(&mut wanted, deadline)?;
-        let abandoned = wanted.get(watched).is_some_and(|(_, came)| came.gone);
+        let came = |at: usize, listed: bool| {
+            let one = wanted.get(at).filter(|_| listed);
+            one.map_or(Ready::default(), |(_, came)| *came)
+        };
+        let from_peer = came(0, reads || writes);
+        let from_program = came(output_at, watched > output_at);
+        let abandoned = came(watched, true).gone;
+        self.ready.peer |= from_peer.read || from_peer.gone;
+        self.ready.program |= from_program.read || from_program.gone;
+        self.ready.program_over |= from_program.gone;
+        if from_peer.gone {
+            self.session.get_mut().met_end();
+        }
         if abandoned {
             // Nobody reads the program's input any more.
             self.program.end_input();

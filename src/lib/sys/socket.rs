@@ -264,7 +264,24 @@ pub fn peek(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
 /// # Errors
 /// As send(2); an interruption is tried again.
 pub fn transmit(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    transmit_with(socket, bytes, MsgFlags::empty())
+}
+
+/// The same, and more comes at once: [`finish`], or further bytes, in whose segment
+/// the last of these go.
+///
+/// # Errors
+/// As [`transmit`].
+pub fn transmit_with_more(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+    #[cfg(target_os = "linux")]
+    let more = MsgFlags::from_bits_retain(libc::MSG_MORE);
+    #[cfg(not(target_os = "linux"))]
+    let more = MsgFlags::empty();
+    transmit_with(socket, bytes, more)
+}
+
+fn transmit_with(socket: impl AsFd, bytes: &[u8], how: MsgFlags) -> io::Result<usize> {
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL | how;
     loop {
         match send(socket.as_fd().as_raw_fd(), bytes, flags) {
             Err(Errno::EINTR) => {}
