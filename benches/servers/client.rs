@@ -233,7 +233,8 @@ impl Connection {
         }
     }
 
-    fn close(&mut self) {
+    /// Says that no more comes.
+    pub fn close(&mut self) {
         if let Connection::Tls(stream) = self {
             // The other side has already said its last word.
             let _ = stream.shutdown();

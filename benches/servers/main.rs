@@ -19,6 +19,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use ucspi_tls::internals::resume::Resumable;
 
@@ -49,6 +50,9 @@ pub fn because<E: Display>(step: impl Display) -> impl FnOnce(E) -> String {
 enum Load {
     /// Connections in a row, each with a handshake of its own.
     Connections { number: u32, resumed: bool },
+    /// The same beside so many that are open and say nothing, where the contender
+    /// has them.
+    Crowd { number: u32, open: u32 },
     /// One connection that receives so many bytes from the program.
     From(u64),
     /// So many connections at once that say nothing.
@@ -75,8 +79,12 @@ struct Case {
 enum Contest {
     /// Ways to STARTTLS, all with this project's sslserver.
     Mailers,
+    /// sslserver with none and many connections open.
+    Crowd,
     /// Clients that deliver mail.
     Outbound,
+    /// Servers whose program stays in the clear: sslserver -n, and tcpserver.
+    Plaintext,
     /// qmail-sslremote with few rules and many.
     Policies,
     /// Programs that ask a server what TLS it speaks.
@@ -91,7 +99,11 @@ impl Contest {
     /// What is compared, as the table heads it.
     fn side(self) -> &'static str {
         match self {
-            Contest::Mailers | Contest::Servers | Contest::Stores => "server",
+            Contest::Crowd
+            | Contest::Mailers
+            | Contest::Plaintext
+            | Contest::Servers
+            | Contest::Stores => "server",
             Contest::Outbound => "client",
             Contest::Policies => "tlsdestinations",
             Contest::Probes => "probe",
@@ -99,10 +111,19 @@ impl Contest {
     }
 }
 
+impl Load {
+    /// Whether no other server may run meanwhile.
+    fn is_alone(self) -> bool {
+        matches!(self, Load::Idle(_) | Load::Crowd { .. })
+    }
+}
+
 impl Settings {
     fn contenders(&self, case: &Case) -> &[Contender] {
         match case.contest {
+            Contest::Crowd => &self.crowd,
             Contest::Mailers => &self.mailers,
+            Contest::Plaintext => &self.plaintext,
             Contest::Servers => &self.contenders,
             Contest::Stores => &self.stores,
             // They have a bench of their own.
@@ -116,6 +137,7 @@ struct Settings {
     connections: u32,
     bytes: u64,
     idle: u32,
+    open: u32,
     only: Vec<String>,
     json: bool,
     contenders: Vec<Contender>,
@@ -123,6 +145,10 @@ struct Settings {
     stores: Vec<Contender>,
     /// Of [`Contest::Mailers`].
     mailers: Vec<Contender>,
+    /// Of [`Contest::Plaintext`].
+    plaintext: Vec<Contender>,
+    /// Of [`Contest::Crowd`].
+    crowd: Vec<Contender>,
     also: Option<PathBuf>,
     accounting: Accounting,
 }
@@ -164,10 +190,11 @@ fn letters() -> getopts::Options {
         .optopt("", "connections", "connections per round (100)", "N")
         .optopt("", "mebibytes", "MiB per transfer (256)", "N")
         .optopt("", "idle", "idle connections at once (100)", "N")
+        .optopt("", "open", "connections open beside one more (2500)", "N")
         .optflag(
             "",
             "quick",
-            "3 rounds of 20 connections, 32 MiB, 20 idle connections",
+            "3 rounds of 20 connections, 32 MiB, 20 idle and 100 open connections",
         )
         .optmulti(
             "",
@@ -240,13 +267,13 @@ fn settings(words: &[String]) -> Outcome<Option<Settings>> {
     })?;
     let store = |label, rules| Contender::sslserver(label, ours.clone()).with_rules(rules);
     let stores = vec![
-        Contender::sslserver("no rules", ours.clone()),
+        Contender::sslserver(NO_RULES, ours.clone()),
         store(DEFAULT_STORE, Rules::ForOthers),
         store("store of a rule", Rules::ForUs),
     ];
     let mut contenders = vec![
         Contender::sslserver("sslserver", ours.clone()),
-        Contender::found("tcpserver", Kind::Tcpserver, "TCPSERVER", &["tcpserver"]),
+        Contender::found(TCPSERVER, Kind::Tcpserver, "TCPSERVER", &["tcpserver"]),
         Contender::found(
             "stunnel",
             Kind::Stunnel,
@@ -273,26 +300,47 @@ fn settings(words: &[String]) -> Outcome<Option<Settings>> {
     let mailers = mailers
         .map(|(label, kind)| Contender::around_mailfront(label, kind, &ours))
         .into();
+    let mut plaintext = vec![
+        Contender::delayed("sslserver -n", &ours),
+        Contender::found(TCPSERVER, Kind::Tcpserver, "TCPSERVER", &["tcpserver"]),
+    ];
+    let mut crowd = vec![
+        Contender::sslserver(NONE_OPEN, ours.clone()),
+        Contender::sslserver("sslserver, crowded", ours.clone()).with_crowd(),
+    ];
     if let Some(path) = &also {
         contenders.insert(1, Contender::sslserver(ALSO, path.clone()));
+        plaintext.insert(1, Contender::delayed(ALSO, path));
+        crowd.push(Contender::sslserver("also, none open", path.clone()));
+        crowd.push(Contender::sslserver("also, crowded", path.clone()).with_crowd());
     }
     Ok(Some(Settings {
         rounds: number("rounds", 7, 3)?,
         connections: number("connections", 100, 20)?,
         bytes: u64::from(number("mebibytes", 256, 32)?) << 20,
         idle: number("idle", 100, 20)?,
+        open: number("open", 2500, 100)?,
         only: found.opt_strs("only"),
         json: found.opt_present("json"),
         contenders,
         stores,
         mailers,
+        plaintext,
+        crowd,
         also,
         accounting,
     }))
 }
 
-/// The label that a rule's store is compared with.
+/// The labels that a rule's store is compared with.
 const DEFAULT_STORE: &str = "default store";
+const NO_RULES: &str = "no rules";
+
+/// The label of the server that another is compared with which has connections open.
+const NONE_OPEN: &str = "sslserver, none open";
+
+/// The label of the server without TLS.
+const TCPSERVER: &str = "tcpserver";
 
 /// The label of the program that knows STARTTLS itself.
 const OWN: &str = "mailfront";
@@ -302,6 +350,17 @@ const ALSO: &str = "also";
 
 /// Everything that is measured, in the order of the table.
 fn cases(settings: &Settings) -> Vec<Case> {
+    let wanted = |case: &Case| {
+        settings.only.is_empty() || settings.only.iter().any(|text| case.title.contains(text))
+    };
+    let mut cases = handshakes(settings);
+    cases.extend(others(settings));
+    cases.retain(wanted);
+    cases
+}
+
+/// Every kind of a handshake.
+fn handshakes(settings: &Settings) -> Vec<Case> {
     let mut cases = Vec::new();
     for key in [Key::Ecdsa, Key::Rsa] {
         for (version, resumed) in [
@@ -328,62 +387,71 @@ fn cases(settings: &Settings) -> Vec<Case> {
             });
         }
     }
+    cases
+}
+
+/// What is measured with one kind of a handshake.
+fn others(settings: &Settings) -> Vec<Case> {
     let (key, version) = (Key::Ecdsa, Version::Tls13);
-    cases.push(Case {
-        title: format!(
-            "CPU per connection with 10000 stores, {}, {}, full handshake",
-            key.name(),
-            version.name()
-        ),
-        unit: "ms",
+    let how = format!("{}, {}", key.name(), version.name());
+    let case = |title: String, unit, load, contest| Case {
+        title,
+        unit,
         key,
         version,
-        load: Load::Connections {
-            number: settings.connections,
-            resumed: false,
-        },
-        contest: Contest::Stores,
-    });
-    cases.push(Case {
-        title: format!(
-            "CPU per STARTTLS session of SMTP, {}, {}",
-            key.name(),
-            version.name()
+        load,
+        contest,
+    };
+    let number = settings.connections;
+    let full = Load::Connections {
+        number,
+        resumed: false,
+    };
+    let open = settings.open;
+    vec![
+        case(
+            "CPU per connection whose program stays in the clear".to_owned(),
+            "ms",
+            full,
+            Contest::Plaintext,
         ),
-        unit: "ms",
-        key,
-        version,
-        load: Load::Mail(settings.connections),
-        contest: Contest::Mailers,
-    });
-    let rest = [
-        ("CPU per GiB to the program", "s", Load::To(settings.bytes)),
-        (
-            "CPU per GiB from the program",
+        case(
+            format!("CPU per connection beside {open} open ones, {how}, full handshake"),
+            "ms",
+            Load::Crowd { number, open },
+            Contest::Crowd,
+        ),
+        case(
+            format!("CPU per connection with 10000 stores, {how}, full handshake"),
+            "ms",
+            full,
+            Contest::Stores,
+        ),
+        case(
+            format!("CPU per STARTTLS session of SMTP, {how}"),
+            "ms",
+            Load::Mail(number),
+            Contest::Mailers,
+        ),
+        case(
+            format!("CPU per GiB to the program, {how}"),
+            "s",
+            Load::To(settings.bytes),
+            Contest::Servers,
+        ),
+        case(
+            format!("CPU per GiB from the program, {how}"),
             "s",
             Load::From(settings.bytes),
+            Contest::Servers,
         ),
-        (
-            "Memory per idle connection",
+        case(
+            format!("Memory per idle connection, {how}"),
             "KiB of proportional set size",
             Load::Idle(settings.idle),
+            Contest::Servers,
         ),
-    ];
-    for (title, unit, load) in rest {
-        cases.push(Case {
-            title: format!("{title}, {}, {}", key.name(), version.name()),
-            unit,
-            key,
-            version,
-            load,
-            contest: Contest::Servers,
-        });
-    }
-    let wanted = |case: &Case| {
-        settings.only.is_empty() || settings.only.iter().any(|text| case.title.contains(text))
-    };
-    cases.retain(wanted);
-    cases
+    ]
 }
 
 fn run(settings: &Settings) -> Outcome<()> {
@@ -395,6 +463,7 @@ fn run(settings: &Settings) -> Outcome<()> {
     let directory = std::env::temp_dir().join(format!("ucspi-tls-bench.{}", std::process::id()));
     fs::create_dir(&directory).map_err(because(format!("make {}", directory.display())))?;
     clean_on_signals(&settings.accounting, &directory)?;
+    raise_descriptors().map_err(because("raise the limit on descriptors"))?;
     let measured = Credentials::make(&directory).and_then(|credentials| {
         let ground = Ground {
             accounting: settings.accounting.clone(),
@@ -416,6 +485,12 @@ fn run(settings: &Settings) -> Outcome<()> {
         0 => Ok(()),
         _ => Err(format!("{failures} rounds with our programs failed")),
     }
+}
+
+/// A crowd takes many, here and in the servers, which inherit the limit.
+fn raise_descriptors() -> io::Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
 }
 
 /// Ends servers and removes what was made when the bench itself is ended. The
@@ -459,12 +534,13 @@ fn measure_all(settings: &Settings, cases: &[Case], ground: &Ground) -> Vec<Resu
     };
     let mut results: Vec<Results> = cases.iter().map(begin).collect();
     // Other servers' processes would share pages with those whose memory is
-    // measured, so those rounds come last and alone.
-    for memory in [false, true] {
+    // measured, and a crowd would slow others down: those rounds come last and
+    // alone.
+    for alone in [false, true] {
         let mut running = HashMap::new();
         for round in 0..settings.rounds {
             for (case, results) in cases.iter().zip(&mut results) {
-                if matches!(case.load, Load::Idle(_)) != memory {
+                if case.load.is_alone() != alone {
                     continue;
                 }
                 complain(&format!(
@@ -528,13 +604,18 @@ fn measure(
     let program = match case.load {
         Load::Connections { .. } => Program::Echo,
         Load::From(bytes) => Program::Source(bytes),
-        Load::Idle(_) => Program::Cat,
+        Load::Idle(_) | Load::Crowd { .. } => Program::Cat,
         Load::Mail(_) => Program::Smtp,
         Load::To(bytes) => Program::Sink(bytes),
     };
     if let Load::Idle(number) = case.load {
         let mut server = Server::start(contender, ground, case.key, program)?;
         return idle(&mut server, &client, number).map_err(|why| server.explain(&why));
+    }
+    if let Load::Crowd { open, .. } = case.load {
+        let mut server = Server::start(contender, ground, case.key, program)?;
+        let open = if contender.crowded { open } else { 0 };
+        return beside(&mut server, &client, case.load, open).map_err(|why| server.explain(&why));
     }
     let name = (contender.label.clone(), case.key.name(), program);
     if !running.contains_key(&name) {
@@ -550,7 +631,7 @@ fn measure(
 /// First connections, which fault in pages and fill caches.
 fn warm(server: &Server, client: &Client, load: Load) -> Outcome<()> {
     let times = match load {
-        Load::Connections { .. } | Load::Mail(_) => 10,
+        Load::Connections { .. } | Load::Crowd { .. } | Load::Mail(_) => 10,
         _ => 1,
     };
     for _ in 0..times {
@@ -573,7 +654,10 @@ fn busy(server: &Server, client: &Client, load: Load) -> Outcome<f64> {
         reason = "a round moves far less than 2^52 bytes"
     )]
     let per_second = match load {
-        Load::Connections { number, .. } | Load::Idle(number) | Load::Mail(number) => {
+        Load::Connections { number, .. }
+        | Load::Crowd { number, .. }
+        | Load::Idle(number)
+        | Load::Mail(number) => {
             for _ in 0..number {
                 one_connection(client, server.port, load, &mut session)?;
             }
@@ -614,6 +698,11 @@ fn exchange(client: &Client, connection: &mut Connection, load: Load) -> Outcome
     match load {
         Load::Connections { .. } => connection.expect(b"ok\n"),
         Load::From(bytes) => connection.drain(bytes),
+        Load::Crowd { .. } => {
+            exchange(client, connection, Load::Idle(1))?;
+            connection.close();
+            Ok(())
+        }
         Load::Idle(_) => {
             // Once a line has come back, the program runs and relays work.
             let mut answer = [0; 3];
@@ -652,8 +741,23 @@ fn idle(server: &mut Server, client: &Client, number: u32) -> Outcome<f64> {
     Ok((after as f64 - before as f64) / f64::from(number))
 }
 
+/// Processor time of a connection beside others that are open.
+fn beside(server: &mut Server, client: &Client, load: Load, open: u32) -> Outcome<f64> {
+    warm(server, client, load)?;
+    let mut crowd = Vec::new();
+    for _ in 0..open {
+        let mut connection = client.connect(server.port)?;
+        exchange(client, &mut connection, Load::Idle(open))?;
+        crowd.push(connection);
+    }
+    // What they give back after a while is not this connection's.
+    thread::sleep(SILENCE);
+    server.rest();
+    busy(server, client, load)
+}
+
 fn report(settings: &Settings, results: &[Results]) -> Outcome<()> {
-    let mut yardsticks = vec!["tcpserver", "stunnel"];
+    let mut yardsticks = vec![TCPSERVER, "stunnel"];
     let mut head = format!(
         "Medians of {} interleaved rounds of {} connections (child: echo ok), {} MiB, {} idle connections (child: cat).\n\
          Accounting: {}.\n",
@@ -670,12 +774,14 @@ fn report(settings: &Settings, results: &[Results]) -> Outcome<()> {
     say(&head)?;
     for results in results {
         let table = match results.contest {
+            Contest::Crowd => results.table(&[NONE_OPEN]),
             Contest::Mailers => results.table(&[OWN]),
+            Contest::Plaintext => results.table(&[TCPSERVER]),
             Contest::Servers => results.table(&yardsticks),
             Contest::Outbound => results.table(&[outbound::PLAIN, "swaks", "msmtp"]),
             Contest::Policies => results.table(&[outbound::ONE_LINE]),
             Contest::Probes => results.table(&probe::OTHERS),
-            Contest::Stores => results.table(&[DEFAULT_STORE]),
+            Contest::Stores => results.table(&[NO_RULES, DEFAULT_STORE]),
         };
         say(&format!("\n{table}"))?;
     }

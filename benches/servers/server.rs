@@ -24,6 +24,8 @@ use crate::{Outcome, because};
 /// How a server is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
+    /// sslserver -n around a program that never asks for TLS.
+    Delayed,
     /// sslserver -n and starttls-handoff, in front of an SMTP program.
     Handoff,
     /// sslserver -n and the SMTP program's own STARTTLS.
@@ -45,6 +47,8 @@ pub struct Contender {
     pub binary: Option<PathBuf>,
     /// Which rules it has, if any.
     pub rules: Option<Rules>,
+    /// It has other connections open.
+    pub crowded: bool,
 }
 
 /// Ten thousand rules, each of which sets a store. They share a few files, as
@@ -112,6 +116,7 @@ impl Contender {
             kind,
             binary: look(variable, places),
             rules: None,
+            crowded: false,
         }
     }
 
@@ -122,6 +127,23 @@ impl Contender {
             kind: Kind::Sslserver,
             binary: Some(binary),
             rules: None,
+            crowded: false,
+        }
+    }
+
+    /// The same, and its program stays in the clear.
+    pub fn delayed(label: &str, binary: &Path) -> Self {
+        Contender {
+            kind: Kind::Delayed,
+            ..Contender::sslserver(label, binary.to_owned())
+        }
+    }
+
+    /// The same with other connections open.
+    pub fn with_crowd(self) -> Self {
+        Contender {
+            crowded: true,
+            ..self
         }
     }
 
@@ -140,6 +162,7 @@ impl Contender {
             kind,
             binary: mailfront().map(|_| binary.to_owned()),
             rules: None,
+            crowded: false,
         }
     }
 
@@ -150,7 +173,7 @@ impl Contender {
 
     /// Whether a client of it speaks TLS.
     pub fn encrypts(&self) -> bool {
-        self.kind != Kind::Tcpserver
+        !matches!(self.kind, Kind::Delayed | Kind::Tcpserver)
     }
 }
 
@@ -269,7 +292,7 @@ pub struct Server {
 }
 
 /// How many connections at once each server must take.
-const LIMIT: &str = "2000";
+const LIMIT: &str = "4000";
 /// How long a server may take to start or to settle.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -535,9 +558,12 @@ fn arguments(
     let mut program = program.to_vec();
     let mut before: Vec<String> = match kind {
         Kind::S6 => s6_way.map(str::to_owned).into(),
-        Kind::Handoff | Kind::Mailfront | Kind::Sslserver | Kind::Tcpserver | Kind::UcspiSsl => {
-            tcpserver_way.map(str::to_owned).into()
-        }
+        Kind::Delayed
+        | Kind::Handoff
+        | Kind::Mailfront
+        | Kind::Sslserver
+        | Kind::Tcpserver
+        | Kind::UcspiSsl => tcpserver_way.map(str::to_owned).into(),
         Kind::Socat => {
             let listen = format!(
                 "OPENSSL-LISTEN:{port},bind=127.0.0.1,reuseaddr,fork,backlog=100,cert={certificate},key={secret},verify=0"
@@ -563,7 +589,7 @@ fn arguments(
     } else if kind == Kind::Mailfront {
         program.push("starttls-ucspi".to_owned());
     }
-    if matches!(kind, Kind::Handoff | Kind::Mailfront) {
+    if matches!(kind, Kind::Delayed | Kind::Handoff | Kind::Mailfront) {
         before.insert(0, "-n".to_owned());
     }
     before.extend(program);
