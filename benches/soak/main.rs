@@ -27,13 +27,18 @@ use std::time::{Instant, SystemTime};
 mod harness;
 
 mod client;
+mod deliveries;
 mod dice;
 mod faults;
 mod gauge;
 mod journal;
 mod load;
+mod mood;
 mod options;
 mod service;
+mod slow;
+#[allow(dead_code, reason = "the tests use the rest of it")]
+mod sslremote;
 mod truth;
 
 use options::{Part, Settings};
@@ -93,8 +98,10 @@ fn main() -> ExitCode {
 /// A part, and what it panicked with where the harness found a fault.
 fn run(part: Part, settings: &Settings, seed: u64) -> Outcome {
     let body = || match part {
+        Part::Deliveries => deliveries::run(settings, seed),
         Part::Faults => faults::run(settings, seed),
         Part::Load => load::run(settings, seed),
+        Part::Slow => slow::run(settings, seed),
     };
     panic::catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();

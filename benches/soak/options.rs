@@ -6,18 +6,22 @@ use std::time::Duration;
 /// A part of the soak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
+    Deliveries,
     Faults,
     Load,
+    Slow,
 }
 
 impl Part {
     /// In the order in which they run.
-    pub const ALL: [Part; 2] = [Part::Load, Part::Faults];
+    pub const ALL: [Part; 4] = [Part::Load, Part::Faults, Part::Deliveries, Part::Slow];
 
     pub fn name(self) -> &'static str {
         match self {
+            Part::Deliveries => "deliveries",
             Part::Faults => "faults",
             Part::Load => "load",
+            Part::Slow => "slow",
         }
     }
 }
@@ -30,6 +34,8 @@ pub struct Settings {
     pub connections: u64,
     /// How many of them there are at one time.
     pub at_once: usize,
+    /// How many mails are delivered.
+    pub mails: u64,
     /// How long faults rain, for each way.
     pub rain: Duration,
     pub seed: Option<u64>,
@@ -41,11 +47,12 @@ fn letters() -> getopts::Options {
         .optmulti(
             "",
             "only",
-            "only this part: load, faults; may be repeated",
+            "only this part: load, faults, deliveries, slow; may be repeated",
             "PART",
         )
         .optopt("", "connections", "connections of each way (5000)", "N")
         .optopt("", "at-once", "connections at one time (100)", "N")
+        .optopt("", "mails", "mails to deliver (300)", "N")
         .optopt("", "rain", "seconds of faults for each way (30)", "N")
         .optopt("", "seed", "chance as in the run that printed this", "N")
         .optflag("h", "help", "print this")
@@ -87,6 +94,7 @@ pub fn settings(words: &[String]) -> Result<Option<Settings>, String> {
         parts: parts?,
         connections: number("connections", 5000)?,
         at_once: usize::try_from(number("at-once", 100)?).map_err(|why| why.to_string())?,
+        mails: number("mails", 300)?,
         rain: Duration::from_secs(number("rain", 30)?),
         seed: seed.transpose()?,
     }))
