@@ -141,8 +141,10 @@ fn check(error: c_int) -> io::Result<()> {
 }
 
 fn failure(error: c_int) -> io::Error {
-    // SAFETY: takes any number, and returns a constant string.
-    let words = unsafe { CStr::from_ptr(ub_strerror(error)) };
+    // SAFETY: takes any number.
+    let words = unsafe { ub_strerror(error) };
+    // SAFETY: it is a constant string.
+    let words = unsafe { CStr::from_ptr(words) };
     io::Error::other(format!("libunbound: {}", words.to_string_lossy()))
 }
 

@@ -7,7 +7,9 @@ use std::ptr;
 use foreign_types::{ForeignType as _, ForeignTypeRef as _};
 use openssl::bn::BigNum;
 use openssl::error::ErrorStack;
-use openssl::ssl::{SslContextBuilder, SslRef};
+use openssl::pkey::{PKey, Params};
+use openssl::ssl::{SslCipher, SslContextBuilder, SslRef};
+use openssl::stack::StackRef;
 use openssl_sys as ffi;
 
 pub mod alerts;
@@ -109,20 +111,20 @@ pub fn hello_extension(ssl: &SslRef, number: u16) -> Option<&[u8]> {
     let mut body = ptr::null();
     let mut length = 0;
     // SAFETY: the SslRef wraps a valid SSL for the whole call. The function
-    // sets both places on success only; what it points to belongs to the SSL,
-    // which the result borrows. Outside the callback it returns 0.
-    unsafe {
-        let found = ffi::SSL_client_hello_get0_ext(
+    // sets both places on success only. Outside the callback it returns 0.
+    let found = unsafe {
+        ffi::SSL_client_hello_get0_ext(
             ssl.as_ptr(),
             c_uint::from(number),
             &raw mut body,
             &raw mut length,
-        );
-        if found != 1 || body.is_null() {
-            return None;
-        }
-        Some(std::slice::from_raw_parts(body, length))
+        )
+    };
+    if found != 1 || body.is_null() {
+        return None;
     }
+    // SAFETY: the bytes belong to the SSL, which the result borrows.
+    Some(unsafe { std::slice::from_raw_parts(body, length) })
 }
 
 /// The key-exchange group of a session: `SSL_get_negotiated_group` and
@@ -134,17 +136,16 @@ pub fn group_name(ssl: &SslRef) -> Option<String> {
     unsafe extern "C" {
         fn SSL_group_to_name(ssl: *mut ffi::SSL, id: c_int) -> *const c_char;
     }
-    // SAFETY: the SslRef wraps a valid SSL for both calls; the control takes no
-    // pointer; the name is a static string of libssl or null.
-    let name = unsafe {
-        let id = ffi::SSL_ctrl(ssl.as_ptr(), GET_NEGOTIATED_GROUP, 0, ptr::null_mut());
-        let id = c_int::try_from(id).ok().filter(|id| *id != 0)?;
-        let name = SSL_group_to_name(ssl.as_ptr(), id);
-        if name.is_null() {
-            return None;
-        }
-        CStr::from_ptr(name)
-    };
+    // SAFETY: the SslRef wraps a valid SSL for the call, which takes no pointer.
+    let id = unsafe { ffi::SSL_ctrl(ssl.as_ptr(), GET_NEGOTIATED_GROUP, 0, ptr::null_mut()) };
+    let id = c_int::try_from(id).ok().filter(|id| *id != 0)?;
+    // SAFETY: the SslRef wraps a valid SSL for the call.
+    let name = unsafe { SSL_group_to_name(ssl.as_ptr(), id) };
+    if name.is_null() {
+        return None;
+    }
+    // SAFETY: it is a static string of libssl.
+    let name = unsafe { CStr::from_ptr(name) };
     // 3.0 says x25519 where later versions and the RFCs say X25519.
     let name = name.to_str().ok()?;
     Some(if name.starts_with('x') {
@@ -225,53 +226,77 @@ pub fn set_dh_group(context: &mut SslContextBuilder, group: &str) -> Result<Vec<
     let Ok(name) = CString::new(group) else {
         return Err(ErrorStack::get());
     };
-    // SAFETY: every pointer passed lives until the last call; `params` ends
-    // with the empty entry that the interface asks for; fromdata copies what it
-    // needs. The key context is freed on each path, and the key's ownership
-    // moves to the SSL_CTX where that call succeeds, else it is freed here. The
-    // prime is a number of its own, which the BigNum frees.
-    unsafe {
-        let key_context =
-            ffi::EVP_PKEY_CTX_new_from_name(ptr::null_mut(), c"DH".as_ptr(), ptr::null());
-        if key_context.is_null() {
-            return Err(ErrorStack::get());
-        }
-        let mut params = [
-            ffi::OSSL_PARAM {
-                key: c"group".as_ptr(),
-                data_type: UTF8_STRING,
-                data: name.as_ptr().cast_mut().cast::<c_void>(),
-                data_size: group.len(),
-                return_size: usize::MAX,
-            },
-            ffi::OSSL_PARAM_construct_end(),
-        ];
-        let mut key = ptr::null_mut();
-        let made = check(ffi::EVP_PKEY_fromdata_init(key_context)).and_then(|()| {
-            check(ffi::EVP_PKEY_fromdata(
-                key_context,
-                &raw mut key,
-                KEY_PARAMETERS,
-                params.as_mut_ptr(),
-            ))
-        });
-        ffi::EVP_PKEY_CTX_free(key_context);
-        made?;
-        let mut prime = ptr::null_mut();
-        let used = check(ffi::EVP_PKEY_get_bn_param(
-            key,
-            c"p".as_ptr(),
-            &raw mut prime,
-        ))
-        .map(|()| BigNum::from_ptr(prime).to_vec())
-        .and_then(|prime| {
-            check(ffi::SSL_CTX_set0_tmp_dh_pkey(context.as_ptr(), key)).map(|()| prime)
-        });
-        if used.is_err() {
-            ffi::EVP_PKEY_free(key);
-        }
-        used
+    // SAFETY: takes nothing.
+    let end = unsafe { ffi::OSSL_PARAM_construct_end() };
+    let mut params = [
+        ffi::OSSL_PARAM {
+            key: c"group".as_ptr(),
+            data_type: UTF8_STRING,
+            data: name.as_ptr().cast_mut().cast::<c_void>(),
+            data_size: group.len(),
+            return_size: usize::MAX,
+        },
+        end,
+    ];
+    // SAFETY: null is libcrypto's own context; the list ends with the empty entry,
+    // and its name lives as long.
+    let key: PKey<Params> = unsafe {
+        key_of(
+            ptr::null_mut(),
+            c"DH",
+            None,
+            KEY_PARAMETERS,
+            params.as_mut_ptr(),
+        )
+    }?;
+    let mut prime = ptr::null_mut();
+    // SAFETY: the key is valid for the call, and the name a static string.
+    check(unsafe { ffi::EVP_PKEY_get_bn_param(key.as_ptr(), c"p".as_ptr(), &raw mut prime) })?;
+    // SAFETY: the number was just made, and nobody else owns it.
+    let prime = unsafe { BigNum::from_ptr(prime) };
+    // SAFETY: both objects are valid for the call, which takes the key over where it
+    // succeeds.
+    check(unsafe { ffi::SSL_CTX_set0_tmp_dh_pkey(context.as_ptr(), key.as_ptr()) })?;
+    std::mem::forget(key);
+    Ok(prime.to_vec())
+}
+
+/// A context that makes keys.
+struct KeyMaker(*mut ffi::EVP_PKEY_CTX);
+
+impl Drop for KeyMaker {
+    fn drop(&mut self) {
+        // SAFETY: the context is ours alone, and is freed once.
+        unsafe { ffi::EVP_PKEY_CTX_free(self.0) };
     }
+}
+
+/// A key made of parameters: `EVP_PKEY_fromdata`.
+///
+/// # Safety
+/// `library` is null or a library context. `params` leads to a list that ends with
+/// the empty entry, all of it valid for the call, which copies what it needs.
+unsafe fn key_of<T>(
+    library: *mut ffi::OSSL_LIB_CTX,
+    kind: &CStr,
+    property: Option<&CStr>,
+    selection: c_int,
+    params: *mut ffi::OSSL_PARAM,
+) -> Result<PKey<T>, ErrorStack> {
+    let property = property.map_or(ptr::null(), CStr::as_ptr);
+    // SAFETY: by contract; the names end with NUL.
+    let maker = unsafe { ffi::EVP_PKEY_CTX_new_from_name(library, kind.as_ptr(), property) };
+    if maker.is_null() {
+        return Err(ErrorStack::get());
+    }
+    let maker = KeyMaker(maker);
+    // SAFETY: the context is valid.
+    check(unsafe { ffi::EVP_PKEY_fromdata_init(maker.0) })?;
+    let mut key = ptr::null_mut();
+    // SAFETY: the context is valid and ready for this, the list by contract.
+    check(unsafe { ffi::EVP_PKEY_fromdata(maker.0, &raw mut key, selection, params) })?;
+    // SAFETY: the key was just made, and nobody else owns it.
+    Ok(unsafe { PKey::from_ptr(key) })
 }
 
 /// Adds an intermediate to the chain of the certificate that was set last,
@@ -299,18 +324,15 @@ pub fn ciphers(context: &openssl::ssl::SslContextRef) -> Vec<&openssl::ssl::SslC
     unsafe extern "C" {
         fn SSL_CTX_get_ciphers(ctx: *const ffi::SSL_CTX) -> *mut ffi::stack_st_SSL_CIPHER;
     }
-    // SAFETY: the context is valid for the whole call; the stack belongs to it
-    // and lives as long as the borrow, unchanged, since a built context's list
-    // is never set again.
-    unsafe {
-        let stack = SSL_CTX_get_ciphers(context.as_ptr());
-        if stack.is_null() {
-            return Vec::new();
-        }
-        openssl::stack::StackRef::<openssl::ssl::SslCipher>::from_ptr(stack)
-            .iter()
-            .collect()
+    // SAFETY: the context is valid for the whole call.
+    let stack = unsafe { SSL_CTX_get_ciphers(context.as_ptr()) };
+    if stack.is_null() {
+        return Vec::new();
     }
+    // SAFETY: the stack belongs to the context and lives as long as the borrow,
+    // unchanged, since a built context's list is never set again.
+    let stack = unsafe { StackRef::<SslCipher>::from_ptr(stack) };
+    stack.iter().collect()
 }
 
 /// Forgets the certificates that a connection took over from its context:
@@ -373,16 +395,14 @@ pub fn anchor_places() -> (std::path::PathBuf, Vec<std::path::PathBuf>) {
         let text = unsafe { CStr::from_ptr(pointer) };
         OsStr::from_bytes(text.to_bytes()).to_owned()
     }
-    // SAFETY: none of them takes anything.
-    let [file_name, file, directory_name, directory] = unsafe {
-        [
-            ffi::X509_get_default_cert_file_env(),
-            ffi::X509_get_default_cert_file(),
-            ffi::X509_get_default_cert_dir_env(),
-            ffi::X509_get_default_cert_dir(),
-        ]
-    }
-    .map(text);
+    // SAFETY: it takes nothing.
+    let file_name = text(unsafe { ffi::X509_get_default_cert_file_env() });
+    // SAFETY: it takes nothing.
+    let file = text(unsafe { ffi::X509_get_default_cert_file() });
+    // SAFETY: it takes nothing.
+    let directory_name = text(unsafe { ffi::X509_get_default_cert_dir_env() });
+    // SAFETY: it takes nothing.
+    let directory = text(unsafe { ffi::X509_get_default_cert_dir() });
     let file = env::var_os(file_name).unwrap_or(file);
     let directories = env::var_os(directory_name).unwrap_or(directory);
     (file.into(), env::split_paths(&directories).collect())
@@ -393,14 +413,13 @@ pub fn anchor_places() -> (std::path::PathBuf, Vec<std::path::PathBuf>) {
 /// # Safety
 /// `string` must be valid for as long as the result is used.
 unsafe fn string_bytes<'a>(string: *const ffi::ASN1_STRING) -> &'a [u8] {
-    // SAFETY: by contract the string is valid; libcrypto keeps data and length
-    // together, and a null pointer stands for an empty string.
-    unsafe {
-        let data: *const c_uchar = ffi::ASN1_STRING_get0_data(string);
-        let length = usize::try_from(ffi::ASN1_STRING_length(string)).unwrap_or(0);
-        if data.is_null() {
-            return &[];
-        }
-        std::slice::from_raw_parts(data, length)
+    // SAFETY: by contract the string is valid.
+    let data: *const c_uchar = unsafe { ffi::ASN1_STRING_get0_data(string) };
+    // SAFETY: as before.
+    let length = unsafe { ffi::ASN1_STRING_length(string) };
+    if data.is_null() {
+        return &[];
     }
+    // SAFETY: libcrypto keeps data and length together.
+    unsafe { std::slice::from_raw_parts(data, usize::try_from(length).unwrap_or(0)) }
 }

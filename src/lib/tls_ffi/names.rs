@@ -37,18 +37,17 @@ pub fn alternative_names(certificate: &X509Ref) -> Vec<AlternativeName> {
         .iter()
         .filter_map(|name| {
             // SAFETY: the name is a valid GENERAL_NAME for as long as the stack
-            // lives. For the three types that are read, the union holds an
-            // ASN1_STRING; the bytes are copied at once.
-            unsafe {
-                let name = name.as_ptr();
-                let kind = match (*name).type_ {
-                    ffi::GEN_DNS => AlternativeName::Dns,
-                    ffi::GEN_EMAIL => AlternativeName::Email,
-                    ffi::GEN_IPADD => AlternativeName::Ip,
-                    _ => return None,
-                };
-                Some(kind(string_bytes((*name).d.cast()).to_vec()))
-            }
+            // lives.
+            let name = unsafe { &*name.as_ptr() };
+            let kind = match name.type_ {
+                ffi::GEN_DNS => AlternativeName::Dns,
+                ffi::GEN_EMAIL => AlternativeName::Email,
+                ffi::GEN_IPADD => AlternativeName::Ip,
+                _ => return None,
+            };
+            // SAFETY: for these three types the union holds an ASN1_STRING; the
+            // bytes are copied at once.
+            Some(kind(unsafe { string_bytes(name.d.cast()) }.to_vec()))
         })
         .collect()
 }
@@ -104,15 +103,27 @@ pub fn slash_form(name: &X509NameRef) -> String {
         ) -> *mut c_char;
     }
     // SAFETY: the name is valid for the whole call; with a null buffer the
-    // result is a new NUL-terminated string, copied and freed here.
-    unsafe {
-        let line = X509_NAME_oneline(name.as_ptr(), ptr::null_mut(), 0);
-        if line.is_null() {
-            return String::new();
-        }
-        let text = CStr::from_ptr(line).to_string_lossy().into_owned();
-        ffi::OPENSSL_free(line.cast::<c_void>());
-        text
+    // result is a new string.
+    let line = unsafe { X509_NAME_oneline(name.as_ptr(), ptr::null_mut(), 0) };
+    if line.is_null() {
+        return String::new();
+    }
+    // SAFETY: the string ends with NUL, and is copied at once.
+    let text = unsafe { CStr::from_ptr(line) }
+        .to_string_lossy()
+        .into_owned();
+    // SAFETY: nobody else has the string.
+    unsafe { ffi::OPENSSL_free(line.cast::<c_void>()) };
+    text
+}
+
+/// A BIO of memory.
+struct Memory(*mut ffi::BIO);
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: it is ours alone; null is let through.
+        unsafe { ffi::BIO_free_all(self.0) };
     }
 }
 
@@ -132,24 +143,23 @@ pub fn rfc4514_form(name: &X509NameRef) -> Vec<u8> {
             flags: c_ulong,
         ) -> c_int;
     }
-    // SAFETY: the name is valid for the whole call; the memory BIO is made,
-    // read and freed here, and its bytes are copied before.
-    unsafe {
-        let bio = ffi::BIO_new(ffi::BIO_s_mem());
-        if bio.is_null() {
-            return Vec::new();
-        }
-        X509_NAME_print_ex(bio, name.as_ptr(), 0, FLAGS);
-        super::forget_errors();
-        let mut data = ptr::null_mut();
-        let length = ffi::BIO_get_mem_data(bio, &raw mut data);
-        let bytes = if data.is_null() {
-            Vec::new()
-        } else {
-            let length = usize::try_from(length).unwrap_or(0);
-            std::slice::from_raw_parts(data.cast::<u8>(), length).to_vec()
-        };
-        ffi::BIO_free_all(bio);
-        bytes
+    // SAFETY: takes nothing.
+    let method = unsafe { ffi::BIO_s_mem() };
+    // SAFETY: the method is one of libcrypto's own.
+    let memory = Memory(unsafe { ffi::BIO_new(method) });
+    if memory.0.is_null() {
+        return Vec::new();
     }
+    // SAFETY: both objects are valid for the whole call.
+    unsafe { X509_NAME_print_ex(memory.0, name.as_ptr(), 0, FLAGS) };
+    super::forget_errors();
+    let mut data = ptr::null_mut();
+    // SAFETY: the BIO is valid, and of memory.
+    let length = unsafe { ffi::BIO_get_mem_data(memory.0, &raw mut data) };
+    if data.is_null() {
+        return Vec::new();
+    }
+    let length = usize::try_from(length).unwrap_or(0);
+    // SAFETY: the bytes are the BIO's, which lives, and are copied at once.
+    unsafe { std::slice::from_raw_parts(data.cast::<u8>(), length) }.to_vec()
 }

@@ -95,6 +95,26 @@ pub fn sign_with(sign: Option<Sign>) {
     }
 }
 
+/// A list of parameters that libcrypto made.
+struct Parts(*mut ffi::OSSL_PARAM);
+
+impl Drop for Parts {
+    fn drop(&mut self) {
+        // SAFETY: the list is ours alone.
+        unsafe { ffi::OSSL_PARAM_free(self.0) };
+    }
+}
+
+/// A list with entries of its own that shares the data of others.
+struct Merged(*mut ffi::OSSL_PARAM);
+
+impl Drop for Merged {
+    fn drop(&mut self) {
+        // SAFETY: the entries are ours alone; null is let through.
+        unsafe { CRYPTO_free(self.0.cast(), c"".as_ptr(), 0) };
+    }
+}
+
 /// A key that libssl takes for private. Its signatures are asked of
 /// [`sign_with`]'s function under this number.
 ///
@@ -109,43 +129,23 @@ pub fn key(public: &PKeyRef<Public>, number: u32) -> Result<PKey<Private>, Error
         .ok_or_else(ErrorStack::get)?;
     let library = library()?;
     let mut number = number;
-    // SAFETY: every object made here is freed here, or handed to the caller at
-    // the end; the parameter lists end with the empty entry and live until the
-    // calls that read them have copied what they need.
-    unsafe {
-        let mut parts = ptr::null_mut();
-        super::check(ffi::EVP_PKEY_todata(
-            public.as_ptr(),
-            PUBLIC_KEY,
-            &raw mut parts,
-        ))?;
-        let own = [
-            ffi::OSSL_PARAM_construct_uint(NUMBER.as_ptr(), &raw mut number),
-            ffi::OSSL_PARAM_construct_end(),
-        ];
-        let all = ffi::OSSL_PARAM_merge(parts, own.as_ptr());
-        let context =
-            ffi::EVP_PKEY_CTX_new_from_name(library, kind.name.as_ptr(), PROPERTY.as_ptr());
-        let mut key = ptr::null_mut();
-        let made = if all.is_null() || context.is_null() {
-            Err(ErrorStack::get())
-        } else {
-            super::check(ffi::EVP_PKEY_fromdata_init(context)).and_then(|()| {
-                super::check(ffi::EVP_PKEY_fromdata(
-                    context,
-                    &raw mut key,
-                    PUBLIC_KEY | SELECT_PRIVATE,
-                    all,
-                ))
-            })
-        };
-        ffi::EVP_PKEY_CTX_free(context);
-        // The merged list has entries of its own, but shares their data.
-        CRYPTO_free(all.cast(), c"".as_ptr(), 0);
-        ffi::OSSL_PARAM_free(parts);
-        made?;
-        Ok(PKey::from_ptr(key))
+    let mut parts = ptr::null_mut();
+    // SAFETY: the key is valid for the call.
+    super::check(unsafe { ffi::EVP_PKEY_todata(public.as_ptr(), PUBLIC_KEY, &raw mut parts) })?;
+    let parts = Parts(parts);
+    // SAFETY: the name is a static string, and the number outlives the list.
+    let own = unsafe { ffi::OSSL_PARAM_construct_uint(NUMBER.as_ptr(), &raw mut number) };
+    // SAFETY: takes nothing.
+    let own = [own, unsafe { ffi::OSSL_PARAM_construct_end() }];
+    // SAFETY: both lists end with the empty entry.
+    let all = Merged(unsafe { ffi::OSSL_PARAM_merge(parts.0, own.as_ptr()) });
+    if all.0.is_null() {
+        return Err(ErrorStack::get());
     }
+    let selection = PUBLIC_KEY | SELECT_PRIVATE;
+    // SAFETY: the library context lives for ever; the merged list ends with the
+    // empty entry, and what it leads to lives until the end of this function.
+    unsafe { super::key_of(library, kind.name, Some(PROPERTY), selection, all.0) }
 }
 
 unsafe extern "C" {
@@ -454,18 +454,19 @@ fn library() -> Result<*mut ffi::OSSL_LIB_CTX, ErrorStack> {
     if let Some(library) = LIBRARY.get() {
         return Ok(library.0);
     }
-    // SAFETY: the name is a static string and the function a plain one; the
-    // context is never freed, so it outlives all of its keys.
-    let made = unsafe {
-        let library = ffi::OSSL_LIB_CTX_new();
-        if library.is_null()
-            || OSSL_PROVIDER_add_builtin(library, NAME.as_ptr(), init) != 1
-            || ffi::OSSL_PROVIDER_load(library, NAME.as_ptr()).is_null()
-        {
-            return Err(ErrorStack::get());
-        }
-        library
-    };
+    // SAFETY: takes nothing. The context is never freed, so it outlives all of its
+    // keys.
+    let made = unsafe { ffi::OSSL_LIB_CTX_new() };
+    if made.is_null() {
+        return Err(ErrorStack::get());
+    }
+    // SAFETY: the context is valid, the name a static string and the function a
+    // plain one.
+    super::check(unsafe { OSSL_PROVIDER_add_builtin(made, NAME.as_ptr(), init) })?;
+    // SAFETY: as before.
+    if unsafe { ffi::OSSL_PROVIDER_load(made, NAME.as_ptr()) }.is_null() {
+        return Err(ErrorStack::get());
+    }
     Ok(LIBRARY.get_or_init(|| Library(made)).0)
 }
 
@@ -530,13 +531,12 @@ unsafe extern "C" fn key_free(key: *mut c_void) {
 }
 
 unsafe extern "C" fn key_get_params(key: *mut c_void, params: *mut ffi::OSSL_PARAM) -> c_int {
-    // SAFETY: a key of ours, and a list that ends with the empty entry.
-    unsafe {
-        match &borrow(key).public {
-            Some(public) => ffi::EVP_PKEY_get_params(public.as_ptr(), params),
-            None => 0,
-        }
-    }
+    // SAFETY: a key of ours.
+    let Some(public) = &unsafe { borrow(key) }.public else {
+        return 0;
+    };
+    // SAFETY: a valid key, and a list that ends with the empty entry.
+    unsafe { ffi::EVP_PKEY_get_params(public.as_ptr(), params) }
 }
 
 unsafe extern "C" fn no_params(_: *mut c_void) -> Params {
@@ -569,8 +569,10 @@ unsafe extern "C" fn key_match(
     other: *const c_void,
     selection: c_int,
 ) -> c_int {
-    // SAFETY: two keys of ours.
-    let (one, other) = unsafe { (borrow(one), borrow(other)) };
+    // SAFETY: a key of ours.
+    let one = unsafe { borrow(one) };
+    // SAFETY: as before.
+    let other = unsafe { borrow(other) };
     let (Some(one), Some(other)) = (&one.public, &other.public) else {
         return 0;
     };
@@ -582,30 +584,22 @@ unsafe extern "C" fn key_match(
 }
 
 unsafe extern "C" fn key_import(key: *mut c_void, _: c_int, params: Params) -> c_int {
-    // SAFETY: a key of ours that libcrypto is building, so nobody else has it;
-    // the list ends with the empty entry and is only read. The context is freed
-    // here, and the public key belongs to the key from then on.
-    unsafe {
-        let key = &mut *key.cast::<Key>();
-        let number = ffi::OSSL_PARAM_locate_const(params, NUMBER.as_ptr());
-        let mut value = 0;
-        if !number.is_null() && OSSL_PARAM_get_uint(number, &raw mut value) == 1 {
-            key.number = Some(value);
-        }
-        let name = KINDS[key.kind].name.as_ptr();
-        let context = ffi::EVP_PKEY_CTX_new_from_name(ptr::null_mut(), name, ptr::null());
-        if context.is_null() {
-            return 0;
-        }
-        let mut public = ptr::null_mut();
-        let done = ffi::EVP_PKEY_fromdata_init(context) == 1
-            && ffi::EVP_PKEY_fromdata(context, &raw mut public, PUBLIC_KEY, params.cast_mut()) == 1;
-        ffi::EVP_PKEY_CTX_free(context);
-        if done {
-            key.public = Some(PKey::from_ptr(public));
-        }
-        c_int::from(done)
+    // SAFETY: a key of ours that libcrypto is building, so nobody else has it.
+    let key = unsafe { &mut *key.cast::<Key>() };
+    // SAFETY: the list ends with the empty entry.
+    let number = unsafe { ffi::OSSL_PARAM_locate_const(params, NUMBER.as_ptr()) };
+    let mut value = 0;
+    // SAFETY: the entry is one of the list's, and the place is valid.
+    if !number.is_null() && unsafe { OSSL_PARAM_get_uint(number, &raw mut value) } == 1 {
+        key.number = Some(value);
     }
+    let name = KINDS[key.kind].name;
+    // SAFETY: null is libcrypto's own context; the list ends with the empty entry and
+    // is only read.
+    let made = unsafe { super::key_of(ptr::null_mut(), name, None, PUBLIC_KEY, params.cast_mut()) };
+    let Ok(public) = made else { return 0 };
+    key.public = Some(public);
+    1
 }
 
 unsafe extern "C" fn key_export(
@@ -618,13 +612,12 @@ unsafe extern "C" fn key_export(
     if selection & SELECT_PRIVATE != 0 {
         return 0;
     }
-    // SAFETY: a key of ours; callback and argument are passed on as they came.
-    unsafe {
-        match &borrow(key).public {
-            Some(public) => EVP_PKEY_export(public.as_ptr(), selection, callback, argument),
-            None => 0,
-        }
-    }
+    // SAFETY: a key of ours.
+    let Some(public) = &unsafe { borrow(key) }.public else {
+        return 0;
+    };
+    // SAFETY: a valid key; callback and argument are passed on as they came.
+    unsafe { EVP_PKEY_export(public.as_ptr(), selection, callback, argument) }
 }
 
 /// One signature in the making.
@@ -663,58 +656,60 @@ unsafe extern "C" fn signing_init(
     if key.is_null() {
         return 0;
     }
-    // SAFETY: an object of ours that nobody else uses now, and a key of ours;
-    // the name is null or a string that ends with NUL.
-    unsafe {
-        let place = &mut *signing.cast::<Signing>();
-        let key = borrow(key);
-        let (Some(public), Some(number)) = (&key.public, key.number) else {
-            return 0;
-        };
-        place.key = Some((number, public.size()));
-        place.padding = KINDS[key.kind].padding;
-        place.digest = Digest::None;
-        if !digest.is_null() && *digest != 0 {
-            match Digest::named(CStr::from_ptr(digest)) {
-                Some(digest) => place.digest = digest,
-                None => return 0,
-            }
-        }
-        signing_set_params(signing, params)
-    }
+    // SAFETY: a key of ours.
+    let key = unsafe { borrow(key) };
+    let (Some(public), Some(number)) = (&key.public, key.number) else {
+        return 0;
+    };
+    // SAFETY: the name is null or a string that ends with NUL.
+    let digest = (!digest.is_null()).then(|| unsafe { CStr::from_ptr(digest) });
+    let digest = match digest.filter(|name| !name.is_empty()) {
+        None => Digest::None,
+        Some(name) => match Digest::named(name) {
+            Some(digest) => digest,
+            None => return 0,
+        },
+    };
+    // SAFETY: an object of ours that nobody else uses now.
+    let place = unsafe { &mut *signing.cast::<Signing>() };
+    place.key = Some((number, public.size()));
+    place.padding = KINDS[key.kind].padding;
+    place.digest = digest;
+    // SAFETY: what libcrypto has passed to this function is good for that one.
+    unsafe { signing_set_params(signing, params) }
 }
 
 unsafe extern "C" fn signing_set_params(signing: *mut c_void, params: Params) -> c_int {
     if params.is_null() {
         return 1;
     }
-    // SAFETY: an object of ours that nobody else uses now; the list ends with
-    // the empty entry, and each string entry ends with NUL inside its size.
-    unsafe {
-        let place = &mut *signing.cast::<Signing>();
-        if let Some(value) = value(params, c"pad-mode") {
-            place.padding = match value {
-                Value::Number(1) => Padding::Pkcs1, // RSA_PKCS1_PADDING
-                Value::Number(6) => Padding::Pss,   // RSA_PKCS1_PSS_PADDING
-                Value::Text(name) if name.to_bytes() == b"pkcs1" => Padding::Pkcs1,
-                Value::Text(name) if name.to_bytes() == b"pss" => Padding::Pss,
-                _ => return 0,
-            };
-        }
-        if let Some(value) = value(params, c"saltlen") {
-            place.salt_fits = match value {
-                Value::Number(number) => number == -1, // RSA_PSS_SALTLEN_DIGEST
-                Value::Text(name) => matches!(name.to_bytes(), b"digest" | b"-1"),
-            };
-        }
-        if let Some(Value::Text(name)) = value(params, c"digest") {
-            match Digest::named(name) {
-                Some(digest) => place.digest = digest,
-                None => return 0,
-            }
-        }
-        1
+    // SAFETY: an object of ours that nobody else uses now.
+    let place = unsafe { &mut *signing.cast::<Signing>() };
+    // SAFETY: the list ends with the empty entry, and each string entry ends with
+    // NUL inside its size.
+    let value = |name| unsafe { value(params, name) };
+    if let Some(value) = value(c"pad-mode") {
+        place.padding = match value {
+            Value::Number(1) => Padding::Pkcs1, // RSA_PKCS1_PADDING
+            Value::Number(6) => Padding::Pss,   // RSA_PKCS1_PSS_PADDING
+            Value::Text(name) if name.to_bytes() == b"pkcs1" => Padding::Pkcs1,
+            Value::Text(name) if name.to_bytes() == b"pss" => Padding::Pss,
+            _ => return 0,
+        };
     }
+    if let Some(value) = value(c"saltlen") {
+        place.salt_fits = match value {
+            Value::Number(number) => number == -1, // RSA_PSS_SALTLEN_DIGEST
+            Value::Text(name) => matches!(name.to_bytes(), b"digest" | b"-1"),
+        };
+    }
+    if let Some(Value::Text(name)) = value(c"digest") {
+        match Digest::named(name) {
+            Some(digest) => place.digest = digest,
+            None => return 0,
+        }
+    }
+    1
 }
 
 /// A parameter's value.
@@ -726,25 +721,27 @@ enum Value<'a> {
 /// # Safety
 /// `params` must end with the empty entry and live as long as the result.
 unsafe fn value<'a>(params: Params, name: &CStr) -> Option<Value<'a>> {
-    // SAFETY: by contract; the getters check the entry's type.
-    unsafe {
-        let param = ffi::OSSL_PARAM_locate_const(params, name.as_ptr());
-        if param.is_null() {
-            return None;
-        }
-        let mut number = 0;
-        if (*param).data_type == UTF8_STRING {
-            let mut text = ptr::null();
-            return (ffi::OSSL_PARAM_get_utf8_string_ptr(param, &raw mut text) == 1
-                && !text.is_null())
-            .then(|| Value::Text(CStr::from_ptr(text)))
-            .or_else(|| {
-                let data = (*param).data.cast::<c_char>().cast_const();
-                (!data.is_null()).then(|| Value::Text(CStr::from_ptr(data)))
-            });
-        }
-        (OSSL_PARAM_get_int(param, &raw mut number) == 1).then_some(Value::Number(number))
+    // SAFETY: by contract.
+    let param = unsafe { ffi::OSSL_PARAM_locate_const(params, name.as_ptr()) };
+    if param.is_null() {
+        return None;
     }
+    // SAFETY: it is an entry of the list, valid by contract.
+    let entry = unsafe { &*param };
+    if entry.data_type == UTF8_STRING {
+        let mut text = ptr::null();
+        // SAFETY: the entry and the place are valid; the type is checked there.
+        let found = unsafe { ffi::OSSL_PARAM_get_utf8_string_ptr(param, &raw mut text) };
+        if found != 1 || text.is_null() {
+            text = entry.data.cast::<c_char>().cast_const();
+        }
+        // SAFETY: the entry's string ends with NUL, by contract.
+        return (!text.is_null()).then(|| Value::Text(unsafe { CStr::from_ptr(text) }));
+    }
+    let mut number = 0;
+    // SAFETY: the entry and the place are valid; the type is checked there.
+    let found = unsafe { OSSL_PARAM_get_int(param, &raw mut number) };
+    (found == 1).then_some(Value::Number(number))
 }
 
 unsafe extern "C" fn signing_settable(_: *mut c_void, _: *mut c_void) -> Params {
@@ -759,8 +756,10 @@ unsafe extern "C" fn signing_sign(
     message: *const c_uchar,
     message_length: usize,
 ) -> c_int {
-    // SAFETY: an object of ours and a valid place for the length.
-    let (signing, length) = unsafe { (&*signing.cast::<Signing>(), &mut *length) };
+    // SAFETY: an object of ours.
+    let signing = unsafe { &*signing.cast::<Signing>() };
+    // SAFETY: libcrypto passes a valid place.
+    let length = unsafe { &mut *length };
     let Some((number, longest)) = signing.key else {
         return 0;
     };

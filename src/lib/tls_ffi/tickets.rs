@@ -333,35 +333,30 @@ unsafe fn set_up(
     } else {
         ffi::EVP_DecryptInit_ex
     };
-    // SAFETY: the parameter list ends with the empty entry, and set_params copies
-    // the key, which it only reads.
-    let mac_done = unsafe {
-        let params = [
-            ffi::OSSL_PARAM_construct_octet_string(
-                c"key".as_ptr(),
-                for_mac.as_ptr().cast_mut().cast(),
-                for_mac.len(),
-            ),
-            ffi::OSSL_PARAM {
-                key: c"digest".as_ptr(),
-                data_type: 4, // OSSL_PARAM_UTF8_STRING
-                data: c"SHA256".as_ptr().cast_mut().cast(),
-                data_size: 6,
-                return_size: usize::MAX,
-            },
-            ffi::OSSL_PARAM_construct_end(),
-        ];
-        ffi::EVP_MAC_CTX_set_params(mac, params.as_ptr())
-    };
-    // SAFETY: by contract; the key has the 32 bytes of this cipher.
-    let cipher_done = unsafe {
-        start(
-            cipher,
-            ffi::EVP_aes_256_cbc(),
-            ptr::null_mut(),
-            for_cipher.as_ptr(),
-            vector,
+    // SAFETY: the key lives as long as the entry, which only leads to it.
+    let key = unsafe {
+        ffi::OSSL_PARAM_construct_octet_string(
+            c"key".as_ptr(),
+            for_mac.as_ptr().cast_mut().cast(),
+            for_mac.len(),
         )
     };
+    let digest = ffi::OSSL_PARAM {
+        key: c"digest".as_ptr(),
+        data_type: 4, // OSSL_PARAM_UTF8_STRING
+        data: c"SHA256".as_ptr().cast_mut().cast(),
+        data_size: 6,
+        return_size: usize::MAX,
+    };
+    // SAFETY: takes nothing.
+    let end = unsafe { ffi::OSSL_PARAM_construct_end() };
+    let params = [key, digest, end];
+    // SAFETY: the list ends with the empty entry; the key is copied.
+    let mac_done = unsafe { ffi::EVP_MAC_CTX_set_params(mac, params.as_ptr()) };
+    // SAFETY: takes nothing.
+    let kind = unsafe { ffi::EVP_aes_256_cbc() };
+    let (key, no_engine) = (for_cipher.as_ptr(), ptr::null_mut());
+    // SAFETY: by contract; the key has the 32 bytes of this cipher.
+    let cipher_done = unsafe { start(cipher, kind, no_engine, key, vector) };
     mac_done == 1 && cipher_done == 1
 }

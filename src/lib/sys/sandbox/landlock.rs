@@ -62,21 +62,22 @@ pub(super) fn ruleset(connects: Connects) -> io::Result<OwnedFd> {
         4 | 5 => 16,
         _ => size_of::<RulesetAttr>(),
     };
-    // SAFETY: the structure is valid for the call, `length` is no more than
-    // its size, and the result is a descriptor that nobody else owns.
-    let ruleset = unsafe {
-        let number = libc::syscall(
+    // SAFETY: the structure is valid for the call, and `length` is no more than
+    // its size.
+    let number = unsafe {
+        libc::syscall(
             libc::SYS_landlock_create_ruleset,
             &raw const attributes,
             length,
             0,
-        );
-        let number = i32::try_from(number).unwrap_or(-1);
-        if number < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        OwnedFd::from_raw_fd(number)
+        )
     };
+    let number = i32::try_from(number).unwrap_or(-1);
+    if number < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just opened it, and nobody else owns it.
+    let ruleset = unsafe { OwnedFd::from_raw_fd(number) };
     match connects {
         Connects::Port(port) if version >= 4 => allow_port(&ruleset, port)?,
         _ => {}
