@@ -6,6 +6,7 @@ pub mod control;
 pub mod dialogue;
 pub mod dns;
 pub mod keyholder;
+pub mod mta_sts;
 pub mod probe;
 pub mod remote;
 
@@ -57,6 +58,21 @@ pub const TARGETS: &[Target] = &[
         name: "names",
         run: dns::names,
         seeds: dns::name_seeds,
+    },
+    Target {
+        name: "mta_sts_policy",
+        run: mta_sts::policy,
+        seeds: mta_sts::policy_seeds,
+    },
+    Target {
+        name: "mta_sts_record",
+        run: mta_sts::record,
+        seeds: mta_sts::record_seeds,
+    },
+    Target {
+        name: "https_reply",
+        run: mta_sts::reply,
+        seeds: mta_sts::reply_seeds,
     },
     Target {
         name: "tlsa",

@@ -21,6 +21,7 @@ use crate::sys::child::Running;
 use crate::sys::fd;
 use crate::sys::poll::{self, Ready};
 use crate::sys::sandbox::Role;
+use crate::sys::user::{self, Identity};
 #[cfg(feature = "internals")]
 use crate::taken_over::{self, Moment};
 use crate::text;
@@ -217,6 +218,10 @@ fn answer() -> Result<Vec<u8>, Trouble> {
     }
     let wanted = Wanted::read(&told).ok_or_else(|| failed("nobody said what is to be fetched"))?;
     let client = Client::new().map_err(|fail| failed(fail.to_string()))?;
+    if user::is_root() {
+        // Where root cannot become anybody else it stays what it is, in its sandbox.
+        let _ = Identity::nobody().assume();
+    }
     confine::take_on(Role::Fetcher, false).map_err(|fail| failed(fail.to_string()))?;
     #[cfg(feature = "internals")]
     taken_over::act(Moment::Fetching);

@@ -58,7 +58,7 @@ fn the_line_that_applies_is_said_for_host_and_sender() {
     let wanted = format!(
         "mx.a.example: line 2 \"=mx.a.example\" applies: TLS is required; the certificate must \
          verify with the CAs in {ca} and name mx.a.example exactly; port 465, TLS at once; for \
-         mail of one.example\nmx.a.example: the line stands above DANE: TLSA records do not \
+         mail of one.example\nmx.a.example: the line stands above DANE and MTA-STS: TLSA records and policies do not \
          count\n{dead}"
     );
     assert_eq!(text, wanted);

@@ -16,7 +16,9 @@ use crate::harness::peer::context;
 use crate::harness::{Authority, Identity, Leaf, Place, need_root, run};
 use crate::sslremote::dns::Forwarder;
 use crate::sslremote::packet::wire;
+use crate::sslremote::remote::fresh_ip;
 use crate::sslremote::tree::{Denial, Tree, Zone, a, mx};
+use crate::sslremote::web::{Reply, Web, policy};
 
 /// An SMTP server on 127.0.0.1 with a certificate for `mx.sig`.
 fn server(identity: &Identity) -> Scripted {
@@ -176,5 +178,71 @@ fn a_host_without_records_and_a_domain_without_mx_are_said_so() {
             "{}",
             all[0]
         );
+    }
+}
+
+#[test]
+fn a_domain_s_policy_is_compared_with_its_mx_hosts() {
+    need_root!();
+    let place = Place::new("probe-sts");
+    std::fs::create_dir_all(place.path("control")).expect("made");
+    let root = place.write("cas.pem", Authority::shared_root().pem());
+    let web_ip = fresh_ip();
+    let web = Web::start(web_ip, &["sig"]);
+    let other = Leaf::new("x").dns("x.sig").issue();
+    let servers = [server(&identity()), server(&other)];
+    let listed = |mode: &str| Reply::policy(&policy(mode, 86400, &["mx.sig"]));
+    let enforced = || listed("enforce");
+    for (which, record, reply, wanted) in [
+        (0, "v=STSv1; id=1", enforced(), Value::from("ok")),
+        (0, "v=STSv1; id=1", listed("testing"), "ok".into()),
+        (1, "v=STSv1; id=1", enforced(), "mismatch".into()),
+        (
+            0,
+            "v=STSv1; id=1",
+            Reply::policy(&policy("enforce", 1, &["x.sig"])),
+            "mismatch".into(),
+        ),
+        (
+            0,
+            "v=STSv1; id=1",
+            Reply::policy(&policy("none", 1, &[])),
+            "none".into(),
+        ),
+        (0, "v=spf1 -all", enforced(), "none".into()),
+        (
+            0,
+            "v=STSv1; id=1",
+            Reply::whole("404 Not Found", "", ""),
+            Value::Null,
+        ),
+    ] {
+        web.reply("sig", reply);
+        let port = servers[which].at.port();
+        let text = [
+            &[u8::try_from(record.len()).expect("short")],
+            record.as_bytes(),
+        ]
+        .concat();
+        let tree = Tree::new(vec![
+            Zone::unsigned("sig.")
+                .with("@", Rtype::MX, mx(10, "mx.sig."))
+                .with("mx", Rtype::A, a(IpAddr::V4(Ipv4Addr::LOCALHOST)))
+                .with("mta-sts", Rtype::A, a(web_ip))
+                .with("_mta-sts", Rtype::TXT, text),
+        ]);
+        place.write("control/dnssecanchors", tree.anchors());
+        let dns = Forwarder::start(move |question| Some(tree.answer(question)));
+        let mut command: Command =
+            command(&["-j", "-p", &port.to_string(), "-y", "smtp", "-a", &root]);
+        command
+            .args(["-M", "sig"])
+            .env("DNSCACHEIP", dns.ip.to_string());
+        command
+            .env("QMAILHOME", place.path(""))
+            .env("SSL_CERT_FILE", &root);
+        let all = objects(&run(&mut command, b""));
+        assert_eq!(all[0]["sts"], wanted, "{record}: {:#}", all[0]);
+        assert_eq!(has(&all[0], "sts-mismatch"), wanted == "mismatch");
     }
 }

@@ -530,20 +530,20 @@ fn tls_that_fails_is_never_done_without_where_there_are_records() {
 }
 
 /// What a domain publishes.
-const STATES: [&str; 6] = ["none", "match", "wrong", "odd", "fail", "bare"];
+pub const STATES: [&str; 6] = ["none", "match", "wrong", "odd", "fail", "bare"];
 /// What its server does.
-const SERVERS: [&str; 4] = ["good", "self", "anon", "clear"];
+pub const SERVERS: [&str; 4] = ["good", "self", "anon", "clear"];
 
 /// What becomes of mail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
+pub enum Fate {
     Clear,
     Tls,
     Waits,
 }
 
 /// What the page says, told once more: `row` is a line's sign and value.
-fn fate(row: &str, state: &str, server: &str) -> Fate {
+pub fn fate(row: &str, state: &str, server: &str) -> Fate {
     use Fate::{Clear, Tls, Waits};
     let tls = !matches!(server, "clear" | "anon");
     let sound = server == "good";

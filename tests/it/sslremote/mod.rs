@@ -35,6 +35,8 @@ mod rows;
 mod stages;
 mod sts;
 #[cfg(validator)]
+mod sts_matrix;
+#[cfg(validator)]
 mod tlsa;
 mod verify;
 pub mod web;

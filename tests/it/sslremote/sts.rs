@@ -4,10 +4,11 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, TcpStream};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
-use std::process::Command;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::dns::{Forwarder, Names, ask};
@@ -16,8 +17,8 @@ use super::remote::{MESSAGE, Remote, fresh_ip};
 use super::rows::anonymous;
 use super::web::{Reply, Web, policy};
 use crate::harness::authority::hex;
-use crate::harness::process::{eventually, run_within};
-use crate::harness::{Authority, Identity, Leaf, Place, need_root, peer, skip};
+use crate::harness::process::{eventually, kill_group, run_within};
+use crate::harness::{Authority, Identity, Leaf, Place, need, need_root, peer, skip};
 
 fn shows(identity: &Identity) -> Fake {
     Fake::tls(peer::context(identity, |_| ()))
@@ -1080,4 +1081,78 @@ fn a_domain_without_a_policy_costs_one_question_more() {
     send("a.test", true);
     let (before, asked) = (web.connections(), send("a.test", true));
     assert_eq!((web.connections(), asked.len()), (before, on.len()));
+}
+
+/// Nginx on port 443 of an address; ends with its value.
+struct Nginx(Child);
+
+impl Nginx {
+    fn start(place: &Place, binary: &Path, ip: IpAddr, domain: &str, text: &str) -> Nginx {
+        let identity = Leaf::new("nginx").dns(&format!("*.{domain}")).issue();
+        let (certificate, key) = place.identity("nginx", &identity);
+        fs::create_dir_all(place.path("html/.well-known")).unwrap();
+        place.write("html/.well-known/mta-sts.txt", text);
+        let home = place.text("");
+        let config = place.write(
+            "nginx.conf",
+            format!(
+                "daemon off;\nmaster_process off;\npid {home}/nginx.pid;\nerror_log {home}/nginx.log;\n\
+                 events {{}}\nhttp {{\n access_log {home}/access.log;\n types {{ text/plain txt; }}\n \
+                 client_body_temp_path {home}/t1;\n proxy_temp_path {home}/t2;\n \
+                 fastcgi_temp_path {home}/t3;\n uwsgi_temp_path {home}/t4;\n scgi_temp_path {home}/t5;\n \
+                 server {{\n  listen {ip}:443 ssl http2;\n  server_name mta-sts.{domain};\n  \
+                 ssl_certificate {certificate};\n  ssl_certificate_key {key};\n  root {home}/html;\n }}\n}}\n"
+            ),
+        );
+        let child = Command::new(binary)
+            .args(["-c", &config, "-e", &place.text("nginx.log")])
+            .stdin(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let nginx = Nginx(child);
+        eventually("nginx listens", || TcpStream::connect((ip, 443)).ok());
+        nginx
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        kill_group(self.0.id());
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn nginx_gives_a_policy_and_the_stripping_proxy_loses() {
+    need_root!();
+    let binary = need!("nginx");
+    let place = Place::new("sts-nginx");
+    let [web_ip, ip] = [fresh_ip(), fresh_ip()];
+    let zone = lines("a", "20261126T000000", web_ip, ip);
+    let Some(names) = Names::serve(&place, &zone) else {
+        skip!("nsd is not installed");
+    };
+    let text = policy("enforce", 604_800, &["mx.a.test"]).replace('\n', "\r\n");
+    let _nginx = Nginx::start(&place, &binary, web_ip, "a.test", &text);
+    // What stands on the way to the real one, and takes STARTTLS out of its reply.
+    let proxy = Fake::plain().at(ip);
+    for _ in 0..2 {
+        let said = remote(&place, &names).send("a.test");
+        let stripped = "(mx.a.test) but it does not offer STARTTLS; the MTA-STS policy of a.test \
+                        requires TLS. (#4.7.5)\n";
+        assert!(said.starts_with('Z') && said.contains(stripped), "{said}");
+    }
+    assert_eq!((proxy.seen().len(), in_clear(&proxy)), (2, 0));
+    let log = String::from_utf8(place.read("access.log")).unwrap();
+    let request = "\"GET /.well-known/mta-sts.txt HTTP/1.1\" 200 ";
+    assert_eq!(
+        (log.lines().count(), log.contains(request)),
+        (1, true),
+        "{log}"
+    );
+    // The same without the directory: mail leaves in plaintext.
+    fs::remove_dir_all(place.path("mta-sts")).unwrap();
+    let plain = Remote::new(&place).dns(names.ip).send("a.test");
+    assert!(plain.contains("(no TLS: it was not offered).\n"), "{plain}");
 }

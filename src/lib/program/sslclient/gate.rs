@@ -114,7 +114,7 @@ impl Told {
             Ok(rule) => {
                 self.say(&rule.in_words(&to));
                 if rule.line.is_some() && !rule.weighs_records() {
-                    self.say("the line stands above DANE: TLSA records do not count");
+                    self.say("the line stands above DANE and MTA-STS: TLSA records and policies do not count");
                 }
                 if let Some(cure) = rule.cure(&to) {
                     self.say(&cure);

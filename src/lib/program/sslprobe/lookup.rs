@@ -6,11 +6,16 @@
 use std::env;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 
 use super::destination::{Destination, Unit};
-use super::scan::{Published, Target};
+use super::scan::{DomainPolicy, Published, Target};
 use crate::dns::name::DomainName;
 use crate::dns::{Answer, Dns, Server, Trouble};
+use crate::https;
+use crate::mta_sts::fetch::Fetching;
+use crate::mta_sts::policy::Mode;
+use crate::mta_sts::{PolicyDomain, record};
 use crate::options::Family;
 use crate::qmail_home;
 use crate::resolve;
@@ -98,6 +103,7 @@ fn plain(destination: &Destination, host: &str) -> Target {
         addresses: Err(String::new()),
         mx_of: None,
         published: Published::Unknown,
+        policy: DomainPolicy::Unknown,
     }
 }
 
@@ -191,10 +197,12 @@ fn exchangers(
         return failed("it takes no mail (null MX)".to_owned());
     }
     let mut found = Vec::new();
+    let policy = domain_policy(dns, domain);
     let looked_up = dns.addresses_of(&hosts[..hosts.len().min(MOST_HOSTS)]);
     for (host, answer) in hosts.iter().zip(looked_up) {
         let mut target = plain(destination, &host.to_string());
         target.mx_of = Some((domain.clone(), signed));
+        target.policy = policy.clone();
         if let Ok(answer) = &answer {
             target.published = published(dns, host, answer, destination.port);
         }
@@ -223,5 +231,33 @@ fn published(dns: &Dns, host: &DomainName, answer: &Answer<IpAddr>, port: u16) -
         Some(Ok(_)) => Published::Nothing,
         Some(Err(Trouble::Bogus(_))) => Published::Bogus,
         Some(Err(_)) | None => Published::Unknown,
+    }
+}
+
+/// A mail domain's policy of MTA-STS, fetched as a delivery fetches it; none is
+/// remembered.
+fn domain_policy(dns: &Dns, domain: &str) -> DomainPolicy {
+    let place = |name: String| DomainName::parse(name.as_bytes()).ok();
+    let ascii = DomainName::parse(domain.as_bytes()).ok();
+    let Some(domain) = ascii.and_then(|name| PolicyDomain::new(&name.to_string())) else {
+        return DomainPolicy::Nothing;
+    };
+    let record = match place(domain.record_name()).map(|name| dns.texts(&name)) {
+        Some(Ok(answer)) => record::id(&answer.records),
+        Some(Err(Trouble::Temporary(_) | Trouble::Bogus(_))) => return DomainPolicy::Unknown,
+        Some(Err(Trouble::NoRecords | Trouble::NoSuchName)) | None => Ok(None),
+    };
+    if !matches!(record, Ok(Some(_))) {
+        return DomainPolicy::Nothing;
+    }
+    let addresses = place(domain.policy_host()).and_then(|name| dns.addresses(&name).ok());
+    let fetched = addresses.and_then(|answer| {
+        let fetching = Fetching::begin(&domain, &answer.records, https::LIMITS.time);
+        fetching.and_then(Fetching::end).ok()
+    });
+    match fetched {
+        Some(fetched) if fetched.policy.mode == Mode::None => DomainPolicy::Nothing,
+        Some(fetched) => DomainPolicy::Policy(Rc::new(fetched.policy)),
+        None => DomainPolicy::Unknown,
     }
 }

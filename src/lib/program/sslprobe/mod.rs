@@ -13,7 +13,10 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use openssl::x509::X509;
+
 use crate::keyholder::OwnKey;
+use crate::mta_sts::fetch;
 use crate::options::sslprobe::{Options, TABLE};
 use crate::probe::certificate::Judge;
 use crate::probe::report_text;
@@ -24,7 +27,7 @@ use crate::store::client::{self, Store, Trust};
 use crate::sys::socket;
 use crate::text;
 use crate::tlsdestinations::Destinations;
-use crate::trust::Expectation;
+use crate::trust::{Demand, Expectation};
 
 mod crew;
 mod destination;
@@ -48,6 +51,10 @@ const FOUND: u8 = 1;
 /// The whole program.
 #[must_use]
 pub fn main() -> ExitCode {
+    // What fetches a policy is this program once more.
+    if env::args_os().skip(1).eq([OsString::from(fetch::WORD)]) {
+        return fetch::main();
+    }
     TABLE.run(|report| {
         let (options, operands) = TABLE.parse(env::args_os().skip(1))?;
         let units = units(&options, &operands)?;
@@ -114,6 +121,7 @@ fn setup(options: &Options) -> Result<Setup, Fail> {
             host: Duration::from_secs(options.host_seconds.into()),
             interval: options.interval,
             anchor_file: options.anchor_file.as_deref().map(whole_path),
+            policies: Store::load(&Settings::default(), &policies(&anchors), &NO_KEY)?,
             judge: Judge::new(anchors).map_err(internal)?,
             records: Store::load(&Settings::default(), &records(), &NO_KEY)?,
         },
@@ -153,6 +161,18 @@ fn whole_path(path: &str) -> String {
 
 /// A probe shows no certificate of its own.
 const NO_KEY: OwnKey = OwnKey { password: None };
+
+/// What is verified where a policy of MTA-STS asks for it.
+fn policies(anchors: &[X509]) -> client::Setup<'_> {
+    client::Setup {
+        trust: Trust::Loaded(anchors),
+        expectation: Expectation {
+            demand: Demand::Name,
+            ..Expectation::default()
+        },
+        ..records()
+    }
+}
 
 /// What is verified where TLSA records take the place of anchors.
 fn records() -> client::Setup<'static> {

@@ -8,16 +8,17 @@ use std::time::Instant;
 use openssl::ssl::Ssl;
 
 use super::session::PLAIN_SIDE;
-use super::{Policy, Published, Scan, Stop};
+use super::{DomainPolicy, Policy, Published, Scan, Stop};
 use crate::handshake::{self, Failure};
 use crate::link::Link;
 use crate::probe::result::Agreement;
 use crate::text;
 use crate::tlsdestinations::{Rule, Tls};
-use crate::trust::{self, Reference};
+use crate::trust::{self, Name, Reference};
 
 pub(super) fn run(scan: &mut Scan<'_>) -> Result<(), Stop> {
     records(scan)?;
+    domain_policy(scan)?;
     if let Some(policy) = scan.policy {
         scan.facts.policy = Some(under(scan, policy)?);
     }
@@ -117,4 +118,39 @@ fn records(scan: &mut Scan<'_>) -> Result<(), Stop> {
         Err(_) => {}
     }
     Ok(())
+}
+
+/// The mail domain's policy of MTA-STS.
+fn domain_policy(scan: &mut Scan<'_>) -> Result<(), Stop> {
+    if lists(scan) {
+        let reference = Reference::new(&scan.target.host);
+        let names = vec![Name::new(reference.clone())];
+        let ssl = scan.terms.policies.connection(&reference, names);
+        let ssl = ssl.map_err(|error| Stop::Connection(crate::report::tls_reason(&error)))?;
+        match verified(scan, ssl)? {
+            Ok(()) => scan.result.sts = Some(Agreement::Ok),
+            Err(Failure::Certificate(_)) => scan.result.sts = Some(Agreement::Mismatch),
+            Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether the domain's policy lists the host; where it does not, or there is none, that
+/// is all there is to it.
+fn lists(scan: &mut Scan<'_>) -> bool {
+    scan.result.sts = match &scan.target.policy {
+        DomainPolicy::Unknown => None,
+        DomainPolicy::Nothing => Some(Agreement::None),
+        DomainPolicy::Policy(policy) if policy.matches(&scan.target.host) => return true,
+        DomainPolicy::Policy(_) => Some(Agreement::Mismatch),
+    };
+    false
+}
+
+/// The same where no TLS was reached.
+pub(super) fn policy_without_tls(scan: &mut Scan<'_>) {
+    if lists(scan) {
+        scan.result.sts = Some(Agreement::Mismatch);
+    }
 }

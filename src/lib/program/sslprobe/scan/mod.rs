@@ -3,9 +3,11 @@
 #![forbid(unsafe_code)]
 
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::calendar;
+use crate::mta_sts;
 use crate::options::sslprobe::{Depth, Start};
 use crate::probe::certificate::Judge;
 use crate::probe::findings::{self, Facts};
@@ -51,6 +53,17 @@ pub(super) enum Published {
     Bogus,
 }
 
+/// What a mail domain publishes by MTA-STS.
+#[derive(Clone, Debug)]
+pub(super) enum DomainPolicy {
+    /// Nobody looked, or it is not to be had.
+    Unknown,
+    /// Nothing, or that it has no policy any more.
+    Nothing,
+    /// This.
+    Policy(Rc<mta_sts::Policy>),
+}
+
 /// One host and port.
 #[derive(Clone, Debug)]
 pub(super) struct Target {
@@ -67,6 +80,8 @@ pub(super) struct Target {
     pub(super) mx_of: Option<(String, bool)>,
     /// TLSA records.
     pub(super) published: Published,
+    /// The mail domain's policy.
+    pub(super) policy: DomainPolicy,
 }
 
 impl Target {
@@ -116,6 +131,8 @@ pub(super) struct Terms {
     pub(super) judge: Judge,
     /// For TLSA records.
     pub(super) records: Store,
+    /// For policies of MTA-STS.
+    pub(super) policies: Store,
 }
 
 /// Why a step ends before its time.
@@ -304,6 +321,9 @@ impl<'a> Scan<'a> {
                 .as_deref()
                 .unwrap_or("TLS was not reached");
             self.facts.policy = Some(agreement::without_tls(&policy.rule, why));
+        }
+        if self.result.listens && !self.result.has_tls() {
+            agreement::policy_without_tls(self);
         }
         self.result.seconds = (self.begin.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
         self.result.findings = findings::of(&self.result, &self.facts);

@@ -1,0 +1,126 @@
+//! What qmail-sslremote reads for MTA-STS: the record, the policy, and the reply of a
+//! web server.
+
+use ucspi_tls::internals::https::{End, Trouble, read};
+use ucspi_tls::internals::mta_sts::{Mode, Policy, id};
+
+use crate::Server;
+
+/// Policies.
+pub fn policy_seeds() -> Vec<Vec<u8>> {
+    [
+        &b"version: STSv1\nmode: enforce\nmx: mail.example.com\nmx: *.example.net\nmax_age: 604800\n"[..],
+        b"version: STSv1\r\nmode: testing\r\nmax_age: 1\r\nmx: a.b\r\nfuture.x: y\r\n",
+        b"version: STSv1\nmode: none\nmax_age: 0\n",
+    ]
+    .map(<[u8]>::to_vec)
+    .into()
+}
+
+/// Any bytes as a policy: one that is read can be told by its lines, holds nothing that
+/// cannot be shown, and reads the same again; a wildcard stands for one label.
+pub fn policy(bytes: &[u8]) {
+    let policy = match Policy::parse(bytes) {
+        Ok(policy) => policy,
+        Err(why) => {
+            assert!(why.bytes().all(|byte| (0x20..0x7f).contains(&byte)));
+            return;
+        }
+    };
+    assert!(policy.max_age <= 31_557_600);
+    assert!(policy.mode == Mode::None || !policy.patterns.is_empty());
+    assert!(
+        policy
+            .lines
+            .iter()
+            .all(|line| !line.chars().any(|one| one.is_control() && one != '\t'))
+    );
+    let again = Policy::parse(policy.lines.join("\n").as_bytes());
+    assert_eq!(again.as_ref(), Ok(&policy));
+    for pattern in &policy.patterns {
+        let host = pattern.replacen('*', "x", 1);
+        if policy.matches(&host) && policy.patterns.len() == 1 && pattern.contains('*') {
+            assert!(
+                pattern.starts_with("*.") && !pattern[1..].contains('*'),
+                "{pattern}"
+            );
+            assert!(!policy.matches(&format!("y.{host}")), "{pattern}");
+        }
+    }
+    assert!(!policy.matches("") && !policy.matches("."));
+}
+
+/// Records.
+pub fn record_seeds() -> Vec<Vec<u8>> {
+    [
+        &b"v=STSv1; id=20160831085700Z;"[..],
+        b"v=STSv1;id=a; x=y; id=b",
+        b"v=STSv1; id=a\0v=STSv1; id=b",
+        b"v=spf1 -all\0v=STSv1; id=1;;",
+    ]
+    .map(<[u8]>::to_vec)
+    .into()
+}
+
+/// Any bytes as TXT records, with NULs between: at most one id, of 1 to 32 letters and
+/// digits, from one record.
+pub fn record(bytes: &[u8]) {
+    let records: Vec<Vec<u8>> = bytes.split(|&byte| byte == 0).map(<[u8]>::to_vec).collect();
+    let ours = records
+        .iter()
+        .filter(|one| one.starts_with(b"v=STSv1;"))
+        .count();
+    match id(&records) {
+        Ok(Some(id)) => {
+            assert!(
+                (1..=32).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric())
+            );
+            assert_eq!(ours, 1);
+        }
+        Ok(None) => assert_eq!(ours, 0),
+        Err(why) => {
+            assert!(ours > 0 && why.bytes().all(|byte| (0x20..0x7f).contains(&byte)));
+        }
+    }
+}
+
+/// Replies.
+pub fn reply_seeds() -> Vec<Vec<u8>> {
+    [
+        &b"\x20HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello"[..],
+        b"\x01HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x\r\nhe\r\n3\r\nllo\r\n0\r\nA: b\r\n\r\n",
+        b"\xffHTTP/1.0 301 Moved\r\nLocation: /x\r\n\r\nhello",
+        b"\x07HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",
+    ]
+    .map(<[u8]>::to_vec)
+    .into()
+}
+
+/// Any bytes as a reply: it ends within its limits, says the same however the bytes are
+/// cut, and its words can be shown.
+pub fn reply(bytes: &[u8]) {
+    const LIMIT: usize = 64;
+    let [piece, bytes @ ..] = bytes else {
+        return;
+    };
+    let read = |piece: usize| {
+        let mut server = Server {
+            bytes,
+            piece,
+            heard: Vec::new(),
+            given: 0,
+        };
+        read(&mut server, LIMIT)
+    };
+    let whole = read(4096);
+    match &whole {
+        Ok(response) => {
+            assert!(response.body.len() <= LIMIT && (200..1000).contains(&response.status));
+            assert!(response.end != End::Torn);
+        }
+        Err(Trouble::Bad(why)) => assert!(why.is_ascii()),
+        Err(Trouble::Late) => panic!("nothing is late"),
+    }
+    let cut = read(usize::from(*piece).max(1));
+    assert_eq!(cut.ok(), whole.ok());
+}
