@@ -8,7 +8,8 @@ use std::path::Path;
 /// What a reader does with a block.
 #[derive(Debug)]
 pub enum Use {
-    /// `file=PATH`: writes it, as a script where it begins with `#!`.
+    /// `file=PATH`: writes it. The sentence above the block names the file, since a
+    /// reader of the rendered page does not see this.
     File(String),
     /// `not-run: reason`: types it, but no test can.
     NotRun(String),
@@ -46,6 +47,7 @@ pub fn blocks(page: &str) -> Vec<Block> {
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{page}: {error}"));
     let mut blocks: Vec<Block> = Vec::new();
     let mut open: Option<Block> = None;
+    let mut above = String::new();
     let mut blank = true;
     for (number, line) in (1..).zip(text.lines()) {
         match (&mut open, line.strip_prefix("```")) {
@@ -54,11 +56,26 @@ pub fn blocks(page: &str) -> Vec<Block> {
                 block.text.push_str(line);
                 block.text.push('\n');
             }
-            (None, Some(words)) => open = Some(begin(words, page, number)),
-            (None, None) => assert!(
-                !(blank && line.starts_with("    ")),
-                "{page}:{number}: code that is indented; put it between fences"
-            ),
+            (None, Some(words)) => {
+                let block = begin(words, page, number);
+                if let Use::File(path) = &block.used {
+                    let named = above.contains(&format!("`{path}`"));
+                    assert!(
+                        named,
+                        "{page}:{number}: nothing above says that this is {path}"
+                    );
+                }
+                above.clear();
+                open = Some(block);
+            }
+            (None, None) => {
+                assert!(
+                    !(blank && line.starts_with("    ")),
+                    "{page}:{number}: code that is indented; put it between fences"
+                );
+                above.push_str(line);
+                above.push('\n');
+            }
         }
         blank = line.is_empty();
     }

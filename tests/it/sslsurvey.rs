@@ -238,6 +238,31 @@ fn keys_with_a_common_factor_are_named_and_the_factor_never() {
 }
 
 #[test]
+fn numbers_that_are_no_keys_do_not_take_for_ever() {
+    // Odd multiples of three: each two have a common factor, 8 million pairs.
+    let all: Vec<Value> = (0..4000_u32)
+        .map(|at| {
+            let mut one = result(&format!("h{at}.example"), &format!("{at:04x}"));
+            one["certificates"] = json!([certificate(
+                &format!("{at:04x}"),
+                &format!("{:x}", u64::from(at) * 6 + 3 * 1_000_001)
+            )]);
+            one
+        })
+        .collect();
+    let ended = survey(&["-kj"], &lines(&all));
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let pairs = parsed(&String::from_utf8(ended.stdout).expect("UTF-8"));
+    assert_eq!(
+        pairs["common_factors"].as_array().map(Vec::len),
+        Some(10_000)
+    );
+    let told = "sslsurvey: warning: -k: 4000 keys have a prime in common with others, too many to \
+                compare each two of them: 10000 pairs are named\n";
+    assert_eq!(ended.stderr, told);
+}
+
+#[test]
 fn two_runs_are_compared() {
     let place = Place::new("sslsurvey-compared");
     let mut mended = result("old.example", "bb");

@@ -15,6 +15,13 @@ do
   [ -f "$to/opt/$wanted" ] || fail "not installed: $wanted"
 done
 [ -x "$to/opt/share/doc/ucspi-tls/examples/https/run" ] || fail 'an example that cannot be run'
+grep -q '^ExecStart=/opt/bin/sslserver ' "$to/opt/share/doc/ucspi-tls/examples/systemd/sslserver@.service" ||
+  fail 'the unit does not run what is installed'
+# DESTDIR=/ stands for no DESTDIR, for both.
+works env DESTDIR=/ package/install "$work/rooted"
+[ -x "$work/rooted/bin/sslserver" ] || fail 'DESTDIR=/ leads elsewhere'
+works env DESTDIR=/ package/uninstall "$work/rooted"
+[ ! -e "$work/rooted/bin" ] || fail 'DESTDIR=/ leads package/uninstall elsewhere'
 if grep -aqF -e "$here" -e "${CARGO_HOME:-$HOME/.cargo}" "$to/opt/bin/sslserver"; then
   fail 'a path of this machine in sslserver'
 fi
@@ -76,9 +83,9 @@ done
 mkdir "$work/old"
 mv "$work/old-cargo" "$work/old/cargo"
 mv "$work/old-rustc" "$work/old/rustc"
-expect 111 'cargo is 1.63.0, and 1.88 or later is needed; get it from https://rustup.rs/' \
+expect 111 "cargo is 1.63.0, and $least_rust or later is needed; get it from https://rustup.rs/" \
   env HOME=/nowhere PATH="$work/old:/usr/bin:/bin" package/compile
-expect 111 'cargo not found: Rust 1.88 or later is needed' \
+expect 111 "cargo not found: Rust $least_rust or later is needed" \
   env HOME=/nowhere PATH="$tools" "$here/package/compile"
 mkdir "$work/crates"
 expect 111 'cannot fetch the crates that Cargo.lock names (is there a network?)' \

@@ -36,7 +36,7 @@ fn perform(name: &str, needs: &[&str], scripts: &[&str], words: &[&str]) {
     machine
         .args(["--signal=KILL", "300", "unshare"])
         .args(["-m", "-n", "-p", "-u", "-i", "-f", "--kill-child"])
-        .args(["/bin/sh", "-e"])
+        .args(["bash", "-e"])
         .arg(Path::new(ROOT).join("tests/guides/machine.sh"))
         .args([place.as_path(), &programs, Path::new(ROOT)])
         .process_group(0)

@@ -26,6 +26,15 @@ sslserver-conf -S echoer root /etc/systemd/system 127.0.0.1 9996 true 2>/test/re
 is 111 echo "$code"
 grep -q 'it exists, and nothing is overwritten$' /test/refused
 grep -q popa3d "$other"
+# Nor is a second unit put beside the first in a directory of its own.
+code=0
+sslserver-conf -S echoer root '/etc/a b/echo' 9997 true 2>/test/refused || code=$?
+is 111 echo "$code"
+grep -q 'it exists, and nothing is overwritten$' /test/refused
+code=0
+sslserver-conf -S echoer root /etc/systemd/system/pop3s.service 995 true 2>/test/refused || code=$?
+is 100 echo "$code"
+grep -q 'give /etc/systemd/system/pop3s, or a directory that is there' /test/refused
 is 0 sh -c 'ls -A /etc/systemd/system | grep -c conf || :'
 
 # The template, as an instance of it.

@@ -49,7 +49,7 @@ pub fn main() -> ExitCode {
 fn sum_up(report: &Report, options: &Options, path: &OsStr) -> Result<(String, Survey), Fail> {
     let mut study = Study::new(options);
     read(report, path, |result| study.add(result))?;
-    let survey = study.finish();
+    let survey = study.finish(report);
     let answer = match options.form {
         Form::Json => json(&survey)?,
         Form::Markdown => table::survey(&survey, table::Form::Markdown),
@@ -73,7 +73,7 @@ fn compare(
         now.add(result);
         study.add(result);
     })?;
-    let survey = study.finish();
+    let survey = study.finish(report);
     let changes = changes::compare(&then, &now);
     let pairs = survey.common_factors.as_deref();
     let answer = match options.form {
@@ -118,8 +118,17 @@ impl Study {
         }
     }
 
-    fn finish(self) -> Survey {
-        self.collector.finish(self.moduli.map(Moduli::pairs))
+    fn finish(self, report: &Report) -> Survey {
+        let compared = self.moduli.map(Moduli::compared);
+        if let Some(part) = compared.as_ref().filter(|all| !all.is_whole) {
+            report.warning(format_args!(
+                "-k: {} keys have a prime in common with others, too many to compare each two of \
+                 them: {} pairs are named",
+                part.weak,
+                part.pairs.len()
+            ));
+        }
+        self.collector.finish(compared.map(|all| all.pairs))
     }
 }
 

@@ -13,13 +13,34 @@ use crate::text;
 mod batch;
 #[cfg(not(gmp))]
 mod batch {
-    pub(super) fn pairs(_: &[Vec<u8>]) -> Vec<(usize, usize)> {
-        Vec::new()
+    pub(super) fn pairs(_: &[Vec<u8>]) -> super::Places {
+        super::Places::default()
     }
 }
 
 /// Whether this build can look for common factors: without libgmp it cannot.
 pub const AVAILABLE: bool = cfg!(gmp);
+
+/// Which of a list of numbers have a common factor.
+#[cfg_attr(not(gmp), derive(Default))]
+struct Places {
+    /// The places of each two.
+    pairs: Vec<(usize, usize)>,
+    /// How many numbers have one with another.
+    weak: usize,
+    /// All such pairs are there.
+    is_whole: bool,
+}
+
+/// What came of comparing all moduli.
+pub struct Compared {
+    /// Those with a common factor.
+    pub pairs: Vec<Pair>,
+    /// How many moduli have one with another.
+    pub weak: usize,
+    /// All pairs are named.
+    pub is_whole: bool,
+}
 
 /// The longest modulus that counts, in bytes: 16,384 bits, as OpenSSL's own limit.
 const MODULUS_LIMIT: usize = 2048;
@@ -71,18 +92,21 @@ impl Moduli {
 
     /// The pairs with a common factor, where [`AVAILABLE`].
     #[must_use]
-    pub fn pairs(self) -> Vec<Pair> {
+    pub fn compared(self) -> Compared {
         let (moduli, mut holders): (Vec<_>, Vec<_>) = self.0.into_iter().unzip();
         for holders in &mut holders {
             holders.sort();
         }
-        let pairs = batch::pairs(&moduli).into_iter();
-        pairs
-            .map(|(one, other)| Pair {
-                one: holders[one].clone(),
-                other: holders[other].clone(),
-            })
-            .collect()
+        let places = batch::pairs(&moduli);
+        let pairs = places.pairs.into_iter().map(|(one, other)| Pair {
+            one: holders[one].clone(),
+            other: holders[other].clone(),
+        });
+        Compared {
+            pairs: pairs.collect(),
+            weak: places.weak,
+            is_whole: places.is_whole,
+        }
     }
 }
 
@@ -136,7 +160,8 @@ mod tests {
             names.join("+")
         };
         let mut pairs: Vec<_> = moduli
-            .pairs()
+            .compared()
+            .pairs
             .iter()
             .map(|pair| (names(&pair.one), names(&pair.other)))
             .collect();

@@ -8,9 +8,10 @@ mod service;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Write as _};
+use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, chown};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 
 use self::service::{DIRECTORIES, RULES, Service};
@@ -52,7 +53,7 @@ fn read(supervisor: Supervisor, operands: Vec<OsString>) -> Result<Service, Fail
         first
     };
     if rest.len() < 2 {
-        return Err(TABLE.usage("too few arguments: a port and a program are needed"));
+        return Err(too_few(&host));
     }
     let port = word("port", Some(rest.remove(0)))?;
     if resolve::port(&port)? == 0 {
@@ -71,6 +72,20 @@ fn read(supervisor: Supervisor, operands: Vec<OsString>) -> Result<Service, Fail
             .unwrap_or_else(|| "0".to_owned()),
         programs: own_folder(),
     })
+}
+
+/// What is wrong where the word behind `dir` was taken for a host, and too little
+/// follows: most often it was meant as a port.
+fn too_few(host: &str) -> Fail {
+    let is_address = text::number(host, 0..=0).is_some() || host.parse::<IpAddr>().is_ok();
+    if is_address || text::number(host, 1..=65535).is_some() || resolve::port(host).is_ok() {
+        return TABLE.usage("too few arguments: a port and a program are needed");
+    }
+    let shown = text::excerpt(host.as_bytes(), 100);
+    TABLE.usage(format!(
+        "\"{shown}\" is no port (a number from 1 to 65535, or a name in /etc/services), and behind a \
+         host a port and a program are needed"
+    ))
 }
 
 /// Whether the word behind `dir` is the port already, and `host` left out: it is a
@@ -101,6 +116,9 @@ fn directory(operand: &OsStr) -> Result<PathBuf, Fail> {
     }
     // Without trailing slashes, and never the root itself.
     let path: PathBuf = Path::new(operand).components().collect();
+    if path.components().any(|part| part == Component::ParentDir) {
+        return Err(TABLE.usage("dir has \"..\" in it, which SSL_CHROOT cannot have"));
+    }
     if path.file_name().is_none() {
         return Err(TABLE.usage("dir does not end in a name"));
     }
@@ -236,6 +254,12 @@ fn write_unit(service: &Service) -> Result<(), Fail> {
     } else {
         format!("sslserver-{}", service.port)
     };
+    if is_new && name.ends_with(".service") {
+        return Err(TABLE.usage(format!(
+            "dir is where the unit goes: give {}, or a directory that is there",
+            shown(&folder.with_extension(""))
+        )));
+    }
     let fits = |c: char| c.is_ascii_alphanumeric() || ":-_.".contains(c);
     if !name.chars().all(fits) {
         return Err(TABLE.usage(format!(
@@ -245,6 +269,12 @@ fn write_unit(service: &Service) -> Result<(), Fail> {
     let place = folder.join(format!("{name}.service"));
     if !is_new {
         refuse_existing(&place)?;
+        // What -S made as a directory of its own has its unit already.
+        if let Some(own) = folder.file_name() {
+            let mut unit = own.to_owned();
+            unit.push(".service");
+            refuse_existing(&folder.join(unit))?;
+        }
         let begun = Begun::beside(&place);
         let certificate = Path::new("/etc/sslserver").join(&name).join("cert.pem");
         write_file(&begun.0, 0o644, &service.unit(&certificate))?;
@@ -287,6 +317,9 @@ mod tests {
         }
         for (line, part) in [
             ("0 995", "too few arguments"),
+            ("127.0.0.1 995", "too few arguments"),
+            ("70000 prog", "\"70000\" is no port"),
+            ("nosuchport prog", "\"nosuchport\" is no port"),
             ("995", "too few arguments"),
             ("host prog x", "port"),
             ("0 0 prog", "port 0 is no port"),
@@ -303,7 +336,7 @@ mod tests {
             let path = directory(path.as_ref()).expect(path);
             assert_eq!(path, Path::new(wanted));
         }
-        for path in ["", "a/b", "/", "/a/..", "/a\nb"] {
+        for path in ["", "a/b", "/", "/a/..", "/a/../b", "/a\nb"] {
             assert_eq!(directory(path.as_ref()).expect_err(path).code(), 100);
         }
     }

@@ -4,24 +4,41 @@
 //! trees; Heninger and others, "Mining your Ps and Qs", 2012, this use of them).
 #![forbid(unsafe_code)]
 
+use super::Places;
 use crate::sys::gmp::Natural;
+
+/// The most numbers with a common factor of which each two are compared, and the most
+/// pairs that are told: numbers that are no keys have nearly all of them small primes
+/// in common.
+const COMPARED: usize = 3000;
+const PAIRS: usize = 10_000;
 
 /// The places of each two numbers with a common factor. The numbers are different,
 /// above 1, the highest byte first.
-pub(super) fn pairs(numbers: &[Vec<u8>]) -> Vec<(usize, usize)> {
+pub(super) fn pairs(numbers: &[Vec<u8>]) -> Places {
     let numbers = numbers.iter().map(|bytes| Natural::from_bytes(bytes));
     let numbers: Vec<Natural> = numbers.collect();
     let weak = with_common_factors(&numbers);
-    let mut pairs = Vec::new();
+    let mut places = Places {
+        weak: weak.len(),
+        is_whole: weak.len() <= COMPARED,
+        pairs: Vec::new(),
+    };
+    let weak = &weak[..weak.len().min(COMPARED)];
     for (at, one) in weak.iter().enumerate() {
         for other in &weak[at + 1..] {
             let divisor = numbers[*one].common_divisor(&numbers[*other]);
-            if divisor.is_more_than(1) {
-                pairs.push((*one, *other));
+            if !divisor.is_more_than(1) {
+                continue;
             }
+            if places.pairs.len() == PAIRS {
+                places.is_whole = false;
+                return places;
+            }
+            places.pairs.push((*one, *other));
         }
     }
-    pairs
+    places
 }
 
 /// Which of these numbers, all of them different and above 1, have a factor in
