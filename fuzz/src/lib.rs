@@ -9,6 +9,7 @@ pub mod keyholder;
 pub mod mta_sts;
 pub mod probe;
 pub mod remote;
+pub mod reports;
 
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
@@ -73,6 +74,21 @@ pub const TARGETS: &[Target] = &[
         name: "https_reply",
         run: mta_sts::reply,
         seeds: mta_sts::reply_seeds,
+    },
+    Target {
+        name: "report_header",
+        run: reports::report_header,
+        seeds: reports::header_seeds,
+    },
+    Target {
+        name: "report_record",
+        run: reports::report_record,
+        seeds: reports::record_seeds,
+    },
+    Target {
+        name: "report_sessions",
+        run: reports::report_sessions,
+        seeds: reports::sessions_seeds,
     },
     Target {
         name: "tlsa",

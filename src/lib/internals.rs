@@ -82,6 +82,10 @@ pub mod settings {
 pub mod tlsdestinations {
     pub use crate::tlsdestinations::{Destination, Destinations, Tls, compile, remarks};
 }
+#[cfg(feature = "remote")]
+pub mod tlsrpt {
+    pub use crate::tlsrpt::*;
+}
 pub mod trust {
     #[cfg(feature = "remote")]
     pub use crate::trust::Published;

@@ -29,11 +29,12 @@ fn fields(message: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         match line {
             [] => return fields,
-            [b' ' | b'\t', ..] => {
-                if let Some((_, value)) = fields.last_mut() {
-                    value.extend_from_slice(line);
-                }
-            }
+            // Some take a line of blanks for the end, and nothing is before the first.
+            blank if blank.trim_ascii().is_empty() => return Vec::new(),
+            [b' ' | b'\t', ..] => match fields.last_mut() {
+                Some((_, value)) => value.extend_from_slice(line),
+                None => return Vec::new(),
+            },
             _ => {
                 let colon = line.iter().position(|&byte| byte == b':');
                 let (name, value) = line.split_at(colon.unwrap_or(line.len()));
@@ -58,34 +59,51 @@ fn is_tls_report(value: &[u8]) -> bool {
     let types = parts.filter_map(|part| {
         let equals = part.iter().position(|&byte| byte == b'=')?;
         let (name, value) = part.split_at(equals);
-        let value = value.get(1..).unwrap_or_default().trim_ascii();
         let named = name.trim_ascii().eq_ignore_ascii_case(b"report-type");
-        named.then(|| value.to_ascii_lowercase())
+        named.then(|| unquoted(value.get(1..).unwrap_or_default().trim_ascii()))
     });
     let types: Vec<Vec<u8>> = types.collect();
-    matches!(&types[..], [one] if one == b"tlsrpt")
+    matches!(&types[..], [one] if one.eq_ignore_ascii_case(b"tlsrpt"))
 }
 
-/// What stands between semicolons, without quotes; `None` for a quote without end.
-fn parts(value: &[u8]) -> Option<Vec<Vec<u8>>> {
-    let mut parts = vec![Vec::new()];
-    let mut quoted = false;
-    let mut bytes = value.iter();
-    while let Some(&byte) = bytes.next() {
+/// What stands between semicolons that are not quoted; `None` for a quote without end.
+fn parts(value: &[u8]) -> Option<Vec<&[u8]>> {
+    let mut parts = Vec::new();
+    let mut begin = 0;
+    let (mut quoted, mut escaped) = (false, false);
+    for (at, &byte) in value.iter().enumerate() {
         match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
             b'"' => quoted = !quoted,
-            b';' if !quoted => parts.push(Vec::new()),
-            byte => {
-                let byte = if quoted && byte == b'\\' {
-                    *bytes.next()?
-                } else {
-                    byte
-                };
-                parts.last_mut()?.push(byte);
+            b';' if !quoted => {
+                parts.push(value.get(begin..at)?);
+                begin = at + 1;
             }
+            _ => {}
         }
     }
+    parts.push(value.get(begin..)?);
     (!quoted).then_some(parts)
+}
+
+/// A value without the quotes around it.
+fn unquoted(value: &[u8]) -> Vec<u8> {
+    let inner = value
+        .strip_prefix(b"\"")
+        .and_then(|rest| rest.strip_suffix(b"\""));
+    let Some(inner) = inner else {
+        return value.to_vec();
+    };
+    let mut bytes = inner.iter();
+    let mut out = Vec::with_capacity(inner.len());
+    while let Some(&byte) = bytes.next() {
+        out.push(match byte {
+            b'\\' => bytes.next().copied().unwrap_or_default(),
+            byte => byte,
+        });
+    }
+    out
 }
 
 #[cfg(test)]
@@ -109,8 +127,13 @@ mod tests {
             "Content-Type: multipart/mixed; report-type=tlsrpt\n\n",
             "Content-Type: multipart/report; x=\"; report-type=tlsrpt\"\n\n",
             "Content-Type: multipart/report; report-type=tlsrpt; x=\"\n\n",
+            "Content-Type: \"multipart/report\"; report-type=tlsrpt\n\n",
+            "Content-Type: multipart/report; \"report-type\"=tlsrpt\n\n",
+            "Content-Type: multipart/report; report-type=\"tlsrpt\\\"\n\n",
             "Content-Type: multipart/report; report-type=tlsrpt; report-type=x\n\n",
             "Content-Type: text/plain\nContent-Type: multipart/report; report-type=tlsrpt\n\n",
+            " a\nContent-Type: multipart/report; report-type=tlsrpt\n\n",
+            "A: b\n \nContent-Type: multipart/report; report-type=tlsrpt\n\n",
             "A: b\n\nContent-Type: multipart/report; report-type=tlsrpt\n\n",
         ] {
             assert!(!is_report(header.as_bytes()), "{header}");

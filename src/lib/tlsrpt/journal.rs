@@ -12,10 +12,11 @@ use crate::calendar::Day;
 
 /// Where the files are, in qmail's home; without it nothing is kept.
 pub const FOLDER: &str = "tlsrpt";
-/// What follows the day in the names of files there: its sessions, which reports of it
-/// were sent, and a message on its way.
+/// What follows the day in the name of the file with its sessions.
 const SESSIONS: &str = "sessions";
+/// The same of the one that says which reports of the day were sent.
 pub const SENT: &str = "sent";
+/// The same of a message on its way.
 pub const MESSAGE: &str = "message";
 /// The longest line, in bytes: a policy of 64 KiB with each byte escaped.
 const LINE_LIMIT: usize = 512 << 10;

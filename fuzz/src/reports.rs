@@ -1,0 +1,93 @@
+//! What sslreport and qmail-sslremote read for TLS reports.
+
+use ucspi_tls::internals::tlsrpt::record::{Destination, MOST, destinations, host_name};
+use ucspi_tls::internals::tlsrpt::{header, journal};
+
+/// Records as domains publish them.
+pub fn record_seeds() -> Vec<Vec<u8>> {
+    [
+        &b"v=TLSRPTv1; rua=mailto:r@a.example"[..],
+        b"v=TLSRPTv1;rua=mailto:R%2bx@a.example,https://l.example:8443/v1?a=b#c;ext=1;",
+        b"v=TLSRPTv1; rua=http://a.example/\0v=TLSRPTv1; rua=mailto:r@a.example",
+    ]
+    .map(<[u8]>::to_vec)
+    .to_vec()
+}
+
+/// Any bytes as TXT records with a NUL between: what comes out can stand in a header,
+/// on a line and in a request, and is read again as the same.
+pub fn report_record(bytes: &[u8]) {
+    let texts: Vec<Vec<u8>> = bytes.split(|&byte| byte == 0).map(<[u8]>::to_vec).collect();
+    let found = destinations(&texts);
+    assert!(found.len() <= MOST);
+    for destination in found {
+        let shown = destination.to_string();
+        assert!(shown.bytes().all(|byte| byte.is_ascii_graphic()), "{shown}");
+        match &destination {
+            Destination::Mail(address) => {
+                let (local, host) = address.rsplit_once('@').expect("an address");
+                let special = |c: char| "\"(),:;<>@[\\]".contains(c);
+                assert!(!local.is_empty() && !local.contains(special), "{address}");
+                assert_eq!(host_name(host).as_deref(), Some(host));
+            }
+            Destination::Post(url) => {
+                assert_eq!(host_name(&url.host).as_deref(), Some(&*url.host));
+                assert!(url.port > 0 && url.path.starts_with('/'), "{shown}");
+            }
+        }
+        // A `%` of an address, and what ends a field, are not as they were published.
+        if !shown.contains(['%', ';', ',', '?', '#', '!']) {
+            let again = format!("v=TLSRPTv1; rua={shown}").into_bytes();
+            assert_eq!(destinations(&[again]), [destination]);
+        }
+    }
+}
+
+/// A file with a good line, a half and a good one behind it.
+pub fn sessions_seeds() -> Vec<Vec<u8>> {
+    let line = br#"{"time":"2026-01-31T12:00:00Z","policy-type":"tlsa","policy-string":["3 1 1 00"],"policy-domain":"a.example","receiving-mx-hostname":"mx.a.example","receiving-ip":"192.0.2.1","result-type":"validation-failure"}"#;
+    vec![
+        [&line[..], b"\n", &line[..30], line, b"\n\n\xff\n{}"].concat(),
+        line.to_vec(),
+    ]
+}
+
+/// Any bytes as the file of a day: each line is a session, or counts as damaged, or is
+/// empty; a line that ends in a whole session behind half of another is both.
+pub fn report_sessions(bytes: &[u8]) {
+    let mut sessions = 0;
+    let damaged = journal::read(bytes, |session| {
+        sessions += 1;
+        let line = serde_json::to_vec(&session).expect("JSON");
+        let mut again = Vec::new();
+        let none = journal::read(&*line, |session| again.push(session)).expect("read");
+        assert_eq!((none, again), (0, vec![session]));
+    });
+    let damaged = damaged.expect("no error of memory's");
+    let lines = bytes.split(|&byte| byte == b'\n');
+    let lines = lines.filter(|line| !line.trim_ascii().is_empty()).count() as u64;
+    assert!(sessions <= lines && damaged <= lines && sessions + damaged >= lines);
+}
+
+/// Headers of a report and of other mail.
+pub fn header_seeds() -> Vec<Vec<u8>> {
+    [
+        &b"To: a\r\ncontent-type: multipart/report;\r\n\tboundary=\"a;b\"; report-type=\"TLSRPT\"\r\n\r\nx"[..],
+        b"Content-Type: text/plain\n\nContent-Type: multipart/report; report-type=tlsrpt\n\n",
+    ]
+    .map(<[u8]>::to_vec)
+    .to_vec()
+}
+
+/// Any bytes as a message: what is taken for a report has the words for it, before an
+/// empty line.
+pub fn report_header(bytes: &[u8]) {
+    if header::is_report(bytes) {
+        let lower = bytes.to_ascii_lowercase();
+        let lines = lower.split(|&byte| byte == b'\n');
+        let head = lines.take_while(|line| !line.trim_ascii_end().is_empty());
+        let head = head.collect::<Vec<_>>().concat();
+        let has = |word: &[u8]| head.windows(word.len()).any(|some| some == word);
+        assert!(has(b"content-type") && has(b"report"));
+    }
+}
