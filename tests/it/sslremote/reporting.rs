@@ -2,6 +2,7 @@
 //! failed of.
 #![forbid(unsafe_code)]
 
+use std::fmt::Write as _;
 use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -12,6 +13,7 @@ use super::dane_delivery::{NOBODY, domain, key, remote, shows};
 use super::dns::{Forwarder, Names, Signing, Zones, ask};
 use super::fake::{Fake, Fault};
 use super::remote::{MESSAGE, Remote, fresh_ip};
+use super::web::{Reply, Web, policy};
 use crate::harness::{Authority, Leaf, Place, need_root, peer, skip};
 use domain::base::Rtype;
 use domain::base::iana::Rcode;
@@ -243,6 +245,98 @@ fn a_server_whose_records_cannot_be_told_has_a_line() {
             "{about}: {report}"
         );
         assert_eq!(told(&place), ["tlsa mx.a.signed dnssec-invalid"], "{about}");
+    }
+}
+
+#[test]
+fn what_a_policy_of_mta_sts_asks_for_has_its_words() {
+    need_root!();
+    let place = Place::new("reporting-sts");
+    keeps_sessions(&place);
+    fs::create_dir_all(place.path("mta-sts")).unwrap();
+    let leaf = |name: &str| Leaf::new("x").dns(&format!("mx.{name}.test"));
+    let servers = [
+        ("good", shows(&leaf("good").issue())),
+        ("old", shows(&leaf("old").expired().issue())),
+        ("named", shows(&leaf("other").issue())),
+        ("strange", shows(&leaf("strange").self_signed())),
+        ("bare", Fake::plain()),
+    ];
+    let web_ip = fresh_ip();
+    let (mut zone, mut running) = (String::new(), Vec::new());
+    for (name, server) in servers {
+        let ip = fresh_ip();
+        let _ = writeln!(zone, "mx.{name} IN A {ip}");
+        running.push(server.at(ip));
+    }
+    // A domain's name: the mode, a hyphen, the server.
+    let cases = [
+        ("enforce-good", "sts -", 'K'),
+        ("enforce-old", "sts certificate-expired", 'Z'),
+        ("enforce-named", "sts certificate-host-mismatch", 'Z'),
+        ("enforce-strange", "sts certificate-not-trusted", 'Z'),
+        ("enforce-bare", "sts starttls-not-supported", 'Z'),
+        ("testing-good", "sts -", 'K'),
+        ("testing-old", "sts certificate-expired", 'K'),
+        ("testing-named", "sts certificate-host-mismatch", 'K'),
+        ("testing-strange", "sts certificate-not-trusted", 'K'),
+        ("testing-bare", "sts starttls-not-supported", 'K'),
+        ("none-old", "no-policy-found -", 'K'),
+        // No policy can be had, and the mail goes as if there were none.
+        ("absent-good", "no-policy-found sts-policy-fetch-error", 'K'),
+        ("junk-good", "no-policy-found sts-policy-invalid", 'K'),
+        ("stranger-good", "no-policy-found sts-webpki-invalid", 'K'),
+        ("absent-bare", "no-policy-found starttls-not-supported", 'K'),
+        // It does not list the host.
+        ("enforce-good-elsewhere", "sts validation-failure", 'Z'),
+        ("testing-good-elsewhere", "sts validation-failure", 'K'),
+    ];
+    for (name, ..) in cases {
+        let server = name.split('-').nth(1).unwrap();
+        let _ = writeln!(
+            zone,
+            "{name} IN MX 10 mx.{server}\n_mta-sts.{name} IN TXT \"v=STSv1; id=1\"\n\
+             mta-sts.{name} IN A {web_ip}"
+        );
+    }
+    let Some(names) = Names::serve(&place, &zone) else {
+        skip!("nsd is not installed");
+    };
+    let domains: Vec<String> = cases.map(|(name, ..)| format!("{name}.test")).to_vec();
+    let known = domains.iter().map(|domain| &**domain);
+    let known: Vec<&str> = known.filter(|one| !one.starts_with("stranger")).collect();
+    let web = Web::start(web_ip, &known);
+    for (domain, (name, wanted, letter)) in domains.iter().zip(cases) {
+        let mut words = name.split('-');
+        let (mode, server) = (words.next().unwrap(), words.next().unwrap());
+        let host = match words.next() {
+            Some(_) => "mx.elsewhere.test".to_owned(),
+            None => format!("mx.{server}.test"),
+        };
+        web.reply(
+            domain,
+            match mode {
+                "absent" => Reply::whole("404 Not Found", "", ""),
+                "junk" => Reply::policy("nothing\n"),
+                "stranger" => Reply::policy(&policy("enforce", 86400, &[&host])),
+                mode => Reply::policy(&policy(mode, 86400, &[&host])),
+            },
+        );
+        let sent = Remote::new(&place)
+            .dns(names.ip)
+            .env("SSL_CERT_FILE", &place.text("root.pem"))
+            .send(domain);
+        assert!(sent.starts_with(letter), "{domain}: {sent}");
+        if wanted == "sts -" {
+            let all = lines(&place);
+            assert_eq!(all[0]["mx-host"], serde_json::json!([host]), "{domain}");
+            let text = policy(mode, 86400, &[&host]);
+            let text: Vec<&str> = text.lines().collect();
+            assert_eq!(all[0]["policy-string"], serde_json::json!(text), "{domain}");
+        }
+        let (kind, word) = wanted.split_once(' ').unwrap();
+        let wanted = format!("{kind} mx.{server}.test {word}");
+        assert_eq!(told(&place), [wanted], "{domain}: {sent}");
     }
 }
 
@@ -510,12 +604,21 @@ fn a_report_goes_whatever_tls_is_wanted_and_is_not_told_of() {
     let Some(zones) = Zones::new(&place) else {
         skip!("nsd or ldnsutils is not installed");
     };
-    let [ip, bare] = [fresh_ip(), fresh_ip()];
+    let [ip, bare, web_ip] = [fresh_ip(), fresh_ip(), fresh_ip()];
     let own = Leaf::new("own").dns("x.example").self_signed();
     let wrong = format!("3 1 1 {NOBODY}");
-    let zone = [domain("wrong", ip, &wrong), domain("bare", bare, &wrong)].concat();
+    let zone = [
+        domain("wrong", ip, &wrong),
+        domain("bare", bare, &wrong),
+        domain("sts", bare, ""),
+        format!("_mta-sts.sts IN TXT \"v=STSv1; id=1\"\nmta-sts.sts IN A {web_ip}\n"),
+    ]
+    .concat();
     let names = zones.zone("signed", Signing::Nsec, &zone).serve();
     let _servers = [shows(&own).at(ip), Fake::plain().at(bare)];
+    let web = Web::start(web_ip, &["sts.signed"]);
+    let listed = policy("enforce", 86400, &["mx.sts.signed"]);
+    web.reply("sts.signed", Reply::policy(&listed));
     let from = "reports@me.example";
     let send = |remote: Remote<'_>, name: &str, sender: &str, message: &str| {
         let host = format!("{name}.signed");
@@ -523,8 +626,11 @@ fn a_report_goes_whatever_tls_is_wanted_and_is_not_told_of() {
         let parts = remote.parts(&words, message.as_bytes());
         parts.last().unwrap().clone()
     };
-    let reporter =
-        || remote(&place, &names, names.ip).control("tlsreportfrom", &format!("{from}\n"));
+    let reporter = || {
+        remote(&place, &names, names.ip)
+            .env("SSL_CERT_FILE", &place.text("root.pem"))
+            .control("tlsreportfrom", &format!("{from}\n"))
+    };
     // Whatever lines say, and even where the file cannot be read.
     for (name, policy, words) in [
         ("wrong", "", " unverified)"),
@@ -542,6 +648,19 @@ fn a_report_goes_whatever_tls_is_wanted_and_is_not_told_of() {
     let sent = send(reporter().policy(""), "wrong", &from.to_uppercase(), REPORT);
     assert!(sent.starts_with('K'), "{sent}");
     assert!(told(&place).is_empty());
+    // Nobody asks for a policy, and one that is there does not count.
+    fs::create_dir_all(place.path("mta-sts")).unwrap();
+    let sent = send(reporter().policy(""), "sts", from, REPORT);
+    assert!(sent.contains("(no TLS: it was not offered).\n"), "{sent}");
+    assert!(web.asked().is_empty());
+    assert!(told(&place).is_empty());
+    let sent = send(reporter().policy(""), "sts", "a@me.example", REPORT);
+    assert!(sent.contains("MTA-STS policy of sts.signed"), "{sent}");
+    assert_eq!(web.asked().len(), 1);
+    let wanted = ["sts mx.sts.signed starttls-not-supported"];
+    assert_eq!(told(&place), wanted);
+    let sent = send(reporter().policy(""), "sts", from, REPORT);
+    assert!(sent.starts_with('K'), "{sent}");
     // Whoever is not the reporter, and whatever is not a report, is mail.
     let other = "Content-Type: multipart/report; report-type=delivery-status\n\n";
     for (remote, sender, message) in [

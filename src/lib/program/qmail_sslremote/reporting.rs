@@ -65,26 +65,23 @@ pub struct Applied {
 }
 
 impl Applied {
-    /// From its TLSA records, where they are weighed or asked for, or the domain's
-    /// policy, where that is followed.
+    /// From its TLSA records, where they are weighed or asked for, else from the
+    /// domain's policy, where that is followed.
     pub fn of(found: &dane::Found, asked: bool, followed: Option<&Followed>) -> Applied {
-        if let Some(Followed { policy, .. }) = followed {
-            return Applied {
-                kind: PolicyType::Sts,
-                text: bounded(&policy.lines),
-                hosts: bounded(&policy.patterns),
-            };
-        }
-        let (kind, text) = match found {
-            Ok(Some(tlsa)) => (PolicyType::Tlsa, bounded(&tlsa.texts)),
-            Ok(None) if !asked => (PolicyType::NoPolicyFound, Vec::new()),
-            Ok(None) | Err(_) => (PolicyType::Tlsa, Vec::new()),
+        let none = Vec::new;
+        let (kind, text, hosts) = match (found, followed) {
+            // Of use or not: that they are not is told.
+            (Ok(Some(tlsa)), _) => (PolicyType::Tlsa, bounded(&tlsa.texts), none()),
+            (Ok(None), _) if asked => (PolicyType::Tlsa, none(), none()),
+            (Err(_), _) => (PolicyType::Tlsa, none(), none()),
+            (Ok(None), Some(Followed { policy, .. })) => (
+                PolicyType::Sts,
+                bounded(&policy.lines),
+                bounded(&policy.patterns),
+            ),
+            (Ok(None), None) => (PolicyType::NoPolicyFound, none(), none()),
         };
-        Applied {
-            kind,
-            text,
-            hosts: Vec::new(),
-        }
+        Applied { kind, text, hosts }
     }
 }
 
@@ -220,6 +217,8 @@ fn result(
             ResultType::TlsaInvalid,
             "no TLSA record is of use".to_owned(),
         ))),
+        // Where there is DANE, a policy is not asked for.
+        (_, Encryption::Tls) if session.server.applied.kind == PolicyType::Tlsa => Some(None),
         (_, Encryption::Tls) => Some(session.policy_trouble()),
     }
 }
