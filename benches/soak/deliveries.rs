@@ -81,7 +81,7 @@ struct Ended {
 }
 
 pub fn run(settings: &Settings, seed: u64) -> Outcome {
-    vec![deliver_all(settings, seed)]
+    vec![crate::caught(|| deliver_all(settings, seed))]
 }
 
 fn deliver_all(settings: &Settings, seed: u64) -> Result<String, String> {

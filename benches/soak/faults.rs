@@ -115,7 +115,7 @@ pub fn run(settings: &Settings, seed: u64) -> Outcome {
     };
     Way::ALL
         .into_iter()
-        .map(|way| one_way(settings, seed, way, &clients))
+        .map(|way| crate::caught(|| one_way(settings, seed, way, &clients)))
         .collect()
 }
 

@@ -31,7 +31,7 @@ pub fn address(number: u64) -> Ipv4Addr {
 }
 
 pub fn run(settings: &Settings, seed: u64) -> Outcome {
-    let each = |way| one_way(settings, seed, way);
+    let each = |way| crate::caught(|| one_way(settings, seed, way));
     Way::ALL.into_iter().map(each).collect()
 }
 

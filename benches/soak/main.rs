@@ -39,6 +39,7 @@ mod service;
 mod slow;
 #[allow(dead_code, reason = "the tests use the rest of it")]
 mod sslremote;
+mod straits;
 mod truth;
 
 use options::{Part, Settings};
@@ -95,17 +96,24 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(failed > 0))
 }
 
-/// A part, and what it panicked with where the harness found a fault.
 fn run(part: Part, settings: &Settings, seed: u64) -> Outcome {
-    let body = || match part {
+    match part {
         Part::Deliveries => deliveries::run(settings, seed),
         Part::Faults => faults::run(settings, seed),
         Part::Load => load::run(settings, seed),
         Part::Slow => slow::run(settings, seed),
-    };
+        Part::Straits => straits::run(settings, seed),
+    }
+}
+
+/// What a run found.
+///
+/// # Errors
+/// What it found wrong, or panicked with where the harness did.
+pub fn caught(body: impl FnOnce() -> Result<String, String>) -> Result<String, String> {
     panic::catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()));
-        vec![Err(text.unwrap_or_else(|| "a panic".to_owned()))]
+        Err(text.unwrap_or_else(|| "a panic".to_owned()))
     })
 }

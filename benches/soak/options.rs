@@ -10,11 +10,18 @@ pub enum Part {
     Faults,
     Load,
     Slow,
+    Straits,
 }
 
 impl Part {
     /// In the order in which they run.
-    pub const ALL: [Part; 4] = [Part::Load, Part::Faults, Part::Deliveries, Part::Slow];
+    pub const ALL: [Part; 5] = [
+        Part::Load,
+        Part::Faults,
+        Part::Straits,
+        Part::Deliveries,
+        Part::Slow,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -22,6 +29,7 @@ impl Part {
             Part::Faults => "faults",
             Part::Load => "load",
             Part::Slow => "slow",
+            Part::Straits => "straits",
         }
     }
 }
@@ -47,7 +55,7 @@ fn letters() -> getopts::Options {
         .optmulti(
             "",
             "only",
-            "only this part: load, faults, deliveries, slow; may be repeated",
+            "only this part: load, faults, straits, deliveries, slow; may be repeated",
             "PART",
         )
         .optopt("", "connections", "connections of each way (5000)", "N")

@@ -49,7 +49,7 @@ pub fn run(_: &Settings, seed: u64) -> Outcome {
     ];
     kinds
         .into_iter()
-        .map(|(title, way, deed)| one_kind(title, way, deed, seed))
+        .map(|(title, way, deed)| crate::caught(|| one_kind(title, way, deed, seed)))
         .collect()
 }
 

@@ -1,0 +1,263 @@
+//! A server that runs short of something under load: descriptors, memory, room for
+//! its log, a reader of it. Clients may have to wait; none is lost
+//! whom the server could serve, and all is well when the want is over.
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::io::Read as _;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::Outcome;
+use crate::client::{Client, Errand, Lost};
+use crate::dice::Dice;
+use crate::harness::process::Stop;
+use crate::harness::{Place, Server, Setup, program, root};
+use crate::load::address;
+use crate::options::Settings;
+use crate::service::{self, Way};
+
+/// How many clients at once.
+const AT_ONCE: usize = 40;
+/// How long a want lasts, and how long it is over.
+const TIME: Duration = Duration::from_secs(4);
+/// How many failures are told one by one.
+const TOLD: usize = 3;
+
+/// What happened to the clients of a server.
+struct Crowd {
+    served: u64,
+    lost: Vec<String>,
+    /// The longest that one waited for all of it.
+    longest: Duration,
+}
+
+/// Clients come, forty at once, while something is done to the server.
+fn crowd(server: &Server, seed: u64, meanwhile: impl FnOnce()) -> Crowd {
+    let client = Client::new(None);
+    let over = AtomicBool::new(false);
+    let (next, served) = (AtomicU64::new(0), AtomicU64::new(0));
+    let lost = Mutex::new(Vec::new());
+    let longest = Mutex::new(Duration::ZERO);
+    thread::scope(|scope| {
+        let _stop = Stop(&over);
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let came = Instant::now();
+                    match one(server, &client, seed, number) {
+                        Ok(()) => {
+                            served.fetch_add(1, Ordering::Relaxed);
+                        }
+                        Err(why) => lost.lock().unwrap().push(why.to_string()),
+                    }
+                    let mut longest = longest.lock().unwrap();
+                    *longest = came.elapsed().max(*longest);
+                }
+            });
+        }
+        meanwhile();
+    });
+    Crowd {
+        served: served.into_inner(),
+        lost: lost.into_inner().unwrap(),
+        longest: longest.into_inner().unwrap(),
+    }
+}
+
+fn one(server: &Server, client: &Client, seed: u64, number: u64) -> Result<(), Lost> {
+    let mut dice = Dice::new(seed, number);
+    let errand = Errand {
+        at: server.at,
+        way: Way::AtOnce,
+        from: address(number),
+        name: "localhost",
+        wants_tls: true,
+    };
+    let served = client.begin(&errand, &mut dice)?;
+    served.finish(&mut dice)
+}
+
+impl Crowd {
+    /// The line of a want in which nobody may be lost.
+    fn all_served(&self, title: &str) -> Result<String, String> {
+        let line = format!(
+            "{title}: {} served, {} lost, the longest wait {} ms",
+            self.served,
+            self.lost.len(),
+            self.longest.as_millis()
+        );
+        if self.lost.is_empty() {
+            return Ok(line);
+        }
+        let told = self.lost.iter().take(TOLD).cloned().collect::<Vec<_>>();
+        Err(format!("{line}: {}", told.join("; ")))
+    }
+}
+
+pub fn run(_: &Settings, seed: u64) -> Outcome {
+    let wants: [fn(u64) -> Result<String, String>; 5] = [
+        few_descriptors,
+        little_memory,
+        full_disk,
+        reader_that_hangs,
+        reader_that_is_gone,
+    ];
+    let each = |want: fn(u64) -> Result<String, String>| crate::caught(|| want(seed));
+    wants.into_iter().map(each).collect()
+}
+
+/// A server for all of the crowd.
+fn setup(place: &Place) -> Setup<'_> {
+    service::setup(place, Way::AtOnce, AT_ONCE).options("-v")
+}
+
+/// The words before a server that has a shell do something first.
+fn shell(script: &str) -> [String; 4] {
+    let script = format!("{script}; exec \"$@\"");
+    ["/bin/sh", "-c", &script, "sh"].map(str::to_owned)
+}
+
+fn few_descriptors(seed: u64) -> Result<String, String> {
+    let place = Place::new("soak-descriptors");
+    let server = setup(&place).through(shell("ulimit -n 60")).start();
+    let crowd = crowd(&server, seed, || thread::sleep(TIME));
+    server.quiet();
+    server.stop();
+    crowd.all_served("60 descriptors, for some 9 of 40 at once")
+}
+
+/// Where a process meets its limit it ends, and its connection with it; the server
+/// serves the others, and everybody again once there is more.
+fn little_memory(seed: u64) -> Result<String, String> {
+    let Some(prlimit) = program("prlimit") else {
+        return Err("prlimit is not installed".to_owned());
+    };
+    let place = Place::new("soak-memory");
+    let server = setup(&place).start();
+    let limit = |bytes: &str| {
+        let mut command = std::process::Command::new(&prlimit);
+        let pid = server.pid().to_string();
+        let limited = command.args(["--pid", &pid, &format!("--data={bytes}:unlimited")]);
+        assert!(limited.status().unwrap().success());
+    };
+    let during = crowd(&server, seed, || {
+        // The launchers and engines that are forked now have it too.
+        limit("1000000");
+        thread::sleep(TIME);
+    });
+    limit("unlimited");
+    let after = crowd(&server, seed, || thread::sleep(TIME));
+    server.quiet();
+    let log = server.log();
+    server.stop();
+    let explained = log.lines().filter(|line| line.contains("warning")).count();
+    let line = format!(
+        "no memory: {} served, {} lost, {explained} warnings",
+        during.served,
+        during.lost.len()
+    );
+    if explained == 0 && !during.lost.is_empty() {
+        return Err(format!("{line}: none explained"));
+    }
+    after.all_served(&format!("{line}; and then"))
+}
+
+/// The log on a file system of 64 KiB, which is full at once.
+fn full_disk(seed: u64) -> Result<String, String> {
+    if !root() {
+        return Err("only root can mount".to_owned());
+    }
+    let place = Place::new("soak-disk");
+    let folder = place.text("log");
+    fs::create_dir(&folder).unwrap();
+    let script = format!(
+        "mount -t tmpfs -o size=64k soak {folder} && exec 2>>{folder}/current && exec \"$@\""
+    );
+    let words = ["unshare", "-m", "/bin/sh", "-c", &script, "sh"].map(str::to_owned);
+    let server = setup(&place).through(words).start();
+    let log = format!("/proc/{}/root{folder}/current", server.pid());
+    let full = crowd(&server, seed, || thread::sleep(TIME));
+    let size = fs::metadata(&log).unwrap().len();
+    fs::write(&log, "").unwrap();
+    let after = crowd(&server, seed, || thread::sleep(Duration::from_secs(1)));
+    let written = fs::read_to_string(&log).unwrap();
+    server.quiet();
+    server.stop();
+    let line = full.all_served(&format!("a full disk (the log ended at {size} bytes)"))?;
+    if !written.contains("sslserver: end ") {
+        return Err(format!(
+            "{line}; nothing was logged when there was room again"
+        ));
+    }
+    after.all_served(&format!("{line}; room again"))
+}
+
+/// A server whose log goes into a pipe, and the end to read it from.
+fn piped(place: &Place) -> (Server, fs::File) {
+    let pipe = place.text("pipe");
+    let mode = nix::sys::stat::Mode::from_bits_truncate(0o600);
+    nix::unistd::mkfifo(Path::new(&pipe), mode).unwrap();
+    // Both ends, so that neither waits for the other.
+    let reader = fs::File::options().read(true).write(true).open(&pipe);
+    let server = setup(place)
+        .through(shell(&format!("exec 2>{pipe}")))
+        .start();
+    // From here on the server's processes alone write.
+    let only = fs::File::open(&pipe);
+    drop(reader);
+    (server, only.unwrap())
+}
+
+/// Reads on until the end, or until told.
+fn read_on(mut reader: &fs::File, over: &AtomicBool) -> u64 {
+    let mut lines = 0;
+    let mut piece = [0; 8192];
+    while !over.load(Ordering::Relaxed) {
+        match reader.read(&mut piece) {
+            Ok(0) | Err(_) => break,
+            Ok(count) => {
+                let new = piece[..count].split(|&byte| byte == b'\n').count() - 1;
+                lines += u64::try_from(new).unwrap_or(0);
+            }
+        }
+    }
+    lines
+}
+
+fn reader_that_hangs(seed: u64) -> Result<String, String> {
+    let place = Place::new("soak-hung-log");
+    let (server, reader) = piped(&place);
+    let over = AtomicBool::new(false);
+    let (crowd, lines) = thread::scope(|scope| {
+        let reading = scope.spawn(|| {
+            // A pipe holds 64 KiB: for the first seconds it is filled.
+            thread::sleep(TIME);
+            read_on(&reader, &over)
+        });
+        let crowd = crowd(&server, seed, || thread::sleep(TIME + TIME));
+        server.quiet();
+        over.store(true, Ordering::Relaxed);
+        // A last line lets it see that.
+        server.signal(nix::sys::signal::Signal::SIGTERM);
+        (crowd, reading.join().unwrap())
+    });
+    server.stop();
+    crowd.all_served(&format!(
+        "a log that is not read for {TIME:?} ({lines} lines then)"
+    ))
+}
+
+fn reader_that_is_gone(seed: u64) -> Result<String, String> {
+    let place = Place::new("soak-no-log");
+    let (server, reader) = piped(&place);
+    drop(reader);
+    let crowd = crowd(&server, seed, || thread::sleep(TIME));
+    server.quiet();
+    server.stop();
+    crowd.all_served("a log without a reader")
+}
