@@ -12,6 +12,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::process::ExitCode;
 
 use crate::report::{self, Fail, Report, Verbosity};
+use crate::sys::signal;
 use crate::text;
 
 pub mod sslclient;
@@ -148,7 +149,10 @@ impl<T> Table<T> {
         let answer = match first.as_deref().and_then(OsStr::to_str) {
             Some("--help") => format!("usage: {}\nSee {}.\n", self.synopsis(), self.page),
             Some("--version") => version(self.program),
-            _ => return report::run(self.program, body),
+            _ => {
+                signal::keep_children();
+                return report::run(self.program, body);
+            }
         };
         // If descriptor 1 is gone there is nobody left to tell.
         let _ = io::stdout().write_all(answer.as_bytes());

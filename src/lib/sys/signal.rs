@@ -117,6 +117,12 @@ pub fn seen() -> Seen {
     }
 }
 
+/// Gives CHLD its default handling: where a parent of ours ignores it, nobody would
+/// learn how our own children ended (wait(2)).
+pub fn keep_children() {
+    let _ = set(Signal::SIGCHLD, SigHandler::SigDfl);
+}
+
 /// Ignores PIPE: a write to a peer that is gone is an error, not an end.
 pub fn ignore_pipe() {
     let _ = set(Signal::SIGPIPE, SigHandler::SigIgn);

@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 use crate::harness::process::{group, status_field};
-use crate::harness::{Dial, Place, Server, Setup, Tls, dial, eventually, need_root};
+use crate::harness::{Client, Dial, Place, Server, Setup, Tls, dial, eventually, need_root};
 
 /// The processes of a server that have this name, as ps(1) and killall(1) know
 /// them.
@@ -120,6 +120,22 @@ fn a_background_job_of_a_script_does_not_end_by_int() {
     for _ in 0..3 {
         echoes(&mut Dial::to(&server).connect());
     }
+    server.stop();
+}
+
+/// Some parents ignore CHLD, and what they start inherits that.
+#[test]
+fn a_parent_that_ignores_chld_loses_no_exit_code() {
+    let place = Place::new("no-chld");
+    let words = || ["env", "--ignore-signal=CHLD"];
+    let server = Setup::new(&place, &["cat"])
+        .options("-v")
+        .through(words())
+        .start();
+    let client = Client::new(&place).through(words().map(str::to_owned));
+    let ended = client.script("localhost", server.port, "exit 7");
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(7), ""));
+    server.line("status 0");
     server.stop();
 }
 

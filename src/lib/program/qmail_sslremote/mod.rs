@@ -62,6 +62,7 @@ const HELP: &str = "usage: qmail-sslremote host sender recip [ recip ... ] < mes
 #[must_use]
 pub fn main() -> ExitCode {
     signal::ignore_pipe();
+    signal::keep_children();
     tls_ffi::freed::take_over();
     // What else qmail-rspawn left open is no business of a mail server's.
     fd::close_inherited();
