@@ -4,7 +4,9 @@
 
 use openssl::ssl::SslRef;
 
-use super::{OPENING, Side, Wire, peer};
+use super::Side;
+use super::failure::peer;
+use super::wire::{OPENING, Wire};
 use crate::hello::{self, Authentication, Cipher, Hello};
 use crate::settings::Version;
 use crate::store::KeyKind;
@@ -78,8 +80,8 @@ pub(super) fn sentence(ssl: &SslRef, wire: &Wire, code: i32, side: Side<'_>) -> 
 /// `not TLS: client sent "EHLO x"`, if what came first is no handshake record
 /// (RFC 8446 section 5.1) and no SSLv2 ClientHello.
 pub(super) fn not_tls(wire: &Wire, who: &str) -> Option<String> {
-    let first = *wire.opening.first()?;
-    let plausible = match wire.opening.get(1) {
+    let first = *wire.opening().first()?;
+    let plausible = match wire.opening().get(1) {
         Some(second) => (first == 22 || first == 21) && *second == 3,
         None => first == 22 || first == 21,
     };
@@ -88,10 +90,10 @@ pub(super) fn not_tls(wire: &Wire, who: &str) -> Option<String> {
     }
     // From 3.2 on, libssl reads no more than a record's head to see that it is
     // none; the rest of the line has come with it.
-    let mut opening = wire.opening.clone();
+    let mut opening = wire.opening().to_vec();
     let mut more = [0; OPENING];
     let room = OPENING.saturating_sub(opening.len());
-    let count = socket::peek(&wire.socket, &mut more[..room]).unwrap_or(0);
+    let count = socket::peek(wire.socket(), &mut more[..room]).unwrap_or(0);
     opening.extend_from_slice(&more[..count]);
     let line = opening
         .split(|byte| matches!(byte, b'\r' | b'\n'))
@@ -105,7 +107,7 @@ pub(super) fn not_tls(wire: &Wire, who: &str) -> Option<String> {
 /// The version in a ClientHello of SSLv2's form (RFC 5246 appendix E.2), if that
 /// came.
 fn old_hello_version(wire: &Wire) -> Option<u16> {
-    match wire.opening[..] {
+    match *wire.opening() {
         [first, _, 1, high, low, ..] if first & 0x80 != 0 => Some(u16::from_be_bytes([high, low])),
         _ => None,
     }
