@@ -109,6 +109,32 @@ fn a_reload_that_fails_ends_too_and_says_why() {
 }
 
 #[test]
+fn a_change_that_is_noticed_is_none_of_the_manager_s() {
+    let place = Place::new("notify-noticed");
+    let manager = waiting(UnixDatagram::bind(place.path("notify")).unwrap());
+    let (certificate, _) = place.identity("own", &Identity::localhost(KeyKind::P256));
+    let server = Setup::script(&place, "echo served")
+        .options("-v")
+        .env("CERTFILE", &certificate)
+        .env("KEYFILE", place.text("own.key"))
+        .env("NOTIFY_SOCKET", place.text("notify"))
+        .start();
+    assert_eq!(message(&manager), "READY=1");
+    // A renewal, beside its place and moved there, the key first.
+    let (renewed, key) = place.identity("new", &Identity::localhost(KeyKind::P256));
+    fs::rename(key, place.path("own.key")).unwrap();
+    fs::rename(renewed, &certificate).unwrap();
+    eventually("the change is noticed", || {
+        assert_eq!(Dial::to(&server).connect().text(), "served\n");
+        server.log().contains(" changed: from ").then_some(())
+    });
+    // Nobody asked for a reload, so nobody waits for its end.
+    assert_eq!(Dial::to(&server).connect().text(), "served\n");
+    nothing_more(&manager);
+    server.stop();
+}
+
+#[test]
 fn a_manager_that_has_no_room_is_told_later() {
     let place = Place::new("notify-full");
     let manager = waiting(UnixDatagram::bind(place.path("notify")).unwrap());
