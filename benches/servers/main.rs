@@ -85,6 +85,8 @@ enum Contest {
     Outbound,
     /// Servers whose program stays in the clear: sslserver -n, and tcpserver.
     Plaintext,
+    /// qmail-sslremote that asks DNS, with MTA-STS off and on.
+    Names,
     /// qmail-sslremote with few rules and many.
     Policies,
     /// Programs that ask a server what TLS it speaks.
@@ -105,6 +107,7 @@ impl Contest {
             | Contest::Servers
             | Contest::Stores => "server",
             Contest::Outbound => "client",
+            Contest::Names => "MTA-STS",
             Contest::Policies => "tlsdestinations",
             Contest::Probes => "probe",
         }
@@ -127,7 +130,7 @@ impl Settings {
             Contest::Servers => &self.contenders,
             Contest::Stores => &self.stores,
             // They have a bench of their own.
-            Contest::Outbound | Contest::Policies | Contest::Probes => &[],
+            Contest::Outbound | Contest::Names | Contest::Policies | Contest::Probes => &[],
         }
     }
 }
@@ -779,6 +782,7 @@ fn report(settings: &Settings, results: &[Results]) -> Outcome<()> {
             Contest::Plaintext => results.table(&[TCPSERVER]),
             Contest::Servers => results.table(&yardsticks),
             Contest::Outbound => results.table(&[outbound::PLAIN, "swaks", "msmtp"]),
+            Contest::Names => results.table(&[outbound::STS_OFF]),
             Contest::Policies => results.table(&[outbound::ONE_LINE]),
             Contest::Probes => results.table(&probe::OTHERS),
             Contest::Stores => results.table(&[NO_RULES, DEFAULT_STORE]),

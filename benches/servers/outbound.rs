@@ -4,10 +4,11 @@
 //! Processor time is what the kernel adds to its parent when a client has ended.
 #![forbid(unsafe_code)]
 
+use std::cell::OnceCell;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -28,8 +29,14 @@ pub const PLAIN: &str = "in plain";
 /// The label that many rules are compared with.
 pub const ONE_LINE: &str = "one line";
 
+/// The label that deliveries with MTA-STS are compared with.
+pub const STS_OFF: &str = "MTA-STS off";
+
 /// How many lines a long tlsdestinations has.
 const LINES: u32 = 10_000;
+
+/// A relay that has its address from DNS.
+const RELAY: &str = "relay.bench";
 
 /// How long a delivery may take before it is given up.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -59,6 +66,11 @@ enum Rules {
     ManyCompiled,
     /// TLS is never tried.
     Never,
+    /// No file, and the relay's name is asked of DNS.
+    Named {
+        /// The directory of policies is there; the relay has none.
+        sts: bool,
+    },
     /// No file: TLS is used as it is offered, and nothing is verified.
     NoFile,
 }
@@ -84,6 +96,13 @@ fn cases(settings: &Settings) -> Vec<Case> {
         ("10000 lines, cdb", Way::Remote(Rules::ManyCompiled)),
         ("10000 lines, text", Way::Remote(Rules::Many)),
     ];
+    let names = vec![
+        (STS_OFF, Way::Remote(Rules::Named { sts: false })),
+        (
+            "MTA-STS on, no policy",
+            Way::Remote(Rules::Named { sts: true }),
+        ),
+    ];
     let case = |size: usize, what: &str, contest, ways| Case {
         title: format!("outbound delivery of {what}, ECDSA P-256, TLS 1.3"),
         size,
@@ -94,6 +113,7 @@ fn cases(settings: &Settings) -> Vec<Case> {
         case(SIZES[0], "4 KiB", Contest::Outbound, clients.clone()),
         case(SIZES[1], "16 MiB", Contest::Outbound, clients),
         case(SIZES[0], "4 KiB under rules", Contest::Policies, rules),
+        case(SIZES[0], "4 KiB to a name", Contest::Names, names),
     ];
     cases.retain(|case| {
         settings.only.is_empty()
@@ -290,7 +310,11 @@ impl<'a> Runner<'a> {
     fn deliver(&self, server: &Server) -> Outcome<()> {
         let binary = self.binary.as_ref().ok_or("not installed")?;
         let message = File::open(&self.message.path).map_err(because("open a message"))?;
-        let output = Command::new(binary)
+        let mut command = Command::new(binary);
+        if let Way::Remote(Rules::Named { .. }) = self.way {
+            command.env("DNSCACHEIP", server.resolver()?.to_string());
+        }
+        let output = command
             .args(&self.words)
             .env("QMAILHOME", &self.home)
             .stdin(Stdio::from(message))
@@ -342,6 +366,15 @@ impl Rules {
     fn write(self, home: &Path, ground: &Ground, port: u16) -> Outcome<()> {
         let control = home.join("control");
         fs::create_dir_all(&control).map_err(because("make a home"))?;
+        let relay = match self {
+            Rules::Named { sts } => {
+                if sts {
+                    fs::create_dir_all(home.join("mta-sts")).map_err(because("make a home"))?;
+                }
+                RELAY
+            }
+            _ => "[127.0.0.1]",
+        };
         let everybody = format!("~*:{}\n", ground.credentials.ca.display());
         let mut text = String::new();
         if matches!(self, Rules::Many | Rules::ManyCompiled) {
@@ -359,11 +392,12 @@ impl Rules {
         });
         for (name, content) in [
             ("me", "bench.example\n"),
-            ("smtproutes", &format!(":[127.0.0.1]:{port}\n")),
+            ("smtproutes", &format!(":{relay}:{port}\n")),
             ("timeoutremote", "20\n"),
             ("tlsdestinations", &text),
         ] {
-            if name == "tlsdestinations" && self == Rules::NoFile {
+            let no_file = matches!(self, Rules::NoFile | Rules::Named { .. });
+            if name == "tlsdestinations" && no_file {
                 continue;
             }
             fs::write(control.join(name), content).map_err(because("write a control file"))?;
@@ -403,6 +437,7 @@ struct Arrived {
 struct Server {
     port: u16,
     arrived: Receiver<Arrived>,
+    resolver: OnceCell<Ipv4Addr>,
 }
 
 impl Server {
@@ -427,8 +462,45 @@ impl Server {
                 let _ = serve(socket, &acceptor, &sender);
             }
         });
-        Ok(Server { port, arrived })
+        Ok(Server {
+            port,
+            arrived,
+            resolver: OnceCell::new(),
+        })
     }
+
+    /// A DNS server on port 53 of an address of its own, which knows the relay alone
+    /// and no DNSSEC.
+    fn resolver(&self) -> Outcome<Ipv4Addr> {
+        if let Some(ip) = self.resolver.get() {
+            return Ok(*ip);
+        }
+        let [_, _, b, c] = std::process::id().to_be_bytes();
+        let ip = Ipv4Addr::new(127, 53, b, c.clamp(1, 254));
+        let socket = UdpSocket::bind((ip, 53)).map_err(because("bind port 53"))?;
+        thread::spawn(move || {
+            let mut bytes = [0; 512];
+            while let Ok((count, from)) = socket.recv_from(&mut bytes) {
+                // Who asked may be gone.
+                let _ = answer(&bytes[..count]).map(|reply| socket.send_to(&reply, from));
+            }
+        });
+        Ok(*self.resolver.get_or_init(|| ip))
+    }
+}
+
+/// The answer to a question: the relay's address, else that there is nothing.
+fn answer(question: &[u8]) -> Option<Vec<u8>> {
+    let name = question.get(12..)?;
+    let end = name.iter().position(|&byte| byte == 0)? + 5;
+    let asked = name.get(..end)?;
+    let known = asked.eq_ignore_ascii_case(b"\x05relay\x05bench\0\0\x01\0\x01");
+    let head = [0x81, 0x80, 0, 1, 0, u8::from(known), 0, 0, 0, 0];
+    let mut reply = [question.get(..2)?, &head, asked].concat();
+    if known {
+        reply.extend(b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\x7f\0\0\x01");
+    }
+    Some(reply)
 }
 
 fn serve(socket: TcpStream, acceptor: &SslAcceptor, arrived: &Sender<Arrived>) -> Outcome<()> {
