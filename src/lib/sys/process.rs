@@ -207,11 +207,22 @@ pub enum Change {
     Continued(ProcessId),
 }
 
-/// A child that something became of, if there is one; does not wait.
+/// A child that something became of, if there is one; does not wait. The kernel
+/// looks through all children for it, each time.
 #[must_use]
 pub fn reap() -> Option<Change> {
+    reap_of(-1)
+}
+
+/// What became of this child, if something did; does not wait.
+#[must_use]
+pub fn reap_one(id: ProcessId) -> Option<Change> {
+    reap_of(id)
+}
+
+fn reap_of(which: ProcessId) -> Option<Change> {
     let flags = libc::WNOHANG | libc::WUNTRACED | libc::WCONTINUED;
-    let Ended { id, status } = wait_raw(-1, flags)?;
+    let Ended { id, status } = wait_raw(which, flags)?;
     Some(if libc::WIFSTOPPED(status) {
         Change::Stopped(id)
     } else if libc::WIFCONTINUED(status) {

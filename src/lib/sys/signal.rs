@@ -2,19 +2,23 @@
 
 use std::io;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use nix::libc::c_int;
 use nix::sys::signal::{
     SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask,
 };
 
+use super::process::ProcessId;
+
 static TERMINATE: AtomicBool = AtomicBool::new(false);
 static HANGUP: AtomicBool = AtomicBool::new(false);
 static CHILD: AtomicBool = AtomicBool::new(false);
+/// The processes that CHLD told of; 0 is an empty place.
+static CHILDREN: [AtomicI32; 16] = [const { AtomicI32::new(0) }; 16];
 
 /// Signals that came since the last look.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Seen {
     /// TERM or INT: end.
     pub terminate: bool,
@@ -22,6 +26,8 @@ pub struct Seen {
     pub hangup: bool,
     /// CHLD: a child ended.
     pub child: bool,
+    /// Whose CHLD came: not all, where two came at once.
+    pub children: Vec<ProcessId>,
 }
 
 extern "C" fn remember(signal: c_int) {
@@ -30,6 +36,18 @@ extern "C" fn remember(signal: c_int) {
         libc::SIGHUP => HANGUP.store(true, Ordering::Relaxed),
         libc::SIGCHLD => CHILD.store(true, Ordering::Relaxed),
         _ => {}
+    }
+}
+
+extern "C" fn remember_child(_: c_int, about: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    CHILD.store(true, Ordering::Relaxed);
+    // SAFETY: the kernel passes what it says of this CHLD, valid until we return.
+    let id = unsafe { (*about).si_pid() };
+    for place in &CHILDREN {
+        let taken = place.compare_exchange(0, id, Ordering::Relaxed, Ordering::Relaxed);
+        if taken.is_ok() {
+            return;
+        }
     }
 }
 
@@ -46,8 +64,8 @@ const OTHERS: [Signal; 3] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM];
 
 fn set(signal: Signal, handler: SigHandler) -> nix::Result<SigAction> {
     let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
-    // SAFETY: the one handler of ours only stores into atomics, which is allowed
-    // in a signal handler, and stays valid: it is a plain function.
+    // SAFETY: the handlers of ours only store into atomics, which is allowed in a
+    // signal handler, and stay valid: they are plain functions.
     unsafe { sigaction(signal, &action) }
 }
 
@@ -60,7 +78,11 @@ fn set(signal: Signal, handler: SigHandler) -> nix::Result<SigAction> {
 pub fn watch() -> io::Result<SigSet> {
     let mut watched = SigSet::empty();
     for signal in WATCHED {
-        let before = set(signal, SigHandler::Handler(remember))?;
+        let handler = match signal {
+            Signal::SIGCHLD => SigHandler::SigAction(remember_child),
+            _ => SigHandler::Handler(remember),
+        };
+        let before = set(signal, handler)?;
         let ignored = matches!(before.handler(), SigHandler::SigIgn);
         if signal == Signal::SIGINT && ignored {
             set(signal, SigHandler::SigIgn)?;
@@ -110,10 +132,14 @@ pub fn let_in() {
 /// What came since the last call.
 #[must_use]
 pub fn seen() -> Seen {
+    let child = CHILD.swap(false, Ordering::Relaxed);
+    let told = CHILDREN.iter().filter(|_| child);
+    let told = told.map(|place| place.swap(0, Ordering::Relaxed));
     Seen {
+        children: told.filter(|id| *id != 0).collect(),
+        child,
         terminate: TERMINATE.swap(false, Ordering::Relaxed),
         hangup: HANGUP.swap(false, Ordering::Relaxed),
-        child: CHILD.swap(false, Ordering::Relaxed),
     }
 }
 

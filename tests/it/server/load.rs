@@ -77,6 +77,37 @@ fn a_hundred_connections_at_once() {
     server.stop();
 }
 
+/// The kernel tells of one child where several end at once: none is forgotten for
+/// that, and each end is told once.
+#[test]
+fn every_end_is_noticed_beside_many_open_connections() {
+    const OPEN: usize = 40;
+    const SHORT: usize = 24;
+    let place = Place::new("ends-in-a-crowd");
+    let server = Setup::new(&place, &["cat"]).options("-v -c 200").start();
+    let open: Vec<_> = (0..OPEN).map(|_| Dial::to(&server).connect()).collect();
+    server.line(&format!("sslserver: status: {OPEN}/200"));
+    thread::scope(|all| {
+        for seed in 0..SHORT {
+            let dial = Dial::to(&server);
+            all.spawn(move || echo(dial, seed as u64, 100));
+        }
+    });
+    let left = |count: usize| {
+        let last = format!("sslserver: status: {count}/200");
+        eventually("the count is right", || {
+            let log = server.log();
+            let mut lines = log.lines().filter(|line| line.contains(": status: "));
+            (lines.next_back() == Some(&*last)).then_some(())
+        });
+    };
+    left(OPEN);
+    drop(open);
+    left(0);
+    let ends = server.log().matches("sslserver: end ").count();
+    assert_eq!(ends, OPEN + SHORT, "{}", server.log());
+}
+
 #[test]
 fn sixty_four_mebibytes_both_ways_at_once() {
     let place = Place::new("both-ways");

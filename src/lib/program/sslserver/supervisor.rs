@@ -33,6 +33,10 @@ const REST: Duration = Duration::from_millis(200);
 /// How many rounds may find something to do at once before signals are let in,
 /// which come by themselves where a round has to wait.
 const BUSY: u32 = 8;
+/// How many connections make so many children that not all are looked through for
+/// each that ends, and how soon they are for those that nothing was heard of.
+const MANY: usize = 32;
+const SCAN: Duration = Duration::from_millis(50);
 /// How often dates of certificates are looked at.
 const DAY: Duration = Duration::from_secs(86400);
 
@@ -75,6 +79,8 @@ pub(super) struct Supervisor<'a> {
     mask: SigSet,
     /// Rounds in a row that had something to do at once.
     busy: u32,
+    /// When all children are looked through.
+    scan_at: Option<Instant>,
     connections: Connections<'a>,
     /// A client that was accepted when there was no process for it.
     held: Option<(TcpStream, SocketAddr)>,
@@ -124,6 +130,7 @@ impl<'a> Supervisor<'a> {
             resting: None,
             mask,
             busy: 0,
+            scan_at: None,
             connections: Connections::new(setup)?,
             held: None,
             full_told: None,
@@ -170,10 +177,14 @@ impl<'a> Supervisor<'a> {
         if self.resting.is_some_and(|until| now >= until) {
             self.resting = None;
         }
+        if self.scan_at.is_some_and(|at| now >= at) {
+            self.reap();
+        }
         self.connections.end_late(now);
         self.notifier.send(&self.setup.report);
         let others = [
             self.resting,
+            self.scan_at,
             self.notifier.wake(),
             self.keyholder.wake(),
             self.connections.next_deadline(),
@@ -217,8 +228,14 @@ impl<'a> Supervisor<'a> {
         }
         let seen = signal::seen();
         self.ending |= seen.terminate;
-        if seen.child {
+        if seen.child && (self.connections.count() <= MANY || !self.has_room()) {
             self.reap();
+        } else if seen.child {
+            for id in seen.children {
+                self.heed(|| process::reap_one(id));
+            }
+            let soon = Instant::now() + SCAN;
+            self.scan_at.get_or_insert(soon);
         }
         if seen.hangup {
             self.master.renew_tickets();
@@ -294,8 +311,15 @@ impl<'a> Supervisor<'a> {
         })
     }
 
+    /// Looks through all children.
     fn reap(&mut self) {
-        while let Some(change) = process::reap() {
+        self.scan_at = None;
+        self.heed(process::reap);
+    }
+
+    /// Takes note of what became of children, while there is something.
+    fn heed(&mut self, next: impl Fn() -> Option<Change>) {
+        while let Some(change) = next() {
             match change {
                 Change::Ended(ended) => self.settle(ended),
                 Change::Stopped(id) => self.connections.stopped(id, true),
