@@ -9,29 +9,17 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use openssl::pkey::{PKey, Public};
-
 use super::link;
 use super::loading::{KeyTable, Recipe};
-use super::master::{Master, PATIENCE, receive};
-use super::meanwhile::Meanwhile;
 use super::permits::Permits;
-use super::worker::{answer, order};
-use crate::report::{self, Fail, Report};
+use super::process::order;
+use super::worker::{Health, Held, LONGEST_SILENCE, Worker};
+use crate::report::{Fail, Report};
 use crate::store::KeyPlace;
 use crate::store::permit::Permit;
 use crate::sys::parcel;
 use crate::sys::poll::{self, Ready};
-use crate::sys::process::{self, ProcessId};
 
-/// How often a worker that gets links is asked whether it lives.
-const QUESTION: Duration = Duration::from_millis(250);
-/// How often one is asked that gets none, but has handshakes to finish.
-const AWAITED: Duration = Duration::from_secs(1);
-/// How long it may take to answer, at first; a machine that is slower than that
-/// gets twice the time after each replacement, up to the last.
-const SILENCE: Duration = Duration::from_millis(500);
-const LONGEST_SILENCE: Duration = Duration::from_secs(8);
 /// How long until a replacement that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 /// How long until a full socket is tried again.
@@ -81,124 +69,6 @@ impl Spares {
     fn end(&self) -> Option<Instant> {
         let (made, _) = self.made?;
         Some(made + Duration::from_secs(SPARE_SECONDS.into()))
-    }
-}
-
-struct Held {
-    socket: OwnedFd,
-    worker: usize,
-    end: Option<Instant>,
-    sent: bool,
-}
-
-/// One process of a keyholder.
-pub struct Worker {
-    id: ProcessId,
-    /// `None` while there is no process.
-    control: Option<OwnedFd>,
-    /// When it was asked whether it lives, and has not answered.
-    asked: Option<Instant>,
-    last_asked: Instant,
-    /// It got links that no question came with.
-    unasked: bool,
-    silence: Duration,
-    retry: Instant,
-    /// The failure to replace it was told.
-    told: bool,
-    /// How many of the orders that say what may be signed it was told.
-    learned: usize,
-}
-
-impl Worker {
-    pub(super) fn fork(master: &Master, meanwhile: &mut dyn Meanwhile) -> Result<Worker, Fail> {
-        let (id, control) = master
-            .fork(meanwhile)
-            .map_err(Fail::unable("start a keyholder"))?;
-        let now = Instant::now();
-        Ok(Worker {
-            id,
-            control: Some(control),
-            asked: None,
-            last_asked: now,
-            unasked: false,
-            silence: SILENCE,
-            retry: now,
-            told: false,
-            learned: 0,
-        })
-    }
-
-    /// One order and its answer. The inner failure is the worker's own.
-    pub(super) fn ask(
-        &self,
-        order: u8,
-        text: &[u8],
-        meanwhile: &mut dyn Meanwhile,
-    ) -> Result<Result<Vec<u8>, String>, Fail> {
-        let unable = || Fail::unable("talk to the keyholder");
-        let control = self
-            .control
-            .as_ref()
-            .ok_or_else(|| unable()(io::ErrorKind::NotConnected.into()))?;
-        parcel::give(control, &[&[order], text].concat()).map_err(unable())?;
-        let reply = receive(control, PATIENCE, meanwhile).map_err(unable())?;
-        match reply.split_first() {
-            Some((&answer::ERROR, why)) => Ok(Err(String::from_utf8_lossy(why).into_owned())),
-            Some((_, rest)) => Ok(Ok(rest.to_vec())),
-            None => Err(Fail::temporary("the keyholder ended while it was started")),
-        }
-    }
-
-    /// Has it load a key under a number.
-    pub(super) fn load(
-        &self,
-        number: u16,
-        path: &str,
-        meanwhile: &mut dyn Meanwhile,
-    ) -> Result<Result<PKey<Public>, String>, Fail> {
-        let order = [&number.to_be_bytes(), path.as_bytes()].concat();
-        let public = self.ask(order::LOAD, &order, meanwhile)?;
-        Ok(public.and_then(|der| {
-            PKey::public_key_from_der(&der).map_err(|error| report::tls_reason(&error))
-        }))
-    }
-
-    /// Has it learn what may be signed.
-    pub(super) fn learn(
-        &mut self,
-        orders: &[Vec<u8>],
-        meanwhile: &mut dyn Meanwhile,
-    ) -> Result<(), Fail> {
-        for order in orders {
-            if let [kind, rest @ ..] = &**order {
-                self.ask(*kind, rest, meanwhile)?.map_err(Fail::temporary)?;
-            }
-        }
-        self.learned = orders.len();
-        Ok(())
-    }
-
-    /// Tells one that signs already what it does not know of these orders.
-    fn catch_up(&mut self, orders: &[Vec<u8>]) -> Result<(), Fail> {
-        // Who takes the place of one that is gone hears everything.
-        let Some(control) = &self.control else {
-            return Ok(());
-        };
-        for order in &orders[self.learned.min(orders.len())..] {
-            parcel::give(control, order).map_err(Fail::unable("talk to the keyholder"))?;
-            self.learned += 1;
-        }
-        Ok(())
-    }
-
-    /// Returns what it could not give up.
-    pub(super) fn seal(&self, meanwhile: &mut dyn Meanwhile) -> Result<Vec<String>, Fail> {
-        let missing = self.ask(order::SEAL, b"", meanwhile)?;
-        let missing = missing.map_err(Fail::temporary)?;
-        Ok(String::from_utf8_lossy(&missing)
-            .lines()
-            .map(str::to_owned)
-            .collect())
     }
 }
 
@@ -511,102 +381,6 @@ impl Keyholder {
             if !held.sent && held.worker == at {
                 worker.send(held, 1, now);
             }
-        }
-    }
-}
-
-/// How a worker is.
-enum Health {
-    Sound,
-    Ended,
-    Silent,
-    Absent,
-}
-
-impl Worker {
-    /// Hears it, where it may have something to tell, and asks it, as far as that
-    /// needs no waiting.
-    fn look(&mut self, now: Instant, awaited: bool, heard: bool) -> Health {
-        let Some(control) = &self.control else {
-            return Health::Absent;
-        };
-        let overdue = |asked: Option<Instant>, silence| asked.is_some_and(|at| now >= at + silence);
-        let mut buffer = [0; 16];
-        // Its answer may have come since the wait.
-        while heard || overdue(self.asked, self.silence) {
-            match parcel::take(control, &mut buffer) {
-                Ok(1..) => self.asked = None,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                _ => {
-                    self.control = None;
-                    return Health::Ended;
-                }
-            }
-        }
-        if overdue(self.asked, self.silence) {
-            return Health::Silent;
-        }
-        let due = self.next_question(awaited).is_some_and(|at| now >= at);
-        if due && self.asked.is_none() {
-            // A full socket is silence too.
-            let _ = parcel::give(control, &[order::PING]);
-            self.ask_now(now);
-        }
-        Health::Sound
-    }
-
-    /// Kills it, unless it has ended: while its end of the socket is open, its
-    /// number is nobody else's.
-    pub(super) fn end(&mut self) {
-        if let Some(control) = self.control.take() {
-            if !parcel::has_ended(&control) {
-                process::kill(self.id);
-            }
-        }
-    }
-
-    /// When it is to be asked whether it lives: soon where it got links, less
-    /// often where somebody may still wait for it.
-    fn next_question(&self, awaited: bool) -> Option<Instant> {
-        if self.unasked {
-            Some(self.last_asked + QUESTION)
-        } else {
-            awaited.then(|| self.last_asked + AWAITED)
-        }
-    }
-
-    fn ask_now(&mut self, now: Instant) {
-        self.asked = Some(now);
-        self.last_asked = now;
-        self.unasked = false;
-    }
-
-    /// Gives it a link; one that it cannot take now waits.
-    fn send(&mut self, held: &mut Held, signatures: u8, now: Instant) {
-        let Some(control) = &self.control else {
-            return;
-        };
-        let seconds = match held.end {
-            None => 0,
-            Some(end) => {
-                let left = end.saturating_duration_since(now).as_secs();
-                u32::try_from(left).unwrap_or(u32::MAX).max(1)
-            }
-        };
-        let question = self.asked.is_none() && now >= self.last_asked + QUESTION;
-        let mut message = vec![order::LINK, signatures, u8::from(question)];
-        message.extend(seconds.to_be_bytes());
-        if let Err(error) = parcel::give_with(control, &message, held.socket.as_fd()) {
-            // Whatever it is: it is tried again, and a worker that is gone is
-            // found out at the next look.
-            let _ = report::reason(&error);
-            return;
-        }
-        held.sent = true;
-        if question {
-            self.ask_now(now);
-        } else {
-            self.unasked = true;
         }
     }
 }

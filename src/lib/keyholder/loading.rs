@@ -10,10 +10,11 @@ use std::path::Path;
 
 use openssl::pkey::{PKey, PKeyRef, Public};
 
-use super::holder::{Keyholder, Worker};
+use super::holder::Keyholder;
 use super::master::Master;
 use super::meanwhile::Meanwhile;
 use super::permits::Permits;
+use super::worker::Worker;
 use crate::report::{self, Fail};
 use crate::store::permit::Permit;
 use crate::store::{KeyKind, KeyPlace, Signer, SignerSource};

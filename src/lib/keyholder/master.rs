@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::hours::Hours;
 use super::local::Password;
 use super::meanwhile::Meanwhile;
-use super::worker;
+use super::process as keyholder;
 use crate::report::{self, Fail, Report};
 use crate::sys::poll::{self, Ready};
 use crate::sys::process::{self, Change, Forked, ProcessId};
@@ -123,7 +123,7 @@ pub(super) fn receive(
     patience: Duration,
     meanwhile: &mut dyn Meanwhile,
 ) -> io::Result<Vec<u8>> {
-    let mut buffer = vec![0; worker::ANSWER_LIMIT];
+    let mut buffer = vec![0; keyholder::ANSWER_LIMIT];
     meanwhile.wait(socket.as_fd(), Instant::now() + patience)?;
     let length = match parcel::take(socket, &mut buffer) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -283,7 +283,7 @@ impl Forker<'_> {
             let Some(hours) = places.1.take() else {
                 return report::TEMPORARY;
             };
-            worker::run(worker::Start {
+            keyholder::run(keyholder::Start {
                 control,
                 password: places.0.take(),
                 hours,

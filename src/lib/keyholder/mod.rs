@@ -4,9 +4,10 @@
 //!
 //! A [`Master`] is forked at start, before anything else is. It alone keeps the
 //! password, makes the keys of tickets ([`hours`]), and forks a keyholder's
-//! [`worker`]s whenever stores are loaded or a worker died; those sign what the
-//! [`judge`] lets pass. A [`Keyholder`] is the supervisor's end of the workers of
-//! one generation of stores; [`link`] is the engine's end of one connection's link.
+//! workers whenever stores are loaded or a worker died; these, the [`process`]es with
+//! the private keys, sign what the [`judge`] lets pass. A [`Keyholder`] is the
+//! supervisor's end of the workers of one generation of stores, each a [`Worker`];
+//! [`link`] is the engine's end of one connection's link.
 #![forbid(unsafe_code)]
 
 mod holder;
@@ -18,11 +19,13 @@ mod local;
 mod master;
 mod meanwhile;
 mod permits;
+mod process;
 pub mod protocol;
 mod worker;
 
-pub use holder::{Keyholder, LinkId, Worker};
+pub use holder::{Keyholder, LinkId};
 pub use loading::{AtWork, KeySource, KeyTable, Loading};
 pub use local::{OwnKey, Password};
 pub use master::Master;
 pub use meanwhile::{Alone, Meanwhile};
+pub use worker::Worker;

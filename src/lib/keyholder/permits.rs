@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::worker::order;
+use super::process::order;
 use crate::store::permit::Permit;
 
 /// What may be signed with which key, by number.
