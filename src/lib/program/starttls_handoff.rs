@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 use crate::child::Child;
 use crate::dialogue::{Between, Dialogue, Protocol, Settings};
 use crate::environ::Edits;
-use crate::options::starttls_handoff::{Options, TABLE};
+use crate::options::starttls_handoff::{
+    self as command_line, Line, Options, POLICY, TABLE, TlsUse,
+};
 use crate::report::{Fail, Report, TEMPORARY};
 use crate::settings;
 use crate::sys::{fd, process, socket};
@@ -48,25 +50,6 @@ const SESSION: [&str; 12] = [
     "SSL_VERSION_",
 ];
 
-/// What `UCSPITLS` says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum TlsUse {
-    Offered,
-    Required,
-    Off,
-}
-
-impl TlsUse {
-    /// By its first character, as s/qmail reads it.
-    fn of(value: Option<OsString>) -> TlsUse {
-        match value.unwrap_or_default().as_encoded_bytes().first() {
-            Some(b'!') => TlsUse::Required,
-            Some(b'-') => TlsUse::Off,
-            _ => TlsUse::Offered,
-        }
-    }
-}
-
 /// The program to run.
 struct Program {
     name: OsString,
@@ -78,7 +61,7 @@ impl Program {
     /// only what is in `session`.
     fn environment(session: Edits) -> Edits {
         let mut edits = Edits::new();
-        edits.remove("UCSPITLS");
+        edits.remove(POLICY);
         for name in ucspi_tls::NAMES {
             edits.remove(name);
         }
@@ -124,22 +107,22 @@ impl Program {
 #[must_use]
 pub fn main() -> ExitCode {
     TABLE.run(|report| {
-        let (options, operands) = TABLE.parse(std::env::args_os().skip(1))?;
+        let line = command_line::read(std::env::args_os().skip(1))?;
+        let Line {
+            options,
+            protocol,
+            program,
+        } = line;
         report.verbosity = options.verbosity;
-        for misspelt in settings::misspelt_in_environment(&["UCSPITLS"]) {
+        for misspelt in settings::misspelt_in_environment(&[POLICY]) {
             report.warning(misspelt);
         }
-        let mut operands = operands.into_iter();
-        let word = operands.next().unwrap_or_default();
-        let protocol = word
-            .to_str()
-            .and_then(Protocol::from_name)
-            .ok_or_else(|| TABLE.usage(format!("unknown protocol {}", word.to_string_lossy())))?;
+        let tls = TlsUse::of(&std::env::var_os(POLICY).unwrap_or_default())?;
+        let mut words = program.into_iter();
         let program = Program {
-            name: operands.next().unwrap_or_default(),
-            arguments: operands.collect(),
+            name: words.next().unwrap_or_default(),
+            arguments: words.collect(),
         };
-        let tls = TlsUse::of(std::env::var_os("UCSPITLS"));
         Handoff {
             protocol,
             tls,
@@ -388,22 +371,4 @@ fn host_name(options: &Options) -> String {
         .or_else(|| first_set(&["SSLLOCALHOST", "TCPLOCALHOST"]).filter(|name| name != "0"))
         .or_else(socket::host_name)
         .unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_policy_is_in_the_first_character() {
-        for (value, tls) in [
-            (None, TlsUse::Offered),
-            (Some(""), TlsUse::Offered),
-            (Some("1"), TlsUse::Offered),
-            (Some("!"), TlsUse::Required),
-            (Some("-"), TlsUse::Off),
-        ] {
-            assert_eq!(TlsUse::of(value.map(OsString::from)), tls, "{value:?}");
-        }
-    }
 }

@@ -57,6 +57,26 @@ fn where_tls_is_required_the_program_starts_only_inside_it() {
     assert_eq!(program.starts().len(), 1);
 }
 
+/// `require` for `!`, or `?` of s/qmail, which requires TLS there: whoever set it
+/// must not find mail in the clear.
+#[test]
+fn a_policy_that_is_none_lets_nothing_pass() {
+    for value in ["require", "yes", "1", "?", "@", "!!", "-x"] {
+        let program = Scripted::smtp("no-policy");
+        let session = OURS.start(&[("UCSPITLS", value)], &["smtp", &program.path]);
+        let ended = session.wait();
+        assert_eq!(ended.status.code(), Some(100), "{value}");
+        assert_eq!(
+            ended.log,
+            format!(
+                "starttls-handoff: fatal: unable to use UCSPITLS: \"{value}\": \"!\" requires TLS, \
+                 \"-\" switches it off, and empty or unset offers it\n"
+            )
+        );
+        assert!(program.starts().is_empty(), "{value}");
+    }
+}
+
 #[test]
 fn where_tls_is_off_the_program_runs_at_once_on_the_bare_socket() {
     let program = Scripted::smtp("off");

@@ -4,11 +4,14 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::Command;
 
+use nix::sys::signal::Signal;
+
 use crate::harness::{
-    Authority, Dial, Finished, Identity, KeyKind, Leaf, Place, Setup, compile, need_root, program,
-    skip,
+    Authority, Dial, Finished, Identity, KeyKind, Leaf, Place, Setup, compile, need_root, ours,
+    program, skip,
 };
 
 /// Fails unless `-k` is content.
@@ -166,6 +169,80 @@ fn a_program_that_could_not_run_is_wrong() {
     content(&check(setup()));
     mode(0o600);
     wrong(&check(setup()), "unable to run script: permission denied");
+}
+
+#[test]
+fn what_starttls_handoff_would_refuse_is_wrong_beforehand() {
+    let place = Place::new("check-handoff");
+    let folder = Path::new(&ours("starttls-handoff"))
+        .parent()
+        .unwrap()
+        .display()
+        .to_string();
+    let path = format!("{folder}:/usr/bin:/bin");
+    let setup = |words: &[&str]| Setup::new(&place, words).env("PATH", &path);
+    let good = ["starttls-handoff", "smtp", "true"];
+    content(&check(setup(&good).option("-n")));
+    let unknown = "starttls-handoff: unknown protocol smpt; starttls-handoff [";
+    wrong(
+        &check(setup(&["starttls-handoff", "smpt", "true"]).option("-n")),
+        unknown,
+    );
+    wrong(
+        &check(setup(&["starttls-handoff", "-t", "x", "smtp", "true"]).option("-n")),
+        "starttls-handoff: -t: \"x\" is not a number",
+    );
+    for words in [
+        &["starttls-handoff", "smtp", "no-such-program"][..],
+        &[
+            "starttls-handoff",
+            "-vt",
+            "9",
+            "imap",
+            "no-such-program",
+            "x",
+        ],
+    ] {
+        wrong(
+            &check(setup(words).option("-n")),
+            "unable to run no-such-program: no such file",
+        );
+    }
+    // TLS that is off needs no server that offers it.
+    wrong(&check(setup(&good)), "starttls-handoff: it needs -n");
+    content(&check(setup(&good).env("UCSPITLS", "-")));
+    for value in ["require", "1", "?"] {
+        let part = format!("starttls-handoff: unable to use UCSPITLS: \"{value}\": ");
+        wrong(
+            &check(setup(&good).option("-n").env("UCSPITLS", value)),
+            &part,
+        );
+        // Another program may know the word.
+        content(&check(setup(&["true"]).option("-n").env("UCSPITLS", value)));
+    }
+    let text =
+        "127.:allow,UCSPITLS=\"!\"\n10.:allow,UCSPITLS=\"yes\"\n11.:allow,UCSPITLS=\"yes\"\n";
+    let cdb = compile(&place, "rules.cdb", text);
+    wrong(
+        &check(setup(&good).options("-n -x").option(&cdb)),
+        "rule 10., 11.: starttls-handoff: unable to use UCSPITLS: \"yes\": ",
+    );
+}
+
+#[test]
+fn what_starttls_handoff_would_refuse_is_warned_about_at_start_and_with_new_rules() {
+    let place = Place::new("start-handoff");
+    let handoff = &*ours("starttls-handoff");
+    let cdb = compile(&place, "rules.cdb", ":allow\n");
+    let server = Setup::new(&place, &[handoff, "smtp", "true"])
+        .options("-n -x")
+        .option(&cdb)
+        .env("UCSPITLS", "require")
+        .start();
+    server.line("warning: starttls-handoff: unable to use UCSPITLS: \"require\": ");
+    compile(&place, "rules.cdb", ":allow,UCSPITLS=\"yes\"\n");
+    server.signal(Signal::SIGHUP);
+    server.line("warning: rule (empty): starttls-handoff: unable to use UCSPITLS: \"yes\": ");
 }
 
 #[test]

@@ -3,12 +3,11 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashSet;
-use std::ffi::OsString;
 use std::fmt::Write as _;
 
 use super::access::listed;
 use super::generation::{Generation, Served};
-use super::{Setup, advice};
+use super::{Setup, advice, upgrade};
 use crate::child;
 use crate::report::{Fail, Severity, TEMPORARY};
 use crate::settings::Version;
@@ -63,19 +62,27 @@ pub(super) fn run(setup: &Setup, generation: &Generation) -> Result<u8, Fail> {
         let open = server::open_file("rules", path);
         tell(&mut out, &mut wrong, open.into_iter());
     }
-    let program = setup.program.words.first().map(OsString::as_os_str);
-    let found = child::look_up(
-        program.unwrap_or_default(),
-        &setup.program.environment,
-        setup.program.identity.as_ref(),
-    );
-    wrong.extend(found.err().map(|unable| unable.to_string()));
+    wrong.extend(generation.upgrade_trouble.iter().cloned());
+    wrong.extend(unable_to_run(setup));
     let mut said = HashSet::new();
     for why in wrong.iter().filter(|why| said.insert(*why)) {
         let _ = writeln!(out, "wrong: {why}");
     }
     fd::write_all(std::io::stdout(), out.as_bytes()).map_err(Fail::unable("write the report"))?;
     Ok(if wrong.is_empty() { 0 } else { TEMPORARY })
+}
+
+/// The programs that a connection runs and that cannot be run: the one of the command
+/// line, and the one that starttls-handoff would start.
+fn unable_to_run(setup: &Setup) -> impl Iterator<Item = String> {
+    let program = &setup.program;
+    let own = program.words.first().cloned().unwrap_or_default();
+    let named = std::iter::once(own).chain(upgrade::program_behind(&program.words));
+    named.filter_map(|name| {
+        child::look_up(&name, &program.environment, program.identity.as_ref())
+            .err()
+            .map(|unable| unable.to_string())
+    })
 }
 
 fn describe_store(out: &mut String, served: &Served, wrong: &mut Vec<String>) {

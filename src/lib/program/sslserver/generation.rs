@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use self::loader::Loader;
 use self::names::{Choices, Names};
-use super::Setup;
 use super::access::{Access, other_variables, shown};
+use super::{Setup, upgrade};
 use crate::environ::Edits;
 use crate::handshake;
 use crate::keyholder::{AtWork, KeySource, Keyholder};
@@ -41,6 +41,8 @@ pub(super) struct Generation {
     mixed: Vec<Served>,
     /// Rules whose store cannot be loaded, with the reason.
     pub broken: BTreeMap<String, String>,
+    /// Why starttls-handoff would drop clients.
+    pub upgrade_trouble: Vec<String>,
     /// Which variable named a file; keys are left out.
     files: BTreeMap<PathBuf, &'static str>,
     /// The files that all this was read from, as they were before.
@@ -113,6 +115,7 @@ impl Generation {
             files.insert(path.to_owned(), "rules");
         }
         Ok(Generation {
+            upgrade_trouble: upgrade::trouble(setup, &access),
             access,
             met: 0,
             stores,

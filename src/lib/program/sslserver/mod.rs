@@ -28,6 +28,7 @@ mod launcher;
 mod messages;
 mod setup;
 mod supervisor;
+mod upgrade;
 
 use self::generation::Generation;
 use self::setup::Setup;

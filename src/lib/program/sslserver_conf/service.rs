@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::quote;
 use crate::options::sslserver_conf::Supervisor;
+use crate::options::starttls_handoff;
 
 /// The service that is asked for.
 #[derive(Debug)]
@@ -90,7 +91,8 @@ impl Service {
         for fixed in ["-C", "20"] {
             word(fixed);
         }
-        if self.is_handoff() {
+        // starttls-handoff begins in plaintext and asks for TLS itself.
+        if starttls_handoff::is_run_by(&self.program) {
             word("-n");
         }
         for text in more {
@@ -102,12 +104,6 @@ impl Service {
         let program = self.program.iter().map(|word| word.as_bytes().to_vec());
         words.extend(program);
         words
-    }
-
-    /// starttls-handoff begins in plaintext and asks for TLS itself.
-    fn is_handoff(&self) -> bool {
-        let program = self.program.first().map(Path::new);
-        program.and_then(Path::file_name) == Some("starttls-handoff".as_ref())
     }
 
     /// The path of a program of ours.

@@ -33,6 +33,7 @@ impl Generation {
         warnings.extend(self.broken_lines());
         warnings.extend(self.access.misspelt());
         warnings.extend(self.access.without_effect());
+        warnings.extend(self.upgrade_trouble.iter().cloned());
         let of_stores = self
             .stores
             .iter()
