@@ -10,6 +10,13 @@ barf() { shout "fatal: $*"; exit 111; }
 safe() { "$@" || barf "cannot $*"; }
 usage() { shout "usage: $prog $*"; exit 100; }
 
+# What a script is for stands at its head.
+case ${1-} in
+  --help)
+    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
+    exit 0 ;;
+esac
+
 # Where the caller is: what he names without a slash counts from there.
 called_from=$PWD
 umask 022
@@ -146,12 +153,12 @@ missing_build_needs() {
 # build_needs [FEATURES]
 build_needs() {
   rust_needed
-  needs=$(missing_build_needs "${1-}" | tr '\n' ' ')
+  needs=$(missing_build_needs "${1-}" | sort -u | tr '\n' ' ')
   [ -n "$needs" ] || return 0
   may_install || barf "please install: $needs"
   # shellcheck disable=SC2086 # a list of words
   install_packages $needs
-  needs=$(missing_build_needs "${1-}" | tr '\n' ' ')
+  needs=$(missing_build_needs "${1-}" | sort -u | tr '\n' ' ')
   [ -z "$needs" ] || barf "still missing after apt-get: $needs"
 }
 
@@ -161,6 +168,19 @@ absolute() {
     /*) printf '%s\n' "$1" ;;
     *) printf '%s\n' "$called_from/$1" ;;
   esac
+}
+
+# set_places [PREFIX]: `prefix` from a script's only argument, and `root`, where
+# DESTDIR is, without a slash at the end: the whole file system is the empty word.
+set_places() {
+  case $#:${1-} in
+    0:) prefix=/usr/local ;;
+    1:/*) prefix=${1%/} ;;
+    1:*) shout "usage: the prefix must begin with a slash; $prog [/prefix]"; exit 100 ;;
+    *) usage '[/prefix]' ;;
+  esac
+  root=${DESTDIR:+$(absolute "$DESTDIR")}
+  while [ "$root" != "${root%/}" ]; do root=${root%/}; done
 }
 
 # make_folder PATH: or one line that says why not.
@@ -191,12 +211,17 @@ fetch_crates() {
 # version: of Cargo.toml.
 version() { sed -n '/^\[package\]/,/^\[/s/^version = "\(.*\)"$/\1/p' Cargo.toml; }
 
+# is_installed SUM PATH: whether a file is what was installed.
+is_installed() {
+  [ ! -L "$2" ] && [ "$(sha256sum <"$2" | cut -d ' ' -f 1)" = "$1" ]
+}
+
 # remove_unchanged SUM PATH: a file that is what was installed.
 remove_unchanged() {
   [ -e "$2" ] || [ -L "$2" ] || return 0
-  if [ -L "$2" ] || [ "$(sha256sum <"$2" | cut -d ' ' -f 1)" != "$1" ]; then
+  if ! is_installed "$1" "$2"; then
     shout "warning: $2 is not what was installed, and stays"
     return 0
   fi
-  rm -f "$2" || barf "cannot remove $2"
+  why=$(LC_ALL=C rm -f "$2" 2>&1) || barf "cannot remove $2: ${why##*: }"
 }

@@ -168,12 +168,12 @@ fn words_reach_sslclient_whole_and_none_is_shell_text() {
             };
             assert_eq!(
                 run(&[]),
-                ["-RHl0", "--", "0", "443", "sh"],
+                ["-FRHl0", "--", "0", "443", "sh"],
                 "{shell} {tool}"
             );
             assert_eq!(
                 run(&["h"]),
-                ["-RHl0", "--", "h", "443", "sh"],
+                ["-FRHl0", "--", "h", "443", "sh"],
                 "{shell} {tool}"
             );
             let mut args = vec!["-4", "h"];
@@ -182,7 +182,7 @@ fn words_reach_sslclient_whole_and_none_is_shell_text() {
             assert_eq!(
                 run(&args),
                 [
-                    "-RHl0", "-4", "-a", NASTY, "", "-X", "--", "h", "pop3s", "sh"
+                    "-FRHl0", "-4", "-a", NASTY, "", "-X", "--", "h", "pop3s", "sh"
                 ],
                 "{shell} {tool}"
             );
@@ -192,7 +192,7 @@ fn words_reach_sslclient_whole_and_none_is_shell_text() {
             assert!(output.status.success(), "{shell} {tool}: {output:?}");
             assert_eq!(
                 place.words(),
-                ["-RHl0", NASTY, "--", NASTY, NASTY, "sh"],
+                ["-FRHl0", NASTY, "--", NASTY, NASTY, "sh"],
                 "{shell} {tool}"
             );
         }
@@ -202,7 +202,7 @@ fn words_reach_sslclient_whole_and_none_is_shell_text() {
         assert!(output.status.success(), "{shell}: {output:?}");
         assert_eq!(
             place.words(),
-            ["-RHl0", &nasty, "--", &nasty, &nasty, "sh"],
+            ["-FRHl0", &nasty, "--", &nasty, &nasty, "sh"],
             "{shell}"
         );
         assert_eq!(
@@ -212,6 +212,52 @@ fn words_reach_sslclient_whole_and_none_is_shell_text() {
         );
         for bad in ["bad1", "bad2", "bad3"] {
             assert!(!place.path(bad).exists(), "{shell}: a word was run");
+        }
+    });
+}
+
+#[test]
+fn options_of_the_tools_are_known_or_refused() {
+    under_every_shell(|place, shell| {
+        for tool in ["sslconnect", "sslcat", "https@"] {
+            place.stand_in("HTTP/1.0 200 OK\r\n\r\n");
+            for word in ["-9", "-h", "--nonsense", "-4x", "-\n"] {
+                for args in [&[word][..], &["-4", word, "h"]] {
+                    let output = place.run(tool, args, "first", b"");
+                    assert_eq!(output.status.code(), Some(100), "{shell} {tool} {word}");
+                    let shown = if word == "-\n" {
+                        String::new()
+                    } else {
+                        format!(" {word}")
+                    };
+                    let begin =
+                        format!("{tool}: usage: unknown option{shown}; {tool} [ -46 ] [ host ");
+                    assert!(
+                        text(&output.stderr).starts_with(&begin),
+                        "{shell}: {output:?}"
+                    );
+                    assert!(!place.path("args").exists(), "{shell}: it connected");
+                }
+            }
+            let output = place.run(tool, &["--help"], "first", b"");
+            assert!(output.status.success(), "{shell} {tool}: {output:?}");
+            let begin = format!("usage: {tool} [ -46 ] [ host ");
+            assert!(
+                text(&output.stdout).starts_with(&begin),
+                "{shell}: {output:?}"
+            );
+            let output = place.run(tool, &["-4", "-6", "--", "-h"], "first", b"");
+            assert!(output.status.success(), "{shell} {tool}: {output:?}");
+            assert_eq!(
+                place.words(),
+                ["-FRHl0", "-6", "--", "-h", "443", "sh"],
+                "{shell} {tool}"
+            );
+            fs::remove_file(place.path("args")).unwrap();
+            // The version is that of sslclient, which does the work.
+            place.script("bin/sslclient", "#!/bin/sh\necho sslclient x y\n");
+            let output = place.run(tool, &["--version"], "first", b"");
+            assert_eq!(text(&output.stdout), format!("{tool} x y\n"), "{shell}");
         }
     });
 }
@@ -448,6 +494,68 @@ fn sslcat_and_https_read_from_a_real_server() {
         server.port
     );
     assert_eq!(text(&place.read("said")), request);
+}
+
+/// `sslcat host port > backup.tar`: half of it must not look like all of it.
+#[test]
+fn an_answer_that_was_cut_off_is_no_success() {
+    let place = real_place();
+    let anchor = anchor(&place);
+    // A peer that ends its connection without close_notify.
+    let authority = Authority::shared_root();
+    let identity = crate::harness::Leaf::localhost().issue_by(authority);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let mut acceptor =
+        openssl::ssl::SslAcceptor::mozilla_intermediate_v5(openssl::ssl::SslMethod::tls_server())
+            .unwrap();
+    acceptor.set_certificate(&identity.certificate).unwrap();
+    acceptor.set_private_key(&identity.key).unwrap();
+    let acceptor = acceptor.build();
+    let server = std::thread::spawn(move || {
+        for _ in 0..4 {
+            let (socket, _) = listener.accept().unwrap();
+            let mut session = acceptor.accept(socket).unwrap();
+            session.write_all(b"HTTP/1.0 200 OK\r\n\r\nhalf").unwrap();
+            // The other end sees an end of file, no reset: all of its own is read.
+            session
+                .get_ref()
+                .shutdown(std::net::Shutdown::Write)
+                .unwrap();
+            let _ = session.get_mut().read_to_end(&mut Vec::new());
+        }
+    });
+    let cut =
+        "sslclient: warning: truncated: the server ended the connection without close_notify\n";
+    for tool in ["sslconnect", "sslcat", "https@"] {
+        let mut command = place.tool(tool);
+        command.arg("127.0.0.1");
+        command.args((tool == "https@").then_some("p"));
+        command.args([&port, "-a", &anchor]).stdin(Stdio::null());
+        let output = command.output().unwrap();
+        assert!(text(&output.stdout).ends_with("half"), "{tool}");
+        assert_eq!(output.status.code(), Some(111), "{tool}");
+        assert_eq!(text(&output.stderr), cut, "{tool}");
+    }
+    // Without -F the program's own code counts.
+    let output = Command::new(ours("sslclient"))
+        .args([
+            "-RHl0",
+            "-a",
+            &anchor,
+            "127.0.0.1",
+            &port,
+            "sh",
+            "-c",
+            "cat <&6 7>&-",
+        ])
+        .output()
+        .unwrap();
+    assert_eq!(
+        (output.status.code(), &*text(&output.stderr)),
+        (Some(0), "")
+    );
+    server.join().unwrap();
 }
 
 #[test]

@@ -38,11 +38,27 @@ echo damaged >"$to/opt/bin/sslcat"
 cp "$to/opt/bin/sslserver" "$work/running"
 "$to/opt/bin/sslclient" --version >/dev/null || fail 'sslclient does not run'
 exec 9<"$to/opt/bin/sslserver"
-expect 0 'bin/changed is not what was installed, and stays' env DESTDIR="$to" package/install /opt
+env DESTDIR="$to" package/install /opt 2>"$work/said" || fail 'install over another version'
+for part in 'bin/changed is not what was installed, and stays' \
+  'bin/sslcat was changed since it was installed, and is replaced'
+do
+  grep -qF "$part" "$work/said" || { cat "$work/said" >&2; fail "not said: $part"; }
+done
+[ "$(grep -c . "$work/said")" = 2 ] || { cat "$work/said" >&2; fail 'install says more'; }
 cmp -s "$work/running" /proc/self/fd/9 || fail 'a running program was changed'
 exec 9<&-
 [ ! -e "$to/opt/bin/old" ] && [ -f "$to/opt/bin/changed" ] || fail 'an older version is not cleared away'
 cmp -s "$to/opt/bin/sslcat" src/sh/sslcat || fail 'a damaged file is not replaced'
+
+# Guides lead to what is beside them, and the unit to the programs.
+grep -q '^ExecStart=/opt/bin/sslserver ' "$to/opt/share/doc/ucspi-tls/examples/systemd/sslserver@.service" ||
+  fail 'the unit names another place'
+for page in "$to/opt/share/doc/ucspi-tls"/*.md; do
+  grep -o '](\([^)]*\))' "$page" | grep -v -e '://' -e '](#' | sed 's/^](//; s/[)#].*//' >"$work/links"
+  while read -r link; do
+    [ -e "${page%/*}/$link" ] || fail "$page links to $link, which is not installed"
+  done <"$work/links"
+done
 
 # Away again.
 echo "# mine" >>"$to/opt/share/doc/ucspi-tls/README.md"
@@ -50,13 +66,35 @@ expect 0 'README.md is not what was installed, and stays' env DESTDIR="$to" pack
 [ "$(files "$to" | xargs)" = './opt/bin/changed ./opt/bin/theirs ./opt/share/doc/ucspi-tls/README.md' ] ||
   fail "left: $(files "$to" | xargs)"
 expect 111 'nothing was installed there' env DESTDIR="$to" package/uninstall /opt
-expect 100 'usage: package/install' package/install relative
+expect 100 'usage: the prefix must begin with a slash; package/install [/prefix]' package/install relative
+expect 100 'usage: package/install' package/install / /
+for script in package/*; do
+  case $script in */lib.sh) continue ;; esac
+  "$script" --help >"$work/out" 2>&1 && [ "$(grep -c . "$work/out")" -gt 1 ] || fail "$script --help"
+done
+
+# DESTDIR=/ is the whole file system, wherever the caller is.
+mkdir "$work/elsewhere"
+(cd "$work/elsewhere" && works env DESTDIR=/ "$here/package/install" "$work/whole") || exit 111
+[ -x "$work/whole/bin/sslserver" ] && [ -z "$(ls -A "$work/elsewhere")" ] || fail 'DESTDIR=/ leads elsewhere'
+(cd / && works env DESTDIR=// "$here/package/uninstall" "$work/whole") || exit 111
+[ ! -e "$work/whole" ] || fail 'DESTDIR=// leads elsewhere'
 expect 100 'usage: package/uninstall' package/uninstall / /
 
 # Nothing half-installed: a directory in the way, a place that is not ours.
 mkdir -p "$work/blocked/opt/share/man/man1/sslserver.1.gz"
 expect 111 'it is a directory' env DESTDIR="$work/blocked" package/install /opt
 [ -z "$(files "$work/blocked")" ] && [ ! -d "$work/blocked/opt/bin" ] || fail 'a half is left'
+mkdir -p "$work/file/opt/share/man"
+: >"$work/file/opt/share/man/man1"
+expect 111 'share/man/man1 is not a directory' env DESTDIR="$work/file" package/install /opt
+[ ! -e "$work/file/opt/bin" ] || fail 'a half is left'
+expect 111 'COMMAND_DIR: /nowhere is not a directory' env COMMAND_DIR=/nowhere DESTDIR="$work/file" package/install /opt
+if mkdir "$work/full" && mount -t tmpfs -o size=1m tmpfs "$work/full" 2>/dev/null; then
+  expect 111 'No space left on device' env DESTDIR="$work/full" package/install /opt
+  [ -z "$(files "$work/full")" ] || fail 'a half is left on a full disk'
+  umount "$work/full"
+fi
 expect 111 'be root, or give a prefix' \
   setpriv --reuid=65534 --regid=65534 --clear-groups env DESTDIR= package/install /opt/none
 # A source tree that cannot be written to, with nothing built in it.

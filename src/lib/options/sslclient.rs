@@ -48,6 +48,8 @@ pub struct Options {
     pub own_certificates: Option<String>,
     /// `-K`: file whose first line is the key's password.
     pub password_file: Option<String>,
+    /// `-F`: 111 where the server's text may have been cut off.
+    pub whole: bool,
     /// `-W`: say which rule applies and what is wrong with the file, and connect
     /// to nothing.
     pub explain: bool,
@@ -75,6 +77,7 @@ impl Default for Options {
             own_certificates: None,
             password_file: None,
             explain: false,
+            whole: false,
         }
     }
 }
@@ -132,6 +135,7 @@ pub const TABLE: Table<Options> = Table {
         // One of ucspi-ssl 0.13's, taken so that its command lines work.
         ('M', Flag(|_| {})),
         ('W', Flag(|o| o.explain = true)),
+        ('F', Flag(|o| o.whole = true)),
         (
             'i',
             Value("ip", |o, v| {

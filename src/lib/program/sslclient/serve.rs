@@ -80,10 +80,27 @@ pub(super) fn serve(
     let idle = (idle > 0).then(|| Duration::from_secs(idle.into()));
     let mut relay = Relay::new(session, channel, idle).map_err(Fail::unable("start the relay"))?;
     relay.replay(greeting);
-    match relay.run() {
+    let ending = relay.run();
+    tell(report, options, &ending);
+    // Its pipes close with the relay: the program learns of the end.
+    drop(relay);
+    let code = process::wait_for(child).map_or(TEMPORARY, process::Ended::shell_code);
+    let cut = options.whole && !matches!(ending, Ending::Done);
+    Ok(if cut && code == 0 { TEMPORARY } else { code })
+}
+
+/// Says how the connection ended, where that was no good end.
+fn tell(report: &Report, options: &Options, ending: &Ending) {
+    match ending {
         Ending::Done => {}
         Ending::Truncated => {
-            report.status("truncated: the server ended the connection without close_notify");
+            let text = "truncated: the server ended the connection without close_notify";
+            // Many servers do, and whoever asked whether all came wants to know.
+            if options.whole {
+                report.warning(text);
+            } else {
+                report.status(text);
+            }
         }
         Ending::Lost(why) => report.warning(format_args!("connection lost: {why}")),
         Ending::Idle(seconds) => {
@@ -93,7 +110,4 @@ pub(super) fn serve(
         }
         Ending::Broken(why) => report.warning(format_args!("connection broken: {why}")),
     }
-    // Its pipes close with the relay: the program learns of the end.
-    drop(relay);
-    Ok(process::wait_for(child).map_or(TEMPORARY, process::Ended::shell_code))
 }

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use self::service::{DIRECTORIES, RULES, Service};
 use crate::options::sslserver_conf::{Supervisor, TABLE};
-use crate::report::Fail;
+use crate::report::{Fail, Severity};
 use crate::sys::user::{self, Identity};
 use crate::sys::{process, socket};
 use crate::{resolve, rules, rulesdb, text};
@@ -43,11 +43,33 @@ fn read(supervisor: Supervisor, operands: Vec<OsString>) -> Result<Service, Fail
     let mut operands = operands.into_iter();
     let account = word("acct", operands.next())?;
     let log_account = word("logacct", operands.next())?;
-    let directory = directory(&operands.next().unwrap_or_default())?;
-    let mut rest: Vec<OsString> = operands.collect();
+    let directory = directory(supervisor, &operands.next().unwrap_or_default())?;
+    let (host, port, program) = served(operands.collect())?;
+    Ok(Service {
+        supervisor,
+        account,
+        log_account,
+        directory,
+        host,
+        port,
+        program,
+        local_name: socket::host_name()
+            .filter(|name| !name.is_empty())
+            .unwrap_or_else(|| "0".to_owned()),
+        programs: own_folder(),
+    })
+}
+
+/// Host, port and program of what stands behind `dir`.
+fn served(mut rest: Vec<OsString>) -> Result<(String, String, Vec<OsString>), Fail> {
+    rest.iter().take(2).try_for_each(no_option)?;
     let first = word("port", rest.first().cloned())?;
     let host = if names_port(&first, rest.get(1)) {
         "0".to_owned()
+    } else if rest.len() == 2 {
+        // With a host there would be three words.
+        resolve::port(&first)?;
+        return Err(TABLE.usage("too few arguments: a port and a program are needed"));
     } else {
         rest.remove(0);
         first
@@ -56,22 +78,40 @@ fn read(supervisor: Supervisor, operands: Vec<OsString>) -> Result<Service, Fail
         return Err(too_few(&host));
     }
     let port = word("port", Some(rest.remove(0)))?;
-    if resolve::port(&port)? == 0 {
+    let number = resolve::port(&port).map_err(|fail| {
+        let of_two = host != "0" && host.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+        if of_two && fail.severity == Severity::Temporary {
+            let (host, port) = (
+                text::excerpt(host.as_bytes(), 100),
+                text::excerpt(port.as_bytes(), 100),
+            );
+            Fail::temporary(format!(
+                "unable to figure out port number for {host} or {port}"
+            ))
+        } else {
+            fail
+        }
+    })?;
+    if number == 0 {
         return Err(TABLE.usage("port 0 is no port that clients could know"));
     }
-    Ok(Service {
-        supervisor,
-        account,
-        log_account,
-        directory,
-        host,
-        port,
-        program: rest,
-        local_name: socket::host_name()
-            .filter(|name| !name.is_empty())
-            .unwrap_or_else(|| "0".to_owned()),
-        programs: own_folder(),
-    })
+    rest.iter().take(1).try_for_each(no_option)?;
+    if rest.first().is_some_and(|program| program.is_empty()) {
+        return Err(TABLE.usage("prog is empty"));
+    }
+    Ok((host, port, rest))
+}
+
+/// An option would be host, port or program of a service that never starts.
+fn no_option(word: &OsString) -> Result<(), Fail> {
+    if !word.as_bytes().starts_with(b"-") {
+        return Ok(());
+    }
+    let word = text::excerpt(word.as_bytes(), 100);
+    Err(TABLE.usage(format!(
+        "\"{word}\" is out of place: -d, -r, -s and -S stand before acct, and options of \
+         sslserver belong into what is made"
+    )))
 }
 
 /// What is wrong where the word behind `dir` was taken for a host, and too little
@@ -107,7 +147,7 @@ fn word(name: &str, operand: Option<OsString>) -> Result<String, Fail> {
 }
 
 /// The path of the directory: what supervisors and settings can hold.
-fn directory(operand: &OsStr) -> Result<PathBuf, Fail> {
+fn directory(supervisor: Supervisor, operand: &OsStr) -> Result<PathBuf, Fail> {
     if !operand.as_bytes().starts_with(b"/") {
         return Err(TABLE.usage("dir must begin with a slash"));
     }
@@ -116,11 +156,18 @@ fn directory(operand: &OsStr) -> Result<PathBuf, Fail> {
     }
     // Without trailing slashes, and never the root itself.
     let path: PathBuf = Path::new(operand).components().collect();
-    if path.components().any(|part| part == Component::ParentDir) {
-        return Err(TABLE.usage("dir has \"..\" in it, which SSL_CHROOT cannot have"));
+    // sslserver refuses such a path in SSL_CHROOT.
+    if path.components().any(|one| one == Component::ParentDir) {
+        return Err(TABLE.usage("dir has \"..\" in it: give the path without"));
     }
-    if path.file_name().is_none() {
+    let Some(name) = path.file_name() else {
         return Err(TABLE.usage("dir does not end in a name"));
+    };
+    if supervisor == Supervisor::Systemd && name.as_bytes().ends_with(b".service") {
+        return Err(TABLE.usage(
+            "dir is the unit's directory, not its file: leave out .service, or name the directory \
+             alone",
+        ));
     }
     Ok(path)
 }
@@ -176,6 +223,24 @@ impl Begun {
     }
 }
 
+/// The directory in which something is made, named as it was asked for.
+fn parent_of(place: &Path) -> Result<(), Fail> {
+    let parent = place.parent().unwrap_or(Path::new("/"));
+    fs::metadata(parent)
+        .and_then(|about| {
+            if about.is_dir() {
+                Ok(())
+            } else {
+                Err(io::Error::from_raw_os_error(libc::ENOTDIR))
+            }
+        })
+        .map_err(|why| {
+            Fail::from(why)
+                .of(shown(parent))
+                .of(format!("unable to create {}", shown(place)))
+        })
+}
+
 impl Drop for Begun {
     fn drop(&mut self) {
         // Nothing more can be done, and what failed is told already.
@@ -207,9 +272,12 @@ fn write_file(path: &Path, mode: u32, text: &[u8]) -> Result<(), Fail> {
 fn write_directory(service: &Service, log: &Identity) -> Result<(), Fail> {
     let place = &service.directory;
     refuse_existing(place)?;
+    parent_of(place)?;
     let begun = Begun::beside(place);
     let folder = begun.0.as_path();
-    make_directory(folder, 0o700)?;
+    // Nobody asked for the name that it has until it is complete.
+    fs::create_dir(folder).map_err(unable("create", place))?;
+    set_mode(folder, 0o700)?;
     for (name, is_log) in DIRECTORIES {
         let path = folder.join(name);
         // Clients' addresses are not everybody's.
@@ -244,48 +312,40 @@ fn write_directory(service: &Service, log: &Identity) -> Result<(), Fail> {
 /// The unit alone, in a directory that may be there.
 fn write_unit(service: &Service) -> Result<(), Fail> {
     let folder = &service.directory;
-    let is_new = !folder.is_dir();
-    let name = if is_new {
-        folder
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned()
-    } else {
-        format!("sslserver-{}", service.port)
-    };
-    if is_new && name.ends_with(".service") {
-        return Err(TABLE.usage(format!(
-            "dir is where the unit goes: give {}, or a directory that is there",
-            shown(&folder.with_extension(""))
-        )));
+    parent_of(folder)?;
+    let own = folder.file_name().unwrap_or_default().to_string_lossy();
+    if !folder.is_dir() {
+        refuse_existing(folder)?;
+        let name = unit_name(&own)?;
+        let begun = Begun::beside(folder);
+        fs::create_dir(&begun.0).map_err(unable("create", folder))?;
+        set_mode(&begun.0, 0o755)?;
+        let unit = begun.0.join(name);
+        write_file(&unit, 0o644, &service.unit(&folder.join("cert.pem")))?;
+        return fs::rename(&begun.0, folder).map_err(unable("create", folder));
     }
+    // This program made that directory for one service: it is no place for more.
+    refuse_existing(&folder.join(format!("{own}.service")))?;
+    let name = format!("sslserver-{}", service.port);
+    let place = folder.join(unit_name(&name)?);
+    refuse_existing(&place)?;
+    let begun = Begun::beside(&place);
+    let certificate = Path::new("/etc/sslserver").join(&name).join("cert.pem");
+    write_file(&begun.0, 0o644, &service.unit(&certificate))?;
+    // Unlike rename(2), link(2) never takes another file's place.
+    fs::hard_link(&begun.0, &place).map_err(unable("create", &place))
+}
+
+/// The file of a unit.
+fn unit_name(name: &str) -> Result<String, Fail> {
     let fits = |c: char| c.is_ascii_alphanumeric() || ":-_.".contains(c);
-    if !name.chars().all(fits) {
-        return Err(TABLE.usage(format!(
+    if name.chars().all(fits) {
+        Ok(format!("{name}.service"))
+    } else {
+        Err(TABLE.usage(format!(
             "{name} cannot be the name of a unit: only letters, digits and :-_. can be in it"
-        )));
+        )))
     }
-    let place = folder.join(format!("{name}.service"));
-    if !is_new {
-        refuse_existing(&place)?;
-        // What -S made as a directory of its own has its unit already.
-        if let Some(own) = folder.file_name() {
-            let mut unit = own.to_owned();
-            unit.push(".service");
-            refuse_existing(&folder.join(unit))?;
-        }
-        let begun = Begun::beside(&place);
-        let certificate = Path::new("/etc/sslserver").join(&name).join("cert.pem");
-        write_file(&begun.0, 0o644, &service.unit(&certificate))?;
-        // Unlike rename(2), link(2) never takes another file's place.
-        return fs::hard_link(&begun.0, &place).map_err(unable("create", &place));
-    }
-    let begun = Begun::beside(folder);
-    make_directory(&begun.0, 0o755)?;
-    let unit = begun.0.join(format!("{name}.service"));
-    write_file(&unit, 0o644, &service.unit(&folder.join("cert.pem")))?;
-    fs::rename(&begun.0, folder).map_err(unable("create", folder))
 }
 
 #[cfg(test)]
@@ -321,7 +381,27 @@ mod tests {
             ("70000 prog", "\"70000\" is no port"),
             ("nosuchport prog", "\"nosuchport\" is no port"),
             ("995", "too few arguments"),
-            ("host prog x", "port"),
+            (
+                "host prog x",
+                "unable to figure out port number for host or prog",
+            ),
+            (
+                "192.0.2.1 prog x",
+                "unable to figure out port number for prog",
+            ),
+            (
+                "70000 prog",
+                "port \"70000\" is not a number from 0 to 65535",
+            ),
+            (
+                "nosuchport prog",
+                "unable to figure out port number for nosuchport",
+            ),
+            ("POP3S prog", "unable to figure out port number for POP3S"),
+            ("-4 995 prog", "\"-4\" is out of place"),
+            ("0 -4 995 prog", "\"-4\" is out of place"),
+            ("995 -v prog", "\"-v\" is out of place"),
+            ("995 ", "prog is empty"),
             ("0 0 prog", "port 0 is no port"),
             ("0 65536 prog", "not a number from 0 to 65535"),
         ] {
@@ -333,11 +413,19 @@ mod tests {
     #[test]
     fn a_directory_is_an_absolute_path_that_ends_in_a_name() {
         for (path, wanted) in [("/a/b/", "/a/b"), ("/a//b c", "/a/b c"), ("/a/./b", "/a/b")] {
-            let path = directory(path.as_ref()).expect(path);
+            let path = directory(Supervisor::Systemd, path.as_ref()).expect(path);
             assert_eq!(path, Path::new(wanted));
         }
-        for path in ["", "a/b", "/", "/a/..", "/a/../b", "/a\nb"] {
-            assert_eq!(directory(path.as_ref()).expect_err(path).code(), 100);
+        for path in ["", "a/b", "/", "/a/..", "/a/../b", "/a/b/..", "/a\nb"] {
+            for supervisor in [Supervisor::Daemontools, Supervisor::Systemd] {
+                let refused = directory(supervisor, path.as_ref()).expect_err(path);
+                assert_eq!(refused.code(), 100);
+            }
+        }
+        for path in ["/a/b.service", "/a/b.service/"] {
+            let refused = directory(Supervisor::Systemd, path.as_ref()).expect_err(path);
+            assert_eq!(refused.code(), 100);
+            directory(Supervisor::Runit, path.as_ref()).expect(path);
         }
     }
 }
