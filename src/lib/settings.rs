@@ -427,13 +427,17 @@ impl Settings {
     /// `ALPN` as RFC 7301's ProtocolNameList: each name behind its length.
     ///
     /// # Errors
-    /// A name is empty or over 255 bytes.
+    /// A name is empty, over 255 bytes, or two names that no comma parts.
     pub fn protocols(&self) -> Result<Option<Vec<u8>>, Fail> {
         let Some(value) = self.get("ALPN") else {
             return Ok(None);
         };
         let mut list = Vec::new();
         for name in value.split(',').map(str::trim) {
+            if name.contains(|c: char| c.is_ascii_whitespace()) {
+                let why = "a blank in a name: names have commas between them";
+                return Err(wrong("ALPN", value, why));
+            }
             match u8::try_from(name.len()) {
                 Ok(length) if length > 0 => {
                     list.push(length);
@@ -729,7 +733,9 @@ mod tests {
             two.protocols().expect("sound").as_deref(),
             Some(&b"\x04imap\x04pop3"[..])
         );
-        assert!(settings(&[("ALPN", "imap,,pop3")]).protocols().is_err());
+        for wrong in ["imap,,pop3", "h2 http/1.1", "h2, http 1.1"] {
+            assert!(settings(&[("ALPN", wrong)]).protocols().is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -82,6 +82,7 @@ const THEIRS: &[&str] = &[
     "connection refused",
     "connection timed out",
     "hostname mismatch",
+    "invalid argument",
     "no such file or directory",
     "not a directory",
     "operation not permitted",

@@ -688,3 +688,22 @@ fn every_program_says_its_version_and_how_it_is_used() {
         assert_eq!(wrong.stderr.lines().count(), 1);
     }
 }
+
+/// The database would be written over itself while it is read.
+#[test]
+fn sslrules_wants_two_files() {
+    let place = Place::new("two-files");
+    let cdb = place.text("x.cdb");
+    let ended = Command::new(ours("sslrules"))
+        .args([&cdb, &cdb])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(100), "{said}");
+    assert!(
+        said.starts_with("sslrules: usage: rules.cdb and rules.tmp must be two files; "),
+        "{said}"
+    );
+    assert!(!place.path("x.cdb").exists());
+}

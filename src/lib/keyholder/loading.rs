@@ -81,8 +81,7 @@ impl KeyTable {
         // A signer is made from the certificate's key, so libssl's own
         // comparison of the two would always hold.
         if !key.public.public_eq(public) {
-            let why = format!("key does not match certificate: {place}");
-            return Some(Err(Fail::temporary(why)));
+            return Some(Err(place.unfit()));
         }
         let signer = provider::key(public, number.into());
         Some(signer.map_err(|error| unable(place, &report::tls_reason(&error))))

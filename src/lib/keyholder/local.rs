@@ -70,9 +70,7 @@ impl SignerSource for OwnKey {
         freed::wipe_freed(true);
         let key = read(&place.path, self.password.as_ref()).map_err(failed)?;
         if !store::server::fits(&key, public) {
-            return Err(Fail::temporary(format!(
-                "key does not match certificate: {place}"
-            )));
+            return Err(place.unfit());
         }
         provider::sign_with(Some(Box::new(move |wanted| {
             sign(&key, wanted.padding, wanted.digest, wanted.message).ok()

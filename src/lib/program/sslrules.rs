@@ -19,6 +19,9 @@ pub fn main() -> ExitCode {
             // Most likely the text's name without `<`: do not wait for input.
             return Err(TABLE.usage("too many arguments"));
         };
+        if cdb == temporary {
+            return Err(TABLE.usage("rules.cdb and rules.tmp must be two files"));
+        }
         // All of it first: a bad text leaves no temporary file behind.
         let mut input = Vec::new();
         io::stdin()

@@ -166,7 +166,7 @@ fn lists(bytes: &[u8]) -> Result<Vec<X509Crl>, Fail> {
     let found = found.map_err(damaged)?;
     whole(bytes, LIST, found.len())?;
     if found.is_empty() {
-        return Err("no PEM revocation list in it".into());
+        return Err(pem::instead_of_list(bytes).into());
     }
     Ok(found)
 }

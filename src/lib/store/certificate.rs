@@ -10,7 +10,7 @@ use openssl::ssl::SslContextBuilder;
 use openssl::x509::{X509, X509Ref, X509VerifyResult};
 
 use super::{KeyKind, Signer, anchors, is_self_issued, pem, shown, unable};
-use crate::report::Fail;
+use crate::report::{self, Fail};
 use crate::text;
 use crate::tls_ffi;
 
@@ -247,7 +247,14 @@ impl Certificate {
         signer: &Signer,
     ) -> Result<(), Fail> {
         self.give(context, signer).map_err(|error| {
-            Fail::from(error).of(unable("load certificate", (self.variable, &self.path)))
+            let why = match &*report::tls_reason(&error) {
+                // What libssl's security level says, in its own short words.
+                "ee key too small" => "its key is too short for OpenSSL's security level: make one with RSA of 2048 bits or more, or with ECDSA".into(),
+                "ca key too small" => "the key of one of its intermediates is too short for OpenSSL's security level: get a certificate of another authority".into(),
+                "ca md too weak" => "it or one of its intermediates is signed with a digest that is too weak for OpenSSL's security level, such as SHA-1: get another certificate".into(),
+                _ => Fail::from(error),
+            };
+            why.of(unable("load certificate", (self.variable, &self.path)))
         })
     }
 

@@ -189,7 +189,10 @@ fn install(
         path: key_path.to_owned(),
     };
     let public = certificate.leaf.public_key().map_err(internal)?;
-    certificate.install(context, &signers.signer(&place, &public)?)?;
+    let signer = signers
+        .signer(&place, &public)
+        .map_err(|fail| super::about_both(fail, &certificate, &place))?;
+    certificate.install(context, &signer)?;
     Ok(certificate)
 }
 

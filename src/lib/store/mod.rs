@@ -60,6 +60,42 @@ impl fmt::Display for KeyPlace {
     }
 }
 
+impl KeyPlace {
+    /// That the key found here is another one's.
+    #[must_use]
+    pub fn unfit(&self) -> Fail {
+        Fail::temporary(format!("key does not match certificate: {self}"))
+    }
+
+    /// What to set where the certificate's file is the key's only for want of another.
+    fn unset(&self) -> Option<&'static str> {
+        match self.variable {
+            "CERTFILE" | "CERTCHAINFILE" => Some("KEYFILE is not set"),
+            "CERTFILE_ALT" => Some("KEYFILE_ALT is not set"),
+            "-c" | "-C" => Some("-k is not given"),
+            _ => None,
+        }
+    }
+}
+
+/// Of a key that does not serve its certificate: which certificate it is, and whether
+/// it was named at all. Either file may be the wrong one.
+fn about_both(fail: Fail, certificate: &Certificate, place: &KeyPlace) -> Fail {
+    if place.path != certificate.path {
+        if fail == place.unfit() {
+            let Certificate { variable, path, .. } = certificate;
+            let path = shown(path);
+            return Fail::temporary(format!("{fail}: it is not the key of {variable} {path}"));
+        }
+        return fail;
+    }
+    let without_key = || read_file(Path::new(&place.path)).is_ok_and(|bytes| !pem::has_key(&bytes));
+    match place.unset() {
+        Some(unset) if without_key() => Fail::temporary(format!("{fail}; {unset}")),
+        _ => fail,
+    }
+}
+
 /// What signs for a certificate. Libssl takes it for a private key; whether it
 /// holds one is the source's secret.
 pub type Signer = PKey<Private>;

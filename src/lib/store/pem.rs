@@ -4,7 +4,7 @@
 
 use openssl::pkcs12::Pkcs12;
 use openssl::pkey::PKey;
-use openssl::x509::X509;
+use openssl::x509::{X509, X509Crl};
 
 /// Why a file has no private key that could be read.
 #[must_use]
@@ -50,6 +50,32 @@ pub fn instead_of_certificate(bytes: &[u8]) -> String {
         return NONE.to_owned();
     };
     format!("{NONE}: {what}")
+}
+
+/// Why a file has no revocation list.
+#[must_use]
+pub fn instead_of_list(bytes: &[u8]) -> String {
+    const NONE: &str = "no PEM revocation list in it";
+    let what = if bytes.is_empty() {
+        return "it is empty".to_owned();
+    } else if has_block(bytes, b"PRIVATE KEY") {
+        "it holds a private key"
+    } else if has_block(bytes, b"CERTIFICATE") {
+        "it holds a certificate"
+    } else if X509Crl::from_der(bytes).is_ok() {
+        "it is in DER form; openssl crl -inform DER converts it"
+    } else if let Some(other) = binary(bytes) {
+        other
+    } else {
+        return NONE.to_owned();
+    };
+    format!("{NONE}: {what}")
+}
+
+/// Whether a text has a private key, of whatever form.
+#[must_use]
+pub fn has_key(bytes: &[u8]) -> bool {
+    has_block(bytes, b"PRIVATE KEY")
 }
 
 /// What is known of a file without PEM blocks.
@@ -109,6 +135,28 @@ mod tests {
             instead_of_key(&der.expect("a key")),
             "no PEM private key in it: it is in DER form; openssl pkey -inform DER converts it"
         );
+    }
+
+    #[test]
+    fn what_is_no_list_is_told_by_its_form() {
+        for (bytes, said) in [
+            (&b""[..], "it is empty"),
+            (b"junk\n", "no PEM revocation list in it"),
+            (
+                b"-----BEGIN CERTIFICATE-----\n",
+                "no PEM revocation list in it: it holds a certificate",
+            ),
+            (
+                b"-----BEGIN EC PRIVATE KEY-----\n",
+                "no PEM revocation list in it: it holds a private key",
+            ),
+            (
+                b"\x30\x82\x01",
+                "no PEM revocation list in it: it is in a binary form, DER perhaps",
+            ),
+        ] {
+            assert_eq!(instead_of_list(bytes), said);
+        }
     }
 
     #[test]

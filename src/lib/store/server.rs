@@ -102,9 +102,10 @@ pub fn pairs(settings: &Settings, signers: &dyn SignerSource) -> Result<Vec<Pair
         .into_iter()
         .map(|(certificate, place)| {
             let public = certificate.leaf.public_key().map_err(internal)?;
-            let signer = signers
-                .signer(&place, &public)
-                .map_err(|fail| misplaced(&certificate, &place, signers).unwrap_or(fail))?;
+            let signer = signers.signer(&place, &public).map_err(|fail| {
+                misplaced(&certificate, &place, signers)
+                    .unwrap_or_else(|| super::about_both(fail, &certificate, &place))
+            })?;
             Ok(Pair {
                 certificate,
                 signer,
@@ -598,6 +599,27 @@ impl<'a> Authorities<'a> {
         }
     }
 
+    /// Says that none of the anchors could have issued a client's certificate, nor be
+    /// one: the server's own certificate is easily taken for its authority's.
+    fn powerless(&self, anchors: &[X509]) -> Option<Fail> {
+        let vouches = |one: &X509| tls_ffi::chain::is_authority(one) || is_self_issued(one);
+        let first = anchors.first()?;
+        if anchors.iter().any(vouches) {
+            return None;
+        }
+        let named: Vec<String> = [self.file, self.folder]
+            .into_iter()
+            .flatten()
+            .map(|(variable, path)| format!("{variable} {}", super::shown(path)))
+            .collect();
+        let subject = tls_ffi::names::rfc4514_form(first.subject_name());
+        Some(Fail::warning(format!(
+            "{}: no certificate of an authority in it ({} is none): no client certificate can verify",
+            named.join(", "),
+            text::excerpt(&subject, 100)
+        )))
+    }
+
     /// Takes out what is missing, where nobody needs it: run scripts for
     /// ucspi-ssl name files that it never opened. Returns a warning for each.
     fn without_missing(&mut self) -> Vec<Fail> {
@@ -663,6 +685,9 @@ fn set_client_verification(
         findings.push(Fail::warning(
             "a client certificate is required, but CAFILE and CADIR are not set, and PINFILE is unset or empty: every client is refused",
         ));
+    }
+    if expectation.demand != Demand::Unasked {
+        findings.extend(authorities.powerless(&found));
     }
     if let Some((variable, path)) = authorities.shown {
         let names = anchors::of_file(Some((variable, path)))?;

@@ -7,7 +7,7 @@ use foreign_types::ForeignTypeRef as _;
 use openssl::error::ErrorStack;
 use openssl::ssl::SslContextBuilder;
 use openssl::x509::store::X509StoreBuilderRef;
-use openssl::x509::{X509CrlRef, X509StoreContextRef, X509VerifyResult};
+use openssl::x509::{X509CrlRef, X509Ref, X509StoreContextRef, X509VerifyResult};
 use openssl_sys as ffi;
 
 /// Verifies a chain; false ends the handshake with the alert that libssl has for
@@ -56,6 +56,17 @@ pub fn add_list(store: &mut X509StoreBuilderRef, list: &X509CrlRef) -> Result<()
     // SAFETY: both are valid for the whole call, which takes a reference of its
     // own to the list.
     super::check(unsafe { X509_STORE_add_crl(store.as_ptr(), list.as_ptr()) })
+}
+
+/// Whether a certificate is an authority's by its basic constraints (RFC 5280 section
+/// 4.2.1.9): `X509_get_extension_flags`.
+#[must_use]
+pub fn is_authority(certificate: &X509Ref) -> bool {
+    /// `EXFLAG_CA` of x509v3.h.
+    const AUTHORITY: u32 = 0x10;
+    // SAFETY: the certificate is valid for the whole call, which only fills in what it
+    // keeps of its own extensions.
+    unsafe { ffi::X509_get_extension_flags(certificate.as_ptr()) & AUTHORITY != 0 }
 }
 
 /// A result of verification by its number, `X509_V_ERR_*`.

@@ -16,7 +16,7 @@ issue smtp.provider.example
 cp /test/ca/mail.example.com.pem /etc/ssl/mail/cert.pem
 cp /test/ca/mail.example.com.key /etc/ssl/mail/key.pem
 cat /etc/ssl/mail/key.pem /etc/ssl/mail/cert.pem >/etc/ssl/mail/both.pem
-cp /etc/ssl/mail/both.pem /etc/ssl/mail/servercert.pem
+cp /etc/ssl/mail/both.pem /var/qmail/control/servercert.pem
 cp /test/ca/ca.pem /etc/ssl/mail/staff.pem
 issue alice
 cp /test/ca/alice.pem /test/ca/alice.key /etc/ssl/mail/

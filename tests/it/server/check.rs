@@ -10,8 +10,8 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 
 use crate::harness::{
-    Authority, Dial, Finished, Identity, KeyKind, Leaf, Place, Setup, compile, need_root, ours,
-    program, skip,
+    Authority, Dial, Finished, Identity, KeyKind, Leaf, Place, Setup, compile, need, need_root,
+    ours, program, skip,
 };
 
 /// Fails unless `-k` is content.
@@ -474,4 +474,109 @@ fn danetool_makes_the_same_record() {
     };
     let ours = format!("{name} IN TLSA 3 1 1 {digest}");
     assert!(text.lines().any(|line| line.trim() == ours), "{said}{text}");
+}
+
+/// The server's own certificate is easily taken for its authority's.
+#[test]
+fn anchors_that_vouch_for_nobody_are_wrong() {
+    let place = Place::new("check-anchors");
+    let leaf = Leaf::localhost().issue();
+    let file = place.write("leaf.pem", pem(&[&leaf.certificate]));
+    let folder = place.text("folder");
+    fs::create_dir(&folder).unwrap();
+    fs::copy(&file, format!("{folder}/leaf.pem")).unwrap();
+    let setup = || Setup::new(&place, &["true"]).identity(&leaf);
+    for letter in ["-m", "-z", "-Y"] {
+        let checked = check(setup().option(letter).env("CAFILE", &file));
+        wrong(
+            &checked,
+            &format!(
+                "CAFILE {file}: no certificate of an authority in it (CN=localhost is none): no client certificate can verify"
+            ),
+        );
+        let checked = check(setup().option(letter).env("CADIR", &folder));
+        wrong(
+            &checked,
+            &format!("CADIR {folder}: no certificate of an authority in it"),
+        );
+    }
+    content(&check(setup().env("CAFILE", &file)));
+    // An authority beside it vouches, and a certificate that signed itself for itself.
+    let root = &Authority::shared_root().certificate;
+    let both = place.write("both.pem", pem(&[&leaf.certificate, root]));
+    content(&check(setup().option("-m").env("CAFILE", both)));
+    let alone = Leaf::localhost().self_signed();
+    let alone = place.write("alone.pem", pem(&[&alone.certificate]));
+    content(&check(setup().option("-m").env("CAFILE", alone)));
+    // It is said at the start, too.
+    let server = setup().option("-m").env("CAFILE", &file).start();
+    server.line("warning: CAFILE ");
+    server.line("no certificate of an authority in it");
+}
+
+#[test]
+fn a_file_of_the_wrong_kind_is_named_with_the_setting_that_is_missing() {
+    let place = Place::new("check-kinds");
+    let [one, other] = [Leaf::localhost().issue(), Leaf::localhost().issue()];
+    let certificate = place.write("one.pem", one.chain_pem());
+    let key = place.secret("other.key", other.key_pem());
+    let setup = || {
+        Setup::new(&place, &["true"])
+            .env("CERTFILE", &certificate)
+            .unset("KEYFILE")
+    };
+    let no_key = |variable: &str, key: &str| {
+        format!(
+            "unable to load key: {variable} {certificate}: no PEM private key in it: it holds a certificate; {key} is not set"
+        )
+    };
+    setup()
+        .refused()
+        .failed(111, &no_key("CERTFILE", "KEYFILE"));
+    let rsa = place.write(
+        "rsa.pem",
+        Leaf::localhost().key(KeyKind::Rsa2048).issue().chain_pem(),
+    );
+    let alternative = Setup::new(&place, &["true"])
+        .identity(&one)
+        .env("CERTFILE_ALT", &rsa);
+    let no_key = no_key("CERTFILE_ALT", "KEYFILE_ALT").replace(&*certificate, &rsa);
+    alternative.refused().failed(111, &no_key);
+    let unfit = format!(
+        "key does not match certificate: KEYFILE {key}: it is not the key of CERTFILE {certificate}"
+    );
+    setup().env("KEYFILE", &key).refused().failed(111, &unfit);
+    let list = Setup::new(&place, &["true"])
+        .option("-m")
+        .env("CRLFILE", &certificate);
+    list.refused()
+        .failed(111, "no PEM revocation list in it: it holds a certificate");
+}
+
+#[test]
+fn a_key_that_openssl_finds_too_short_is_refused_with_the_cure() {
+    need!("openssl");
+    let place = Place::new("check-short");
+    let both = place.text("both.pem");
+    let made = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:1024",
+            "-nodes",
+            "-subj",
+            "/CN=short",
+        ])
+        .args(["-keyout", &both, "-out", &both])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let setup = Setup::new(&place, &["true"])
+        .env("CERTFILE", &both)
+        .unset("KEYFILE");
+    setup.refused().failed(
+        111,
+        &format!("unable to load certificate: CERTFILE {both}: its key is too short for OpenSSL's security level: make one with RSA of 2048 bits or more"),
+    );
 }

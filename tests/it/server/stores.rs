@@ -982,7 +982,7 @@ fn k_says_what_would_be_served() {
         "names: localhost\n",
         "key: ECDSA 256 bits\n",
         "not after: ",
-        "chain: incomplete, unless clients trust CN=Test Root itself (1 intermediates)\n",
+        "chain: incomplete, unless clients trust CN=Test Root itself (1 intermediate)\n",
         "clients served: not RSA-only senders",
         "versions: TLS 1.2 to 1.3\n",
         "TLS_AES_256_GCM_SHA384",

@@ -205,12 +205,25 @@ fn chain_state(certificate: &Certificate) -> String {
             format!("broken: certificate {at} of the file did not issue the one before it")
         }
         Chain::ToSystem(issuer) => {
-            format!("complete ({length} intermediates; the root is among the system's: {issuer})")
+            let intermediates = intermediates(length);
+            format!("complete ({intermediates}; the root is among the system's: {issuer})")
         }
         Chain::ToUnknown(issuer) => {
-            format!("incomplete, unless clients trust {issuer} itself ({length} intermediates)")
+            let intermediates = intermediates(length);
+            format!("incomplete, unless clients trust {issuer} itself ({intermediates})")
         }
-        Chain::WithRoot => format!("complete, with its root ({length} beyond the certificate)"),
+        Chain::WithRoot if length == 0 => "self-signed".to_owned(),
+        Chain::WithRoot if length == 1 => "complete (the certificate and its root)".to_owned(),
+        Chain::WithRoot => {
+            format!("complete, with its root ({})", intermediates(length - 1))
+        }
+    }
+}
+
+fn intermediates(count: usize) -> String {
+    match count {
+        1 => "1 intermediate".to_owned(),
+        count => format!("{count} intermediates"),
     }
 }
 

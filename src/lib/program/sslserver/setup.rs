@@ -66,6 +66,14 @@ const OWN_DESCRIPTORS: u64 = 40;
 /// Descriptors that a connection costs its supervisor.
 const PER_CONNECTION: u64 = 2;
 
+/// So many connections, in words.
+pub(super) fn connections(count: usize) -> String {
+    match count {
+        1 => "1 connection".to_owned(),
+        count => format!("{count} connections"),
+    }
+}
+
 impl Setup {
     /// Serves no more connections at once than there are descriptors for: the
     /// others wait in the backlog.
@@ -79,7 +87,9 @@ impl Setup {
             let wanted = own + PER_CONNECTION * limit as u64;
             self.report.warning(format_args!(
                 "-c {limit} needs {wanted} descriptors, and the limit is {available} (ulimit -n): \
-                 {most} connections at once are served, and further clients wait"
+                 {} at once {} served, and further clients wait",
+                connections(most),
+                if most == 1 { "is" } else { "are" }
             ));
             self.limits.at_once = most;
         }

@@ -10,6 +10,7 @@ use crate::listener::Accepted;
 use crate::options::sslserver::Options;
 use crate::program::sslserver::connections::Beginning;
 use crate::program::sslserver::launcher::Launcher;
+use crate::program::sslserver::setup::connections;
 use crate::program::sslserver::{Setup, messages};
 use crate::report;
 use crate::sys::process;
@@ -164,7 +165,8 @@ impl Supervisor<'_> {
                 format!("; {address} has {count} of them, which -C would limit")
             });
         self.setup.report.warning(format_args!(
-            "{count} connections at once, as many as {why} allows: further clients wait{}",
+            "{} at once, as many as {why} allows: further clients wait{}",
+            connections(count),
             most.unwrap_or_default()
         ));
     }
