@@ -69,6 +69,9 @@ const NO_MESSAGES: &[&str] = &[
     "TLS 1.3, client CertificateVerify\0",
     "ucspi-tls ticket",
     "failed to lookup address information: ",
+    "ca key too small",
+    "ca md too weak",
+    "ee key too small",
     // What is sent to web servers, and the head of a policy's file.
     "Content-Type: {media_type}\r\nContent-Length: {}\r\n",
     "{verb} {path} HTTP/1.1\r\nHost: {host}{at}\r\nUser-Agent: ucspi-tls/{}\r\nAccept: */*\r\nConnection: close\r\n{given}\r\n",

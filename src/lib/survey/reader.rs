@@ -42,9 +42,15 @@ pub fn read(
         if text.trim().is_empty() {
             continue;
         }
+        // Some editors and shells put a byte order mark before all else.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         match HostResult::from_json(text.trim_end()) {
             Ok(result) => take(result),
-            Err(why) => skip(number, &why.to_string()),
+            // Its reader knows this line alone: for it every one is the first.
+            Err(why) => skip(
+                number,
+                &why.to_string().replace(" at line 1 column ", " at column "),
+            ),
         }
     }
     Ok(())
@@ -56,7 +62,7 @@ mod tests {
 
     #[test]
     fn bad_lines_are_skipped_and_their_numbers_told() {
-        let mut input = b"{\"host\":\"a\"}\n\n[1]\n{\"host\":\"b\"\n\xff\n".to_vec();
+        let mut input = b"\xef\xbb\xbf{\"host\":\"a\"}\n\n[1]\n{\"host\":\"b\"\n\xff\n".to_vec();
         input.extend(vec![b' '; usize::try_from(LINE_LIMIT).expect("fits") + 9]);
         input.extend(b"\n{\"host\":\"c\"}");
         let (mut hosts, mut skipped) = (Vec::new(), Vec::new());
@@ -70,5 +76,10 @@ mod tests {
         let numbers: Vec<u64> = skipped.iter().map(|(number, _)| *number).collect();
         assert_eq!(numbers, [3, 4, 5, 6]);
         assert!(skipped[3].1.contains("longer"), "{skipped:?}");
+        assert!(skipped[1].1.contains(" at column "), "{skipped:?}");
+        assert!(
+            skipped.iter().all(|(_, why)| !why.contains("at line")),
+            "{skipped:?}"
+        );
     }
 }

@@ -517,7 +517,9 @@ fn anchors_that_vouch_for_nobody_are_wrong() {
 #[test]
 fn a_file_of_the_wrong_kind_is_named_with_the_setting_that_is_missing() {
     let place = Place::new("check-kinds");
-    let [one, other] = [Leaf::localhost().issue(), Leaf::localhost().issue()];
+    let one = Leaf::localhost().issue();
+    // Keys of one kind are the same here.
+    let other = Leaf::localhost().key(KeyKind::P384).issue();
     let certificate = place.write("one.pem", one.chain_pem());
     let key = place.secret("other.key", other.key_pem());
     let setup = || {

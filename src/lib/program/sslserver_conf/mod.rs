@@ -271,8 +271,8 @@ fn write_file(path: &Path, mode: u32, text: &[u8]) -> Result<(), Fail> {
 /// The directory of a service, made beside its place and moved there at once.
 fn write_directory(service: &Service, log: &Identity) -> Result<(), Fail> {
     let place = &service.directory;
-    refuse_existing(place)?;
     parent_of(place)?;
+    refuse_existing(place)?;
     let begun = Begun::beside(place);
     let folder = begun.0.as_path();
     // Nobody asked for the name that it has until it is complete.
