@@ -66,7 +66,8 @@ pub fn is_authority(certificate: &X509Ref) -> bool {
     const AUTHORITY: u32 = 0x10;
     // SAFETY: the certificate is valid for the whole call, which only fills in what it
     // keeps of its own extensions.
-    unsafe { ffi::X509_get_extension_flags(certificate.as_ptr()) & AUTHORITY != 0 }
+    let flags = unsafe { ffi::X509_get_extension_flags(certificate.as_ptr()) };
+    flags & AUTHORITY != 0
 }
 
 /// A result of verification by its number, `X509_V_ERR_*`.
