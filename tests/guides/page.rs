@@ -8,7 +8,9 @@ use std::path::Path;
 /// What a reader does with a block.
 #[derive(Debug)]
 pub enum Use {
-    /// `file=PATH`: writes it; the page says where, and makes a script executable.
+    /// `file=PATH`: writes it. The sentence above the block names the file, since a
+    /// reader of the rendered page does not see this; a script is made executable by
+    /// the page.
     File(String),
     /// `not-run: reason`: types it, but no test can.
     NotRun(String),
@@ -48,27 +50,23 @@ pub fn blocks(page: &str) -> Vec<Block> {
     let mut open: Option<Block> = None;
     let mut above = String::new();
     let mut blank = true;
-    let mut between = String::new();
     for (number, line) in (1..).zip(text.lines()) {
         match (&mut open, line.strip_prefix("```")) {
-            (Some(_), Some("")) => {
-                blocks.extend(open.take());
-                between.clear();
-            }
+            (Some(_), Some("")) => blocks.extend(open.take()),
             (Some(block), _) => {
                 block.text.push_str(line);
                 block.text.push('\n');
             }
             (None, Some(words)) => {
                 let block = begin(words, page, number);
-                // Who reads the rendered page does not see the fence's words.
                 if let Use::File(path) = &block.used {
-                    let named = between.contains(&format!("`{path}`"));
+                    let named = above.contains(&format!("`{path}`"));
                     assert!(
                         named,
-                        "{page}:{number}: no sentence before it names `{path}`"
+                        "{page}:{number}: nothing above says that this is {path}"
                     );
                 }
+                above.clear();
                 open = Some(block);
             }
             (None, None) => {
@@ -76,8 +74,8 @@ pub fn blocks(page: &str) -> Vec<Block> {
                     !(blank && line.starts_with("    ")),
                     "{page}:{number}: code that is indented; put it between fences"
                 );
-                between.push_str(line);
-                between.push('\n');
+                above.push_str(line);
+                above.push('\n');
             }
         }
         blank = line.is_empty();

@@ -78,7 +78,7 @@ fn a_directory_that_could_not_serve_is_refused() {
         refused(
             &place.text("../conf-refused/a"),
             100,
-            "dir has \"..\" in it",
+            "dir has \"..\" in it, which",
         );
         let lost = place.text("lost");
         let why = format!("unable to create {lost}/a: {lost}: no such file or directory");
@@ -92,7 +92,7 @@ fn a_directory_that_could_not_serve_is_refused() {
     refused(
         &["-S", "root", "root", &unit, "995", "popa3d"],
         100,
-        "leave out .service",
+        "is where the unit goes: give ",
     );
     let dir = place.text("a");
     refused(&["root", "root", &dir, "995", ""], 100, "prog is empty");
@@ -104,7 +104,7 @@ fn a_directory_that_could_not_serve_is_refused() {
     refused(
         &["root", "root", &dir, "70000", "x"],
         100,
-        "\"70000\" is not a number",
+        "\"70000\" is no port",
     );
     assert!(listed(&place.text("")).is_empty());
 }

@@ -68,8 +68,7 @@ fn served(mut rest: Vec<OsString>) -> Result<(String, String, Vec<OsString>), Fa
         "0".to_owned()
     } else if rest.len() == 2 {
         // With a host there would be three words.
-        resolve::port(&first)?;
-        return Err(TABLE.usage("too few arguments: a port and a program are needed"));
+        return Err(too_few(&first));
     } else {
         rest.remove(0);
         first
@@ -158,16 +157,16 @@ fn directory(supervisor: Supervisor, operand: &OsStr) -> Result<PathBuf, Fail> {
     let path: PathBuf = Path::new(operand).components().collect();
     // sslserver refuses such a path in SSL_CHROOT.
     if path.components().any(|one| one == Component::ParentDir) {
-        return Err(TABLE.usage("dir has \"..\" in it: give the path without"));
+        return Err(TABLE.usage("dir has \"..\" in it, which SSL_CHROOT cannot have"));
     }
     let Some(name) = path.file_name() else {
         return Err(TABLE.usage("dir does not end in a name"));
     };
     if supervisor == Supervisor::Systemd && name.as_bytes().ends_with(b".service") {
-        return Err(TABLE.usage(
-            "dir is the unit's directory, not its file: leave out .service, or name the directory \
-             alone",
-        ));
+        return Err(TABLE.usage(format!(
+            "dir is where the unit goes: give {}, or a directory that is there",
+            shown(&path.with_extension(""))
+        )));
     }
     Ok(path)
 }
@@ -389,15 +388,7 @@ mod tests {
                 "192.0.2.1 prog x",
                 "unable to figure out port number for prog",
             ),
-            (
-                "70000 prog",
-                "port \"70000\" is not a number from 0 to 65535",
-            ),
-            (
-                "nosuchport prog",
-                "unable to figure out port number for nosuchport",
-            ),
-            ("POP3S prog", "unable to figure out port number for POP3S"),
+            ("POP3S prog", "\"POP3S\" is no port"),
             ("-4 995 prog", "\"-4\" is out of place"),
             ("0 -4 995 prog", "\"-4\" is out of place"),
             ("995 -v prog", "\"-v\" is out of place"),
