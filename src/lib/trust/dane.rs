@@ -270,6 +270,67 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_names_what_was_compared() {
+        let (own, issuer) = (certificate(), certificate());
+        let chain = [own.clone(), issuer.clone()];
+        let record = |usage, selector, matching| Record {
+            usage,
+            selector,
+            matching,
+            data: vec![0xab; 32],
+        };
+        let has = |text: &str, data: &[u8]| {
+            assert!(
+                text.ends_with(&format!(" is {}", beginning(data))),
+                "{text}"
+            );
+        };
+        let key = |one: &X509| one.public_key().and_then(|key| key.public_key_to_der());
+        let (own_key, issuer_key) = (key(&own).expect("a key"), key(&issuer).expect("a key"));
+        let one = |record| compared(&[record], &chain);
+        let text = one(record(3, 1, 1));
+        assert!(text.starts_with("3 1 1 abababab is published, and its own key is "));
+        has(&text, &sha256(&own_key));
+        has(&one(record(3, 1, 0)), &own_key);
+        has(&one(record(3, 1, 2)), &sha512(&own_key));
+        let text = one(record(2, 0, 1));
+        assert!(
+            text.contains(" its last issuer's certificate is "),
+            "{text}"
+        );
+        has(&text, &sha256(&issuer.to_der().expect("DER")));
+        has(&one(record(2, 1, 1)), &sha256(&issuer_key));
+        // The strongest digest of a kind, whole ones, and four at most.
+        let count = |records: &[Record]| compared(records, &chain).matches("published").count();
+        assert_eq!(count(&[record(3, 1, 1), record(3, 1, 2)]), 1);
+        assert_eq!(count(&[record(3, 1, 1), record(2, 1, 2)]), 2);
+        assert_eq!(count(&[record(3, 1, 1), record(3, 0, 2)]), 2);
+        assert_eq!(count(&[record(3, 1, 0), record(3, 1, 2)]), 2);
+        assert_eq!(count(&[record(3, 1, 1), record(3, 1, 1)]), 2);
+        let many = compared(&[[3, 1, 1]; 6].map(|[a, b, c]| record(a, b, c)), &chain);
+        assert!(many.ends_with("; and 2 more"), "{many}");
+        let four = compared(&[[3, 1, 1]; 4].map(|[a, b, c]| record(a, b, c)), &chain);
+        assert!(!four.contains("more"), "{four}");
+    }
+
+    #[test]
+    fn what_is_published_is_the_digest_of_the_key() {
+        let (own, issuer) = (certificate(), certificate());
+        let digest = |one: &X509| {
+            let key = one.public_key().and_then(|key| key.public_key_to_der());
+            text::hex(&sha256(&key.expect("a key")))
+        };
+        let records = to_publish(&own, std::slice::from_ref(&issuer)).expect("records");
+        let wanted = [
+            format!("3 1 1 {}", digest(&own)),
+            format!("2 1 1 {}", digest(&issuer)),
+        ];
+        assert_eq!(records, wanted);
+        let record = Record::parse(&[&[3, 1, 1][..], &[7; 32]].concat()).expect("a record");
+        assert_eq!(record.numbers(), [3, 1, 1]);
+    }
+
+    #[test]
     fn records_that_cannot() {
         let der = certificate().to_der().expect("DER");
         let long = [&der[..], &[0]].concat();

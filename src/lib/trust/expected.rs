@@ -140,6 +140,77 @@ fn dns_entries(leaf: &X509Ref) -> impl Iterator<Item = Vec<u8>> {
 mod tests {
     use super::*;
 
+    fn bearing(names: &[&str]) -> openssl::x509::X509 {
+        let mut builder = openssl::x509::X509Builder::new().expect("a builder");
+        builder.set_version(2).expect("version 3");
+        let mut entries = openssl::x509::extension::SubjectAlternativeName::new();
+        for name in names {
+            entries.dns(name);
+        }
+        let entries = entries.build(&builder.x509v3_context(None, None));
+        builder
+            .append_extension(entries.expect("names"))
+            .expect("names");
+        builder.build()
+    }
+
+    #[test]
+    fn a_domain_stands_for_one_label_below_it() {
+        let name = |wildcards| Name {
+            wildcards,
+            ..Name::new(Reference::Below("a.example".to_owned()))
+        };
+        for (entry, with, without) in [
+            ("x.a.example", true, true),
+            ("X.A.Example", true, true),
+            ("x.a.example.", true, true),
+            ("*.a.example", true, false),
+            ("x*.a.example", false, false),
+            ("a.example", false, false),
+            (".a.example", false, false),
+            ("x.y.a.example", false, false),
+            ("x.b.example", false, false),
+            ("xa.example", false, false),
+        ] {
+            let leaf = bearing(&["other.example", entry]);
+            assert_eq!(name(true).is_in(&leaf), with, "{entry}");
+            assert_eq!(name(false).is_in(&leaf), without, "{entry}");
+            let borne = name(true).borne_by(&leaf).map(|name| name.reference);
+            let found = entry.trim_end_matches('.').to_ascii_lowercase();
+            assert_eq!(borne, with.then_some(Reference::Host(found)), "{entry}");
+        }
+        let host = |wildcards| Name {
+            wildcards,
+            ..Name::new(Reference::Host("x.a.example".to_owned()))
+        };
+        for (entry, with, without) in [
+            ("x.a.example", true, true),
+            ("X.a.example.", true, true),
+            ("*.a.example", true, false),
+            ("y.a.example", false, false),
+        ] {
+            let leaf = bearing(&[entry]);
+            assert_eq!(host(false).is_in(&leaf), without, "{entry}");
+            if !entry.ends_with('.') {
+                assert_eq!(host(true).is_in(&leaf), with, "{entry}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_borne_keeps_where_it_comes_from() {
+        let leaf = bearing(&["x.a.example"]);
+        let name = Name {
+            from_dns: true,
+            ..Name::new(Reference::Below("a.example".to_owned()))
+        };
+        let borne = name.borne_by(&leaf).expect("it is");
+        assert!(borne.from_dns);
+        assert_eq!(borne.reference.to_string(), "x.a.example");
+        let other = Name::new(Reference::Host("y.a.example".to_owned()));
+        assert_eq!(other.borne_by(&leaf), None);
+    }
+
     #[test]
     fn references_are_hosts_or_addresses() {
         assert_eq!(

@@ -659,6 +659,52 @@ mod tests {
     }
 
     #[test]
+    fn who_must_show_a_certificate_is_asked_to() {
+        use Demand as D;
+        use Tolerated as T;
+        let (none, ask) = (SslVerifyMode::NONE, SslVerifyMode::PEER);
+        let must = ask | SslVerifyMode::FAIL_IF_NO_PEER_CERT;
+        for (demand, tolerated, mode) in [
+            (D::Unasked, T::Nothing, none),
+            (D::Nothing, T::Nothing, ask),
+            (D::Certificate, T::Nothing, must),
+            (D::Certificate, T::Everything, must),
+            (D::Chain, T::Nothing, must),
+            (D::Chain, T::Unverified, ask),
+            (D::Name, T::Everything, ask),
+            (D::Pin, T::Nothing, must),
+            (D::Records, T::Nothing, must),
+        ] {
+            let expectation = Expectation {
+                demand,
+                pins: Vec::new(),
+                tolerated,
+            };
+            assert_eq!(expectation.mode(true), mode, "{demand:?} {tolerated:?}");
+            let to_a_server = if demand == D::Unasked { none } else { ask };
+            assert_eq!(expectation.mode(false), to_a_server, "{demand:?}");
+        }
+    }
+
+    #[test]
+    fn a_pin_is_a_digest_of_its_own_length() {
+        let (one, other) = (leaf(), leaf());
+        for digest in [
+            MessageDigest::sha1(),
+            MessageDigest::sha224(),
+            MessageDigest::sha256(),
+            MessageDigest::sha512(),
+        ] {
+            let pin = Pin::Certificate(one.digest(digest).expect("a digest").to_vec());
+            assert!(fits(&pin, &one) && !fits(&pin, &other), "{pin:?}");
+        }
+        let md5 = one.digest(MessageDigest::md5()).expect("a digest").to_vec();
+        assert!(!fits(&Pin::Certificate(md5), &one));
+        let key = dane::key_digest(&one).expect("a digest");
+        assert!(fits(&Pin::Key(key), &one) && !fits(&Pin::Key(key), &other));
+    }
+
+    #[test]
     fn nothing_that_went_wrong_is_ever_called_good() {
         each(|expected, list, named, judged| {
             let what = format!("{expected:?} {list:?} {named}: {judged:?}");

@@ -216,3 +216,61 @@ impl fmt::Display for Verdict {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verdicts_have_their_words_everywhere() {
+        let refusal = Refusal {
+            subject: "/CN=x".to_owned(),
+            depth: 1,
+            ..Refusal::plain(Cause::Fingerprint, "no good")
+        };
+        let signed = Name::new(Reference::Host("mx.example".to_owned()));
+        let forged = Name {
+            from_dns: true,
+            ..signed.clone()
+        };
+        let dane = Verdict::Dane {
+            usage: 3,
+            selector: 1,
+            matching: 2,
+        };
+        for (verdict, variable, word, text) in [
+            (Verdict::Absent, "NONE", "NO", "anonymous"),
+            (Verdict::NotAsked, "NONE", "NOT", "unverified"),
+            (Verdict::Pinned, "PINNED", "OK", "pinned"),
+            (dane, "DANE", "OK", "dane 3 1 2"),
+            (
+                Verdict::Unverified(refusal.clone()),
+                "FAILED:no good",
+                "FAIL",
+                "unverified: depth 1, /CN=x: no good",
+            ),
+            (Verdict::Verified(None), "SUCCESS", "OK", "verified"),
+            (
+                Verdict::Verified(Some(signed)),
+                "SUCCESS",
+                "OK",
+                "verified mx.example",
+            ),
+            (
+                Verdict::Verified(Some(forged)),
+                "SUCCESS",
+                "OK",
+                "verified mx.example (name from DNS)",
+            ),
+        ] {
+            assert_eq!(verdict.variable(), variable);
+            assert_eq!(verdict.word(), word);
+            assert_eq!(verdict.to_string(), text);
+            let bad = matches!(verdict, Verdict::Unverified(_));
+            assert_eq!(verdict.refusal(), bad.then_some(&refusal));
+        }
+        // Who is not there has no subject.
+        let absent = Refusal::plain(Cause::Absent, "there is none");
+        assert_eq!(absent.to_string(), "there is none");
+    }
+}

@@ -7,6 +7,7 @@ use openssl::bn::MsbOption;
 use openssl::ec::EcKey;
 use openssl::hash::MessageDigest;
 use openssl::pkey::{PKey, Private};
+use openssl::pkey_ctx::PkeyCtx;
 use openssl::rsa::Rsa;
 use openssl::stack::Stack;
 use openssl::x509::extension::BasicConstraints;
@@ -358,6 +359,112 @@ fn the_version_is_one_that_the_settings_allow() {
     check(&both, &unmarked, sha1, version);
     check(&[], &thirteen, pss, version);
     check(&[Permit::nothing()], &marked, sha2, version);
+}
+
+#[test]
+fn a_key_is_of_its_own_type() {
+    let rsa = PKey::from_rsa(Rsa::generate(2048).expect("a key")).expect("a key");
+    let mut context = PkeyCtx::new_id(Id::RSA_PSS).expect("a context");
+    context.keygen_init().expect("a context");
+    let pss = context.keygen().expect("a key");
+    let curve = |nid| {
+        let group = EcGroup::from_curve_name(nid).expect("a group");
+        PKey::from_ec_key(EcKey::generate(&group).expect("a key")).expect("a key")
+    };
+    let made = |key: Result<PKey<Private>, ErrorStack>| key.expect("a key");
+    for (key, kind) in [
+        (rsa, KeyType::Rsa),
+        (pss, KeyType::RsaPss),
+        (curve(Nid::X9_62_PRIME256V1), P256),
+        (curve(Nid::SECP384R1), P384),
+        (made(PKey::generate_ed25519()), KeyType::Ed25519),
+        (made(PKey::generate_ed448()), KeyType::Ed448),
+        (made(PKey::generate_x25519()), KeyType::Other),
+    ] {
+        assert_eq!(KeyType::of(&key), kind);
+    }
+}
+
+#[test]
+fn no_other_scheme_than_those_of_the_standards() {
+    use Digest as D;
+    use KeyType as K;
+    use Padding as P;
+    let digests = [
+        D::None,
+        D::Md5Sha1,
+        D::Sha1,
+        D::Sha224,
+        D::Sha256,
+        D::Sha384,
+        D::Sha512,
+    ];
+    let known = |key, padding| -> &[u16] {
+        // In the order of the digests; 0 is none.
+        match (key, padding) {
+            (K::Rsa, P::Pkcs1) => &[0, 1, 0x0201, 0x0301, 0x0401, 0x0501, 0x0601],
+            (K::Rsa, P::Pss) => &[0, 0, 0, 0, 0x0804, 0x0805, 0x0806],
+            (K::RsaPss, P::Pss) => &[0, 0, 0, 0, 0x0809, 0x080a, 0x080b],
+            (K::Ecdsa(_), P::None) => &[0, 0, 0x0203, 0x0303, 0x0403, 0x0503, 0x0603],
+            (K::Ed25519, P::None) => &[0x0807, 0, 0, 0, 0, 0, 0],
+            (K::Ed448, P::None) => &[0x0808, 0, 0, 0, 0, 0, 0],
+            _ => &[0; 7],
+        }
+    };
+    for key in [K::Rsa, K::RsaPss, P256, K::Ed25519, K::Ed448, K::Other] {
+        for padding in [P::None, P::Pkcs1, P::Pss] {
+            for (digest, number) in digests.into_iter().zip(known(key, padding)) {
+                let wanted = match (digest, *number) {
+                    (_, 0) => None,
+                    (D::Md5Sha1, _) => Some(Scheme::Md5Sha1),
+                    (_, number) => Some(Scheme::Number(number)),
+                };
+                let found = scheme(key, padding, digest);
+                assert!(found == wanted, "{key:?} {padding:?} {digest:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_server_of_tls_1_2_marks_what_it_signs_for_1_1() {
+    let up_to_12 = Permit {
+        lowest: 0x0301,
+        highest: TLS_1_2,
+        marks_downgrades: false,
+        ..permit()
+    };
+    let mut message = elliptic(29, &share(29));
+    let ask = |message: &[u8]| {
+        let one = std::slice::from_ref(&up_to_12);
+        ask_of(one, message, Padding::Pkcs1, Digest::Md5Sha1, KeyType::Rsa)
+    };
+    message[56..64].copy_from_slice(&[9; 8]);
+    assert_eq!(ask(&message), Err(Refusal::Downgrade));
+    message[56..64].copy_from_slice(b"DOWNGRD\0");
+    assert_eq!(ask(&message), Ok(()));
+}
+
+#[test]
+fn a_point_has_no_hybrid_form() {
+    for group in [23, 24] {
+        let mut point = share(group);
+        let odd = point.last().expect("a byte") & 1;
+        point[0] = 6 | odd;
+        refused(&elliptic(group, &point), Refusal::Point);
+    }
+}
+
+#[test]
+fn a_random_that_is_half_of_another_protocol_s_is_signed() {
+    let mut message = elliptic(29, &share(29));
+    message[17..19].copy_from_slice(&[0x20, 34]);
+    let said = ask(&message, Padding::Pss, Digest::Sha256, KeyType::Rsa);
+    assert_eq!(said, Ok(()));
+    message[17..19].copy_from_slice(&[9; 2]);
+    message[20..24].copy_from_slice(&[0; 4]);
+    let said = ask(&message, Padding::Pss, Digest::Sha256, KeyType::Rsa);
+    assert_eq!(said, Ok(()));
 }
 
 #[test]

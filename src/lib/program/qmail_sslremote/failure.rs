@@ -469,3 +469,65 @@ impl Ended {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_that_ask_for_tls() {
+        for (reply, asks) in [
+            ("530 5.7.0 Must issue a STARTTLS command first\r\n", true),
+            ("530 go away\r\n", true),
+            ("554 5.7.0 no\r\n", true),
+            ("550-5.7.10\r\n550 no\r\n", true),
+            ("550-hear\r\n550 5.7.11 no\r\n", true),
+            ("550 5.7.1 TLS is needed\r\n", true),
+            ("550 5.7.8 please ENCRYPT\r\n", true),
+            ("500 5.7.11 no\r\n", true),
+            ("550 5.7.1 no\r\n", false),
+            ("550 5.1.1 no TLS\r\n", false),
+            ("550 TLS\r\n", false),
+            ("450 5.7.11 TLS\r\n", false),
+            ("499 5.7.0 no\r\n", false),
+            ("550\r\n", false),
+        ] {
+            let code = reply[..3].parse().expect("a code");
+            let text = reply.as_bytes().to_vec();
+            assert_eq!(asks_for_tls(&Reply { code, text }), asks, "{reply}");
+        }
+    }
+
+    #[test]
+    fn a_failure_knows_how_far_it_came() {
+        let reply = || Reply {
+            code: 500,
+            text: b"500 no\r\n".to_vec(),
+        };
+        let no_tls = NoTls::new(Cause::NotOffered, "there is none");
+        for (failure, stage) in [
+            (Failure::Unreachable(String::new()), Stage::Planned),
+            (Failure::Greeting(reply()), Stage::Connected),
+            (Failure::Hello(reply()), Stage::Connected),
+            (Failure::Tls(no_tls), Stage::Greeted),
+            (Failure::NoMechanism(String::new()), Stage::Secured),
+            (Failure::LoginClosing(String::new()), Stage::Secured),
+            (Failure::Unreadable, Stage::Authenticated),
+            (Failure::Message(reply()), Stage::Authenticated),
+        ] {
+            assert_eq!(failure.stage(), stage, "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn why_there_is_no_tls_is_one_line_with_the_reply() {
+        let mut why = NoTls::new(Cause::Refused, "STARTTLS was refused");
+        assert_eq!(why.in_full(), "STARTTLS was refused");
+        why.reply = Some(b"454 not now\r\n".to_vec());
+        let full = why.in_full();
+        assert!(
+            full.starts_with("STARTTLS was refused: 454 not now") && !full.contains('\n'),
+            "{full}"
+        );
+    }
+}
