@@ -21,6 +21,7 @@ use crate::sys::child::Running;
 use crate::sys::fd;
 use crate::sys::poll::{self, Ready};
 use crate::sys::sandbox::Role;
+use crate::sys::signal;
 use crate::sys::user::{self, Identity};
 #[cfg(feature = "internals")]
 use crate::taken_over::{self, Moment};
@@ -164,6 +165,9 @@ fn read_to_end(from: &mut File, deadline: Instant) -> io::Result<Vec<u8>> {
 /// The whole process.
 #[must_use]
 pub fn main() -> ExitCode {
+    signal::ignore_pipe();
+    // What asked DNS in the program that runs this may have left something open.
+    fd::close_inherited();
     let (letter, words) = match answer() {
         Ok(text) => (POLICY, text),
         Err(trouble) => {
