@@ -12,7 +12,7 @@ use openssl::pkey_ctx::{HkdfMode, PkeyCtx};
 use openssl::rand::rand_bytes;
 
 use crate::secret::Secret;
-use crate::tls_ffi::tickets::{Binding, Key, Name, New, Shown};
+use crate::tls_ffi::tickets::{Binding, Name, New, Shown, TicketKey};
 use crate::tls_ffi::wipe;
 
 /// How long a key makes new tickets; as long again it opens old ones.
@@ -50,7 +50,7 @@ impl Hour {
         &self.0[..MARK]
     }
 
-    fn derive(&self, name: &Name, binding: &Binding) -> Result<Key, ErrorStack> {
+    fn derive(&self, name: &Name, binding: &Binding) -> Result<TicketKey, ErrorStack> {
         derive(&self.0[MARK..], name, binding)
     }
 }
@@ -60,7 +60,7 @@ impl Hour {
 ///
 /// # Errors
 /// Libcrypto's.
-pub fn derive(secret: &[u8], name: &Name, binding: &Binding) -> Result<Key, ErrorStack> {
+pub fn derive(secret: &[u8], name: &Name, binding: &Binding) -> Result<TicketKey, ErrorStack> {
     let mut context = PkeyCtx::new_id(Id::HKDF)?;
     context.derive_init()?;
     context.set_hkdf_mode(HkdfMode::EXPAND_ONLY)?;
@@ -70,7 +70,7 @@ pub fn derive(secret: &[u8], name: &Name, binding: &Binding) -> Result<Key, Erro
     context.add_hkdf_info(b"ucspi-tls ticket")?;
     context.add_hkdf_info(name)?;
     context.add_hkdf_info(binding)?;
-    let mut key = Key::zeroed();
+    let mut key = TicketKey::zeroed();
     context.derive(Some(key.bytes_mut()))?;
     Ok(key)
 }

@@ -230,7 +230,7 @@ fn give_up_rights(sandbox: &Sandbox, forked: &Forked) -> Result<Vec<String>, Str
             missing.push(format!("chroot ({})", report::reason(&error)));
         }
         sandbox::drop_bounds();
-        let own = Identity::of_this_process(user::Kind::Keyholder);
+        let own = Identity::of_this_process(user::Holder::Keyholder);
         if let Err(error) = own.assume() {
             // A container may map few users. Without capabilities, root is one
             // more user that engines are not.

@@ -6,7 +6,7 @@ use std::fmt;
 
 use crate::secret::Secret;
 use crate::tls_ffi::provider::{Digest, Padding};
-use crate::tls_ffi::tickets::{self, Given, Key, New, Shown, Wanted};
+use crate::tls_ffi::tickets::{self, Given, New, Shown, TicketKey, Wanted};
 
 /// The longest request, in bytes. The parameters of finite-field DH are the
 /// longest that is ever signed: two numbers of 8192 bits at most.
@@ -16,7 +16,7 @@ const SIGNATURE_LIMIT: usize = 2048;
 /// The longest answer, in bytes: its head, a ticket that was shown, two to be
 /// made, a signature.
 pub const REPLY_LIMIT: usize =
-    2 + 1 + Key::LENGTH + tickets::PER_HANDSHAKE * (16 + Key::LENGTH) + SIGNATURE_LIMIT;
+    2 + 1 + TicketKey::LENGTH + tickets::PER_HANDSHAKE * (16 + TicketKey::LENGTH) + SIGNATURE_LIMIT;
 
 /// Bits of a request's second byte; the lowest two count tickets to be made.
 const SHOWN: u8 = 0x80;
@@ -227,10 +227,10 @@ impl Answer {
     }
 
     fn read(request: &Request<'_>, mut rest: &[u8]) -> Option<Answer> {
-        fn key(rest: &mut &[u8]) -> Option<Key> {
+        fn key(rest: &mut &[u8]) -> Option<TicketKey> {
             let (key, behind) = rest.split_first_chunk()?;
             *rest = behind;
-            Some(Key::new(key))
+            Some(TicketKey::new(key))
         }
         let tickets = match &request.tickets {
             None => None,
@@ -284,7 +284,7 @@ impl Answer {
                 Some(Shown::Old(key)) => (Some(2), Some(key)),
             };
             bytes.extend(status);
-            bytes.extend(key.into_iter().flat_map(Key::bytes));
+            bytes.extend(key.into_iter().flat_map(TicketKey::bytes));
             for new in &given.new {
                 bytes.extend(new.name);
                 bytes.extend(new.key.bytes());
@@ -362,7 +362,7 @@ mod tests {
 
     #[test]
     fn answers_arrive_as_they_were_given() {
-        let key = Key::new(&[9; Key::LENGTH]);
+        let key = TicketKey::new(&[9; TicketKey::LENGTH]);
         for request in requests() {
             for shown in [
                 Shown::Unknown,

@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::report::{Fail, reason};
 use crate::settings::Settings;
-use crate::sys::user::{self, Identity, Kind, Powers};
+use crate::sys::user::{self, Holder, Identity, Powers};
 use crate::sys::{process, sandbox};
 use crate::text;
 
@@ -135,7 +135,7 @@ impl Jail {
                 sandbox::drop_bounds();
                 return sandbox::drop_capabilities();
             }
-            Powers::One | Powers::Many => Identity::of_this_process(Kind::Engine),
+            Powers::One | Powers::Many => Identity::of_this_process(Holder::Engine),
         };
         match &self.user {
             User::Named(identity) => identity.assume(),

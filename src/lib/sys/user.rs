@@ -50,7 +50,7 @@ const ENGINES: u32 = 0x7080_0000;
 
 /// Whose user number it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum Holder {
     /// A process with the keys.
     Keyholder,
     /// A process between a client and a program.
@@ -61,10 +61,10 @@ impl Identity {
     /// A user and a group that no other process has: nobody else can signal
     /// this one, nor it anybody.
     #[must_use]
-    pub fn of_this_process(kind: Kind) -> Identity {
-        let first = match kind {
-            Kind::Keyholder => KEYHOLDERS,
-            Kind::Engine => ENGINES,
+    pub fn of_this_process(holder: Holder) -> Identity {
+        let first = match holder {
+            Holder::Keyholder => KEYHOLDERS,
+            Holder::Engine => ENGINES,
         };
         let number = first + std::process::id();
         Identity {
@@ -131,7 +131,7 @@ impl Powers {
         };
         for (identity, powers) in [
             (
-                (|| Identity::of_this_process(Kind::Engine)) as fn() -> Identity,
+                (|| Identity::of_this_process(Holder::Engine)) as fn() -> Identity,
                 Powers::Many,
             ),
             (Identity::nobody, Powers::Few),

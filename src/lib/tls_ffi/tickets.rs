@@ -26,45 +26,45 @@ pub type Binding = [u8; 32];
 /// The key of one ticket: 32 bytes for AES-256-CBC and 32 for HMAC-SHA-256, as
 /// RFC 5077 section 4 recommends. Overwritten when it is given up.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Key(Box<[u8; Key::LENGTH]>);
+pub struct TicketKey(Box<[u8; TicketKey::LENGTH]>);
 
-impl Key {
+impl TicketKey {
     /// Bytes of a key.
     pub const LENGTH: usize = 64;
 
     /// A key of zeros, to be filled.
     #[must_use]
-    pub fn zeroed() -> Key {
-        Key(Box::new([0; Key::LENGTH]))
+    pub fn zeroed() -> TicketKey {
+        TicketKey(Box::new([0; TicketKey::LENGTH]))
     }
 
     /// A copy of these bytes.
     #[must_use]
-    pub fn new(bytes: &[u8; Key::LENGTH]) -> Key {
-        let mut key = Key::zeroed();
+    pub fn new(bytes: &[u8; TicketKey::LENGTH]) -> TicketKey {
+        let mut key = TicketKey::zeroed();
         key.0.copy_from_slice(bytes);
         key
     }
 
     /// Its bytes.
     #[must_use]
-    pub fn bytes(&self) -> &[u8; Key::LENGTH] {
+    pub fn bytes(&self) -> &[u8; TicketKey::LENGTH] {
         &self.0
     }
 
     /// Its bytes, to be filled.
-    pub fn bytes_mut(&mut self) -> &mut [u8; Key::LENGTH] {
+    pub fn bytes_mut(&mut self) -> &mut [u8; TicketKey::LENGTH] {
         &mut self.0
     }
 }
 
-impl Drop for Key {
+impl Drop for TicketKey {
     fn drop(&mut self) {
         super::wipe(&mut self.0[..]);
     }
 }
 
-impl fmt::Debug for Key {
+impl fmt::Debug for TicketKey {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str("...")
     }
@@ -76,7 +76,7 @@ pub struct New {
     /// Its name.
     pub name: Name,
     /// Its key.
-    pub key: Key,
+    pub key: TicketKey,
 }
 
 /// What is known of a ticket that a client showed.
@@ -85,9 +85,9 @@ pub enum Shown {
     /// Nothing: it is too old, or none of ours.
     Unknown,
     /// It is of the present hour.
-    Current(Key),
+    Current(TicketKey),
     /// It is of the hour before, and should be replaced.
-    Old(Key),
+    Old(TicketKey),
 }
 
 /// What is wanted of whoever makes the keys.
@@ -263,7 +263,7 @@ const GOOD: c_int = 1;
 const GOOD_AND_RENEW: c_int = 2;
 
 /// The key of a new ticket, which gets its name, or of the one of this name.
-fn key_for(ssl: &SslRef, name: &mut Name, new: bool) -> Option<(Key, c_int)> {
+fn key_for(ssl: &SslRef, name: &mut Name, new: bool) -> Option<(TicketKey, c_int)> {
     let mut state = STATE.lock().ok()?;
     if new {
         return state.next().map(|new| {
@@ -321,7 +321,7 @@ unsafe extern "C" fn choose(
 /// # Safety
 /// The contexts must be valid, and `vector` must have 16 bytes.
 unsafe fn set_up(
-    key: &Key,
+    key: &TicketKey,
     vector: *const c_uchar,
     cipher: *mut ffi::EVP_CIPHER_CTX,
     mac: *mut ffi::EVP_MAC_CTX,

@@ -10,7 +10,7 @@ use crate::report::{TEMPORARY, reason};
 use crate::sys::crowd::Crowd;
 use crate::sys::poll::{self, Ready};
 use crate::sys::process;
-use crate::sys::user::{Identity, Kind, Powers};
+use crate::sys::user::{Holder, Identity, Powers};
 use crate::sys::{sandbox, signal};
 
 impl Connections<'_> {
@@ -33,7 +33,7 @@ impl Connections<'_> {
             kept.extend([log.as_fd(), self.crowd.as_fd()]);
             forked.close_all_but(&kept);
             let confined = match self.setup.powers {
-                Powers::Many => Identity::of_this_process(Kind::Engine).assume(),
+                Powers::Many => Identity::of_this_process(Holder::Engine).assume(),
                 _ => Ok(()),
             };
             if confined.and_then(|()| sandbox::confine()).is_err() {

@@ -24,7 +24,7 @@ pub(super) struct Allowed {
 }
 
 /// Why a connection is not let in.
-enum Refusal {
+enum Denial {
     /// A rule says so.
     Denied,
     /// What should serve it is not there.
@@ -62,10 +62,10 @@ pub(super) fn by_rules(launcher: &Launcher<'_>, connection: &Connection) -> Resu
     let met = judge(&generation.access, &setup.settings, connection).map_err(deny)?;
     let material = match generation.store(&met.settings) {
         Some(Ok(material)) => material,
-        Some(Err(why)) => return Err(deny(Refusal::Unable(why.to_owned()))),
+        Some(Err(why)) => return Err(deny(Denial::Unable(why.to_owned()))),
         None => {
             let made = make_store(launcher, &met.settings);
-            made.map_err(|why| deny(Refusal::Unable(why)))?
+            made.map_err(|why| deny(Denial::Unable(why)))?
         }
     };
     if generation.access.limits() {
@@ -90,22 +90,22 @@ fn admit(launcher: &Launcher<'_>, connection: &Connection, limit: usize) -> Resu
     Err(Stop::Told(TEMPORARY))
 }
 
-fn deny(launcher: &Launcher<'_>, connection: &Connection, refusal: Refusal) -> Stop {
+fn deny(launcher: &Launcher<'_>, connection: &Connection, refusal: Denial) -> Stop {
     let id = process::own_id();
     let fields = connection.status_fields();
     let report = &launcher.setup.report;
     report.status(format_args!("deny {id} {fields}"));
     match refusal {
-        Refusal::Denied => Stop::Told(NEVER),
-        Refusal::Unable(why) => {
+        Denial::Denied => Stop::Told(NEVER),
+        Denial::Unable(why) => {
             Stop::Dropped(format!("pid {id} from {}: {why}", connection.remote_ip()))
         }
     }
 }
 
 /// The rules of `-y` that a connection meets.
-fn early<'a>(access: &'a Access, connection: &Connection) -> Result<Vec<Rule<'a>>, Refusal> {
-    let Some(rules) = access.usable_early().map_err(Refusal::Unable)? else {
+fn early<'a>(access: &'a Access, connection: &Connection) -> Result<Vec<Rule<'a>>, Denial> {
+    let Some(rules) = access.usable_early().map_err(Denial::Unable)? else {
         return Ok(Vec::new());
     };
     let client = Client::new(connection.remote.address.ip(), None, None);
@@ -116,10 +116,10 @@ fn early<'a>(access: &'a Access, connection: &Connection) -> Result<Vec<Rule<'a>
     Ok(met.into_iter().flatten().collect())
 }
 
-fn judge_early(access: &Access, connection: &Connection) -> Result<(), Refusal> {
+fn judge_early(access: &Access, connection: &Connection) -> Result<(), Denial> {
     let denies = |rule: &Rule<'_>| rule.verdict() == Verdict::Deny;
     if early(access, connection)?.iter().any(denies) {
-        return Err(Refusal::Denied);
+        return Err(Denial::Denied);
     }
     Ok(())
 }
@@ -129,9 +129,9 @@ fn judge<'a>(
     access: &Access,
     own: &'a Settings,
     connection: &Connection,
-) -> Result<Met<'a>, Refusal> {
+) -> Result<Met<'a>, Denial> {
     let mut met = early(access, connection)?;
-    if let Some(rules) = access.usable_main().map_err(Refusal::Unable)? {
+    if let Some(rules) = access.usable_main().map_err(Denial::Unable)? {
         let client = Client::new(
             connection.remote.address.ip(),
             connection.remote.name.as_deref(),
@@ -145,14 +145,14 @@ fn judge<'a>(
     let mut limit = None;
     for rule in met {
         if rule.verdict() == Verdict::Deny {
-            return Err(Refusal::Denied);
+            return Err(Denial::Denied);
         }
         let changed = rule_settings(&rule);
         if !changed.is_empty() {
             settings.to_mut().overlay(changed);
         }
         if let Some(own) = rule_limit(&rule) {
-            limit = Some(own.map_err(Refusal::Unable)?);
+            limit = Some(own.map_err(Denial::Unable)?);
         }
         for (name, value) in other_variables(&rule) {
             variables.set(name, value);
