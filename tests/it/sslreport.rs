@@ -957,7 +957,7 @@ fn a_program_that_outlives_its_run_is_not_given_the_same_again() {
     let slow = place.script(
         "slow",
         &format!(
-            "#!/bin/sh\ncd '{}' || exit 1\n: > running\nuntil [ -e go ]; do sleep 0.05; done\n'{}'\n",
+            "#!/bin/sh\ncd '{}' || exit 1\n: > running\nfor try in $(seq 600); do [ ! -e go ] || break; sleep 0.05; done\n'{}'\n",
             place.text(""),
             home.taker
         ),
