@@ -2,8 +2,9 @@
 //! the id by which a change of it is seen.
 #![forbid(unsafe_code)]
 
-/// What a record of MTA-STS begins with; others are passed by.
-const BEGIN: &[u8] = b"v=STSv1;";
+/// What a record of MTA-STS begins with, before blanks and a semicolon; others are
+/// passed by.
+const VERSION: &[u8] = b"v=STSv1";
 /// The longest id.
 const ID_LIMIT: usize = 32;
 /// The longest name of a field.
@@ -16,8 +17,8 @@ const NAME_LIMIT: usize = 32;
 /// There is none that counts: words that end a sentence. It is as if there were
 /// none.
 pub fn id(records: &[Vec<u8>]) -> Result<Option<String>, String> {
-    let mut ours = records.iter().filter(|one| one.starts_with(BEGIN));
-    let Some(record) = ours.next() else {
+    let mut ours = records.iter().filter_map(|one| fields_of(one));
+    let Some(fields) = ours.next() else {
         return Ok(None);
     };
     match ours.count() {
@@ -25,7 +26,7 @@ pub fn id(records: &[Vec<u8>]) -> Result<Option<String>, String> {
         others => return Err(format!("there are {} TXT records of MTA-STS", others + 1)),
     }
     let mut id = None;
-    let fields = record[BEGIN.len()..].split(|&byte| byte == b';');
+    let fields = fields.split(|&byte| byte == b';');
     let mut fields: Vec<&[u8]> = fields.map(<[u8]>::trim_ascii).collect();
     // One semicolon may stand at the end.
     if fields.last().is_some_and(|last| last.is_empty()) {
@@ -46,6 +47,12 @@ pub fn id(records: &[Vec<u8>]) -> Result<Option<String>, String> {
         Ok(id) if fits => Ok(Some(id.to_owned())),
         _ => Err("the id in its TXT record is not 1 to 32 letters and digits".to_owned()),
     }
+}
+
+/// What stands behind the version of a record of MTA-STS.
+fn fields_of(record: &[u8]) -> Option<&[u8]> {
+    let rest = record.strip_prefix(VERSION)?;
+    rest.trim_ascii_start().strip_prefix(b";")
 }
 
 /// The name and the value of a field.
@@ -79,6 +86,7 @@ mod tests {
             &b"v=STSv1; id=20160831085700Z;"[..],
             b"v=STSv1;id=20160831085700Z",
             b"v=STSv1; id=20160831085700Z ; ",
+            b"v=STSv1 \t; id=20160831085700Z",
             b"v=STSv1; future=x y; id=20160831085700Z; a.b-c_d=",
             b"v=STSv1; id=20160831085700Z; id=2",
         ] {

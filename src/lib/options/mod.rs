@@ -150,7 +150,7 @@ impl<T> Table<T> {
             Some("--help") => format!("usage: {}\nSee {}.\n", self.synopsis(), self.page),
             Some("--version") => version(self.program),
             _ => {
-                signal::keep_children();
+                signal::begin();
                 return report::run(self.program, body);
             }
         };

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 
 use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::stat::{Mode, umask};
 use nix::unistd::{ForkResult, fork};
 
 use super::fd;
@@ -15,6 +16,12 @@ pub type ProcessId = i32;
 #[must_use]
 pub fn own_id() -> ProcessId {
     nix::unistd::getpid().as_raw()
+}
+
+/// Has files that are made from now on their modes, but for what the group and others
+/// may write: whoever started us may want his own files to be his alone (umask(2)).
+pub fn open_modes() {
+    umask(Mode::S_IWGRP | Mode::S_IWOTH);
 }
 
 /// A process that [`spawn`] or [`spawn_sibling`] made: proof that what its parent's

@@ -143,10 +143,13 @@ pub fn seen() -> Seen {
     }
 }
 
-/// Gives CHLD its default handling: where a parent of ours ignores it, nobody would
-/// learn how our own children ended (wait(2)).
-pub fn keep_children() {
+/// What a process of ours begins with. CHLD has its default handling: where a parent
+/// ignores it, nobody would learn how our own children ended (wait(2)). XFSZ is
+/// ignored: a write to a file that has reached its limit is an error, not an end
+/// (setrlimit(2)).
+pub fn begin() {
     let _ = set(Signal::SIGCHLD, SigHandler::SigDfl);
+    let _ = set(Signal::SIGXFSZ, SigHandler::SigIgn);
 }
 
 /// Ignores PIPE: a write to a peer that is gone is an error, not an end.
@@ -182,7 +185,9 @@ fn inherited() -> &'static [c_int] {
 /// that is executed next expects. A process that forks many that do so should have
 /// called [`know_inherited`].
 pub fn reset() {
-    let ours = WATCHED.into_iter().chain([Signal::SIGPIPE]);
+    let ours = WATCHED
+        .into_iter()
+        .chain([Signal::SIGPIPE, Signal::SIGXFSZ]);
     for signal in ours
         .map(|signal| signal as c_int)
         .chain(inherited().iter().copied())

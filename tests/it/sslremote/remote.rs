@@ -21,6 +21,7 @@ pub struct Remote<'a> {
     place: &'a Place,
     dns: Option<IpAddr>,
     env: Vec<(String, String)>,
+    before: Vec<String>,
     program: String,
 }
 
@@ -51,6 +52,7 @@ impl<'a> Remote<'a> {
             place,
             dns: None,
             env: Vec::new(),
+            before: Vec::new(),
             program: ours("qmail-sslremote"),
         };
         place.write("root.pem", Authority::shared_root().pem());
@@ -87,9 +89,16 @@ impl<'a> Remote<'a> {
         self.env("TAKEN_OVER", &format!("qmail-sslremote:{deed}"))
     }
 
+    /// Words before the program's own.
+    pub fn through<'w>(mut self, words: impl IntoIterator<Item = &'w str>) -> Self {
+        self.before.extend(words.into_iter().map(str::to_owned));
+        self
+    }
+
     pub fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(&self.program);
-        command.args(words).env_clear();
+        let mut all = self.before.iter().chain([&self.program]);
+        let mut command = Command::new(all.next().unwrap());
+        command.args(all).args(words).env_clear();
         command.env("QMAILHOME", self.place.path(""));
         if let Some(ip) = self.dns {
             command.env("DNSCACHEIP", ip.to_string());

@@ -558,6 +558,10 @@ fn trouble_with_the_file_never_hurts_the_mail() {
     };
     let file = name.path();
     assert_eq!(fs::metadata(&file).unwrap().mode() & 0o7777, 0o640);
+    // At the limit on its size.
+    let limited = Remote::new(&place).dns(names.ip);
+    let limited = limited.through(["prlimit", "--fsize=0"]);
+    assert_eq!(limited.send("a.test"), usual);
     // What is no file: nobody waits for a reader of a pipe.
     fs::remove_file(&file).unwrap();
     nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRUSR).unwrap();

@@ -327,6 +327,44 @@ fn a_policy_is_fetched_once_and_again_when_its_id_changes_or_it_is_damaged() {
     assert_eq!(server.messages(), 14);
 }
 
+/// Whoever starts a delivery may have given it an umask, signals that are ignored and
+/// limits of his own.
+#[test]
+fn what_a_delivery_was_started_with_is_no_matter_for_a_policy() {
+    need_root!();
+    let place = Place::new("sts-started");
+    let [web_ip, ip] = [fresh_ip(), fresh_ip()];
+    let Some(names) = Names::serve(&place, &lines("a", "1", web_ip, ip)) else {
+        skip!("nsd is not installed");
+    };
+    let web = Web::start(web_ip, &["a.test"]);
+    let _server = shows(&leaf("a").issue()).at(ip);
+    web.reply(
+        "a.test",
+        Reply::policy(&policy("enforce", 86400, &["mx.a.test"])),
+    );
+    for (words, stays) in [
+        (&["sh", "-c", "umask 077; exec \"$@\"", "sh"][..], true),
+        (&["env", "--ignore-signal=CHLD"], true),
+        (&["prlimit", "--fsize=0"], false),
+    ] {
+        let said = remote(&place, &names)
+            .through(words.iter().copied())
+            .send("a.test");
+        assert!(
+            said.contains(" verified mx.a.test sts)"),
+            "{words:?}: {said}"
+        );
+        assert_eq!(kept(&place), ["a.test"][..usize::from(stays)], "{words:?}");
+        if stays {
+            let file = place.path("mta-sts/a.test");
+            let mode = fs::metadata(&file).unwrap().permissions().mode();
+            assert_eq!(mode & 0o7777, 0o644, "{words:?}");
+            fs::remove_file(file).unwrap();
+        }
+    }
+}
+
 #[test]
 #[allow(clippy::too_many_lines)] // a table
 fn what_web_servers_give_in_the_place_of_a_policy() {

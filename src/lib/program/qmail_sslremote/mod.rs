@@ -19,7 +19,7 @@ use crate::options;
 use crate::qmail_home;
 use crate::report::{self, Fail};
 use crate::sys::sandbox::Role;
-use crate::sys::{fd, signal};
+use crate::sys::{fd, process, signal};
 #[cfg(feature = "internals")]
 use crate::taken_over;
 use crate::text;
@@ -62,7 +62,9 @@ const HELP: &str = "usage: qmail-sslremote host sender recip [ recip ... ] < mes
 #[must_use]
 pub fn main() -> ExitCode {
     signal::ignore_pipe();
-    signal::keep_children();
+    signal::begin();
+    // What root's -P keeps is read by the user that delivers.
+    process::open_modes();
     tls_ffi::freed::take_over();
     // What else qmail-rspawn left open is no business of a mail server's.
     fd::close_inherited();
