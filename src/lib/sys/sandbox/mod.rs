@@ -117,6 +117,7 @@ impl Sandbox {
     }
 
     /// A regular file that is open stays one to be written to.
+    #[cfg(feature = "remote")]
     pub fn let_files_grow(&mut self) {
         self.grows_a_file = true;
     }
