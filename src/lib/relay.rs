@@ -21,6 +21,8 @@ use crate::tls_ffi;
 
 /// Plaintext that one direction holds: a pipe's capacity.
 const BUFFER: usize = 64 * 1024;
+/// Where a read brought so many bytes, more are probably on their way.
+const STREAM: usize = 4096;
 /// The most plaintext in a TLS record, RFC 8446 section 5.1.
 const RECORD: usize = 16 * 1024;
 /// How long the peer's end of file is waited for after our own.
@@ -333,7 +335,7 @@ impl Relay {
         }
         match self.program.read(&mut self.outbound.pages) {
             Moved::Bytes(count) => {
-                self.ready.program = count == BUFFER || self.ready.program_over;
+                self.ready.program = count >= STREAM || self.ready.program_over;
                 self.outbound.end = count;
                 self.moved += count as u64;
                 if self.first_replies.replies > 0 {

@@ -9,6 +9,8 @@ use crate::sys::socket;
 
 /// How many of the first bytes of a peer are kept to say what came instead of TLS.
 pub(super) const OPENING: usize = 64;
+/// Where a read brought so many bytes, more are probably on their way.
+const STREAM: usize = 4096;
 /// How much waits for one send: several full records.
 const GATHER: usize = 64 * 1024;
 
@@ -213,7 +215,7 @@ impl Read for Wire {
             self.ended = true;
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        self.drained = count < buffer.len() && !self.ends;
+        self.drained = count < buffer.len().min(STREAM) && !self.ends;
         self.received += count as u64;
         self.overhead += count as u64;
         let room = OPENING - self.opening.len();
