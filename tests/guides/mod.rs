@@ -4,6 +4,7 @@
 //! itself, with its reason, and the test prints it.
 #![forbid(unsafe_code)]
 
+mod chart;
 mod index;
 mod page;
 mod reader;
@@ -33,6 +34,7 @@ pages! {
     moving "doc/moving.md" ["execlineb", "haproxy", "hitch", "mconnect", "popa3d", "s6-svscan", "smtpfront-echo", "socat", "stunnel", "tcpserver"];
     outbound "doc/outbound.md" ["tcpserver", "smtpfront-echo"];
     partners "doc/partners.md" ["smtpfront-echo"];
+    performance "doc/performance.md" [];
     readme "README.md" ["make", "multilog", "popa3d"];
     scaling "doc/scaling.md" ["haproxy", "make", "multilog", "popa3d", "socat"];
     security "doc/security.md" [];
