@@ -297,9 +297,15 @@ impl Service {
         if self.master.is_some() && ready.get(self.links.len()) == Some(&true) {
             self.hear_master();
         }
+        let links = std::mem::take(&mut self.links);
+        // Before anybody is served: what an engine asks for may rest on a permit that
+        // was granted before it was made, and poll(2) looks at the supervisor last.
+        if ordered {
+            self.obey();
+        }
+        let new = std::mem::take(&mut self.links);
         // First come, first served; whoever is served is gone from the list.
         let mut served = 0;
-        let links = std::mem::take(&mut self.links);
         let mut kept = Vec::with_capacity(links.len());
         for (at, mut link) in links.into_iter().enumerate() {
             let wants = ready.get(at) == Some(&true);
@@ -312,10 +318,8 @@ impl Service {
                 kept.push(link);
             }
         }
+        kept.extend(new);
         self.links = kept;
-        if ordered {
-            self.obey();
-        }
         true
     }
 
@@ -530,5 +534,80 @@ impl Key {
             // A key may not do all of them (RSASSA-PSS keys name theirs).
             let _ = local::sign(&self.secret, *padding, *digest, b"");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openssl::ec::{EcGroup, EcKey};
+    use openssl::nid::Nid;
+
+    use super::*;
+    use crate::report::Verbosity;
+
+    /// Both wait when the keyholder looks: a permit, and a signature under it.
+    #[test]
+    fn a_permit_counts_for_what_is_asked_for_behind_it() {
+        let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).expect("a group");
+        let secret = PKey::from_ec_key(EcKey::generate(&group).expect("a key")).expect("a key");
+        let key = Key {
+            kind: KeyType::of(&secret),
+            secret,
+            permits: Vec::new(),
+        };
+        let (supervisor, control) = parcel::pair().expect("sockets");
+        let (engine, socket) = parcel::pair().expect("sockets");
+        let mut service = Service {
+            control: Some(control),
+            keys: Keys {
+                by_number: HashMap::from([(3, key)]),
+                ..Keys::default()
+            },
+            hours: Hours::fresh(Duration::from_secs(60)).expect("keys of tickets"),
+            master: None,
+            links: vec![Link {
+                socket,
+                left: 1,
+                tickets: 0,
+                shown: None,
+                answered: 0,
+                messages: MESSAGES,
+                end: None,
+            }],
+            report: Report {
+                program: "test",
+                verbosity: Verbosity::Silent,
+            },
+        };
+        let permit = Permit {
+            lowest: 0x0303,
+            highest: 0x0304,
+            marks_downgrades: true,
+            groups: vec![23],
+            schemes: vec![0x0403],
+            finite: None,
+        };
+        // What TLS 1.3 has signed (RFC 8446 section 4.4.3).
+        let begin = b"TLS 1.3, server CertificateVerify\0";
+        let message = [&[b' '; 64][..], begin, &[7; 32]].concat();
+        let request = Request {
+            exchange: 1,
+            tickets: None,
+            signature: Some(Signing {
+                padding: Padding::None,
+                digest: Digest::Sha256,
+                key: 3,
+                message: &message,
+            }),
+        };
+        let order = [&[order::PERMIT][..], &permit.to_bytes()].concat();
+        parcel::give(&supervisor, &order).expect("a permit");
+        parcel::give(&supervisor, &[order::GRANT, 0, 0, 0, 3]).expect("a grant");
+        parcel::give(&engine, &request.to_bytes()).expect("a request");
+        assert!(service.serve());
+        let mut reply = [0; 1024];
+        let length = parcel::take(&engine, &mut reply).expect("an answer");
+        let said = String::from_utf8_lossy(&reply[..length]);
+        assert_eq!(reply[..2], [1, 0], "{said}");
     }
 }
