@@ -396,6 +396,8 @@ fn one_host_of_366_stands_out_in_one_table() {
         .collect();
     let mut probe = Command::new(ours("sslprobe"));
     probe.args(["-jq", "-c", "20", "-i", "0", "-r", "100000", "-y", "tls"]);
+    // 20 at once on a busy machine.
+    probe.args(["-t", "60", "-T", "600"]);
     probe.args(["-p", &server.port.to_string(), "-"]);
     let probed = run_within(&mut probe, list.as_bytes(), Duration::from_secs(300));
     let results = String::from_utf8(probed.stdout).expect("UTF-8");

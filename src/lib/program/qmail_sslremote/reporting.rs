@@ -25,9 +25,9 @@ use crate::tlsrpt::{self, Place, Policy, PolicyType, ResultType};
 
 /// How much of a reason is kept, in bytes.
 const REASON_LIMIT: usize = 300;
-/// How much of a policy's text is kept, in bytes: a domain with records of any size
-/// must not fill the disk.
-const POLICY_LIMIT: usize = 16 * 1024;
+/// How much of a policy's text is kept, in bytes: the whole of a policy of MTA-STS,
+/// while a domain with TLSA records of any size must not fill the disk.
+const POLICY_LIMIT: usize = 64 * 1024;
 
 impl Cause {
     /// The word for it.
