@@ -96,6 +96,14 @@ impl Watch {
             .any(|(path, before)| before.fresh || known(path).stamp != before.stamp)
     }
 
+    /// Whether one of the files is certainly not what it was.
+    #[must_use]
+    pub fn has_surely_changed(&self) -> bool {
+        self.0
+            .iter()
+            .any(|(path, before)| known(path).stamp != before.stamp)
+    }
+
     /// Watches what `other` watches, too. What is known of a path that both
     /// have stays.
     pub fn extend(&mut self, other: Watch) {
@@ -155,6 +163,7 @@ mod tests {
         let watch = watch.anew();
         // Written this moment: it may change again without a trace.
         assert!(watch.has_changed());
+        assert!(!watch.has_surely_changed());
         let settled = |mut watch: Watch| {
             while watch.has_changed() {
                 std::thread::yield_now();
@@ -165,6 +174,7 @@ mod tests {
         let mut watch = settled(watch);
         std::fs::write(&file, "2").expect("written");
         assert!(watch.has_changed(), "same size, same second");
+        assert!(watch.has_surely_changed());
         watch = settled(watch);
         let other = directory.join("b");
         std::fs::write(&other, "2").expect("written");

@@ -61,7 +61,9 @@ impl KeyTable {
     /// holds now is no key of this table, and only a reload brings it.
     #[must_use]
     pub fn have_changed(&self) -> bool {
-        self.by_number.values().any(|key| key.file.has_changed())
+        self.by_number
+            .values()
+            .any(|key| key.file.has_surely_changed())
     }
 
     fn get(&self, path: &str) -> Option<(u16, &Loaded)> {

@@ -108,7 +108,8 @@ fn a_pair_replaced_one_file_after_the_other_is_waited_for() {
     assert!(
         line.starts_with("sslserver: warning: ")
             && line.contains("key does not match certificate: KEYFILE ")
-            && line.ends_with("live.key"),
+            && line.contains("live.key: it is not the key of CERTFILE ")
+            && line.ends_with("live.pem"),
         "{line}"
     );
     // However often it is looked at, and though the file changes, once is
