@@ -55,6 +55,7 @@ pub fn perform(
     let mut stream = SslStream::new(ssl, Wire::new(socket)).map_err(broken)?;
     let deadline = Instant::now() + limit;
     stream.get_mut().gather(true);
+    stream.get_mut().spare(true);
     loop {
         let done = stream.do_handshake();
         // A whole flight goes out at once, and the tickets behind the handshake.
@@ -63,6 +64,7 @@ pub fn perform(
             Ok(()) => {
                 pushed.map_err(|error| lost(&stream, &error))?;
                 stream.get_mut().gather(false);
+                stream.get_mut().spare(false);
                 return Ok(stream);
             }
             Err(error) => error,

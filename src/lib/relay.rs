@@ -181,6 +181,7 @@ impl Relay {
         idle: Option<Duration>,
     ) -> io::Result<Relay> {
         session.get_mut().bound_overhead(OVERHEAD);
+        session.get_mut().spare(true);
         // What somebody looked at since the handshake is no failure of the session's.
         tls_ffi::forget_errors();
         Ok(Relay {

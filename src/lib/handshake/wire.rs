@@ -26,6 +26,8 @@ pub struct Wire {
     queued: u64,
     transmitted: u64,
     ended: bool,
+    /// See [`Wire::spare`].
+    sparing: bool,
     /// The kernel had less than was asked for: it has no more now, unless the peer
     /// has ended, and is not asked again before somebody waited.
     drained: bool,
@@ -54,6 +56,7 @@ impl Wire {
             queued: 0,
             transmitted: 0,
             ended: false,
+            sparing: false,
             drained: false,
             ends: false,
             last: false,
@@ -66,6 +69,13 @@ impl Wire {
     /// Whether what is flushed waits for [`Wire::push`], with what comes behind it.
     pub fn gather(&mut self, on: bool) {
         self.gathering = on;
+    }
+
+    /// Whether a read that brought little is followed by one that asks nobody: for
+    /// callers alone who wait for the socket before each further one.
+    pub fn spare(&mut self, on: bool) {
+        self.sparing = on;
+        self.drained &= on;
     }
 
     /// The first bytes that came, a few of them.
@@ -215,7 +225,7 @@ impl Read for Wire {
             self.ended = true;
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        self.drained = count < buffer.len().min(STREAM) && !self.ends;
+        self.drained = self.sparing && count < buffer.len().min(STREAM) && !self.ends;
         self.received += count as u64;
         self.overhead += count as u64;
         let room = OPENING - self.opening.len();

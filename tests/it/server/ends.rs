@@ -444,7 +444,7 @@ fn a_client_that_stops_reading_is_given_up() {
     // It never reads again. The program's write is told, where one waits in the
     // kernel without the signal; its next one would be told with it.
     let end = server.line("end ");
-    let told = server.log().contains("yes: standard output: Broken pipe");
+    let told = server.log().contains("standard output: Broken pipe");
     let ended = if told { "status 256" } else { "status 13" };
     assert!(end.ends_with(ended), "{}", server.log());
     server.quiet();

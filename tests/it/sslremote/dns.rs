@@ -40,7 +40,7 @@ impl Names {
             "server:\n ip-address: {ip}\n username: \"\"\n database: \"\"\n zonesdir: \"{home}\"\n \
              pidfile: \"{home}/nsd-{ip}.pid\"\n xfrdfile: \"{home}/xfrd-{ip}\"\n xfrdir: \"{home}\"\n \
              zonelistfile: \"{home}/zones-{ip}\"\n logfile: \"{home}/nsd-{ip}.log\"\n server-count: 1\n\
-             remote-control:\n control-enable: no\n"
+             rrl-ratelimit: 0\n remote-control:\n control-enable: no\n"
         );
         for (number, (name, text)) in zones.iter().enumerate() {
             let file = place.write(&format!("zone-{ip}-{number}"), text);
@@ -110,15 +110,19 @@ impl Forwarder {
     }
 }
 
-/// A server's answer.
+/// A server's answer. A datagram may be lost: it is asked again.
 pub fn ask(server: IpAddr, question: &Packet) -> Packet {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let limit = Some(Duration::from_secs(20));
+    let limit = Some(Duration::from_secs(5));
     socket.set_read_timeout(limit).unwrap();
-    socket.send_to(&question.to_vec(), (server, 53)).unwrap();
     let mut reply = vec![0; 65535];
-    let count = socket.recv(&mut reply).unwrap();
-    Packet::parse(&reply[..count])
+    for _ in 0..6 {
+        socket.send_to(&question.to_vec(), (server, 53)).unwrap();
+        if let Ok(count) = socket.recv(&mut reply) {
+            return Packet::parse(&reply[..count]);
+        }
+    }
+    panic!("{server} does not answer");
 }
 
 fn zone_text(name: &str, ip: IpAddr, lines: &str) -> String {
