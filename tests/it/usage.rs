@@ -53,6 +53,27 @@ fn wrong_usage_of_sslserver_is_100() {
         }
     }
     sslserver(&["-c", "0", "127.0.0.1", "0", "true"]).failed(100, "sslserver: usage: ");
+    // A name that nobody has is 111; what is a number is a user's or is not.
+    for letter in ["-u", "-g"] {
+        for value in ["", "-1", "+4294967295", "4294967295", "99999999999"] {
+            let ended = sslserver(&[letter, value, "127.0.0.1", "0", "true"]);
+            ended.failed(100, &format!("sslserver: usage: {letter}: "));
+        }
+    }
+}
+
+#[test]
+fn a_port_that_is_no_number_is_wrong_usage_and_an_unknown_service_is_not() {
+    for bad in ["65536", "-1", "25x", "", "0x10", "1 "] {
+        let why = format!("usage: port \"{bad}\" is not a number from 0 to 65535; ");
+        sslserver(&["127.0.0.1", bad, "true"]).failed(100, &format!("sslserver: {why}"));
+        sslclient(&["127.0.0.1", bad, "true"]).failed(100, &format!("sslclient: {why}"));
+    }
+    let ended = sslserver(&["127.0.0.1", "nosuchservice", "true"]);
+    ended.failed(
+        111,
+        "sslserver: fatal: unable to figure out port number for nosuchservice",
+    );
 }
 
 #[test]

@@ -166,6 +166,16 @@ impl<T> Table<T> {
         Fail::usage(reason, self.synopsis())
     }
 
+    /// The same of an operand that another module reads, where it can never work.
+    #[must_use]
+    pub fn misused(&self, wrong: Fail) -> Fail {
+        if wrong.code() == report::NEVER {
+            self.usage(wrong)
+        } else {
+            wrong
+        }
+    }
+
     /// The options in the order of the command line, and the operands.
     ///
     /// By hand, since the crate getopts gives all letters of a cluster one position,

@@ -19,6 +19,9 @@ pub enum Ask {
     Named,
 }
 
+/// The greatest user or group number: the one above stands for none (setresuid(2)).
+const GREATEST_ID: u64 = 0xffff_fffe;
+
 /// Which user, or group, the program runs as.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Account {
@@ -29,8 +32,14 @@ pub enum Account {
 }
 
 impl Account {
-    #[expect(clippy::unnecessary_wraps, reason = "a letter's setter")]
     fn give(field: &mut Option<Account>, value: &str) -> Result<(), Fail> {
+        if value.is_empty() {
+            return Err("neither a name nor a number is given".into());
+        }
+        let digits = value.trim_start_matches(['+', '-']);
+        if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            super::number(value, 0, GREATEST_ID)?;
+        }
         *field = Some(Account::Given(value.to_owned()));
         Ok(())
     }

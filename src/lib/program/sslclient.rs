@@ -68,7 +68,7 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     for misspelt in settings::misspelt_in_environment(&SETTINGS) {
         report.warning(misspelt);
     }
-    let port = resolve::port(&port)?;
+    let port = resolve::port(&port).map_err(|wrong| TABLE.misused(wrong))?;
     let plan = Plan::make(&options, host, port)?;
     let store = material::store(&options, &plan)?;
     for finding in &store.findings {

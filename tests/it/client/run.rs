@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use openssl::ssl::{SslVerifyMode, SslVersion};
 
 use crate::harness::dial::Noise;
+use crate::harness::ports::{self, Closed};
 use crate::harness::process::default_signals;
 use crate::harness::{
     Authority, Client, Identity, KeyKind, Leaf, Peer, Place, Setup, eventually, need, peer, run,
@@ -283,10 +284,8 @@ fn alerts_and_strange_answers_are_told() {
     let place = Place::new("client-failures");
     let client = Client::new(&place);
     // Nobody listens.
-    let held = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = held.local_addr().unwrap().port();
-    drop(held);
-    let ended = client.run("127.0.0.1", port, &["true"]);
+    let closed = Closed::new();
+    let ended = client.run("127.0.0.1", closed.at.port(), &["true"]);
     ended.failed(111, "connection refused");
     assert!(ended.stderr.contains("127.0.0.1"), "{}", ended.stderr);
     // A server without TLS: there is no fall to plaintext.
@@ -335,12 +334,10 @@ fn alerts_and_strange_answers_are_told() {
 #[test]
 fn silence_is_silence() {
     let place = Place::new("client-silence");
-    let held = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = held.local_addr().unwrap().port();
-    drop(held);
+    let closed = Closed::new();
     let ended = Client::new(&place)
         .options("-q")
-        .run("127.0.0.1", port, &["true"]);
+        .run("127.0.0.1", closed.at.port(), &["true"]);
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(111), ""));
 }
 
@@ -398,10 +395,7 @@ fn the_local_end_can_be_chosen() {
         ended.text(),
         ended.stderr
     );
-    // A port that was free a moment ago.
-    let held = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = held.local_addr().unwrap().port();
-    drop(held);
+    let port = ports::free();
     let ended = Client::new(&place)
         .options("-i 127.0.0.1 -p")
         .option(&port.to_string())
@@ -656,13 +650,10 @@ fn nagle_follows_its_letter() {
     }
 }
 
-/// A foreign server that prints nothing we could wait for: its port is taken
-/// from a listener of ours that is closed just before.
+/// A foreign server that prints nothing we could wait for.
 fn foreign(command: &mut Command, port_option: &str) -> (std::process::Child, u16) {
     use std::os::unix::process::CommandExt as _;
-    let held = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = held.local_addr().unwrap().port();
-    drop(held);
+    let port = ports::free();
     let child = command
         .args([port_option, &port.to_string()])
         .stdin(Stdio::null())

@@ -13,7 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 
 use crate::harness::process::{self, PATIENCE};
-use crate::harness::{Authority, Identity, Place, eventually, program};
+use crate::harness::{Authority, Identity, Place, eventually, ports, program};
 
 /// Exim on a port of 127.0.0.1, one process a connection.
 pub struct Exim {
@@ -98,19 +98,13 @@ pub struct Dovecot {
     log: PathBuf,
 }
 
-/// A port that nothing listens on now. Dovecot takes numbers only.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
-
 impl Dovecot {
     pub fn start(place: &Place, identity: &Identity) -> Option<Dovecot> {
         let binary = program("dovecot")?;
         let (certificate, key) = place.identity("dovecot", identity);
-        let (imap, sieve, lmtp) = (free_port(), free_port(), free_port());
+        let (imap, sieve, lmtp) = (ports::free(), ports::free(), ports::free());
         let has_pop3 = Path::new("/usr/lib/dovecot/pop3-login").exists();
-        let pop3 = if has_pop3 { free_port() } else { 0 };
+        let pop3 = if has_pop3 { ports::free() } else { 0 };
         let protocols = if has_pop3 {
             "imap pop3 sieve lmtp"
         } else {

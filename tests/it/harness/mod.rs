@@ -9,6 +9,7 @@ pub mod memory;
 pub mod overlay;
 pub mod peer;
 pub mod place;
+pub mod ports;
 pub mod process;
 pub mod programs;
 pub mod rules;

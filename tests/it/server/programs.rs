@@ -2,7 +2,7 @@
 //! descriptors, and whom they believe.
 #![forbid(unsafe_code)]
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
@@ -12,14 +12,9 @@ use nix::unistd::Pid;
 
 use crate::harness::process::pids;
 use crate::harness::{
-    Dial, Place, Server, Setup, need, need_root, ours, overlay, program, run, skip, skip_part,
+    Dial, Place, Server, Setup, need, need_root, ours, overlay, ports, program, run, skip,
+    skip_part,
 };
-
-/// A port that nobody has at the moment.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
 
 #[test]
 fn rsync_serves_its_client_and_listens_nowhere() {
@@ -28,7 +23,7 @@ fn rsync_serves_its_client_and_listens_nowhere() {
     place.write("letter", "the letter");
     // With a pipe for descriptor 0 it would put itself into the background and
     // listen here, in the clear.
-    let port = free_port();
+    let port = ports::free();
     let config = place.write(
         "rsyncd.conf",
         format!(

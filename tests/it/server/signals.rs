@@ -282,7 +282,10 @@ fn a_taken_over_engine_speaks_of_its_own_connection_alone() {
         ),
     ] {
         let server = with(what);
-        assert!(Dial::to(&server).attempt().is_err());
+        // It is killed in its handshake or soon after: the supervisor is another process.
+        if let Ok(mut client) = Dial::to(&server).attempt() {
+            client.rest();
+        }
         server.line(said);
         server.quiet();
         let log = server.log();

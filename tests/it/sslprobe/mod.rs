@@ -26,10 +26,11 @@ pub fn probe(words: &[&str]) -> Finished {
     run(&mut command(words), b"")
 }
 
-/// The command of such a run.
+/// The command of such a run, with time enough for a server on a busy machine.
 pub fn command(words: &[&str]) -> Command {
     let mut command = Command::new(ours("sslprobe"));
     command.args(["-i", "0", "-r", "1000", "-l", "probe.example"]);
+    command.args(["-t", "60", "-T", "600"]);
     command.args(words).env_remove("DNSCACHEIP");
     command
 }

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs::File;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 
@@ -11,7 +11,9 @@ use serde_json::Value;
 use super::{has, list, result};
 use crate::harness::daemons::{Dovecot, Exim};
 use crate::harness::process::kill_group;
-use crate::harness::{Authority, Identity, KeyKind, Leaf, Place, Setup, eventually, need, ours};
+use crate::harness::{
+    Authority, Identity, KeyKind, Leaf, Place, Setup, eventually, need, ours, ports,
+};
 
 fn root(place: &Place) -> String {
     place.write("root.pem", Authority::shared_root().pem())
@@ -74,11 +76,6 @@ impl Drop for Foreign {
         kill_group(self.child.id());
         let _ = self.child.wait();
     }
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
-    listener.local_addr().expect("bound").port()
 }
 
 /// An SMTP server in the shell.
@@ -170,7 +167,7 @@ fn gnutls_is_probed() {
     let gnutls = need!("gnutls-serv");
     let place = Place::new("probe-gnutls");
     let root = root(&place);
-    let port = free_port();
+    let port = ports::free();
     let mut command = Command::new(gnutls);
     command.args(["--echo", "--quiet", "--port", &port.to_string()]);
     for identity in [rsa(), Identity::localhost(KeyKind::P256)] {
@@ -223,7 +220,7 @@ fn nss_is_probed() {
         let made = crate::harness::run(Command::new(program).args(&words), b"");
         assert_eq!(made.code, Some(0), "{words:?}: {made:?}");
     }
-    let port = free_port();
+    let port = ports::free();
     let mut command = Command::new(selfserv);
     command.args(["-d", &folder, "-n", "own", "-p", &port.to_string()]);
     command.args(["-V", "tls1.2:tls1.3"]);
@@ -243,7 +240,7 @@ fn stunnel_is_probed() {
     let identity = rsa();
     let (_, key) = place.identity("stunnel", &identity);
     let chain = place.write("stunnel.chain", identity.chain_pem());
-    let port = free_port();
+    let port = ports::free();
     let config = place.write(
         "stunnel.conf",
         format!(

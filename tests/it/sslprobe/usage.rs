@@ -1,9 +1,8 @@
 //! Command lines, exit codes, and one line a destination whatever comes of it.
 #![forbid(unsafe_code)]
 
-use std::net::TcpListener;
-
 use super::{command, has, list, objects, probe, result};
+use crate::harness::ports::Closed;
 use crate::harness::run;
 
 #[test]
@@ -50,9 +49,8 @@ fn a_missing_file_is_an_error_before_anything_is_probed() {
 
 #[test]
 fn a_closed_port_and_an_unknown_name_are_one_line_each() {
-    let closed = TcpListener::bind("127.0.0.1:0").expect("bind");
-    let at = closed.local_addr().expect("bound").to_string();
-    drop(closed);
+    let closed = Closed::new();
+    let at = closed.at.to_string();
     let (found, code) = result(&[&at]);
     assert_eq!(code, 111);
     assert_eq!(found["listens"], false);
@@ -75,9 +73,8 @@ fn a_closed_port_and_an_unknown_name_are_one_line_each() {
 
 #[test]
 fn blank_lines_of_standard_input_do_not_count() {
-    let closed = TcpListener::bind("127.0.0.1:0").expect("bind");
-    let port = closed.local_addr().expect("bound").port();
-    drop(closed);
+    let closed = Closed::new();
+    let port = closed.at.port();
     let input = format!("\n127.0.0.1:{port}\n  \n\t[::1]:{port}\r\n");
     let ended = run(&mut command(&["-j", "-"]), input.as_bytes());
     let hosts = objects(&ended);
@@ -94,10 +91,8 @@ fn blank_lines_of_standard_input_do_not_count() {
 
 #[test]
 fn families_are_a_line_each_where_both_are_wanted() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
-    let port = listener.local_addr().expect("bound").port();
-    drop(listener);
-    let at = format!("127.0.0.1:{port}");
+    let closed = Closed::new();
+    let at = closed.at.to_string();
     let ended = probe(&["-j", "-4", "-6", &at]);
     let all = objects(&ended);
     assert_eq!(all.len(), 2, "{ended:?}");

@@ -49,6 +49,7 @@ fn run(report: &mut Report, ticket_life: Duration) -> Result<u8, Fail> {
     let (options, operands) = TABLE.parse(std::env::args_os().skip(1))?;
     report.verbosity = options.common.verbosity;
     let (host, port, program) = TABLE.host_port_program(operands)?;
+    let port = resolve::port(&port).map_err(|wrong| TABLE.misused(wrong))?;
     // Before there is anything of ours among them.
     let given = given_socket(&options)?;
     let password = super::password_descriptor(options.common.password)?;
@@ -57,7 +58,6 @@ fn run(report: &mut Report, ticket_life: Duration) -> Result<u8, Fail> {
     setup.bound_by_descriptors()?;
     let options = &setup.options;
     let master = Master::start(*report, password, ticket_life, &mut Alone)?;
-    let port = resolve::port(&port)?;
     if options.check {
         // The service itself may have the port.
         let (family, interface) = (options.common.family, options.common.interface.as_deref());
