@@ -66,6 +66,18 @@ struct Known {
     fresh: bool,
 }
 
+/// Whether files are what they were when they were read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// They are.
+    No,
+    /// They look the same; one was written so shortly before that it may be
+    /// another by now.
+    Perhaps,
+    /// One is not.
+    Surely,
+}
+
 /// Paths, as they were before they were read.
 #[derive(Clone, Debug, Default)]
 pub struct Watch(BTreeMap<PathBuf, Known>);
@@ -88,20 +100,19 @@ impl Watch {
         }
     }
 
-    /// Whether one of the files is not what it was, or may not be.
+    /// Whether one of the files is not what it was.
     #[must_use]
-    pub fn has_changed(&self) -> bool {
-        self.0
-            .iter()
-            .any(|(path, before)| before.fresh || known(path).stamp != before.stamp)
-    }
-
-    /// Whether one of the files is certainly not what it was.
-    #[must_use]
-    pub fn has_surely_changed(&self) -> bool {
-        self.0
-            .iter()
-            .any(|(path, before)| known(path).stamp != before.stamp)
+    pub fn changed(&self) -> Changed {
+        let mut found = Changed::No;
+        for (path, before) in &self.0 {
+            if Stamp::of(path).ok() != before.stamp {
+                return Changed::Surely;
+            }
+            if before.fresh {
+                found = Changed::Perhaps;
+            }
+        }
+        found
     }
 
     /// Watches what `other` watches, too. What is known of a path that both
@@ -157,15 +168,14 @@ mod tests {
         let mut watch = Watch::default();
         watch.add(&directory.join("missing"));
         watch.add(&file);
-        assert!(!watch.has_changed());
+        assert_eq!(watch.changed(), Changed::No);
         std::fs::write(&file, "1").expect("written");
-        assert!(watch.has_changed());
+        assert_eq!(watch.changed(), Changed::Surely);
         let watch = watch.anew();
         // Written this moment: it may change again without a trace.
-        assert!(watch.has_changed());
-        assert!(!watch.has_surely_changed());
+        assert_eq!(watch.changed(), Changed::Perhaps);
         let settled = |mut watch: Watch| {
-            while watch.has_changed() {
+            while watch.changed() != Changed::No {
                 std::thread::yield_now();
                 watch = watch.anew();
             }
@@ -173,16 +183,15 @@ mod tests {
         };
         let mut watch = settled(watch);
         std::fs::write(&file, "2").expect("written");
-        assert!(watch.has_changed(), "same size, same second");
-        assert!(watch.has_surely_changed());
+        assert_eq!(watch.changed(), Changed::Surely, "same size, same second");
         watch = settled(watch);
         let other = directory.join("b");
         std::fs::write(&other, "2").expect("written");
         std::fs::rename(&other, &file).expect("renamed");
-        assert!(watch.has_changed(), "same size, another file");
+        assert_eq!(watch.changed(), Changed::Surely, "same size, another file");
         watch = settled(watch);
         std::fs::remove_file(&file).expect("removed");
-        assert!(watch.has_changed(), "removed");
+        assert_eq!(watch.changed(), Changed::Surely, "removed");
         let before = watch.clone();
         let mut later = Watch::default();
         later.add(&file);

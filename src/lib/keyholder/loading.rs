@@ -19,7 +19,7 @@ use crate::report::{self, Fail};
 use crate::store::permit::Permit;
 use crate::store::{KeyKind, KeyPlace, Signer, SignerSource};
 use crate::tls_ffi::provider;
-use crate::watch::Watch;
+use crate::watch::{Changed, Watch};
 
 /// RSA keys longer than this are slow enough for more than one worker.
 const QUICK_BITS: u32 = 2048;
@@ -63,7 +63,7 @@ impl KeyTable {
     pub fn have_changed(&self) -> bool {
         self.by_number
             .values()
-            .any(|key| key.file.has_surely_changed())
+            .any(|key| key.file.changed() == Changed::Surely)
     }
 
     fn get(&self, path: &str) -> Option<(u16, &Loaded)> {
@@ -97,7 +97,7 @@ impl KeyTable {
             let kept = old.is_some_and(|(old, _)| old == number);
             return Some(if kept { Taken::Kept } else { Taken::Anew });
         }
-        let (number, key) = old.filter(|(_, key)| !key.file.has_changed())?;
+        let (number, key) = old.filter(|(_, key)| key.file.changed() == Changed::No)?;
         self.insert(number, key.clone());
         Some(Taken::Kept)
     }

@@ -19,7 +19,7 @@ use crate::rules::{Rules, Scope, Verdict};
 use crate::settings::{Filter, Settings};
 use crate::store::jail::Jail;
 use crate::store::server::{self, Pair, Store};
-use crate::watch::Watch;
+use crate::watch::{Changed, Watch};
 
 /// How many stores of rules that are met together are made before somebody meets
 /// them.
@@ -146,7 +146,7 @@ impl Loader<'_> {
         let same = before
             .stores
             .get(settings)
-            .filter(|(store, files)| !files.has_changed() && self.keys.keep(&store.keys));
+            .filter(|(store, files)| files.changed() == Changed::No && self.keys.keep(&store.keys));
         let (store, files) = if let Some((store, files)) = same {
             (Arc::clone(store), files.clone())
         } else {
@@ -170,7 +170,7 @@ impl Loader<'_> {
         let before = Rc::clone(&self.before);
         let same = before.pairs.get(settings).filter(|(pairs, files)| {
             let keys: Vec<_> = pairs.iter().map(|pair| pair.key.clone()).collect();
-            !files.has_changed() && self.keys.keep(&keys)
+            files.changed() == Changed::No && self.keys.keep(&keys)
         });
         let (pairs, files) = match same {
             Some((pairs, files)) => (Arc::clone(pairs), files.clone()),

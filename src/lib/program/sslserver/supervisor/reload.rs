@@ -10,7 +10,7 @@ use super::meanwhile::Serving;
 use crate::keyholder::{KeyTable, Keyholder, Loading};
 use crate::program::sslserver::generation::Generation;
 use crate::sys::memory::Compact;
-use crate::watch::Watch;
+use crate::watch::{Changed, Watch};
 
 /// How often files are looked at, at most.
 const LOOK: Duration = Duration::from_secs(1);
@@ -33,7 +33,7 @@ impl Supervisor<'_> {
         }
         self.looked = now;
         let again = self.complained.is_some() && now >= self.try_again;
-        self.wants_reload |= again || self.watch.has_changed();
+        self.wants_reload |= again || self.watch.changed() != Changed::No;
     }
 
     /// The next generation, and a keyholder for it where the one at work does not have
@@ -81,7 +81,7 @@ impl Supervisor<'_> {
         for _ in 0..AGAIN {
             // Another master comes first where this one hangs.
             let vain = self.ending || self.master.is_silent();
-            if loaded.is_ok() || vain || !watch.has_changed() {
+            if loaded.is_ok() || vain || watch.changed() == Changed::No {
                 break;
             }
             // A renewal in between: the certificate of before it, and the key of
