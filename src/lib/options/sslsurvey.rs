@@ -6,7 +6,7 @@ use super::{Table, keep};
 
 /// How the answer is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Form {
+pub enum Format {
     /// `-j`: one JSON object.
     Json,
     /// `-m`: Markdown.
@@ -20,7 +20,7 @@ pub enum Form {
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// `-j -m`.
-    pub form: Form,
+    pub format: Format,
     /// `-k`: look for moduli with common factors.
     pub factors: bool,
     /// `-o`: where the chart goes.
@@ -34,9 +34,9 @@ pub const TABLE: Table<Options> = Table {
     least: 0,
     page: "sslsurvey(1)",
     letters: &[
-        ('j', Flag(|o| o.form = Form::Json)),
+        ('j', Flag(|o| o.format = Format::Json)),
         ('k', Flag(|o| o.factors = true)),
-        ('m', Flag(|o| o.form = Form::Markdown)),
+        ('m', Flag(|o| o.format = Format::Markdown)),
         ('o', Value("file", |o, v| keep(&mut o.chart, v))),
     ],
 };

@@ -10,12 +10,13 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use crate::options::sslsurvey::{Form, Options, TABLE};
+use crate::options::sslsurvey::{Format, Options, TABLE};
 use crate::probe::result::HostResult;
 use crate::report::{Fail, Report};
 use crate::survey::changes::{self, Run};
 use crate::survey::factors::{self, Moduli, Pair};
-use crate::survey::{Collector, Survey, chart, reader, table};
+use crate::survey::table::{self, Layout};
+use crate::survey::{Collector, Survey, chart, reader};
 use crate::text;
 
 /// The whole program.
@@ -50,10 +51,10 @@ fn sum_up(report: &Report, options: &Options, path: &OsStr) -> Result<(String, S
     let mut study = Study::new(options);
     read(report, path, |result| study.add(result))?;
     let survey = study.finish(report);
-    let answer = match options.form {
-        Form::Json => json(&survey)?,
-        Form::Markdown => table::survey(&survey, table::Form::Markdown),
-        Form::Plain => table::survey(&survey, table::Form::Plain),
+    let answer = match options.format {
+        Format::Json => json(&survey)?,
+        Format::Markdown => table::survey(&survey, Layout::Markdown),
+        Format::Plain => table::survey(&survey, Layout::Plain),
     };
     Ok((answer, survey))
 }
@@ -76,13 +77,13 @@ fn compare(
     let survey = study.finish(report);
     let changes = changes::compare(&then, &now);
     let pairs = survey.common_factors.as_deref();
-    let answer = match options.form {
-        Form::Json => json(&Comparison {
+    let answer = match options.format {
+        Format::Json => json(&Comparison {
             changes: &changes,
             common_factors: pairs,
         })?,
-        Form::Markdown => table::changes(&changes, pairs, table::Form::Markdown),
-        Form::Plain => table::changes(&changes, pairs, table::Form::Plain),
+        Format::Markdown => table::changes(&changes, pairs, Layout::Markdown),
+        Format::Plain => table::changes(&changes, pairs, Layout::Plain),
     };
     Ok((answer, survey))
 }

@@ -11,7 +11,7 @@ use super::tally::{Certificates, Counts, Port, Tally, most_first};
 
 /// How tables are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum Layout {
     /// Markdown, as GitHub and pandoc read it.
     Markdown,
     /// Aligned columns.
@@ -27,7 +27,7 @@ struct Table {
 
 /// The tables of a survey.
 #[must_use]
-pub fn survey(survey: &Survey, form: Form) -> String {
+pub fn survey(survey: &Survey, layout: Layout) -> String {
     let mut tables = vec![reached(&survey.tally)];
     for (number, port) in &survey.tally.ports {
         tables.extend(of_port(*number, port));
@@ -45,12 +45,12 @@ pub fn survey(survey: &Survey, form: Form) -> String {
     if let Some(pairs) = &survey.common_factors {
         tables.push(common(pairs));
     }
-    write(&tables, form)
+    write(&tables, layout)
 }
 
 /// The sections of a comparison, and the pairs that `-k` found.
 #[must_use]
-pub fn changes(changes: &Changes, pairs: Option<&[Pair]>, form: Form) -> String {
+pub fn changes(changes: &Changes, pairs: Option<&[Pair]>, layout: Layout) -> String {
     let list = |title: &str, all: &[Change]| {
         let rows = all.iter().flat_map(|change| {
             let family = change.family.map(|family| format!(" ({family})"));
@@ -92,7 +92,7 @@ pub fn changes(changes: &Changes, pairs: Option<&[Pair]>, form: Form) -> String 
         unchanged,
     ];
     tables.extend(pairs.map(common));
-    write(&tables, form)
+    write(&tables, layout)
 }
 
 /// How many answer, and how TLS is reached.
@@ -250,15 +250,15 @@ fn by_count<T: Display + Ord>(counts: &Counts<T>, of: u64) -> Vec<Vec<String>> {
         .collect()
 }
 
-fn write(tables: &[Table], form: Form) -> String {
+fn write(tables: &[Table], layout: Layout) -> String {
     let mut out = String::new();
     for table in tables {
         if !out.is_empty() {
             out.push('\n');
         }
-        match form {
-            Form::Markdown => markdown(&mut out, table),
-            Form::Plain => plain(&mut out, table),
+        match layout {
+            Layout::Markdown => markdown(&mut out, table),
+            Layout::Plain => plain(&mut out, table),
         }
     }
     out

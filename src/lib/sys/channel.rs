@@ -10,7 +10,7 @@ use super::{fd, socket};
 
 /// What a program finds behind its two descriptors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum Descriptors {
     /// Two pipes, as ucspi-ssl gives.
     Pipes,
     /// One socket, as tcpserver, inetd and stunnel give: many a daemon takes a
@@ -53,14 +53,14 @@ impl Channel {
     ///
     /// # Errors
     /// As socketpair(2), pipe(2) and fcntl(2).
-    pub fn new(form: Form) -> io::Result<(Channel, ProgramSide)> {
-        let (output, input, side) = match form {
-            Form::Pipes => {
+    pub fn new(descriptors: Descriptors) -> io::Result<(Channel, ProgramSide)> {
+        let (output, input, side) = match descriptors {
+            Descriptors::Pipes => {
                 let (reads, input) = fd::pipe()?;
                 let (output, writes) = fd::pipe()?;
                 (output, input, ProgramSide { reads, writes })
             }
-            Form::Socket => {
+            Descriptors::Socket => {
                 let (ours, theirs) = fd::stream_pair()?;
                 let side = ProgramSide {
                     writes: theirs.try_clone()?,
@@ -156,7 +156,7 @@ impl Channel {
 mod tests {
     use super::*;
 
-    const FORMS: [Form; 2] = [Form::Pipes, Form::Socket];
+    const BOTH: [Descriptors; 2] = [Descriptors::Pipes, Descriptors::Socket];
 
     fn all(channel: &mut Channel) -> Vec<u8> {
         let mut got = Vec::new();
@@ -169,16 +169,16 @@ mod tests {
 
     #[test]
     fn what_a_program_wrote_comes_whole_though_it_left_input_unread() {
-        for form in FORMS {
-            let (mut channel, side) = Channel::new(form).expect("descriptors");
+        for descriptors in BOTH {
+            let (mut channel, side) = Channel::new(descriptors).expect("descriptors");
             assert_eq!(channel.write(b"never read"), Moved::Bytes(10));
             let text = vec![7; 30_000];
             fd::write_all(&side.writes, &text).expect("room");
             drop(side);
             // A write fails first, and must not swallow what can still be read.
-            assert_eq!(channel.write(b"x"), Moved::Ended, "{form:?}");
+            assert_eq!(channel.write(b"x"), Moved::Ended, "{descriptors:?}");
             assert!(channel.input().is_none());
-            assert!(all(&mut channel) == text, "{form:?}");
+            assert!(all(&mut channel) == text, "{descriptors:?}");
             assert!(channel.output().is_none());
             assert_eq!(channel.read(&mut [0; 9]), Moved::Ended);
         }
@@ -186,15 +186,15 @@ mod tests {
 
     #[test]
     fn a_program_reads_the_end_of_its_input_and_may_write_on() {
-        for form in FORMS {
-            let (mut channel, side) = Channel::new(form).expect("descriptors");
+        for descriptors in BOTH {
+            let (mut channel, side) = Channel::new(descriptors).expect("descriptors");
             assert_eq!(channel.write(b"last"), Moved::Bytes(4));
             channel.end_input();
             let mut got = [0; 9];
             assert_eq!(fd::read_some(&side.reads, &mut got).expect("reads"), 4);
             assert_eq!(fd::read_some(&side.reads, &mut got).expect("reads"), 0);
             fd::write_all(&side.writes, b"bye").expect("room");
-            assert_eq!(channel.read(&mut got), Moved::Bytes(3), "{form:?}");
+            assert_eq!(channel.read(&mut got), Moved::Bytes(3), "{descriptors:?}");
             assert_eq!(channel.read(&mut got), Moved::Later);
             drop(side);
             assert_eq!(channel.read(&mut got), Moved::Ended);
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_program_may_end_its_output_and_read_on() {
-        let (mut channel, side) = Channel::new(Form::Socket).expect("descriptors");
+        let (mut channel, side) = Channel::new(Descriptors::Socket).expect("descriptors");
         fd::write_all(&side.writes, b"all").expect("room");
         socket::finish(&side.writes).expect("a socket");
         assert_eq!(all(&mut channel), b"all");
@@ -215,8 +215,8 @@ mod tests {
 
     #[test]
     fn a_closed_channel_is_an_end_of_file_and_no_reset() {
-        for form in FORMS {
-            let (mut channel, side) = Channel::new(form).expect("descriptors");
+        for descriptors in BOTH {
+            let (mut channel, side) = Channel::new(descriptors).expect("descriptors");
             fd::write_all(&side.writes, &vec![7; 50_000]).expect("room");
             assert_eq!(channel.write(b"last"), Moved::Bytes(4));
             channel.close();
@@ -225,17 +225,17 @@ mod tests {
             assert_eq!(fd::read_some(&side.reads, &mut got).expect("reads"), 0);
             // Tests ignore PIPE, as the runtime has it.
             let error = fd::write_some(&side.writes, b"x").expect_err("closed");
-            assert_eq!(error.kind(), io::ErrorKind::BrokenPipe, "{form:?}");
+            assert_eq!(error.kind(), io::ErrorKind::BrokenPipe, "{descriptors:?}");
         }
     }
 
     #[test]
     fn the_program_s_side_waits_and_ours_does_not() {
-        for form in FORMS {
-            let (mut channel, side) = Channel::new(form).expect("descriptors");
+        for descriptors in BOTH {
+            let (mut channel, side) = Channel::new(descriptors).expect("descriptors");
             assert_eq!(channel.read(&mut [0; 9]), Moved::Later);
             while let Moved::Bytes(_) = channel.write(&vec![0; 65536]) {}
-            assert_eq!(channel.write(b"x"), Moved::Later, "{form:?}");
+            assert_eq!(channel.write(b"x"), Moved::Later, "{descriptors:?}");
             assert!(!fd::is_nonblocking(&side.reads).expect("flags"));
             assert!(!fd::is_nonblocking(&side.writes).expect("flags"));
         }

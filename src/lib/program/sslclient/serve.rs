@@ -12,7 +12,7 @@ use crate::options::sslclient::Options;
 use crate::relay::{Ending, Relay};
 use crate::report::{Fail, Report, TEMPORARY};
 use crate::settings::Filter;
-use crate::sys::channel::{Channel, Form};
+use crate::sys::channel::{Channel, Descriptors};
 use crate::sys::process;
 use crate::sys::sandbox::{self, Confinement, Sandbox};
 
@@ -57,7 +57,7 @@ pub(super) fn serve(
     edits: &Edits,
 ) -> Result<u8, Fail> {
     let (sandbox, filter) = sandbox(report)?;
-    let (channel, side) = Channel::new(Form::Pipes).map_err(Fail::unable("create pipe"))?;
+    let (channel, side) = Channel::new(Descriptors::Pipes).map_err(Fail::unable("create pipe"))?;
     let mut place = Some(side);
     let child = process::spawn(|_| {
         let Some(side) = place.take() else {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::dialogue::{Dialogue, Event, Farewell, LINE_LIMIT};
 use crate::report::{self, Fail};
-use crate::sys::channel::{Channel, Form, Moved};
+use crate::sys::channel::{Channel, Descriptors, Moved};
 use crate::sys::child::Running;
 use crate::sys::poll::{self, Ready};
 use crate::sys::process;
@@ -134,7 +134,7 @@ impl<'a> Phase<'a> {
 
     /// Starts the program.
     pub(super) fn start(&mut self, command: &mut Command) -> io::Result<()> {
-        let (channel, side) = Channel::new(Form::Socket)?;
+        let (channel, side) = Channel::new(Descriptors::Socket)?;
         command
             .stdin(Stdio::from(side.reads))
             .stdout(Stdio::from(side.writes));

@@ -12,7 +12,7 @@ use crate::connection::Connection;
 use crate::program::sslserver::engine::{self, Engine};
 use crate::program::sslserver::generation::Material;
 use crate::report::TEMPORARY;
-use crate::sys::channel::{Channel, Form, ProgramSide};
+use crate::sys::channel::{Channel, Descriptors, ProgramSide};
 use crate::sys::{fd, poll, process};
 
 /// What a launcher has of an engine that was started.
@@ -39,9 +39,9 @@ pub(super) fn start(
     let options = &launcher.setup.options;
     let (control, engine_control) = fd::stream_pair().map_err(unable("create socket"))?;
     let form = if options.pipes {
-        Form::Pipes
+        Descriptors::Pipes
     } else {
-        Form::Socket
+        Descriptors::Socket
     };
     let (channel, program) =
         Channel::new(form).map_err(unable("create the program's descriptors"))?;
