@@ -144,7 +144,7 @@ pub(super) fn read(path: &str, password: Option<&Password>) -> Result<PKey<Priva
     key.map_err(|error| match (wanted_password, password.is_some()) {
         (true, false) => "it is encrypted, and no password was given with -3".into(),
         (true, true) => format!("its password is wrong ({})", report::tls_reason(&error)).into(),
-        (false, _) => pem::instead_of_key(&bytes).into(),
+        (false, _) => pem::Wanted::Key.missing_in(&bytes).into(),
     })
 }
 

@@ -30,7 +30,9 @@ pub(super) fn of_file(file: Option<Named<'_>>) -> Result<Vec<X509>, Fail> {
     };
     let path = Path::new(named.1);
     let some = |found: Vec<X509>| match &*found {
-        [] => Err(pem::instead_of_certificate(&read_file(path)?).into()),
+        [] => Err(pem::Wanted::Certificate
+            .missing_in(&read_file(path)?)
+            .into()),
         _ => Ok(found),
     };
     read_certificates(path)
@@ -166,7 +168,7 @@ fn lists(bytes: &[u8]) -> Result<Vec<X509Crl>, Fail> {
     let found = found.map_err(damaged)?;
     whole(bytes, LIST, found.len())?;
     if found.is_empty() {
-        return Err(pem::instead_of_list(bytes).into());
+        return Err(pem::Wanted::List.missing_in(bytes).into());
     }
     Ok(found)
 }

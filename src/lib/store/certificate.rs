@@ -48,7 +48,7 @@ pub enum Chain {
 fn none_in(path: &str) -> Fail {
     super::read_file(Path::new(path)).map_or_else(
         |why| why,
-        |bytes| pem::instead_of_certificate(&bytes).into(),
+        |bytes| pem::Wanted::Certificate.missing_in(&bytes).into(),
     )
 }
 
