@@ -61,6 +61,12 @@ pub enum Trouble {
     Bogus(String),
 }
 
+impl From<Fail> for Trouble {
+    fn from(fail: Fail) -> Trouble {
+        Trouble::Temporary(fail.to_string())
+    }
+}
+
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -204,7 +210,7 @@ impl Dns {
             unchecked: true,
         };
         let found = self.servers.ask(&[root], PROBE_LIMIT).pop();
-        let found = found.unwrap_or_else(|| Err("there is no answer".to_owned()));
+        let found = found.unwrap_or_else(|| Err("there is no answer".into()));
         match found {
             Ok(Reply { message, server }) if message::has_signatures(&message) => {
                 match Validator::new(server, &self.trust) {
@@ -355,8 +361,8 @@ impl Dns {
         };
         let asked: Vec<Question> = questions.iter().map(question).collect();
         let found = self.timed(|| self.servers.ask(&asked, limit));
-        let checked = |((name, kind), found): (&(DomainName, Rtype), Result<Reply, String>)| {
-            let message = found.map_err(Trouble::Temporary)?.message;
+        let checked = |((name, kind), found): (&(DomainName, Rtype), Result<Reply, Fail>)| {
+            let message = found?.message;
             // What is signed is not to be taken for what is not.
             if let Checks::Impossible(why) = checks {
                 if message::has_signatures(&message) && !self.trust.excepts(name) {

@@ -15,7 +15,7 @@ use domain::base::{MessageBuilder, Name, Rtype};
 
 use super::message::{self, Message, is_about};
 use crate::dns::name::DomainName;
-use crate::report;
+use crate::report::Fail;
 use crate::sys::poll::{self, Ready};
 use crate::sys::socket;
 
@@ -99,7 +99,7 @@ struct Exchange<'a> {
     turns: Vec<(Duration, usize, bool)>,
     sent: Vec<Sent>,
     /// The servers that have failed, each with what it said.
-    failed: Vec<(usize, Result<Message, String>)>,
+    failed: Vec<(usize, Result<Message, Fail>)>,
 }
 
 impl Servers {
@@ -139,7 +139,7 @@ impl Servers {
     ///
     /// # Errors
     /// Nobody answered within the time: words that end a sentence.
-    pub fn ask(&self, questions: &[Question], limit: Duration) -> Vec<Result<Reply, String>> {
+    pub fn ask(&self, questions: &[Question], limit: Duration) -> Vec<Result<Reply, Fail>> {
         let list = self.list.borrow();
         let mut exchanges: Vec<Exchange<'_>> = questions
             .iter()
@@ -168,9 +168,9 @@ impl Servers {
 fn exchange(
     exchanges: &mut [Exchange<'_>],
     limit: Duration,
-) -> Vec<Result<(Message, usize), String>> {
+) -> Vec<Result<(Message, usize), Fail>> {
     let end = Instant::now() + limit;
-    let mut found: Vec<Option<Result<(Message, usize), String>>> = Vec::new();
+    let mut found: Vec<Option<Result<(Message, usize), Fail>>> = Vec::new();
     found.resize_with(exchanges.len(), || None);
     loop {
         let mut wanted = Vec::new();
@@ -197,7 +197,7 @@ fn exchange(
         }
         let mut ready: Vec<_> = wanted.iter().map(|(.., fd)| (*fd, Ready::READ)).collect();
         if let Err(error) = poll::wait(&mut ready, Some(next)) {
-            let why = report::reason(&error);
+            let why = Fail::from(error);
             let open = found.into_iter();
             return open
                 .map(|found| found.unwrap_or_else(|| Err(why.clone())))
@@ -251,17 +251,15 @@ impl<'a> Exchange<'a> {
     }
 
     /// What the last server said, or why there is no answer.
-    fn failure(&mut self, limit: Duration) -> Result<(Message, usize), String> {
+    fn failure(&mut self, limit: Duration) -> Result<(Message, usize), Fail> {
         match self.failed.pop() {
             Some((server, Ok(message))) => Ok((message, server)),
-            Some((server, Err(why))) => {
-                Err(format!("{}: {why}", self.servers[server].address.ip()))
-            }
-            None => Err(format!(
+            Some((server, Err(why))) => Err(why.of(self.servers[server].address.ip())),
+            None => Err(Fail::temporary(format!(
                 "no answer from {} within {} seconds",
                 list_of(self.servers),
                 limit.as_secs()
-            )),
+            ))),
         }
     }
 
@@ -273,7 +271,7 @@ impl<'a> Exchange<'a> {
             self.turns.remove(0);
             match self.send(server, edns) {
                 Ok(sent) => self.sent.push(sent),
-                Err(error) => self.fail(server, Err(report::reason(&error))),
+                Err(error) => self.fail(server, Err(error.into())),
             }
         }
     }
@@ -335,7 +333,7 @@ impl<'a> Exchange<'a> {
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
             Err(error) => {
-                self.fail(server, Err(report::reason(&error)));
+                self.fail(server, Err(error.into()));
                 return None;
             }
         };
@@ -346,8 +344,7 @@ impl<'a> Exchange<'a> {
             match self.by_tcp(server, edns, end) {
                 Ok(whole) => message = whole,
                 Err(error) => {
-                    let why = format!("by TCP: {}", report::reason(&error));
-                    self.fail(server, Err(why));
+                    self.fail(server, Err(Fail::from(error).of("by TCP")));
                     return None;
                 }
             }
@@ -406,7 +403,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// A server cannot tell: the next one's turn comes at once.
-    fn fail(&mut self, server: usize, said: Result<Message, String>) {
+    fn fail(&mut self, server: usize, said: Result<Message, Fail>) {
         self.turns.retain(|turn| turn.1 != server);
         self.failed.retain(|(other, _)| *other != server);
         self.failed.push((server, said));
