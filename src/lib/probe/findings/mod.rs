@@ -3,11 +3,12 @@
 #![forbid(unsafe_code)]
 
 use super::partner::Hold;
-use super::result::{Finding, HostResult, Severity, StartTls, Version};
+use super::result::{Finding, HostResult, Severity, Version};
 use crate::text;
 
 mod certificates;
 mod dialogue;
+mod reach;
 mod senders;
 mod suites;
 
@@ -95,7 +96,7 @@ fn clipped(text: &str) -> String {
 #[must_use]
 pub fn of(result: &HostResult, facts: &Facts) -> Vec<Finding> {
     let mut found = Findings(Vec::new());
-    reach(&mut found, result, facts);
+    reach::add(&mut found, result, facts);
     if let Some((through, sentence)) = &facts.policy {
         let severity = if *through {
             Severity::Note
@@ -127,91 +128,6 @@ pub fn of(result: &HostResult, facts: &Facts) -> Vec<Finding> {
         new
     });
     all
-}
-
-/// Whether a client gets as far as TLS.
-fn reach(found: &mut Findings, result: &HostResult, facts: &Facts) {
-    let why = result.error.as_deref().unwrap_or_default();
-    if !result.listens {
-        return found.add(
-            Severity::High,
-            "unreachable",
-            format!("Nothing was reached: {why}"),
-        );
-    }
-    if let Some(how) = &facts.intolerant {
-        found.add(
-            Severity::High,
-            "version-intolerant",
-            format!(
-                "A client that offers TLSv1.3 is not answered with an older version, as most senders \
-                 want: {how}"
-            ),
-        );
-    }
-    if let Some(how) = &facts.stripped {
-        found.add(Severity::High, "stripped", how);
-    }
-    let refusal = facts.refusal.as_deref();
-    match result.starttls {
-        Some(StartTls::Missing) => found.add(
-            Severity::High,
-            "starttls-missing",
-            format!(
-                "{} is not offered: all mail and passwords pass in the clear",
-                if result.protocol == "pop3" {
-                    "STLS"
-                } else {
-                    "STARTTLS"
-                }
-            ),
-        ),
-        Some(StartTls::Refused) => found.add(
-            Severity::High,
-            "refused",
-            format!("The server refuses: {}", refusal.unwrap_or(why)),
-        ),
-        _ => {}
-    }
-    if facts.unfinished {
-        let (severity, wish) = if facts.wants_certificate {
-            (Severity::Medium, " (it wants a certificate of clients)")
-        } else {
-            (Severity::High, "")
-        };
-        found.add(
-            severity,
-            "tls-failed",
-            format!("No TLS handshake comes to its end{wish}: {why}"),
-        );
-    } else if let Some(how) = &facts.inside {
-        found.add(
-            Severity::High,
-            "no-dialogue",
-            format!("Inside TLS the server does not go on: {how}"),
-        );
-    } else if result.has_tls() && result.error.is_some() {
-        found.add(
-            Severity::Medium,
-            "incomplete",
-            format!("The probe ended early and does not know the rest: {why}"),
-        );
-    }
-    if !result.has_tls() && result.starttls != Some(StartTls::Missing) {
-        match &facts.handshake {
-            Some(how) => found.add(
-                Severity::High,
-                "tls-failed",
-                format!("No TLS handshake came about: {how}"),
-            ),
-            None if result.starttls != Some(StartTls::Refused) => found.add(
-                Severity::High,
-                "no-dialogue",
-                format!("The server did not get as far as TLS: {why}"),
-            ),
-            None => {}
-        }
-    }
 }
 
 /// What a server should bear with.

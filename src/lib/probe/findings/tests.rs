@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::super::result::{Agreement, Certificate, Chain, Injection, KeyType, Version};
+use super::super::result::{Agreement, Certificate, Chain, Injection, KeyType, StartTls, Version};
 use super::super::senders::SENDERS;
 use super::*;
 
