@@ -2,8 +2,7 @@
 //! not need. It opens nothing after this but one connection after the other.
 #![forbid(unsafe_code)]
 
-use std::io;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsFd, AsRawFd as _};
 
 use openssl::asn1::Asn1Time;
 
@@ -12,22 +11,26 @@ use crate::settings::Filter;
 use crate::sys::fd;
 use crate::sys::sandbox::{Confinement, Role, Sandbox};
 
+/// Whether a process may be made that will take a role's sandbox on.
+///
+/// # Errors
+/// As [`take_on`].
+pub fn check(role: Role) -> Result<(), Fail> {
+    Filter::of_environment()?.check(&Sandbox::prepare(role))
+}
+
 /// Takes a role's sandbox on, for good; a file that it has may grow, where `writes`
-/// says so.
+/// says so. `last` has the highest number of the descriptors that stay.
 ///
 /// # Errors
 /// It is required, and cannot be had.
-pub fn take_on(role: Role, writes: bool) -> Result<(), Fail> {
+pub fn take_on(role: Role, writes: bool, last: impl AsFd) -> Result<(), Fail> {
     let filter = Filter::of_environment()?;
-    let unable = Fail::unable("use a sandbox");
     // Libc reads the time zone when libcrypto first looks at a calendar.
     let _ = Asn1Time::days_from_now(0);
     // The next descriptor is the connection's, and there is one at a time.
-    let next = match fd::duplicate_above(io::stdout(), 0) {
-        Ok(next) => next,
-        Err(error) => return Err(unable(error)),
-    };
-    let highest = next.as_raw_fd();
+    let next = fd::duplicate_above(&last, 0).map_err(Fail::unable("use a sandbox"))?;
+    let highest = next.as_raw_fd().max(last.as_fd().as_raw_fd());
     drop(next);
     let mut sandbox = Sandbox::prepare(role);
     if writes {
@@ -40,7 +43,7 @@ pub fn take_on(role: Role, writes: bool) -> Result<(), Fail> {
     };
     match sandbox.take_on(confinement) {
         // A kernel that refuses is no reason to keep the mail.
-        Err(error) if filter == Filter::Required => Err(unable(error)),
+        Err(error) if filter == Filter::Required => Err(Fail::unable("use a sandbox")(error)),
         _ => Ok(()),
     }
 }

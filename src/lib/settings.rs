@@ -302,6 +302,13 @@ impl Settings {
         settings
     }
 
+    /// These with a cipher list, where one is given.
+    #[must_use]
+    pub fn with_ciphers(mut self, list: Option<&String>) -> Settings {
+        self.overlay(list.map(|list| ("CIPHERS".to_owned(), list.clone())));
+        self
+    }
+
     /// Lays variables over these; those that are no settings are passed by. The
     /// empty value unsets.
     pub fn overlay(&mut self, variables: impl IntoIterator<Item = (String, String)>) {

@@ -1,7 +1,7 @@
 //! Child processes with a deadline, and what /proc tells about them.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Read, Write as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -14,6 +14,10 @@ use nix::libc;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule,
+};
 
 /// How long anything may take that is not a matter of seconds by its nature:
 /// generous, since only a failure waits for its end.
@@ -50,6 +54,44 @@ pub fn with_own_descriptors<T: Send>(start: impl FnOnce() -> T + Send) -> T {
         start()
     };
     thread::scope(|scope| scope.spawn(own).join()).unwrap()
+}
+
+/// Runs `start` where the kernel refuses every filter of system calls, as some
+/// containers and kernels do: a filter of this thread's own, which what it
+/// starts inherits, answers for it.
+pub fn without_filters<T: Send>(start: impl FnOnce() -> T + Send) -> T {
+    const MODE_FILTER: u64 = 2;
+    let refused = SeccompRule::new(vec![
+        SeccompCondition::new(
+            0,
+            SeccompCmpArgLen::Dword,
+            SeccompCmpOp::Eq,
+            libc::PR_SET_SECCOMP.cast_unsigned().into(),
+        )
+        .unwrap(),
+        SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, MODE_FILTER).unwrap(),
+    ])
+    .unwrap();
+    let calls = BTreeMap::from([
+        (libc::SYS_seccomp, Vec::new()),
+        (libc::SYS_prctl, vec![refused]),
+    ]);
+    let filter: BpfProgram = SeccompFilter::new(
+        calls,
+        SeccompAction::Allow,
+        SeccompAction::Errno(libc::ENOSYS.cast_unsigned()),
+        std::env::consts::ARCH.try_into().unwrap(),
+    )
+    .unwrap()
+    .try_into()
+    .unwrap();
+    thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            seccompiler::apply_filter(&filter).unwrap();
+            start()
+        });
+        thread.join().unwrap()
+    })
 }
 
 /// How a child ended.

@@ -1,18 +1,12 @@
 //! Users, groups and roots: who runs the program and who reads the network.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule,
-};
-
 use crate::harness::overlay::{self, AS_NOBODY, with_tester};
-use crate::harness::process::{process, status_field};
+use crate::harness::process::{process, status_field, without_filters};
 use crate::harness::{
     Client, Dial, Place, Server, Setup, Tls, compile, eventually, need, need_root, run, skip,
 };
@@ -514,44 +508,6 @@ fn an_ordinary_user_needs_no_root() {
         assert_eq!(status(&server), "65534\n");
         assert!(server.line("sslserver: warning: ").contains("-u"));
     }
-}
-
-/// Runs `start` where the kernel refuses every filter of system calls, as some
-/// containers and kernels do: a filter of this thread's own, which what it
-/// starts inherits, answers for it.
-fn without_filters<T: Send>(start: impl FnOnce() -> T + Send) -> T {
-    const MODE_FILTER: u64 = 2;
-    let refused = SeccompRule::new(vec![
-        SeccompCondition::new(
-            0,
-            SeccompCmpArgLen::Dword,
-            SeccompCmpOp::Eq,
-            nix::libc::PR_SET_SECCOMP.cast_unsigned().into(),
-        )
-        .unwrap(),
-        SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, MODE_FILTER).unwrap(),
-    ])
-    .unwrap();
-    let calls = BTreeMap::from([
-        (nix::libc::SYS_seccomp, Vec::new()),
-        (nix::libc::SYS_prctl, vec![refused]),
-    ]);
-    let filter: BpfProgram = SeccompFilter::new(
-        calls,
-        SeccompAction::Allow,
-        SeccompAction::Errno(nix::libc::ENOSYS.cast_unsigned()),
-        std::env::consts::ARCH.try_into().unwrap(),
-    )
-    .unwrap()
-    .try_into()
-    .unwrap();
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            seccompiler::apply_filter(&filter).unwrap();
-            start()
-        });
-        thread.join().unwrap()
-    })
 }
 
 #[test]

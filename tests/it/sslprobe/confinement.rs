@@ -7,8 +7,8 @@ use std::process::Stdio;
 
 use super::command;
 use super::server::{Scripted, line};
-use crate::harness::process::{group, kill_group, status_field};
-use crate::harness::{eventually, root};
+use crate::harness::process::{group, kill_group, status_field, without_filters};
+use crate::harness::{eventually, root, run};
 
 #[test]
 fn the_process_that_reads_is_nobody_and_may_do_little() {
@@ -37,4 +37,25 @@ fn the_process_that_reads_is_nobody_and_may_do_little() {
     }
     kill_group(child.id());
     child.wait().expect("ended");
+}
+
+#[test]
+fn a_probe_told_to_require_the_filter_calls_nobody_without() {
+    let server = Scripted::start(|stream, _, _| {
+        let _ = std::io::Write::write_all(stream, b"220 mx\r\n");
+    });
+    let at = server.at.to_string();
+    let probe = |value: &str| {
+        let mut probe = command(&["-y", "smtp", &at]);
+        run(probe.env("SSL_SANDBOX", value), b"")
+    };
+    for (value, said) in [
+        ("require", "this system lacks the filter of system calls ("),
+        ("required", "not one of 0, 1, require"),
+    ] {
+        let fatal = format!("sslprobe: fatal: unable to use SSL_SANDBOX: \"{value}\": {said}");
+        without_filters(|| probe(value)).failed(111, &fatal);
+    }
+    assert_eq!(server.seen().len(), 0);
+    assert_eq!(without_filters(|| probe("1")).code, Some(1));
 }

@@ -220,7 +220,7 @@ fn confine(reporting: &Reporting) -> Result<(), Say> {
     let failed = |fail: Fail| {
         Say::later("Unable to confine the delivery. (#4.3.0)").because(fail.to_string())
     };
-    confine::take_on(Role::Remote, reporting.is_on()).map_err(failed)?;
+    confine::take_on(Role::Remote, reporting.is_on(), io::stdout()).map_err(failed)?;
     #[cfg(feature = "internals")]
     taken_over::act(taken_over::Moment::Confined(None));
     Ok(())

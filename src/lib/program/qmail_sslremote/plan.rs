@@ -319,10 +319,7 @@ impl Rules {
     }
 
     fn load(&self, rule: &Rule, above: Above) -> Result<Store, Fail> {
-        let mut settings = Settings::default();
-        if let Some(ciphers) = &rule.value.ciphers {
-            settings.overlay([("CIPHERS".to_owned(), ciphers.clone())]);
-        }
+        let settings = Settings::default().with_ciphers(rule.value.ciphers.as_ref());
         let own = self.own.as_ref().filter(|_| rule.tls() != Tls::Never);
         let password = own.and_then(|own| own.password.as_deref());
         let keys = OwnKey {

@@ -257,7 +257,6 @@ fn checked(rule: &Rule, known: &mut HashMap<Material, Option<String>>) -> Option
 
 /// Reads a rule's CAs and takes its ciphers.
 fn check(rule: &Rule) -> Result<(), Fail> {
-    let mut settings = Settings::default();
     if let Some(ciphers) = &rule.value.ciphers {
         let unknown = store::unknown_cipher_words(ciphers)?.join(" ");
         if !unknown.is_empty() {
@@ -265,8 +264,8 @@ fn check(rule: &Rule) -> Result<(), Fail> {
             let why = format!("OpenSSL does not know these ciphers: {unknown}");
             return Err(Fail::temporary(why));
         }
-        settings.overlay([("CIPHERS".to_owned(), ciphers.clone())]);
     }
+    let settings = Settings::default().with_ciphers(rule.value.ciphers.as_ref());
     let setup = Setup {
         // The line is named where this is told.
         lines: (None, None),

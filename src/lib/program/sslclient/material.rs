@@ -45,9 +45,7 @@ pub(super) fn store(options: &Options, plan: &Plan) -> Result<Store, Fail> {
     );
     let rule = plan.rule.as_ref();
     let ciphers = rule.and_then(|rule| rule.value.ciphers.as_ref());
-    if let Some(ciphers) = ciphers.or(options.ciphers.as_ref()) {
-        settings.overlay([("CIPHERS".to_owned(), ciphers.clone())]);
-    }
+    let settings = settings.with_ciphers(ciphers.or(options.ciphers.as_ref()));
     // With its password, which is not to stay.
     let own_line = own_certificate(options)?;
     let own_password = own_line.as_ref().and_then(|own| own.password.as_deref());

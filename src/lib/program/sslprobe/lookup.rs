@@ -18,6 +18,7 @@ use crate::mta_sts::policy::Mode;
 use crate::mta_sts::{PolicyDomain, record};
 use crate::options::Family;
 use crate::qmail_home;
+use crate::report::Fail;
 use crate::resolve;
 use crate::text;
 
@@ -42,15 +43,6 @@ impl Wanted {
     }
 }
 
-/// A DNS client by the control files and DNSCACHEIP.
-///
-/// # Errors
-/// One of them is wrong.
-fn resolver() -> Result<Dns, String> {
-    let control = qmail_home::folder().join(qmail_home::CONTROL);
-    Dns::configured(&control).map_err(|fail| fail.to_string())
-}
-
 /// Whether hosts are looked up in DNS directly.
 fn is_direct() -> bool {
     env::var_os("DNSCACHEIP").is_some_and(|word| !word.is_empty())
@@ -59,7 +51,7 @@ fn is_direct() -> bool {
 /// The targets of a unit: one for each destination and family, under `-M` one for
 /// each MX host.
 pub(super) fn targets(unit: &Unit, families: &[Wanted]) -> Vec<Target> {
-    let dns = resolver();
+    let dns = Dns::configured(&qmail_home::folder().join(qmail_home::CONTROL));
     let mut found = Vec::new();
     for destination in &unit.destinations {
         if unit.is_domain {
@@ -75,15 +67,15 @@ pub(super) fn targets(unit: &Unit, families: &[Wanted]) -> Vec<Target> {
 /// Targets that differ in their families only.
 fn by_family(
     target: &Target,
-    addresses: Result<&[IpAddr], &str>,
+    addresses: Result<&[IpAddr], &Fail>,
     families: &[Wanted],
 ) -> Vec<Target> {
     let of = |family: &Wanted| {
-        let wanted = addresses.map_err(str::to_owned).and_then(|all| {
+        let wanted = addresses.map_err(Fail::clone).and_then(|all| {
             let wanted: Vec<IpAddr> = all.iter().copied().filter(|ip| family.has(*ip)).collect();
             if wanted.is_empty() {
                 let shown = text::excerpt(target.host.as_bytes(), 100);
-                return Err(format!("no IP address of that family for {shown}"));
+                return Err(format!("no IP address of that family for {shown}").into());
             }
             Ok(wanted)
         });
@@ -100,7 +92,7 @@ fn plain(destination: &Destination, host: &str) -> Target {
         host: host.to_owned(),
         port: destination.port,
         start: destination.start,
-        addresses: Err(String::new()),
+        addresses: Ok(Vec::new()),
         mx_of: None,
         published: Published::Unknown,
         policy: DomainPolicy::Unknown,
@@ -108,7 +100,7 @@ fn plain(destination: &Destination, host: &str) -> Target {
 }
 
 /// A host by its name or address.
-fn host(destination: &Destination, dns: Result<&Dns, &String>, families: &[Wanted]) -> Vec<Target> {
+fn host(destination: &Destination, dns: Result<&Dns, &Fail>, families: &[Wanted]) -> Vec<Target> {
     let mut target = plain(destination, &destination.host);
     if let Ok(ip) = destination.host.parse::<IpAddr>() {
         return by_family(&target, Ok(&[ip]), families);
@@ -124,19 +116,18 @@ fn host(destination: &Destination, dns: Result<&Dns, &String>, families: &[Wante
     if let Some((dns, name, Ok(answer))) = &by_dns {
         target.published = published(dns, name, answer, destination.port);
     }
-    let found: Result<Vec<IpAddr>, String> = match (is_direct(), dns, by_dns) {
+    let found = match (is_direct(), dns, by_dns) {
         (true, Err(why), _) => Err(why.clone()),
-        (true, _, None) => Err("it is not a valid name".to_owned()),
+        (true, _, None) => Err("it is not a valid name".into()),
         (true, _, Some((.., answer))) => answer.map(|answer| answer.records).map_err(said),
         (false, ..) => resolve::addresses(&destination.host, destination.port, Family::Any, None)
-            .map(|all| all.iter().map(SocketAddr::ip).collect())
-            .map_err(|fail| fail.to_string()),
+            .map(|all| all.iter().map(SocketAddr::ip).collect::<Vec<_>>()),
     };
     let found = found.map(|mut all| {
         all.dedup();
         all
     });
-    by_family(&target, found.as_deref().map_err(String::as_str), families)
+    by_family(&target, found.as_deref(), families)
 }
 
 /// Whether hosts(5) gives a name.
@@ -150,22 +141,22 @@ fn is_in_hosts_file(name: &str) -> bool {
 }
 
 /// Why there is no answer.
-fn said(trouble: Trouble) -> String {
+fn said(trouble: Trouble) -> Fail {
     match trouble {
-        Trouble::NoRecords => "it has no address".to_owned(),
-        Trouble::NoSuchName => "there is no such name".to_owned(),
-        Trouble::Temporary(why) | Trouble::Bogus(why) => format!("DNS lookup failed: {why}"),
+        Trouble::NoRecords => "it has no address".into(),
+        Trouble::NoSuchName => "there is no such name".into(),
+        Trouble::Temporary(why) | Trouble::Bogus(why) => Fail::from(why).of("DNS lookup failed"),
     }
 }
 
 /// The MX hosts of a mail domain, or the domain itself where it has none.
 fn exchangers(
     destination: &Destination,
-    dns: Result<&Dns, &String>,
+    dns: Result<&Dns, &Fail>,
     families: &[Wanted],
 ) -> Vec<Target> {
     let domain = &destination.host;
-    let failed = |why: String| {
+    let failed = |why: Fail| {
         let mut target = plain(destination, domain);
         target.mx_of = Some((domain.clone(), false));
         target.addresses = Err(why);
@@ -176,7 +167,7 @@ fn exchangers(
         Err(why) => return failed(why.clone()),
     };
     let Ok(name) = DomainName::parse(domain.as_bytes()) else {
-        return failed("it is not a valid name".to_owned());
+        return failed("it is not a valid name".into());
     };
     let (hosts, signed) = match dns.exchangers(&name) {
         Ok(mut answer) => {
@@ -194,7 +185,7 @@ fn exchangers(
         Err(trouble) => return failed(said(trouble)),
     };
     if hosts.iter().any(DomainName::is_root) {
-        return failed("it takes no mail (null MX)".to_owned());
+        return failed("it takes no mail (null MX)".into());
     }
     let mut found = Vec::new();
     let policy = domain_policy(dns, domain);
@@ -207,11 +198,7 @@ fn exchangers(
             target.published = published(dns, host, answer, destination.port);
         }
         let addresses = answer.map(|answer| answer.records).map_err(said);
-        found.extend(by_family(
-            &target,
-            addresses.as_deref().map_err(String::as_str),
-            families,
-        ));
+        found.extend(by_family(&target, addresses.as_deref(), families));
     }
     found
 }

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use openssl::x509::X509;
 
+use crate::confine;
 use crate::keyholder::OwnKey;
 use crate::mta_sts::fetch;
 use crate::options::sslprobe::{Options, TABLE};
@@ -22,8 +23,9 @@ use crate::probe::certificate::Judge;
 use crate::probe::report_text;
 use crate::probe::result::{HostResult, Severity};
 use crate::report::{Fail, TEMPORARY};
-use crate::settings::{Filter, Settings};
+use crate::settings::Settings;
 use crate::store::client::{self, Store, Trust};
+use crate::sys::sandbox::Role;
 use crate::sys::socket;
 use crate::text;
 use crate::tlsdestinations::Destinations;
@@ -98,6 +100,7 @@ fn units(options: &Options, operands: &[OsString]) -> Result<Vec<Unit>, Fail> {
 
 /// Everything that is read before the first process is made.
 fn setup(options: &Options) -> Result<Setup, Fail> {
+    confine::check(Role::Remote)?;
     let internal = |error: openssl::error::ErrorStack| {
         Fail::temporary(format!(
             "unable to create SSL context: {}",
@@ -132,7 +135,6 @@ fn setup(options: &Options) -> Result<Setup, Fail> {
             (true, true) => vec![Wanted::Four, Wanted::Six],
         },
         destinations,
-        filter: Filter::of_environment()?,
     })
 }
 

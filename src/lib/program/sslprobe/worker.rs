@@ -3,26 +3,24 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
-
-use openssl::asn1::Asn1Time;
 
 use super::destination::Unit;
 use super::lookup::{self, Wanted};
-use super::scan::{self, Policy, Target, Terms};
+use super::scan::{self, Target, TargetRule, Terms};
 use super::turn::Turn;
+use crate::confine;
 use crate::probe::findings::{self, Facts};
 use crate::probe::partner::{self, Partner};
 use crate::probe::result::{HostResult, StartTls};
 use crate::report::Fail;
-use crate::settings::{Filter, Settings};
-use crate::store::client::{self, Store, Trust};
+use crate::store::client;
 use crate::sys::fd;
 use crate::sys::process::Forked;
-use crate::sys::sandbox::{self, Confinement, Sandbox};
+use crate::sys::sandbox::Role;
 use crate::sys::user::{self, Identity};
-use crate::tlsdestinations::{Destination, Destinations, Way};
+use crate::tlsdestinations::Destinations;
 
 /// What all workers start from.
 pub(super) struct Setup {
@@ -32,21 +30,19 @@ pub(super) struct Setup {
     pub(super) families: Vec<Wanted>,
     /// Rules to compare with.
     pub(super) destinations: Option<Destinations>,
-    /// With a filter of system calls.
-    pub(super) filter: Filter,
 }
 
 /// The whole life of the process; its exit code.
 pub(super) fn main(forked: &Forked, setup: &Setup, unit: &Unit, stream: UnixStream) -> u8 {
     let targets = lookup::targets(unit, &setup.families);
-    let policies: Vec<Option<Policy>> = targets.iter().map(|one| policy(setup, one)).collect();
-    if confine(forked, setup.filter, &stream).is_err() {
+    let rules: Vec<Option<TargetRule>> = targets.iter().map(|one| rule(setup, one)).collect();
+    if give_up(forked, &stream).is_err() {
         return 1;
     }
     let mut turn = Turn::new(stream);
     let mut done: Vec<(HostResult, Facts)> = Vec::new();
-    for (target, policy) in targets.iter().zip(&policies) {
-        done.push(scan::run(target, &setup.terms, policy.as_ref(), &mut turn));
+    for (target, rule) in targets.iter().zip(&rules) {
+        done.push(scan::run(target, &setup.terms, rule.as_ref(), &mut turn));
     }
     judge_together(&mut done);
     suggest(setup, unit, &mut done);
@@ -58,73 +54,33 @@ pub(super) fn main(forked: &Forked, setup: &Setup, unit: &Unit, stream: UnixStre
     0
 }
 
-/// The rule that is for a target, with its store.
-fn policy(setup: &Setup, target: &Target) -> Option<Policy> {
+/// The rule that is for a target.
+fn rule(setup: &Setup, target: &Target) -> Option<TargetRule> {
     let destinations = setup.destinations.as_ref()?;
-    let to = match &target.mx_of {
-        Some((domain, signed)) => Destination {
-            domain,
-            way: Way::Exchanger {
-                host: &target.host,
-                signed: *signed,
-            },
-        },
-        None => Destination::itself(&target.host),
-    };
-    let rule = match destinations.look_up(&to, None) {
-        Ok(rule) => rule,
-        Err(unusable) => return Some(Policy::unusable(unusable.to_string())),
-    };
-    let mut settings = Settings::default();
-    if let Some(ciphers) = &rule.value.ciphers {
-        settings.overlay([("CIPHERS".to_owned(), ciphers.clone())]);
-    }
-    let anchors = client::system_anchors();
-    let asked = client::Setup::under(&rule, Trust::Loaded(&anchors));
-    let store = Store::load(&settings, &asked, &super::NO_KEY).map_err(|fail| fail.to_string());
-    Some(Policy {
-        names: client::names(&rule, &to),
-        rule,
-        store,
+    Some(match destinations.look_up(&target.as_destination(), None) {
+        Ok(rule) => TargetRule::new(rule, target, &client::system_anchors()),
+        Err(unusable) => TargetRule::unusable(unusable.to_string().into()),
     })
 }
 
 /// Gives up everything that calling servers does not need: nothing is opened
 /// after this. As root, the process becomes nobody.
-fn confine(forked: &Forked, filter: Filter, stream: &UnixStream) -> Result<(), Fail> {
-    let unable = |error| Fail::unable("use a sandbox")(error);
-    // Libc reads the time zone when libcrypto first looks at a calendar.
-    let _ = Asn1Time::days_from_now(0);
-    let sandbox = Sandbox::prepare(sandbox::Role::Remote);
+fn give_up(forked: &Forked, stream: &UnixStream) -> Result<(), Fail> {
     // A connection must never be descriptor 2, where a bug would be told.
-    fd::detach_standard().map_err(unable)?;
-    let errors = io::stderr();
-    let (input, output) = (io::stdin(), io::stdout());
-    let mut keep = vec![
+    fd::detach_standard().map_err(Fail::unable("use a sandbox"))?;
+    let (input, output, errors) = (io::stdin(), io::stdout(), io::stderr());
+    forked.close_all_but(&[
         input.as_fd(),
         output.as_fd(),
         errors.as_fd(),
         stream.as_fd(),
-    ];
-    keep.extend(sandbox.descriptor());
-    forked.close_all_but(&keep);
+    ]);
     if user::is_root() {
         // Where root cannot become anybody else it stays what it is, in its
         // sandbox.
         let _ = Identity::nobody().assume();
     }
-    // The next descriptor is a connection's, and there is one at a time.
-    let next = fd::duplicate_above(stream, 0).map_err(unable)?;
-    let highest = next.as_raw_fd().max(stream.as_raw_fd());
-    drop(next);
-    let confinement = Confinement {
-        filter: filter != Filter::Off,
-        highest,
-    };
-    match sandbox.take_on(confinement) {
-        Err(error) if filter == Filter::Required => Err(unable(error)),
-        _ => Ok(()),
-    }
+    confine::take_on(Role::Remote, false, stream)
 }
 
 /// What shows only beside another port of the same host: STARTTLS that is offered
@@ -166,17 +122,6 @@ fn suggest(setup: &Setup, unit: &Unit, done: &mut [(HostResult, Facts)]) {
     } else {
         for (result, facts) in done {
             result.tlsdestinations = partner::line(&partner, &[(result, facts.held())]);
-        }
-    }
-}
-
-impl Policy {
-    /// A line that decides and is wrong: mail under it waits.
-    fn unusable(why: String) -> Policy {
-        Policy {
-            rule: crate::tlsdestinations::Rule::none(),
-            names: Vec::new(),
-            store: Err(why),
         }
     }
 }

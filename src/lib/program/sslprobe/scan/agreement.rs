@@ -3,12 +3,13 @@
 //! qmail-sslremote makes them.
 #![forbid(unsafe_code)]
 
+use std::fmt::Display;
 use std::time::Instant;
 
 use openssl::ssl::Ssl;
 
 use super::session::PLAIN_SIDE;
-use super::{DomainPolicy, Policy, Published, Scan, Stop};
+use super::{DomainPolicy, Published, Scan, Stop, TargetRule};
 use crate::handshake::{self, Failure};
 use crate::link::Link;
 use crate::probe::result::Agreement;
@@ -19,8 +20,8 @@ use crate::trust::{self, Name, Reference};
 pub(super) fn run(scan: &mut Scan<'_>) -> Result<(), Stop> {
     records(scan)?;
     domain_policy(scan)?;
-    if let Some(policy) = scan.policy {
-        scan.facts.policy = Some(under(scan, policy)?);
+    if let Some(rule) = scan.rule {
+        scan.facts.policy = Some(under(scan, rule)?);
     }
     Ok(())
 }
@@ -44,30 +45,30 @@ pub(super) fn without_tls(rule: &Rule, why: &str) -> (bool, String) {
 }
 
 /// A handshake under the rule.
-fn under(scan: &mut Scan<'_>, policy: &Policy) -> Result<(bool, String), Stop> {
-    let place = place(&policy.rule);
+fn under(scan: &mut Scan<'_>, of_target: &TargetRule) -> Result<(bool, String), Stop> {
+    let rule = &of_target.rule;
+    let place = place(rule);
     let through = format!("{place}: mail would get through");
-    if policy.rule.tls() == Tls::Never {
+    if rule.tls() == Tls::Never {
         return Ok((
             true,
             format!("{place}: TLS is never tried, mail would go in the clear"),
         ));
     }
-    let no = |why: &str| (false, format!("{place}: mail would not get through: {why}"));
-    let store = match &policy.store {
+    let no = |why: &dyn Display| (false, format!("{place}: mail would not get through: {why}"));
+    let store = match &of_target.store {
         Ok(store) => store,
         Err(why) => return Ok(no(why)),
     };
     let reference = Reference::new(&scan.target.host);
-    let ssl = store.connection(&reference, policy.names.clone());
-    let ssl = ssl.map_err(|error| Stop::Connection(crate::report::tls_reason(&error)))?;
+    let ssl = store.connection(&reference, of_target.names.clone())?;
     Ok(match verified(scan, ssl)? {
         Ok(()) => (true, through),
-        Err(failure) if policy.rule.tls() == Tls::Offered => (
+        Err(failure) if rule.tls() == Tls::Offered => (
             true,
             format!("{place}: mail would go in the clear: {failure}"),
         ),
-        Err(failure) => no(&failure.to_string()),
+        Err(failure) => no(&failure),
     })
 }
 
@@ -110,8 +111,7 @@ fn records(scan: &mut Scan<'_>) -> Result<(), Stop> {
             names: Vec::new(),
         },
     };
-    let ssl = scan.terms.records.connection_by_records(published);
-    let ssl = ssl.map_err(|error| Stop::Connection(crate::report::tls_reason(&error)))?;
+    let ssl = scan.terms.records.connection_by_records(published)?;
     match verified(scan, ssl)? {
         Ok(()) => scan.result.dane = Some(Agreement::Ok),
         Err(Failure::Certificate(_)) => scan.result.dane = Some(Agreement::Mismatch),
@@ -125,8 +125,7 @@ fn domain_policy(scan: &mut Scan<'_>) -> Result<(), Stop> {
     if lists(scan) {
         let reference = Reference::new(&scan.target.host);
         let names = vec![Name::new(reference.clone())];
-        let ssl = scan.terms.policies.connection(&reference, names);
-        let ssl = ssl.map_err(|error| Stop::Connection(crate::report::tls_reason(&error)))?;
+        let ssl = scan.terms.policies.connection(&reference, names)?;
         match verified(scan, ssl)? {
             Ok(()) => scan.result.sts = Some(Agreement::Ok),
             Err(Failure::Certificate(_)) => scan.result.sts = Some(Agreement::Mismatch),

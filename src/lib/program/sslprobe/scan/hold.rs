@@ -3,13 +3,12 @@
 #![forbid(unsafe_code)]
 
 use super::agreement::verified;
-use super::{Scan, Stop};
+use super::{Scan, Stop, TargetRule};
 use crate::options::sslprobe::Depth;
 use crate::probe::partner::{self, Hold, Partner};
 use crate::probe::result::{HostResult, Version};
-use crate::settings::Settings;
-use crate::store::client::{self, Setup, Store, Trust};
-use crate::tlsdestinations::{Destination, Destinations, Way};
+use crate::report::Fail;
+use crate::tlsdestinations::Destinations;
 use crate::trust::Reference;
 
 pub(super) fn run(scan: &mut Scan<'_>) -> Result<(), Stop> {
@@ -36,7 +35,7 @@ pub(super) fn run(scan: &mut Scan<'_>) -> Result<(), Stop> {
                 scan.facts.hold = Some(hold);
                 return Ok(());
             }
-            Err(failure) => why = failure,
+            Err(fail) => why = fail.to_string(),
         }
         tried = line;
     }
@@ -55,37 +54,20 @@ fn partner<'a>(scan: &Scan<'a>) -> Partner<'a> {
 }
 
 /// Whether a handshake under a line comes to a good end; why not.
-fn holds(scan: &mut Scan<'_>, line: &str) -> Result<Result<(), String>, Stop> {
+fn holds(scan: &mut Scan<'_>, line: &str) -> Result<Result<(), Fail>, Stop> {
     let target = scan.target;
-    let to = match &target.mx_of {
-        Some((domain, signed)) => Destination {
-            domain,
-            way: Way::Exchanger {
-                host: &target.host,
-                signed: *signed,
-            },
-        },
-        None => Destination::itself(&target.host),
-    };
-    let rule = match Destinations::from_text(line).look_up(&to, None) {
+    let mut rule = match Destinations::from_text(line).look_up(&target.as_destination(), None) {
         Ok(rule) => rule,
-        Err(unusable) => return Ok(Err(unusable.to_string())),
+        Err(unusable) => return Ok(Err(unusable.to_string().into())),
     };
-    let mut settings = Settings::default();
-    if let Some(ciphers) = &rule.value.ciphers {
-        settings.overlay([("CIPHERS".to_owned(), ciphers.clone())]);
-    }
-    let asked = Setup {
-        // No file can be read any more; these are those of the line.
-        trust: Trust::Loaded(scan.terms.judge.anchors()),
-        ..Setup::under(&rule, Trust::System)
-    };
-    let store = match Store::load(&settings, &asked, &super::super::NO_KEY) {
-        Ok(store) => store,
-        Err(fail) => return Ok(Err(fail.to_string())),
-    };
-    let reference = Reference::new(&target.host);
-    let ssl = store.connection(&reference, client::names(&rule, &to));
-    let ssl = ssl.map_err(|error| Stop::Connection(crate::report::tls_reason(&error)))?;
-    Ok(verified(scan, ssl)?.map_err(|failure| failure.to_string()))
+    // No file can be read any more; the judge's are those of the line.
+    rule.value.anchors = None;
+    let rule = TargetRule::new(rule, target, scan.terms.judge.anchors());
+    Ok(match rule.store {
+        Ok(store) => {
+            let ssl = store.connection(&Reference::new(&target.host), rule.names)?;
+            verified(scan, ssl)?.map_err(|failure| failure.to_string().into())
+        }
+        Err(why) => Err(why),
+    })
 }

@@ -16,8 +16,7 @@ pub(super) fn run(scan: &mut Scan<'_>) -> Result<(), Stop> {
         versions: (Version::Tls10, Version::Tls13),
         signatures: None,
     };
-    let ssl = super::session::state(&want);
-    let ssl = ssl.map_err(|error| Stop::Connection(crate::report::tls_reason(&error)))?;
+    let ssl = super::session::state(&want)?;
     let answered = match scan.ready(true) {
         Ok((socket, until)) => match scan.handshake(ssl, socket, until) {
             Ok((mut link, _)) => {

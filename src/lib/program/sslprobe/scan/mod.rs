@@ -6,14 +6,19 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use openssl::error::ErrorStack;
+use openssl::x509::X509;
+
 use crate::calendar;
 use crate::mta_sts;
 use crate::options::sslprobe::{Depth, Start};
 use crate::probe::certificate::Judge;
 use crate::probe::findings::{self, Facts};
 use crate::probe::result::{HostResult, Version};
-use crate::store::client::Store;
-use crate::tlsdestinations::Rule;
+use crate::report::{self, Fail};
+use crate::settings::Settings;
+use crate::store::client::{self, Setup, Store, Trust};
+use crate::tlsdestinations::{Destination, Rule, Way};
 use crate::trust::dane::Record;
 use crate::trust::{Name, Reference};
 
@@ -75,7 +80,7 @@ pub(super) struct Target {
     pub(super) start: Start,
     /// The addresses, in the order in which they are tried; or why there are
     /// none.
-    pub(super) addresses: Result<Vec<IpAddr>, String>,
+    pub(super) addresses: Result<Vec<IpAddr>, Fail>,
     /// The mail domain under `-M`, and whether the MX answer was signed.
     pub(super) mx_of: Option<(String, bool)>,
     /// TLSA records.
@@ -85,6 +90,20 @@ pub(super) struct Target {
 }
 
 impl Target {
+    /// How tlsdestinations knows it.
+    pub(super) fn as_destination(&self) -> Destination<'_> {
+        match &self.mx_of {
+            Some((domain, signed)) => Destination {
+                domain,
+                way: Way::Exchanger {
+                    host: &self.host,
+                    signed: *signed,
+                },
+            },
+            None => Destination::itself(&self.host),
+        }
+    }
+
     /// What SNI says: the name of the host, if it has one.
     fn server_name(&self) -> Option<&str> {
         match Reference::new(&self.host) {
@@ -104,13 +123,34 @@ impl Target {
 }
 
 /// A rule of tlsdestinations that is for a target, made ready.
-pub(super) struct Policy {
-    /// The rule.
-    pub(super) rule: Rule,
+pub(super) struct TargetRule {
+    rule: Rule,
     /// The names that it wants.
-    pub(super) names: Vec<Name>,
-    /// Its store; why there is none.
-    pub(super) store: Result<Store, String>,
+    names: Vec<Name>,
+    /// Why there is none.
+    store: Result<Store, Fail>,
+}
+
+impl TargetRule {
+    /// With these anchors where the rule names none.
+    pub(super) fn new(rule: Rule, target: &Target, anchors: &[X509]) -> TargetRule {
+        let settings = Settings::default().with_ciphers(rule.value.ciphers.as_ref());
+        let setup = Setup::under(&rule, Trust::Loaded(anchors));
+        TargetRule {
+            store: Store::load(&settings, &setup, &super::NO_KEY),
+            names: client::names(&rule, &target.as_destination()),
+            rule,
+        }
+    }
+
+    /// A line that decides and is wrong: mail under it waits.
+    pub(super) fn unusable(why: Fail) -> TargetRule {
+        TargetRule {
+            rule: Rule::none(),
+            names: Vec::new(),
+            store: Err(why),
+        }
+    }
 }
 
 /// What is the same for all targets.
@@ -145,6 +185,12 @@ pub(super) enum Stop {
     Host(String),
 }
 
+impl From<ErrorStack> for Stop {
+    fn from(error: ErrorStack) -> Stop {
+        Stop::Connection(report::tls_reason(&error))
+    }
+}
+
 /// The most connections that may come to nothing before a ClientHello is sent.
 const SPARE: u32 = 2;
 /// As many failures in a row end the probe.
@@ -154,7 +200,7 @@ const FAILURES: u32 = 3;
 pub(super) struct Scan<'a> {
     target: &'a Target,
     terms: &'a Terms,
-    policy: Option<&'a Policy>,
+    rule: Option<&'a TargetRule>,
     turn: &'a mut Turn,
     address: IpAddr,
     begin: Instant,
@@ -211,21 +257,21 @@ const FULL: &[Step] = &[
 pub(super) fn run(
     target: &Target,
     terms: &Terms,
-    policy: Option<&Policy>,
+    rule: Option<&TargetRule>,
     turn: &mut Turn,
 ) -> (HostResult, Facts) {
     let mut failed = String::new();
     let addresses = match &target.addresses {
         Ok(addresses) => addresses.as_slice(),
         Err(why) => {
-            failed.clone_from(why);
+            failed = why.to_string();
             &[]
         }
     };
     let mut connections = 0;
     for (at, address) in addresses.iter().enumerate() {
         turn.begin(*address);
-        let mut scan = Scan::new(target, terms, policy, turn, *address);
+        let mut scan = Scan::new(target, terms, rule, turn, *address);
         let (result, facts) = scan.whole();
         connections += result.connections;
         if result.listens || at + 1 == addresses.len() {
@@ -273,7 +319,7 @@ impl<'a> Scan<'a> {
     fn new(
         target: &'a Target,
         terms: &'a Terms,
-        policy: Option<&'a Policy>,
+        rule: Option<&'a TargetRule>,
         turn: &'a mut Turn,
         address: IpAddr,
     ) -> Scan<'a> {
@@ -283,7 +329,7 @@ impl<'a> Scan<'a> {
         Scan {
             target,
             terms,
-            policy,
+            rule,
             turn,
             address,
             begin,
@@ -314,13 +360,13 @@ impl<'a> Scan<'a> {
             self.result.error = Some(why.clone());
             self.facts.unfinished = self.result.has_tls();
         }
-        if let (Some(policy), None) = (self.policy, &self.facts.policy) {
+        if let (Some(rule), None) = (self.rule, &self.facts.policy) {
             let why = self
                 .result
                 .error
                 .as_deref()
                 .unwrap_or("TLS was not reached");
-            self.facts.policy = Some(agreement::without_tls(&policy.rule, why));
+            self.facts.policy = Some(agreement::without_tls(&rule.rule, why));
         }
         if self.result.listens && !self.result.has_tls() {
             agreement::policy_without_tls(self);

@@ -111,7 +111,7 @@ impl Scan<'_> {
         let answer = exchange(&socket, until, &hello.record(), ask.large);
         drop(socket);
         self.hang_up(answer.is_ok());
-        let answer = match answer.map_err(Stop::Connection)? {
+        let answer = match answer? {
             Answer::Flight(flight) if !ask.suites.contains(&flight.hello.suite) => {
                 let name = crate::probe::suites::name(flight.hello.suite);
                 Answer::Refused(format!("it chose {name}, which was not offered"))
@@ -134,7 +134,7 @@ fn exchange(
     until: Instant,
     hello: &[u8],
     in_two: bool,
-) -> Result<Answer, String> {
+) -> Result<Answer, Stop> {
     let mut clear = Clear {
         socket,
         deadline: until,
@@ -158,11 +158,12 @@ fn exchange(
             Ok(0) => return Ok(ended(reader, unsent.as_ref())),
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                return Err(if reader.is_untouched() {
-                    "timed out: the server said nothing to a ClientHello".to_owned()
+                let why = if reader.is_untouched() {
+                    "timed out: the server said nothing to a ClientHello"
                 } else {
-                    "timed out in the middle of the server's handshake".to_owned()
-                });
+                    "timed out in the middle of the server's handshake"
+                };
+                return Err(Stop::Connection(why.to_owned()));
             }
             Err(error) => return Ok(ended(reader, Some(&error))),
         };
@@ -175,14 +176,14 @@ fn exchange(
             }
             Ok(Some(Said::Other(bytes))) => {
                 let shown = text::excerpt(&bytes, 60);
-                return Err(format!(
+                return Err(Stop::Connection(format!(
                     "the server does not answer in TLS, but with \"{shown}\""
-                ));
+                )));
             }
             Err(malformed) => {
                 let words = malformed.to_string();
-                let flight = reader.part(Some(malformed)).ok_or(words)?;
-                Answer::Flight(Box::new(flight))
+                let flight = reader.part(Some(malformed)).map(Box::new);
+                Answer::Flight(flight.ok_or(Stop::Connection(words))?)
             }
         };
         part(&mut clear, &answer);

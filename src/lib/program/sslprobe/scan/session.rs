@@ -97,8 +97,7 @@ pub(super) fn state(want: &Want<'_>) -> Result<Ssl, ErrorStack> {
 impl Scan<'_> {
     /// A session on a connection of its own, with a farewell at its end.
     pub(super) fn session(&mut self, want: &Want<'_>) -> Result<Done, Stop> {
-        let ssl =
-            state(want).map_err(|error| Stop::Connection(crate::report::tls_reason(&error)))?;
+        let ssl = state(want)?;
         let (socket, until) = self.ready(false)?;
         let (link, done) = self.handshake(ssl, socket, until)?;
         self.leave(link);
@@ -107,9 +106,7 @@ impl Scan<'_> {
 
     /// A session that takes up an earlier one.
     pub(super) fn resume(&mut self, earlier: &Resumable) -> Result<Done, Stop> {
-        let ssl = earlier
-            .ssl()
-            .map_err(|error| Stop::Connection(crate::report::tls_reason(&error)))?;
+        let ssl = earlier.ssl()?;
         let (socket, until) = self.ready(false)?;
         let (link, done) = self.handshake(ssl, socket, until)?;
         self.leave(link);
