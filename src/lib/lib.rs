@@ -115,7 +115,6 @@ mod link;
 
 /// One request to a web server.
 #[cfg(feature = "remote")]
-#[allow(dead_code, reason = "reports will be posted")]
 mod https;
 
 /// MTA-STS (RFC 8461).

@@ -7,25 +7,26 @@
 //! new one is there.
 #![forbid(unsafe_code)]
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use openssl::hash::{MessageDigest, hash};
 
 use super::{Policy, PolicyDomain};
 use crate::report;
-use crate::sys::user;
+use crate::sys::{fd, user};
 use crate::text;
 
 /// The longest file: the longest policy that is fetched, and the head.
 const FILE_LIMIT: u64 = 65 * 1024;
 /// What a file begins with.
 const BEGIN: &str = "ucspi-tls mta-sts 1";
-/// A file that is being written for longer was left behind.
-const WRITING: Duration = Duration::from_secs(60);
+
+/// How often a file is begun that others put into its place before us.
+const TRIES: u32 = 10;
 
 /// The directory, where policies are remembered.
 #[derive(Clone, Debug)]
@@ -181,6 +182,8 @@ impl Cache {
         };
         let written = file
             .write_all(&written(id, fetched, text))
+            // For whoever delivers, whatever the umask is.
+            .and_then(|()| file.set_permissions(Permissions::from_mode(0o644)))
             .and_then(|()| file.sync_all())
             .and_then(|()| fs::rename(&new, self.path(domain)));
         if written.is_err() {
@@ -190,27 +193,59 @@ impl Cache {
     }
 }
 
-/// A file to be written. `None`: somebody writes it just now.
+/// An empty file to be written, which nobody else writes while this one is open: its
+/// lock ends with whoever holds it. `None`: somebody writes it just now, or has done.
 fn begin(new: &Path) -> io::Result<Option<File>> {
-    let open = || {
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o644)
-            .open(new)
-    };
-    match open() {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        other => return other.map(Some),
+    for _ in 0..TRIES {
+        let file = match open(new) {
+            // A link, a pipe, or a file of another user's who ended in the middle of it.
+            Err(error) if is_in_the_way(&error) => {
+                fs::remove_file(new).map_err(|_| error)?;
+                continue;
+            }
+            other => other?,
+        };
+        let own = file.metadata()?;
+        if !own.is_file() {
+            fs::remove_file(new)?;
+            continue;
+        }
+        if !fd::try_lock(&file)? {
+            return Ok(None);
+        }
+        // Who held it before may have put it into its place meanwhile.
+        let is_own = |there: fs::Metadata| (there.dev(), there.ino()) == (own.dev(), own.ino());
+        if fs::symlink_metadata(new).is_ok_and(is_own) {
+            file.set_len(0)?;
+            return Ok(Some(file));
+        }
     }
-    // One who ended in the middle of it left it. If two see that at once, the later
-    // one's file may be put in its place unfinished: its digest tells.
-    let age = fs::symlink_metadata(new)?.modified()?.elapsed();
-    if age.is_ok_and(|age| age < WRITING) {
-        return Ok(None);
-    }
-    fs::remove_file(new)?;
-    open().map(Some)
+    Ok(None)
+}
+
+/// Opens it, and makes it where it is not. Who is not its user cannot lock it.
+fn open(new: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(new)
+}
+
+/// Whether what is there is no file that this user can write (FreeBSD has `EMLINK` for
+/// a link).
+fn is_in_the_way(error: &io::Error) -> bool {
+    let code = error.raw_os_error().unwrap_or_default();
+    [
+        libc::EACCES,
+        libc::EPERM,
+        libc::ELOOP,
+        libc::EMLINK,
+        libc::ENXIO,
+    ]
+    .contains(&code)
 }
 
 /// A file's bytes.
@@ -252,7 +287,6 @@ fn parsed(bytes: &[u8]) -> Option<Remembered> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt as _;
 
     const POLICY: &[u8] = b"version: STSv1\nmode: enforce\nmx: a.test\nmax_age: 100\n";
 
@@ -368,22 +402,57 @@ mod tests {
     }
 
     #[test]
-    fn one_that_writes_is_left_alone_and_one_that_ended_is_not() {
+    fn one_that_writes_is_left_alone_and_what_one_left_behind_is_no_matter() {
         let folder = Folder::new("cache-leftover");
         let cache = folder.cache();
         let new = folder.0.join(".a.test");
-        let file = File::create(&new).expect("makes");
+        let writing = begin(&new).expect("makes").expect("nobody writes");
         cache.write(&domain(), "1", 1, POLICY).expect("no error");
         assert_eq!(cache.read(&domain()), Found::Nothing);
-        for time in [UNIX_EPOCH, SystemTime::now() + Duration::from_secs(99_999)] {
-            fs::write(&new, "half").expect("writes");
-            file.set_modified(time).expect("sets");
-            fs::File::open(&new)
-                .and_then(|file| file.set_modified(time))
-                .expect("sets");
-            cache.write(&domain(), "2", 2, POLICY).expect("writes");
-            assert_eq!(folder.names(), ["a.test"]);
+        drop(writing);
+        let leave: [fn(&Path); 4] = [
+            |_| (),
+            |new| fs::write(new, vec![b'x'; 9000]).expect("writes"),
+            |new| std::os::unix::fs::symlink("/nonexistent", new).expect("links"),
+            |new| {
+                let mut command = std::process::Command::new("mkfifo");
+                assert!(command.arg(new).status().expect("runs").success());
+            },
+        ];
+        for (number, leave) in leave.into_iter().enumerate() {
+            leave(&new);
+            let id = number.to_string();
+            cache.write(&domain(), &id, 2, POLICY).expect("writes");
+            assert_eq!(folder.names(), ["a.test"], "{id}");
+            let found = cache.read(&domain());
+            assert!(matches!(found, Found::Policy(one) if one.id == id), "{id}");
+            let mode = fs::metadata(folder.0.join("a.test")).expect("it is there");
+            assert_eq!(mode.permissions().mode() & 0o7777, 0o644);
         }
+        // What cannot be removed is told.
+        fs::create_dir(&new).expect("makes");
+        assert!(cache.write(&domain(), "9", 2, POLICY).is_err());
+    }
+
+    /// Whoever ends first, what is there is whole, and nothing else stays.
+    #[test]
+    fn many_that_write_at_once_leave_one_policy() {
+        let folder = Folder::new("cache-many");
+        let cache = folder.cache();
+        std::thread::scope(|scope| {
+            for id in 0..8 {
+                let cache = &cache;
+                scope.spawn(move || {
+                    for _ in 0..20 {
+                        let id = id.to_string();
+                        cache.write(&domain(), &id, 1, POLICY).expect("writes");
+                        assert!(!matches!(cache.read(&domain()), Found::Damaged(_)));
+                    }
+                });
+            }
+        });
+        assert!(matches!(cache.read(&domain()), Found::Policy(_)));
+        assert_eq!(folder.names(), ["a.test"]);
     }
 
     #[test]

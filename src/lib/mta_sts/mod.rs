@@ -48,7 +48,7 @@ impl fmt::Display for Trouble {
 }
 
 /// A domain that may have a policy, in the spelling of its files: small letters,
-/// digits, `-`, `_` and dots.
+/// digits, dots, and what else can stand in the name of a web server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyDomain(String);
 
@@ -58,7 +58,8 @@ impl PolicyDomain {
     #[must_use]
     pub fn new(domain: &str) -> Option<PolicyDomain> {
         let name = domain.to_ascii_lowercase();
-        let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        // RFC 3986, 3.2.2: `reg-name`, but for what it would have to encode.
+        let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte);
         let labels = name.split('.').all(|label| !label.is_empty());
         // A last label of digits is an address, to some.
         let last = name.rsplit('.').next().unwrap_or_default();
@@ -103,6 +104,12 @@ mod tests {
             ("Example.ORG", true),
             ("xn--bcher-kva.test", true),
             ("a_b.test", true),
+            ("plus+x.test", true),
+            ("o'brien,~!.test", true),
+            ("a:b.test", false),
+            ("a%b.test", false),
+            ("a b.test", false),
+            ("a\0b.test", false),
             ("test", true),
             ("", false),
             (".", false),

@@ -226,7 +226,7 @@ fn secure(
 /// A server that is not who it should be.
 fn untrusted(refusal: &Refusal, plan: &Plan) -> Fail {
     let mut why = format!("unable to verify server certificate: {refusal}");
-    if let Some(mismatch) = client::mismatch(refusal, &plan.names, plan.cure.as_deref()) {
+    if let Some(mismatch) = client::mismatch(refusal, plan.cure.as_deref()) {
         why.extend([": server name does not match certificate: ", &mismatch]);
     }
     Fail::temporary(why)

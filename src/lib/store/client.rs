@@ -17,7 +17,7 @@ use crate::report::Fail;
 use crate::settings::Settings;
 use crate::tls_ffi;
 use crate::tlsdestinations::{Anchors, Check, Destination, Rule, Tls};
-use crate::trust::{self, Cause, Demand, Expectation, Name, Reference, Refusal, Tolerated};
+use crate::trust::{self, Demand, Expectation, Name, Naming, Reference, Refusal, Tolerated};
 
 /// Trust anchors.
 #[derive(Clone, Copy, Debug)]
@@ -236,14 +236,16 @@ pub fn names(rule: &Rule, to: &Destination<'_>) -> Vec<Name> {
 /// Where a certificate was refused for its names: which were wanted, which it bears,
 /// and the cure. Words that end a sentence.
 #[must_use]
-pub fn mismatch(refusal: &Refusal, wanted: &[Name], cure: Option<&str>) -> Option<String> {
-    let (Cause::Name(_), Some(borne)) = (refusal.cause, &refusal.names) else {
-        return None;
-    };
+pub fn mismatch(refusal: &Refusal, cure: Option<&str>) -> Option<String> {
+    let Naming {
+        wanted,
+        borne,
+        wildcard,
+    } = refusal.naming.as_ref()?;
     let mut names: Vec<String> = wanted.iter().map(|one| one.reference.to_string()).collect();
     names.dedup();
     let mut words = format!("wanted {}, it names {borne}", names.join(" or "));
-    if refusal.wildcard {
+    if *wildcard {
         words.push_str(", and a wildcard counts under ~ only, not under =");
     }
     if let Some(cure) = cure {

@@ -80,9 +80,25 @@ pub fn duplicate_above(fd: impl AsFd, least: RawFd) -> io::Result<OwnedFd> {
 /// # Errors
 /// As flock(2).
 pub fn lock(fd: impl AsFd) -> io::Result<()> {
+    flock(fd, libc::LOCK_EX)
+}
+
+/// Takes the lock of this file, unless somebody else holds it: then false.
+///
+/// # Errors
+/// As flock(2).
+#[cfg(feature = "remote")]
+pub fn try_lock(fd: impl AsFd) -> io::Result<bool> {
+    match flock(fd, libc::LOCK_EX | libc::LOCK_NB) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        other => other.map(|()| true),
+    }
+}
+
+fn flock(fd: impl AsFd, how: libc::c_int) -> io::Result<()> {
     // SAFETY: flock takes two numbers and touches no memory of ours; the borrow
     // keeps the descriptor open for the whole call.
-    if unsafe { libc::flock(fd.as_fd().as_raw_fd(), libc::LOCK_EX) } < 0 {
+    if unsafe { libc::flock(fd.as_fd().as_raw_fd(), how) } < 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(())

@@ -25,7 +25,7 @@ mod expected;
 mod verdict;
 
 pub use expected::{Name, Reference};
-pub use verdict::{Cause, Refusal, Verdict};
+pub use verdict::{Cause, Naming, Refusal, Verdict};
 
 /// `X509_V_ERR_*` of x509_vfy.h.
 mod code {
@@ -122,6 +122,8 @@ struct Place {
     expectation: Arc<Expectation>,
     names: Vec<Name>,
     records: Vec<dane::Record>,
+    /// The names that libssl itself looks for where an authority's record matches.
+    hosts: Vec<Name>,
     /// What is expected besides.
     besides: Option<(Expectation, Vec<Name>)>,
     failures: Failures,
@@ -161,7 +163,7 @@ pub fn expect(
     expectation: Arc<Expectation>,
     names: Vec<Name>,
 ) -> Result<(), ErrorStack> {
-    keep(ssl, expectation, names, Vec::new())
+    keep(ssl, expectation, names, Vec::new(), Vec::new())
 }
 
 /// What a server is compared with by DANE.
@@ -200,7 +202,9 @@ pub fn expect_records(ssl: &mut SslRef, published: Published) -> Result<(), Erro
         demand: Demand::Records,
         ..Expectation::default()
     };
-    keep(ssl, Arc::new(expectation), names, records)
+    let hosts = std::iter::once(&host).chain(&others);
+    let hosts = hosts.map(|host| Name::new(Reference::new(host))).collect();
+    keep(ssl, Arc::new(expectation), names, records, hosts)
 }
 
 fn keep(
@@ -208,12 +212,14 @@ fn keep(
     expectation: Arc<Expectation>,
     names: Vec<Name>,
     records: Vec<dane::Record>,
+    hosts: Vec<Name>,
 ) -> Result<(), ErrorStack> {
     ssl.set_verify(expectation.mode(ssl.is_server()));
     let place = Place {
         expectation,
         names,
         records,
+        hosts,
         besides: None,
         failures: Failures::default(),
         judged: None,
@@ -364,20 +370,23 @@ fn collect(good: bool, context: &mut X509StoreContextRef) -> bool {
     if error.as_raw() == code::UNABLE_TO_GET_CRL && depth > 0 {
         return true;
     }
-    let subject = context
-        .current_cert()
-        .map(|certificate| names::slash_form(certificate.subject_name()));
-    let refusal = Refusal {
+    let certificate = context.current_cert();
+    let of_chain = || Refusal {
         cause: Cause::Chain(error),
         depth,
-        subject: subject.unwrap_or_default(),
+        subject: certificate.map_or_else(String::new, |one| names::slash_form(one.subject_name())),
         reason: error.error_string().to_owned(),
-        names: None,
-        wildcard: false,
+        naming: None,
     };
     // A failure that could not be kept must not be passed by.
     match place_of(context).map(Mutex::lock) {
         Some(Ok(mut place)) => {
+            let refusal = match certificate {
+                Some(leaf) if error.as_raw() == code::HOSTNAME_MISMATCH => {
+                    Refusal::name(leaf, &place.hosts)
+                }
+                _ => of_chain(),
+            };
             place.failures.add(refusal);
             true
         }

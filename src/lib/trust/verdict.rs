@@ -40,10 +40,18 @@ pub struct Refusal {
     pub subject: String,
     /// Libcrypto's words, or ours.
     pub reason: String,
-    /// Where it is the name: the names that the certificate holds.
-    pub names: Option<String>,
-    /// Where it is the name: a wildcard of the certificate's stands for it, and
-    /// does not count.
+    /// Where it is the name: which were wanted, and which it has.
+    pub naming: Option<Naming>,
+}
+
+/// Why a certificate names another host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Naming {
+    /// The names of which it should bear one.
+    pub wanted: Vec<Name>,
+    /// The names that it holds, printable.
+    pub borne: String,
+    /// A wildcard among these stands for one that is wanted, and does not count.
     pub wildcard: bool,
 }
 
@@ -55,8 +63,7 @@ impl Refusal {
             depth: 0,
             subject: String::new(),
             reason: reason.to_owned(),
-            names: None,
-            wildcard: false,
+            naming: None,
         }
     }
 
@@ -69,8 +76,7 @@ impl Refusal {
             depth: 0,
             subject: names::slash_form(leaf.subject_name()),
             reason: format!("its fingerprint is none of those in tlsdestinations: it is ={print}"),
-            names: None,
-            wildcard: false,
+            naming: None,
         }
     }
 
@@ -87,14 +93,17 @@ impl Refusal {
             depth: 0,
             subject: names::slash_form(leaf.subject_name()),
             reason: result.error_string().to_owned(),
-            names: Some(names::listed(leaf)),
-            wildcard: wanted.iter().any(|name| {
-                let wildcards = true;
-                Name {
-                    wildcards,
-                    ..name.clone()
-                }
-                .is_in(leaf)
+            naming: Some(Naming {
+                wanted: wanted.to_vec(),
+                borne: names::listed(leaf),
+                wildcard: wanted.iter().any(|name| {
+                    let wildcards = true;
+                    Name {
+                        wildcards,
+                        ..name.clone()
+                    }
+                    .is_in(leaf)
+                }),
             }),
         }
     }
@@ -106,8 +115,7 @@ impl Refusal {
             depth: 0,
             subject: names::slash_form(leaf.subject_name()),
             reason: format!("it matches no TLSA record: {compared}"),
-            names: None,
-            wildcard: false,
+            naming: None,
         }
     }
 

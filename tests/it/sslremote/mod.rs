@@ -32,6 +32,8 @@ mod real;
 mod reporting;
 mod resolvers;
 mod rows;
+#[cfg(validator)]
+mod second_opinion;
 mod stages;
 mod sts;
 #[cfg(validator)]

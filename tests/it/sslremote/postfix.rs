@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::remote::fresh_ip;
-use crate::harness::{Authority, Identity, Place, eventually};
+use crate::harness::{Authority, Identity, Place, eventually, program};
 
 pub struct Postfix {
     pub ip: IpAddr,
@@ -28,6 +28,43 @@ struct Programs {
     group: &'static str,
 }
 
+/// Where package/rts has unpacked Debian's package.
+fn unpacked() -> Option<PathBuf> {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent()?;
+    let unpacked = target.join("postfix");
+    unpacked
+        .join("usr/sbin/postfix")
+        .is_file()
+        .then_some(unpacked)
+}
+
+/// Postfix's own probe of TLS with mail servers, posttls-finger(1), with these lines of
+/// main.cf; words to put before it, and its own to put behind.
+pub fn finger(place: &Place, main: &str) -> Option<Vec<String>> {
+    let installed = program("posttls-finger");
+    // Its daemons are nobody's here; two users that every Debian has will do.
+    let users = "mail_owner = uucp\nsetgid_group = news";
+    let (binary, libraries) = match (installed, unpacked()) {
+        (Some(binary), _) => (binary, String::new()),
+        (None, Some(unpacked)) => (
+            unpacked.join("usr/sbin/posttls-finger"),
+            unpacked.join("usr/lib/postfix").display().to_string(),
+        ),
+        (None, None) => return None,
+    };
+    fs::create_dir_all(place.path("finger")).unwrap();
+    place.write(
+        "finger/main.cf",
+        format!("compatibility_level = 3.6\n{users}\n{main}"),
+    );
+    Some(vec![
+        "env".to_owned(),
+        format!("LD_LIBRARY_PATH={libraries}"),
+        format!("MAIL_CONFIG={}", place.text("finger")),
+        binary.display().to_string(),
+    ])
+}
+
 impl Programs {
     fn find(folder: &Path) -> Option<Programs> {
         let installed = nix::unistd::User::from_name("postfix").ok()?.is_some();
@@ -38,11 +75,7 @@ impl Programs {
                 group: "postdrop",
             });
         }
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent()?;
-        let unpacked = target.join("postfix");
-        if !unpacked.join("usr/sbin/postfix").is_file() {
-            return None;
-        }
+        let unpacked = unpacked()?;
         // Its processes are nobody's friends: they may not see a home's inside.
         fs::create_dir_all(folder).unwrap();
         let mut copied = Command::new("cp");

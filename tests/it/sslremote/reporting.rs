@@ -340,6 +340,85 @@ fn what_a_policy_of_mta_sts_asks_for_has_its_words() {
     }
 }
 
+/// TLSA records of no use leave the certificate and the host to the policy; what its
+/// mode `testing` is for is told besides.
+#[test]
+fn records_of_no_use_and_a_policy_have_their_words_apart() {
+    need_root!();
+    let place = Place::new("reporting-both");
+    keeps_sessions(&place);
+    fs::create_dir_all(place.path("mta-sts")).unwrap();
+    let Some(zones) = Zones::new(&place) else {
+        skip!("nsd or ldnsutils is not installed");
+    };
+    let [web_ip, good, named, bare] = [(); 4].map(|()| fresh_ip());
+    let tlsa = "tlsa tlsa-invalid";
+    let mismatch = "sts certificate-host-mismatch";
+    let cases = [
+        ("testing-good", 'K', vec![tlsa]),
+        ("testing-named", 'K', vec![tlsa, mismatch]),
+        (
+            "testing-good-elsewhere",
+            'K',
+            vec![tlsa, "sts validation-failure"],
+        ),
+        ("testing-bare", 'Z', vec!["tlsa starttls-not-supported"]),
+        ("enforce-good", 'K', vec![tlsa]),
+        ("enforce-named", 'Z', vec![mismatch]),
+        (
+            "enforce-good-elsewhere",
+            'Z',
+            vec!["sts validation-failure"],
+        ),
+        ("enforce-bare", 'Z', vec!["tlsa starttls-not-supported"]),
+        ("none-named", 'K', vec![tlsa]),
+    ];
+    let mut zone = format!("mx.good IN A {good}\nmx.named IN A {named}\nmx.bare IN A {bare}\n");
+    for server in ["good", "named", "bare"] {
+        let _ = writeln!(zone, "_25._tcp.mx.{server} IN TLSA 0 0 1 00");
+    }
+    for (name, ..) in &cases {
+        let server = name.split('-').nth(1).unwrap();
+        let _ = writeln!(
+            zone,
+            "{name} IN MX 10 mx.{server}\n_mta-sts.{name} IN TXT \"v=STSv1; id=1\"\n\
+             mta-sts.{name} IN A {web_ip}"
+        );
+    }
+    let names = zones.zone("signed", Signing::Nsec, &zone).serve();
+    let _servers = [
+        shows(&Leaf::new("x").dns("mx.good.signed").issue()).at(good),
+        shows(&Leaf::new("x").dns("mx.other.signed").issue()).at(named),
+        Fake::plain().at(bare),
+    ];
+    let domains: Vec<String> = cases
+        .iter()
+        .map(|(name, ..)| format!("{name}.signed"))
+        .collect();
+    let known: Vec<&str> = domains.iter().map(|domain| &**domain).collect();
+    let web = Web::start(web_ip, &known);
+    for (domain, (name, letter, wanted)) in domains.iter().zip(cases) {
+        let mut words = name.split('-');
+        let (mode, server) = (words.next().unwrap(), words.next().unwrap());
+        let host = format!("mx.{}.signed", words.next().unwrap_or(server));
+        web.reply(domain, Reply::policy(&policy(mode, 86400, &[&host])));
+        let sent = remote(&place, &names, names.ip)
+            .env("SSL_CERT_FILE", &place.text("root.pem"))
+            .send(domain);
+        assert!(sent.starts_with(letter), "{domain}: {sent}");
+        for line in lines(&place) {
+            let has_policy = line["mx-host"] == serde_json::json!([host]);
+            assert_eq!(has_policy, line["policy-type"] == "sts", "{line}");
+        }
+        let wanted = wanted.iter().map(|words| {
+            let (kind, word) = words.split_once(' ').unwrap();
+            format!("{kind} mx.{server}.signed {word}")
+        });
+        let wanted: Vec<String> = wanted.collect();
+        assert_eq!(told(&place), wanted, "{domain}: {sent}");
+    }
+}
+
 /// A domain `a.test` at an address, in an unsigned zone.
 fn plain_domain(place: &Place, ip: IpAddr) -> Option<Names> {
     Names::serve(place, &format!("a IN MX 10 mx.a\nmx.a IN A {ip}\n"))

@@ -139,6 +139,11 @@ fn a_policy_decides_by_its_mode_who_gets_the_mail() {
             (_, true) => assert!(said.contains(&verified) && !testing, "{what}"),
             (_, false) => assert!(testing, "{what}"),
         }
+        if testing && *kind == "named" {
+            let names = "names another host: depth 0, /CN=mx.other.test: hostname mismatch: \
+                         wanted mx.named.test, it names mx.other.test).";
+            assert!(said.contains(names), "{what}");
+        }
     }
     let requests = web.asked();
     assert_eq!(requests.len(), domains.len(), "{requests:?}");
@@ -325,6 +330,42 @@ fn a_policy_is_fetched_once_and_again_when_its_id_changes_or_it_is_damaged() {
         "{said}"
     );
     assert_eq!(server.messages(), 14);
+}
+
+/// Names go to DNS as the bytes that they are; so they do to web servers.
+#[test]
+fn a_domain_of_unusual_bytes_has_its_policy() {
+    need_root!();
+    let place = Place::new("sts-bytes");
+    let [web_ip, ip] = [fresh_ip(), fresh_ip()];
+    let domains = ["plus+x", "under_score", "o'b"];
+    let mut zone = format!("mx IN A {ip}\n");
+    for domain in domains {
+        let _ = writeln!(
+            zone,
+            "{domain} IN MX 10 mx\nmta-sts.{domain} IN A {web_ip}\n\
+             _mta-sts.{domain} IN TXT \"v=STSv1; id=1\""
+        );
+    }
+    let Some(names) = Names::serve(&place, &zone) else {
+        skip!("nsd is not installed");
+    };
+    let known = domains.map(|domain| format!("{domain}.test"));
+    let web = Web::start(web_ip, &known.each_ref().map(|one| &**one));
+    let server = Fake::plain().at(ip);
+    for domain in &known {
+        web.reply(
+            domain,
+            Reply::policy(&policy("enforce", 86400, &["mx.test"])),
+        );
+        for _ in 0..2 {
+            let said = remote(&place, &names).send(domain);
+            let demand = format!("the MTA-STS policy of {domain} requires TLS. (#4.7.5)");
+            assert!(said.contains(&demand), "{domain}: {said}");
+        }
+        assert_eq!(web.asked().len(), 1, "{domain}");
+    }
+    assert_eq!((kept(&place).len(), in_clear(&server)), (3, 0));
 }
 
 /// Whoever starts a delivery may have given it an umask, signals that are ignored and

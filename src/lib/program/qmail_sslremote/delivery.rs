@@ -250,8 +250,9 @@ fn words(
     by_policy: Option<&trust::Verdict>,
 ) -> String {
     let cipher = ssl.current_cipher().map_or("", |cipher| cipher.name());
+    let listed = plan.sts.as_ref().is_some_and(|sts| sts.listed);
     let verdict = match (verdict, by_policy) {
-        (_, Some(verified @ trust::Verdict::Verified(_))) => format!("{verified} sts"),
+        (_, Some(verified @ trust::Verdict::Verified(_))) if listed => format!("{verified} sts"),
         (verdict, _) => verdict_words(plan, verdict),
     };
     format!("{} {cipher} {verdict}", ssl.version_str())

@@ -174,12 +174,11 @@ fn run(words: &[Vec<u8>]) -> Result<Report, Say> {
         Rules::read(folder, &sender_text)?
     };
     let resolver = Resolver::default();
-    let search = if is_report {
-        Search::off()
-    } else {
-        Search::of(destination, &route)
-    };
-    search.ask(&resolver)?;
+    let search = Search::of(destination, &route);
+    // To a report no policy is applied.
+    if !is_report {
+        search.ask(&resolver)?;
+    }
     let found = match &route.relay {
         Some(relay) => hosts::of_relay(&resolver, relay, &route.place)?,
         None => hosts::of_domain(&resolver, destination)?,

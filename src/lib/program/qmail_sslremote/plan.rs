@@ -344,14 +344,15 @@ impl Rules {
 impl Plan {
     /// Why a certificate is refused: words that follow `but`.
     pub fn refused(&self, refusal: &Refusal) -> String {
-        let wanted = match &self.sts {
-            Some(sts) if sts.is_enforced() => sts.names(),
-            _ => self.names.clone(),
-        };
-        match client::mismatch(refusal, &wanted, self.cure.as_deref()) {
-            Some(why) => format!("its certificate names another host: {refusal}: {why}"),
-            None => format!("its certificate did not verify: {refusal}"),
-        }
+        refused(refusal, self.cure.as_deref())
+    }
+}
+
+/// Why a certificate is refused, or would be: words that follow `but`.
+pub fn refused(refusal: &Refusal, cure: Option<&str>) -> String {
+    match client::mismatch(refusal, cure) {
+        Some(why) => format!("its certificate names another host: {refusal}: {why}"),
+        None => format!("its certificate did not verify: {refusal}"),
     }
 }
 

@@ -121,8 +121,12 @@ impl Preview<'_> {
 
     /// The domain's policy, with its age; whether it asks for anything.
     fn policy(&mut self, search: &Search) -> Result<bool, Say> {
-        let Some(domain) = search.domain() else {
-            return Ok(false);
+        let domain = match search.domain() {
+            Ok(domain) => domain,
+            Err(off) => {
+                self.say(&format!("no MTA-STS: {off}"));
+                return Ok(false);
+            }
         };
         let known = search.known(self.resolver)?;
         match &known.policy {

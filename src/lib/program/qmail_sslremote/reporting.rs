@@ -56,32 +56,70 @@ impl Bar {
     }
 }
 
-/// The policy that counts for a server.
+/// A policy as lines have it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Applied {
+struct Published {
     kind: PolicyType,
     text: Vec<String>,
     hosts: Vec<String>,
 }
 
+/// The policies that count for a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// The strongest.
+    first: Published,
+    /// That of MTA-STS below TLSA records none of which is of use, which leave the
+    /// certificate to it.
+    below: Option<Published>,
+}
+
+impl Published {
+    fn nothing(kind: PolicyType) -> Published {
+        Published {
+            kind,
+            text: Vec::new(),
+            hosts: Vec::new(),
+        }
+    }
+
+    fn sts(Followed { policy, .. }: &Followed) -> Published {
+        Published {
+            kind: PolicyType::Sts,
+            text: bounded(&policy.lines),
+            hosts: bounded(&policy.patterns),
+        }
+    }
+}
+
 impl Applied {
-    /// From its TLSA records, where they are weighed or asked for, else from the
-    /// domain's policy, where that is followed.
+    /// From its TLSA records, where they are weighed or asked for, and the domain's
+    /// policy, where that is followed.
     pub fn of(found: &dane::Found, asked: bool, followed: Option<&Followed>) -> Applied {
-        let none = Vec::new;
-        let (kind, text, hosts) = match (found, followed) {
+        let sts = followed.map(Published::sts);
+        let first = match found {
             // Of use or not: that they are not is told.
-            (Ok(Some(tlsa)), _) => (PolicyType::Tlsa, bounded(&tlsa.texts), none()),
-            (Ok(None), _) if asked => (PolicyType::Tlsa, none(), none()),
-            (Err(_), _) => (PolicyType::Tlsa, none(), none()),
-            (Ok(None), Some(Followed { policy, .. })) => (
-                PolicyType::Sts,
-                bounded(&policy.lines),
-                bounded(&policy.patterns),
-            ),
-            (Ok(None), None) => (PolicyType::NoPolicyFound, none(), none()),
+            Ok(Some(tlsa)) => {
+                return Applied {
+                    first: Published {
+                        text: bounded(&tlsa.texts),
+                        ..Published::nothing(PolicyType::Tlsa)
+                    },
+                    below: sts,
+                };
+            }
+            Ok(None) if !asked => sts,
+            Ok(None) | Err(_) => Some(Published::nothing(PolicyType::Tlsa)),
         };
-        Applied { kind, text, hosts }
+        Applied {
+            first: first.unwrap_or_else(|| Published::nothing(PolicyType::NoPolicyFound)),
+            below: None,
+        }
+    }
+
+    /// The policy that made a certificate, or a host, count for nothing.
+    fn of_certificate(&self) -> &Published {
+        self.below.as_ref().unwrap_or(&self.first)
     }
 }
 
@@ -141,7 +179,11 @@ impl Reporting {
         if let Some(result) = barred.bar.result() {
             passed_over.borrow_mut().push(host.clone());
             let text = barred.say.text.lines().collect::<Vec<_>>().join(" ");
-            self.keep(server, None, Some((result, text)));
+            let policy = match barred.bar {
+                Bar::Unlisted => server.applied.of_certificate(),
+                Bar::Line | Bar::Lookup | Bar::NoRecords | Bar::Unusable => &server.applied.first,
+            };
+            self.keep(server, policy, None, Some((result, text)));
         }
     }
 
@@ -151,12 +193,34 @@ impl Reporting {
         if server.protocol == Protocol::Qmtp {
             return;
         }
-        if let Some(result) = result(session, failure) {
-            self.keep(server, session.local_ip(), result);
+        let Some(result) = result(session, failure) else {
+            return;
+        };
+        let policy = match failure {
+            Some(Failure::Tls(NoTls {
+                cause: Cause::Certificate(_),
+                ..
+            })) => server.applied.of_certificate(),
+            _ => &server.applied.first,
+        };
+        let from = session.local_ip();
+        self.keep(server, policy, from, result);
+        // Each of two policies has its own count in a report; what mode `testing` is for
+        // is told, whatever stands above it.
+        if let (Some(sts), None) = (&server.applied.below, failure) {
+            if let Some(testing) = session.testing_failure() {
+                self.keep(server, sts, from, Some(testing));
+            }
         }
     }
 
-    fn keep(&self, server: &Server, from: Option<IpAddr>, result: Option<(ResultType, String)>) {
+    fn keep(
+        &self,
+        server: &Server,
+        policy: &Published,
+        from: Option<IpAddr>,
+        result: Option<(ResultType, String)>,
+    ) {
         let Some(Kept {
             journal, domain, ..
         }) = &self.0
@@ -164,7 +228,7 @@ impl Reporting {
             return;
         };
         let (result, reason) = result.unzip();
-        let Applied { kind, text, hosts } = server.applied.clone();
+        let Published { kind, text, hosts } = policy.clone();
         let host = server.host.name.as_bytes();
         let session = tlsrpt::Session {
             time: calendar::at(calendar::now()),
@@ -218,7 +282,7 @@ fn result(
             "no TLSA record is of use".to_owned(),
         ))),
         // Where there is DANE, a policy is not asked for.
-        (_, Encryption::Tls) if session.server.applied.kind == PolicyType::Tlsa => Some(None),
+        (_, Encryption::Tls) if session.server.applied.first.kind == PolicyType::Tlsa => Some(None),
         (_, Encryption::Tls) => Some(session.policy_trouble()),
     }
 }

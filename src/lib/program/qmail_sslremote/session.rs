@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 
 use super::delivery::{Delivery, Secured};
 use super::failure::{Cause, Circumstances, Failure, NoTls};
-use super::plan::{Plan, Server};
+use super::plan::{self, Plan, Server};
 use super::talk::{Talk, is_closing};
 use crate::dialer::Dialer;
 use crate::dialogue::client::DialogueError;
@@ -168,7 +168,7 @@ impl<'a> Session<'a> {
     }
 
     /// What a policy in mode `testing` would have refused, and why.
-    fn testing_failure(&self) -> Option<(ResultType, String)> {
+    pub fn testing_failure(&self) -> Option<(ResultType, String)> {
         let sts = self.plan.sts.as_ref().filter(|sts| !sts.is_enforced())?;
         if !sts.listed {
             return Some((ResultType::ValidationFailure, sts.unlisted()));
@@ -182,7 +182,7 @@ impl<'a> Session<'a> {
             Some(Verdict::Verified(Some(_))) | None => None,
             Some(Verdict::Unverified(refusal)) => Some((
                 ResultType::of_certificate(refusal.cause),
-                format!("its certificate did not verify: {refusal}"),
+                plan::refused(refusal, None),
             )),
             Some(_) => Some((
                 ResultType::CertificateNotTrusted,

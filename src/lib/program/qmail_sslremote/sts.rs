@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use std::cell::OnceCell;
+use std::fmt;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -40,10 +41,33 @@ pub struct Known {
     pub wrong_record: Option<String>,
 }
 
+/// Why no policy is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Off {
+    /// There is no directory of policies.
+    NoFolder,
+    /// No domain of that name can have one: an address, or bytes that no web server's
+    /// name has.
+    NoDomain,
+    /// Mail by QMTP has none.
+    Qmtp,
+}
+
+/// Words that end a sentence.
+impl fmt::Display for Off {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Off::NoFolder => "there is no directory mta-sts",
+            Off::NoDomain => "what is called is not a name that can have one",
+            Off::Qmtp => "the route leads to QMTP",
+        })
+    }
+}
+
 /// The way to a domain's policy.
 pub struct Search {
-    /// `None`: MTA-STS is off, or does not apply.
-    place: Option<(Cache, PolicyDomain)>,
+    /// Where it is remembered, and whose it is.
+    place: Result<(Cache, PolicyDomain), Off>,
     begin: Instant,
     known: OnceCell<Known>,
 }
@@ -61,32 +85,34 @@ pub struct Followed {
 }
 
 impl Search {
-    /// Where there is nothing to be found.
-    pub fn off() -> Search {
-        Search {
-            place: None,
-            begin: Instant::now(),
-            known: OnceCell::new(),
-        }
-    }
-
     /// For mail to a destination (RFC 8461, 3.4: by a route the relay counts).
     pub fn of(destination: &[u8], route: &Route) -> Search {
         let next_hop = route
             .relay
             .as_ref()
             .map_or(destination, |one| one.as_bytes());
-        let domain = policy_domain(next_hop).filter(|_| route.protocol == Protocol::Smtp);
-        let cache = domain.and_then(|domain| Some((Cache::open(Path::new(FOLDER))?, domain)));
+        let place = || {
+            let cache = Cache::open(Path::new(FOLDER)).ok_or(Off::NoFolder)?;
+            if route.protocol != Protocol::Smtp {
+                return Err(Off::Qmtp);
+            }
+            let domain = policy_domain(next_hop).ok_or(Off::NoDomain)?;
+            Ok((cache, domain))
+        };
         Search {
-            place: cache,
-            ..Search::off()
+            place: place(),
+            begin: Instant::now(),
+            known: OnceCell::new(),
         }
     }
 
     /// Whose policy is looked for.
-    pub fn domain(&self) -> Option<&PolicyDomain> {
-        self.place.as_ref().map(|(_, domain)| domain)
+    ///
+    /// # Errors
+    /// Why nobody's is.
+    pub fn domain(&self) -> Result<&PolicyDomain, Off> {
+        let place = self.place.as_ref();
+        place.map(|(_, domain)| domain).map_err(|off| *off)
     }
 
     /// Has the domain's record asked for along with what DNS is asked next.
@@ -94,7 +120,7 @@ impl Search {
     /// # Errors
     /// What control files say of the resolver cannot be followed.
     pub fn ask(&self, resolver: &Resolver) -> Result<(), Say> {
-        let Some((cache, domain)) = &self.place else {
+        let Ok((cache, domain)) = &self.place else {
             return Ok(());
         };
         if let (None, Some(name)) = (&cache.unwritable, name(&domain.record_name())) {
@@ -112,8 +138,8 @@ impl Search {
             return Ok(known);
         }
         let known = match &self.place {
-            Some((cache, domain)) => self.find(cache, domain, resolver)?,
-            None => Known::default(),
+            Ok((cache, domain)) => self.find(cache, domain, resolver)?,
+            Err(_) => Known::default(),
         };
         Ok(self.known.get_or_init(|| known))
     }
@@ -209,7 +235,7 @@ impl Search {
         // An address that stands in a name's place matches no pattern.
         let name = host.named.as_ref().map(|named| named.host.to_string());
         Some(Followed {
-            domain: self.domain()?.clone(),
+            domain: self.domain().ok()?.clone(),
             policy: Rc::clone(policy),
             listed: name.as_ref().is_some_and(|name| policy.matches(name)),
             host: host.name.clone(),
@@ -323,6 +349,8 @@ mod tests {
             (b"192.0.2.1", None),
             (b"[2001:db8::1]", None),
             (b"a/b.test", None),
+            (b"a\\b.test", None),
+            (b"plus+x.test", Some("plus+x.test")),
             (b"", None),
         ] {
             let found = policy_domain(next_hop);

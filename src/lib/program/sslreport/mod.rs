@@ -164,8 +164,8 @@ impl<'a> Run<'a> {
             self.log
                 .warning(format_args!("{shown}: {lines} damaged lines are left out"));
         }
-        let mut complete = true;
-        for wanted in &self.wanted(tally)? {
+        let (wanted, mut complete) = self.wanted(tally)?;
+        for wanted in &wanted {
             let Wanted {
                 domain,
                 policies,
@@ -184,11 +184,12 @@ impl<'a> Run<'a> {
         Ok(complete)
     }
 
-    /// The domains that want reports, with what is to be reported and where to.
+    /// The domains that want reports, with what is to be reported and where to; and
+    /// whether all could be asked.
     ///
     /// # Errors
     /// Nobody could tell of any domain.
-    fn wanted(&self, tally: Tally) -> Result<Vec<Wanted>, Fail> {
+    fn wanted(&self, tally: Tally) -> Result<(Vec<Wanted>, bool), Fail> {
         let domains: Vec<(String, Policies)> = tally.0.into_iter().collect();
         let mut wanted = Vec::new();
         let mut unknown: Option<(usize, String)> = None;
@@ -223,7 +224,7 @@ impl<'a> Run<'a> {
             }
         }
         let Some((count, why)) = unknown else {
-            return Ok(wanted);
+            return Ok((wanted, true));
         };
         let all = count + told;
         let text =
@@ -231,9 +232,8 @@ impl<'a> Run<'a> {
         if told == 0 {
             return Err(Fail::temporary(text));
         }
-        // That of others is no fault of ours.
         self.log.warning(text);
-        Ok(wanted)
+        Ok((wanted, false))
     }
 
     /// One report to one destination; whether that needs no other try.
