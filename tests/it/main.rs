@@ -25,6 +25,7 @@ mod harness;
 
 mod agreement;
 mod client;
+mod closed;
 mod conf;
 #[path = "../guides/mod.rs"]
 mod guides;

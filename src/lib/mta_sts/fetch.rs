@@ -22,6 +22,7 @@ use crate::sys::fd;
 use crate::sys::poll::{self, Ready};
 use crate::sys::sandbox::Role;
 use crate::sys::signal;
+use crate::sys::standard;
 use crate::sys::user::{self, Identity};
 #[cfg(feature = "internals")]
 use crate::taken_over::{self, Moment};
@@ -179,11 +180,7 @@ pub fn main() -> ExitCode {
             (letter, trouble.why.into_bytes())
         }
     };
-    let mut out = io::stdout().lock();
-    let written = out
-        .write_all(&[&[letter], &*words].concat())
-        .and_then(|()| out.flush());
-    match written {
+    match standard::write(&[&[letter], &*words].concat()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::from(report::TEMPORARY),
     }

@@ -7,12 +7,11 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::ExitCode;
 
 use crate::report::{self, Fail, Report, Verbosity};
-use crate::sys::signal;
+use crate::sys::{signal, standard};
 use crate::text;
 
 pub mod sslclient;
@@ -155,7 +154,7 @@ impl<T> Table<T> {
             }
         };
         // If descriptor 1 is gone there is nobody left to tell.
-        let _ = io::stdout().write_all(answer.as_bytes());
+        let _ = standard::write(answer.as_bytes());
         ExitCode::SUCCESS
     }
 

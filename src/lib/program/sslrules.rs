@@ -1,13 +1,14 @@
 //! sslrules: see sslrules(1).
 #![forbid(unsafe_code)]
 
-use std::io::{self, Read as _};
+use std::io::Read as _;
 use std::path::Path;
 use std::process::ExitCode;
 
 use crate::options::sslrules::TABLE;
 use crate::report::{Fail, Report};
 use crate::settings::{self, Misspelt};
+use crate::sys::standard;
 use crate::{rules, rulesdb, text, tlsdestinations};
 
 /// The whole program.
@@ -24,9 +25,8 @@ pub fn main() -> ExitCode {
         }
         // All of it first: a bad text leaves no temporary file behind.
         let mut input = Vec::new();
-        io::stdin()
-            .lock()
-            .read_to_end(&mut input)
+        standard::input()
+            .and_then(|mut given| given.read_to_end(&mut input))
             .map_err(Fail::unable("read input"))?;
         if options.destinations {
             let records =

@@ -3,7 +3,6 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::io::{self, Write as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::Path;
 use std::process::ExitCode;
@@ -11,6 +10,7 @@ use std::process::ExitCode;
 use crate::options::sslrulescheck::TABLE;
 use crate::report::Fail;
 use crate::rules::{Client, Rule, Rules, Verdict};
+use crate::sys::standard;
 use crate::text;
 
 /// The whole program.
@@ -23,10 +23,8 @@ pub fn main() -> ExitCode {
         };
         let step = format!("read {}", text::printable(cdb.as_bytes()));
         let rules = Rules::open(Path::new(cdb)).map_err(Fail::unable(step))?;
-        io::stdout()
-            .lock()
-            .write_all(&answer(&rules, |name| env::var_os(name)))
-            .map_err(Fail::unable("write output"))?;
+        let answer = answer(&rules, |name| env::var_os(name));
+        standard::write(&answer).map_err(Fail::unable("write output"))?;
         Ok(0)
     })
 }

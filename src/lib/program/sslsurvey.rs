@@ -4,7 +4,7 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Write as _};
+use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::ExitCode;
 
@@ -17,6 +17,7 @@ use crate::survey::changes::{self, Run};
 use crate::survey::factors::{self, Moduli, Pair};
 use crate::survey::table::{self, Layout};
 use crate::survey::{Collector, Survey, chart, reader};
+use crate::sys::standard;
 use crate::text;
 
 /// The whole program.
@@ -38,10 +39,7 @@ pub fn main() -> ExitCode {
             let step = format!("write {}", text::printable(path.as_bytes()));
             fs::write(path, chart::svg(&survey.tally)).map_err(Fail::unable(step))?;
         }
-        io::stdout()
-            .lock()
-            .write_all(answer.as_bytes())
-            .map_err(Fail::unable("write output"))?;
+        standard::write(answer.as_bytes()).map_err(Fail::unable("write output"))?;
         Ok(0)
     })
 }
@@ -141,7 +139,8 @@ fn read(report: &Report, path: &OsStr, mut take: impl FnMut(&HostResult)) -> Res
         path => text::printable(path),
     };
     let input: Box<dyn BufRead> = if path == "-" {
-        Box::new(io::stdin().lock())
+        let given = standard::input().map_err(Fail::unable(format!("read {name}")))?;
+        Box::new(given.lock())
     } else {
         let file = File::open(path).map_err(Fail::unable(format!("open {name}")))?;
         Box::new(BufReader::with_capacity(1 << 16, file))

@@ -18,7 +18,7 @@ use crate::options::starttls_handoff::{
 };
 use crate::report::{Fail, Report, TEMPORARY};
 use crate::settings;
-use crate::sys::{fd, process, socket};
+use crate::sys::{fd, process, socket, standard};
 use crate::text;
 
 mod client;
@@ -346,7 +346,7 @@ impl Handoff<'_> {
 /// us, would swallow what the client says behind the upgrade command, and the
 /// server would wait for a handshake in vain.
 fn client() -> Result<Client, Fail> {
-    let (input, output) = (io::stdin(), io::stdout());
+    let (input, output, _) = standard::three();
     for (number, is_socket) in [(0, socket::is_one(&input)), (1, socket::is_one(&output))] {
         if !is_socket {
             return Err(Fail::temporary(format!(

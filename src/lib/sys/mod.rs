@@ -16,6 +16,7 @@ pub mod process;
 pub mod sandbox;
 pub mod signal;
 pub mod socket;
+pub mod standard;
 pub mod tcp;
 #[cfg(validator)]
 pub mod unbound;

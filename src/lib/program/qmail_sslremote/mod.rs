@@ -8,7 +8,6 @@
 use std::env;
 use std::ffi::OsString;
 use std::fmt;
-use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::Path;
 use std::process::ExitCode;
@@ -19,7 +18,7 @@ use crate::options;
 use crate::qmail_home;
 use crate::report::{self, Fail};
 use crate::sys::sandbox::Role;
-use crate::sys::{fd, process, signal};
+use crate::sys::{fd, process, signal, standard};
 #[cfg(feature = "internals")]
 use crate::taken_over;
 use crate::text;
@@ -68,6 +67,10 @@ pub fn main() -> ExitCode {
     tls_ffi::freed::take_over();
     // What else qmail-rspawn left open is no business of a mail server's.
     fd::close_inherited();
+    if standard::has_output().is_err() {
+        // Mail whose report nobody gets would be sent again and again.
+        return ExitCode::from(report::TEMPORARY);
+    }
     let words: Vec<Vec<u8>> = env::args_os().skip(1).map(OsString::into_vec).collect();
     if words == [fetch::WORD.as_bytes()] {
         return fetch::main();
@@ -84,9 +87,8 @@ pub fn main() -> ExitCode {
         }
         words => run(words).unwrap_or_else(Report::from).bytes(),
     };
-    // If descriptor 1 is gone there is nobody left to tell.
-    let mut out = io::stdout().lock();
-    let _ = out.write_all(&answer).and_then(|()| out.flush());
+    // If descriptor 1 has gone meanwhile there is nobody left to tell.
+    let _ = standard::write(&answer);
     ExitCode::SUCCESS
 }
 
@@ -135,6 +137,7 @@ fn quoted(sender: &[u8], recipients: &[Vec<u8>]) -> Result<(Vec<u8>, Vec<Vec<u8>
 /// The message of descriptor 0.
 fn message() -> Result<Message, Say> {
     let unreadable = || Say::later("Unable to read message. (#4.3.0)");
+    standard::input().map_err(|_| unreadable())?;
     let input = fd::inherited(0)
         .map(std::fs::File::from)
         .ok_or_else(unreadable)?;
@@ -219,7 +222,7 @@ fn confine(reporting: &Reporting) -> Result<(), Say> {
     let failed = |fail: Fail| {
         Say::later("Unable to confine the delivery. (#4.3.0)").because(fail.to_string())
     };
-    confine::take_on(Role::Remote, reporting.is_on(), io::stdout()).map_err(failed)?;
+    confine::take_on(Role::Remote, reporting.is_on(), standard::three().1).map_err(failed)?;
     #[cfg(feature = "internals")]
     taken_over::act(taken_over::Moment::Confined(None));
     Ok(())

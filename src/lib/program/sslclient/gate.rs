@@ -6,7 +6,6 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
-use std::io;
 use std::path::Path;
 
 use crate::domaincerts;
@@ -18,6 +17,7 @@ use crate::secret::Secret;
 use crate::settings::Settings;
 use crate::store::client::{Setup, Store, Trust};
 use crate::store::{self, Certificate};
+use crate::sys::standard;
 use crate::text;
 use crate::tlsdestinations::{self, Anchors, Destination, Destinations, Rule, Tls, Way};
 
@@ -49,8 +49,7 @@ pub fn explain(options: &Options, host: &str) -> Result<u8, Fail> {
         told.out.extend([wrong, "\n"]);
         told.wrong.push(wrong.to_owned());
     }
-    io::Write::write_all(&mut io::stdout().lock(), told.out.as_bytes())
-        .map_err(Fail::unable("write output"))?;
+    standard::write(told.out.as_bytes()).map_err(Fail::unable("write output"))?;
     if told.wrong.is_empty() {
         return Ok(0);
     }

@@ -7,7 +7,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, IsTerminal as _, Read as _, Write as _};
+use std::io::{IsTerminal as _, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::ExitCode;
@@ -26,7 +26,7 @@ use crate::report::{Fail, TEMPORARY};
 use crate::settings::Settings;
 use crate::store::client::{self, Store, Trust};
 use crate::sys::sandbox::Role;
-use crate::sys::socket;
+use crate::sys::{socket, standard};
 use crate::text;
 use crate::tlsdestinations::Destinations;
 use crate::trust::{Demand, Expectation};
@@ -79,8 +79,8 @@ fn units(options: &Options, operands: &[OsString]) -> Result<Vec<Unit>, Fail> {
     for word in operands {
         if word == "-" {
             let mut text = String::new();
-            io::stdin()
-                .read_to_string(&mut text)
+            standard::input()
+                .and_then(|mut given| given.read_to_string(&mut text))
                 .map_err(Fail::unable("read standard input"))?;
             for (at, line) in text.lines().enumerate() {
                 let line = line.trim();
@@ -204,7 +204,7 @@ impl<'a> Output<'a> {
         let plain = env::var_os("NO_COLOR").is_some_and(|word| !word.is_empty());
         Output {
             json: options.json,
-            colour: !plain && io::stdout().is_terminal(),
+            colour: !plain && standard::three().1.is_terminal(),
             progress,
             printed: 0,
             found: 0,
@@ -241,10 +241,7 @@ impl<'a> Output<'a> {
         };
         self.printed += 1;
         self.progress.clear();
-        let mut out = io::stdout().lock();
-        out.write_all(text.as_bytes())
-            .and_then(|()| out.flush())
-            .map_err(|error| crew::unwritable(&error))
+        standard::write(text.as_bytes()).map_err(|error| crew::unwritable(&error))
     }
 
     /// 0: all well; 1: findings; 111: nothing was reached.

@@ -2,7 +2,6 @@
 //! does not need any more, and then reads what servers send.
 #![forbid(unsafe_code)]
 
-use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 
@@ -19,6 +18,7 @@ use crate::store::client;
 use crate::sys::fd;
 use crate::sys::process::Forked;
 use crate::sys::sandbox::Role;
+use crate::sys::standard;
 use crate::sys::user::{self, Identity};
 use crate::tlsdestinations::Destinations;
 
@@ -68,7 +68,7 @@ fn rule(setup: &Setup, target: &Target) -> Option<TargetRule> {
 fn give_up(forked: &Forked, stream: &UnixStream) -> Result<(), Fail> {
     // A connection must never be descriptor 2, where a bug would be told.
     fd::detach_standard().map_err(Fail::unable("use a sandbox"))?;
-    let (input, output, errors) = (io::stdin(), io::stdout(), io::stderr());
+    let (input, output, errors) = standard::three();
     forked.close_all_but(&[
         input.as_fd(),
         output.as_fd(),

@@ -5,7 +5,7 @@ use std::cell::{Cell, OnceCell};
 use std::env;
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -16,7 +16,7 @@ use crate::https::Client;
 use crate::options::sslreport::TABLE;
 use crate::qmail_home::{self, CONTROL};
 use crate::report::{Fail, Report, TEMPORARY};
-use crate::sys::signal;
+use crate::sys::{signal, standard};
 use crate::tlsrpt::journal;
 use crate::tlsrpt::record::{self, Destination};
 
@@ -338,9 +338,7 @@ impl<'a> Run<'a> {
             Destination::Post(_) => format!("POST {to}\nContent-Type: {MEDIA_TYPE}\n"),
         };
         let shown = format!("{head}\n{}\n\n", report.json()?);
-        let mut out = io::stdout().lock();
-        out.write_all(shown.as_bytes())
-            .map_err(Fail::unable("write output"))?;
+        standard::write(shown.as_bytes()).map_err(Fail::unable("write output"))?;
         Ok(true)
     }
 

@@ -14,7 +14,7 @@ use crate::settings::Version;
 use crate::store::certificate::Chain;
 use crate::store::server::{self, Choice, Pair};
 use crate::store::{Certificate, KeyKind};
-use crate::sys::fd;
+use crate::sys::standard;
 use crate::text;
 use crate::tls_ffi::names;
 use crate::trust::dane;
@@ -68,7 +68,7 @@ pub(super) fn run(setup: &Setup, generation: &Generation) -> Result<u8, Fail> {
     for why in wrong.iter().filter(|why| said.insert(*why)) {
         let _ = writeln!(out, "wrong: {why}");
     }
-    fd::write_all(std::io::stdout(), out.as_bytes()).map_err(Fail::unable("write the report"))?;
+    standard::write(out.as_bytes()).map_err(Fail::unable("write the report"))?;
     Ok(if wrong.is_empty() { 0 } else { TEMPORARY })
 }
 

@@ -14,7 +14,7 @@ use crate::connection::Connection;
 use crate::keyholder::Keyholder;
 use crate::report::{TEMPORARY, reason};
 use crate::sys::process::{self, Forked};
-use crate::sys::{signal, socket};
+use crate::sys::{signal, socket, standard};
 
 mod authorize;
 mod hand_over;
@@ -60,7 +60,7 @@ impl Launcher<'_> {
         address: SocketAddr,
         link: OwnedFd,
     ) -> u8 {
-        let standard = (io::stdin(), io::stdout(), io::stderr());
+        let standard = standard::three();
         // What the supervisor has besides is its own.
         let mut kept = vec![
             standard.0.as_fd(),

@@ -13,7 +13,7 @@ use crate::manager::{self, Notifier};
 use crate::options::sslserver::{Options, TABLE};
 use crate::report::{Fail, Report};
 use crate::resolve;
-use crate::sys::{fd, signal};
+use crate::sys::{fd, signal, standard};
 use crate::watch::Watch;
 
 mod access;
@@ -88,8 +88,7 @@ fn run(report: &mut Report, ticket_life: Duration) -> Result<u8, Fail> {
     // From here on nothing is left to be set up.
     if options.port_line {
         let line = format!("{bound}\n");
-        fd::write_all(std::io::stdout(), line.as_bytes())
-            .map_err(Fail::unable("write the port"))?;
+        standard::write(line.as_bytes()).map_err(Fail::unable("write the port"))?;
     }
     fd::detach_standard().map_err(Fail::unable("open the null device"))?;
     supervisor.run()

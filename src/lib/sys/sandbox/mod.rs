@@ -11,6 +11,7 @@ use nix::sys::stat::{FileStat, SFlag, fstat};
 use nix::unistd::{chdir, chroot};
 
 use super::process::{self, Forked};
+use super::standard;
 
 #[cfg(not(target_os = "linux"))]
 mod elsewhere;
@@ -238,7 +239,7 @@ fn grows_a_file(role: Role) -> bool {
         SFlag::from_bits_truncate(about.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG
     };
     role != Role::Engine && fstat(io::stderr()).is_ok_and(regular)
-        || role == Role::Remote && fstat(io::stdout()).is_ok_and(regular)
+        || role == Role::Remote && fstat(standard::three().1).is_ok_and(regular)
 }
 
 /// Makes `directory` the root and the working directory. Needs root.
