@@ -223,7 +223,7 @@ fn answer() -> Result<Vec<u8>, Trouble> {
         // Where root cannot become anybody else it stays what it is, in its sandbox.
         let _ = Identity::nobody().assume();
     }
-    confine::take_on(Role::Fetcher, false, io::stdout())
+    confine::take_on(Role::Fetcher, false, standard::three().1)
         .map_err(|fail| failed(fail.to_string()))?;
     #[cfg(feature = "internals")]
     taken_over::act(Moment::Fetching);
