@@ -2,6 +2,8 @@
 //! handshake, and nothing that means something elsewhere, such as a certificate.
 #![forbid(unsafe_code)]
 
+mod structure;
+
 use std::collections::HashMap;
 
 use openssl::bn::{BigNum, BigNumContext, BigNumRef};
@@ -331,7 +333,7 @@ fn is_own(
 }
 
 /// Whether a message has a meaning in another protocol. A handshake begins like
-/// that by chance once in 2^23 at most, or if its client wants to be refused.
+/// that by chance once in 2^20 at most, or if its client wants to be refused.
 fn means_something_else(message: &[u8]) -> bool {
     // OpenSSH's PROTOCOL.sshsig; COSE (RFC 9052 section 4.4).
     const WORDS: [&[u8]; 3] = [b"SSHSIG", b"\x84\x6aSignature1", b"\x85\x69Signature"];
@@ -343,34 +345,8 @@ fn means_something_else(message: &[u8]) -> bool {
     let ike = message.get(17..19) == Some(&[0x20, 34]) && message.get(20..24) == Some(&[0; 4]);
     tls_client
         || ike
-        || is_one_structure(message)
+        || structure::is_one(message)
         || WORDS.iter().any(|word| message.starts_with(word))
-}
-
-/// Whether a message is one structure of ASN.1 over its whole length, in
-/// whatever encoding a reader could take (X.690 section 8.1.3): a SEQUENCE, as
-/// what is signed of a certificate, a request for one, a revocation list and an
-/// OCSP answer (RFC 5280, 2986, 6960), or a SET, as the signed attributes of CMS
-/// (RFC 5652 section 5.4).
-fn is_one_structure(message: &[u8]) -> bool {
-    const SEQUENCE: u8 = 0x30;
-    const SET: u8 = 0x31;
-    let [SEQUENCE | SET, length, rest @ ..] = message else {
-        return false;
-    };
-    match length {
-        0x80 => rest.ends_with(&[0, 0]),
-        short @ ..0x80 => usize::from(*short) == rest.len(),
-        long => {
-            let Some((digits, contents)) = rest.split_at_checked(usize::from(long & 0x7f)) else {
-                return false;
-            };
-            let said = digits.iter().try_fold(0_usize, |sum, digit| {
-                Some(sum.checked_mul(256)? + usize::from(*digit))
-            });
-            said == Some(contents.len())
-        }
-    }
 }
 
 /// A group of ECDHE, and how its points are checked.
