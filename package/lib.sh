@@ -58,13 +58,12 @@ rust_needed() {
   if has cargo && [ -x "$own/cargo" ] && is_older "$(rust_version cargo)"; then
     PATH=$own:$PATH
   fi
-  where="get it from https://rustup.rs/"
-  has cargo || barf "cargo not found: Rust $least_rust or later is needed; $where"
+  has cargo || barf "cargo not found: Rust $least_rust or later is needed; get it from https://rustup.rs/"
   for rust_tool in cargo rustc; do
     version=$(rust_version "$rust_tool")
-    [ -n "$version" ] || barf "$rust_tool --version says nothing: Rust $least_rust or later is needed; $where"
+    [ -n "$version" ] || barf "$rust_tool --version says nothing: Rust $least_rust or later is needed; get it from https://rustup.rs/"
     is_older "$version" &&
-      barf "$rust_tool is $version, and $least_rust or later is needed; $where (Debian's own is often older)"
+      barf "$rust_tool is $version, and $least_rust or later is needed; get it from https://rustup.rs/ (Debian's own is often older)"
   done
   return 0
 }

@@ -63,6 +63,24 @@ fn every_guide_is_followed() {
     }
 }
 
+/// package/test-packages types what only a fresh Debian is given; it reads these.
+#[test]
+fn what_a_fresh_debian_is_given_is_on_pages_of_the_walk() {
+    for page in super::PAGES {
+        let fresh = super::page::blocks(page);
+        let fresh = fresh
+            .iter()
+            .any(|block| matches!(block.used, super::page::Use::Fresh));
+        let walked = ["README.md", "doc/first-service.md"].contains(page);
+        assert_eq!(fresh, walked, "{page}");
+    }
+    let walk = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/packages/walk.sh");
+    let walk = fs::read_to_string(walk).unwrap();
+    for typed in ["typed_alone README.md", "typed doc/first-service.md"] {
+        assert!(walk.contains(typed), "the walk has no longer: {typed}");
+    }
+}
+
 /// Whether it is a picture of a page's.
 fn picture(name: &str) -> bool {
     let doc = Path::new(env!("CARGO_MANIFEST_DIR")).join("doc");

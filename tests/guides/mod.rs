@@ -6,6 +6,7 @@
 
 mod chart;
 mod index;
+mod install;
 mod page;
 mod reader;
 
@@ -28,6 +29,7 @@ pages! {
     architecture "doc/architecture.md" [];
     certificates "doc/certificates.md" ["busybox", "certbot", "curl", "dehydrated", "haproxy", "lego", "multilog", "pebble", "popa3d"];
     dane "doc/dane.md" ["dig", "ldns-signzone", "nsd", "smtpfront-echo"];
+    examples "examples/README.md" ["multilog", "popa3d", "svscan"];
     first_service "doc/first-service.md" ["certbot", "curl", "haproxy", "make", "multilog", "pebble", "popa3d", "runsvdir", "s6-svscan", "smtpfront-echo", "systemd-analyze"];
     limits "doc/limits.md" ["make", "multilog", "popa3d", "softlimit"];
     log_lines "doc/log-lines.md" ["multilog", "nc", "popa3d"];
@@ -38,6 +40,6 @@ pages! {
     readme "README.md" ["make", "multilog", "popa3d"];
     scaling "doc/scaling.md" ["haproxy", "make", "multilog", "popa3d", "socat"];
     security "doc/security.md" [];
-    tls_guidelines "doc/tls-guidelines.md" ["sslyze"];
+    tls_guidelines "doc/tls-guidelines.md" ["sslyze", "testssl"];
     troubleshooting "doc/troubleshooting.md" [];
 }

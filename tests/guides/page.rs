@@ -12,6 +12,9 @@ pub enum Use {
     /// reader of the rendered page does not see this; a script is made executable by
     /// the page.
     File(String),
+    /// `fresh`: types it on a Debian that has nothing else, as package/test-packages
+    /// does; the machine of these tests has it done already.
+    Fresh,
     /// `not-run: reason`: types it, but no test can.
     NotRun(String),
     /// `output`: compares with what the block before it printed.
@@ -108,6 +111,7 @@ fn begin(words: &str, page: &str, number: usize) -> Block {
     }
     for word in words {
         match word.split_once('=') {
+            None if word == "fresh" => block.used = Use::Fresh,
             None if word == "retry" => block.retry = true,
             Some(("before", name)) => block.before = Some(name.to_owned()),
             Some(("listens", port)) => block.listens = Some(port.to_owned()),

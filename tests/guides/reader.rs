@@ -73,7 +73,7 @@ fn session(place: &Place, name: &str, blocks: &[Block]) -> String {
         }
         match &block.used {
             Use::File(path) => writeln!(session, "written {number} {path}").unwrap(),
-            Use::NotRun(_) | Use::Output | Use::Text => (),
+            Use::Fresh | Use::NotRun(_) | Use::Output | Use::Text => (),
             Use::Service(port) => writeln!(session, "served {number} {port}").unwrap(),
             Use::Typed(_) if block.retry => {
                 writeln!(session, "begin {number}\nretried {number}\nend {number} 0").unwrap();
@@ -108,7 +108,7 @@ fn judge(page: &str, place: &Place, blocks: &[Block]) {
         let at = format!("{page}:{}", block.line);
         let code = read(format!("{number}.code"));
         let wanted = match &block.used {
-            Use::NotRun(_) => {
+            Use::Fresh | Use::NotRun(_) => {
                 printed.clear();
                 continue;
             }

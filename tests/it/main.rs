@@ -32,6 +32,8 @@ mod guides;
 mod handoff;
 mod messages;
 mod outbound;
+#[path = "../packages/mod.rs"]
+mod packages;
 mod pages;
 mod rules;
 mod server;

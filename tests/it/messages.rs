@@ -2,16 +2,20 @@
 //! write is on the page, and the page has none that no program writes.
 //!
 //! A message is a string literal of two words or more outside tests, test
-//! switches and attributes. What stands in braces there is in angle brackets on
+//! switches and attributes; in a shell script it is what the script says with its
+//! own words for that. What stands in braces there is in angle brackets on
 //! the page. The parts between may be spread: a reason is on the page once, by
 //! itself or behind what it belongs to.
 #![forbid(unsafe_code)]
+
+mod scripts;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-/// Sources whose literals are read by others than an administrator's eyes.
+/// Sources whose literals are read by others than an administrator's eyes, unless a
+/// program ends with them.
 const OTHERS: &[(&str, &str)] = &[
     ("dialogue/imap.rs", "replies to clients"),
     ("dialogue/pop3.rs", "replies to clients"),
@@ -47,6 +51,17 @@ const OTHERS: &[(&str, &str)] = &[
         "tlsdestinations/explain.rs",
         "the report of -W: tlsdestinations(5)",
     ),
+];
+
+/// Scripts that an administrator does not run.
+const OTHER_SCRIPTS: &[(&str, &str)] = &[
+    ("bench", "for those who change the code"),
+    ("bench-chart", "for those who change the code"),
+    ("check-targets", "for those who change the code"),
+    ("fuzz", "for those who change the code"),
+    ("soak", "for those who change the code"),
+    ("test-packages", "for those who change the code"),
+    ("tlsfuzzer", "for those who change the code"),
 ];
 
 /// Literals that are no messages, wherever they stand.
@@ -95,6 +110,7 @@ const THEIRS: &[&str] = &[
 
 /// With these the page's commands begin.
 const COMMANDS: &[&str] = &[
+    "apt-get ",
     "delv ",
     "echo ",
     "install ",
@@ -212,10 +228,31 @@ fn behind_attribute(text: &str) -> &str {
     if others { behind_item(rest) } else { rest }
 }
 
-/// The string literals of a source.
-fn literals(source: &str) -> Vec<String> {
+/// Whether what stands before a literal makes a failure of it: the constructors of
+/// `Fail`, or what they are given.
+fn makes_a_failure(before: &str) -> bool {
+    let before = before.trim_end();
+    let before = before.strip_suffix("format!(").unwrap_or(before).trim_end();
+    let call = before.strip_suffix('(').unwrap_or("");
+    let name = call.trim_end_matches(|one: char| one.is_ascii_lowercase() || one == '_');
+    name.ends_with("Fail::")
+}
+
+/// The string literals of a source, and whether a program ends with each.
+/// `Fail::unable` puts words of its own before its literal.
+fn literals(source: &str) -> Vec<(String, bool)> {
     let mut found = Vec::new();
     let mut rest = source;
+    let mut add = |text: String, rest: &str| {
+        let before = &source[..source.len() - rest.len()];
+        let unable = before.trim_end().ends_with("Fail::unable(");
+        let text = if unable {
+            format!("unable to {text}")
+        } else {
+            text
+        };
+        found.push((text, makes_a_failure(before)));
+    };
     while let Some(first) = rest.chars().next() {
         if rest.starts_with("//") {
             rest = rest.split_once('\n').map_or("", |(_, rest)| rest);
@@ -223,11 +260,11 @@ fn literals(source: &str) -> Vec<String> {
             rest = behind_attribute(rest);
         } else if let Some(raw) = rest.strip_prefix("r\"") {
             let (text, behind) = literal(raw, true);
-            found.push(text);
+            add(text, rest);
             rest = behind;
         } else if let Some(plain) = rest.strip_prefix('"') {
             let (text, behind) = literal(plain, false);
-            found.push(text);
+            add(text, rest);
             rest = behind;
         } else if let Some(quote) = rest.strip_prefix('\'') {
             rest = behind_character(quote);
@@ -278,20 +315,56 @@ fn sources(folder: &Path, found: &mut Vec<(String, String)>) {
     }
 }
 
-/// Every literal: its source, its text, its template.
-fn all_literals() -> Vec<(String, String, String)> {
+/// The text of each shell script that an administrator runs, and its name.
+fn all_scripts() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    for folder in ["package", "src/sh"] {
+        for entry in fs::read_dir(root.join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            if !OTHER_SCRIPTS.iter().any(|(other, _)| *other == name) {
+                found.push((
+                    format!("{folder}/{name}"),
+                    fs::read_to_string(&path).unwrap(),
+                ));
+            }
+        }
+    }
+    found
+}
+
+/// A literal and where it stands.
+struct Literal {
+    file: String,
+    text: String,
+    template: String,
+    /// Whether a program ends with it.
+    fails: bool,
+}
+
+fn all_literals() -> Vec<Literal> {
     let mut files = Vec::new();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib");
     sources(&root, &mut files);
-    files
-        .iter()
-        .flat_map(|(name, source)| {
-            literals(source).into_iter().map(move |text| {
-                let template = template(&text);
-                (name.clone(), text, template)
-            })
+    let programs = files.iter().flat_map(|(name, source)| {
+        literals(source).into_iter().map(|(text, fails)| Literal {
+            file: name.clone(),
+            template: template(&text),
+            text,
+            fails,
         })
-        .collect()
+    });
+    let scripts = all_scripts().into_iter().flat_map(|(name, source)| {
+        let messages = scripts::messages(&source).into_iter();
+        messages.map(move |template| Literal {
+            file: name.clone(),
+            text: template.replace(GAP, "<>"),
+            template,
+            fails: true,
+        })
+    });
+    programs.chain(scripts).collect()
 }
 
 fn page() -> String {
@@ -344,13 +417,14 @@ fn every_message_is_on_the_page() {
     let spans = spans(&page);
     let missing: BTreeSet<String> = all_literals()
         .into_iter()
-        .filter(|(file, text, template)| {
-            is_message(template)
-                && !OTHERS.iter().any(|(other, _)| file.starts_with(other))
-                && !NO_MESSAGES.contains(&&**text)
-                && !spans.iter().any(|span| holds(span, template))
+        .filter(|literal| {
+            let other = |(other, _): &(&str, _)| literal.file.starts_with(other);
+            is_message(&literal.template)
+                && (literal.fails || !OTHERS.iter().any(other))
+                && !NO_MESSAGES.contains(&&*literal.text)
+                && !spans.iter().any(|span| holds(span, &literal.template))
         })
-        .map(|(file, text, _)| format!("{file}: {text:?}"))
+        .map(|literal| format!("{}: {:?}", literal.file, literal.text))
         .collect();
     let missing: Vec<String> = missing.into_iter().collect();
     assert!(
@@ -390,8 +464,8 @@ fn unaccounted(text: &str, parts: &BTreeSet<String>) -> String {
 #[test]
 fn no_message_is_on_the_page_alone() {
     let mut parts = BTreeSet::new();
-    for (_, _, template) in all_literals() {
-        for part in template.split(GAP) {
+    for literal in all_literals() {
+        for part in literal.template.split(GAP) {
             // A word of one letter would account for everything.
             if part.trim().len() > 1 {
                 parts.insert(part.to_owned());
@@ -430,11 +504,18 @@ fn literals_are_found_where_they_are() {
         #[cfg(feature = "internals")]
         Kind::Tried => "switch off",
         const B: &str = r"raw \d";
+        fn h() { x.map_err(Fail::unable("wait")); Fail::never(format!("bad {x}")) }
     "#;
+    let found = |fails| {
+        let found = literals(source).into_iter();
+        let found = found.filter(move |one| one.1 == fails);
+        found.map(|one| one.0).collect::<Vec<_>>()
+    };
     assert_eq!(
-        literals(source),
+        found(false),
         ["one two {x:?}", "split over lines\n", "raw \\d"]
     );
+    assert_eq!(found(true), ["unable to wait", "bad {x}"]);
     assert_eq!(template("a {b} c{}"), format!("a {GAP} c{GAP}"));
     assert!(holds(
         &format!("x unable to {GAP}: why"),

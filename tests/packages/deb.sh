@@ -11,13 +11,9 @@ for library in libc6 libssl3 libunbound8; do
   case $depends in *"$library"*) ;; *) fail "no $library in $depends" ;; esac
 done
 
-. /etc/os-release
-machine=$work/debian
-works debootstrap --variant=minbase "${VERSION_CODENAME:-stable}" "$machine"
+. tests/packages/debian.sh
+fresh_debian deb
 there() { env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive chroot "$machine" "$@"; }
-safe mount -t proc proc "$machine/proc"
-safe mount --rbind /dev "$machine/dev"
-safe mount --make-rslave "$machine/dev"
 listing() { (cd "$machine" && find . -xdev \( -path ./proc -o -path ./dev \) -prune -o -path './var/cache/*' -o -path './var/lib/apt/*' -o -path './var/lib/dpkg/*' -o -path './var/log/*' -o -path './tmp/*' -o -path './root/*' -o -print | LC_ALL=C sort); }
 
 # Its dependencies first, so that what it leaves is its own.

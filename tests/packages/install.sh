@@ -27,19 +27,45 @@ for name in old changed; do
   printf '%s  /opt/bin/%s\n' "$(echo old | sha256sum | cut -d ' ' -f 1)" "$name" >>"$manifest"
 done
 echo damaged >"$to/opt/bin/sslcat"
-# A server that runs goes on, and its file is replaced.
-cp "$to/opt/bin/sslserver" "$work/running"
-"$to/opt/bin/sslclient" --version >/dev/null || fail 'sslclient does not run'
-exec 9<"$to/opt/bin/sslserver"
+# A server that runs goes on, its file is replaced below it.
+printf 'x' >>"$to/opt/bin/sslserver"
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost \
+  -addext subjectAltName=DNS:localhost -keyout "$work/key.pem" -out "$work/cert.pem" 2>/dev/null ||
+  fail 'openssl req'
+mkfifo "$work/port" "$work/speak"
+CERTFILE=$work/cert.pem KEYFILE=$work/key.pem "$to/opt/bin/sslserver" -v1RHl0 127.0.0.1 0 cat \
+  >"$work/port" 2>"$work/log" &
+server=$!
+port=$(timeout 60 head -n 1 "$work/port")
+[ -n "$port" ] || { cat "$work/log" >&2; fail 'sslserver did not start'; }
+client() { PATH=$here/command:$PATH timeout 120 sslconnect 127.0.0.1 "$port" -a "$work/cert.pem" -m localhost; }
+client <"$work/speak" >"$work/heard" &
+open=$!
+exec 9>"$work/speak"
+heard() {
+  echo "$1" >&9
+  tries=0
+  until grep -q "^$1" "$work/heard"; do
+    tries=$((tries + 1))
+    [ "$tries" -lt 60 ] || { cat "$work/log" >&2; fail "no answer to $1"; }
+    sleep 1
+  done
+}
+heard before
 env DESTDIR="$to" package/install /opt 2>"$work/said" || fail 'install over another version'
 for part in 'bin/changed is not what was installed, and stays' \
+  'bin/sslserver was changed since it was installed, and is replaced' \
   'bin/sslcat was changed since it was installed, and is replaced'
 do
   grep -qF "$part" "$work/said" || { cat "$work/said" >&2; fail "not said: $part"; }
 done
-[ "$(grep -c . "$work/said")" = 2 ] || { cat "$work/said" >&2; fail 'install says more'; }
-cmp -s "$work/running" /proc/self/fd/9 || fail 'a running program was changed'
-exec 9<&-
+[ "$(grep -c . "$work/said")" = 3 ] || { cat "$work/said" >&2; fail 'install says more'; }
+cmp -s command/sslserver "$to/opt/bin/sslserver" || fail 'a program that runs is not replaced'
+heard after
+exec 9>&-
+wait "$open" || fail 'an open connection did not live through it'
+[ "$(echo new | client | tr -d '\r')" = new ] || fail 'the running server serves no more'
+kill "$server" && wait "$server" || { cat "$work/log" >&2; fail 'sslserver did not end well'; }
 [ ! -e "$to/opt/bin/old" ] && [ -f "$to/opt/bin/changed" ] || fail 'an older version is not cleared away'
 cmp -s "$to/opt/bin/sslcat" src/sh/sslcat || fail 'a damaged file is not replaced'
 
@@ -106,7 +132,7 @@ for tool in cat cut dirname id sed sort head printf grep stat mktemp rm tr uname
   ln -s "$(command -v "$tool")" "$tools/"
 done
 ln -s "$(command -v sh)" "$tools/sh"
-bare() { env -i HOME=/nowhere PATH="$tools" UCSPI_TLS_PATH=only "$@"; }
+bare() { env -i HOME=/nowhere PATH="$tools" "$@"; }
 for tool in cargo rustc; do
   printf '#!/bin/sh\necho "%s 1.63.0 (old)"\n' "$tool" >"$work/old-$tool"
   chmod 755 "$work/old-$tool"
@@ -116,8 +142,22 @@ mv "$work/old-cargo" "$work/old/cargo"
 mv "$work/old-rustc" "$work/old/rustc"
 expect 111 "cargo is 1.63.0, and $least_rust or later is needed; get it from https://rustup.rs/" \
   env HOME=/nowhere PATH="$work/old:/usr/bin:/bin" package/compile
-expect 111 "cargo not found: Rust $least_rust or later is needed" \
-  env HOME=/nowhere PATH="$tools" "$here/package/compile"
+expect 111 "cargo not found: Rust $least_rust or later is needed" bare "$here/package/compile"
+expect 111 'git not found: please install it' bare "$here/package/dist"
+expect 111 'dpkg-deb not found: Debian packages are built on Debian' bare "$here/package/deb"
+# Without a compiler; with one, but without headers; without what else is named.
+rust=$(rustc --print sysroot)/bin
+ln -s "$rust/cargo" "$rust/rustc" "$tools/"
+for script in compile demo; do
+  expect 111 'please install: gcc libc6-dev libgmp-dev libssl-dev libunbound-dev pkg-config' \
+    bare "$here/package/$script"
+done
+for tool in cc as ld pkg-config; do
+  ln -s "$(command -v "$tool")" "$tools/"
+done
+expect 111 'please install: libgmp-dev libssl-dev libunbound-dev' \
+  bare PKG_CONFIG_LIBDIR=/nowhere "$here/package/compile"
+expect 111 'please install: openssl' bare "$here/package/demo"
 mkdir "$work/crates"
 expect 111 'cannot fetch the crates that Cargo.lock names (is there a network?)' \
   unshare -n env CARGO_HOME="$work/crates" CARGO_NET_RETRY=0 package/compile

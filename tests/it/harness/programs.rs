@@ -27,6 +27,11 @@ pub fn folder() -> PathBuf {
     std::env::var_os(FOLDER).map_or_else(built, PathBuf::from)
 }
 
+/// Whether they are those that get installed: package/rts has built them.
+pub fn are_installed_ones() -> bool {
+    std::env::var_os(FOLDER).is_some()
+}
+
 /// The path of the program that behaves as an attacker's; nobody installs it.
 pub fn taken_over() -> String {
     let path = built().join("taken-over");
