@@ -166,7 +166,7 @@ expect 111 'cannot fetch the crates that Cargo.lock names (is there a network?)'
 # A checkout may be another user's, or none.
 printf '[safe]\n\tdirectory = *\n' >"$work/gitconfig"
 GIT_CONFIG_GLOBAL=$work/gitconfig git clone -q "$here" "$work/release" 2>"$work/said" || {
-  shout "skipped in part: no release is made of what git cannot clone: $(tail -n 1 "$work/said")"
+  echo "skipped in part: no release is made of what git cannot clone: $(tail -n 1 "$work/said")" >&2
   return
 }
 tarball=$("$work/release/package/dist") || fail 'package/dist'
