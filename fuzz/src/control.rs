@@ -4,7 +4,7 @@
 
 use std::ffi::OsString;
 
-use ucspi_tls::internals::control::{Start, wait_for_start};
+use ucspi_tls::internals::control::{TlsCommand, wait_for_start};
 use ucspi_tls::internals::environ::Edits;
 use ucspi_tls::internals::fd;
 use ucspi_tls::internals::session;
@@ -65,7 +65,7 @@ pub fn control(bytes: &[u8]) {
 
 /// A second opinion on ucspi-tls(7)'s grammar: any number of `R` with a netstring
 /// of one to four digits that are at most 1000, then `y` or `Y`.
-fn read(mut bytes: &[u8]) -> (Result<Option<Start>, ()>, &[u8]) {
+fn read(mut bytes: &[u8]) -> (Result<Option<TlsCommand>, ()>, &[u8]) {
     let wrong = Err(());
     let mut drop_replies = 0;
     loop {
@@ -73,7 +73,7 @@ fn read(mut bytes: &[u8]) -> (Result<Option<Start>, ()>, &[u8]) {
             [] => return (Ok(None), bytes),
             [command @ (b'y' | b'Y'), rest @ ..] => {
                 let answer = *command == b'Y';
-                let start = Start {
+                let start = TlsCommand {
                     answer,
                     drop_replies,
                 };

@@ -19,7 +19,7 @@ use ucspi_tls::internals::client::upgrade;
 use ucspi_tls::internals::dialogue::Protocol;
 use ucspi_tls::internals::domaincerts;
 use ucspi_tls::internals::proxy::{Header, Malformed, Networks, Reader};
-use ucspi_tls::internals::rules::{Client, Rules, Scope, Verdict, compile};
+use ucspi_tls::internals::rules::{Action, Client, Rules, Scope, compile};
 use ucspi_tls::internals::rulesdb::Database;
 use ucspi_tls::internals::tlsdestinations::{self, Destination, Destinations, Tls};
 
@@ -269,8 +269,8 @@ pub fn rules_cdb(bytes: &[u8]) {
         ("2001:db8::1", None, None),
     ] {
         let client = Client::new(ip.parse().expect("an address"), name, info);
-        let verdict = rules.lookup(&client).map(|rule| rule.verdict());
-        assert_eq!(verdict, Some(Verdict::Deny), "{ip} {name:?} {info:?}");
+        let action = rules.lookup(&client).map(|rule| rule.action());
+        assert_eq!(action, Some(Action::Deny), "{ip} {name:?} {info:?}");
     }
 }
 

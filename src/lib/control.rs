@@ -14,9 +14,9 @@ pub const EXTENSIONS: &str = "reply";
 /// No program greets more often.
 const REPLIES_LIMIT: u32 = 1000;
 
-/// A program's wish for TLS.
+/// A program's command that starts TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Start {
+pub struct TlsCommand {
     /// The variables are to be sent back (`Y`).
     pub answer: bool,
     /// How many replies of the program the client must not see (`R`).
@@ -52,11 +52,11 @@ impl Parser {
     }
 
     /// Takes one byte.
-    fn feed(&mut self, byte: u8) -> Result<Option<Start>, Fail> {
+    fn feed(&mut self, byte: u8) -> Result<Option<TlsCommand>, Fail> {
         let digit = u32::from(byte.wrapping_sub(b'0'));
         self.state = match (self.state, byte) {
             (State::Idle, b'y' | b'Y') => {
-                return Ok(Some(Start {
+                return Ok(Some(TlsCommand {
                     answer: byte == b'Y',
                     drop_replies: self.drop_replies,
                 }));
@@ -90,7 +90,7 @@ impl Parser {
 ///
 /// # Errors
 /// As read(2), or a command that is none.
-pub fn wait_for_start(control: impl AsFd) -> Result<Option<Start>, Fail> {
+pub fn wait_for_start(control: impl AsFd) -> Result<Option<TlsCommand>, Fail> {
     let mut parser = Parser::new();
     let mut byte = [0];
     loop {
@@ -111,7 +111,7 @@ pub fn wait_for_start(control: impl AsFd) -> Result<Option<Start>, Fail> {
 mod tests {
     use super::*;
 
-    fn read(bytes: &[u8]) -> Result<Option<Start>, Fail> {
+    fn read(bytes: &[u8]) -> Result<Option<TlsCommand>, Fail> {
         let mut parser = Parser::new();
         for &byte in bytes {
             if let Some(start) = parser.feed(byte)? {
@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn commands_are_understood() {
         let start = |answer, drop_replies| {
-            Ok(Some(Start {
+            Ok(Some(TlsCommand {
                 answer,
                 drop_replies,
             }))

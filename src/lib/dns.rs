@@ -37,7 +37,7 @@ use message::{Data, Message, Said};
 use name::DomainName;
 use servers::servers_of;
 use servers::{Question, Reply, Servers};
-pub use tlsa::{Server, Tlsa};
+pub use tlsa::{Endpoint, Tlsa};
 pub use trust::Trust;
 use validator::Validator;
 

@@ -15,7 +15,7 @@ pub use crate::tls_ffi::{provider, resume, tickets, update_keys};
 pub use crate::trust::dane;
 
 pub mod control {
-    pub use crate::control::{Start, wait_for_start};
+    pub use crate::control::{TlsCommand, wait_for_start};
 }
 pub mod dialogue {
     pub use crate::dialogue::{Dialogue, Event, HIGH_WATER, LINE_LIMIT, Protocol, Settings};
@@ -68,7 +68,7 @@ pub mod report {
     pub use crate::report::{NEVER, TEMPORARY};
 }
 pub mod rules {
-    pub use crate::rules::{Client, Rules, Scope, Verdict, compile};
+    pub use crate::rules::{Action, Client, Rules, Scope, compile};
 }
 pub mod rulesdb {
     pub use crate::rulesdb::{Database, replace};
@@ -89,7 +89,7 @@ pub mod tlsrpt {
 pub mod trust {
     #[cfg(feature = "remote")]
     pub use crate::trust::Published;
-    pub use crate::trust::{Cause, Expectation, Refusal, verdict};
+    pub use crate::trust::{Expectation, Fault, Refusal, verdict};
 }
 pub mod taken_over {
     pub use crate::taken_over::{Deed, Moment, Reach, by};

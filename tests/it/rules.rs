@@ -16,7 +16,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use ucspi_tls::internals::rules::{Client, Rules, Scope, Verdict, compile};
+use ucspi_tls::internals::rules::{Action, Client, Rules, Scope, compile};
 use ucspi_tls::internals::rulesdb::{self, Database};
 
 use crate::harness::process::run_on;
@@ -666,13 +666,13 @@ fn never_allows(image: Vec<u8>) -> bool {
     ] {
         let rule = rules.lookup(&client(ip, name, info));
         let rule = rule.expect("the last one, at least");
-        assert_eq!(rule.verdict(), Verdict::Deny, "{ip} {name:?} {info:?}");
+        assert_eq!(rule.action(), Action::Deny, "{ip} {name:?} {info:?}");
     }
     let local = rules.lookup_local("127.0.0.1".parse().expect("an address"));
-    assert_eq!(local.map(|rule| rule.verdict()), Some(Verdict::Deny));
+    assert_eq!(local.map(|rule| rule.action()), Some(Action::Deny));
     for name in [b"a.b", b"x.c"] {
         let sni = rules.lookup_sni(name);
-        assert_eq!(sni.map(|rule| rule.verdict()), Some(Verdict::Deny));
+        assert_eq!(sni.map(|rule| rule.action()), Some(Action::Deny));
     }
     true
 }
@@ -781,7 +781,7 @@ fn what_happens_to_the_file_does_not_reach_an_open_database() {
         .and_then(|file| file.set_len(100))
         .expect("cut");
     let rule = open.lookup(&client("1.2.3.4", None, None));
-    assert_eq!(rule.map(|rule| rule.verdict()), Some(Verdict::Deny));
+    assert_eq!(rule.map(|rule| rule.action()), Some(Action::Deny));
 }
 
 #[test]
@@ -893,14 +893,14 @@ fn a_database_of_ucspi_tcp6_works_as_it_is() {
     let rules = Rules::open(&cdb).expect("sound");
     let ask = |ip: &str, info: Option<&str>| {
         let rule = rules.lookup(&client(ip, None, info));
-        rule.map(|rule| (rule.address(), rule.verdict()))
+        rule.map(|rule| (rule.address(), rule.action()))
     };
     let digits = "2001:0DB8:0000:0000:0000:0000:0000:00AB".to_owned();
-    assert_eq!(ask("2001:db8::ab", None), Some((digits, Verdict::Deny)));
-    let joe = ask("2001:db8::1", Some("joe")).map(|(_, verdict)| verdict);
-    assert_eq!(joe, Some(Verdict::Deny));
+    assert_eq!(ask("2001:db8::ab", None), Some((digits, Action::Deny)));
+    let joe = ask("2001:db8::1", Some("joe")).map(|(_, action)| action);
+    assert_eq!(joe, Some(Action::Deny));
     let network = "2001:db8::/32".to_owned();
-    assert_eq!(ask("2001:db8::1", None), Some((network, Verdict::Allow)));
+    assert_eq!(ask("2001:db8::1", None), Some((network, Action::Allow)));
     assert_eq!(ask("2001:db9::1", None), None);
 }
 
@@ -912,11 +912,7 @@ fn the_spelling_of_a_name_evades_no_rule() {
         .expect("sound");
     for name in ["BAD.example.ORG", "bad.example.org.", "a.Evil.org"] {
         let rule = rules.lookup(&client("1.2.3.4", Some(name), None));
-        assert_eq!(
-            rule.map(|rule| rule.verdict()),
-            Some(Verdict::Deny),
-            "{name}"
-        );
+        assert_eq!(rule.map(|rule| rule.action()), Some(Action::Deny), "{name}");
     }
     for name in [None, Some(""), Some(".")] {
         assert_eq!(rules.lookup(&client("1.2.3.4", name, None)), None);
@@ -960,11 +956,11 @@ fn stores_are_found_by_local_address_and_server_name() {
     }
     let local = |ip: &str| {
         let rule = rules.lookup_local(ip.parse().expect("an address"));
-        rule.map(|rule| rule.verdict())
+        rule.map(|rule| rule.action())
     };
-    assert_eq!(local("192.0.2.10"), Some(Verdict::Allow));
-    assert_eq!(local("::ffff:192.0.2.10"), Some(Verdict::Allow));
-    assert_eq!(local("2001:db8:0::1"), Some(Verdict::Deny));
+    assert_eq!(local("192.0.2.10"), Some(Action::Allow));
+    assert_eq!(local("::ffff:192.0.2.10"), Some(Action::Allow));
+    assert_eq!(local("2001:db8:0::1"), Some(Action::Deny));
     assert_eq!(local("1.2.3.4"), None);
     let scopes: Vec<_> = rules.iter().map(|rule| rule.scope()).collect();
     assert_eq!(

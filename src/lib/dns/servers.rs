@@ -71,14 +71,14 @@ enum Edns {
     Missing,
 }
 
-struct Server {
+struct NameServer {
     address: SocketAddr,
     edns: Cell<Edns>,
 }
 
 /// The servers, those first that answer.
 pub struct Servers {
-    list: RefCell<Vec<Server>>,
+    list: RefCell<Vec<NameServer>>,
     answered: Cell<bool>,
 }
 
@@ -93,7 +93,7 @@ struct Sent {
 /// One question on its way.
 struct Exchange<'a> {
     question: &'a Question,
-    servers: &'a [Server],
+    servers: &'a [NameServer],
     begin: Instant,
     /// What is still to be sent: when, to whom, with EDNS or without.
     turns: Vec<(Duration, usize, bool)>,
@@ -118,7 +118,7 @@ impl Servers {
         if addresses.is_empty() {
             addresses.push(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PORT));
         }
-        let server = |address| Server {
+        let server = |address| NameServer {
             address,
             edns: Cell::new(Edns::Unknown),
         };
@@ -222,7 +222,7 @@ fn exchange(
 }
 
 impl<'a> Exchange<'a> {
-    fn new(question: &'a Question, servers: &'a [Server]) -> Exchange<'a> {
+    fn new(question: &'a Question, servers: &'a [NameServer]) -> Exchange<'a> {
         let mut turns = Vec::new();
         let mut later = Duration::ZERO;
         for (place, server) in servers.iter().enumerate() {
@@ -432,7 +432,7 @@ fn read_within(
     Ok(())
 }
 
-fn list_of(servers: &[Server]) -> String {
+fn list_of(servers: &[NameServer]) -> String {
     let names: Vec<String> = servers
         .iter()
         .map(|one| one.address.ip().to_string())

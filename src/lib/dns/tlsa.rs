@@ -18,11 +18,11 @@ impl Dns {
     /// # Errors
     /// Of a host: its records are bogus, or nobody could tell. It must not be
     /// called.
-    pub fn tlsa(&self, servers: &[Server]) -> Vec<Result<Option<Tlsa>, Trouble>> {
-        let all = || servers.iter().flat_map(Server::bearers);
+    pub fn tlsa(&self, servers: &[Endpoint]) -> Vec<Result<Option<Tlsa>, Trouble>> {
+        let all = || servers.iter().flat_map(Endpoint::bearers);
         let questions: Vec<_> = all().map(|(_, name)| (name, Rtype::TLSA)).collect();
         let mut found = self.ask_all(&questions).into_iter();
-        let mut answered = |server: &Server| {
+        let mut answered = |server: &Endpoint| {
             let bearers = server.bearers().into_iter();
             let next = |(host, _)| (host, found.next().unwrap_or(Err(Trouble::NoRecords)));
             first_signed(bearers.map(next).collect())
@@ -33,7 +33,7 @@ impl Dns {
 
 /// A server of a host that may have TLSA records.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Server {
+pub struct Endpoint {
     /// The host as MX or a route names it.
     pub host: DomainName,
     /// The name at the end of its aliases, which bears its addresses.
@@ -44,7 +44,7 @@ pub struct Server {
     pub port: u16,
 }
 
-impl Server {
+impl Endpoint {
     /// The hosts that may have its records, with the records' name, in the order in
     /// which they count: the end of the aliases first (RFC 7672, 2.2.2).
     fn bearers(&self) -> Vec<(&DomainName, DomainName)> {

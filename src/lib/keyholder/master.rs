@@ -283,7 +283,7 @@ impl Forker<'_> {
             let Some(hours) = places.1.take() else {
                 return report::TEMPORARY;
             };
-            keyholder::run(keyholder::Start {
+            keyholder::run(keyholder::Inherited {
                 control,
                 password: places.0.take(),
                 hours,

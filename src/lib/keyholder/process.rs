@@ -66,8 +66,8 @@ pub(super) mod answer {
     pub const ALIVE: u8 = b'A';
 }
 
-/// What a worker starts with.
-pub(super) struct Start<'a> {
+/// What a worker has from the master.
+pub(super) struct Inherited<'a> {
     pub control: OwnedFd,
     pub password: Option<Password>,
     /// The keys of tickets, and the master's word when they change.
@@ -118,8 +118,8 @@ const PER_LINK: u8 = PER_HANDSHAKE as u8;
 const MESSAGES: u8 = 200;
 
 /// The whole process. Returns its exit code.
-pub(super) fn run(start: Start<'_>) -> u8 {
-    let Start {
+pub(super) fn run(inherited: Inherited<'_>) -> u8 {
+    let Inherited {
         control,
         password,
         hours,
@@ -127,7 +127,7 @@ pub(super) fn run(start: Start<'_>) -> u8 {
         sandbox,
         forked,
         report,
-    } = start;
+    } = inherited;
     let loader = Loader {
         control,
         password,

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use crate::options::sslrulescheck::TABLE;
 use crate::report::Fail;
-use crate::rules::{Client, Rule, Rules, Verdict};
+use crate::rules::{Action, Client, Rule, Rules};
 use crate::sys::standard;
 use crate::text;
 
@@ -63,7 +63,7 @@ fn explain(out: &mut Vec<u8>, rule: Option<Rule<'_>>) {
         key => key.to_vec(),
     };
     out.extend([b"rule ", &*key, b":\n"].concat());
-    if rule.verdict() == Verdict::Deny {
+    if rule.action() == Action::Deny {
         out.extend_from_slice(b"deny connection\n");
         return;
     }

@@ -117,7 +117,7 @@ fn singles(client: &Client, parsed: Option<IpAddr>) -> Vec<Vec<u8>> {
 
 /// What a rule says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Action {
     /// The connection may come in.
     Allow,
     /// It may not.
@@ -153,11 +153,11 @@ impl<'a> Rule<'a> {
 
     /// Allow or deny.
     #[must_use]
-    pub fn verdict(&self) -> Verdict {
+    pub fn action(&self) -> Action {
         if self.data.first() == Some(&b'D') {
-            Verdict::Deny
+            Action::Deny
         } else {
-            Verdict::Allow
+            Action::Allow
         }
     }
 

@@ -42,12 +42,12 @@ pub enum ResultType {
 impl ResultType {
     /// The word for a certificate that was refused.
     #[must_use]
-    pub fn of_certificate(cause: trust::Cause) -> ResultType {
-        match cause {
-            trust::Cause::Chain(result) => ResultType::of_chain(result),
-            trust::Cause::Name(_) => ResultType::CertificateHostMismatch,
-            trust::Cause::Fingerprint => ResultType::CertificateNotTrusted,
-            trust::Cause::Records | trust::Cause::Absent | trust::Cause::Unjudged => {
+    pub fn of_certificate(fault: trust::Fault) -> ResultType {
+        match fault {
+            trust::Fault::Chain(result) => ResultType::of_chain(result),
+            trust::Fault::Name(_) => ResultType::CertificateHostMismatch,
+            trust::Fault::Fingerprint => ResultType::CertificateNotTrusted,
+            trust::Fault::Records | trust::Fault::Absent | trust::Fault::Unjudged => {
                 ResultType::ValidationFailure
             }
         }

@@ -25,7 +25,7 @@ mod expected;
 mod verdict;
 
 pub use expected::{Name, Reference};
-pub use verdict::{Cause, Naming, Refusal, Verdict};
+pub use verdict::{Fault, Naming, Refusal, Verdict};
 
 /// `X509_V_ERR_*` of x509_vfy.h.
 mod code {
@@ -274,7 +274,7 @@ pub fn expect_besides(
 /// What is wrong; the session must not be used.
 #[cfg(feature = "remote")]
 pub fn verdict_besides(ssl: &SslRef) -> Result<Option<Verdict>, Refusal> {
-    let nobody = || Refusal::plain(Cause::Unjudged, "its certificate was not checked");
+    let nobody = || Refusal::plain(Fault::Unjudged, "its certificate was not checked");
     let place = place(ssl).ok_or_else(nobody)?;
     let place = place.lock().map_err(|_| nobody())?;
     match (
@@ -297,7 +297,7 @@ pub fn verdict_besides(ssl: &SslRef) -> Result<Option<Verdict>, Refusal> {
 /// # Errors
 /// What is wrong; the session must not be used.
 pub fn verdict(ssl: &SslRef) -> Result<Verdict, Refusal> {
-    let nobody = || Refusal::plain(Cause::Unjudged, "its certificate was not checked");
+    let nobody = || Refusal::plain(Fault::Unjudged, "its certificate was not checked");
     let place = place(ssl).ok_or_else(nobody)?;
     let place = place.lock().map_err(|_| nobody())?;
     match (&place.judged, ssl.peer_certificate()) {
@@ -350,7 +350,7 @@ fn judge_records(
         (Some(refusal), ..) if refusal.code() != code::DANE_NO_MATCH => Err(refusal.clone()),
         (.., Some(leaf)) => Err(Refusal::records(leaf, &dane::compared(records, chain))),
         (.., None) => Err(Refusal::plain(
-            Cause::Absent,
+            Fault::Absent,
             "the server showed no certificate",
         )),
     }
@@ -372,7 +372,7 @@ fn collect(good: bool, context: &mut X509StoreContextRef) -> bool {
     }
     let certificate = context.current_cert();
     let of_chain = || Refusal {
-        cause: Cause::Chain(error),
+        fault: Fault::Chain(error),
         depth,
         subject: certificate.map_or_else(String::new, |one| names::slash_form(one.subject_name())),
         reason: error.error_string().to_owned(),
@@ -411,7 +411,7 @@ fn judge(context: &mut X509StoreContextRef) -> bool {
             if !complete || leaf.is_none() {
                 // Libcrypto gave up: nobody knows what it did not look at.
                 let words = failure.error_string();
-                place.failures.add(Refusal::plain(Cause::Unjudged, words));
+                place.failures.add(Refusal::plain(Fault::Unjudged, words));
             }
             let place = &mut *place;
             let judged = if place.expectation.demand == Demand::Records {
@@ -470,7 +470,7 @@ impl Expectation {
             return Ok(Verdict::Absent);
         }
         Err(Refusal::plain(
-            Cause::Absent,
+            Fault::Absent,
             if server {
                 "the client showed no certificate"
             } else {
@@ -532,7 +532,7 @@ impl Expectation {
                 code::CERT_REVOKED | code::CRL_HAS_EXPIRED | code::CRL_NOT_YET_VALID => false,
                 // A stranger's authority has no list of ours.
                 code if is_revocation_unknown(code) => !first,
-                _ => refusal.cause != Cause::Unjudged,
+                _ => refusal.fault != Fault::Unjudged,
             },
         }
     }
@@ -612,7 +612,7 @@ mod tests {
     fn failures(codes: &[i32]) -> Failures {
         let mut failures = Failures::default();
         for code in codes {
-            failures.add(Refusal::plain(Cause::Chain(result_of(*code)), "x"));
+            failures.add(Refusal::plain(Fault::Chain(result_of(*code)), "x"));
         }
         failures
     }
@@ -778,7 +778,7 @@ mod tests {
         }
         // Where libcrypto gave up, nobody knows what it did not look at.
         let mut given_up = failures(&[ISSUER]);
-        given_up.add(Refusal::plain(Cause::Unjudged, "x"));
+        given_up.add(Refusal::plain(Fault::Unjudged, "x"));
         assert!(expectation.judge(&given_up, Some(&leaf), &[]).is_err());
     }
 }

@@ -13,7 +13,7 @@ use crate::tls_ffi::names;
 
 /// The kind of what was wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
+pub enum Fault {
     /// There is no certificate.
     Absent,
     /// Libcrypto found it in the chain.
@@ -33,7 +33,7 @@ pub enum Cause {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// Its kind.
-    pub cause: Cause,
+    pub fault: Fault,
     /// Place in the chain: 0 is the peer's own.
     pub depth: u32,
     /// Subject of that certificate, in slash form; empty where there is none.
@@ -57,9 +57,9 @@ pub struct Naming {
 
 impl Refusal {
     /// One that is about no certificate.
-    pub(super) fn plain(cause: Cause, reason: &str) -> Refusal {
+    pub(super) fn plain(fault: Fault, reason: &str) -> Refusal {
         Refusal {
-            cause,
+            fault,
             depth: 0,
             subject: String::new(),
             reason: reason.to_owned(),
@@ -72,7 +72,7 @@ impl Refusal {
         // As it can be put into tlsdestinations.
         let print = text::hex(&fingerprint(leaf).unwrap_or_default());
         Refusal {
-            cause: Cause::Fingerprint,
+            fault: Fault::Fingerprint,
             depth: 0,
             subject: names::slash_form(leaf.subject_name()),
             reason: format!("its fingerprint is none of those in tlsdestinations: it is ={print}"),
@@ -89,7 +89,7 @@ impl Refusal {
             code::HOSTNAME_MISMATCH
         });
         Refusal {
-            cause: Cause::Name(result),
+            fault: Fault::Name(result),
             depth: 0,
             subject: names::slash_form(leaf.subject_name()),
             reason: result.error_string().to_owned(),
@@ -111,7 +111,7 @@ impl Refusal {
     /// The chain matches none of the TLSA records.
     pub(super) fn records(leaf: &X509Ref, compared: &str) -> Refusal {
         Refusal {
-            cause: Cause::Records,
+            fault: Fault::Records,
             depth: 0,
             subject: names::slash_form(leaf.subject_name()),
             reason: format!("it matches no TLSA record: {compared}"),
@@ -121,10 +121,10 @@ impl Refusal {
 
     /// Libcrypto's number for it, which decides the alert.
     pub(super) fn code(&self) -> i32 {
-        match self.cause {
-            Cause::Chain(result) | Cause::Name(result) => result.as_raw(),
-            Cause::Records => code::DANE_NO_MATCH,
-            Cause::Absent | Cause::Fingerprint | Cause::Unjudged => code::CERT_REJECTED,
+        match self.fault {
+            Fault::Chain(result) | Fault::Name(result) => result.as_raw(),
+            Fault::Records => code::DANE_NO_MATCH,
+            Fault::Absent | Fault::Fingerprint | Fault::Unjudged => code::CERT_REJECTED,
         }
     }
 }
@@ -132,7 +132,7 @@ impl Refusal {
 /// `depth 1, /CN=Some CA: certificate has expired`.
 impl fmt::Display for Refusal {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if matches!(self.cause, Cause::Absent | Cause::Unjudged) {
+        if matches!(self.fault, Fault::Absent | Fault::Unjudged) {
             return out.write_str(&self.reason);
         }
         // `slash_form` left printable ASCII only.
@@ -234,7 +234,7 @@ mod tests {
         let refusal = Refusal {
             subject: "/CN=x".to_owned(),
             depth: 1,
-            ..Refusal::plain(Cause::Fingerprint, "no good")
+            ..Refusal::plain(Fault::Fingerprint, "no good")
         };
         let signed = Name::new(Reference::Host("mx.example".to_owned()));
         let forged = Name {
@@ -278,7 +278,7 @@ mod tests {
             assert_eq!(verdict.refusal(), bad.then_some(&refusal));
         }
         // Who is not there has no subject.
-        let absent = Refusal::plain(Cause::Absent, "there is none");
+        let absent = Refusal::plain(Fault::Absent, "there is none");
         assert_eq!(absent.to_string(), "there is none");
     }
 }

@@ -12,7 +12,7 @@ use ucspi_tls::internals::client_store::{Setup, Store, Trust};
 use ucspi_tls::internals::dane::Record;
 use ucspi_tls::internals::handshake::{self, Failure, Side};
 use ucspi_tls::internals::settings::{Settings, Version};
-use ucspi_tls::internals::trust::{self, Cause, Expectation};
+use ucspi_tls::internals::trust::{self, Expectation, Fault};
 
 use crate::harness::{Authority, Identity, Leaf, peer};
 
@@ -183,7 +183,7 @@ fn an_authority_s_record_asks_for_a_sound_chain_and_the_name() {
     let mut alone = identity.clone();
     alone.between = vec![lower.certificate.clone()];
     let refusal = refused(&alone, of_root());
-    assert_eq!(refusal.cause, Cause::Records, "{refusal}");
+    assert_eq!(refusal.fault, Fault::Records, "{refusal}");
 }
 
 #[test]
@@ -193,7 +193,7 @@ fn what_matches_nothing_is_refused_in_words_that_can_be_compared() {
     let wanted = record([3, 1, 1], &other.certificate);
     let own = record([3, 1, 1], &identity.certificate);
     let refusal = refused(&identity, vec![wanted.clone()]);
-    assert_eq!(refusal.cause, Cause::Records);
+    assert_eq!(refusal.fault, Fault::Records);
     let words = format!(
         "depth 0, /CN=x: it matches no TLSA record: 3 1 1 {} is published, and its own key is {}",
         digits(&wanted),

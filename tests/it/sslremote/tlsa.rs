@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use domain::base::Rtype;
 use domain::base::iana::Rcode;
-use ucspi_tls::internals::dns::{Dns, Server, Tlsa, Trouble, Trust};
+use ucspi_tls::internals::dns::{Dns, Endpoint, Tlsa, Trouble, Trust};
 use ucspi_tls::internals::name::DomainName;
 
 use super::dns::Forwarder;
@@ -73,7 +73,7 @@ fn found(place: &Place, server: IpAddr, host: &str, port: u16) -> Result<Option<
     let trust = Trust::read(&place.path("")).unwrap();
     let dns = Dns::new(&[server], trust).unwrap();
     let addresses = dns.addresses(&name(host)).unwrap();
-    let server = Server {
+    let server = Endpoint {
         host: name(host),
         end: addresses.name,
         secure: addresses.secure,

@@ -27,9 +27,9 @@ pub struct Dane {
 }
 
 /// A server's place in DNS, where DANE applies to it: its addresses are signed.
-pub fn place(host: &Host, port: u16) -> Option<dns::Server> {
+pub fn place(host: &Host, port: u16) -> Option<dns::Endpoint> {
     let named = host.named.as_ref()?;
-    Some(dns::Server {
+    Some(dns::Endpoint {
         host: named.host.clone(),
         end: named.end.clone(),
         secure: named.signed,
@@ -42,8 +42,8 @@ pub fn place(host: &Host, port: u16) -> Option<dns::Server> {
 ///
 /// # Errors
 /// What control files say of the resolver cannot be followed.
-pub fn look_up(places: &[Option<dns::Server>], resolver: &Resolver) -> Result<Vec<Found>, Say> {
-    let mut asked: Vec<dns::Server> = Vec::new();
+pub fn look_up(places: &[Option<dns::Endpoint>], resolver: &Resolver) -> Result<Vec<Found>, Say> {
+    let mut asked: Vec<dns::Endpoint> = Vec::new();
     for place in places.iter().flatten() {
         if !asked.contains(place) {
             asked.push(place.clone());
@@ -53,7 +53,7 @@ pub fn look_up(places: &[Option<dns::Server>], resolver: &Resolver) -> Result<Ve
         return Ok(places.iter().map(|_| Ok(None)).collect());
     }
     let answers = resolver.dns()?.tlsa(&asked);
-    let answer = |place: &Option<dns::Server>| -> Found {
+    let answer = |place: &Option<dns::Endpoint>| -> Found {
         let Some(place) = place else {
             return Ok(None);
         };

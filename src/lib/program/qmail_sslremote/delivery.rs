@@ -9,7 +9,7 @@ use openssl::ssl::SslRef;
 use super::control_files::ControlFiles;
 use super::dane::Dane;
 use super::envelope::{self, Envelope};
-use super::failure::{Cause, Circumstances, Ended, Failure, NoTls, Stage, Then};
+use super::failure::{Circumstances, Ended, Failure, NoTls, Obstacle, Stage, Then};
 use super::message::Message;
 use super::plan::{Plan, Server};
 use super::qmtp;
@@ -164,7 +164,7 @@ impl Delivery<'_> {
         server: &Server,
         plan: &Plan,
     ) -> Result<(Session, Secured), NoTls> {
-        let setup = |why: String| NoTls::new(Cause::Setup, why);
+        let setup = |why: String| NoTls::new(Obstacle::Setup, why);
         let store = plan.store.as_ref();
         let store = store.ok_or_else(|| setup("TLS is never tried".to_owned()))?;
         let ssl = match &plan.dane {
@@ -193,12 +193,15 @@ impl Delivery<'_> {
         let session =
             handshake::perform(ssl, socket, limit, side).map_err(|failure| match failure {
                 HandshakeFailure::Certificate(refusal) => {
-                    NoTls::new(Cause::Certificate(refusal.cause), plan.refused(&refusal))
+                    NoTls::new(Obstacle::Certificate(refusal.fault), plan.refused(&refusal))
                 }
-                other => NoTls::new(Cause::Handshake, format!("the handshake failed: {other}")),
+                other => NoTls::new(
+                    Obstacle::Handshake,
+                    format!("the handshake failed: {other}"),
+                ),
             })?;
         let refused = |refusal: trust::Refusal| {
-            NoTls::new(Cause::Certificate(refusal.cause), refusal.to_string())
+            NoTls::new(Obstacle::Certificate(refusal.fault), refusal.to_string())
         };
         let verdict = trust::verdict(session.ssl()).map_err(refused)?;
         let by_policy = trust::verdict_besides(session.ssl()).map_err(refused)?;

@@ -30,9 +30,9 @@ pub enum Stage {
     Authenticated,
 }
 
-/// The kind of what TLS failed of. TLS reports have a word for each.
+/// The kind of what stood in the way of TLS. TLS reports have a word for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
+pub enum Obstacle {
     /// The server does not offer it.
     NotOffered,
     /// The server refused STARTTLS.
@@ -44,7 +44,7 @@ pub enum Cause {
     /// The handshake failed.
     Handshake,
     /// The server's certificate was refused.
-    Certificate(trust::Cause),
+    Certificate(trust::Fault),
     /// There was no good answer inside TLS.
     Answer,
 }
@@ -53,7 +53,7 @@ pub enum Cause {
 #[derive(Clone, Debug)]
 pub struct NoTls {
     /// Its kind.
-    pub cause: Cause,
+    pub obstacle: Obstacle,
     /// Words that follow "Connected to ... but".
     pub why: String,
     /// The reply that says so, if it was one.
@@ -62,9 +62,9 @@ pub struct NoTls {
 
 impl NoTls {
     /// Of this kind, for this reason, without a reply.
-    pub fn new(cause: Cause, why: impl Into<String>) -> NoTls {
+    pub fn new(obstacle: Obstacle, why: impl Into<String>) -> NoTls {
         NoTls {
-            cause,
+            obstacle,
             why: why.into(),
             reply: None,
         }
@@ -504,7 +504,7 @@ mod tests {
             code: 500,
             text: b"500 no\r\n".to_vec(),
         };
-        let no_tls = NoTls::new(Cause::NotOffered, "there is none");
+        let no_tls = NoTls::new(Obstacle::NotOffered, "there is none");
         for (failure, stage) in [
             (Failure::Unreachable(String::new()), Stage::Planned),
             (Failure::Greeting(reply()), Stage::Connected),
@@ -521,7 +521,7 @@ mod tests {
 
     #[test]
     fn why_there_is_no_tls_is_one_line_with_the_reply() {
-        let mut why = NoTls::new(Cause::Refused, "STARTTLS was refused");
+        let mut why = NoTls::new(Obstacle::Refused, "STARTTLS was refused");
         assert_eq!(why.in_full(), "STARTTLS was refused");
         why.reply = Some(b"454 not now\r\n".to_vec());
         let full = why.in_full();

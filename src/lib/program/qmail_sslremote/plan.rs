@@ -101,7 +101,7 @@ struct Applied<'a> {
 
 impl Applied<'_> {
     /// Where its TLSA records are, if they are weighed.
-    fn place(&self) -> Option<dns::Server> {
+    fn place(&self) -> Option<dns::Endpoint> {
         let weighed = self.rule.as_ref().is_ok_and(Rule::weighs_records);
         dane::place(self.host, self.port.number).filter(|_| weighed)
     }
@@ -185,7 +185,7 @@ impl Rules {
             .map(|host| self.applied(host, domain, route))
             .collect();
         let place = |applied: &Applied<'_>| applied.place().filter(|_| self.weighs_published);
-        let places: Vec<Option<dns::Server>> = applied.iter().map(place).collect();
+        let places: Vec<Option<dns::Endpoint>> = applied.iter().map(place).collect();
         let found = dane::look_up(&places, resolver)?;
         let weighed: Vec<bool> = applied
             .iter()

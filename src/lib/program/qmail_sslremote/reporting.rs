@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use super::dane;
-use super::failure::{Bar, Barred, Cause, Failure, NoTls, Stage};
+use super::failure::{Bar, Barred, Failure, NoTls, Obstacle, Stage};
 use super::plan::Server;
 use super::session::{Encryption, Session};
 use super::sts::Followed;
@@ -29,13 +29,13 @@ const REASON_LIMIT: usize = 300;
 /// while a domain with TLSA records of any size must not fill the disk.
 const POLICY_LIMIT: usize = 64 * 1024;
 
-impl Cause {
+impl Obstacle {
     /// The word for it.
     pub fn result(self) -> ResultType {
         match self {
-            Cause::NotOffered | Cause::Refused => ResultType::StarttlsNotSupported,
-            Cause::Certificate(cause) => ResultType::of_certificate(cause),
-            Cause::GoAhead | Cause::Setup | Cause::Handshake | Cause::Answer => {
+            Obstacle::NotOffered | Obstacle::Refused => ResultType::StarttlsNotSupported,
+            Obstacle::Certificate(fault) => ResultType::of_certificate(fault),
+            Obstacle::GoAhead | Obstacle::Setup | Obstacle::Handshake | Obstacle::Answer => {
                 ResultType::ValidationFailure
             }
         }
@@ -198,7 +198,7 @@ impl Reporting {
         };
         let policy = match failure {
             Some(Failure::Tls(NoTls {
-                cause: Cause::Certificate(_),
+                obstacle: Obstacle::Certificate(_),
                 ..
             })) => server.applied.of_certificate(),
             _ => &server.applied.first,
@@ -268,14 +268,15 @@ fn result(
     session: &Session<'_>,
     failure: Option<&Failure>,
 ) -> Option<Option<(ResultType, String)>> {
-    let failed = |no_tls: &NoTls| Some(Some((no_tls.cause.result(), no_tls.why.clone())));
+    let failed = |no_tls: &NoTls| Some(Some((no_tls.obstacle.result(), no_tls.why.clone())));
     match (failure, session.encryption()) {
         (Some(Failure::Tls(no_tls)), _) => failed(no_tls),
         (Some(failure), _) if failure.stage() < Stage::Secured => None,
         (_, Encryption::Unwanted | Encryption::GivenUp) => None,
-        (_, Encryption::NotOffered) => {
-            failed(&NoTls::new(Cause::NotOffered, "it does not offer STARTTLS"))
-        }
+        (_, Encryption::NotOffered) => failed(&NoTls::new(
+            Obstacle::NotOffered,
+            "it does not offer STARTTLS",
+        )),
         (_, Encryption::Refused(no_tls)) => failed(no_tls),
         (_, Encryption::Tls) if session.ignores_records() => Some(Some((
             ResultType::TlsaInvalid,

@@ -7,7 +7,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 
 use super::delivery::{Delivery, Secured};
-use super::failure::{Cause, Circumstances, Failure, NoTls};
+use super::failure::{Circumstances, Failure, NoTls, Obstacle};
 use super::plan::{self, Plan, Server};
 use super::talk::{Talk, is_closing};
 use crate::dialer::Dialer;
@@ -85,10 +85,10 @@ impl fmt::Display for Protection {
     }
 }
 
-fn no_tls(cause: Cause, why: impl Into<String>, reply: Option<&[u8]>) -> Failure {
+fn no_tls(obstacle: Obstacle, why: impl Into<String>, reply: Option<&[u8]>) -> Failure {
     Failure::Tls(NoTls {
         reply: reply.map(<[u8]>::to_vec),
-        ..NoTls::new(cause, why)
+        ..NoTls::new(obstacle, why)
     })
 }
 
@@ -181,7 +181,7 @@ impl<'a> Session<'a> {
         match &secured.by_policy {
             Some(Verdict::Verified(Some(_))) | None => None,
             Some(Verdict::Unverified(refusal)) => Some((
-                ResultType::of_certificate(refusal.cause),
+                ResultType::of_certificate(refusal.fault),
                 plan::refused(refusal, None),
             )),
             Some(_) => Some((
@@ -305,7 +305,7 @@ impl<'a> Session<'a> {
             if required {
                 let said = Some(self.capabilities.text.as_slice());
                 return Err(no_tls(
-                    Cause::NotOffered,
+                    Obstacle::NotOffered,
                     "it does not offer STARTTLS",
                     said,
                 ));
@@ -317,7 +317,7 @@ impl<'a> Session<'a> {
             Err(DialogueError::Refused(_, reply)) if !required && goes_on(&reply) => {
                 self.protection = Protection::Refused(NoTls {
                     reply: Some(reply),
-                    ..NoTls::new(Cause::Refused, "it refused STARTTLS")
+                    ..NoTls::new(Obstacle::Refused, "it refused STARTTLS")
                 });
                 return Ok(());
             }
@@ -327,11 +327,11 @@ impl<'a> Session<'a> {
                 if !why.reply().is_some_and(goes_on) {
                     self.talk.end();
                 }
-                let cause = match why {
-                    DialogueError::Refused(..) => Cause::Refused,
-                    _ => Cause::GoAhead,
+                let obstacle = match why {
+                    DialogueError::Refused(..) => Obstacle::Refused,
+                    _ => Obstacle::GoAhead,
                 };
-                return Err(no_tls(cause, bare(&why), why.reply()));
+                return Err(no_tls(obstacle, bare(&why), why.reply()));
             }
         }
         self.handshake()?;
@@ -353,7 +353,7 @@ impl<'a> Session<'a> {
         let socket = self.talk.take_socket();
         let made = match socket {
             Some(socket) => self.delivery.secure(socket, self.server, self.plan),
-            None => Err(NoTls::new(Cause::Setup, "no socket")),
+            None => Err(NoTls::new(Obstacle::Setup, "no socket")),
         };
         let (session, secured) = made.map_err(Failure::Tls)?;
         self.talk.resume(session);
@@ -366,7 +366,7 @@ impl<'a> Session<'a> {
     fn late(&mut self, failure: Failure) -> Failure {
         if let Some(alert) = self.talk.link().refusal() {
             let why = format!("the handshake failed: {alert}");
-            return no_tls(Cause::Handshake, why, None);
+            return no_tls(Obstacle::Handshake, why, None);
         }
         let (why, reply) = match failure {
             Failure::NoGreeting(why) | Failure::NoHello(why) => {
@@ -376,7 +376,11 @@ impl<'a> Session<'a> {
             Failure::Hello(reply) => ("it refused EHLO inside TLS".to_owned(), Some(reply)),
             other => return other,
         };
-        no_tls(Cause::Answer, why, reply.as_ref().map(|reply| &*reply.text))
+        no_tls(
+            Obstacle::Answer,
+            why,
+            reply.as_ref().map(|reply| &*reply.text),
+        )
     }
 
     /// The same for QMTPS, where the first answer comes behind the message. Once that

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use super::destination::{Destination, Unit};
 use super::scan::{DomainPolicy, Published, Target};
 use crate::dns::name::DomainName;
-use crate::dns::{Answer, Dns, Server, Trouble};
+use crate::dns::{Answer, Dns, Endpoint, Trouble};
 use crate::https;
 use crate::mta_sts::fetch::Fetching;
 use crate::mta_sts::policy::Mode;
@@ -205,7 +205,7 @@ fn exchangers(
 
 /// The TLSA records of a host.
 fn published(dns: &Dns, host: &DomainName, answer: &Answer<IpAddr>, port: u16) -> Published {
-    let server = Server {
+    let server = Endpoint {
         host: host.clone(),
         end: answer.name.clone(),
         secure: answer.secure,

@@ -15,7 +15,7 @@ use super::generation::{Generation, Material};
 use super::messages::{LineKind, Message, Sender};
 use super::{Setup, engine_answer};
 use crate::connection::Connection;
-use crate::control::{self, Start};
+use crate::control::{self, TlsCommand};
 use crate::handshake::{self, Session, Side};
 use crate::keyholder;
 use crate::relay::{Ending, Relay};
@@ -30,7 +30,7 @@ use crate::sys::process::{self, Forked, ProcessId};
 use crate::sys::sandbox::Confinement;
 #[cfg(feature = "internals")]
 use crate::taken_over;
-use crate::trust::{self, Cause, Name, Reference, Refusal};
+use crate::trust::{self, Fault, Name, Reference, Refusal};
 
 /// How much heap a handshake takes, in bytes.
 const HEAP: usize = 96 * 1024;
@@ -101,9 +101,9 @@ impl Engine<'_> {
         let served = confined
             .and_then(|()| plain.map_err(unable("set up descriptors")))
             .and_then(|plain| Ok((plain, self.wait_for_start(&ends.control)?)))
-            .and_then(|(plain, start)| {
-                if let Some(start) = start {
-                    self.serve(ends, plain, start)
+            .and_then(|(plain, command)| {
+                if let Some(command) = command {
+                    self.serve(ends, plain, command)
                 } else {
                     self.tell_plaintext();
                     Ok(())
@@ -146,21 +146,26 @@ impl Engine<'_> {
     }
 
     /// Under `-n`, sleeps until the program asks.
-    fn wait_for_start(&self, control: &OwnedFd) -> Result<Option<Start>, String> {
+    fn wait_for_start(&self, control: &OwnedFd) -> Result<Option<TlsCommand>, String> {
         if !self.setup.options.delayed {
-            return Ok(Some(Start {
+            return Ok(Some(TlsCommand {
                 answer: true,
                 drop_replies: 0,
             }));
         }
-        let start = control::wait_for_start(control).map_err(|error| error.to_string())?;
-        if start.is_some() {
+        let command = control::wait_for_start(control).map_err(|error| error.to_string())?;
+        if command.is_some() {
             self.supervisor.tell(&Message::Begun);
         }
-        Ok(start)
+        Ok(command)
     }
 
-    fn serve(&self, ends: Ends, plain: Option<TcpStream>, start: Start) -> Result<(), String> {
+    fn serve(
+        &self,
+        ends: Ends,
+        plain: Option<TcpStream>,
+        command: TlsCommand,
+    ) -> Result<(), String> {
         let Ends {
             client,
             control,
@@ -186,7 +191,7 @@ impl Engine<'_> {
         }
         self.supervisor.tell(&Message::Over);
         let variables = account.variables(full);
-        if start.answer {
+        if command.answer {
             engine_answer::tell(&control, &variables);
         }
         drop(control);
@@ -195,7 +200,7 @@ impl Engine<'_> {
         if !self.setup.options.delayed {
             relay.begin_with(self.setup.options.banner.as_bytes());
         }
-        relay.drop_replies(start.drop_replies);
+        relay.drop_replies(command.drop_replies);
         self.tell(&relay.run());
         #[cfg(feature = "internals")]
         taken_over::act(taken_over::Moment::Done);
@@ -250,12 +255,12 @@ impl Engine<'_> {
 
     /// Why a client's certificate will not do.
     fn untrusted(&self, refusal: &Refusal) -> String {
-        let told = match (refusal.cause, self.host()) {
-            (Cause::Name(_), Some(host)) => Refusal {
+        let told = match (refusal.fault, self.host()) {
+            (Fault::Name(_), Some(host)) => Refusal {
                 reason: format!("it does not name {host}"),
                 ..refusal.clone()
             },
-            (Cause::Name(_), None) => Refusal {
+            (Fault::Name(_), None) => Refusal {
                 reason: "the client's host has no name to match".to_owned(),
                 ..refusal.clone()
             },

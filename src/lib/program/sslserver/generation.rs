@@ -15,7 +15,7 @@ use crate::environ::Edits;
 use crate::handshake;
 use crate::keyholder::{AtWork, KeySource, Keyholder};
 use crate::report::Fail;
-use crate::rules::{Rules, Verdict};
+use crate::rules::{Action, Rules};
 use crate::settings::Settings;
 use crate::store::Certificate;
 use crate::store::server::{Choice, Chooser, Pair, Store};
@@ -233,7 +233,7 @@ impl Generation {
         if let Some(why) = self.broken.get(&address) {
             return Some(format!("server name {name_shown}: rule {address}: {why}"));
         }
-        (rule.verdict() == Verdict::Deny)
+        (rule.action() == Action::Deny)
             .then(|| format!("server name {name_shown} is denied by rule {address}"))
     }
 

@@ -15,7 +15,7 @@ use crate::program::sslserver::access::{
     Access, Setting, listed, rule_limit, rule_settings, shown,
 };
 use crate::report::{self, Fail};
-use crate::rules::{Rules, Scope, Verdict};
+use crate::rules::{Action, Rules, Scope};
 use crate::settings::{Filter, Settings};
 use crate::store::jail::Jail;
 use crate::store::server::{self, Pair, Store};
@@ -316,7 +316,7 @@ impl Layer {
         let mut found: Vec<Layer> = Vec::new();
         for rule in rules
             .iter()
-            .filter(|rule| rule.scope() == scope && rule.verdict() == Verdict::Allow)
+            .filter(|rule| rule.scope() == scope && rule.action() == Action::Allow)
         {
             let settings = rule_settings(&rule);
             if settings.is_empty() {

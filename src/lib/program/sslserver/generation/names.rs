@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::Served;
 use super::loader::Loader;
 use crate::program::sslserver::access::{Setting, rule_settings, shown};
-use crate::rules::{Rule, Rules, Scope, Verdict};
+use crate::rules::{Action, Rule, Rules, Scope};
 use crate::settings::{self, Settings};
 use crate::store::server::{Choice, Chooser, Store};
 
@@ -95,7 +95,7 @@ impl Loader<'_> {
                 .variables()
                 .map(|(name, _)| String::from_utf8_lossy(name))
                 .find(|name| settings::is_of_the_process(name));
-            let choice = if rule.verdict() == Verdict::Deny {
+            let choice = if rule.action() == Action::Deny {
                 Choice::Denied
             } else if let Some(name) = late {
                 let why = format!("{name} {}", settings::TOO_LATE);

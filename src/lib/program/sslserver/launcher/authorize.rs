@@ -12,7 +12,7 @@ use crate::program::sslserver::admission;
 use crate::program::sslserver::generation::Material;
 use crate::program::sslserver::messages::Message;
 use crate::report::{NEVER, TEMPORARY};
-use crate::rules::{Client, Rule, Verdict};
+use crate::rules::{Action, Client, Rule};
 use crate::settings::Settings;
 use crate::sys::process;
 
@@ -117,7 +117,7 @@ fn early<'a>(access: &'a Access, connection: &Connection) -> Result<Vec<Rule<'a>
 }
 
 fn judge_early(access: &Access, connection: &Connection) -> Result<(), Denial> {
-    let denies = |rule: &Rule<'_>| rule.verdict() == Verdict::Deny;
+    let denies = |rule: &Rule<'_>| rule.action() == Action::Deny;
     if early(access, connection)?.iter().any(denies) {
         return Err(Denial::Denied);
     }
@@ -144,7 +144,7 @@ fn judge<'a>(
     let mut variables = Edits::new();
     let mut limit = None;
     for rule in met {
-        if rule.verdict() == Verdict::Deny {
+        if rule.action() == Action::Deny {
             return Err(Denial::Denied);
         }
         let changed = rule_settings(&rule);
