@@ -86,7 +86,7 @@ pub fn perform(
         if stream.get_ref().has_ended() && ready.read {
             return Err(gone(&stream));
         }
-        if Instant::now() >= deadline || !wait(&stream, ready, deadline) {
+        if Instant::now() >= deadline || !wait(&mut stream, ready, deadline) {
             let failure = Failure::Late(lateness(&stream, limit));
             return Err(failure);
         }
@@ -94,8 +94,8 @@ pub fn perform(
 }
 
 /// Waits; false when the time is over.
-fn wait(stream: &Session, ready: Ready, deadline: Instant) -> bool {
-    let mut wanted = [(stream.get_ref().socket().as_fd(), ready)];
+fn wait(stream: &mut Session, ready: Ready, deadline: Instant) -> bool {
+    let mut wanted = [(stream.get_mut().pollable(), ready)];
     poll::wait(&mut wanted, Some(deadline)).is_ok() && wanted[0].1 != Ready::default()
 }
 

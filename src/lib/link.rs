@@ -4,7 +4,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use openssl::ssl::{ErrorCode, ShutdownState, SslRef};
@@ -121,8 +121,8 @@ impl Link {
     }
 }
 
-fn wait(session: &Session, ready: Ready, deadline: Instant) -> io::Result<()> {
-    let mut wanted = [(session.get_ref().socket().as_fd(), ready)];
+fn wait(session: &mut Session, ready: Ready, deadline: Instant) -> io::Result<()> {
+    let mut wanted = [(session.get_mut().pollable(), ready)];
     poll::wait(&mut wanted, Some(deadline))?;
     if wanted[0].1 == Ready::default() || Instant::now() >= deadline {
         return Err(io::ErrorKind::TimedOut.into());
@@ -131,8 +131,8 @@ fn wait(session: &Session, ready: Ready, deadline: Instant) -> io::Result<()> {
 }
 
 /// Waits until there is room, or the server has said something; which it is.
-fn speaks(socket: &TcpStream, deadline: Instant) -> io::Result<bool> {
-    let mut wanted = [(socket.as_fd(), BOTH)];
+fn speaks(socket: BorrowedFd<'_>, deadline: Instant) -> io::Result<bool> {
+    let mut wanted = [(socket, BOTH)];
     poll::wait(&mut wanted, Some(deadline))?;
     Ok(wanted[0].1.read)
 }
@@ -152,7 +152,7 @@ fn push(session: &mut Session, deadline: Instant, watched: bool) -> io::Result<(
         }
         if !watched {
             wait(session, Ready::WRITE, deadline)?;
-        } else if speaks(session.get_ref().socket(), deadline)? && has_said(session) {
+        } else if speaks(session.get_mut().pollable(), deadline)? && has_said(session) {
             return Err(io::ErrorKind::WouldBlock.into());
         } else if Instant::now() >= deadline {
             return Err(io::ErrorKind::TimedOut.into());
@@ -199,7 +199,7 @@ impl Write for Link {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let (deadline, watched) = (self.deadline, self.watched);
         let session = match &mut self.inner {
-            Inner::Clear(socket) if watched && speaks(socket, deadline)? => {
+            Inner::Clear(socket) if watched && speaks(socket.as_fd(), deadline)? => {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
             Inner::Clear(socket) => return Clear { socket, deadline }.write(bytes),

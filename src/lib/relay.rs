@@ -7,16 +7,17 @@
 
 use std::io::{self, Read as _};
 use std::net::Shutdown;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::ops::ControlFlow;
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use openssl::ssl::ErrorCode;
 
 use crate::handshake::{Session, later_failure};
+use crate::report::reason;
 use crate::sys::channel::{Channel, Moved};
 use crate::sys::memory::{self, Pages};
 use crate::sys::poll::{self, Ready};
-use crate::sys::socket;
 use crate::tls_ffi;
 
 /// Plaintext that one direction holds: a pipe's capacity.
@@ -51,6 +52,11 @@ pub enum Ending {
     Broken(String),
     /// The peer's host reset the connection, or the network did.
     Lost(String),
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn lost(error: io::Error) -> Ending {
+    Ending::Lost(reason(&error))
 }
 
 /// Bytes on their way.
@@ -133,6 +139,25 @@ impl Parting {
     /// Once set, it stays, however much the peer still sends.
     fn delivered(&mut self, now: Instant) -> Instant {
         *self.delivered.get_or_insert(now)
+    }
+}
+
+/// How bytes have moved.
+struct Pace {
+    /// When one did last.
+    last_move: Instant,
+    /// One did since buffers were given back.
+    used: bool,
+    parting: Parting,
+}
+
+impl Pace {
+    fn new() -> Pace {
+        Pace {
+            last_move: Instant::now(),
+            used: true,
+            parting: Parting::default(),
+        }
     }
 }
 
@@ -244,9 +269,7 @@ impl Relay {
     }
 
     fn flow(&mut self) -> Result<Ending, Ending> {
-        let mut last_move = Instant::now();
-        let mut used = true;
-        let mut parting = Parting::default();
+        let mut pace = Pace::new();
         loop {
             let before = self.progress();
             let mut turns = 0;
@@ -256,57 +279,72 @@ impl Relay {
             self.push()?;
             let now = Instant::now();
             if self.progress() != before {
-                last_move = now;
-                used = true;
+                pace.last_move = now;
+                pace.used = true;
             }
-            let mut limits = [None; 3];
-            if let Some(parted) = self.parted {
-                let left = socket::unacknowledged(self.session.get_ref().socket());
-                if parting.took_more(left) {
-                    last_move = now;
-                }
-                limits[0] = if left > 0 {
-                    Some(now + DELIVERY_CHECK)
-                } else if self.program.input().is_none() {
-                    // Nobody is left to read what the peer still sends.
-                    let over = parting.delivered(parted.max(last_move)) + PARTING;
-                    let ended = self.peer_done && self.session.get_ref().has_ended();
-                    if ended || now >= over {
-                        break;
-                    }
-                    Some(over)
-                } else {
-                    None
-                };
-            }
-            if let Some(idle) = self.idle {
-                let end = last_move + idle;
+            let ControlFlow::Continue(parting) = self.await_parting(&mut pace, now) else {
+                break;
+            };
+            let idle = self.idle.map(|idle| pace.last_move + idle);
+            if let (Some(idle), Some(end)) = (self.idle, idle) {
                 if now >= end {
                     return Err(Ending::Idle(idle.as_secs()));
                 }
-                limits[1] = Some(end);
             }
-            if used {
-                let quiet = last_move + QUIET;
-                if now >= quiet {
-                    self.release();
-                    used = false;
-                } else {
-                    limits[2] = Some(quiet);
-                }
-            }
+            let quiet = self.await_quiet(&mut pace, now);
             if turns == TURN {
                 // There is more, perhaps in libssl's own buffer.
                 continue;
             }
+            let limits = [parting, idle, quiet];
             self.wait(limits.into_iter().flatten().min())
-                .map_err(|error| Ending::Lost(crate::report::reason(&error)))?;
+                .map_err(lost)?;
         }
         Ok(if self.truncated {
             Ending::Truncated
         } else {
             Ending::Done
         })
+    }
+
+    /// Behind our own end: when to look again whether the peer has all, or has ended
+    /// too. Breaks where nothing more is to come.
+    fn await_parting(&self, pace: &mut Pace, now: Instant) -> ControlFlow<(), Option<Instant>> {
+        let Some(parted) = self.parted else {
+            return ControlFlow::Continue(None);
+        };
+        let left = self.session.get_ref().unacknowledged();
+        if pace.parting.took_more(left) {
+            pace.last_move = now;
+        }
+        if left > 0 {
+            return ControlFlow::Continue(Some(now + DELIVERY_CHECK));
+        }
+        if self.program.input().is_some() {
+            return ControlFlow::Continue(None);
+        }
+        // Nobody is left to read what the peer still sends.
+        let over = pace.parting.delivered(parted.max(pace.last_move)) + PARTING;
+        let ended = self.peer_done && self.session.get_ref().has_ended();
+        if ended || now >= over {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(Some(over))
+    }
+
+    /// Gives buffers back where it has been quiet for long enough, or says when it
+    /// will have been.
+    fn await_quiet(&mut self, pace: &mut Pace, now: Instant) -> Option<Instant> {
+        if !pace.used {
+            return None;
+        }
+        let quiet = pace.last_move + QUIET;
+        if now < quiet {
+            return Some(quiet);
+        }
+        self.release();
+        pace.used = false;
+        None
     }
 
     /// All bytes of content that moved so far. Key updates, their answers and
@@ -385,7 +423,7 @@ impl Relay {
         }
         self.notify();
         let sent = self.session.get_mut().push_last();
-        let sent = sent.map_err(|error| Ending::Lost(crate::report::reason(&error)))?;
+        let sent = sent.map_err(lost)?;
         if sent {
             self.parted = Some(Instant::now());
         }
@@ -402,7 +440,7 @@ impl Relay {
 
     fn push(&mut self) -> Result<(), Ending> {
         let pushed = self.session.get_mut().push();
-        pushed.map_err(|error| Ending::Lost(crate::report::reason(&error)))
+        pushed.map_err(lost)
     }
 
     /// Puts close_notify behind all that is to be sent.
@@ -532,14 +570,14 @@ impl Relay {
     }
 
     fn wait(&mut self, deadline: Option<Instant>) -> io::Result<()> {
-        let wire = self.session.get_ref();
+        let wire = self.session.get_mut();
         let reads = !wire.has_ended()
             && if self.peer_done {
                 self.parted.is_some()
             } else {
                 self.inbound.end < BUFFER
             };
-        let writes = wire.has_waiting();
+        let (writes, has_room) = (wire.has_waiting(), wire.has_room());
         // A descriptor without anything to wait for is left out where its
         // other side's end would be reported for ever.
         let mut wanted: Vec<(BorrowedFd<'_>, Ready)> = Vec::with_capacity(3);
@@ -549,10 +587,10 @@ impl Relay {
                 write: writes,
                 gone: false,
             };
-            wanted.push((wire.socket().as_fd(), ready));
+            wanted.push((wire.pollable(), ready));
         }
         if let Some(output) = self.program.output() {
-            if self.outbound.is_empty() && wire.has_room() {
+            if self.outbound.is_empty() && has_room {
                 wanted.push((output, Ready::READ));
             }
         }

@@ -4,6 +4,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, RawFd};
 
 use crate::sys::socket;
 
@@ -13,6 +14,17 @@ pub(super) const OPENING: usize = 64;
 const STREAM: usize = 4096;
 /// How much waits for one send: several full records.
 const GATHER: usize = 64 * 1024;
+
+/// When a read asks the kernel.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asking {
+    Always,
+    /// Until it has less than was wanted.
+    UntilDrained,
+    /// It had less: it has no more, unless the peer has ended, and is not asked
+    /// again before somebody waits.
+    Drained,
+}
 
 /// The socket as libssl sees it: it never waits, and what is written is
 /// gathered until somebody pushes.
@@ -26,13 +38,7 @@ pub struct Wire {
     queued: u64,
     transmitted: u64,
     ended: bool,
-    /// See [`Wire::spare`].
-    sparing: bool,
-    /// The kernel had less than was asked for: it has no more now, unless the peer
-    /// has ended, and is not asked again before somebody waited.
-    drained: bool,
-    /// See [`Wire::met_end`].
-    ends: bool,
+    asking: Asking,
     /// Our end follows what waits.
     last: bool,
     /// See [`Wire::gather`].
@@ -56,9 +62,7 @@ impl Wire {
             queued: 0,
             transmitted: 0,
             ended: false,
-            sparing: false,
-            drained: false,
-            ends: false,
+            asking: Asking::Always,
             last: false,
             gathering: false,
             overhead: 0,
@@ -71,11 +75,23 @@ impl Wire {
         self.gathering = on;
     }
 
-    /// Whether a read that brought little is followed by one that asks nobody: for
-    /// callers alone who wait for the socket before each further one.
+    /// Whether a read that brought little spares the one behind it: until somebody
+    /// waits, reads say that there is no more.
     pub fn spare(&mut self, on: bool) {
-        self.sparing = on;
-        self.drained &= on;
+        self.asking = if on {
+            Asking::UntilDrained
+        } else {
+            Asking::Always
+        };
+    }
+
+    /// The socket, for one wait. Nobody can wait for it in another way, so nobody is
+    /// told that there is nothing where a wait has found something.
+    pub fn pollable(&mut self) -> BorrowedFd<'_> {
+        if self.asking == Asking::Drained {
+            self.asking = Asking::UntilDrained;
+        }
+        self.socket.as_fd()
     }
 
     /// The first bytes that came, a few of them.
@@ -88,10 +104,15 @@ impl Wire {
         self.received
     }
 
-    /// The socket, to wait for.
-    #[must_use]
-    pub fn socket(&self) -> &TcpStream {
+    /// The socket, for what libssl has no part in any more.
+    pub(super) fn socket(&self) -> &TcpStream {
         &self.socket
+    }
+
+    /// How many bytes the peer has not acknowledged.
+    #[must_use]
+    pub fn unacknowledged(&self) -> usize {
+        socket::unacknowledged(&self.socket)
     }
 
     /// Whether bytes wait to be sent.
@@ -186,8 +207,7 @@ impl Wire {
     /// Poll told that both directions are over, or that there is an error: what
     /// can still be read is read to its end.
     pub fn met_end(&mut self) {
-        self.ends = true;
-        self.drained = false;
+        self.asking = Asking::Always;
     }
 
     /// Gives the buffer back while nothing waits.
@@ -204,12 +224,18 @@ impl Wire {
     }
 }
 
+impl AsRawFd for Wire {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
 impl Read for Wire {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.is_over_limit() {
             return Err(io::ErrorKind::InvalidData.into());
         }
-        if std::mem::take(&mut self.drained) {
+        if self.asking == Asking::Drained {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let count = match socket::receive(&self.socket, buffer) {
@@ -225,7 +251,9 @@ impl Read for Wire {
             self.ended = true;
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        self.drained = self.sparing && count < buffer.len().min(STREAM) && !self.ends;
+        if self.asking == Asking::UntilDrained && count < buffer.len().min(STREAM) {
+            self.asking = Asking::Drained;
+        }
         self.received += count as u64;
         self.overhead += count as u64;
         let room = OPENING - self.opening.len();

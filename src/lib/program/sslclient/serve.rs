@@ -37,7 +37,7 @@ fn confine(
     program: &Channel,
 ) -> Result<(), Fail> {
     let descriptors = program.descriptors().map(|fd| fd.as_raw_fd());
-    let socket = session.get_ref().socket().as_raw_fd();
+    let socket = session.get_ref().as_raw_fd();
     let confinement = Confinement {
         filter: filter != Filter::Off,
         highest: descriptors.max().unwrap_or(2).max(socket),
