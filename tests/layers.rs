@@ -108,6 +108,17 @@ fn unsafe_stays_where_it_is_fenced_in() {
     }
 }
 
+/// What a process begins with (signals that whoever started it ignores) is no matter
+/// for each program.
+#[test]
+fn every_program_begins_as_all_do() {
+    let lib = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib/lib.rs"));
+    let lib = lib.unwrap();
+    let begin = "sys::signal::begin();\n                program::$name::main()\n";
+    assert!(lib.contains(begin), "the macro of the programs");
+    assert_eq!(lib.matches("::main").count(), 1, "another way to a program");
+}
+
 #[test]
 fn the_mains_are_thin() {
     let programs = sources("src/bin");

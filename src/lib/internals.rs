@@ -8,11 +8,17 @@ pub use crate::dialogue::client;
 #[cfg(feature = "remote")]
 pub use crate::dns::name;
 pub use crate::keyholder::{OwnKey, hours, judge, link, protocol};
-pub use crate::program::sslserver::serve as sslserver_with_ticket_life;
 pub use crate::store::{client as client_store, permit};
 pub use crate::sys::{fd, socket};
 pub use crate::tls_ffi::{provider, resume, tickets, update_keys};
 pub use crate::trust::dane;
+
+/// sslserver with keys that make tickets for so long.
+#[must_use]
+pub fn sslserver_with_ticket_life(life: std::time::Duration) -> std::process::ExitCode {
+    crate::sys::signal::begin();
+    crate::program::sslserver::serve(life)
+}
 
 pub mod control {
     pub use crate::control::{TlsCommand, wait_for_start};

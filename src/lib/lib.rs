@@ -147,17 +147,35 @@ mod program;
 #[cfg(feature = "internals")]
 pub mod internals;
 
-#[cfg(feature = "remote")]
-pub use program::qmail_sslremote::main as qmail_sslremote;
-pub use program::sslclient::main as sslclient;
-#[cfg(feature = "remote")]
-pub use program::sslprobe::main as sslprobe;
-#[cfg(feature = "remote")]
-pub use program::sslreport::main as sslreport;
-pub use program::sslrules::main as sslrules;
-pub use program::sslrulescheck::main as sslrulescheck;
-pub use program::sslserver::main as sslserver;
-pub use program::sslserver_conf::main as sslserver_conf;
-#[cfg(feature = "remote")]
-pub use program::sslsurvey::main as sslsurvey;
-pub use program::starttls_handoff::main as starttls_handoff;
+/// What `src/bin` calls: a function a program, each of which begins as every process
+/// of ours does.
+macro_rules! programs {
+    ($($(#[$condition:meta])? $name:ident)*) => {
+        $(
+            /// The whole program: see its man page.
+            $(#[$condition])?
+            #[must_use]
+            pub fn $name() -> std::process::ExitCode {
+                sys::signal::begin();
+                program::$name::main()
+            }
+        )*
+    };
+}
+
+programs! {
+    #[cfg(feature = "remote")]
+    qmail_sslremote
+    sslclient
+    #[cfg(feature = "remote")]
+    sslprobe
+    #[cfg(feature = "remote")]
+    sslreport
+    sslrules
+    sslrulescheck
+    sslserver
+    sslserver_conf
+    #[cfg(feature = "remote")]
+    sslsurvey
+    starttls_handoff
+}

@@ -21,7 +21,6 @@ use crate::sys::child::Running;
 use crate::sys::fd;
 use crate::sys::poll::{self, Ready};
 use crate::sys::sandbox::Role;
-use crate::sys::signal;
 use crate::sys::standard;
 use crate::sys::user::{self, Identity};
 #[cfg(feature = "internals")]
@@ -166,7 +165,6 @@ fn read_to_end(from: &mut File, deadline: Instant) -> io::Result<Vec<u8>> {
 /// The whole process.
 #[must_use]
 pub fn main() -> ExitCode {
-    signal::ignore_pipe();
     // What asked DNS in the program that runs this may have left something open.
     fd::close_inherited();
     let (letter, words) = match answer() {

@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::process::ExitCode;
 
 use crate::report::{self, Fail, Report, Verbosity};
-use crate::sys::{signal, standard};
+use crate::sys::standard;
 use crate::text;
 
 pub mod sslclient;
@@ -148,10 +148,7 @@ impl<T> Table<T> {
         let answer = match first.as_deref().and_then(OsStr::to_str) {
             Some("--help") => format!("usage: {}\nSee {}.\n", self.synopsis(), self.page),
             Some("--version") => version(self.program),
-            _ => {
-                signal::begin();
-                return report::run(self.program, body);
-            }
+            _ => return report::run(self.program, body),
         };
         // If descriptor 1 is gone there is nobody left to tell.
         let _ = standard::write(answer.as_bytes());

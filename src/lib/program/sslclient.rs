@@ -16,7 +16,7 @@ use crate::resolve;
 use crate::session::{self, Account, Role};
 use crate::settings;
 use crate::store::client::{self, Store};
-use crate::sys::{process, signal};
+use crate::sys::process;
 use crate::text;
 use crate::tls_ffi;
 use crate::trust::{self, Reference, Refusal};
@@ -51,7 +51,6 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     let common = &options.common;
     report.verbosity = common.verbosity;
     let report = *report;
-    signal::ignore_pipe();
     tls_ffi::freed::take_over();
     let (host, port, program) = TABLE.host_port_program(operands)?;
     let host = if matches!(host.as_str(), "0" | "") {

@@ -143,18 +143,15 @@ pub fn seen() -> Seen {
     }
 }
 
-/// What a process of ours begins with. CHLD has its default handling: where a parent
-/// ignores it, nobody would learn how our own children ended (wait(2)). XFSZ is
-/// ignored: a write to a file that has reached its limit is an error, not an end
-/// (setrlimit(2)).
+/// What a program of ours begins with. CHLD has its default handling: where a parent
+/// ignores it, nobody would learn how our own children ended (wait(2)). XFSZ and PIPE
+/// are ignored: a write to a file that has reached its limit (setrlimit(2)), or to a
+/// peer that is gone, is an error, not an end.
 pub fn begin() {
     let _ = set(Signal::SIGCHLD, SigHandler::SigDfl);
-    let _ = set(Signal::SIGXFSZ, SigHandler::SigIgn);
-}
-
-/// Ignores PIPE: a write to a peer that is gone is an error, not an end.
-pub fn ignore_pipe() {
-    let _ = set(Signal::SIGPIPE, SigHandler::SigIgn);
+    for signal in [Signal::SIGXFSZ, Signal::SIGPIPE] {
+        let _ = set(signal, SigHandler::SigIgn);
+    }
 }
 
 /// The signals that this process was started with as ignored, and PIPE, which the

@@ -18,7 +18,7 @@ use crate::options;
 use crate::qmail_home;
 use crate::report::{self, Fail};
 use crate::sys::sandbox::Role;
-use crate::sys::{fd, process, signal, standard};
+use crate::sys::{fd, process, standard};
 #[cfg(feature = "internals")]
 use crate::taken_over;
 use crate::text;
@@ -60,8 +60,6 @@ const HELP: &str = "usage: qmail-sslremote host sender recip [ recip ... ] < mes
 /// The whole program.
 #[must_use]
 pub fn main() -> ExitCode {
-    signal::ignore_pipe();
-    signal::begin();
     // What root's -P keeps is read by the user that delivers.
     process::open_modes();
     tls_ffi::freed::take_over();

@@ -16,7 +16,7 @@ use crate::https::Client;
 use crate::options::sslreport::TABLE;
 use crate::qmail_home::{self, CONTROL};
 use crate::report::{Fail, Report, TEMPORARY};
-use crate::sys::{signal, standard};
+use crate::sys::standard;
 use crate::tlsrpt::journal;
 use crate::tlsrpt::record::{self, Destination};
 
@@ -42,7 +42,6 @@ const ASKED_TOGETHER: usize = 32;
 pub fn main() -> ExitCode {
     TABLE.run(|report| {
         let (options, program) = TABLE.parse(env::args_os().skip(1))?;
-        signal::ignore_pipe();
         let run = Run::new(report, options.print, program)?;
         let complete = run.days()?;
         Ok(if complete { 0 } else { TEMPORARY })

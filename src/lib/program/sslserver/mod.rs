@@ -73,7 +73,6 @@ fn run(report: &mut Report, ticket_life: Duration) -> Result<u8, Fail> {
     if let Some(advice) = advice::on(&setup.program.words, options.pipes) {
         report.warning(advice);
     }
-    signal::ignore_pipe();
     signal::know_inherited();
     let mask = signal::watch().map_err(Fail::unable("set up signals"))?;
     let notifier = Notifier::from_environment(report);
