@@ -12,6 +12,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
 
+use crate::report::Fail;
 use crate::sys::user::{self, Identity};
 use crate::sys::{fd, signal};
 
@@ -31,7 +32,7 @@ pub struct Child<'a> {
 impl Child<'_> {
     /// Becomes the program. Returns only with the reason why not.
     #[must_use]
-    pub fn exec(self) -> Unable {
+    pub fn exec(self) -> Fail {
         // Out of the way of every target first, then into place.
         let highest = self
             .descriptors
@@ -45,24 +46,24 @@ impl Child<'_> {
                 fd::place(copy, number)
             });
             if let Err(error) = placed {
-                return Unable::Prepare("set up descriptors", error);
+                return Fail::unable("set up descriptors")(error);
             }
         }
         if let Some(identity) = self.identity {
             if let Err(error) = identity.assume() {
-                return Unable::Prepare("change user", error);
+                return Fail::unable("change user")(error);
             }
         }
         signal::reset();
         let Some((program, arguments)) = self.words.split_first() else {
-            return Unable::Run(String::new(), io::ErrorKind::NotFound.into());
+            return unable_to_run(OsStr::new(""), io::ErrorKind::NotFound.into());
         };
         let error = Command::new(program)
             .args(arguments)
             .env_clear()
             .envs(self.environment)
             .exec();
-        Unable::Run(shown(program), error)
+        unable_to_run(program, error)
     }
 }
 
@@ -75,10 +76,10 @@ pub fn look_up(
     program: &OsStr,
     environment: &BTreeMap<OsString, OsString>,
     identity: Option<&Identity>,
-) -> Result<(), Unable> {
+) -> Result<(), Fail> {
     /// Where execvp(3) looks without `PATH`.
     const USUAL: &str = "/bin:/usr/bin";
-    let unable = |error: io::Error| Unable::Run(shown(program), error);
+    let unable = |error| unable_to_run(program, error);
     let path = Path::new(program);
     if program.as_bytes().contains(&b'/') {
         return executable(path, identity).map_err(unable);
@@ -123,32 +124,7 @@ fn executable(path: &Path, identity: Option<&Identity>) -> io::Result<()> {
     }
 }
 
-/// A program's name in a message.
-fn shown(program: &OsStr) -> String {
-    crate::text::excerpt(program.as_bytes(), 200)
-}
-
-/// Why this process did not become the program.
-#[derive(Debug)]
-pub enum Unable {
-    /// A step before.
-    Prepare(&'static str, io::Error),
-    /// The program itself.
-    Run(String, io::Error),
-}
-
-/// `unable to run prog: no such file or directory`.
-impl std::fmt::Display for Unable {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Unable::Prepare(step, error) => {
-                write!(out, "unable to {step}: {}", crate::report::reason(error))
-            }
-            Unable::Run(name, error) => write!(
-                out,
-                "unable to run {name}: {}",
-                crate::report::reason(error)
-            ),
-        }
-    }
+fn unable_to_run(program: &OsStr, error: io::Error) -> Fail {
+    let name = crate::text::excerpt(program.as_bytes(), 200);
+    Fail::unable(format_args!("run {name}"))(error)
 }

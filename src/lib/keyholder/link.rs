@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::protocol::{Answer, REPLY_LIMIT, Request, Signing};
-use crate::report;
+use super::protocol::{Answer, MALFORMED, REPLY_LIMIT, Request, Signing};
+use crate::report::Fail;
 use crate::secret::Secret;
 use crate::sys::parcel;
 use crate::sys::poll::{self, Ready};
@@ -23,7 +23,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 const TLS13: &[u8] = b"TLS 1.3";
 
 /// Why there was no signature.
-static FAILURE: Mutex<Option<String>> = Mutex::new(None);
+static FAILURE: Mutex<Option<Fail>> = Mutex::new(None);
 
 /// This process's end.
 pub struct Link<S> {
@@ -50,7 +50,7 @@ pub fn open(socket: OwnedFd, deadline: Instant) {
     })));
 }
 
-fn fail(why: String) {
+fn fail(why: Fail) {
     if let Ok(mut place) = FAILURE.lock() {
         *place = Some(why);
     }
@@ -58,7 +58,7 @@ fn fail(why: String) {
 
 /// Closes the link: this process has no more signatures, and no key of a ticket.
 /// Says why there was no signature, if one was asked for in vain.
-pub fn close() -> Option<String> {
+pub fn close() -> Option<Fail> {
     provider::sign_with(None);
     tickets::ask_with(None);
     FAILURE.lock().ok()?.take()
@@ -84,7 +84,7 @@ impl<S: AsFd> Link<S> {
     }
 
     /// One signature, and with it the tickets that this connection will send.
-    fn sign(&mut self, wanted: &provider::Wanted<'_>) -> Result<Vec<u8>, String> {
+    fn sign(&mut self, wanted: &provider::Wanted<'_>) -> Result<Vec<u8>, Fail> {
         let tls13 = wanted
             .message
             .get(64..)
@@ -99,7 +99,7 @@ impl<S: AsFd> Link<S> {
         if let Some(given) = answer.tickets {
             tickets::supply(given.new);
         }
-        answer.signature.ok_or("a malformed answer".to_owned())
+        answer.signature.ok_or(Fail::from(MALFORMED))
     }
 
     /// Asks the keyholder, and waits for its answer.
@@ -110,13 +110,8 @@ impl<S: AsFd> Link<S> {
         &mut self,
         tickets: Option<tickets::Wanted>,
         signature: Option<Signing<'_>>,
-    ) -> Result<Answer, String> {
-        let lost = |error: io::Error| {
-            format!(
-                "the keyholder cannot be reached: {}",
-                report::reason(&error)
-            )
-        };
+    ) -> Result<Answer, Fail> {
+        let lost = |error: io::Error| Fail::from(error).of("the keyholder cannot be reached");
         self.count = self.count.saturating_add(1);
         let request = Request {
             exchange: self.count,
@@ -135,7 +130,7 @@ impl<S: AsFd> Link<S> {
                 let mut wanted = [(self.socket.as_fd(), Ready::READ)];
                 poll::wait(&mut wanted, Some(until)).map_err(lost)?;
                 let length = match parcel::take(&self.socket, &mut buffer) {
-                    Ok(0) => return Err("the keyholder is gone".to_owned()),
+                    Ok(0) => return Err("the keyholder is gone".into()),
                     Ok(length) => length,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Err(error) if is_end(&error) => continue,
@@ -143,11 +138,11 @@ impl<S: AsFd> Link<S> {
                 };
                 // One to an earlier request, which was asked twice, is let pass.
                 if let Some(answer) = Answer::parse(&request, &buffer[..length]) {
-                    return answer.map_err(|why| format!("the keyholder refused: {why}"));
+                    return answer.map_err(|why| why.of("the keyholder refused"));
                 }
             }
         }
-        Err("the keyholder did not answer in time".to_owned())
+        Err("the keyholder did not answer in time".into())
     }
 }
 
@@ -202,6 +197,6 @@ mod tests {
         parcel::end(&keyholder);
         let answer = link(engine).exchange(None, Some(SIGNING));
         let signature = answer.map(|answer| answer.signature);
-        assert_eq!(signature, Err("the keyholder is gone".to_owned()));
+        assert_eq!(signature, Err("the keyholder is gone".into()));
     }
 }

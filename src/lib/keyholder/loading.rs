@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::io;
 use std::path::Path;
 
@@ -15,7 +16,7 @@ use super::master::Master;
 use super::meanwhile::Meanwhile;
 use super::permits::Permits;
 use super::worker::Worker;
-use crate::report::{self, Fail};
+use crate::report::Fail;
 use crate::store::permit::Permit;
 use crate::store::{KeyKind, KeyPlace, Signer, SignerSource};
 use crate::tls_ffi::provider;
@@ -86,7 +87,7 @@ impl KeyTable {
             return Some(Err(place.unfit()));
         }
         let signer = provider::key(public, number.into());
-        Some(signer.map_err(|error| unable(place, &report::tls_reason(&error))))
+        Some(signer.map_err(|error| unable(place, error)))
     }
 
     /// Has the key of this path, under the number that `before` has it under unless
@@ -109,8 +110,8 @@ impl KeyTable {
     }
 }
 
-fn unable(place: &KeyPlace, why: &str) -> Fail {
-    Fail::temporary(format!("unable to load key: {place}: {why}"))
+fn unable(place: impl fmt::Display, why: impl Into<Fail>) -> Fail {
+    why.into().of(format_args!("unable to load key: {place}"))
 }
 
 /// Where the stores of a server have their signers from.
@@ -205,7 +206,7 @@ impl<'a> Loading<'a> {
         };
         let public = worker
             .load(number, &place.path, meanwhile)?
-            .map_err(|why| unable(place, &why))?;
+            .map_err(|why| unable(place, why))?;
         wanted.loaded.insert(number);
         let key = Loaded {
             path: place.path.clone(),
@@ -393,7 +394,7 @@ impl Recipe {
             let shown = crate::text::excerpt(key.path.as_bytes(), 300);
             let public = worker
                 .load(*number, &key.path, meanwhile)?
-                .map_err(|why| Fail::temporary(format!("unable to load key: {shown}: {why}")))?;
+                .map_err(|why| unable(&shown, why))?;
             if !public.public_eq(&key.public) {
                 return Err(Fail::temporary(format!(
                     "the key has changed since it was loaded: {shown}"

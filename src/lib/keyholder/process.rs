@@ -64,6 +64,10 @@ pub(super) mod answer {
     pub const SEALED: u8 = b'S';
     /// I live.
     pub const ALIVE: u8 = b'A';
+
+    pub fn error(why: &crate::report::Fail) -> Vec<u8> {
+        [&[ERROR], why.to_string().as_bytes()].concat()
+    }
 }
 
 /// What a worker has from the master.
@@ -175,7 +179,7 @@ impl Loader<'_> {
                     let path = String::from_utf8_lossy(path).into_owned();
                     let reply = match self.load_key(number, &path) {
                         Ok(public) => [&[answer::KEY], &public[..]].concat(),
-                        Err(why) => [&[answer::ERROR], why.to_string().as_bytes()].concat(),
+                        Err(why) => answer::error(&why),
                     };
                     parcel::give(&self.control, &reply).ok()?;
                 }
@@ -195,7 +199,7 @@ impl Loader<'_> {
         let _ = hours::derive(&[0; 32], &[0; 16], &[0; 32]);
         let reply = match give_up_rights(self.sandbox, self.forked) {
             Ok(missing) => [&[answer::SEALED], missing.join("\n").as_bytes()].concat(),
-            Err(why) => [&[answer::ERROR], why.as_bytes()].concat(),
+            Err(why) => answer::error(&why),
         };
         parcel::give(&self.control, &reply).ok()?;
         (reply[0] == answer::SEALED).then_some((self.control, self.keys))
@@ -217,10 +221,8 @@ impl Loader<'_> {
 
 /// Locks memory, leaves the file system and the user, and takes the sandbox on.
 /// Returns what could not be had.
-fn give_up_rights(sandbox: &Sandbox, forked: &Forked) -> Result<Vec<String>, String> {
+fn give_up_rights(sandbox: &Sandbox, forked: &Forked) -> Result<Vec<String>, Fail> {
     let mut missing = sandbox.missing().to_vec();
-    let unable =
-        |step: &str, error: io::Error| format!("unable to {step}: {}", report::reason(&error));
     let root = user::is_root();
     if let Err(error) = memory::lock(root) {
         missing.push(format!("locked memory ({})", report::reason(&error)));
@@ -235,14 +237,14 @@ fn give_up_rights(sandbox: &Sandbox, forked: &Forked) -> Result<Vec<String>, Str
             // A container may map few users. Without capabilities, root is one
             // more user that engines are not.
             missing.push(format!("a user of its own ({})", report::reason(&error)));
-            sandbox::drop_capabilities().map_err(|error| unable("give up capabilities", error))?;
+            sandbox::drop_capabilities().map_err(Fail::unable("give up capabilities"))?;
         }
     } else {
         missing.push("chroot and a user of its own (not started as root)".to_owned());
     }
     sandbox
         .take_on_with_descriptors(forked)
-        .map_err(|error| unable("confine the keyholder", error))?;
+        .map_err(Fail::unable("confine the keyholder"))?;
     Ok(missing)
 }
 

@@ -4,7 +4,9 @@
 
 use std::fmt;
 
+use crate::report::Fail;
 use crate::secret::Secret;
+use crate::text;
 use crate::tls_ffi::provider::{Digest, Padding};
 use crate::tls_ffi::tickets::{self, Given, New, Shown, TicketKey, Wanted};
 
@@ -17,6 +19,9 @@ const SIGNATURE_LIMIT: usize = 2048;
 /// made, a signature.
 pub const REPLY_LIMIT: usize =
     2 + 1 + TicketKey::LENGTH + tickets::PER_HANDSHAKE * (16 + TicketKey::LENGTH) + SIGNATURE_LIMIT;
+
+/// What an answer is that says nothing.
+pub(super) const MALFORMED: &str = "a malformed answer";
 
 /// Bits of a request's second byte; the lowest two count tickets to be made.
 const SHOWN: u8 = 0x80;
@@ -215,14 +220,12 @@ impl Answer {
     /// # Errors
     /// The keyholder's reason; the answer is none.
     #[must_use]
-    pub fn parse(request: &Request<'_>, bytes: &[u8]) -> Option<Result<Answer, String>> {
+    pub fn parse(request: &Request<'_>, bytes: &[u8]) -> Option<Result<Answer, Fail>> {
         match bytes {
             [exchange, ..] if *exchange != request.exchange => None,
-            [_, 0, rest @ ..] => {
-                Some(Answer::read(request, rest).ok_or("a malformed answer".to_owned()))
-            }
-            [_, 1, why @ ..] => Some(Err(crate::text::excerpt(why, 100))),
-            _ => Some(Err("a malformed answer".to_owned())),
+            [_, 0, rest @ ..] => Some(Answer::read(request, rest).ok_or(Fail::from(MALFORMED))),
+            [_, 1, why @ ..] => Some(Err(text::excerpt(why, 100).into())),
+            _ => Some(Err(MALFORMED.into())),
         }
     }
 
@@ -390,7 +393,7 @@ mod tests {
             }
             let refused = Answer::to_bytes(Err(Refusal::Shape), 5);
             let said = Answer::parse(&request, &refused).expect("its own");
-            assert_eq!(said, Err(Refusal::Shape.to_string()));
+            assert_eq!(said, Err(Refusal::Shape.to_string().into()));
             let earlier = Answer::to_bytes(Err(Refusal::Shape), 4);
             assert_eq!(Answer::parse(&request, &earlier), None);
             for bytes in [&b""[..], b"\x05", b"\x05\x02x"] {

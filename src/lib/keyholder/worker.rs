@@ -11,7 +11,7 @@ use openssl::pkey::{PKey, Public};
 use super::master::{Master, PATIENCE, receive};
 use super::meanwhile::Meanwhile;
 use super::process::{answer, order};
-use crate::report::{self, Fail};
+use crate::report::Fail;
 use crate::sys::parcel;
 use crate::sys::process::{self, ProcessId};
 
@@ -69,13 +69,14 @@ impl Worker {
         })
     }
 
-    /// One order and its answer. The inner failure is the worker's own.
+    /// One order and its answer. The inner failure is the worker's own; the outer one
+    /// is that there was no talking to it.
     pub(super) fn ask(
         &self,
         order: u8,
         text: &[u8],
         meanwhile: &mut dyn Meanwhile,
-    ) -> Result<Result<Vec<u8>, String>, Fail> {
+    ) -> Result<Result<Vec<u8>, Fail>, Fail> {
         let unable = || Fail::unable("talk to the keyholder");
         let control = self
             .control
@@ -84,7 +85,9 @@ impl Worker {
         parcel::give(control, &[&[order], text].concat()).map_err(unable())?;
         let reply = receive(control, PATIENCE, meanwhile).map_err(unable())?;
         match reply.split_first() {
-            Some((&answer::ERROR, why)) => Ok(Err(String::from_utf8_lossy(why).into_owned())),
+            Some((&answer::ERROR, why)) => {
+                Ok(Err(String::from_utf8_lossy(why).into_owned().into()))
+            }
             Some((_, rest)) => Ok(Ok(rest.to_vec())),
             None => Err(Fail::temporary("the keyholder ended while it was started")),
         }
@@ -96,12 +99,10 @@ impl Worker {
         number: u16,
         path: &str,
         meanwhile: &mut dyn Meanwhile,
-    ) -> Result<Result<PKey<Public>, String>, Fail> {
+    ) -> Result<Result<PKey<Public>, Fail>, Fail> {
         let order = [&number.to_be_bytes(), path.as_bytes()].concat();
         let public = self.ask(order::LOAD, &order, meanwhile)?;
-        Ok(public.and_then(|der| {
-            PKey::public_key_from_der(&der).map_err(|error| report::tls_reason(&error))
-        }))
+        Ok(public.and_then(|der| Ok(PKey::public_key_from_der(&der)?)))
     }
 
     /// Has it learn what may be signed.
@@ -112,7 +113,7 @@ impl Worker {
     ) -> Result<(), Fail> {
         for order in orders {
             if let [kind, rest @ ..] = &**order {
-                self.ask(*kind, rest, meanwhile)?.map_err(Fail::temporary)?;
+                self.ask(*kind, rest, meanwhile)??;
             }
         }
         self.learned = orders.len();
@@ -134,8 +135,7 @@ impl Worker {
 
     /// Returns what it could not give up.
     pub(super) fn seal(&self, meanwhile: &mut dyn Meanwhile) -> Result<Vec<String>, Fail> {
-        let missing = self.ask(order::SEAL, b"", meanwhile)?;
-        let missing = missing.map_err(Fail::temporary)?;
+        let missing = self.ask(order::SEAL, b"", meanwhile)??;
         Ok(String::from_utf8_lossy(&missing)
             .lines()
             .map(str::to_owned)
@@ -224,10 +224,9 @@ impl Worker {
         let question = self.asked.is_none() && now >= self.last_asked + QUESTION;
         let mut message = vec![order::LINK, signatures, u8::from(question)];
         message.extend(seconds.to_be_bytes());
-        if let Err(error) = parcel::give_with(control, &message, held.socket.as_fd()) {
+        if parcel::give_with(control, &message, held.socket.as_fd()).is_err() {
             // Whatever it is: it is tried again, and a worker that is gone is
             // found out at the next look.
-            let _ = report::reason(&error);
             return;
         }
         held.sent = true;

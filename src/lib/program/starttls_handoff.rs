@@ -92,14 +92,13 @@ impl Program {
     fn exec(&self, session: Edits, descriptors: Vec<(OwnedFd, RawFd)>) -> Fail {
         let mut words = vec![self.name.clone()];
         words.extend_from_slice(&self.arguments);
-        let unable = Child {
+        Child {
             words: &words,
             environment: Program::environment(session).apply(std::env::vars_os()),
             identity: None,
             descriptors,
         }
-        .exec();
-        Fail::temporary(unable.to_string())
+        .exec()
     }
 }
 

@@ -33,17 +33,6 @@ pub struct Jail {
     pub root: Option<PathBuf>,
 }
 
-/// Why an engine could not move in: the step, and what the system said.
-#[derive(Debug)]
-pub struct Unable(&'static str, io::Error);
-
-/// `unable to chroot: operation not permitted`.
-impl std::fmt::Display for Unable {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "unable to {}: {}", self.0, reason(&self.1))
-    }
-}
-
 impl Jail {
     /// Reads `SSL_CHROOT`, `SSL_UID`, `SSL_GID` (or `SSL_USER`, `SSL_GROUP`).
     ///
@@ -115,15 +104,15 @@ impl Jail {
     ///
     /// # Errors
     /// A step that the system refuses.
-    pub fn enter(&self, powers: Powers) -> Result<(), Unable> {
+    pub fn enter(&self, powers: Powers) -> Result<(), Fail> {
         if powers == Powers::None {
             return Ok(());
         }
         if let Some(root) = &self.root {
-            sandbox::enter(root).map_err(|error| Unable("chroot", error))?;
+            sandbox::enter(root).map_err(Fail::unable("chroot"))?;
         }
         self.change_user(powers)
-            .map_err(|error| Unable("change user", error))
+            .map_err(Fail::unable("change user"))
     }
 
     fn change_user(&self, powers: Powers) -> io::Result<()> {

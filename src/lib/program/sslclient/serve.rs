@@ -70,7 +70,7 @@ pub(super) fn serve(
             descriptors: vec![(side.reads, 6), (side.writes, 7)],
         }
         .exec();
-        report.fatal(&Fail::temporary(failure.to_string()));
+        report.fatal(&failure);
         TEMPORARY
     })
     .map_err(Fail::unable("fork"))?;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Setup;
-use crate::report;
+use crate::report::Fail;
 use crate::rules::{Rule, Rules, Scope};
 use crate::settings::{self, Misspelt};
 use crate::text;
@@ -17,7 +17,7 @@ use crate::watch::Watch;
 pub(super) type Setting = (String, String);
 
 /// A database, or why it cannot be used.
-type Database = Result<Arc<Rules>, String>;
+type Database = Result<Arc<Rules>, Fail>;
 
 /// See the file's head.
 pub(super) struct Access {
@@ -57,7 +57,7 @@ impl Access {
     ///
     /// # Errors
     /// Why they cannot be used.
-    pub fn usable_early(&self) -> Result<Option<&Rules>, String> {
+    pub fn usable_early(&self) -> Result<Option<&Rules>, Fail> {
         usable(self.early.as_ref())
     }
 
@@ -65,7 +65,7 @@ impl Access {
     ///
     /// # Errors
     /// Why they cannot be used.
-    pub fn usable_main(&self) -> Result<Option<&Rules>, String> {
+    pub fn usable_main(&self) -> Result<Option<&Rules>, Fail> {
         usable(self.main.as_ref())
     }
 
@@ -102,12 +102,9 @@ impl Access {
     }
 
     /// Why the rules cannot be used, if they can't.
-    pub fn trouble(&self) -> Option<&str> {
-        let databases = self.early.iter().chain(&self.main);
-        databases
-            .filter_map(|database| database.as_ref().err())
-            .map(String::as_str)
-            .next()
+    pub fn trouble(&self) -> Option<&Fail> {
+        let mut databases = self.early.iter().chain(&self.main);
+        databases.find_map(|database| database.as_ref().err())
     }
 
     /// The rules that a client meets by its host's name.
@@ -148,7 +145,7 @@ impl Access {
 }
 
 /// The rules of a database, if there is one.
-fn usable(database: Option<&Database>) -> Result<Option<&Rules>, String> {
+fn usable(database: Option<&Database>) -> Result<Option<&Rules>, Fail> {
     match database {
         None => Ok(None),
         Some(Ok(rules)) => Ok(Some(rules)),
@@ -169,10 +166,9 @@ fn open_rules(file: Option<&Path>, setup: &Setup, watch: &mut Watch) -> (Option<
         Rules::open(file)
     };
     let missing = matches!(&opened, Err(error) if error.kind() == std::io::ErrorKind::NotFound);
-    let opened = opened.map(Arc::new).map_err(|error| {
-        let path = text::excerpt(file.as_os_str().as_encoded_bytes(), 300);
-        format!("unable to read rules {path}: {}", report::reason(&error))
-    });
+    let path = text::excerpt(file.as_os_str().as_encoded_bytes(), 300);
+    let step = format!("read rules {path}");
+    let opened = opened.map(Arc::new).map_err(Fail::unable(step));
     (Some(opened), missing)
 }
 
@@ -217,7 +213,7 @@ pub(super) fn rule_settings(rule: &Rule<'_>) -> Vec<Setting> {
 }
 
 /// How many connections at once an address may have by this rule, if it says so.
-pub(super) fn rule_limit(rule: &Rule<'_>) -> Option<Result<usize, String>> {
+pub(super) fn rule_limit(rule: &Rule<'_>) -> Option<Result<usize, Fail>> {
     let (_, value) = rule
         .variables()
         .filter(|(name, _)| *name == settings::CONNECTIONS.as_bytes())
@@ -226,7 +222,7 @@ pub(super) fn rule_limit(rule: &Rule<'_>) -> Option<Result<usize, String>> {
     Some(if value.is_empty() {
         Ok(0)
     } else {
-        settings::connections(&value).map_err(|fail| fail.to_string())
+        settings::connections(&value)
     })
 }
 

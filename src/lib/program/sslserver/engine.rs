@@ -3,7 +3,6 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
-use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd as _, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
@@ -19,7 +18,7 @@ use crate::control::{self, TlsCommand};
 use crate::handshake::{self, Session, Side};
 use crate::keyholder;
 use crate::relay::{Ending, Relay};
-use crate::report::{TEMPORARY, reason, tls_reason};
+use crate::report::{Fail, TEMPORARY};
 use crate::session::{Account, Role};
 use crate::settings::Filter;
 use crate::store::KeyKind;
@@ -53,11 +52,6 @@ pub(super) struct Engine<'a> {
     /// The process that becomes the program, and that the log tells of.
     pub launcher: ProcessId,
     pub supervisor: &'a Sender,
-}
-
-/// `unable to STEP: REASON`.
-fn unable(step: &'static str) -> impl Fn(io::Error) -> String {
-    move |error| format!("unable to {step}: {}", reason(&error))
 }
 
 impl Engine<'_> {
@@ -99,7 +93,7 @@ impl Engine<'_> {
             taken_over::act(taken_over::Moment::Confined(Some(reach)));
         }
         let served = confined
-            .and_then(|()| plain.map_err(unable("set up descriptors")))
+            .and_then(|()| plain.map_err(Fail::unable("set up descriptors")))
             .and_then(|plain| Ok((plain, self.wait_for_start(&ends.control)?)))
             .and_then(|(plain, command)| {
                 if let Some(command) = command {
@@ -130,10 +124,9 @@ impl Engine<'_> {
     }
 
     /// `highest` is the number of the last descriptor.
-    fn give_up_rights(&self, forked: &Forked, highest: RawFd) -> Result<(), String> {
+    fn give_up_rights(&self, forked: &Forked, highest: RawFd) -> Result<(), Fail> {
         let jail = &self.material.store.jail;
-        jail.enter(self.setup.powers)
-            .map_err(|unable| unable.to_string())?;
+        jail.enter(self.setup.powers)?;
         let confinement = Confinement {
             filter: self.material.store.filter != Filter::Off,
             highest,
@@ -141,31 +134,25 @@ impl Engine<'_> {
         let sandbox = &self.setup.sandbox;
         sandbox
             .take_on_in(forked, confinement)
-            .map_err(unable("confine the TLS process"))?;
-        Ok(())
+            .map_err(Fail::unable("confine the TLS process"))
     }
 
     /// Under `-n`, sleeps until the program asks.
-    fn wait_for_start(&self, control: &OwnedFd) -> Result<Option<TlsCommand>, String> {
+    fn wait_for_start(&self, control: &OwnedFd) -> Result<Option<TlsCommand>, Fail> {
         if !self.setup.options.delayed {
             return Ok(Some(TlsCommand {
                 answer: true,
                 drop_replies: 0,
             }));
         }
-        let command = control::wait_for_start(control).map_err(|error| error.to_string())?;
+        let command = control::wait_for_start(control)?;
         if command.is_some() {
             self.supervisor.tell(&Message::Begun);
         }
         Ok(command)
     }
 
-    fn serve(
-        &self,
-        ends: Ends,
-        plain: Option<TcpStream>,
-        command: TlsCommand,
-    ) -> Result<(), String> {
+    fn serve(&self, ends: Ends, plain: Option<TcpStream>, command: TlsCommand) -> Result<(), Fail> {
         let Ends {
             client,
             control,
@@ -195,8 +182,8 @@ impl Engine<'_> {
             engine_answer::tell(&control, &variables);
         }
         drop(control);
-        let mut relay =
-            Relay::new(session, program, self.setup.idle).map_err(unable("start the relay"))?;
+        let mut relay = Relay::new(session, program, self.setup.idle)
+            .map_err(Fail::unable("start the relay"))?;
         if !self.setup.options.delayed {
             relay.begin_with(self.setup.options.banner.as_bytes());
         }
@@ -212,15 +199,14 @@ impl Engine<'_> {
         Ok(())
     }
 
-    fn handshake(&self, client: TcpStream, link: OwnedFd) -> Result<Session, String> {
-        let internal = |error: openssl::error::ErrorStack| tls_reason(&error);
-        let mut ssl = Ssl::new(&self.material.store.context).map_err(internal)?;
+    fn handshake(&self, client: TcpStream, link: OwnedFd) -> Result<Session, Fail> {
+        let mut ssl = Ssl::new(&self.material.store.context)?;
         ssl.set_accept_state();
         let expectation = Arc::clone(&self.material.store.expectation);
         let names = self.host().map(Name::new).into_iter().collect();
-        trust::expect(&mut ssl, expectation, names).map_err(internal)?;
+        trust::expect(&mut ssl, expectation, names)?;
         if let Some(chooser) = self.generation.chooser(self.material) {
-            server::choose_by(&mut ssl, chooser).map_err(internal)?;
+            server::choose_by(&mut ssl, chooser)?;
         }
         let kinds: Vec<KeyKind> = self
             .material
@@ -237,14 +223,16 @@ impl Engine<'_> {
         keyholder::link::open(link, Instant::now() + limit);
         let session = handshake::perform(ssl, client, limit, side);
         let unsigned = keyholder::link::close();
-        session.map_err(|failure| match failure {
-            _ if unsigned.is_some() => unsigned.unwrap_or_default(),
-            handshake::Failure::Certificate(refusal) => self.untrusted(&refusal),
-            handshake::Failure::Name(name, alert) => match self.generation.name_refusal(&name) {
-                Some(why) => format!("{why}; {alert}"),
-                None => alert,
-            },
-            other => other.to_string(),
+        session.map_err(|failure| match (unsigned, failure) {
+            (Some(why), _) => why,
+            (None, handshake::Failure::Certificate(refusal)) => self.untrusted(&refusal),
+            (None, handshake::Failure::Name(name, alert)) => {
+                match self.generation.name_refusal(&name) {
+                    Some(why) => format!("{why}; {alert}").into(),
+                    None => alert.into(),
+                }
+            }
+            (None, other) => other.to_string().into(),
         })
     }
 
@@ -254,7 +242,7 @@ impl Engine<'_> {
     }
 
     /// Why a client's certificate will not do.
-    fn untrusted(&self, refusal: &Refusal) -> String {
+    fn untrusted(&self, refusal: &Refusal) -> Fail {
         let told = match (refusal.fault, self.host()) {
             (Fault::Name(_), Some(host)) => Refusal {
                 reason: format!("it does not name {host}"),
@@ -266,7 +254,7 @@ impl Engine<'_> {
             },
             _ => refusal.clone(),
         };
-        format!("client certificate did not verify: {told}")
+        format!("client certificate did not verify: {told}").into()
     }
 
     /// The intermediates that go with the certificate of this session.

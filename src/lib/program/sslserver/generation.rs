@@ -35,12 +35,12 @@ pub(super) struct Generation {
     loaded: Rc<Loaded>,
     /// The store of each combination of settings that a connection can have, or
     /// why there is none.
-    by_settings: HashMap<Settings, Result<usize, String>>,
+    by_settings: HashMap<Settings, Result<usize, Fail>>,
     names: Arc<Names>,
     /// The stores that take over when a server name is asked for.
     mixed: Vec<Served>,
     /// Rules whose store cannot be loaded, with the reason.
-    pub broken: BTreeMap<String, String>,
+    pub broken: BTreeMap<String, Fail>,
     /// Why starttls-handoff would drop clients.
     pub upgrade_trouble: Vec<String>,
     /// Which variable named a file; keys are left out.
@@ -140,8 +140,7 @@ impl Generation {
         let made = self.make(setup, keyholder, settings, &mut watch);
         let made = made.and_then(|served| {
             let store = &served.store;
-            let permitted = keyholder.permit(&store.keys, &store.permit);
-            permitted.map_err(|fail| fail.to_string())?;
+            keyholder.permit(&store.keys, &store.permit)?;
             self.met += 1;
             if self.met <= MOST_MET {
                 self.stores.push(served);
@@ -160,7 +159,7 @@ impl Generation {
         setup: &Setup,
         keyholder: &Keyholder,
         settings: &Settings,
-    ) -> Result<Material, String> {
+    ) -> Result<Material, Fail> {
         let served = self.make(setup, keyholder, settings, &mut Watch::default())?;
         Ok(served.material())
     }
@@ -171,20 +170,19 @@ impl Generation {
         keyholder: &Keyholder,
         settings: &Settings,
         watch: &mut Watch,
-    ) -> Result<Served, String> {
+    ) -> Result<Served, Fail> {
         let keys = AtWork::new(keyholder);
         let mut loader = Loader::new(setup, &keys, Rc::clone(&self.loaded), watch);
         loader.names = Arc::clone(&self.names);
         loader.make(settings)?;
-        loader.stores.pop().ok_or_else(String::new)
+        loader.stores.pop().ok_or_else(|| Fail::from(""))
     }
 
     /// The store of these settings, or why there is none; `None` where they are met
     /// for the first time.
-    pub fn store(&self, settings: &Settings) -> Option<Result<Material, &str>> {
+    pub fn store(&self, settings: &Settings) -> Option<Result<Material, &Fail>> {
         let found = self.by_settings.get(settings)?.as_ref();
-        let found = found.map(|at| self.stores[*at].material());
-        Some(found.map_err(|why| &**why))
+        Some(found.map(|at| self.stores[*at].material()))
     }
 
     /// Chooses by server name for a connection that is served with this; `None` where

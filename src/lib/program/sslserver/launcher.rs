@@ -3,7 +3,6 @@
 //! bytes. Each of its steps is a file of its own; this one joins them.
 #![forbid(unsafe_code)]
 
-use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -12,7 +11,7 @@ use super::generation::Generation;
 use super::messages::Sender;
 use crate::connection::Connection;
 use crate::keyholder::Keyholder;
-use crate::report::{TEMPORARY, reason};
+use crate::report::{Fail, TEMPORARY};
 use crate::sys::process::{self, Forked};
 use crate::sys::{signal, socket, standard};
 
@@ -36,18 +35,13 @@ enum Stop {
     /// Whoever is to know does: the exit code.
     Told(u8),
     /// What is wrong, for the log.
-    Dropped(String),
+    Dropped(Fail),
 }
 
-impl From<String> for Stop {
-    fn from(why: String) -> Stop {
+impl From<Fail> for Stop {
+    fn from(why: Fail) -> Stop {
         Stop::Dropped(why)
     }
-}
-
-/// `unable to STEP: REASON`.
-fn unable(step: &'static str) -> impl Fn(io::Error) -> String {
-    move |error| format!("unable to {step}: {}", reason(&error))
 }
 
 impl Launcher<'_> {

@@ -91,7 +91,7 @@ pub(super) struct Supervisor<'a> {
     /// When files were last looked at.
     looked: Instant,
     /// What was wrong with the files at the last look: said once.
-    complained: Option<String>,
+    complained: Option<Fail>,
     /// When that is tried again, though no file changed.
     try_again: Instant,
     /// What the last load, good or not, has read.

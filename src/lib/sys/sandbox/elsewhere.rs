@@ -6,12 +6,13 @@ pub(super) mod filter {
     use std::io;
 
     use super::super::Role;
+    use crate::report::Fail;
 
     /// No value has this type.
     pub enum Filter {}
 
-    pub fn filter(_: Role) -> Result<Filter, String> {
-        Err(format!("not known for {}", std::env::consts::OS))
+    pub fn filter(_: Role) -> Result<Filter, Fail> {
+        Err(format!("not known for {}", std::env::consts::OS).into())
     }
 
     pub fn is_known() -> io::Result<()> {

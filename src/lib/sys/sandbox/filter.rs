@@ -10,6 +10,7 @@ use seccompiler::{
 };
 
 use super::Role;
+use crate::report::Fail;
 
 /// arm has only the call that counts in pages.
 #[cfg(target_arch = "arm")]
@@ -123,11 +124,11 @@ const CALLS: &[Call] = &[
 pub(super) type Filter = BpfProgram;
 
 /// The filter of a role.
-pub(super) fn filter(role: Role) -> Result<Filter, String> {
+pub(super) fn filter(role: Role) -> Result<Filter, Fail> {
     let architecture: TargetArch = std::env::consts::ARCH
         .try_into()
         .map_err(|_| format!("not known for {}", std::env::consts::ARCH))?;
-    let failed = |error: seccompiler::BackendError| error.to_string();
+    let failed = |error: seccompiler::BackendError| Fail::from(error.to_string());
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     for call in CALLS.iter().filter(|call| call.roles.contains(&role)) {
         let condition = |argument, operator, value| {
@@ -181,7 +182,7 @@ const CHAIN: usize = 4;
 /// seccompiler's as the leaves of a binary search. When a filter is installed,
 /// which every engine does, the kernel runs it for every number there is: with one
 /// chain of all calls that takes three times as long.
-fn tree(rules: &[(i64, Vec<SeccompRule>)], architecture: TargetArch) -> Result<BpfProgram, String> {
+fn tree(rules: &[(i64, Vec<SeccompRule>)], architecture: TargetArch) -> Result<BpfProgram, Fail> {
     if rules.len() <= CHAIN {
         return SeccompFilter::new(
             rules.iter().cloned().collect(),
@@ -190,7 +191,7 @@ fn tree(rules: &[(i64, Vec<SeccompRule>)], architecture: TargetArch) -> Result<B
             architecture,
         )
         .and_then(TryInto::try_into)
-        .map_err(|error: seccompiler::BackendError| error.to_string());
+        .map_err(|error: seccompiler::BackendError| error.to_string().into());
     }
     let (low, high) = rules.split_at(rules.len() / 2);
     let (first, _) = high[0];

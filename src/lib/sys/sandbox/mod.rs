@@ -12,6 +12,7 @@ use nix::unistd::{chdir, chroot};
 
 use super::process::{self, Forked};
 use super::standard;
+use crate::report::{Fail, reason};
 
 #[cfg(not(target_os = "linux"))]
 mod elsewhere;
@@ -95,15 +96,13 @@ impl Sandbox {
         };
         match landlock::ruleset(role.connects()) {
             Ok(ruleset) => sandbox.landlock = Some(ruleset),
-            Err(error) => missing.push(format!("Landlock ({})", crate::report::reason(&error))),
+            Err(error) => missing.push(format!("Landlock ({})", reason(&error))),
         }
         match filter(role) {
             Ok(program) => {
                 sandbox.filter = Some(program);
                 let tried = match role {
-                    Role::Client | Role::Remote | Role::Fetcher => {
-                        is_known().map_err(|error| crate::report::reason(&error))
-                    }
+                    Role::Client | Role::Remote | Role::Fetcher => is_known().map_err(Fail::from),
                     Role::Engine | Role::Keyholder => sandbox.try_out(),
                 };
                 if let Err(why) = tried {
@@ -216,18 +215,17 @@ impl Sandbox {
     }
 
     /// Takes it on in a child, which must live to say so.
-    fn try_out(&self) -> Result<(), String> {
+    fn try_out(&self) -> Result<(), Fail> {
         let child = process::spawn(|forked| {
             let confinement = Confinement {
                 filter: true,
                 highest: 2,
             };
             u8::from(self.take_on_in(&forked, confinement).is_err())
-        })
-        .map_err(|error| crate::report::reason(&error))?;
+        })?;
         match process::wait_for(child) {
             Some(process::Ended { status: 0, .. }) => Ok(()),
-            _ => Err("this system refuses it".to_owned()),
+            _ => Err("this system refuses it".into()),
         }
     }
 }

@@ -14,9 +14,9 @@ use crate::text;
 impl Generation {
     /// `rule ADDRESS: REASON`, with the rules that have one reason in one line.
     pub fn broken_lines(&self) -> Vec<String> {
-        let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        let mut by_reason: BTreeMap<String, Vec<&str>> = BTreeMap::new();
         for (address, why) in &self.broken {
-            by_reason.entry(why).or_default().push(address);
+            by_reason.entry(why.to_string()).or_default().push(address);
         }
         by_reason
             .into_iter()
@@ -113,7 +113,7 @@ impl Generation {
     }
 
     /// Whether a rule's store that could be loaded before cannot be now.
-    pub fn lost_rule(&self, before: &Generation) -> Option<String> {
+    pub fn lost_rule(&self, before: &Generation) -> Option<Fail> {
         // A damaged file may be one that is still being written. One that is
         // gone is gone: nobody must be let in by rules that were taken away.
         if let (Some(why), None, false) = (
@@ -121,11 +121,11 @@ impl Generation {
             before.access.trouble(),
             self.access.is_missing(),
         ) {
-            return Some(why.to_owned());
+            return Some(why.clone());
         }
         self.broken
             .iter()
             .find(|(address, _)| !before.broken.contains_key(*address))
-            .map(|(address, why)| format!("rule {address}: {why}"))
+            .map(|(address, why)| why.clone().of(format_args!("rule {address}")))
     }
 }

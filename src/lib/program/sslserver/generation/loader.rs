@@ -14,7 +14,7 @@ use crate::program::sslserver::Setup;
 use crate::program::sslserver::access::{
     Access, Setting, listed, rule_limit, rule_settings, shown,
 };
-use crate::report::{self, Fail};
+use crate::report::Fail;
 use crate::rules::{Action, Rules, Scope};
 use crate::settings::{Filter, Settings};
 use crate::store::jail::Jail;
@@ -36,15 +36,15 @@ pub(super) struct Loader<'a> {
     pub watch: &'a mut Watch,
     pub names: Arc<Names>,
     pub stores: Vec<Served>,
-    pub by_settings: HashMap<Settings, Result<usize, String>>,
+    pub by_settings: HashMap<Settings, Result<usize, Fail>>,
     pub mixed: Vec<Served>,
     /// How many of them lie over another rule's settings.
     pub mixed_with_rules: usize,
-    pub mixed_by_settings: HashMap<Settings, Result<usize, String>>,
-    pub broken: BTreeMap<String, String>,
+    pub mixed_by_settings: HashMap<Settings, Result<usize, Fail>>,
+    pub broken: BTreeMap<String, Fail>,
     pub files: BTreeMap<PathBuf, &'static str>,
     /// Where engines would live, and why they can't.
-    jails: HashMap<Jail, Result<(), String>>,
+    jails: HashMap<Jail, Result<(), Fail>>,
 }
 
 impl<'a> Loader<'a> {
@@ -90,42 +90,40 @@ impl Loader<'_> {
             let unset = settings.either("CERTFILE", "CERTCHAINFILE").is_none();
             let lost = access.trouble().is_some();
             if !unset || (others == 0 && names.is_empty() && !lost) {
-                return Err(Fail::temporary(why));
+                return Err(why);
             }
         }
         Ok(names)
     }
 
     /// Loads the store of these settings, unless it is there.
-    fn load(&mut self, settings: &Settings) -> Result<usize, String> {
+    fn load(&mut self, settings: &Settings) -> Result<usize, Fail> {
         if let Some(known) = self.by_settings.get(settings) {
             return known.clone();
         }
         // Loading all of them may take long.
         let made = match self.keys.pause() {
             Ok(()) => self.make(settings),
-            Err(error) => Err(report::reason(&error)),
+            Err(error) => Err(error.into()),
         };
         self.by_settings.insert(settings.clone(), made.clone());
         made
     }
 
-    pub fn make(&mut self, settings: &Settings) -> Result<usize, String> {
+    pub fn make(&mut self, settings: &Settings) -> Result<usize, Fail> {
         let store = self.store(settings)?;
-        let checked = store.filter.check(&self.setup.sandbox);
-        checked.map_err(|fail| fail.to_string())?;
+        store.filter.check(&self.setup.sandbox)?;
         let jail = &store.jail;
         if !self.jails.contains_key(jail) {
             let tried = jail.try_out(self.setup.powers);
-            self.jails
-                .insert(jail.clone(), tried.map_err(|fail| fail.to_string()));
+            self.jails.insert(jail.clone(), tried);
         }
         if let Some(Err(why)) = self.jails.get(jail) {
             return Err(why.clone());
         }
         if store.filter == Filter::Required {
             if let Some(what) = self.shared_user(&store) {
-                return Err(format!("unable to use SSL_SANDBOX: \"require\": {what}"));
+                return Err(format!("unable to use SSL_SANDBOX: \"require\": {what}").into());
             }
         }
         let names = Arc::clone(&self.names);
@@ -140,7 +138,7 @@ impl Loader<'_> {
     }
 
     /// The store of these settings, from before if nothing changed.
-    pub fn store(&mut self, settings: &Settings) -> Result<Arc<Store>, String> {
+    pub fn store(&mut self, settings: &Settings) -> Result<Arc<Store>, Fail> {
         let files = self.watch_files(settings);
         let before = Rc::clone(&self.before);
         let same = before
@@ -151,14 +149,12 @@ impl Loader<'_> {
             (Arc::clone(store), files.clone())
         } else {
             let ask = self.setup.options.ask;
-            let loaded = Store::load(settings, ask, self.keys.signers());
-            let mut store = loaded.map_err(|fail| fail.to_string())?;
+            let mut store = Store::load(settings, ask, self.keys.signers())?;
             let warning = self.shared_user(&store).map(Fail::warning);
             store.findings.extend(warning);
             (Arc::new(store), files)
         };
-        let permitted = self.keys.permit(&store.keys, &store.permit);
-        permitted.map_err(|fail| fail.to_string())?;
+        self.keys.permit(&store.keys, &store.permit)?;
         let kept = (Arc::clone(&store), files);
         self.loaded.stores.insert(settings.clone(), kept);
         Ok(store)

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::Served;
 use super::loader::Loader;
 use crate::program::sslserver::access::{Setting, rule_settings, shown};
+use crate::report::Fail;
 use crate::rules::{Action, Rule, Rules, Scope};
 use crate::settings::{self, Settings};
 use crate::store::server::{Choice, Chooser, Store};
@@ -99,7 +100,7 @@ impl Loader<'_> {
                 Choice::Denied
             } else if let Some(name) = late {
                 let why = format!("{name} {}", settings::TOO_LATE);
-                self.broken.insert(shown(&rule), why);
+                self.broken.insert(shown(&rule), why.into());
                 Choice::Broken
             } else if own.is_empty() {
                 Choice::Own
@@ -138,7 +139,7 @@ impl Loader<'_> {
                 Choice::Pairs(pairs)
             }
             Err(fail) => {
-                self.broken.insert(shown(rule), fail.to_string());
+                self.broken.insert(shown(rule), fail);
                 Choice::Broken
             }
         };
@@ -189,11 +190,12 @@ impl Loader<'_> {
             let why = format!(
                 "rules for server names and other rules with settings make more than {MOST_MIXED} stores; connections that lack one are refused"
             );
-            self.broken.entry(rule.address.clone()).or_insert(why);
+            let place = self.broken.entry(rule.address.clone());
+            place.or_insert(why.into());
         }
     }
 
-    fn mixed_store(&mut self, settings: &Settings, address: &str) -> Result<Arc<Store>, String> {
+    fn mixed_store(&mut self, settings: &Settings, address: &str) -> Result<Arc<Store>, Fail> {
         let known = self.mixed_by_settings.get(settings).cloned();
         let made = known.unwrap_or_else(|| {
             let made = self.make_mixed(settings);
@@ -209,10 +211,8 @@ impl Loader<'_> {
         Ok(Arc::clone(&served.store))
     }
 
-    fn make_mixed(&mut self, settings: &Settings) -> Result<usize, String> {
-        self.keys
-            .pause()
-            .map_err(|error| crate::report::reason(&error))?;
+    fn make_mixed(&mut self, settings: &Settings) -> Result<usize, Fail> {
+        self.keys.pause()?;
         let store = self.store(settings)?;
         self.mixed.push(Served {
             store,

@@ -4,14 +4,14 @@
 
 use std::borrow::Cow;
 
-use super::{Launcher, Stop, unable};
+use super::{Launcher, Stop};
 use crate::connection::Connection;
 use crate::environ::Edits;
 use crate::program::sslserver::access::{Access, other_variables, rule_limit, rule_settings};
 use crate::program::sslserver::admission;
 use crate::program::sslserver::generation::Material;
 use crate::program::sslserver::messages::Message;
-use crate::report::{NEVER, TEMPORARY};
+use crate::report::{Fail, NEVER, TEMPORARY};
 use crate::rules::{Action, Client, Rule};
 use crate::settings::Settings;
 use crate::sys::process;
@@ -28,7 +28,7 @@ enum Denial {
     /// A rule says so.
     Denied,
     /// What should serve it is not there.
-    Unable(String),
+    Unable(Fail),
 }
 
 /// What the rules that a connection meets come to.
@@ -62,7 +62,7 @@ pub(super) fn by_rules(launcher: &Launcher<'_>, connection: &Connection) -> Resu
     let met = judge(&generation.access, &setup.settings, connection).map_err(deny)?;
     let material = match generation.store(&met.settings) {
         Some(Ok(material)) => material,
-        Some(Err(why)) => return Err(deny(Denial::Unable(why.to_owned()))),
+        Some(Err(why)) => return Err(deny(Denial::Unable(why.clone()))),
         None => {
             let made = make_store(launcher, &met.settings);
             made.map_err(|why| deny(Denial::Unable(why)))?
@@ -84,7 +84,7 @@ pub(super) fn by_rules(launcher: &Launcher<'_>, connection: &Connection) -> Resu
 fn admit(launcher: &Launcher<'_>, connection: &Connection, limit: usize) -> Result<(), Stop> {
     let address = connection.remote.address.ip();
     let admitted = admission::ask(launcher.supervisor, address, limit);
-    if admitted.map_err(unable("ask for admission"))? {
+    if admitted.map_err(Fail::unable("ask for admission"))? {
         return Ok(());
     }
     Err(Stop::Told(TEMPORARY))
@@ -98,7 +98,8 @@ fn deny(launcher: &Launcher<'_>, connection: &Connection, refusal: Denial) -> St
     match refusal {
         Denial::Denied => Stop::Told(NEVER),
         Denial::Unable(why) => {
-            Stop::Dropped(format!("pid {id} from {}: {why}", connection.remote_ip()))
+            let address = connection.remote_ip();
+            Stop::Dropped(why.of(format_args!("pid {id} from {address}")))
         }
     }
 }
@@ -168,10 +169,10 @@ fn judge<'a>(
 /// Has the store made of rules that nobody met together before. The supervisor
 /// makes it for those to come, and tells the keyholder what it may sign for it;
 /// this process was forked too early to share it.
-fn make_store(launcher: &Launcher<'_>, settings: &Settings) -> Result<Material, String> {
+fn make_store(launcher: &Launcher<'_>, settings: &Settings) -> Result<Material, Fail> {
     let question = Message::Store(settings.clone());
     let asked = launcher.supervisor.ask(&question);
-    asked.map_err(unable("ask for a store"))?;
+    asked.map_err(Fail::unable("ask for a store"))?;
     // If it cannot be made, the reason comes to light here too.
     let Launcher {
         setup, keyholder, ..

@@ -5,13 +5,13 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use super::start_engine::Started;
-use super::{Launcher, Stop, unable};
+use super::{Launcher, Stop};
 use crate::child::Child;
 use crate::connection::Connection;
 use crate::control;
 use crate::environ::Edits;
 use crate::program::sslserver::{Setup, engine_answer};
-use crate::report::TEMPORARY;
+use crate::report::{Fail, TEMPORARY};
 use crate::sys::channel::ProgramSide;
 use crate::sys::fd;
 
@@ -44,9 +44,9 @@ pub(super) fn hand_over(
         edits.extend(tls);
         Ok(vec![(program.reads, 0), (program.writes, 1)])
     };
-    let descriptors = match descriptors.map_err(unable("set up descriptors")) {
+    let descriptors = match descriptors.map_err(Fail::unable("set up descriptors")) {
         Ok(descriptors) => descriptors,
-        Err(why) => return Stop::Dropped(why),
+        Err(why) => return why.into(),
     };
     let failure = Child {
         words: &setup.program.words,
@@ -55,7 +55,7 @@ pub(super) fn hand_over(
         descriptors,
     }
     .exec();
-    Stop::Dropped(failure.to_string())
+    failure.into()
 }
 
 /// Descriptors and variables of a program that asks for TLS itself: it gets the

@@ -7,10 +7,10 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
-use super::{Stop, unable};
+use super::Stop;
 use crate::program::sslserver::Setup;
 use crate::proxy::{Header, Malformed, Reader};
-use crate::report::reason;
+use crate::report::Fail;
 use crate::sys::poll::{self, Ready};
 use crate::sys::{process, socket};
 use crate::{connection, text};
@@ -31,7 +31,9 @@ pub(super) fn addresses(
     client: &TcpStream,
     remote: SocketAddr,
 ) -> Result<(SocketAddr, SocketAddr), Stop> {
-    let local = client.local_addr().map_err(unable("get local address"))?;
+    let local = client
+        .local_addr()
+        .map_err(Fail::unable("get local address"))?;
     let own = (local, remote);
     let Some(senders) = &setup.senders else {
         return Ok(own);
@@ -39,13 +41,14 @@ pub(super) fn addresses(
     let sender = remote.ip();
     let shown = connection::shown(sender);
     if !senders.contain(sender) {
-        return Err(format!("sender {shown} is in no network of -L").into());
+        let why = format!("sender {shown} is in no network of -L");
+        return Err(Fail::from(why).into());
     }
     let ends = match header(client) {
         Ok(Some(Header::Proxied { client, server })) => (server, client),
         Ok(Some(Header::Socket)) => own,
         Ok(None) => return Err(tell_health_check(setup, sender, "without a PROXY header")),
-        Err(why) => return Err(format!("no PROXY header from {shown}: {why}").into()),
+        Err(why) => return Err(why.of(format_args!("no PROXY header from {shown}")).into()),
     };
     // A health check comes every few seconds, with LOCAL, UNKNOWN or the proxy's
     // own address.
@@ -88,32 +91,32 @@ fn has_left(client: &TcpStream, first: Duration) -> bool {
 }
 
 /// `None`: the sender closed the connection without a byte.
-fn header(client: &TcpStream) -> Result<Option<Header>, String> {
+fn header(client: &TcpStream) -> Result<Option<Header>, Fail> {
     let deadline = Instant::now() + PATIENCE;
     let mut reader = Reader::new();
     let mut glance = [0; GLANCE];
     loop {
         let mut wanted = [(client.as_fd(), Ready::READ)];
-        poll::wait(&mut wanted, Some(deadline)).map_err(|error| reason(&error))?;
+        poll::wait(&mut wanted, Some(deadline))?;
         // Bytes that keep coming must not hold the deadline off, and a header
         // that came whole is not late where only we are.
         let taken = reader.taken();
         if (taken > 0 && Instant::now() >= deadline) || wanted[0].1 == Ready::default() {
-            return Err(late(taken));
+            return Err(late(taken).into());
         }
         let count = match socket::peek(client, &mut glance) {
             Ok(0) if taken == 0 => return Ok(None),
             Ok(0) => {
-                return Err(format!(
-                    "the sender closed the connection after {taken} bytes of it"
-                ));
+                return Err(
+                    format!("the sender closed the connection after {taken} bytes of it").into(),
+                );
             }
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset && taken == 0 => {
                 return Ok(None);
             }
-            Err(error) => return Err(reason(&error)),
+            Err(error) => return Err(error.into()),
         };
         let (taken, header) = reader.push(&glance[..count]).map_err(|wrong| {
             let sent = text::quoted(&glance[..count], 100);
@@ -125,8 +128,8 @@ fn header(client: &TcpStream) -> Result<Option<Header>, String> {
         // They are there: a stream gives what it has shown.
         match socket::receive(client, &mut glance[..taken]) {
             Ok(got) if got == taken => {}
-            Ok(_) => return Err("bytes of it were lost".to_owned()),
-            Err(error) => return Err(reason(&error)),
+            Ok(_) => return Err("bytes of it were lost".into()),
+            Err(error) => return Err(error.into()),
         }
         if header.is_some() {
             return Ok(header);

@@ -7,11 +7,11 @@ use std::net::TcpStream;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
-use super::{Launcher, unable};
+use super::Launcher;
 use crate::connection::Connection;
 use crate::program::sslserver::engine::{self, Engine};
 use crate::program::sslserver::generation::Material;
-use crate::report::TEMPORARY;
+use crate::report::{Fail, TEMPORARY};
 use crate::sys::channel::{Channel, Descriptors, ProgramSide};
 use crate::sys::{fd, poll, process};
 
@@ -35,21 +35,21 @@ pub(super) fn start(
     link: OwnedFd,
     connection: &Connection,
     material: &Material,
-) -> Result<Started, String> {
+) -> Result<Started, Fail> {
     let options = &launcher.setup.options;
-    let (control, engine_control) = fd::stream_pair().map_err(unable("create socket"))?;
+    let (control, engine_control) = fd::stream_pair().map_err(Fail::unable("create socket"))?;
     let form = if options.pipes {
         Descriptors::Pipes
     } else {
         Descriptors::Socket
     };
     let (channel, program) =
-        Channel::new(form).map_err(unable("create the program's descriptors"))?;
+        Channel::new(form).map_err(Fail::unable("create the program's descriptors"))?;
     let plain = options
         .delayed
         .then(|| client.as_fd().try_clone_to_owned())
         .transpose()
-        .map_err(unable("set up descriptors"))?;
+        .map_err(Fail::unable("set up descriptors"))?;
     let ends = engine::Ends {
         client,
         control: engine_control,
@@ -72,7 +72,7 @@ pub(super) fn start(
             None => TEMPORARY,
         })
     })
-    .map_err(unable("fork"))?;
+    .map_err(Fail::unable("fork"))?;
     // The engine's ends are the engine's alone: a socket that stayed open here
     // would keep the client from its end of file.
     drop(place);

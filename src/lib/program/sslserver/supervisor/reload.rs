@@ -9,6 +9,7 @@ use super::Supervisor;
 use super::meanwhile::Serving;
 use crate::keyholder::{KeyTable, Keyholder, Loading};
 use crate::program::sslserver::generation::Generation;
+use crate::report::Fail;
 use crate::sys::memory::Compact;
 use crate::watch::{Changed, Watch};
 
@@ -42,7 +43,7 @@ impl Supervisor<'_> {
         &mut self,
         anew: bool,
         watch: &mut Watch,
-    ) -> Result<(Generation, Option<Keyholder>), String> {
+    ) -> Result<(Generation, Option<Keyholder>), Fail> {
         let (setup, master) = (self.setup, Rc::clone(&self.master));
         let before = if anew {
             (Rc::default(), KeyTable::default())
@@ -54,15 +55,14 @@ impl Supervisor<'_> {
         let next = Generation::load(setup, &keys, before.0, watch);
         let wanted = keys.wanted();
         drop(serving);
-        let next = next.map_err(|fail| fail.to_string())?;
+        let next = next?;
         if let Some(why) = next.lost_rule(&self.generation) {
             return Err(why);
         }
         if !anew && wanted.is_held_by(&self.keyholder) {
             return Ok((next, None));
         }
-        let made = wanted.keyholder(&master, &mut Serving::new(self));
-        let made = made.map_err(|fail| fail.to_string())?;
+        let made = wanted.keyholder(&master, &mut Serving::new(self))?;
         Ok((next, Some(made)))
     }
 
@@ -118,8 +118,7 @@ impl Supervisor<'_> {
             watch.extend(before);
         }
         self.watch = watch;
-        if failed.is_some() && failed != self.complained {
-            let why = failed.as_deref().unwrap_or_default();
+        if let Some(why) = failed.as_ref().filter(|_| failed != self.complained) {
             report.warning(format_args!(
                 "unable to reload, the old material keeps serving: {why}"
             ));
