@@ -1,5 +1,6 @@
 //! Whether bytes are one structure of ASN.1 over their whole length, in whatever
 //! encoding a reader could take (X.690 section 8.1).
+#![forbid(unsafe_code)]
 
 const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
