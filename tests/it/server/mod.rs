@@ -2,6 +2,7 @@
 
 mod check;
 mod clients;
+mod delayed;
 mod diagnosis;
 mod ends;
 mod environment;

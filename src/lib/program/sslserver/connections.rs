@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::Setup;
 use super::admission::Admission;
+use super::delayed::Kept;
 use super::messages::{LineKind, MESSAGE_LIMIT, Message, MessageBuffer, Receiver};
 use crate::connection::shown;
 use crate::keyholder::LinkId;
@@ -20,6 +21,9 @@ use crate::sys::process::{self, Ended, ProcessId};
 use crate::sys::tcp::{Progress, TcpConnection};
 
 mod logger;
+mod waiting;
+
+pub(super) use self::waiting::{Begun, Waiting};
 
 /// How long after its time a process of ours is believed to be at its end by
 /// itself.
@@ -71,7 +75,10 @@ struct Connection {
     address: IpAddr,
     /// Admission counts it.
     counted: bool,
-    link: LinkId,
+    /// Its engine's link to the keyholder; `None` before there is an engine, under `-n`.
+    link: Option<LinkId>,
+    /// Under `-n`: what its program may ask for.
+    waiting: Option<Waiting>,
     /// `None` once nobody can send any more.
     messages: Option<Receiver>,
     lines: u32,
@@ -86,13 +93,21 @@ struct Connection {
     doomed: bool,
 }
 
+/// What a connection has for its TLS.
+pub(super) enum Later {
+    /// The link of the engine that its launcher starts.
+    Link(LinkId),
+    /// Under `-n`: the descriptors of an engine that its program may ask for.
+    Engine(Kept),
+}
+
 /// What a new connection begins with.
 pub(super) struct Beginning {
     pub launcher: ProcessId,
     pub address: SocketAddr,
     /// Whether it counts from now on.
     pub counted: bool,
-    pub link: LinkId,
+    pub later: Later,
     pub messages: Receiver,
     /// The client's socket, as the kernel knows it.
     pub tcp: Option<TcpConnection>,
@@ -111,6 +126,10 @@ pub(super) struct Connections<'a> {
     unmade: Vec<(ConnectionId, Settings)>,
     /// Links whose handshakes are over.
     unneeded: Vec<LinkId>,
+    /// Those whose programs may have asked for TLS.
+    asking: Vec<ConnectionId>,
+    /// Some have ended since the count was told.
+    fewer: bool,
     /// For the next message.
     buffer: Box<MessageBuffer>,
     /// This is the process that logs on, and nobody's parent.
@@ -130,6 +149,8 @@ impl<'a> Connections<'a> {
             deadlines: BTreeSet::new(),
             unmade: Vec::new(),
             unneeded: Vec::new(),
+            asking: Vec::new(),
+            fewer: false,
             buffer: Box::new([0; MESSAGE_LIMIT]),
             retired: false,
         })
@@ -151,10 +172,14 @@ impl<'a> Connections<'a> {
             launcher,
             address,
             counted,
-            link,
+            later,
             messages,
             tcp,
         } = beginning;
+        let (link, waiting) = match later {
+            Later::Link(link) => (Some(link), None),
+            Later::Engine(kept) => (None, Some(Waiting::new(kept))),
+        };
         let id = self.next;
         self.next += 1;
         if counted {
@@ -172,6 +197,7 @@ impl<'a> Connections<'a> {
                 address: address.ip(),
                 counted,
                 link,
+                waiting,
                 messages: Some(messages),
                 lines: 0,
                 phase: Phase::Settling,
@@ -200,8 +226,11 @@ impl<'a> Connections<'a> {
     /// Hears those that have something to tell, one message of each: of further
     /// ones the next wait tells.
     pub fn hear(&mut self) {
-        for id in self.crowd.ready() {
-            self.hear_one(id, 1);
+        for key in self.crowd.ready() {
+            match waiting::asking(key) {
+                Some(id) => self.asking.push(id),
+                None => self.hear_one(key, 1),
+            }
         }
     }
 
@@ -247,19 +276,18 @@ impl<'a> Connections<'a> {
                 self.admit(id, limit);
             }
             (Message::Store(settings), Phase::Settling) => self.unmade.push((id, settings)),
-            (Message::Engine(engine), Phase::Settling) => {
+            (Message::Plaintext(terms), Phase::Settling) if connection.waiting.is_some() => {
+                self.wait_for_program(id, terms);
+            }
+            (Message::Engine(engine), Phase::Settling) if connection.waiting.is_none() => {
                 connection.engine = Some(engine);
-                connection.phase = Phase::InPlaintext;
                 self.processes.insert(engine, (id, Part::Engine));
-                self.set_deadline(id, None);
-                if !self.setup.options.delayed {
-                    self.begin_handshake(id);
-                }
+                self.begin_handshake(id);
             }
             (Message::Begun, Phase::InPlaintext) => self.begin_handshake(id),
             (Message::Over, Phase::Handshake) => {
                 connection.phase = Phase::Open;
-                self.unneeded.push(connection.link);
+                self.unneeded.extend(connection.link);
                 self.bound_engine(id);
             }
             (Message::Line(kind, text), Phase::InPlaintext | Phase::Handshake | Phase::Open) => {
@@ -378,11 +406,21 @@ impl<'a> Connections<'a> {
             if connection.deadline != Some(at) {
                 continue;
             }
+            if connection.waiting.as_ref().is_some_and(Waiting::is_asked) {
+                self.set_deadline(id, None);
+                self.asking.push(id);
+                continue;
+            }
+            let waits = connection.waiting.is_some() && connection.phase == Phase::InPlaintext;
             let Some(why) = self.why_late(id, now) else {
                 self.bound_engine(id);
                 continue;
             };
             self.set_deadline(id, None);
+            if waits {
+                self.stay_in_plaintext(id);
+                continue;
+            }
             self.doom(id, &why);
         }
     }
@@ -468,8 +506,8 @@ impl<'a> Connections<'a> {
         }
     }
 
-    /// A process ended. Returns the link of a connection that is over with it.
-    pub fn ended(&mut self, ended: Ended) -> Option<LinkId> {
+    /// A process ended, and perhaps its connection with it.
+    pub fn ended(&mut self, ended: Ended) {
         // An engine says whose it is before it does anything that could end it;
         // and what a process has said comes before its end.
         for _ in 0..MANY {
@@ -478,9 +516,13 @@ impl<'a> Connections<'a> {
             }
             self.hear();
         }
-        let (id, part) = self.processes.remove(&ended.id)?;
+        let Some((id, part)) = self.processes.remove(&ended.id) else {
+            return;
+        };
         self.hear_one(id, usize::MAX);
-        let connection = self.all.get_mut(&id)?;
+        let Some(connection) = self.all.get_mut(&id) else {
+            return;
+        };
         match part {
             Part::Engine => {
                 connection.engine = None;
@@ -490,25 +532,45 @@ impl<'a> Connections<'a> {
             Part::Launcher => {
                 connection.launcher_ended = true;
                 if connection.phase == Phase::Settling {
+                    connection.waiting = None;
                     self.set_deadline(id, None);
                 } else if connection.engine.is_some() {
                     self.bound_engine(id);
+                } else if connection.waiting.is_some() {
+                    self.bound_engine(id);
+                    // It has closed its control socket with its end, unless it left it
+                    // to another.
+                    self.asking.push(id);
                 }
                 let report = &self.setup.report;
                 report.status(format_args!("end {} status {}", ended.id, ended.status));
             }
         }
-        let connection = self.all.get(&id)?;
-        if !connection.launcher_ended || connection.engine.is_some() {
-            return None;
+        self.end_if_over(id);
+    }
+
+    /// Forgets a connection that nobody serves any more, nor is to serve.
+    fn end_if_over(&mut self, id: ConnectionId) {
+        let is_over =
+            |one: &Connection| one.launcher_ended && one.engine.is_none() && one.waiting.is_none();
+        if !self.all.get(&id).is_some_and(is_over) {
+            return;
         }
         self.close_channel(id);
         self.set_deadline(id, None);
-        let connection = self.all.remove(&id)?;
+        let Some(connection) = self.all.remove(&id) else {
+            return;
+        };
         if connection.counted {
             self.admission.leave(connection.address);
         }
-        Some(connection.link)
+        self.unneeded.extend(connection.link);
+        self.fewer = true;
+    }
+
+    /// Whether some have ended since the last call.
+    pub fn has_fewer(&mut self) -> bool {
+        std::mem::take(&mut self.fewer)
     }
 
     /// Says how an engine ended, where it should not have ended so.

@@ -13,7 +13,6 @@ use openssl::ssl::Ssl;
 use super::generation::{Generation, Material};
 use super::messages::{LineKind, Message, Sender};
 use super::{Setup, engine_answer};
-use crate::connection::Connection;
 use crate::control::{self, TlsCommand};
 use crate::handshake::{self, Session, Side};
 use crate::keyholder;
@@ -48,7 +47,8 @@ pub(super) struct Engine<'a> {
     pub setup: &'a Setup,
     pub generation: &'a Generation,
     pub material: &'a Material,
-    pub connection: &'a Connection,
+    /// The name of the client's host.
+    pub host: Option<&'a [u8]>,
     /// The process that becomes the program, and that the log tells of.
     pub launcher: ProcessId,
     pub supervisor: &'a Sender,
@@ -57,16 +57,15 @@ pub(super) struct Engine<'a> {
 impl Engine<'_> {
     /// The whole process: serves one client. Returns its exit code.
     pub fn run(&self, forked: &Forked, ends: Ends) -> u8 {
-        // Before anything that could end it.
-        self.supervisor.tell(&Message::Engine(process::own_id()));
+        let delayed = self.setup.options.delayed;
+        if !delayed {
+            // Before anything that could end it.
+            self.supervisor.tell(&Message::Engine(process::own_id()));
+        }
         memory::populate_heap(HEAP);
         process::name("engine");
         // Under `-n` the program has the socket too: closing ours would not end the
         // connection.
-        let delayed = self.setup.options.delayed;
-        if delayed {
-            engine_answer::tell_known(&ends.control);
-        }
         let plain = delayed.then(|| ends.client.try_clone()).transpose();
         // The log is not among them: whoever holds a descriptor of it could write
         // lines of others'.
@@ -238,7 +237,7 @@ impl Engine<'_> {
 
     /// The client's host, as `-z` looks for it in the certificate.
     fn host(&self) -> Option<Reference> {
-        Reference::host_name(self.connection.remote.name.as_deref()?)
+        Reference::host_name(self.host?)
     }
 
     /// Why a client's certificate will not do.

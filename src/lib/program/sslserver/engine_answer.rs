@@ -1,9 +1,8 @@
-//! What an engine tells its launcher over the control socket, both ends: without
-//! `-n` the session's variables, when the handshake is over; under `-n` that it is
-//! there. End of file instead is failure, and the program is never started.
+//! What an engine tells its launcher over the control socket, both ends: the session's
+//! variables, when the handshake is over. End of file instead is failure, and the program
+//! is never started.
 #![forbid(unsafe_code)]
 
-use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use crate::environ::Edits;
@@ -12,24 +11,6 @@ use crate::sys::fd;
 
 /// An engine that writes more variables than this is not one of ours.
 const VARIABLES_LIMIT: usize = 1024 * 1024;
-
-/// Says under `-n` that the supervisor knows whose engine this is.
-pub(super) fn tell_known(control: &OwnedFd) {
-    // A launcher that is gone takes the connection with it.
-    let _ = fd::write_all(control, b"p");
-}
-
-/// Waits for that: a program may end sooner than the supervisor hears of its
-/// engine, and nobody would know whose that is.
-///
-/// # Errors
-/// As read(2), or the engine is gone.
-pub(super) fn wait_until_known(control: &OwnedFd) -> io::Result<()> {
-    match fd::read_some(control, &mut [0])? {
-        0 => Err(io::ErrorKind::UnexpectedEof.into()),
-        _ => Ok(()),
-    }
-}
 
 /// Says that the handshake is over.
 pub(super) fn tell(control: &OwnedFd, variables: &Edits) {

@@ -4,9 +4,11 @@
 #![forbid(unsafe_code)]
 
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use self::hand_over::Beginning;
 use super::Setup;
+use super::delayed::{Given, Terms};
 use super::generation::Generation;
 use super::messages::Sender;
 use crate::connection::Connection;
@@ -30,6 +32,29 @@ pub(super) struct Launcher<'a> {
     pub counted: bool,
 }
 
+/// When TLS begins, and what the launcher has for it.
+pub(super) enum Tls {
+    /// At once: the link to the keyholder.
+    AtOnce(OwnedFd),
+    /// When the program asks: what it is given.
+    WhenAsked(Given),
+}
+
+impl Tls {
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        match self {
+            Tls::AtOnce(link) => vec![link.as_fd()],
+            Tls::WhenAsked(Given { control, program }) => {
+                vec![
+                    control.as_fd(),
+                    program.reads.as_fd(),
+                    program.writes.as_fd(),
+                ]
+            }
+        }
+    }
+}
+
 /// Why a connection ends without its program.
 enum Stop {
     /// Whoever is to know does: the exit code.
@@ -47,13 +72,7 @@ impl From<Fail> for Stop {
 impl Launcher<'_> {
     /// The whole process: serves one client. Returns its exit code, unless it
     /// becomes the program.
-    pub fn run(
-        &self,
-        forked: &Forked,
-        client: TcpStream,
-        address: SocketAddr,
-        link: OwnedFd,
-    ) -> u8 {
+    pub fn run(&self, forked: &Forked, client: TcpStream, address: SocketAddr, tls: Tls) -> u8 {
         let standard = standard::three();
         // What the supervisor has besides is its own.
         let mut kept = vec![
@@ -61,15 +80,15 @@ impl Launcher<'_> {
             standard.1.as_fd(),
             standard.2.as_fd(),
             client.as_fd(),
-            link.as_fd(),
             self.supervisor.as_fd(),
         ];
+        kept.extend(tls.descriptors());
         kept.extend(self.setup.sandbox.descriptor());
         kept.extend(self.setup.program.inherited.iter().map(AsFd::as_fd));
         forked.close_all_but(&kept);
         signal::ignore_others();
         process::name("launcher");
-        match self.serve(client, address, link) {
+        match self.serve(client, address, tls) {
             Stop::Told(code) => code,
             Stop::Dropped(why) => {
                 let report = &self.setup.report;
@@ -79,7 +98,7 @@ impl Launcher<'_> {
         }
     }
 
-    fn serve(&self, client: TcpStream, address: SocketAddr, link: OwnedFd) -> Stop {
+    fn serve(&self, client: TcpStream, address: SocketAddr, tls: Tls) -> Stop {
         tune(self.setup, &client);
         let steps = || {
             let (local, remote) = identify::addresses(self.setup, &client, address)?;
@@ -94,10 +113,24 @@ impl Launcher<'_> {
             Ok(settled) => settled,
             Err(stop) => return stop,
         };
-        match start_engine::start(self, client, link, &connection, &allowed.material) {
-            Ok(engine) => hand_over::hand_over(self, engine, &connection, allowed.variables),
-            Err(why) => Stop::Dropped(why),
-        }
+        let beginning = match tls {
+            Tls::AtOnce(link) => {
+                let started =
+                    start_engine::start(self, client, link, &connection, &allowed.material);
+                match started {
+                    Ok(started) => Beginning::Session(started),
+                    Err(why) => return Stop::Dropped(why),
+                }
+            }
+            Tls::WhenAsked(given) => {
+                let terms = Terms {
+                    settings: allowed.settings,
+                    host: connection.remote.name.clone(),
+                };
+                Beginning::Plaintext(client, given, terms)
+            }
+        };
+        hand_over::hand_over(self, beginning, &connection, allowed.variables)
     }
 }
 

@@ -7,6 +7,7 @@ use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use super::delayed::Terms;
 use crate::report::{LINE_LIMIT, Verbosity};
 use crate::settings::Settings;
 use crate::sys::parcel;
@@ -32,7 +33,10 @@ pub(super) enum Message {
     /// The launcher's rules are met together for the first time: it is to have a
     /// store of these settings.
     Store(Settings),
-    /// The engine's process number: its first message.
+    /// Under `-n` the launcher becomes the program: so an engine is to serve the client
+    /// when it asks for TLS. Its last message.
+    Plaintext(Terms),
+    /// The engine's process number: its first message, where its launcher started it.
     Engine(ProcessId),
     /// The engine begins the handshake: under `-n`, where the program says when.
     Begun,
@@ -82,6 +86,13 @@ impl Message {
                 [b"A", &limit.to_ne_bytes()[..], &v6.octets()].concat()
             }
             Message::Store(settings) => [b"S", &settings.to_bytes()[..]].concat(),
+            Message::Plaintext(terms) => {
+                let host = terms.host.as_deref().unwrap_or_default();
+                let settings = terms.settings.as_ref().map(Settings::to_bytes);
+                let is_own = [u8::from(settings.is_none())];
+                let settings = settings.unwrap_or_default();
+                [b"N", &is_own[..], host, b"\0", &settings].concat()
+            }
             Message::Engine(id) => [b"P", &id.to_ne_bytes()[..]].concat(),
             Message::Begun => b"B".to_vec(),
             Message::Over => b"O".to_vec(),
@@ -103,6 +114,14 @@ impl Message {
                 Message::Admission(address.to_canonical(), limit)
             }
             (b'S', settings) => Message::Store(Settings::from_bytes(settings)),
+            (b'N', [is_own, rest @ ..]) => {
+                let end = rest.iter().position(|&byte| byte == 0)?;
+                let (host, settings) = (&rest[..end], &rest[end + 1..]);
+                Message::Plaintext(Terms {
+                    settings: (*is_own == 0).then(|| Settings::from_bytes(settings)),
+                    host: (!host.is_empty()).then(|| host.to_vec()),
+                })
+            }
             (b'P', id) => Message::Engine(ProcessId::from_ne_bytes(id.try_into().ok()?)),
             (b'B', []) => Message::Begun,
             (b'O', []) => Message::Over,
@@ -136,6 +155,16 @@ impl Sender {
     /// connections live on. Few messages are ever sent, so they fit.
     pub fn tell(&self, message: &Message) {
         let _ = parcel::give(&self.0, &message.to_bytes());
+    }
+
+    /// As [`Sender::tell`], for a message that others make long: false where it is longer
+    /// than the supervisor takes.
+    pub fn tell_long(&self, message: &Message) -> bool {
+        let bytes = message.to_bytes();
+        if bytes.len() <= MESSAGE_LIMIT {
+            let _ = parcel::give(&self.0, &bytes);
+        }
+        bytes.len() <= MESSAGE_LIMIT
     }
 
     /// Asks the supervisor, and waits for the answer. `None` where nobody is left
@@ -209,6 +238,14 @@ mod tests {
             Message::Admission("2001:db8::7".parse().expect("an address"), 0),
             Message::Engine(4711),
             Message::Store(Settings::from_bytes(b"CERTFILE=/a=b\0TLS_MIN=1.3\0")),
+            Message::Plaintext(Terms {
+                settings: None,
+                host: None,
+            }),
+            Message::Plaintext(Terms {
+                settings: Some(Settings::from_bytes(b"CERTFILE=/a=b\0TLS_MIN=1.3\0")),
+                host: Some(b"mail.example.org".to_vec()),
+            }),
             Message::Begun,
             Message::Over,
             Message::Line(LineKind::Dropped, "why".to_owned()),

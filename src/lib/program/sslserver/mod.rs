@@ -21,6 +21,7 @@ mod admission;
 mod advice;
 mod check;
 mod connections;
+mod delayed;
 mod engine;
 mod engine_answer;
 mod generation;

@@ -63,8 +63,10 @@ pub(super) struct Program {
 /// Descriptors that a supervisor has besides those of its connections: its own,
 /// those of a reload, and what it opens for a moment.
 const OWN_DESCRIPTORS: u64 = 40;
-/// Descriptors that a connection costs its supervisor.
+/// Descriptors that a connection costs its supervisor, at most: its messages, and a
+/// link to the keyholder; under `-n` its messages, and those of an engine to be.
 const PER_CONNECTION: u64 = 2;
+const PER_DELAYED: u64 = 5;
 
 /// So many connections, in words.
 pub(super) fn connections(count: usize) -> String {
@@ -80,11 +82,16 @@ impl Setup {
     pub fn bound_by_descriptors(&mut self) -> Result<(), Fail> {
         let available = process::descriptor_limit().map_err(Fail::unable("get limits"))?;
         let own = OWN_DESCRIPTORS + self.program.inherited.len() as u64;
-        let most = (available.saturating_sub(own) / PER_CONNECTION).max(1);
+        let each = if self.options.delayed {
+            PER_DELAYED
+        } else {
+            PER_CONNECTION
+        };
+        let most = (available.saturating_sub(own) / each).max(1);
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         let limit = self.options.limit;
         if most < limit {
-            let wanted = own + PER_CONNECTION * limit as u64;
+            let wanted = own + each * limit as u64;
             self.report.warning(format_args!(
                 "-c {limit} needs {wanted} descriptors, and the limit is {available} (ulimit -n): \
                  {} at once {} served, and further clients wait",

@@ -23,6 +23,7 @@ use crate::sys::signal;
 use crate::watch::Watch;
 
 mod accept;
+mod engines;
 mod key_processes;
 mod meanwhile;
 mod reload;
@@ -181,6 +182,8 @@ impl<'a> Supervisor<'a> {
             self.reap();
         }
         self.connections.end_late(now);
+        self.begin_engines();
+        self.tidy();
         self.notifier.send(&self.setup.report);
         let others = [
             self.resting,
@@ -206,9 +209,8 @@ impl<'a> Supervisor<'a> {
         if came.connections {
             self.connections.hear();
         }
-        for link in self.connections.unneeded() {
-            self.keyholder.done(link);
-        }
+        self.begin_engines();
+        self.tidy();
         while let Some((id, settings)) = self.connections.unmade() {
             let made = self
                 .generation
@@ -342,8 +344,16 @@ impl<'a> Supervisor<'a> {
             self.next_master = Some(Instant::now());
             return;
         }
-        if let Some(link) = self.connections.ended(ended) {
+        self.connections.ended(ended);
+        self.tidy();
+    }
+
+    /// What is left to do for connections that have ended, or go on without a keyholder.
+    fn tidy(&mut self) {
+        for link in self.connections.unneeded() {
             self.keyholder.done(link);
+        }
+        if self.connections.has_fewer() {
             self.tell_count(self.connections.count());
         }
     }

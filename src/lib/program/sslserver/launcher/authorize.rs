@@ -19,6 +19,8 @@ use crate::sys::process;
 /// What a connection that is let in is served with.
 pub(super) struct Allowed {
     pub material: Material,
+    /// The settings that lead to it; `None`: those of the environment.
+    pub settings: Option<Settings>,
     /// Variables of its rules that are no settings.
     pub variables: Edits,
 }
@@ -76,6 +78,10 @@ pub(super) fn by_rules(launcher: &Launcher<'_>, connection: &Connection) -> Resu
     setup.report.status(format_args!("ok {id} {fields}"));
     Ok(Allowed {
         material,
+        settings: match met.settings {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(settings) => Some(settings),
+        },
         variables: met.variables,
     })
 }

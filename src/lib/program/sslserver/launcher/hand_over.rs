@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::io;
+use std::net::TcpStream;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use super::start_engine::Started;
@@ -10,39 +11,50 @@ use crate::child::Child;
 use crate::connection::Connection;
 use crate::control;
 use crate::environ::Edits;
+use crate::program::sslserver::delayed::{Given, Terms};
+use crate::program::sslserver::messages::Message;
 use crate::program::sslserver::{Setup, engine_answer};
 use crate::report::{Fail, TEMPORARY};
-use crate::sys::channel::ProgramSide;
 use crate::sys::fd;
+
+/// What the program begins with.
+pub(super) enum Beginning {
+    /// A session in TLS.
+    Session(Started),
+    /// The client's own socket (`-n`), and what it needs to ask for TLS.
+    Plaintext(TcpStream, Given, Terms),
+}
 
 /// Waits for the engine (without `-n`), and becomes the program. Returns only with
 /// the reason why not.
 pub(super) fn hand_over(
     launcher: &Launcher<'_>,
-    engine: Started,
+    beginning: Beginning,
     connection: &Connection,
     of_rules: Edits,
 ) -> Stop {
     let setup = launcher.setup;
-    let Started {
-        control,
-        program,
-        plain,
-    } = engine;
     let common = &setup.options.common;
     let mut edits = Edits::new();
     edits.extend(connection.variables(common.family, common.tcp_names));
     edits.extend(of_rules);
-    let descriptors = if let Some(plain) = plain {
-        start_in_plaintext(setup, &mut edits, plain, control, program)
-    } else {
-        let Some(tls) = engine_answer::wait(&control) else {
-            // The engine said why.
-            return Stop::Told(TEMPORARY);
-        };
-        edits.extend(launcher.generation.name_variables(tls.value("SSL_TLS_SNI")));
-        edits.extend(tls);
-        Ok(vec![(program.reads, 0), (program.writes, 1)])
+    let descriptors = match beginning {
+        Beginning::Plaintext(client, given, terms) => {
+            // A program may ask as soon as it runs.
+            if !launcher.supervisor.tell_long(&Message::Plaintext(terms)) {
+                return Fail::from("the settings of its rules are too long").into();
+            }
+            start_in_plaintext(setup, &mut edits, client.into(), given)
+        }
+        Beginning::Session(Started { control, program }) => {
+            let Some(tls) = engine_answer::wait(&control) else {
+                // The engine said why.
+                return Stop::Told(TEMPORARY);
+            };
+            edits.extend(launcher.generation.name_variables(tls.value("SSL_TLS_SNI")));
+            edits.extend(tls);
+            Ok(vec![(program.reads, 0), (program.writes, 1)])
+        }
     };
     let descriptors = match descriptors.map_err(Fail::unable("set up descriptors")) {
         Ok(descriptors) => descriptors,
@@ -65,10 +77,9 @@ fn start_in_plaintext(
     setup: &Setup,
     edits: &mut Edits,
     plain: OwnedFd,
-    control: OwnedFd,
-    side: ProgramSide,
+    given: Given,
 ) -> io::Result<Vec<(OwnedFd, RawFd)>> {
-    engine_answer::wait_until_known(&control)?;
+    let Given { control, program } = given;
     fd::write_all(&plain, setup.options.banner.as_bytes())?;
     let inherited = setup.program.inherited.iter().map(AsRawFd::as_raw_fd);
     let first = inherited.max().unwrap_or(2) + 1;
@@ -76,7 +87,7 @@ fn start_in_plaintext(
     for ((name, number), descriptor) in ["SSLCTLFD", "SSLREADFD", "SSLWRITEFD"]
         .iter()
         .zip(first..)
-        .zip([control, side.reads, side.writes])
+        .zip([control, program.reads, program.writes])
     {
         edits.set(name, number.to_string());
         descriptors.push((descriptor, number));

@@ -4,15 +4,16 @@
 
 use std::io;
 use std::net::TcpStream;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use super::Launcher;
 use crate::connection::Connection;
+use crate::program::sslserver::delayed;
 use crate::program::sslserver::engine::{self, Engine};
 use crate::program::sslserver::generation::Material;
 use crate::report::{Fail, TEMPORARY};
-use crate::sys::channel::{Channel, Descriptors, ProgramSide};
+use crate::sys::channel::{Channel, ProgramSide};
 use crate::sys::{fd, poll, process};
 
 /// What a launcher has of an engine that was started.
@@ -21,8 +22,6 @@ pub(super) struct Started {
     pub control: OwnedFd,
     /// The program's side of what the engine carries.
     pub program: ProgramSide,
-    /// The bare socket, which the program has at first under `-n`.
-    pub plain: Option<OwnedFd>,
 }
 
 /// Starts the engine of a connection.
@@ -38,18 +37,8 @@ pub(super) fn start(
 ) -> Result<Started, Fail> {
     let options = &launcher.setup.options;
     let (control, engine_control) = fd::stream_pair().map_err(Fail::unable("create socket"))?;
-    let form = if options.pipes {
-        Descriptors::Pipes
-    } else {
-        Descriptors::Socket
-    };
-    let (channel, program) =
-        Channel::new(form).map_err(Fail::unable("create the program's descriptors"))?;
-    let plain = options
-        .delayed
-        .then(|| client.as_fd().try_clone_to_owned())
-        .transpose()
-        .map_err(Fail::unable("set up descriptors"))?;
+    let (channel, program) = Channel::new(delayed::descriptors(options))
+        .map_err(Fail::unable("create the program's descriptors"))?;
     let ends = engine::Ends {
         client,
         control: engine_control,
@@ -60,7 +49,7 @@ pub(super) fn start(
         setup: launcher.setup,
         generation: launcher.generation,
         material,
-        connection,
+        host: connection.remote.name.as_deref(),
         launcher: process::own_id(),
         supervisor: launcher.supervisor,
     };
@@ -76,11 +65,7 @@ pub(super) fn start(
     // The engine's ends are the engine's alone: a socket that stayed open here
     // would keep the client from its end of file.
     drop(place);
-    Ok(Started {
-        control,
-        program,
-        plain,
-    })
+    Ok(Started { control, program })
 }
 
 /// Does a step again and again while the system is short of processes or memory.

@@ -2,16 +2,17 @@
 //! process of its own. Where the system lacks something the client waits.
 #![forbid(unsafe_code)]
 
+use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::Supervisor;
 use crate::listener::Accepted;
 use crate::options::sslserver::Options;
-use crate::program::sslserver::connections::Beginning;
-use crate::program::sslserver::launcher::Launcher;
+use crate::program::sslserver::connections::{Beginning, Later};
+use crate::program::sslserver::launcher::{Launcher, Tls};
 use crate::program::sslserver::setup::connections;
-use crate::program::sslserver::{Setup, messages};
+use crate::program::sslserver::{delayed, messages};
 use crate::report;
 use crate::sys::process;
 use crate::sys::tcp::TcpConnection;
@@ -69,6 +70,7 @@ impl Supervisor<'_> {
                 break;
             }
         }
+        self.begin_all_engines();
         self.connections.leave_logger();
     }
 
@@ -81,9 +83,7 @@ impl Supervisor<'_> {
         client: TcpStream,
         address: SocketAddr,
     ) -> Result<(), (TcpStream, std::io::Error)> {
-        let Setup {
-            options, senders, ..
-        } = self.setup;
+        let senders = &self.setup.senders;
         // A sender's address says nothing of the client's, and rules are met by
         // names too.
         let counted = senders.is_none() && !self.generation.access.limits();
@@ -91,10 +91,11 @@ impl Supervisor<'_> {
         if counted && !self.connections.admission.has_room(address.ip(), limit) {
             return Ok(());
         }
-        let keyholder = &mut self.keyholder;
-        let made =
-            messages::pair().and_then(|ends| Ok((ends, keyholder.link(link_seconds(options))?)));
-        let ((messages, sender), (link, link_end)) = match made {
+        let (messages, sender) = match messages::pair() {
+            Ok(ends) => ends,
+            Err(error) => return Err((client, error)),
+        };
+        let (later, tls) = match self.prepare_tls(&client) {
             Ok(made) => made,
             Err(error) => return Err((client, error)),
         };
@@ -108,9 +109,9 @@ impl Supervisor<'_> {
             counted,
         };
         let tcp = TcpConnection::of(&client, address).ok();
-        let mut place = Some((client, link_end));
+        let mut place = Some((client, tls));
         let forked = process::spawn(|forked| match place.take() {
-            Some((client, link)) => context.run(&forked, client, address, link),
+            Some((client, tls)) => context.run(&forked, client, address, tls),
             None => report::TEMPORARY,
         });
         match (forked, place) {
@@ -119,7 +120,7 @@ impl Supervisor<'_> {
                     launcher,
                     address,
                     counted,
-                    link,
+                    later,
                     messages,
                     tcp,
                 });
@@ -127,13 +128,26 @@ impl Supervisor<'_> {
                 Ok(())
             }
             (Err(error), Some((client, _))) => {
-                self.keyholder.done(link);
+                if let Later::Link(link) = later {
+                    self.keyholder.done(link);
+                }
                 self.tell_count(self.connections.count());
                 Err((client, error))
             }
             // Only the child takes it.
             (Err(_), None) => Ok(()),
         }
+    }
+
+    /// What a connection needs for TLS, now or later: ours, and its launcher's.
+    fn prepare_tls(&mut self, client: &TcpStream) -> io::Result<(Later, Tls)> {
+        let options = &self.setup.options;
+        if options.delayed {
+            let (kept, given) = delayed::sides(client, options)?;
+            return Ok((Later::Engine(kept), Tls::WhenAsked(given)));
+        }
+        let (link, end) = self.keyholder.link(link_seconds(options))?;
+        Ok((Later::Link(link), Tls::AtOnce(end)))
     }
 
     /// Whether something is to be told again, which was last told then.
@@ -183,11 +197,8 @@ impl Supervisor<'_> {
 }
 
 /// How long a connection may have its signature: to the end of the handshake,
-/// the slowest of names included. Under `-n` its program decides when that is.
+/// the slowest of names included.
 fn link_seconds(options: &Options) -> u32 {
-    if options.delayed {
-        return 0;
-    }
     options
         .handshake_seconds
         .saturating_add(options.common.ident_seconds)

@@ -1,0 +1,192 @@
+//! `-n`: no process for TLS before the program asks for it, whatever happens until
+//! then.
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
+
+use nix::sys::signal::Signal;
+use openssl::pkey::Id;
+
+use crate::harness::{
+    Dial, Identity, KeyKind, Place, Server, Setup, Tls, compile, dial, eventually, need, process,
+};
+
+/// Says that it is there, and asks for TLS behind a line.
+const ASKING: &str = "echo ready; read word || exit; printf y >&$SSLCTLFD; \
+                      exec cat <&$SSLREADFD >&$SSLWRITEFD";
+
+/// A server whose program is a script for bash: other shells know no descriptor of two
+/// digits.
+fn asking<'a>(place: &'a Place, script: &str) -> Setup<'a> {
+    Setup::new(place, &["bash", "-c", script])
+}
+
+/// A client whose program has said that it is there.
+fn ready(server: &Server) -> TcpStream {
+    let mut client = dial::plain(server.at);
+    is_ready(&mut client);
+    client
+}
+
+fn is_ready(client: &mut TcpStream) {
+    let mut word = [0; 6];
+    client.read_exact(&mut word).unwrap();
+    assert_eq!(&word, b"ready\n");
+}
+
+/// Has its program ask.
+fn secured(server: &Server, mut client: TcpStream) -> Tls {
+    client.write_all(b"tls\n").unwrap();
+    let mut client = Dial::to(server).over(client).expect("a handshake");
+    client.send("inside");
+    assert_eq!(client.read_exact(6), b"inside");
+    client
+}
+
+fn ends(mut client: Tls) {
+    client.half_close();
+    assert_eq!(client.text(), "");
+}
+
+/// How many of its processes have this name.
+fn count(server: &Server, name: &str) -> usize {
+    let all = process::group(server.pid());
+    let named = all.iter().filter(|one| {
+        fs::read_to_string(format!("/proc/{}/comm", one.pid))
+            .is_ok_and(|comm| comm.trim_end() == name)
+    });
+    named.count()
+}
+
+#[test]
+fn there_is_no_engine_before_one_is_asked_for() {
+    need!("bash");
+    let place = Place::new("no-engine");
+    for options in ["-nv", "-nvf"] {
+        let server = asking(&place, ASKING).options(options).start();
+        let (silent, asking) = (ready(&server), ready(&server));
+        assert_eq!(count(&server, "engine"), 0, "{options}");
+        let asking = secured(&server, asking);
+        assert_eq!(count(&server, "engine"), 1, "{options}");
+        silent.shutdown(Shutdown::Write).unwrap();
+        server.line("in plaintext: the program did not ask for TLS");
+        assert_eq!(count(&server, "engine"), 1, "{options}");
+        ends(asking);
+        server.quiet();
+    }
+}
+
+#[test]
+fn a_program_that_never_asks_ends_its_connection_by_its_end() {
+    need!("bash");
+    let place = Place::new("never-asks");
+    let server = Setup::script(&place, "echo ready; read word")
+        .options("-nv")
+        .start();
+    for number in 1..=3 {
+        let mut client = ready(&server);
+        client.write_all(b"no\n").unwrap();
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).unwrap();
+        assert!(rest.is_empty(), "{rest:?}");
+        let said = "in plaintext: the program did not ask for TLS";
+        assert_eq!(server.lines(said, number).len(), number);
+        server.lines("status: 0/40", number + 1);
+    }
+    server.quiet();
+}
+
+#[test]
+fn a_program_may_leave_its_wish_to_another() {
+    need!("bash");
+    let place = Place::new("wish-left");
+    let script = "echo ready; (read word; printf y >&$SSLCTLFD; \
+                  exec cat <&$SSLREADFD >&$SSLWRITEFD) <&0 & exit 0";
+    let server = asking(&place, script).options("-nv").start();
+    let client = ready(&server);
+    server.line("end ");
+    ends(secured(&server, client));
+    assert!(!server.log().contains("in plaintext"), "{}", server.log());
+    server.quiet();
+}
+
+#[test]
+fn a_session_in_plaintext_outlives_its_server_and_has_tls_then() {
+    need!("bash");
+    let place = Place::new("outlives-plain");
+    let server = asking(&place, ASKING).options("-nv").start();
+    let (client, silent) = (ready(&server), ready(&server));
+    server.retire();
+    ends(secured(&server, client));
+    drop(silent);
+    server.line("in plaintext: the program did not ask for TLS");
+    server.over();
+}
+
+#[test]
+fn a_client_that_is_not_settled_when_its_server_ends_has_tls_too() {
+    need!("bash");
+    let place = Place::new("unsettled");
+    for limit in ["", " -C 5"] {
+        let server = asking(&place, ASKING)
+            .options(&format!("-nv -L 127.0.0.1{limit}"))
+            .start();
+        let (mut client, denied) = (dial::plain(server.at), dial::plain(server.at));
+        eventually("their launchers are there", || {
+            (count(&server, "launcher") == 2).then_some(())
+        });
+        server.retire();
+        client
+            .write_all(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n")
+            .unwrap();
+        is_ready(&mut client);
+        ends(secured(&server, client));
+        drop(denied);
+        server.over();
+    }
+}
+
+#[test]
+fn rules_say_with_what_a_program_that_asks_is_served() {
+    need!("bash");
+    let place = Place::new("delayed-rules");
+    let other = Identity::localhost(KeyKind::Rsa2048);
+    let (certificate, key) = place.identity("other", &other);
+    let text = format!("127.0.0.1:allow,CERTFILE=\"{certificate}\",KEYFILE=\"{key}\"\n:deny\n");
+    let cdb = compile(&place, "rules.cdb", &text);
+    let server = asking(&place, ASKING)
+        .options("-nv -x")
+        .option(&cdb)
+        .start();
+    let client = secured(&server, ready(&server));
+    assert_eq!(client.server_key(), Id::RSA);
+    ends(client);
+    server.quiet();
+}
+
+#[test]
+fn what_was_renewed_before_a_program_asked_is_what_serves_its_client() {
+    need!("bash");
+    let place = Place::new("delayed-renewal");
+    let (certificate, key) = place.identity("own", &Identity::localhost(KeyKind::P256));
+    let server = asking(&place, ASKING)
+        .options("-nv")
+        .env("CERTFILE", certificate)
+        .env("KEYFILE", key)
+        .start();
+    let before = ready(&server);
+    place.identity("own", &Identity::localhost(KeyKind::Rsa2048));
+    server.signal(Signal::SIGHUP);
+    eventually("the new certificate is served", || {
+        let new = secured(&server, ready(&server));
+        let kind = new.server_key();
+        ends(new);
+        (kind == Id::RSA).then_some(())
+    });
+    let before = secured(&server, before);
+    assert_eq!(before.server_key(), Id::RSA);
+    ends(before);
+    server.quiet();
+}
