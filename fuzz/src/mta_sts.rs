@@ -66,10 +66,12 @@ pub fn record_seeds() -> Vec<Vec<u8>> {
 /// digits, from one record.
 pub fn record(bytes: &[u8]) {
     let records: Vec<Vec<u8>> = bytes.split(|&byte| byte == 0).map(<[u8]>::to_vec).collect();
-    let ours = records
-        .iter()
-        .filter(|one| one.starts_with(b"v=STSv1;"))
-        .count();
+    // RFC 8461, 3.1: blanks may stand before the semicolon.
+    let is_ours = |one: &&Vec<u8>| {
+        let rest = one.strip_prefix(b"v=STSv1");
+        rest.is_some_and(|rest| rest.trim_ascii_start().starts_with(b";"))
+    };
+    let ours = records.iter().filter(is_ours).count();
     match id(&records) {
         Ok(Some(id)) => {
             assert!(

@@ -48,7 +48,7 @@ pub(super) fn lateness(stream: &Session, limit: Duration) -> String {
     // What is left of the time that somebody gave: a moment of it went before.
     let seconds = (limit + Duration::from_millis(500)).as_secs();
     let side = peer(stream.ssl());
-    let state = stream.ssl().state_string_long();
+    let state = state(stream.ssl());
     if wire.received() == 0 && stream.ssl().is_server() {
         return format!(
             "handshake timed out after {seconds} seconds: {side} sent nothing (state {state})"
@@ -58,6 +58,13 @@ pub(super) fn lateness(stream: &Session, limit: Duration) -> String {
         "handshake timed out after {seconds} seconds: {side} sent {} bytes (state {state})",
         wire.received()
     )
+}
+
+/// Libssl's words for how far a handshake is. It begins most of them with `SSLv3/TLS`,
+/// whatever version is spoken.
+fn state(ssl: &SslRef) -> &str {
+    let words = ssl.state_string_long();
+    words.strip_prefix("SSLv3/TLS ").unwrap_or(words)
 }
 
 pub(super) fn peer(ssl: &SslRef) -> &'static str {
@@ -125,7 +132,7 @@ pub(super) fn gone(stream: &Session) -> Failure {
         ));
     }
     Failure::Gone(diagnosis::not_tls(wire, who).unwrap_or_else(|| {
-        let state = stream.ssl().state_string_long();
+        let state = state(stream.ssl());
         format!("{who} closed the connection during the handshake (state {state})")
     }))
 }

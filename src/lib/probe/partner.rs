@@ -1,7 +1,7 @@
 //! The line for tlsdestinations(5) that would hold for a partner today.
 #![forbid(unsafe_code)]
 
-use super::result::{HostResult, KeyType, StartTls, Version};
+use super::result::{Certificate, HostResult, KeyType, StartTls, Version};
 
 /// Whom a line is for.
 #[derive(Clone, Debug)]
@@ -12,6 +12,27 @@ pub struct Partner<'a> {
     pub is_domain: bool,
     /// The file of trust anchors that was given.
     pub anchor_file: Option<&'a str>,
+}
+
+/// What a line has in the place of ciphers where it lowers libssl's security level.
+pub const LOWERED: &str = "DEFAULT:@SECLEVEL=0";
+
+/// A host that a line is for.
+#[derive(Clone, Copy, Debug)]
+pub struct Held<'a> {
+    /// What was found of it.
+    pub result: &'a HostResult,
+    /// Certificates that it shows beside those of the result.
+    pub others: &'a [Certificate],
+    /// How the line holds.
+    pub hold: &'a Hold,
+}
+
+impl<'a> Held<'a> {
+    /// All certificates that it shows.
+    fn certificates(&self) -> impl Iterator<Item = &'a Certificate> {
+        self.result.certificates.iter().chain(self.others)
+    }
 }
 
 /// How the line for a host holds.
@@ -29,16 +50,16 @@ pub enum Hold {
 /// gets none: verified by name where they all can be, else pinned by key. `None`
 /// where there is no TLS that our own programs speak.
 #[must_use]
-pub fn line(partner: &Partner<'_>, results: &[(&HostResult, &Hold)]) -> Option<String> {
-    let usable = |(result, hold): &(&HostResult, &Hold)| {
-        !result.certificates.is_empty()
-            && (result.speaks(Version::Tls12) || result.speaks(Version::Tls13))
-            && !matches!(hold, Hold::Not(_))
+pub fn line(partner: &Partner<'_>, hosts: &[Held<'_>]) -> Option<String> {
+    let usable = |one: &Held<'_>| {
+        !one.result.certificates.is_empty()
+            && (one.result.speaks(Version::Tls12) || one.result.speaks(Version::Tls13))
+            && !matches!(one.hold, Hold::Not(_))
     };
-    if results.is_empty() || !results.iter().all(usable) {
+    if hosts.is_empty() || !hosts.iter().all(usable) {
         return None;
     }
-    let all = || results.iter().flat_map(|(result, _)| &result.certificates);
+    let all = || hosts.iter().flat_map(Held::certificates);
     let verified = all().all(|one| one.verifies() && one.name_ok);
     let (sign, first) = if verified {
         ("~", partner.anchor_file.unwrap_or_default().to_owned())
@@ -50,11 +71,11 @@ pub fn line(partner: &Partner<'_>, results: &[(&HostResult, &Hold)]) -> Option<S
     };
     // Libssl's level 2, which distributions have, wants 2048 bits.
     let small = all().any(|one| one.key == KeyType::Rsa && one.bits < 2048);
-    let lowered = small || results.iter().any(|(_, hold)| **hold == Hold::Lowered);
-    let ciphers = if lowered { "DEFAULT:@SECLEVEL=0" } else { "" };
-    let port = results.first().map(|(result, _)| port(result))?;
+    let lowered = small || hosts.iter().any(|one| *one.hold == Hold::Lowered);
+    let ciphers = if lowered { LOWERED } else { "" };
+    let port = hosts.first().map(|one| port(one.result))?;
     let names = if verified && partner.is_domain {
-        names(partner, results)
+        names(partner, hosts)
     } else {
         String::new()
     };
@@ -74,14 +95,13 @@ pub fn line(partner: &Partner<'_>, results: &[(&HostResult, &Hold)]) -> Option<S
 
 /// The names that the certificates of a domain's hosts bear: each host's own, and the
 /// domain where one names only that. Where all do, the field is empty.
-fn names(partner: &Partner<'_>, results: &[(&HostResult, &Hold)]) -> String {
-    let named = |result: &HostResult| result.certificates.iter().all(|one| one.names_host);
-    let hosts = results.iter().map(|(result, _)| *result);
-    let (hosts, others): (Vec<_>, Vec<_>) = hosts.partition(|one| named(one));
+fn names(partner: &Partner<'_>, hosts: &[Held<'_>]) -> String {
+    let named = |one: &&Held<'_>| one.certificates().all(|one| one.names_host);
+    let (hosts, others): (Vec<&Held<'_>>, Vec<&Held<'_>>) = hosts.iter().partition(named);
     if hosts.is_empty() {
         return String::new();
     }
-    let mut names: Vec<&str> = hosts.iter().map(|one| one.host.as_str()).collect();
+    let mut names: Vec<&str> = hosts.iter().map(|one| one.result.host.as_str()).collect();
     if !others.is_empty() {
         names.push(partner.destination);
     }
@@ -112,7 +132,7 @@ fn port(result: &HostResult) -> String {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::super::result::{Certificate, Chain};
+    use super::super::result::Chain;
     use super::*;
     use crate::tlsdestinations::{Destination, Destinations};
 
@@ -152,9 +172,18 @@ mod tests {
         }
     }
 
+    fn held<'a>(result: &'a HostResult, hold: &'a Hold) -> Held<'a> {
+        Held {
+            result,
+            others: &[],
+            hold,
+        }
+    }
+
     /// The line, which must be one that is read again.
     fn written(partner: &Partner<'_>, results: &[&HostResult]) -> String {
-        let held: Vec<_> = results.iter().map(|one| (*one, &Hold::Plain)).collect();
+        let results = results.iter();
+        let held: Vec<_> = results.map(|one| held(one, &Hold::Plain)).collect();
         let line = line(partner, &held).expect("a line");
         let rule = Destinations::from_text(&line)
             .look_up(&Destination::itself(partner.destination), None)
@@ -199,7 +228,7 @@ mod tests {
             "~a.example:|DEFAULT:@SECLEVEL=0|;4433"
         );
         let ports = Destinations::from_text(
-            line(&host("a.example", None), &[(&one, &Hold::Plain)]).expect("a line"),
+            line(&host("a.example", None), &[held(&one, &Hold::Plain)]).expect("a line"),
         );
         let rule = ports
             .look_up(&Destination::itself("a.example"), None)
@@ -241,25 +270,39 @@ mod tests {
         );
     }
 
+    /// A balancer has several machines, each with a key of its own.
+    #[test]
+    fn all_certificates_that_a_host_shows_are_pinned() {
+        let bad = result("mx.example", 25, "self-signed certificate", "11");
+        let other = result("mx.example", 25, "ok", "22").certificates;
+        let held = Held {
+            others: &other,
+            ..held(&bad, &Hold::Plain)
+        };
+        let line = line(&host("mx.example", None), &[held]);
+        let (one, two) = ("11".repeat(32), "22".repeat(32));
+        assert_eq!(line, Some(format!("%mx.example:spki:{one},spki:{two}")));
+    }
+
     #[test]
     fn without_tls_that_we_speak_there_is_no_line() {
         let mut old = result("mx.example", 25, "ok", "11");
         old.versions = Some(BTreeMap::from([(Version::Tls10, true)]));
         assert_eq!(
-            line(&host("mx.example", None), &[(&old, &Hold::Plain)]),
+            line(&host("mx.example", None), &[held(&old, &Hold::Plain)]),
             None
         );
         old.versions = None;
         assert_eq!(
-            line(&host("mx.example", None), &[(&old, &Hold::Plain)]),
+            line(&host("mx.example", None), &[held(&old, &Hold::Plain)]),
             None
         );
         assert_eq!(line(&host("mx.example", None), &[]), None);
         let good = result("mx.example", 25, "ok", "11");
         let not = Hold::Not("dh key too small".to_owned());
-        assert_eq!(line(&host("mx.example", None), &[(&good, &not)]), None);
+        assert_eq!(line(&host("mx.example", None), &[held(&good, &not)]), None);
         assert_eq!(
-            line(&host("mx.example", None), &[(&good, &Hold::Lowered)]).as_deref(),
+            line(&host("mx.example", None), &[held(&good, &Hold::Lowered)]).as_deref(),
             Some("~mx.example:|DEFAULT:@SECLEVEL=0")
         );
     }

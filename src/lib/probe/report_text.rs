@@ -104,9 +104,15 @@ fn details(result: &HostResult) -> Vec<String> {
     if let Some(lost) = result.cannot_reach.as_ref().filter(|lost| !lost.is_empty()) {
         out.push(format!("  cannot connect: {}", lost.join(", ")));
     }
+    let counted = |count: u32, what: &str| match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    };
     out.push(format!(
-        "  {} connections, {} handshakes, {:.1} s",
-        result.connections, result.handshakes, result.seconds
+        "  {}, {}, {:.1} s",
+        counted(result.connections, "connection"),
+        counted(result.handshakes, "handshake"),
+        result.seconds
     ));
     out
 }
@@ -132,9 +138,13 @@ fn suites(result: &HostResult) -> Vec<String> {
         let more = taken.map_or(0, |all| all.iter().filter(|one| *one != suite).count());
         let others = taken.iter().copied().flatten().filter(|one| *one != suite);
         let others: Vec<&str> = others.map(String::as_str).collect();
-        out.push(match more {
-            0 => format!("  {version}: prefers {suite}"),
-            _ => format!("  {version}: prefers {suite}, takes {}", others.join(" ")),
+        let others = others.join(" ");
+        out.push(match (more, result.listed_all) {
+            (0, Some(true)) => format!("  {version}: accepts {suite} only"),
+            (0, _) => format!("  {version}: prefers {suite}"),
+            (_, Some(true)) => format!("  {version}: prefers {suite}, accepts {others}"),
+            // Nobody asked for all of them.
+            _ => format!("  {version}: prefers {suite}, accepts others such as {others}"),
         });
     }
     if let Some(weak) = result.weak.as_ref().filter(|weak| !weak.is_empty()) {
@@ -146,7 +156,9 @@ fn suites(result: &HostResult) -> Vec<String> {
 fn exchange(result: &HostResult) -> Option<String> {
     let mut parts = Vec::new();
     if let Some(groups) = result.groups.as_ref().filter(|groups| !groups.is_empty()) {
-        parts.push(groups.join(" "));
+        let all = result.listed_all == Some(true);
+        let seen = if all { "" } else { "seen: " };
+        parts.push(format!("{seen}{}", groups.join(" ")));
     }
     if let Some(bits) = result.dh_bits {
         let prime = result.dh_prime.as_deref().unwrap_or("unknown");
@@ -253,6 +265,34 @@ fn logins(result: &HostResult) -> Option<String> {
 mod tests {
     use super::super::result::Finding;
     use super::*;
+
+    #[test]
+    fn samples_are_not_called_all() {
+        let mut result = HostResult {
+            versions: Some([(Version::Tls12, true)].into()),
+            suites: Some([(Version::Tls12, vec!["A".to_owned(), "B".to_owned()])].into()),
+            preferred: Some([(Version::Tls12, "A".to_owned())].into()),
+            groups: Some(vec!["X25519".to_owned()]),
+            ..HostResult::default()
+        };
+        for (all, suites, groups) in [
+            (None, "prefers A, accepts others such as B", "seen: X25519"),
+            (
+                Some(false),
+                "prefers A, accepts others such as B",
+                "seen: X25519",
+            ),
+            (Some(true), "prefers A, accepts B", "X25519"),
+        ] {
+            result.listed_all = all;
+            let text = report(&result, false);
+            assert!(text.contains(&format!("  TLSv1.2: {suites}\n")), "{text}");
+            assert!(
+                text.contains(&format!("  key exchange: {groups}\n")),
+                "{text}"
+            );
+        }
+    }
 
     #[test]
     fn a_report_keeps_to_its_lines_and_columns_and_passes_no_controls() {

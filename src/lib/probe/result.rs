@@ -5,7 +5,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use crate::report::Fail;
 
@@ -252,14 +254,18 @@ pub struct HostResult {
     /// The first line that the server said, made printable.
     pub greeting: Option<String>,
     /// Whether TLS was to be had.
+    #[serde(deserialize_with = "word")]
     pub starttls: Option<StartTls>,
     /// Why nothing more was found out.
     pub error: Option<String>,
     /// Which versions it speaks: all five, once it has spoken TLS.
+    #[serde(deserialize_with = "by_version")]
     pub versions: Option<BTreeMap<Version, bool>>,
     /// The suites that it takes, as far as it was asked.
+    #[serde(deserialize_with = "by_version")]
     pub suites: Option<BTreeMap<Version, Vec<String>>>,
     /// What it chooses of all that there are.
+    #[serde(deserialize_with = "by_version")]
     pub preferred: Option<BTreeMap<Version, String>>,
     /// It goes by its own order, and not by the client's.
     pub server_order: Option<bool>,
@@ -267,17 +273,21 @@ pub struct HostResult {
     pub weak: Option<Vec<String>>,
     /// The groups that it takes, as far as it was asked.
     pub groups: Option<Vec<String>>,
+    /// `suites` and `groups` are all that it takes (`-F`), and no samples.
+    pub listed_all: Option<bool>,
     /// The smallest prime of finite-field Diffie-Hellman that was seen, in bits.
     pub dh_bits: Option<u32>,
     /// Which one it is.
     pub dh_prime: Option<String>,
     /// Which versions resume a session.
+    #[serde(deserialize_with = "by_version")]
     pub resumption: Option<BTreeMap<Version, bool>>,
     /// It takes a ClientHello of two segments.
     pub large_hello: Option<bool>,
     /// It takes values that mean nothing (RFC 8701).
     pub grease: Option<bool>,
     /// One for each kind of key.
+    #[serde(deserialize_with = "certificates")]
     pub certificates: Vec<Certificate>,
     /// What it offers to log in with before TLS.
     pub auth_before_tls: Option<Vec<String>>,
@@ -286,14 +296,18 @@ pub struct HostResult {
     /// The capability list inside TLS is not the one before it.
     pub capabilities_fresh: Option<bool>,
     /// What came of injected bytes.
+    #[serde(deserialize_with = "word")]
     pub injection: Option<Injection>,
     /// How TLSA records agree.
+    #[serde(deserialize_with = "word")]
     pub dane: Option<Agreement>,
     /// How the domain's MTA-STS policy agrees.
+    #[serde(deserialize_with = "word")]
     pub sts: Option<Agreement>,
     /// Kinds of clients that cannot connect.
     pub cannot_reach: Option<Vec<String>>,
     /// The worst first, each code once.
+    #[serde(deserialize_with = "findings")]
     pub findings: Vec<Finding>,
     /// A line that would hold today.
     pub tlsdestinations: Option<String>,
@@ -303,6 +317,57 @@ pub struct HostResult {
     pub handshakes: u32,
     /// How long it took, waiting for its turn left out.
     pub seconds: f64,
+}
+
+/// Whether a later version of this program knows a word that this one does not.
+fn is_news<T: DeserializeOwned>(word: Option<&Value>) -> bool {
+    word.is_some_and(|word| word.is_string() && T::deserialize(word).is_err())
+}
+
+/// A word, or nothing where it is none of those that are known here.
+fn word<'a, D: Deserializer<'a>, T: DeserializeOwned>(from: D) -> Result<Option<T>, D::Error> {
+    let word = Value::deserialize(from)?;
+    if is_news::<T>(Some(&word)) {
+        return Ok(None);
+    }
+    Option::deserialize(word).map_err(D::Error::custom)
+}
+
+/// What is told by version, of those that are known here.
+fn by_version<'a, D, T>(from: D) -> Result<Option<BTreeMap<Version, T>>, D::Error>
+where
+    D: Deserializer<'a>,
+    T: Deserialize<'a>,
+{
+    let told = Option::<BTreeMap<String, T>>::deserialize(from)?;
+    let known = |name: &str| Version::ALL.into_iter().find(|one| one.to_string() == name);
+    Ok(told.map(|told| {
+        let told = told.into_iter();
+        told.filter_map(|(name, what)| Some((known(&name)?, what)))
+            .collect()
+    }))
+}
+
+/// Those things of a list of which `is_news` knows all words.
+fn known<'a, D, T>(from: D, is_news: fn(&Value) -> bool) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'a>,
+    T: DeserializeOwned,
+{
+    let all = Option::<Vec<Value>>::deserialize(from)?.unwrap_or_default();
+    let all = all.into_iter().filter(|one| !is_news(one));
+    all.map(|one| T::deserialize(one).map_err(D::Error::custom))
+        .collect()
+}
+
+fn certificates<'a, D: Deserializer<'a>>(from: D) -> Result<Vec<Certificate>, D::Error> {
+    known(from, |one| {
+        is_news::<KeyType>(one.get("key")) || is_news::<Chain>(one.get("chain"))
+    })
+}
+
+fn findings<'a, D: Deserializer<'a>>(from: D) -> Result<Vec<Finding>, D::Error> {
+    known(from, |one| is_news::<Severity>(one.get("severity")))
 }
 
 impl HostResult {
@@ -375,6 +440,47 @@ mod tests {
         let later = line.replacen('{', r#"{"added_later":[1,{"x":null}],"#, 1);
         assert_eq!(HostResult::from_json(&later).expect("read"), result);
         assert!(result.speaks(Version::Tls13) && !result.speaks(Version::Tls12));
+    }
+
+    #[test]
+    fn words_of_later_versions_are_passed_by_and_the_rest_is_read() {
+        let certificate = |key: &str, chain: &str| {
+            format!(
+                r#"{{"key":"{key}","bits":1,"subject":"","issuer":"","not_before":"","not_after":"",
+                "sha256":"{key}","spki":"","chain":"{chain}","verify":"ok","name_ok":true}}"#
+            )
+        };
+        let line = format!(
+            r#"{{"host":"a","starttls":"perhaps","injection":"queued","dane":"half","sts":null,
+            "versions":{{"TLSv1.3":true,"TLSv1.4":true}},"suites":{{"TLSv1.4":["X"]}},
+            "preferred":{{"TLSv1.4":"X"}},"resumption":{{"QUIC":true}},
+            "certificates":[{},{},{}],"findings":[
+            {{"severity":"grave","code":"x","text":""}},{{"severity":"low","code":"y","text":""}}]}}"#,
+            certificate("mldsa", "complete"),
+            certificate("rsa", "complete"),
+            certificate("ecdsa", "woven"),
+        );
+        let result = HostResult::from_json(&line).expect("read");
+        assert_eq!(
+            (result.starttls, result.injection, result.dane),
+            (None, None, None)
+        );
+        assert!(result.speaks(Version::Tls13));
+        assert_eq!(result.versions.map(|all| all.len()), Some(1));
+        assert_eq!(result.certificates.len(), 1);
+        assert_eq!(result.certificates[0].sha256, "rsa");
+        assert_eq!(result.findings.len(), 1);
+        let nothing = r#"{"host":"a","certificates":null,"findings":null}"#;
+        assert!(HostResult::from_json(nothing).is_ok());
+        for bad in [
+            r#"{"host":"a","starttls":5}"#,
+            r#"{"host":"a","versions":{"TLSv1.3":5}}"#,
+            r#"{"host":"a","certificates":[{"key":5}]}"#,
+            r#"{"host":"a","certificates":[{"key":"rsa"}]}"#,
+            r#"{"host":"a","findings":["x"]}"#,
+        ] {
+            assert!(HostResult::from_json(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

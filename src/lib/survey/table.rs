@@ -155,7 +155,8 @@ fn of_port(number: u16, port: &Port) -> Vec<Table> {
             "exchange",
             by_count(&port.key_exchange, port.tls),
         ),
-        counts("groups", "group", by_count(&port.groups, port.tls)),
+        // Not all that they accept, where they were not probed with -F.
+        counts("groups seen", "group", by_count(&port.groups, port.tls)),
         counts(
             "smallest DH prime",
             "bits",

@@ -126,6 +126,15 @@ fn tlsa_records_of_mx_hosts_are_compared_with_their_certificates() {
             "{found:#}"
         );
         assert_eq!(found["certificates"][0]["name_ok"], true);
+        if wanted == "mismatch" {
+            let said = text(found, "dane-mismatch");
+            assert!(
+                said.contains(": 3 1 1 ") && said.contains("its own key is"),
+                "{said}"
+            );
+        }
+        // Nobody can put another host into a signed answer.
+        assert!(!has(found, "line-names-from-dns"), "{found:#}");
         let code = format!("dane-{wanted}");
         assert_eq!(has(found, &code), wanted != "ok", "{found:#}");
         let line = found["tlsdestinations"].as_str().expect("a line");
@@ -142,6 +151,52 @@ fn tlsa_records_of_mx_hosts_are_compared_with_their_certificates() {
             (&false.into(), &"sig".into())
         );
         assert!(closed["error"].as_str().expect("why").contains("refused"));
+    }
+}
+
+#[test]
+fn records_of_no_use_are_not_called_none() {
+    need_root!();
+    let identity = identity();
+    let server = server(&identity);
+    let port = server.at.port();
+    let tree = world(port, [&[1, 1, 1][..], &[0; 32]].concat());
+    let place = home("probe-dane-odd", &tree);
+    let dns = Forwarder::start(move |question| Some(tree.answer(question)));
+    let all = probe(&place, &dns, port, &["mx.sig"]);
+    assert_eq!(all[0]["dane"], "none");
+    assert!(!has(&all[0], "no-dane"), "{:#}", all[0]);
+    let said = text(&all[0], "dane-unusable");
+    assert!(said.ends_with(": its usage 1 is neither 2 nor 3"), "{said}");
+}
+
+#[test]
+fn dns_that_is_silent_takes_no_longer_than_a_host_may() {
+    need_root!();
+    let place = Place::new("probe-dns-silent");
+    let dns = Forwarder::start(|_| None);
+    for words in [
+        &["silent.example", "silent.example:587"][..],
+        &["-M", "silent.example"],
+    ] {
+        let mut command = command(&["-j", "-q"]);
+        command.args(["-T", "1"]).args(words);
+        command.env("DNSCACHEIP", dns.ip.to_string());
+        command.env("QMAILHOME", place.path(""));
+        let ended = run(&mut command, b"");
+        assert_eq!(ended.code, Some(111));
+        let all = objects(&ended);
+        assert_eq!(
+            all.len(),
+            words.iter().filter(|one| !one.starts_with('-')).count()
+        );
+        for one in all {
+            let why = one["error"].as_str().expect("why");
+            assert_eq!(
+                why, "out of time: DNS took more than 1 seconds (-T)",
+                "{one:#}"
+            );
+        }
     }
 }
 
@@ -243,6 +298,9 @@ fn a_domain_s_policy_is_compared_with_its_mx_hosts() {
             .env("SSL_CERT_FILE", &root);
         let all = objects(&run(&mut command, b""));
         assert_eq!(all[0]["sts"], wanted, "{record}: {:#}", all[0]);
+        // Who forges DNS chooses the names of an unsigned answer.
+        let by_name = which == 0;
+        assert_eq!(has(&all[0], "line-names-from-dns"), by_name, "{:#}", all[0]);
         assert_eq!(has(&all[0], "sts-mismatch"), wanted == "mismatch");
     }
 }

@@ -4,6 +4,8 @@
 
 use std::process::Command;
 
+use openssl::ssl::NameType;
+
 use super::server::{OpenSsl, Scripted, tls};
 use super::{has, result, text};
 use crate::harness::peer::context;
@@ -105,6 +107,51 @@ fn two_keys_are_both_pinned_and_a_small_one_connects() {
     connects(&place, line, "127.0.0.1", port(&server.at)).expect(line);
 }
 
+/// A balancer before machines with keys of their own.
+#[test]
+fn each_certificate_that_a_balancer_shows_is_told_and_pinned() {
+    let leaf = || Leaf::localhost().key(KeyKind::P256);
+    let machines = [leaf().self_signed(), leaf().other_key().self_signed()];
+    let contexts = machines.each_ref().map(|one| context(one, |_| ()));
+    let server = Scripted::start(move |stream, number, _| {
+        drop(tls(stream, &contexts[number % 2]));
+    });
+    let at = server.at.to_string();
+    let (found, code) = result(&[&at]);
+    assert_eq!(code, 1, "{found:#}");
+    assert!(
+        text(&found, "certificates-vary").contains("one ecdsa certificate, now another (2 seen)"),
+        "{found:#}"
+    );
+    assert_eq!(found["certificates"].as_array().map(Vec::len), Some(1));
+    let line = found["tlsdestinations"].as_str().expect("a line");
+    assert_eq!(line.matches("spki:").count(), 2, "{line}");
+    let place = Place::new("probe-line-balancer");
+    for _ in 0..2 {
+        connects(&place, line, "127.0.0.1", port(&at)).expect(line);
+    }
+}
+
+/// Another certificate for another name is what SNI is for.
+#[test]
+fn a_certificate_for_another_name_is_no_balancer_s() {
+    let own = Leaf::localhost().key(KeyKind::P256).self_signed();
+    let other = Leaf::new("default").key(KeyKind::P256).other_key();
+    let own = context(&own, |_| ());
+    let other = context(&other.self_signed(), move |builder| {
+        builder.set_servername_callback(move |ssl, _| {
+            if ssl.servername(NameType::HOST_NAME) == Some("localhost") {
+                ssl.set_ssl_context(&own).expect("set");
+            }
+            Ok(())
+        });
+    });
+    let server = Scripted::start(move |stream, _, _| drop(tls(stream, &other)));
+    let (found, _) = result(&[&format!("localhost:{}", server.at.port())]);
+    assert!(!has(&found, "certificates-vary"), "{found:#}");
+    assert_eq!(found["certificates"][0]["subject"], "/CN=localhost");
+}
+
 #[test]
 fn a_line_is_given_only_where_a_handshake_under_it_succeeds() {
     let place = Place::new("probe-line-holds");
@@ -125,6 +172,7 @@ fn a_line_is_given_only_where_a_handshake_under_it_succeeds() {
             let (found, _) = result(&[depth, &at]);
             let line = found["tlsdestinations"].as_str().expect("a line");
             assert!(line.contains("|DEFAULT:@SECLEVEL=0|"), "{line}");
+            assert!(has(&found, "line-lowered"), "{found:#}");
             sound(&place, line, "127.0.0.1", port(&at));
             connects(&place, line, "127.0.0.1", port(&at)).expect(line);
         }

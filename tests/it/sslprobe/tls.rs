@@ -4,7 +4,7 @@
 use std::process::Command;
 
 use super::server::OpenSsl;
-use super::{findings, has, list, probe, result, text};
+use super::{command, findings, has, list, probe, result, text};
 use crate::harness::{Authority, Identity, KeyKind, Leaf, Place, run};
 
 fn rsa() -> Identity {
@@ -302,6 +302,39 @@ fn senders_that_lack_a_suite_are_told_with_one_that_would_serve_them() {
     let server = OpenSsl::start(&place, &[&rsa()], &words);
     let (found, _) = result(&[&server.at]);
     assert!(!has(&found, "senders-refused"), "{found:#}");
+}
+
+#[test]
+fn cas_that_cannot_be_read_are_told_before_every_partner_is() {
+    let place = Place::new("probe-no-cas");
+    let empty = place.path("empty");
+    std::fs::create_dir(&empty).expect("made");
+    let server = OpenSsl::start(&place, &[&ecdsa()], &[]);
+    for (file, said) in [
+        (
+            "/nonexistent",
+            "warning: unable to load CA list: SSL_CERT_FILE /nonexistent: ",
+        ),
+        (
+            "",
+            "warning: no CA is known, so that no certificate will verify; ",
+        ),
+    ] {
+        let mut command = command(&["-q", &server.at]);
+        command
+            .env("SSL_CERT_FILE", file)
+            .env("SSL_CERT_DIR", &empty);
+        if file.is_empty() {
+            // The default is the directory's only where there is no file.
+            command.env("SSL_CERT_FILE", place.write("none.pem", ""));
+        }
+        let ended = run(&mut command, b"");
+        assert!(ended.stderr.contains(said), "{}", ended.stderr);
+    }
+    let root = place.write("root.pem", crate::harness::Authority::shared_root().pem());
+    let mut command = command(&["-q", "-a", &root, &server.at]);
+    let ended = run(command.env("SSL_CERT_FILE", "/nonexistent"), b"");
+    assert_eq!(ended.stderr, "", "-a names the CAs");
 }
 
 #[test]

@@ -19,7 +19,21 @@ pub(super) fn add(found: &mut Findings, result: &HostResult, facts: &Facts) {
         name(found, one, result);
         key(found, one);
     }
-    agreement(found, result);
+    for key in [KeyType::Rsa, KeyType::Ecdsa, KeyType::Ed25519] {
+        let more = facts.others.iter().filter(|one| one.key == key).count();
+        if more > 0 {
+            found.add(
+                Severity::Low,
+                "certificates-vary",
+                format!(
+                    "The server shows now one {key} certificate, now another ({} seen): is there a \
+                     machine that still has an old one?",
+                    more + 1
+                ),
+            );
+        }
+    }
+    agreement(found, result, facts);
 }
 
 fn dates(found: &mut Findings, one: &Certificate, facts: &Facts) {
@@ -146,12 +160,18 @@ fn key(found: &mut Findings, one: &Certificate) {
     }
 }
 
-fn agreement(found: &mut Findings, result: &HostResult) {
+fn agreement(found: &mut Findings, result: &HostResult, facts: &Facts) {
     match result.dane {
         Some(Agreement::Mismatch) => found.add(
             Severity::High,
             "dane-mismatch",
-            "The certificate matches no TLSA record of the host: senders with DANE keep their mail",
+            format!(
+                "Senders with DANE keep their mail: {}",
+                facts
+                    .records_refused
+                    .as_deref()
+                    .unwrap_or("the certificate matches no TLSA record of the host")
+            ),
         ),
         Some(Agreement::Bogus) => found.add(
             Severity::High,
@@ -163,7 +183,14 @@ fn agreement(found: &mut Findings, result: &HostResult) {
             "dane",
             "The certificate matches the host's TLSA records: mail needs no line in tlsdestinations",
         ),
-        Some(Agreement::None) => found.add(Severity::Note, "no-dane", "No TLSA records (DANE)"),
+        Some(Agreement::None) => match &facts.unusable_records {
+            Some(why) => found.add(
+                Severity::Low,
+                "dane-unusable",
+                format!("No TLSA record is of use, so that they prove nothing: {why}"),
+            ),
+            None => found.add(Severity::Note, "no-dane", "No TLSA records (DANE)"),
+        },
         None => {}
     }
     if result.sts == Some(Agreement::Mismatch) {

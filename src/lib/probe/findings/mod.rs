@@ -2,8 +2,8 @@
 //! it is, and one sentence fit to be sent to whoever can mend it.
 #![forbid(unsafe_code)]
 
-use super::partner::Hold;
-use super::result::{Finding, HostResult, Severity, Version};
+use super::partner::{Hold, LOWERED};
+use super::result::{Certificate, Finding, HostResult, Severity, Version};
 use crate::text;
 
 mod certificates;
@@ -29,6 +29,13 @@ pub struct Facts {
     pub unfinished: bool,
     /// A handshake under the suggested line, where one was made.
     pub hold: Option<Hold>,
+    /// Certificates of a kind of key of which the result has another one: the server
+    /// shows now this one, now that.
+    pub others: Vec<Certificate>,
+    /// Why the TLSA records are of no use, where none is.
+    pub unusable_records: Option<String>,
+    /// What was compared with the TLSA records that do not match.
+    pub records_refused: Option<String>,
     /// A ClientHello that offers TLS 1.3 came to nothing where one that does not was
     /// answered: how.
     pub intolerant: Option<String>,
@@ -65,6 +72,34 @@ impl Facts {
     pub fn held(&self) -> &Hold {
         self.hold.as_ref().unwrap_or(&Hold::Plain)
     }
+}
+
+/// What is to be known of the suggested line before it is used: behind all other
+/// findings, for nothing is wrong. `signed`: the answer that names the MX hosts was, if
+/// there was one.
+pub fn of_line(result: &mut HostResult, signed: Option<bool>) {
+    let Some(line) = &result.tlsdestinations else {
+        return;
+    };
+    let mut found = Findings(Vec::new());
+    if line.contains(LOWERED) {
+        found.add(
+            Severity::Note,
+            "line-lowered",
+            "The suggested line lowers OpenSSL's security level for this partner (@SECLEVEL=0): \
+             without that there is no connection",
+        );
+    }
+    // By name, with hosts that DNS gave.
+    if line.starts_with('~') && signed == Some(false) {
+        found.add(
+            Severity::Note,
+            "line-names-from-dns",
+            "The suggested line has MX names that DNS gave without a signature: ask the partner \
+             whether they are right",
+        );
+    }
+    result.findings.append(&mut found.0);
 }
 
 /// The list in the making.

@@ -54,6 +54,78 @@ fn well() -> HostResult {
     }
 }
 
+/// The text of a finding.
+fn text(change: impl FnOnce(&mut HostResult, &mut Facts), code: &str) -> String {
+    let (mut result, mut facts) = (well(), facts());
+    change(&mut result, &mut facts);
+    let all = of(&result, &facts);
+    let one = all.into_iter().find(|one| one.code == code);
+    one.map(|one| one.text).expect(code)
+}
+
+#[test]
+fn tlsa_records_are_told_with_what_was_compared() {
+    let refused = "it matches no TLSA record: 3 1 1 00112233 is published, and its own key is 44";
+    let said = text(
+        |result, facts| {
+            result.dane = Some(Agreement::Mismatch);
+            facts.records_refused = Some(refused.to_owned());
+        },
+        "dane-mismatch",
+    );
+    assert_eq!(
+        said,
+        format!("Senders with DANE keep their mail: {refused}")
+    );
+    let said = text(
+        |_, facts| facts.unusable_records = Some("its usage 1 is neither 2 nor 3".to_owned()),
+        "dane-unusable",
+    );
+    assert!(said.ends_with(": its usage 1 is neither 2 nor 3"), "{said}");
+}
+
+#[test]
+fn a_second_certificate_of_one_kind_is_told() {
+    let vary = |others: Vec<Certificate>| {
+        let found = found(|_, facts| facts.others = others);
+        let mut found = found.into_iter();
+        found.find(|(_, code)| code == "certificates-vary")
+    };
+    assert_eq!(vary(Vec::new()), None);
+    let other = certificate(KeyType::Rsa);
+    let wanted = (Severity::Low, "certificates-vary".to_owned());
+    assert_eq!(vary(vec![other.clone(), other]), Some(wanted));
+}
+
+#[test]
+fn what_is_to_be_known_of_a_line_is_a_note_at_the_end() {
+    let codes = |line: Option<&str>, signed: Option<bool>| {
+        let mut result = HostResult {
+            tlsdestinations: line.map(str::to_owned),
+            ..well()
+        };
+        result.findings = of(&result, &facts());
+        let before = result.findings.len();
+        of_line(&mut result, signed);
+        let new = result.findings.split_off(before).into_iter();
+        let notes = new.inspect(|one| assert_eq!(one.severity, Severity::Note));
+        notes.map(|one| one.code).collect::<Vec<_>>()
+    };
+    let none: [&str; 0] = [];
+    assert_eq!(codes(None, Some(false)), none);
+    assert_eq!(codes(Some("~a.example:"), None), none);
+    assert_eq!(codes(Some("~a.example:||||mx.b.example"), Some(true)), none);
+    assert_eq!(codes(Some("%a.example:spki:00"), Some(false)), none);
+    assert_eq!(
+        codes(Some("~a.example:||||mx.b.example"), Some(false)),
+        ["line-names-from-dns"]
+    );
+    assert_eq!(
+        codes(Some("%a.example:spki:00|DEFAULT:@SECLEVEL=0"), None),
+        ["line-lowered"]
+    );
+}
+
 fn found(change: impl FnOnce(&mut HostResult, &mut Facts)) -> Vec<(Severity, String)> {
     let (mut result, mut facts) = (well(), facts());
     change(&mut result, &mut facts);

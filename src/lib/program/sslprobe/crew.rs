@@ -46,6 +46,8 @@ struct Worker {
     unit: Unit,
     address: Option<IpAddr>,
     wish: Option<Wish>,
+    /// When its host must have been looked up, until it has said so.
+    looks_until: Option<Instant>,
     /// Since when it waits.
     since: Instant,
     results: usize,
@@ -110,6 +112,12 @@ impl<'a> Crew<'a> {
         }
     }
 
+    /// How long a probe may take: `-T` for each of its destinations.
+    fn time_of(&self, unit: &Unit) -> Duration {
+        let destinations = u32::try_from(unit.destinations.len()).unwrap_or(u32::MAX);
+        self.setup.terms.host.saturating_mul(destinations)
+    }
+
     fn start(&mut self, unit: Unit) -> Result<(), Fail> {
         let unable = |step: &'static str| Fail::unable(step);
         let (ours, theirs) = UnixStream::pair().map_err(unable("create pipe"))?;
@@ -123,6 +131,7 @@ impl<'a> Crew<'a> {
         .map_err(unable("fork"))?;
         drop(theirs);
         self.started += 1;
+        let looks_until = Instant::now().checked_add(self.time_of(&unit));
         self.workers.push(Worker {
             id,
             number: self.started,
@@ -131,6 +140,7 @@ impl<'a> Crew<'a> {
             unit,
             address: None,
             wish: None,
+            looks_until,
             since: Instant::now(),
             results: 0,
         });
@@ -194,18 +204,27 @@ impl<'a> Crew<'a> {
             let worker = &mut self.workers[at];
             let open = worker.read();
             let sound = worker.lines(&mut self.manners, &mut events);
-            if open && sound {
+            let late = worker
+                .looks_until
+                .is_some_and(|until| until <= Instant::now());
+            if open && sound && !late {
                 at += 1;
                 continue;
             }
             let worker = self.workers.swap_remove(at);
             self.manners.end(worker.number);
-            if !sound {
+            if !sound || late {
                 process::kill(worker.id);
             }
             let ended = process::wait_for(worker.id);
             if worker.results == 0 {
-                let results = worker.unfinished(ended).into_iter();
+                let why = if late {
+                    let seconds = self.setup.terms.host.as_secs();
+                    format!("out of time: DNS took more than {seconds} seconds (-T)")
+                } else {
+                    premature(ended)
+                };
+                let results = worker.instead(&why).into_iter();
                 events.extend(results.map(|one| Event::Result(Box::new(one))));
             }
             events.push(Event::Over(worker.unit.destinations.len()));
@@ -239,6 +258,7 @@ impl Worker {
     fn lines(&mut self, manners: &mut Manners, events: &mut Vec<Event>) -> bool {
         while let Some(end) = self.buffer.iter().position(|&byte| byte == b'\n') {
             let line: Vec<u8> = self.buffer.drain(..=end).collect();
+            self.looks_until = None;
             let said = std::str::from_utf8(&line[..end]).ok().and_then(Said::parse);
             match said {
                 Some(Said::Begin(address)) => self.wants(Wish::Begin(address)),
@@ -259,12 +279,7 @@ impl Worker {
     }
 
     /// Results in the place of those that a process did not live to give.
-    fn unfinished(&self, ended: Option<process::Ended>) -> Vec<HostResult> {
-        let signal = ended.and_then(process::Ended::signal);
-        let why = match signal {
-            Some(signal) => format!("the process for this host was ended by signal {signal}"),
-            None => "the process for this host ended without a result".to_owned(),
-        };
+    fn instead(&self, why: &str) -> Vec<HostResult> {
         let destinations = self.unit.destinations.iter();
         destinations
             .map(|one| HostResult {
@@ -272,7 +287,7 @@ impl Worker {
                 port: one.port,
                 protocol: one.start.name().to_owned(),
                 mx_of: self.unit.is_domain.then(|| one.host.clone()),
-                error: Some(why.clone()),
+                error: Some(why.to_owned()),
                 findings: vec![Finding {
                     severity: Severity::High,
                     code: "unreachable".to_owned(),
@@ -281,6 +296,14 @@ impl Worker {
                 ..HostResult::default()
             })
             .collect()
+    }
+}
+
+/// Why a process gave no result.
+fn premature(ended: Option<process::Ended>) -> String {
+    match ended.and_then(process::Ended::signal) {
+        Some(signal) => format!("the process for this host was ended by signal {signal}"),
+        None => "the process for this host ended without a result".to_owned(),
     }
 }
 

@@ -7,6 +7,7 @@ use std::env;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use super::destination::{Destination, Unit};
 use super::scan::{DomainPolicy, Published, Target};
@@ -54,12 +55,17 @@ pub(super) fn targets(unit: &Unit, families: &[Wanted]) -> Vec<Target> {
     let dns = Dns::configured(&qmail_home::folder().join(qmail_home::CONTROL));
     let mut found = Vec::new();
     for destination in &unit.destinations {
-        if unit.is_domain {
-            found.extend(exchangers(destination, dns.as_ref(), families));
+        let begin = Instant::now();
+        let mut targets = if unit.is_domain {
+            exchangers(destination, dns.as_ref(), families)
         } else {
-            let host = host(destination, dns.as_ref(), families);
-            found.extend(host);
+            host(destination, dns.as_ref(), families)
+        };
+        let looked_up_in = begin.elapsed();
+        for target in &mut targets {
+            target.looked_up_in = looked_up_in;
         }
+        found.extend(targets);
     }
     found
 }
@@ -96,6 +102,7 @@ fn plain(destination: &Destination, host: &str) -> Target {
         mx_of: None,
         published: Published::Unknown,
         policy: DomainPolicy::Unknown,
+        looked_up_in: Duration::ZERO,
     }
 }
 
@@ -215,7 +222,11 @@ fn published(dns: &Dns, host: &DomainName, answer: &Answer<IpAddr>, port: u16) -
         Some(Ok(Some(found))) if !found.usable.is_empty() => {
             Published::Records(found.host.to_string(), found.usable)
         }
-        Some(Ok(_)) => Published::Nothing,
+        Some(Ok(Some(found))) => match found.unusable.first() {
+            Some(why) => Published::Unusable(why.to_string()),
+            None => Published::Nothing,
+        },
+        Some(Ok(None)) => Published::Nothing,
         Some(Err(Trouble::Bogus(_))) => Published::Bogus,
         Some(Err(_)) | None => Published::Unknown,
     }

@@ -22,7 +22,7 @@ use crate::options::sslprobe::{Options, TABLE};
 use crate::probe::certificate::Judge;
 use crate::probe::report_text;
 use crate::probe::result::{HostResult, Severity};
-use crate::report::{Fail, TEMPORARY};
+use crate::report::{Fail, Report, TEMPORARY};
 use crate::settings::Settings;
 use crate::store::client::{self, Store, Trust};
 use crate::sys::sandbox::Role;
@@ -60,7 +60,7 @@ pub fn main() -> ExitCode {
     TABLE.run(|report| {
         let (options, operands) = TABLE.parse(env::args_os().skip(1))?;
         let units = units(&options, &operands)?;
-        let setup = setup(&options)?;
+        let setup = setup(report, &options)?;
         progress::announce(report, &options, &units, setup.families.len());
         let mut output = Output::new(&options, Progress::new(report, destinations(&units)));
         Crew::new(&setup, &options, units).run(|event| output.take(event))?;
@@ -99,7 +99,7 @@ fn units(options: &Options, operands: &[OsString]) -> Result<Vec<Unit>, Fail> {
 }
 
 /// Everything that is read before the first process is made.
-fn setup(options: &Options) -> Result<Setup, Fail> {
+fn setup(report: &Report, options: &Options) -> Result<Setup, Fail> {
     confine::check(Role::Remote)?;
     let internal = |error: openssl::error::ErrorStack| {
         Fail::temporary(format!(
@@ -109,7 +109,7 @@ fn setup(options: &Options) -> Result<Setup, Fail> {
     };
     let anchors = match &options.anchor_file {
         Some(path) => client::file_anchors("-a", path)?,
-        None => client::system_anchors(),
+        None => system_anchors(report),
     };
     let destinations = options.destinations.as_deref().map(compared).transpose()?;
     Ok(Setup {
@@ -136,6 +136,25 @@ fn setup(options: &Options) -> Result<Setup, Fail> {
         },
         destinations,
     })
+}
+
+/// The system's CAs, with a word where that is not what was meant: each partner would be
+/// told that a certificate does not verify.
+fn system_anchors(report: &Report) -> Vec<X509> {
+    let named = env::var_os("SSL_CERT_FILE").filter(|path| !path.is_empty());
+    if let Some(path) = named.as_ref().and_then(|path| path.to_str()) {
+        if let Err(fail) = client::file_anchors("SSL_CERT_FILE", path) {
+            report.warning(format_args!("{fail}"));
+        }
+    }
+    let found = client::system_anchors();
+    if found.is_empty() {
+        report.warning(
+            "no CA is known, so that no certificate will verify; install ca-certificates, or \
+             name a file with -a",
+        );
+    }
+    found
 }
 
 fn unnamed() -> String {
@@ -201,7 +220,8 @@ struct Output<'a> {
 
 impl<'a> Output<'a> {
     fn new(options: &Options, progress: Progress<'a>) -> Output<'a> {
-        let plain = env::var_os("NO_COLOR").is_some_and(|word| !word.is_empty());
+        let dumb = env::var_os("TERM").is_some_and(|word| word == "dumb");
+        let plain = dumb || env::var_os("NO_COLOR").is_some_and(|word| !word.is_empty());
         Output {
             json: options.json,
             colour: !plain && standard::three().1.is_terminal(),

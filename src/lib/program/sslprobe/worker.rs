@@ -11,7 +11,7 @@ use super::scan::{self, Target, TargetRule, Terms};
 use super::turn::Turn;
 use crate::confine;
 use crate::probe::findings::{self, Facts};
-use crate::probe::partner::{self, Partner};
+use crate::probe::partner::{self, Held, Partner};
 use crate::probe::result::{HostResult, StartTls};
 use crate::report::Fail;
 use crate::store::client;
@@ -46,6 +46,9 @@ pub(super) fn main(forked: &Forked, setup: &Setup, unit: &Unit, stream: UnixStre
     }
     judge_together(&mut done);
     suggest(setup, unit, &mut done);
+    for ((result, _), target) in done.iter_mut().zip(&targets) {
+        findings::of_line(result, target.mx_of.as_ref().map(|(_, signed)| *signed));
+    }
     for (result, _) in &done {
         if turn.result(result).is_err() {
             return 1;
@@ -114,14 +117,22 @@ fn suggest(setup: &Setup, unit: &Unit, done: &mut [(HostResult, Facts)]) {
     };
     if unit.is_domain {
         let reached = done.iter().filter(|(result, _)| result.listens);
-        let reached = reached.map(|(result, facts)| (result, facts.held()));
+        let reached = reached.map(|(result, facts)| held(result, facts));
         let line = partner::line(&partner, &reached.collect::<Vec<_>>());
         for (result, _) in done {
             result.tlsdestinations = line.clone().filter(|_| result.listens);
         }
     } else {
         for (result, facts) in done {
-            result.tlsdestinations = partner::line(&partner, &[(result, facts.held())]);
+            result.tlsdestinations = partner::line(&partner, &[held(result, facts)]);
         }
+    }
+}
+
+fn held<'a>(result: &'a HostResult, facts: &'a Facts) -> Held<'a> {
+    Held {
+        result,
+        others: &facts.others,
+        hold: facts.held(),
     }
 }

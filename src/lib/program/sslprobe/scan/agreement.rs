@@ -58,6 +58,10 @@ fn under(scan: &mut Scan<'_>, of_target: &TargetRule) -> Result<(bool, String), 
     let no = |why: &dyn Display| (false, format!("{place}: mail would not get through: {why}"));
     let store = match &of_target.store {
         Ok(store) => store,
+        // It is a wrong line that decides, and names itself.
+        Err(why) if rule.line.is_none() => {
+            return Ok((false, format!("Mail would not get through: {why}")));
+        }
         Err(why) => return Ok(no(why)),
     };
     let reference = Reference::new(&scan.target.host);
@@ -100,6 +104,11 @@ fn records(scan: &mut Scan<'_>) -> Result<(), Stop> {
             scan.result.dane = Some(Agreement::None);
             return Ok(());
         }
+        Published::Unusable(why) => {
+            scan.result.dane = Some(Agreement::None);
+            scan.facts.unusable_records = Some(why.clone());
+            return Ok(());
+        }
         Published::Bogus => {
             scan.result.dane = Some(Agreement::Bogus);
             return Ok(());
@@ -114,7 +123,10 @@ fn records(scan: &mut Scan<'_>) -> Result<(), Stop> {
     let ssl = scan.terms.records.connection_by_records(published)?;
     match verified(scan, ssl)? {
         Ok(()) => scan.result.dane = Some(Agreement::Ok),
-        Err(Failure::Certificate(_)) => scan.result.dane = Some(Agreement::Mismatch),
+        Err(Failure::Certificate(refusal)) => {
+            scan.result.dane = Some(Agreement::Mismatch);
+            scan.facts.records_refused = Some(refusal.reason);
+        }
         Err(_) => {}
     }
     Ok(())

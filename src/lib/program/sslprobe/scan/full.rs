@@ -18,6 +18,7 @@ const QUESTIONS: u32 = 6;
 pub(super) fn run(scan: &mut Scan<'_>) -> Result<(), Stop> {
     let listed = everything(scan);
     scan.facts.unlisted = matches!(listed, Err(Stop::Budget));
+    scan.result.listed_all = Some(listed.is_ok());
     let highest = scan.highest_old();
     if scan.facts.unlisted && highest.is_some_and(|one| !scan.seen.whole.contains(&one)) {
         // What is worst must not be what is missing.

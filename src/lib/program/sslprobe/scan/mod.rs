@@ -52,6 +52,8 @@ pub(super) enum Published {
     Unknown,
     /// No TLSA records that are signed.
     Nothing,
+    /// Some, none of which is of use: why the first is not.
+    Unusable(String),
     /// These, for the host of this name.
     Records(String, Vec<Record>),
     /// They do not validate.
@@ -87,6 +89,8 @@ pub(super) struct Target {
     pub(super) published: Published,
     /// The mail domain's policy.
     pub(super) policy: DomainPolicy,
+    /// How long all that was asked for, which is a part of its time.
+    pub(super) looked_up_in: Duration,
 }
 
 impl Target {
@@ -333,7 +337,7 @@ impl<'a> Scan<'a> {
             turn,
             address,
             begin,
-            deadline: begin + terms.host,
+            deadline: begin + terms.host.saturating_sub(target.looked_up_in),
             closed: None,
             failures: 0,
             result,

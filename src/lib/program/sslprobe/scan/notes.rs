@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Scan;
-use crate::probe::result::Version;
+use crate::probe::result::{Certificate, Version};
 use crate::probe::wire::message::{KeyExchange, bits};
 use crate::probe::wire::reader::Flight;
 use crate::probe::{groups, primes, suites};
@@ -57,8 +57,8 @@ impl Seen {
 }
 
 impl Scan<'_> {
-    /// Keeps what a first flight shows.
-    pub(super) fn note(&mut self, flight: &Flight) {
+    /// Keeps what a first flight shows; `by_name`: to who called the server by its name.
+    pub(super) fn note(&mut self, flight: &Flight, by_name: bool) {
         let Some(version) = Version::from_number(flight.hello.version) else {
             return;
         };
@@ -90,21 +90,32 @@ impl Scan<'_> {
             self.facts.handshake = Some(fault.to_string());
         }
         if !flight.certificates.is_empty() {
-            self.note_chain(&flight.certificates);
+            self.note_chain(&flight.certificates, by_name);
         }
     }
 
-    /// Keeps the certificates of a kind of key that was not seen before.
-    pub(super) fn note_chain(&mut self, chain: &[Vec<u8>]) {
+    /// Keeps the certificates of a kind of key that was not seen before, and what is
+    /// shown in their place to who called the server by its name.
+    pub(super) fn note_chain(&mut self, chain: &[Vec<u8>], by_name: bool) {
         if self.seen.chains.iter().any(|known| known == chain) {
             return;
         }
         self.seen.chains.push(chain.to_vec());
         match self.terms.judge.certificate(chain, &self.target.names()) {
             Ok(one) => {
-                let known = self.result.certificates.iter();
-                if !known.clone().any(|own| own.key == one.key) {
-                    self.result.certificates.push(one);
+                let mut known = self.result.certificates.iter();
+                let same = |own: &&Certificate| own.key == one.key;
+                match known.find(same) {
+                    None => self.result.certificates.push(one),
+                    // With another chain, it is still the same.
+                    Some(own) if own.sha256 == one.sha256 => {}
+                    Some(_) if !by_name => {}
+                    Some(_) => {
+                        let others = &mut self.facts.others;
+                        if !others.iter().any(|other| other.sha256 == one.sha256) {
+                            others.push(one);
+                        }
+                    }
                 }
             }
             Err(why) => {

@@ -119,7 +119,9 @@ impl Scan<'_> {
             other => other,
         };
         if let Answer::Flight(flight) = &answer {
-            self.note(flight);
+            // Who is called by another name may show another certificate.
+            let by_name = ask.naming == Naming::Own && ask.version > Version::Ssl3;
+            self.note(flight, by_name);
         }
         Ok(answer)
     }

@@ -191,7 +191,7 @@ impl Scan<'_> {
         if let Some(chain) = ssl.peer_cert_chain().filter(|_| !resumed) {
             let chain: Result<Vec<Vec<u8>>, _> = chain.iter().map(X509Ref::to_der).collect();
             if let Ok(chain) = chain {
-                self.note_chain(&chain);
+                self.note_chain(&chain, true);
             }
         }
         Done { version, resumed }
