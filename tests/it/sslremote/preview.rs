@@ -56,7 +56,6 @@ fn it_says_what_a_delivery_would_meet_and_calls_nobody() {
     let wanted = format!(
         "good.signed: no route\n\
          good.signed: MX signed: 10 mx1.good.signed, 20 mx2.good.signed\n\
-         good.signed: no MTA-STS: there is no directory mta-sts\n\
          good.signed: mx1.good.signed [{ip}] port 25, STARTTLS, address signed\n\
          good.signed: mx1.good.signed: TLSA 3 1 1 {DIGEST}\n\
          good.signed: mx1.good.signed: a TLSA record is of no use: its usage 1 is neither 2 nor 3\n\
@@ -65,26 +64,27 @@ fn it_says_what_a_delivery_would_meet_and_calls_nobody() {
          good.signed: mx2.good.signed [{other}] port 25, STARTTLS, address signed\n\
          good.signed: mx2.good.signed: {none}\n\
          good.signed: mx2.good.signed: a delivery now uses TLS if it is offered, and else goes without\n\
+         good.signed: no MTA-STS: there is no directory mta-sts\n\
          odd.signed: no route\n\
          odd.signed: MX signed: 5 mx.odd.signed\n\
-         odd.signed: no MTA-STS: there is no directory mta-sts\n\
          odd.signed: mx.odd.signed [{ip}] port 25, STARTTLS, address signed\n\
          odd.signed: mx.odd.signed: a TLSA record is of no use: its usage 0 is neither 2 nor 3\n\
          odd.signed: mx.odd.signed: {none}\n\
          odd.signed: mx.odd.signed: a delivery now requires TLS: the TLSA records of mx.odd.signed \
          require TLS (DANE)\n\
+         odd.signed: no MTA-STS: there is no directory mta-sts\n\
          bare.signed: no route\n\
          bare.signed: no MX: the domain itself is called\n\
-         bare.signed: no MTA-STS: there is no directory mta-sts\n\
          bare.signed: bare.signed [{ip}] port 25, STARTTLS, address signed\n\
          bare.signed: bare.signed: {none}\n\
          bare.signed: bare.signed: a delivery now uses TLS if it is offered, and else goes without\n\
+         bare.signed: no MTA-STS: there is no directory mta-sts\n\
          far.plain: no route\n\
          far.plain: MX unsigned: 10 mx.far.plain\n\
-         far.plain: no MTA-STS: there is no directory mta-sts\n\
          far.plain: mx.far.plain [{ip}] port 25, STARTTLS, address unsigned\n\
          far.plain: mx.far.plain: {none}\n\
-         far.plain: mx.far.plain: a delivery now uses TLS if it is offered, and else goes without\n"
+         far.plain: mx.far.plain: a delivery now uses TLS if it is offered, and else goes without\n\
+         far.plain: no MTA-STS: there is no directory mta-sts\n"
     );
     assert_eq!(text, wanted);
     for (lines, domain, said) in [

@@ -114,6 +114,9 @@ impl Preview<'_> {
                 self.server(&found, server, &to, published, has_policy);
             }
         }
+        if let Err(off) = search.domain() {
+            self.say(&format!("no MTA-STS: {off}"));
+        }
         if let Some(why) = self.resolver.dns().ok().and_then(Dns::hindrance) {
             self.say(&format!("no DNSSEC, and so no DANE: {why}"));
         }
@@ -121,12 +124,8 @@ impl Preview<'_> {
 
     /// The domain's policy, with its age; whether it asks for anything.
     fn policy(&mut self, search: &Search) -> Result<bool, Say> {
-        let domain = match search.domain() {
-            Ok(domain) => domain,
-            Err(off) => {
-                self.say(&format!("no MTA-STS: {off}"));
-                return Ok(false);
-            }
+        let Ok(domain) = search.domain() else {
+            return Ok(false);
         };
         let known = search.known(self.resolver)?;
         match &known.policy {
