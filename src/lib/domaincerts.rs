@@ -34,11 +34,11 @@ pub fn read(path: &Path, sender: Option<&str>) -> Result<Option<OwnCertificate>,
 }
 
 /// The line for a sender's domain: its own, then those of the domains above it
-/// from long to short (`.example.com`), then `*`. A line whose key is none comes
-/// before that one: nobody knows whose it is.
+/// from long to short (`.example.com`), then `*`.
 ///
 /// # Errors
-/// The line that decides is wrong, or has no certificate.
+/// The line that decides is wrong, or has no certificate; or none does that stands
+/// before the first line whose key is none, which may be the one that was meant to.
 pub fn look_up(text: &[u8], sender: Option<&str>) -> Result<Option<OwnCertificate>, Fail> {
     let mut keys = Vec::new();
     if let Some(domain) = sender {
@@ -46,31 +46,36 @@ pub fn look_up(text: &[u8], sender: Option<&str>) -> Result<Option<OwnCertificat
         let dots = domain.match_indices('.').filter(|(at, _)| *at > 0);
         keys.extend(dots.map(|(at, _)| domain[at..].to_ascii_lowercase()));
     }
-    let no_key = keys.len();
-    keys.extend([String::new(), EVERYBODY.to_owned()]);
-    let found = line::lines(text)
-        .filter_map(|line| match domain_of(line.written) {
+    keys.push(EVERYBODY.to_owned());
+    let mut found = None;
+    let mut keyless = None;
+    for line in line::lines(text) {
+        match domain_of(line.written) {
             Ok(domain) => {
-                let rank = keys.iter().position(|key| *key == domain)?;
-                Some((rank, line, None))
+                let rank = keys.iter().position(|key| *key == domain);
+                let better = rank.filter(|rank| found.is_none_or(|(best, _)| *rank < best));
+                found = better.map(|rank| (rank, line)).or(found);
             }
-            Err(wrong) => Some((no_key, line, Some(wrong))),
-        })
-        .min_by_key(|(rank, ..)| *rank);
-    let Some((_, line, bad_key)) = found else {
+            Err(why) => keyless = keyless.or(Some((line, why))),
+        }
+    }
+    let found = found.map(|(_, line)| line);
+    let wrong = |line: &Line<'_>, why: &dyn fmt::Display| Fail::temporary(at(line, why));
+    if let Some((line, why)) = keyless {
+        if found.is_none_or(|found| found.number > line.number) {
+            return Err(wrong(&line, &why));
+        }
+    }
+    let Some(line) = found else {
         return Ok(None);
     };
-    let wrong = |why: &dyn fmt::Display| Fail::temporary(at(&line, why));
-    if let Some(why) = bad_key {
-        return Err(wrong(&why));
-    }
-    let value = line.value.map_err(|why| wrong(&why))?;
+    let value = line.value.map_err(|why| wrong(&line, &why))?;
     let mut fields = value.splitn(3, '|');
     let certificate = fields.next().unwrap_or_default().trim();
     let key = fields.next().unwrap_or_default().trim();
     let password = fields.next().filter(|password| !password.is_empty());
     if certificate.is_empty() {
-        return Err(wrong(&NO_CERTIFICATE));
+        return Err(wrong(&line, &NO_CERTIFICATE));
     }
     Ok(Some(OwnCertificate {
         line: line.number,
@@ -163,6 +168,11 @@ mod tests {
                 "{fail}"
             );
         }
+        let behind = look_up(b"*:all.pem\n@b.example:b.pem\n", None);
+        assert_eq!(behind.expect("sound").expect("before it").line, 1);
+        let own = look_up(b"*:all.pem\n@b:b.pem\na.test:a.pem\n", Some("a.test"));
+        let fail = own.expect_err("behind it").to_string();
+        assert!(fail.starts_with("domaincerts line 2 \"@b\": "), "{fail}");
         assert_eq!(look_up(b"a.example:x\n", None), Ok(None));
         assert!(!format!("{:?}", some("x.a.example")).contains("cret"));
     }

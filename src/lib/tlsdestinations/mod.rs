@@ -215,23 +215,31 @@ pub struct Destinations(Source);
 
 enum Source {
     Missing,
-    /// The lines of each key, in their order.
-    Text(HashMap<String, Vec<Kept>>),
+    Text(Lines),
     Compiled(Index),
+}
+
+/// The lines of a text, in their order.
+#[derive(Default)]
+struct Lines {
+    /// Those of each key.
+    of: HashMap<String, Vec<Kept>>,
+    /// Those whose key is none: nobody knows whom they were meant for.
+    keyless: Vec<Kept>,
 }
 
 impl Destinations {
     /// The rules of a text.
     #[must_use]
     pub fn from_text(text: impl AsRef<[u8]>) -> Destinations {
-        let mut lines: HashMap<String, Vec<Kept>> = HashMap::new();
+        let mut lines = Lines::default();
         for line in line::lines(text.as_ref()) {
-            let key = match line.key() {
-                Ok(key) => key.to_string(),
-                Err(Wrong::EmptyKey) => String::new(),
-                Err(_) => NO_KEY.to_owned(),
+            let place = match line.key() {
+                Ok(key) => lines.of.entry(key.to_string()).or_default(),
+                Err(Wrong::EmptyKey) => lines.of.entry(String::new()).or_default(),
+                Err(_) => &mut lines.keyless,
             };
-            lines.entry(key).or_default().push(Kept::of(line));
+            place.push(Kept::of(line));
         }
         Destinations(Source::Text(lines))
     }
@@ -278,22 +286,38 @@ impl Destinations {
     }
 
     /// What holds for mail of `sender`'s domain to a destination: the rows
-    /// above those for everybody, for each of its names in turn, then these. A line
-    /// whose key is none comes between: nobody knows whom it was meant for.
+    /// above those for everybody, for each of its names in turn, then these.
     ///
     /// # Errors
-    /// The line that decides is wrong.
+    /// The line that decides is wrong; or none does that stands before the first
+    /// line whose key is none, which may be the one that was meant to.
     pub fn look_up(&self, to: &Destination<'_>, sender: Option<&str>) -> Result<Rule, Unusable> {
         let mut keys = Vec::new();
         for (by, host) in to.hosts() {
             keys.extend(named_keys(&host).into_iter().map(|key| (by, key)));
         }
-        let last = [NO_KEY].iter().chain(&EVERYBODY);
-        keys.extend(last.map(|key| (By::Everybody, (*key).to_owned())));
-        match self.first(&keys, sender) {
-            Some(rule) => rule,
-            None => Ok(Rule::none()),
+        keys.extend(EVERYBODY.map(|key| (By::Everybody, key.to_owned())));
+        let found = self.first(&keys, sender);
+        if let Some(wrong) = self.keyless(sender) {
+            let line = match &found {
+                Some(Ok(rule)) => rule.line,
+                Some(Err(unusable)) => Some(unusable.line),
+                None => None,
+            };
+            if line.is_none_or(|line| line > wrong.line) {
+                return Err(wrong);
+            }
         }
+        found.unwrap_or_else(|| Ok(Rule::none()))
+    }
+
+    /// The first line whose key is none and that is not for other senders alone.
+    fn keyless(&self, sender: Option<&str>) -> Option<Unusable> {
+        let Source::Text(lines) = &self.0 else {
+            return None;
+        };
+        let mut lines = lines.keyless.iter();
+        lines.find_map(|kept| decide(kept.line(), By::Everybody, sender)?.err())
     }
 
     /// The rule of the first key that has a line for this sender.
@@ -302,7 +326,7 @@ impl Destinations {
         match &self.0 {
             Source::Missing => None,
             Source::Text(lines) => keys.find_map(|(by, key)| {
-                let mut lines = lines.get(key)?.iter();
+                let mut lines = lines.of.get(key)?.iter();
                 lines.find_map(|kept| decide(kept.line(), *by, sender))
             }),
             Source::Compiled(database) => keys.find_map(|(by, key)| {
@@ -364,9 +388,6 @@ fn rule_of(line: Line<'_>, by: By) -> Result<Rule, Wrong> {
         scope: key.scope,
     })
 }
-
-/// Stands for the keys that are none of the forms, and is none itself.
-const NO_KEY: &str = "?";
 
 /// Keys for everybody, in their order.
 const EVERYBODY: [&str; 6] = ["=*", "~*", "+*", "-*", "*", "-"];

@@ -77,28 +77,28 @@ pub fn remarks(text: &[u8]) -> Vec<Remark> {
 }
 
 /// What is said of a wrong line; where its key is wrong, also whose mail waits. With
-/// `never` a line stands before all others by which TLS is never tried.
+/// `never` there is a line by which TLS is never tried, which the empty key comes
+/// behind.
 fn of_wrong(line: Line<'_>, wrong: Wrong, never: Option<usize>) -> Remark {
     let (number, key) = (line.number, text::excerpt(line.written, 200));
-    let all = match (line.key(), never) {
+    let waits = match (line.key(), never) {
         (Ok(_), _) => String::new(),
-        (Err(_), Some(never)) => {
+        (Err(Wrong::EmptyKey), Some(never)) => {
             format!("; it defers no mail, since line {never} \"!*\" decides before it")
         }
         (Err(Wrong::EmptyKey), None) => {
             "; all mail that no line for a host without - decides is deferred".to_owned()
         }
-        (Err(_), None) => "; all mail that no line for a host decides is deferred".to_owned(),
+        (Err(_), _) => "; all mail that no line before it decides is deferred".to_owned(),
     };
     Remark {
         line: number,
         wrong: true,
-        text: format!("line {number} \"{key}\" is wrong: {wrong}{all}"),
+        text: format!("line {number} \"{key}\" is wrong: {wrong}{waits}"),
     }
 }
 
-/// The line by which TLS is never tried with anybody, whoever sends: a key that is
-/// none comes behind it.
+/// The line by which TLS is never tried with anybody, whoever sends.
 fn everybody_never(text: &[u8]) -> Option<usize> {
     rules(text)
         .find(|rule| {

@@ -613,36 +613,56 @@ const NO_KEYS: [&str; 27] = [
 ];
 
 #[test]
-fn a_key_that_is_none_defers_those_whom_no_line_for_a_host_decides() {
+fn a_key_that_is_none_defers_those_whom_no_line_before_it_decides() {
     for key in NO_KEYS {
         let value = if key.starts_with('%') {
             "=0123456789abcdef0123456789abcdef01234567"
         } else {
             ""
         };
-        let text = format!("=*:\n*:\n{key}:{value}\n=b.example:\n-c.example:\n");
-        for host in ["a.example", "mx.a.example", "192.0.2.1", ""] {
+        let text = format!("=b.example:\n-c.example:\n{key}:{value}\n=d.example:\n*:\n");
+        // Nobody's line, and those that stand behind it, whatever their row.
+        for host in ["a.example", "mx.b.example", "192.0.2.1", "", "d.example"] {
             let fail = rule(&text, host, None).expect_err(key);
             assert_eq!(fail.line, 3, "{key}");
         }
-        for (host, wanted) in [("b.example", 4), ("c.example", 5)] {
+        for (host, wanted) in [("b.example", 1), ("c.example", 2)] {
             assert_eq!(line(&text, host), Some(wanted), "{key}");
         }
         let found = Destinations::from_text(text.clone());
         let found = found.look_up(&exchanger("a.example", "b.example", true), None);
-        assert_eq!(found.expect("the exchanger's").line, Some(4), "{key}");
+        assert_eq!(found.expect("the exchanger's").line, Some(1), "{key}");
         let bad = compile(text.as_bytes()).expect_err(key);
         assert_eq!(bad.iter().map(|bad| bad.line).collect::<Vec<_>>(), [3]);
         let said = remarks(text.as_bytes());
         assert!(said.iter().any(|one| one.wrong && one.line == 3), "{key}");
     }
+    // A line for everybody that stands before it decides, where no line behind
+    // it comes first in the table.
+    for everybody in ["!*", "=*", "~*", "+*", "-*", "*", "-"] {
+        let text = format!("{everybody}:\n@x:\n");
+        assert_eq!(line(&text, "a.example"), Some(1), "{text}");
+        let text = format!("@x:\n{everybody}:\n");
+        assert_eq!(rule(&text, "a.example", None).expect_err(&text).line, 1);
+        let text = format!("{everybody}:\n@x:\n!a.example:\n");
+        assert_eq!(rule(&text, "a.example", None).expect_err(&text).line, 2);
+        assert_eq!(line(&text, "b.example"), Some(1), "{text}");
+    }
+    // Of two the first is named, also where the deciding line is wrong itself.
+    let text = "@x:\n@y:\n=a.example:||x\n";
+    for host in ["a.example", "b.example"] {
+        assert_eq!(rule(text, host, None).expect_err(host).line, 1);
+    }
+    let text = "=a.example:||x\n@x:\n";
+    let fail = rule(text, "a.example", None).expect_err("its own line");
+    assert_eq!((fail.line, fail.wrong), (1, Wrong::Depth));
     // A long name, and one with a long label.
     for name in ["a.".repeat(130), "a".repeat(64)] {
         assert!(rule(&format!("={name}:\n"), "b.example", None).is_err());
     }
     // For another sender's mail it is no matter.
-    let text = "==a.example:|||one.example\n";
-    assert_eq!(line(text, "a.example"), None);
+    let text = "==a.example:|||one.example\n*:\n";
+    assert_eq!(line(text, "a.example"), Some(2));
     assert!(rule(text, "a.example", Some("one.example")).is_err());
 }
 
@@ -744,7 +764,7 @@ fn wrong_lines_are_named_in_their_order() {
     assert_eq!(
         said[2].text,
         "line 5 \"*.x\" is wrong: the key is not valid: the names below a domain are written .domain, \
-         not *.domain; all mail that no line for a host decides is deferred"
+         not *.domain; all mail that no line before it decides is deferred"
     );
     assert_eq!(
         said[3].text,

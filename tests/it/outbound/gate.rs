@@ -140,17 +140,17 @@ fn every_wrong_line_is_named_and_no_such_file_passes() {
     }
     gate.control(
         "tlsdestinations",
-        "=a.example:/none\n*.x:\n=c.example:CA\n~d.example:/none\n",
+        "=a.example:/none\n=c.example:CA\n*.x:\n~d.example:/none\n",
     );
     let ended = gate.ask("a.example", &[]);
     let deferred = "a.example: deferred: tlsdestinations line 1: unable to load CA list: ";
     assert!(ended.text().contains(deferred), "{}", ended.text());
     let ended = gate.ask("c.example", &[]);
-    ended.failed(111, "tlsdestinations lines 1, 2, 4 are wrong");
+    ended.failed(111, "tlsdestinations lines 1, 3, 4 are wrong");
     assert_eq!(ended.text().lines().count(), 5, "{}", ended.text());
     // What decides for the host is said with it.
     let ended = gate.ask("x.example", &[]);
-    ended.failed(111, "tlsdestinations line 2 \"*.x\": the key is not valid");
+    ended.failed(111, "tlsdestinations line 3 \"*.x\": the key is not valid");
     assert!(
         ended.text().starts_with("x.example: deferred: "),
         "{}",
@@ -177,7 +177,7 @@ fn what_a_key_that_is_none_brings_about_is_said() {
         (
             "*.x:\n",
             "line 1 \"*.x\" is wrong: the key is not valid: the names below a domain are written \
-             .domain, not *.domain; all mail that no line for a host decides is deferred\n",
+             .domain, not *.domain; all mail that no line before it decides is deferred\n",
         ),
         (
             "-a.example:\n:\n",
@@ -186,11 +186,15 @@ fn what_a_key_that_is_none_brings_about_is_said() {
         ),
         (
             "*.x:\n!*:\n",
-            "not *.domain; it defers no mail, since line 2 \"!*\" decides before it\n",
+            "not *.domain; all mail that no line before it decides is deferred\n",
+        ),
+        (
+            ":\n!*:\n",
+            "the key is empty; it defers no mail, since line 2 \"!*\" decides before it\n",
         ),
         (
             "!*:|||one.example\n*.x:\n",
-            "not *.domain; all mail that no line for a host decides is deferred\n",
+            "not *.domain; all mail that no line before it decides is deferred\n",
         ),
     ] {
         gate.control("tlsdestinations", text);

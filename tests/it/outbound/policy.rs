@@ -485,9 +485,13 @@ fn a_key_that_is_none_is_an_error_and_named() {
             "{}",
             ended.text()
         );
-        // It says nothing of those who have a line of their own.
-        let ended = Trial::new(&place, &format!("{text}-localhost:\n"));
-        assert_eq!(ended.with(plain(&unknown)).code, Some(0), "{key}");
+        // Even who has a line of its own behind it waits; who has one before it does not.
+        let own = format!("{text}-localhost:\n");
+        Trial::new(&place, &own).at(1).failed(111, "line 1 \"");
+        for line in ["-localhost:", "-*:"] {
+            let ended = Trial::new(&place, &format!("{line}\n{text}"));
+            assert_eq!(ended.with(plain(&unknown)).code, Some(0), "{key} {line}");
+        }
     }
 }
 

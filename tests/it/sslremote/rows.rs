@@ -695,8 +695,14 @@ fn a_wrong_line_defers_those_whom_it_decides_and_is_named() {
         assert!(report.ends_with(". (#4.7.5)\n"), "{line}: {report}");
     }
     assert!(running.seen().is_empty(), "nobody was called");
-    // Others are not kept from their mail.
-    let lines = "=other.example\n%x.example:=00\n~other.example:/none\n==x:\n";
-    let report = remote(&format!("{lines} =[127.0.0.1]. :CA\r\n"));
-    assert!(report.contains(" verified 127.0.0.1)"), "{report}");
+    // Others are not kept from their mail, unless their line stands behind a key that
+    // is none.
+    let others = "=other.example\n%x.example:=00\n~other.example:/none\n";
+    let own = " =[127.0.0.1]. :CA\r\n";
+    let report = remote(&format!("{others}==x:\n{own}"));
+    assert!(report.contains("tlsdestinations line 4 \"==x\""), "{report}");
+    for line in [own, "*:\n"] {
+        let report = remote(&format!("{others}{line}==x:\n"));
+        assert!(report.starts_with('K'), "{line}: {report}");
+    }
 }
