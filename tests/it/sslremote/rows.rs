@@ -695,12 +695,27 @@ fn a_wrong_line_defers_those_whom_it_decides_and_is_named() {
         assert!(report.ends_with(". (#4.7.5)\n"), "{line}: {report}");
     }
     assert!(running.seen().is_empty(), "nobody was called");
-    // Others are not kept from their mail, unless their line stands behind a key that
-    // is none.
+}
+
+#[test]
+fn others_are_kept_from_their_mail_by_a_key_that_is_none_before_their_line() {
+    let place = Place::new("remote-others");
+    let good = Leaf::new("x").address("127.0.0.1").issue();
+    let running = shows(&good).listen("127.0.0.1:0".parse().unwrap());
+    let route = format!(":[127.0.0.1]:{}\n", running.at.port());
+    let remote = |text: &str| {
+        Remote::new(&place)
+            .control("smtproutes", &route)
+            .policy(text)
+            .send("far.example")
+    };
     let others = "=other.example\n%x.example:=00\n~other.example:/none\n";
     let own = " =[127.0.0.1]. :CA\r\n";
     let report = remote(&format!("{others}==x:\n{own}"));
-    assert!(report.contains("tlsdestinations line 4 \"==x\""), "{report}");
+    assert!(
+        report.contains("tlsdestinations line 4 \"==x\""),
+        "{report}"
+    );
     for line in [own, "*:\n"] {
         let report = remote(&format!("{others}{line}==x:\n"));
         assert!(report.starts_with('K'), "{line}: {report}");
