@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
 use openssl::ssl::{SslAcceptor, SslFiletype, SslMethod, SslVersion};
+use ucspi_tls::internals::mta_sts::{Cache, PolicyDomain, now};
 
 use crate::credentials::Key;
 use crate::server::{Ground, look};
@@ -67,12 +68,20 @@ enum Rules {
     /// TLS is never tried.
     Never,
     /// No file, and the relay's name is asked of DNS.
-    Named {
-        /// The directory of policies is there; the relay has none.
-        sts: bool,
-    },
+    Named(Policies),
     /// No file: TLS is used as it is offered, and nothing is verified.
     NoFile,
+}
+
+/// What there is of MTA-STS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Policies {
+    /// No directory of policies.
+    Off,
+    /// A directory; the relay has no policy.
+    None,
+    /// A directory with a policy of the relay's, which nobody has to fetch.
+    Kept,
 }
 
 /// One contest: who delivers a message of that size.
@@ -97,10 +106,14 @@ fn cases(settings: &Settings) -> Vec<Case> {
         ("10000 lines, text", Way::Remote(Rules::Many)),
     ];
     let names = vec![
-        (STS_OFF, Way::Remote(Rules::Named { sts: false })),
+        (STS_OFF, Way::Remote(Rules::Named(Policies::Off))),
         (
             "MTA-STS on, no policy",
-            Way::Remote(Rules::Named { sts: true }),
+            Way::Remote(Rules::Named(Policies::None)),
+        ),
+        (
+            "MTA-STS on, cached policy",
+            Way::Remote(Rules::Named(Policies::Kept)),
         ),
     ];
     let case = |size: usize, what: &str, contest, ways| Case {
@@ -311,8 +324,13 @@ impl<'a> Runner<'a> {
         let binary = self.binary.as_ref().ok_or("not installed")?;
         let message = File::open(&self.message.path).map_err(because("open a message"))?;
         let mut command = Command::new(binary);
-        if let Way::Remote(Rules::Named { .. }) = self.way {
+        if let Way::Remote(Rules::Named(_)) = self.way {
             command.env("DNSCACHEIP", server.resolver()?.to_string());
+        }
+        let kept = self.way == Way::Remote(Rules::Named(Policies::Kept));
+        if kept {
+            // The system has some hundred CAs, which are read then.
+            command.env_remove("SSL_CERT_FILE");
         }
         let output = command
             .args(&self.words)
@@ -322,7 +340,8 @@ impl<'a> Runner<'a> {
             .map_err(because(format!("start {}", self.label)))?;
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         let good = match self.way {
-            Way::Remote(_) => said.contains("\0K"),
+            // The bench's CA is not the system's: mode `testing` tells of that.
+            Way::Remote(_) => said.contains("\0K") && said.contains("(sts: testing: ") == kept,
             Way::Msmtp | Way::Swaks => output.status.success(),
         };
         if !good {
@@ -367,10 +386,8 @@ impl Rules {
         let control = home.join("control");
         fs::create_dir_all(&control).map_err(because("make a home"))?;
         let relay = match self {
-            Rules::Named { sts } => {
-                if sts {
-                    fs::create_dir_all(home.join("mta-sts")).map_err(because("make a home"))?;
-                }
+            Rules::Named(policies) => {
+                policies.write(&home.join("mta-sts"))?;
                 RELAY
             }
             _ => "[127.0.0.1]",
@@ -396,7 +413,7 @@ impl Rules {
             ("timeoutremote", "20\n"),
             ("tlsdestinations", &text),
         ] {
-            let no_file = matches!(self, Rules::NoFile | Rules::Named { .. });
+            let no_file = matches!(self, Rules::NoFile | Rules::Named(_));
             if name == "tlsdestinations" && no_file {
                 continue;
             }
@@ -424,6 +441,25 @@ impl Rules {
         } else {
             Err("sslrules failed".to_owned())
         }
+    }
+}
+
+impl Policies {
+    /// Makes the directory, and what is in it.
+    fn write(self, folder: &Path) -> Outcome<()> {
+        if self == Policies::Off {
+            return Ok(());
+        }
+        fs::create_dir_all(folder).map_err(because("make a home"))?;
+        if self == Policies::Kept {
+            let cache = Cache::open(folder).ok_or("no directory of policies")?;
+            let domain = PolicyDomain::new(RELAY).ok_or("no domain")?;
+            let text = format!("version: STSv1\nmode: testing\nmax_age: 864000\nmx: {RELAY}\n");
+            cache
+                .write(&domain, "1", now(), text.as_bytes())
+                .map_err(because("keep a policy"))?;
+        }
+        Ok(())
     }
 }
 

@@ -49,6 +49,8 @@ pub mod manager {
 }
 #[cfg(feature = "remote")]
 pub mod mta_sts {
+    pub use crate::mta_sts::PolicyDomain;
+    pub use crate::mta_sts::cache::{Cache, now};
     pub use crate::mta_sts::policy::{Mode, Policy};
     pub use crate::mta_sts::record::id;
 }
