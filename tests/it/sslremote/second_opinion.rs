@@ -173,7 +173,10 @@ fn postfix_judges_servers_and_their_records_as_we_do() {
         shows(&lower).at(of_root),
         shows(&expired).at(old),
     ];
-    let conf = format!("nameserver {}\noptions trust-ad\n", resolver.ip);
+    let conf = format!(
+        "nameserver {}\noptions trust-ad timeout:20 attempts:3\n",
+        resolver.ip
+    );
     let conf = place.write("resolv.conf", conf);
     let words = overlay::mounted(&[(&conf, "/etc/resolv.conf")]);
     for (name, wanted) in [
