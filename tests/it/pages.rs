@@ -434,6 +434,46 @@ fn the_clients_page_describes_settings_only() {
     }
 }
 
+/// The first word in quotes behind a place.
+fn quoted(text: &str) -> Option<&str> {
+    let (_, rest) = text.split_once('"')?;
+    let (word, _) = rest.split_once('"')?;
+    let is_code = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (!word.is_empty() && word.bytes().all(is_code)).then_some(word)
+}
+
+#[test]
+fn every_finding_is_on_the_page_and_in_a_test() {
+    let folder = root().join("src/lib/probe/findings");
+    let mut codes = BTreeSet::new();
+    let mut texts = Vec::new();
+    let mut tests = String::new();
+    for file in sources(&folder) {
+        let text = read(&file);
+        match file.file_name().and_then(|name| name.to_str()) {
+            Some("tests.rs") => tests += &text,
+            _ => texts.push(text),
+        }
+    }
+    for file in sources(&root().join("tests/it/sslprobe")) {
+        tests += &read(&file);
+    }
+    for text in &texts {
+        for part in text.split("found.add(").skip(1) {
+            codes.extend(quoted(part));
+        }
+    }
+    assert!(codes.len() > 40, "{codes:?}");
+    let page = read(&doc().join("sslprobe.1"));
+    let (_, page) = page.split_once(".Sh FINDINGS").unwrap();
+    let (page, _) = page.split_once("\n.Sh ").unwrap();
+    for code in codes {
+        let there = [" ", "\n"].map(|end| page.contains(&format!("Ql {code}{end}")));
+        assert!(there.contains(&true), "{code} is not on the page");
+        assert!(tests.contains(&format!("\"{code}\"")), "no test has {code}");
+    }
+}
+
 /// Rust files of a folder and of those in it.
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let (folders, files): (Vec<_>, Vec<_>) =

@@ -109,7 +109,7 @@ fn exchange(found: &mut Findings, result: &HostResult, facts: &Facts) {
         found.add(
             Severity::Note,
             "no-hybrid",
-            "No hybrid group with ML-KEM: what is recorded now may be read in years",
+            "No hybrid group with ML-KEM: what is recorded now may be decrypted in years",
         );
     }
 }

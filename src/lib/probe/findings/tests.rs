@@ -85,6 +85,46 @@ fn tlsa_records_are_told_with_what_was_compared() {
 }
 
 #[test]
+fn what_is_good_to_know_is_a_note() {
+    let noted = |change: fn(&mut HostResult, &mut Facts)| {
+        let before = found(|_, _| ());
+        let mut all = found(change);
+        all.retain(|one| !before.contains(one));
+        all
+    };
+    let note = |code: &str| vec![(Severity::Note, code.to_owned())];
+    assert_eq!(
+        noted(|_, facts| facts.wants_certificate = true),
+        note("client-certificate-asked")
+    );
+    assert_eq!(
+        noted(|result, _| result.server_order = Some(false)),
+        note("client-order")
+    );
+    assert_eq!(noted(|result, _| result.server_order = Some(true)), []);
+    let resumed = |all| Some(BTreeMap::from(all));
+    assert_eq!(
+        noted(|result, _| {
+            result.resumption = Some(BTreeMap::from([(Version::Tls12, false)]));
+        }),
+        note("no-resumption")
+    );
+    let one = resumed([(Version::Tls12, true), (Version::Tls13, false)]);
+    assert_eq!(
+        found(|result, _| result.resumption = one),
+        found(|_, _| ()),
+        "one of them is resumed"
+    );
+    assert_eq!(
+        noted(|result, _| {
+            let versions = result.versions.as_mut().expect("spoken");
+            versions.insert(Version::Tls13, false);
+        }),
+        note("no-tls13")
+    );
+}
+
+#[test]
 fn a_second_certificate_of_one_kind_is_told() {
     let vary = |others: Vec<Certificate>| {
         let found = found(|_, facts| facts.others = others);
