@@ -821,7 +821,7 @@ fn nobody_to_ask_is_no_nobody_who_asks() {
     home.kept(1, &lines(&[session("a.other", None)]));
     home.run(&[&home.taker]).failed(
         111,
-        "1 of 1 domains could not be asked whether they want reports: ",
+        "1 of 1 domains could not be asked whether they want reports: a.other: ",
     );
     home.kept(
         1,
@@ -829,7 +829,7 @@ fn nobody_to_ask_is_no_nobody_who_asks() {
     );
     for sent in [1, 0] {
         home.run(&[&home.taker])
-            .failed(111, "warning: 1 of 2 domains could not be asked");
+            .failed(111, "whether they want reports: a.other: ");
         assert_eq!(home.messages().len(), sent, "the other one, once");
     }
 }

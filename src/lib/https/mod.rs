@@ -140,7 +140,7 @@ impl Client {
             ciphers_from: "CIPHERS",
             lines: (None, None),
         };
-        let no_key = OwnKey { password: None };
+        let no_key = OwnKey::NONE;
         let store = Store::load(&Settings::default(), &setup, &no_key)?;
         Ok(Client { store })
     }

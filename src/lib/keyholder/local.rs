@@ -60,15 +60,17 @@ impl Password {
 /// has it: [`OwnKey::forget`] ends it, and nothing of it is left where
 /// [`freed::take_over`] was called in time.
 pub struct OwnKey {
-    /// The password of `-3`.
+    /// The key's password, if one was given.
     pub password: Option<Password>,
+    /// Where one is given, for whoever has given none: words behind `no password`.
+    pub given: &'static str,
 }
 
 impl SignerSource for OwnKey {
     fn signer(&self, place: &KeyPlace, public: &PKeyRef<Public>) -> Result<Signer, Fail> {
         let failed = |why: Fail| why.of(format_args!("unable to load key: {place}"));
         freed::wipe_freed(true);
-        let key = read(&place.path, self.password.as_ref()).map_err(failed)?;
+        let key = read(&place.path, self.password.as_ref(), self.given).map_err(failed)?;
         if !store::server::fits(&key, public) {
             return Err(place.unfit());
         }
@@ -80,6 +82,12 @@ impl SignerSource for OwnKey {
 }
 
 impl OwnKey {
+    /// Of a connection that shows no certificate.
+    pub const NONE: OwnKey = OwnKey {
+        password: None,
+        given: BY_LETTER,
+    };
+
     /// Ends the key: nobody needs it once the handshake is over.
     pub fn forget() {
         super::link::close();
@@ -121,11 +129,23 @@ pub(super) fn sign(
     signer.sign_oneshot_to_vec(message)
 }
 
-/// Reads a PEM key. The file's bytes do not stay in memory.
+/// Where a program with letters is given a key's password: see [`OwnKey::given`].
+pub const BY_LETTER: &str = "with -3";
+/// Where domaincerts has it.
+pub const BY_LINE: &str = "in the third field of its line";
+/// Where sslclient finds the one of a key of domaincerts.
+pub const BY_LINE_OR_LETTER: &str = "in the third field of its line or with -3";
+
+/// Reads a PEM key, whose password is `given` there. The file's bytes do not stay
+/// in memory.
 ///
 /// # Errors
 /// Why there is no key, without the path.
-pub(super) fn read(path: &str, password: Option<&Password>) -> Result<PKey<Private>, Fail> {
+pub(super) fn read(
+    path: &str,
+    password: Option<&Password>,
+    given: &str,
+) -> Result<PKey<Private>, Fail> {
     let bytes = Secret::new(store::read_file(Path::new(path))?);
     // Libcrypto's reader of PEM leaves lines of it in memory that it gave back.
     if let Some(der) = decoded(&bytes) {
@@ -142,7 +162,7 @@ pub(super) fn read(path: &str, password: Option<&Password>) -> Result<PKey<Priva
         Ok(length)
     });
     key.map_err(|error| match (wanted_password, password.is_some()) {
-        (true, false) => "it is encrypted, and no password was given with -3".into(),
+        (true, false) => format!("it is encrypted, and no password was given {given}").into(),
         (true, true) => format!("its password is wrong ({})", report::tls_reason(&error)).into(),
         (false, _) => pem::Wanted::Key.missing_in(&bytes).into(),
     })

@@ -207,7 +207,7 @@ impl Loader<'_> {
 
     /// Reads one key. Its public half goes to the supervisor.
     fn load_key(&mut self, number: u16, path: &str) -> Result<Vec<u8>, Fail> {
-        let secret = local::read(path, self.password.as_ref())?;
+        let secret = local::read(path, self.password.as_ref(), local::BY_LETTER)?;
         let public = secret.public_key_to_der()?;
         let key = Key {
             kind: KeyType::of(&secret),

@@ -227,6 +227,45 @@ mod tests {
         routes("", "", lines).look_up(host, b"a@b")
     }
 
+    /// Else mail would pass the relay by, in one of the two spellings.
+    #[cfg(feature = "remote")]
+    #[test]
+    fn a_name_and_its_ascii_form_are_one() {
+        let (name, ascii) = ("m\u{fc}nchen.example", "xn--mnchen-3ya.example");
+        let upper = "M\u{dc}NCHEN.Example";
+        for (key, host) in [
+            (name, ascii),
+            (ascii, name),
+            (upper, ascii),
+            ("XN--Mnchen-3YA.example", upper),
+            (".m\u{fc}nchen.example", "mx.xn--mnchen-3ya.example"),
+            (".xn--mnchen-3ya.example", "mx.m\u{fc}nchen.example"),
+        ] {
+            let line = format!("{key}:relay\n");
+            let relay = Some("relay".to_owned());
+            assert_eq!(smtp(&line, host).expect("sound").relay, relay, "{key}");
+            let by_qmtp = routes("", &line, "").look_up(host, b"a@b");
+            assert_eq!(by_qmtp.expect("sound").relay, relay, "{key}");
+            let sender = format!("me@{host}");
+            let by_sender = routes(&line.replace(key, &format!("ME@{key}")), "", "");
+            if !key.starts_with('.') {
+                let found = by_sender.look_up("x", sender.as_bytes()).expect("sound");
+                assert_eq!(found.relay, relay, "{key}");
+            }
+            let own = Table::new("domainips", format!("{key}:192.0.2.1\n").into());
+            let domain = crate::tlsdestinations::sender_domain(&sender);
+            let origin = Origin::look_up(&own, domain.as_deref()).expect("sound");
+            assert_eq!(origin.addresses.len(), 1, "{key}");
+            let certs = format!("{key}:own.pem\n");
+            let own = crate::domaincerts::look_up(certs.as_bytes(), domain.as_deref());
+            assert!(own.expect("sound").is_some(), "{key}");
+        }
+        // The part before the sign is no name of DNS.
+        let line = "m\u{fc}nchen@a.example:relay\n";
+        let other = routes(line, "", "").look_up("x", b"xn--mnchen-3ya@a.example");
+        assert_eq!(other.expect("sound").relay, None);
+    }
+
     #[test]
     fn routes_have_three_forms() {
         for (value, relay, port, login) in [

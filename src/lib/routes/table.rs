@@ -1,12 +1,14 @@
-//! A control file of `key:value` lines, looked up as qmail does.
+//! A control file of `key:value` lines, looked up as qmail does; but a name with
+//! letters of any script and its ASCII form (IDNA) are one.
 #![forbid(unsafe_code)]
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use crate::report::Fail;
 use crate::secret::Secret;
 use crate::text;
-use crate::tlsdestinations::read_optional;
+use crate::tlsdestinations::{key::international, read_optional};
 
 /// A control file's lines of `key:value`.
 #[derive(Clone, Debug)]
@@ -60,11 +62,11 @@ impl Table {
         })
     }
 
-    /// The line of the first of these keys, all in lower case, that is in the
-    /// table. Of lines with one key the last counts, as with qmail.
+    /// The line of the first of these keys, all [`spelt`], that is in the table. Of lines with one key the last counts, as with qmail.
     pub(super) fn find(&self, keys: &[Vec<u8>]) -> Option<Found<'_>> {
         let found = self.lines().filter_map(|(number, key, value)| {
-            let rank = keys.iter().position(|one| one.eq_ignore_ascii_case(key))?;
+            let key = spelt(key);
+            let rank = keys.iter().position(|one| *one == *key)?;
             Some((rank, number, value))
         });
         let best = found.min_by_key(|&(rank, number, _)| (rank, usize::MAX - number));
@@ -94,10 +96,27 @@ impl Table {
     }
 }
 
+/// The one spelling of a name or an address: in lower case, the name as DNS has it.
+fn spelt(key: &[u8]) -> Cow<'_, [u8]> {
+    if !key.is_ascii() {
+        let at = key.iter().rposition(|&byte| byte == b'@');
+        let (local, name) = key.split_at(at.map_or(0, |at| at + 1));
+        let labels = name.split(|&byte| byte == b'.').map(|label| {
+            international(label).map_or_else(|| label.to_ascii_lowercase(), String::into_bytes)
+        });
+        let name = labels.collect::<Vec<_>>().join(&b'.');
+        return Cow::Owned([local.to_ascii_lowercase(), name].concat());
+    }
+    if key.iter().any(u8::is_ascii_uppercase) {
+        return Cow::Owned(key.to_ascii_lowercase());
+    }
+    Cow::Borrowed(key)
+}
+
 /// A name, what is left of it from each of these bytes on, and nothing.
 pub(super) fn walk(name: &[u8], stops: &[u8]) -> Vec<Vec<u8>> {
-    let name = name.to_ascii_lowercase();
-    let mut keys = vec![name.clone()];
+    let name = spelt(name);
+    let mut keys = vec![name.to_vec()];
     let stops = (1..name.len()).filter(|&at| stops.contains(&name[at]));
     keys.extend(stops.map(|at| name[at..].to_vec()));
     if !name.is_empty() {

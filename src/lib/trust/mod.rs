@@ -336,18 +336,22 @@ fn judge_records(
     chain: &[X509],
     matched: Option<tls_ffi::dane::Numbers>,
 ) -> Result<Verdict, Refusal> {
+    let told = |refusal: Refusal| Refusal {
+        reason: format!("{} ({})", refusal.reason, dane::compared(records, chain)),
+        ..refusal
+    };
     match (failures.0.first(), matched, chain.first()) {
         (None, Some(_), Some(leaf))
             if !names.is_empty() && !names.iter().any(|one| one.is_in(leaf)) =>
         {
-            Err(Refusal::name(leaf, names))
+            Err(told(Refusal::name(leaf, names)))
         }
         (None, Some([usage, selector, matching]), Some(_)) => Ok(Verdict::Dane {
             usage,
             selector,
             matching,
         }),
-        (Some(refusal), ..) if refusal.code() != code::DANE_NO_MATCH => Err(refusal.clone()),
+        (Some(refusal), ..) if refusal.code() != code::DANE_NO_MATCH => Err(told(refusal.clone())),
         (.., Some(leaf)) => Err(Refusal::records(leaf, &dane::compared(records, chain))),
         (.., None) => Err(Refusal::plain(
             Fault::Absent,

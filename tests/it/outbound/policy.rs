@@ -519,7 +519,8 @@ fn our_certificate_goes_by_the_sender() {
     let certs = place.write(
         "domaincerts",
         format!(
-            ".example:{0}|{1}|se|cret\n*:{2}|{3}|se|cret\nbad.test:/nonexistent\n",
+            ".example:{0}|{1}|se|cret\n*:{2}|{3}|se|cret\nbad.test:/nonexistent\n\
+             none.test:{0}|{1}\n",
             place.text("one.pem"),
             place.text("one.key"),
             place.text("all.pem"),
@@ -546,15 +547,21 @@ fn our_certificate_goes_by_the_sender() {
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
         assert_eq!(server.join(), shown, "{sender}");
     }
-    let trial = Trial::new(&place, &format!("=localhost:{ca}\n"));
-    let trial = trial
-        .option("-G")
-        .option(&certs)
-        .option("-f")
-        .option("a@bad.test");
-    trial
-        .at(1)
-        .failed(111, "domaincerts /nonexistent: no such file");
+    for (sender, said) in [
+        ("a@bad.test", "domaincerts /nonexistent: no such file"),
+        (
+            "a@none.test",
+            "no password was given in the third field of its line or with -3",
+        ),
+    ] {
+        let trial = Trial::new(&place, &format!("=localhost:{ca}\n"));
+        let trial = trial
+            .option("-G")
+            .option(&certs)
+            .option("-f")
+            .option(sender);
+        trial.at(1).failed(111, said);
+    }
 }
 
 #[test]

@@ -118,6 +118,10 @@ fn a_certificate_that_cannot_be_shown_defers_and_names_its_line() {
         ),
         (format!("{pem}|{key}"), "unable to load key: domaincerts "),
         (
+            format!("{pem}|{key}|"),
+            "it is encrypted, and no password was given in the third field of its line",
+        ),
+        (
             format!("{pem}|{}|{SECRET}", at("none.key")),
             "no such file or directory",
         ),

@@ -67,7 +67,7 @@ fn meet(identity: &Identity, records: Vec<Record>) -> (Result<String, Failure>, 
         ciphers_from: "ciphers",
         lines: (None, None),
     };
-    let keys = OwnKey { password: None };
+    let keys = OwnKey::NONE;
     let store = Store::load(&Settings::default(), &setup, &keys).unwrap();
     let published = trust::Published {
         host: HOST.to_owned(),
@@ -177,7 +177,10 @@ fn an_authority_s_record_asks_for_a_sound_chain_and_the_name() {
         ),
     ] {
         let refusal = refused(&beside(leaf.issue_by(&lower)), of_root());
-        assert_eq!(refusal.reason, why, "{about}");
+        let digits = digits(&of_root()[0]);
+        let words =
+            format!("{why} (2 1 1 {digits} is published, and its last issuer's key is {digits})");
+        assert_eq!(refusal.reason, words, "{about}");
     }
     // The digest of an authority that the server does not show.
     let mut alone = identity.clone();

@@ -84,6 +84,7 @@ fn signed_records_decide_and_the_report_says_how() {
         domain("none", bare, ""),
         domain("ta", of_root, &anchor),
         domain("tawrong", of_root, &anchor),
+        domain("tanone", ip, &format!("2 1 1 {NOBODY}")),
         // Both keys of a renewal.
         domain(
             "both",
@@ -128,6 +129,12 @@ fn signed_records_decide_and_the_report_says_how() {
     let stripped = "(mx.stripped.signed) but it does not offer STARTTLS; the TLSA records of \
                     mx.stripped.signed require TLS (DANE). (#4.7.5)\n";
     let matched = " dane 3 1 1).\n";
+    let root_key = &key(&root.certificate)[..8];
+    let by_authority = format!(
+        "its certificate names another host: depth 0, /CN=x: hostname mismatch (2 1 1 {root_key} is \
+         published, and its last issuer's key is {root_key}): wanted mx.tawrong.signed or \
+         tawrong.signed, it names ta.signed; the TLSA records of mx.tawrong.signed require TLS"
+    );
     for (lines, name, letter, said) in [
         ("", "good.signed", 'K', matched),
         ("", "both.signed", 'K', matched),
@@ -141,7 +148,13 @@ fn signed_records_decide_and_the_report_says_how() {
         ),
         ("", "stripped.signed", 'Z', stripped),
         ("", "ta.signed", 'K', " dane 2 1 1).\n"),
-        ("", "tawrong.signed", 'Z', "hostname mismatch"),
+        ("", "tawrong.signed", 'Z', &by_authority),
+        (
+            "",
+            "tanone.signed",
+            'Z',
+            "2 1 1 00112233 is published, and its last issuer's key is ",
+        ),
         ("", "alias.signed", 'K', matched),
         ("", "own.signed", 'K', matched),
         ("", "two.signed", 'K', matched),

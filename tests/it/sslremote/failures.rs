@@ -5,7 +5,7 @@ use openssl::ssl::SslContext;
 
 use super::fake::{Fake, Running};
 use super::remote::{MESSAGE, Remote};
-use crate::harness::{Leaf, Place, peer};
+use crate::harness::{Leaf, Place, peer, run};
 
 fn good() -> SslContext {
     peer::context(&Leaf::new("x").address("127.0.0.1").issue(), |_| ())
@@ -481,8 +481,6 @@ fn what_cannot_be_sent_is_said_before_anybody_is_called() {
         let wanted = format!("ZUnable to read control files. (#4.3.0)\nReason: {why}\n");
         assert_eq!(remote.send("x"), wanted);
     };
-    let remote = remote.control("timeoutremote", "soon\n");
-    said(&remote, "control/timeoutremote: \"soon\" is not a number");
     let bare = Place::new("remote-bare");
     let remote = Remote::new(&bare);
     std::fs::remove_file(bare.path("control/me")).unwrap();
@@ -496,4 +494,32 @@ fn what_cannot_be_sent_is_said_before_anybody_is_called() {
     let wanted = "ZUnable to switch to home directory. (#4.3.0)\nReason: /nonexistent/home \
                   (QMAILHOME): no such file or directory\n";
     assert_eq!(remote.send("x"), wanted);
+}
+
+#[test]
+fn control_files_of_qmail_remote_stop_no_mail() {
+    let place = Place::new("remote-control");
+    let running = Fake::plain().listen("127.0.0.1:0".parse().unwrap());
+    let route = format!(":[127.0.0.1]:{}\n", running.at.port());
+    for (connect, remote) in [("60 seconds\n", "abc\n"), ("", "-1\n"), ("5\n", " 5\n")] {
+        let remote = Remote::new(&place)
+            .control("smtproutes", &route)
+            .control("timeoutconnect", connect)
+            .control("timeoutremote", remote);
+        let report = remote.send("far.example");
+        assert!(report.starts_with('K'), "{connect:?}: {report}");
+        let ended = run(&mut remote.command(&["-P", "far.example"]), b"");
+        let said = "control/timeoutremote: \"";
+        assert!(ended.text().contains(said), "{}", ended.text());
+    }
+    // Whom helohost names needs no file me.
+    let remote = Remote::new(&place)
+        .control("smtproutes", &route)
+        .control("helohost", "other.example\n");
+    std::fs::remove_file(place.path("control/me")).unwrap();
+    let report = remote.send("far.example");
+    assert!(report.starts_with('K'), "{report}");
+    let seen = running.seen();
+    let last = seen.last().expect("called");
+    assert!(format!("{last:?}").contains("other.example"), "{last:?}");
 }

@@ -16,7 +16,7 @@ use super::sts::{Followed, Known, Search};
 use super::temporary_control;
 use crate::dns;
 use crate::domaincerts::{self, OwnCertificate};
-use crate::keyholder::{OwnKey, Password};
+use crate::keyholder::{BY_LINE, OwnKey, Password};
 use crate::report::Fail;
 use crate::routes::{Login, Protocol, Route};
 use crate::settings::Settings;
@@ -324,6 +324,7 @@ impl Rules {
         let password = own.and_then(|own| own.password.as_deref());
         let keys = OwnKey {
             password: password.map(Password::new),
+            given: BY_LINE,
         };
         let anchors = if rule.verifies() || above.policy {
             Trust::Loaded(self.system_anchors())

@@ -32,6 +32,9 @@ pub fn run(folder: &Path, domains: &[Vec<u8>]) -> Result<String, Say> {
     let rules = Rules::read(folder, ANYBODY)?;
     let resolver = Resolver::default();
     let mut out = String::new();
+    for remark in &control.remarks {
+        let _ = writeln!(out, "{remark}");
+    }
     for domain in domains {
         let mut preview = Preview {
             name: super::spelt(domain),

@@ -270,5 +270,5 @@ fn check(rule: &Rule) -> Result<(), Fail> {
         lines: (None, None),
         ..Setup::under(rule, Trust::Loaded(&[]))
     };
-    Store::load(&settings, &setup, &OwnKey { password: None }).map(|_| ())
+    Store::load(&settings, &setup, &OwnKey::NONE).map(|_| ())
 }

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::plan::{Plan, own_certificate};
-use crate::keyholder::{OwnKey, Password};
+use crate::keyholder::{BY_LETTER, BY_LINE_OR_LETTER, OwnKey, Password};
 use crate::options::sslclient::{Options, TABLE};
 use crate::program;
 use crate::report::Fail;
@@ -53,6 +53,10 @@ pub(super) fn store(options: &Options, plan: &Plan) -> Result<Store, Fail> {
         password: match own_password {
             Some(password) => Some(Password::new(password)),
             None => password(options)?,
+        },
+        given: match &own_line {
+            Some(_) => BY_LINE_OR_LETTER,
+            None => BY_LETTER,
         },
     };
     let certificate = options

@@ -181,7 +181,7 @@ fn whole_path(path: &str) -> String {
 }
 
 /// A probe shows no certificate of its own.
-const NO_KEY: OwnKey = OwnKey { password: None };
+const NO_KEY: OwnKey = OwnKey::NONE;
 
 /// What is verified where a policy of MTA-STS asks for it.
 fn policies(anchors: &[X509]) -> client::Setup<'_> {

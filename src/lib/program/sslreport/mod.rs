@@ -17,6 +17,7 @@ use crate::options::sslreport::TABLE;
 use crate::qmail_home::{self, CONTROL};
 use crate::report::{Fail, Report, TEMPORARY};
 use crate::sys::standard;
+use crate::text;
 use crate::tlsrpt::journal;
 use crate::tlsrpt::record::{self, Destination};
 
@@ -36,6 +37,8 @@ const TRIED_DAYS: i64 = 2;
 const KEPT_DAYS: i64 = 14;
 /// How many domains are asked at a time.
 const ASKED_TOGETHER: usize = 32;
+/// How many names a message has.
+const NAMED: usize = 5;
 
 /// The whole program.
 #[must_use]
@@ -191,7 +194,8 @@ impl<'a> Run<'a> {
     fn wanted(&self, tally: Tally) -> Result<(Vec<Wanted>, bool), Fail> {
         let domains: Vec<(String, Policies)> = tally.0.into_iter().collect();
         let mut wanted = Vec::new();
-        let mut unknown: Option<(usize, String)> = None;
+        let mut unknown: Vec<String> = Vec::new();
+        let mut reason = String::new();
         let mut told = 0;
         let mut domains = domains.into_iter().peekable();
         while domains.peek().is_some() {
@@ -216,18 +220,21 @@ impl<'a> Run<'a> {
                     }
                     Err(Trouble::NoRecords | Trouble::NoSuchName) => told += 1,
                     Err(Trouble::Temporary(why) | Trouble::Bogus(why)) => {
-                        let (count, _) = unknown.take().unwrap_or_default();
-                        unknown = Some((count + 1, why));
+                        unknown.push(text::excerpt(domain.as_bytes(), 255));
+                        reason = why;
                     }
                 }
             }
         }
-        let Some((count, why)) = unknown else {
+        if unknown.is_empty() {
             return Ok((wanted, true));
-        };
+        }
+        let count = unknown.len();
         let all = count + told;
-        let text =
-            format!("{count} of {all} domains could not be asked whether they want reports: {why}");
+        let names = some_of(&unknown);
+        let text = format!(
+            "{count} of {all} domains could not be asked whether they want reports: {names}: {reason}"
+        );
         if told == 0 {
             return Err(Fail::temporary(text));
         }
@@ -355,5 +362,14 @@ impl<'a> Run<'a> {
             }
         }
         Ok(())
+    }
+}
+
+/// `a, b`; of many the first ones.
+fn some_of(names: &[String]) -> String {
+    let shown = names[..names.len().min(NAMED)].join(", ");
+    match names.len().saturating_sub(NAMED) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
     }
 }
