@@ -7,8 +7,7 @@ use crate::text;
 
 pub(super) fn add(found: &mut Findings, result: &HostResult, facts: &Facts) {
     if let Some(why) = &facts.unreadable {
-        found.add(
-            Severity::High,
+        found.high(
             "bad-certificate",
             format!("A certificate cannot be read: {why}"),
         );
@@ -22,8 +21,7 @@ pub(super) fn add(found: &mut Findings, result: &HostResult, facts: &Facts) {
     for key in [KeyType::Rsa, KeyType::Ecdsa, KeyType::Ed25519] {
         let more = facts.others.iter().filter(|one| one.key == key).count();
         if more > 0 {
-            found.add(
-                Severity::Low,
+            found.low(
                 "certificates-vary",
                 format!(
                     "The server shows now one {key} certificate, now another ({} seen): is there a \
@@ -40,21 +38,18 @@ fn dates(found: &mut Findings, one: &Certificate, facts: &Facts) {
     let end = one.not_after.get(..10).unwrap_or_default();
     let which = one.key;
     if !one.not_after.is_empty() && one.not_after < facts.now {
-        found.add(
-            Severity::High,
+        found.high(
             "expired",
             format!("The {which} certificate expired on {end}: renew it"),
         );
     } else if one.not_before > facts.now {
         let begin = one.not_before.get(..10).unwrap_or_default();
-        found.add(
-            Severity::High,
+        found.high(
             "not-yet-valid",
             format!("The {which} certificate is valid only from {begin} on: is a clock wrong?"),
         );
     } else if one.not_after < facts.soon {
-        found.add(
-            Severity::Medium,
+        found.medium(
             "expires-soon",
             format!("The {which} certificate ends on {end}, within 14 days: renew it"),
         );
@@ -65,8 +60,7 @@ fn chain(found: &mut Findings, one: &Certificate, facts: &Facts) {
     let which = one.key;
     match one.chain {
         Chain::Complete => {}
-        Chain::Incomplete => found.add(
-            Severity::Medium,
+        Chain::Incomplete => found.medium(
             "chain-incomplete",
             format!(
                 "The {which} chain is incomplete: issuer {} is neither sent nor trusted; send the \
@@ -74,13 +68,11 @@ fn chain(found: &mut Findings, one: &Certificate, facts: &Facts) {
                 text::excerpt(one.issuer.as_bytes(), 40)
             ),
         ),
-        Chain::Misordered => found.add(
-            Severity::Low,
+        Chain::Misordered => found.low(
             "chain-misordered",
             format!("The {which} chain is out of order: the server's own certificate first, then its issuers"),
         ),
-        Chain::SelfSigned => found.add(
-            Severity::Medium,
+        Chain::SelfSigned => found.medium(
             "self-signed",
             format!("The {which} certificate is self-signed: partners can pin it, not verify it"),
         ),
@@ -95,8 +87,7 @@ fn chain(found: &mut Findings, one: &Certificate, facts: &Facts) {
         } else {
             ""
         };
-        found.add(
-            Severity::Medium,
+        found.medium(
             "unverified",
             format!(
                 "The {which} certificate does not verify: {}{cure}",
@@ -120,8 +111,7 @@ fn name(found: &mut Findings, one: &Certificate, result: &HostResult) {
             one.names.len() - 1
         ),
     };
-    found.add(
-        Severity::Medium,
+    found.medium(
         "name-mismatch",
         format!(
             "The {} certificate does not name {wanted}: it has {named}",
@@ -149,8 +139,7 @@ fn key(found: &mut Findings, one: &Certificate) {
     }
     let weak = ["md5", "md2", "sha1With", "ecdsa-with-SHA1"];
     if one.chain != Chain::SelfSigned && weak.iter().any(|word| one.signature.contains(word)) {
-        found.add(
-            Severity::Medium,
+        found.medium(
             "weak-signature",
             format!(
                 "The {} certificate is signed with {}",
@@ -162,8 +151,7 @@ fn key(found: &mut Findings, one: &Certificate) {
 
 fn agreement(found: &mut Findings, result: &HostResult, facts: &Facts) {
     match result.dane {
-        Some(Agreement::Mismatch) => found.add(
-            Severity::High,
+        Some(Agreement::Mismatch) => found.high(
             "dane-mismatch",
             format!(
                 "Senders with DANE keep their mail: {}",
@@ -173,29 +161,25 @@ fn agreement(found: &mut Findings, result: &HostResult, facts: &Facts) {
                     .unwrap_or("the certificate matches no TLSA record of the host")
             ),
         ),
-        Some(Agreement::Bogus) => found.add(
-            Severity::High,
+        Some(Agreement::Bogus) => found.high(
             "dane-bogus",
             "The TLSA records do not validate under DNSSEC: senders with DANE keep their mail",
         ),
-        Some(Agreement::Ok) => found.add(
-            Severity::Note,
+        Some(Agreement::Ok) => found.note(
             "dane",
             "The certificate matches the host's TLSA records: mail needs no line in tlsdestinations",
         ),
         Some(Agreement::None) => match &facts.unusable_records {
-            Some(why) => found.add(
-                Severity::Low,
+            Some(why) => found.low(
                 "dane-unusable",
                 format!("No TLSA record is of use, so that they prove nothing: {why}"),
             ),
-            None => found.add(Severity::Note, "no-dane", "No TLSA records (DANE)"),
+            None => found.note("no-dane", "No TLSA records (DANE)"),
         },
         None => {}
     }
     if result.sts == Some(Agreement::Mismatch) {
-        found.add(
-            Severity::High,
+        found.high(
             "sts-mismatch",
             "The server does not agree with the domain's MTA-STS policy: senders keep their mail",
         );

@@ -29,16 +29,14 @@ pub(super) fn add(found: &mut Findings, result: &HostResult) {
         );
     }
     if result.injection == Some(Injection::Answered) {
-        found.add(
-            Severity::High,
+        found.high(
             "injection",
             "Commands injected behind STARTTLS are answered inside TLS (CVE-2011-0411): update the \
              server",
         );
     }
     if result.capabilities_fresh == Some(false) {
-        found.add(
-            Severity::Note,
+        found.note(
             "same-capabilities",
             "The capability list inside TLS still offers the upgrade to TLS",
         );

@@ -83,8 +83,7 @@ pub fn of_line(result: &mut HostResult, signed: Option<bool>) {
     };
     let mut found = Findings(Vec::new());
     if line.contains(LOWERED) {
-        found.add(
-            Severity::Note,
+        found.note(
             "line-lowered",
             "The suggested line lowers OpenSSL's security level for this partner (@SECLEVEL=0): \
              without that there is no connection",
@@ -92,8 +91,7 @@ pub fn of_line(result: &mut HostResult, signed: Option<bool>) {
     }
     // By name, with hosts that DNS gave.
     if line.starts_with('~') && signed == Some(false) {
-        found.add(
-            Severity::Note,
+        found.note(
             "line-names-from-dns",
             "The suggested line has MX names that DNS gave without a signature: ask the partner \
              whether they are right",
@@ -106,6 +104,22 @@ pub fn of_line(result: &mut HostResult, signed: Option<bool>) {
 struct Findings(Vec<Finding>);
 
 impl Findings {
+    fn high(&mut self, code: &str, text: impl AsRef<str>) {
+        self.add(Severity::High, code, text);
+    }
+
+    fn medium(&mut self, code: &str, text: impl AsRef<str>) {
+        self.add(Severity::Medium, code, text);
+    }
+
+    fn low(&mut self, code: &str, text: impl AsRef<str>) {
+        self.add(Severity::Low, code, text);
+    }
+
+    fn note(&mut self, code: &str, text: impl AsRef<str>) {
+        self.add(Severity::Note, code, text);
+    }
+
     fn add(&mut self, severity: Severity, code: &str, text: impl AsRef<str>) {
         self.0.push(Finding {
             severity,
@@ -141,8 +155,7 @@ pub fn of(result: &HostResult, facts: &Facts) -> Vec<Finding> {
         found.add(severity, "policy", sentence);
     }
     if let Some(Hold::Not(why)) = &facts.hold {
-        found.add(
-            Severity::Medium,
+        found.medium(
             "no-line",
             format!("TLS cannot be required of it, as qmail-sslremote would: {why}"),
         );
@@ -168,38 +181,33 @@ pub fn of(result: &HostResult, facts: &Facts) -> Vec<Finding> {
 /// What a server should bear with.
 fn tolerance(found: &mut Findings, result: &HostResult, facts: &Facts) {
     if result.large_hello == Some(false) {
-        found.add(
-            Severity::Medium,
+        found.medium(
             "large-hello-refused",
             "A large ClientHello (two TCP segments, as with ML-KEM) fails: a server or firewall \
              reads only its first segment",
         );
     }
     if result.grease == Some(false) {
-        found.add(
-            Severity::Medium,
+        found.medium(
             "grease-refused",
             "A ClientHello with unknown values (GREASE, RFC 8701) is refused: new clients will fail",
         );
     }
     if facts.without_name == Some(false) {
-        found.add(
-            Severity::Medium,
+        found.medium(
             "no-sni-refused",
             "A client that sends no SNI is refused: many mail senders send none; serve them a default \
              certificate",
         );
     }
     if facts.wrong_name == Some(false) {
-        found.add(
-            Severity::Low,
+        found.low(
             "wrong-sni-refused",
             "A client whose SNI is another name is refused: serve it a default certificate",
         );
     }
     if facts.secure_renegotiation == Some(false) {
-        found.add(
-            Severity::Medium,
+        found.medium(
             "no-secure-renegotiation",
             "Secure renegotiation (RFC 5746) is missing below TLS 1.3: OpenSSL 3 and others refuse \
              to connect; update the server",
@@ -207,15 +215,13 @@ fn tolerance(found: &mut Findings, result: &HostResult, facts: &Facts) {
     }
     extended_master_secret(found, result, facts);
     if facts.unlisted {
-        found.add(
-            Severity::Note,
+        found.note(
             "not-all-listed",
             "The server takes more suites or groups than 60 handshakes can list",
         );
     }
     if facts.wants_certificate {
-        found.add(
-            Severity::Note,
+        found.note(
             "client-certificate-asked",
             "The server asks clients for a certificate",
         );

@@ -7,15 +7,10 @@ use crate::probe::result::{HostResult, Severity, StartTls};
 pub(super) fn add(found: &mut Findings, result: &HostResult, facts: &Facts) {
     let why = result.error.as_deref().unwrap_or_default();
     if !result.listens {
-        return found.add(
-            Severity::High,
-            "unreachable",
-            format!("Nothing was reached: {why}"),
-        );
+        return found.high("unreachable", format!("Nothing was reached: {why}"));
     }
     if let Some(how) = &facts.intolerant {
-        found.add(
-            Severity::High,
+        found.high(
             "version-intolerant",
             format!(
                 "A client that offers TLSv1.3 is not answered with an older version, as most senders \
@@ -24,7 +19,7 @@ pub(super) fn add(found: &mut Findings, result: &HostResult, facts: &Facts) {
         );
     }
     if let Some(how) = &facts.stripped {
-        found.add(Severity::High, "stripped", how);
+        found.high("stripped", how);
     }
     upgrade(found, result, facts, why);
     handshakes(found, result, facts, why);
@@ -36,8 +31,7 @@ pub(super) fn add(found: &mut Findings, result: &HostResult, facts: &Facts) {
 /// The offer of TLS.
 fn upgrade(found: &mut Findings, result: &HostResult, facts: &Facts, why: &str) {
     match result.starttls {
-        Some(StartTls::Missing) => found.add(
-            Severity::High,
+        Some(StartTls::Missing) => found.high(
             "starttls-missing",
             format!(
                 "{} is not offered: all mail and passwords pass in the clear",
@@ -48,8 +42,7 @@ fn upgrade(found: &mut Findings, result: &HostResult, facts: &Facts, why: &str) 
                 }
             ),
         ),
-        Some(StartTls::Refused) => found.add(
-            Severity::High,
+        Some(StartTls::Refused) => found.high(
             "refused",
             format!(
                 "The server refuses: {}",
@@ -74,14 +67,12 @@ fn handshakes(found: &mut Findings, result: &HostResult, facts: &Facts, why: &st
             format!("No TLS handshake comes to its end{wish}: {why}"),
         );
     } else if let Some(how) = &facts.inside {
-        found.add(
-            Severity::High,
+        found.high(
             "no-dialogue",
             format!("Inside TLS the server does not go on: {how}"),
         );
     } else if result.has_tls() && result.error.is_some() {
-        found.add(
-            Severity::Medium,
+        found.medium(
             "incomplete",
             format!("The probe ended early and does not know the rest: {why}"),
         );
@@ -91,13 +82,8 @@ fn handshakes(found: &mut Findings, result: &HostResult, facts: &Facts, why: &st
 /// Nothing of TLS was seen of a server that did not say that it has none.
 fn without_tls(found: &mut Findings, result: &HostResult, facts: &Facts, why: &str) {
     match &facts.handshake {
-        Some(how) => found.add(
-            Severity::High,
-            "tls-failed",
-            format!("No TLS handshake came about: {how}"),
-        ),
-        None if result.starttls != Some(StartTls::Refused) => found.add(
-            Severity::High,
+        Some(how) => found.high("tls-failed", format!("No TLS handshake came about: {how}")),
+        None if result.starttls != Some(StartTls::Refused) => found.high(
             "no-dialogue",
             format!("The server did not get as far as TLS: {why}"),
         ),

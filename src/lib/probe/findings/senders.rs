@@ -1,7 +1,7 @@
 //! Findings of who cannot connect, each with what would let them.
 #![forbid(unsafe_code)]
 
-use super::super::result::{HostResult, KeyType, Severity, Version};
+use super::super::result::{HostResult, KeyType, Version};
 use super::super::senders::{RSA_ONLY, SENDERS, Sender, WITHOUT_13};
 use super::super::suites;
 use super::{Facts, Findings, TEXT_LIMIT};
@@ -27,7 +27,7 @@ pub(super) fn add(found: &mut Findings, result: &HostResult, facts: &Facts) {
         if let Some(sender) = lost.iter().find(|one| one.name == name) {
             let cure = cure(result, facts, sender);
             let text = format!("{who} cannot connect: {cure}");
-            found.add(Severity::Medium, code, text);
+            found.medium(code, text);
         }
     }
     let listed = |current: bool| -> Vec<&Sender> {
@@ -39,16 +39,14 @@ pub(super) fn add(found: &mut Findings, result: &HostResult, facts: &Facts) {
     if let Some(first) = current.first() {
         let cure = cure(result, facts, first);
         let names = names(&current, TEXT_LIMIT - cure.len() - 20);
-        found.add(
-            Severity::Medium,
+        found.medium(
             "senders-refused",
             format!("Cannot connect: {names}; {cure}"),
         );
     }
     let old = listed(false);
     if !old.is_empty() {
-        found.add(
-            Severity::Note,
+        found.note(
             "old-senders-refused",
             format!("Too old to connect: {}", names(&old, TEXT_LIMIT - 20)),
         );

@@ -12,15 +12,13 @@ pub(super) fn add(found: &mut Findings, result: &HostResult, facts: &Facts) {
     exchange(found, result, facts);
     let resumed = result.resumption.as_ref();
     if resumed.is_some_and(|all| !all.is_empty() && all.values().all(|resumed| !resumed)) {
-        found.add(
-            Severity::Note,
+        found.note(
             "no-resumption",
             "No session is resumed: each connection costs a full handshake",
         );
     }
     if result.server_order == Some(false) {
-        found.add(
-            Severity::Note,
+        found.note(
             "client-order",
             "The suite is chosen by the client's order, not the server's",
         );
@@ -51,7 +49,7 @@ fn versions(found: &mut Findings, result: &HostResult) {
         found.add(severity, "old-version", text);
     }
     if modern && !result.speaks(Version::Tls13) {
-        found.add(Severity::Note, "no-tls13", "TLSv1.3 is not spoken");
+        found.note("no-tls13", "TLSv1.3 is not spoken");
     }
 }
 
@@ -106,8 +104,7 @@ fn exchange(found: &mut Findings, result: &HostResult, facts: &Facts) {
         && result.speaks(Version::Tls13)
         && listed.is_some_and(|all| !all.iter().any(|one| groups::is_hybrid(one)))
     {
-        found.add(
-            Severity::Note,
+        found.note(
             "no-hybrid",
             "No hybrid group with ML-KEM: what is recorded now may be decrypted in years",
         );
