@@ -5,17 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use openssl::asn1::Asn1Time;
-use openssl::bn::BigNum;
-use openssl::ec::{EcGroup, EcKey};
-use openssl::error::ErrorStack;
-use openssl::hash::MessageDigest;
-use openssl::nid::Nid;
-use openssl::pkey::{PKey, Private};
-use openssl::rsa::Rsa;
-use openssl::x509::extension::{BasicConstraints, KeyUsage, SubjectAlternativeName};
-use openssl::x509::{X509, X509Builder, X509Name, X509NameRef};
-
+use crate::harness::authority::{Authority, KeyKind, Leaf};
 use crate::{Outcome, because};
 
 /// The key a server certificate has.
@@ -49,26 +39,13 @@ impl Credentials {
             ca: directory.join("ca.pem"),
             directory: directory.to_owned(),
         };
-        let (root, root_key) = authority().map_err(because("make a CA"))?;
-        write(
-            &credentials.ca,
-            &root.to_pem().map_err(because("encode the CA"))?,
-        )?;
-        for key in [Key::Ecdsa, Key::Rsa] {
-            let (certificate, secret) =
-                leaf(key, &root, &root_key).map_err(because("make a certificate"))?;
-            write(
-                &credentials.certificate(key),
-                &certificate
-                    .to_pem()
-                    .map_err(because("encode a certificate"))?,
-            )?;
-            write(
-                &credentials.key(key),
-                &secret
-                    .private_key_to_pem_pkcs8()
-                    .map_err(because("encode a key"))?,
-            )?;
+        let root = Authority::root("ucspi-tls bench CA");
+        write(&credentials.ca, &root.pem())?;
+        for (key, kind) in [(Key::Ecdsa, KeyKind::P256), (Key::Rsa, KeyKind::Rsa2048)] {
+            let leaf = Leaf::new("127.0.0.1").address("127.0.0.1").key(kind);
+            let leaf = leaf.issue_by(&root);
+            write(&credentials.certificate(key), &leaf.chain_pem())?;
+            write(&credentials.key(key), &leaf.key_pem())?;
         }
         Ok(credentials)
     }
@@ -88,62 +65,4 @@ fn write(path: &Path, content: &[u8]) -> Outcome<()> {
     fs::write(path, content).map_err(because(format!("write {}", path.display())))?;
     // stunnel complains about keys that others can read.
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(because("set permissions"))
-}
-
-fn p256() -> Result<PKey<Private>, ErrorStack> {
-    let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;
-    PKey::from_ec_key(EcKey::generate(&group)?)
-}
-
-fn name(text: &str) -> Result<X509Name, ErrorStack> {
-    let mut name = X509Name::builder()?;
-    name.append_entry_by_nid(Nid::COMMONNAME, text)?;
-    Ok(name.build())
-}
-
-fn begin(
-    serial: u32,
-    subject: &X509NameRef,
-    issuer: &X509NameRef,
-    key: &PKey<Private>,
-) -> Result<X509Builder, ErrorStack> {
-    let mut builder = X509::builder()?;
-    builder.set_version(2)?;
-    let serial = BigNum::from_u32(serial)?.to_asn1_integer()?;
-    builder.set_serial_number(&serial)?;
-    builder.set_subject_name(subject)?;
-    builder.set_issuer_name(issuer)?;
-    builder.set_pubkey(key)?;
-    let (from, to) = (Asn1Time::days_from_now(0)?, Asn1Time::days_from_now(30)?);
-    builder.set_not_before(&from)?;
-    builder.set_not_after(&to)?;
-    Ok(builder)
-}
-
-fn authority() -> Result<(X509, PKey<Private>), ErrorStack> {
-    let (key, subject) = (p256()?, name("ucspi-tls bench CA")?);
-    let mut builder = begin(1, &subject, &subject, &key)?;
-    builder.append_extension(BasicConstraints::new().critical().ca().build()?)?;
-    builder.append_extension(KeyUsage::new().critical().key_cert_sign().build()?)?;
-    builder.sign(&key, MessageDigest::sha256())?;
-    Ok((builder.build(), key))
-}
-
-fn leaf(
-    kind: Key,
-    root: &X509,
-    root_key: &PKey<Private>,
-) -> Result<(X509, PKey<Private>), ErrorStack> {
-    let key = match kind {
-        Key::Ecdsa => p256()?,
-        Key::Rsa => PKey::from_rsa(Rsa::generate(2048)?)?,
-    };
-    let subject = name("127.0.0.1")?;
-    let mut builder = begin(2 + kind as u32, &subject, root.subject_name(), &key)?;
-    let names = SubjectAlternativeName::new()
-        .ip("127.0.0.1")
-        .build(&builder.x509v3_context(Some(root), None))?;
-    builder.append_extension(names)?;
-    builder.sign(root_key, MessageDigest::sha256())?;
-    Ok((builder.build(), key))
 }

@@ -9,6 +9,10 @@
     clippy::incompatible_msrv,
     reason = "rust-version is that of the programs"
 )]
+// What the harness makes fails as a test does, and ends the run.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+#![allow(clippy::doc_markdown, missing_docs)]
+#![allow(clippy::missing_panics_doc, clippy::must_use_candidate)]
 
 use std::collections::HashMap;
 use std::fmt::{Display, Write as _};
@@ -22,6 +26,15 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use ucspi_tls::internals::resume::Resumable;
+
+#[path = "../../tests/it/harness/mod.rs"]
+#[allow(
+    dead_code,
+    unused_imports,
+    unused_macros,
+    reason = "the tests use the rest of it"
+)]
+mod harness;
 
 mod account;
 mod client;

@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -19,6 +19,7 @@ use nix::unistd::Pid;
 
 use crate::account::{Accounting, Group};
 use crate::credentials::{Credentials, Key};
+use crate::harness::ports;
 use crate::{Outcome, because};
 
 /// How a server is started.
@@ -316,10 +317,9 @@ impl Server {
             None => Vec::new(),
         };
         let mut failure = String::new();
-        // Where the bench must choose a free port, another process can take it
-        // before the server does.
+        // A port that the bench chooses can be taken before the server takes it.
         for _ in 0..5 {
-            let port = if says_port { 0 } else { free_port()? };
+            let port = if says_port { 0 } else { ports::free() };
             let own = arguments(contender.kind, ground, key, port, &words)?;
             let arguments: Vec<String> = rules.iter().cloned().chain(own).collect();
             match Server::spawn(contender, binary, &arguments, ground, key, port) {
@@ -508,14 +508,6 @@ impl Drop for Server {
 
 fn pid(child: &Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX))
-}
-
-fn free_port() -> Outcome<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(because("bind"))?;
-    listener
-        .local_addr()
-        .map(|at| at.port())
-        .map_err(because("read a port"))
 }
 
 /// Further variables. ucspi-ssl insists on anchors, and its compiled-in paths
