@@ -141,18 +141,8 @@ fn exchange(
         socket,
         deadline: until,
     };
-    let (first, second) = hello.split_at(if in_two {
-        CUT.min(hello.len())
-    } else {
-        hello.len()
-    });
-    let mut sent = clear.write_all(first);
-    if !second.is_empty() {
-        let pause = poll::wait(&mut [], Some(Instant::now() + APART));
-        sent = sent.and(pause).and_then(|()| clear.write_all(second));
-    }
     // A server that has answered may have gone, and its answer is still there.
-    let unsent = sent.err();
+    let unsent = send(&mut clear, hello, in_two).err();
     let mut reader = Reader::default();
     let mut buffer = [0; 16384];
     loop {
@@ -191,6 +181,17 @@ fn exchange(
         part(&mut clear, &answer);
         return Ok(answer);
     }
+}
+
+/// Sends a hello whole, or in two segments.
+fn send(clear: &mut Clear<'_>, hello: &[u8], in_two: bool) -> io::Result<()> {
+    if !in_two {
+        return clear.write_all(hello);
+    }
+    let (first, second) = hello.split_at(CUT.min(hello.len()));
+    clear.write_all(first)?;
+    poll::wait(&mut [], Some(Instant::now() + APART))?;
+    clear.write_all(second)
 }
 
 /// What a connection that ended leaves behind.
