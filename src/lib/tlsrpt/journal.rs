@@ -139,12 +139,12 @@ pub fn read(mut input: impl BufRead, mut take: impl FnMut(Session)) -> io::Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tlsrpt::{Place, Policy, PolicyType};
+    use crate::tlsrpt::{AppliedPolicy, Place, PolicyType};
 
     fn session(domain: &str) -> Session {
         Session {
             time: "2026-01-31T12:00:00Z".to_owned(),
-            policy: Policy {
+            policy: AppliedPolicy {
                 kind: PolicyType::NoPolicyFound,
                 text: Vec::new(),
                 domain: domain.to_owned(),

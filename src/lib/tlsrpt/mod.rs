@@ -88,9 +88,9 @@ pub enum PolicyType {
     NoPolicyFound,
 }
 
-/// The policy of a session: RFC 8460, 4.4.
+/// The policy that a session was held to: RFC 8460, 4.4.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Policy {
+pub struct AppliedPolicy {
     /// Whose.
     #[serde(rename = "policy-type")]
     pub kind: PolicyType,
@@ -135,7 +135,7 @@ pub struct Session {
     pub time: String,
     /// Under which policy.
     #[serde(flatten)]
-    pub policy: Policy,
+    pub policy: AppliedPolicy,
     /// Where.
     #[serde(flatten)]
     pub place: Place,

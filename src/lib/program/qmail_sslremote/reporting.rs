@@ -21,7 +21,7 @@ use crate::resolve;
 use crate::routes::Protocol;
 use crate::text;
 use crate::tlsrpt::journal::{FOLDER, Journal};
-use crate::tlsrpt::{self, Place, Policy, PolicyType, ResultType};
+use crate::tlsrpt::{self, AppliedPolicy, Place, PolicyType, ResultType};
 
 /// How much of a reason is kept, in bytes.
 const REASON_LIMIT: usize = 300;
@@ -232,7 +232,7 @@ impl Reporting {
         let host = server.host.name.as_bytes();
         let session = tlsrpt::Session {
             time: calendar::at(calendar::now()),
-            policy: Policy {
+            policy: AppliedPolicy {
                 kind,
                 text,
                 domain: domain.clone(),

@@ -13,7 +13,7 @@ use super::tally::Policies;
 use crate::calendar::{self, Day};
 use crate::report::Fail;
 use crate::text;
-use crate::tlsrpt::{Place, Policy, ResultType};
+use crate::tlsrpt::{AppliedPolicy, Place, ResultType};
 
 /// The type of a packed report.
 pub const MEDIA_TYPE: &str = "application/tlsrpt+gzip";
@@ -68,7 +68,7 @@ struct Range {
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct PolicyResult<'a> {
-    policy: &'a Policy,
+    policy: &'a AppliedPolicy,
     summary: Summary,
     failure_details: Vec<Failures<'a>>,
 }

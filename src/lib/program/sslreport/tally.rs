@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::tlsrpt::{Place, Policy, ResultType, Session, record};
+use crate::tlsrpt::{AppliedPolicy, Place, ResultType, Session, record};
 
 /// A kind of failure.
 pub type Failed = (ResultType, Place);
@@ -19,7 +19,7 @@ pub struct Sessions {
 }
 
 /// The sessions of a domain, by policy.
-pub type Policies = BTreeMap<Policy, Sessions>;
+pub type Policies = BTreeMap<AppliedPolicy, Sessions>;
 
 /// The most kinds of failures of a domain that are told one by one: a report must
 /// stay one that can be mailed.
