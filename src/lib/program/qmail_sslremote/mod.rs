@@ -17,6 +17,7 @@ use crate::mta_sts::fetch;
 use crate::options;
 use crate::qmail_home;
 use crate::report::{self, Fail};
+use crate::routes::{Origin, Route};
 use crate::sys::sandbox::Role;
 use crate::sys::{fd, process, standard};
 #[cfg(feature = "internals")]
@@ -42,13 +43,12 @@ mod session;
 mod sts;
 mod talk;
 
-use crate::routes::Origin;
 use control_files::ControlFiles;
 use delivery::Delivery;
 use envelope::Envelope;
 use hosts::Resolver;
 use message::Message;
-use plan::Rules;
+use plan::{Rules, Server};
 use report_text::{Report, Say};
 use reporting::Reporting;
 use sts::Search;
@@ -148,6 +148,33 @@ fn message() -> Result<Message, Say> {
     Ok(message)
 }
 
+/// The servers for a message, each with what is asked of it. The resolver, which has
+/// a thread, ends here: nothing afterwards may have one.
+fn servers(
+    destination: &[u8],
+    route: &Route,
+    origin: &Origin,
+    rules: &Rules,
+    is_report: bool,
+) -> Result<Vec<Server>, Say> {
+    let resolver = Resolver::default();
+    let search = Search::of(destination, route);
+    // To a report no policy is applied.
+    if !is_report {
+        search.ask(&resolver)?;
+    }
+    let found = match &route.relay {
+        Some(relay) => hosts::of_relay(&resolver, relay, &route.place)?,
+        None => hosts::of_domain(&resolver, destination)?,
+    };
+    let found = hosts::of_family(found, origin)?;
+    let servers = rules.servers(&found, &spelt(destination), route, &resolver, &search)?;
+    if let (None, [one]) = (&route.relay, &servers[..]) {
+        hosts::not_ourselves(one.host.ip, one.port.number)?;
+    }
+    Ok(servers)
+}
+
 fn run(words: &[Vec<u8>]) -> Result<Report, Say> {
     let [destination, sender, recipients @ ..] = words else {
         return Err(improper());
@@ -174,23 +201,7 @@ fn run(words: &[Vec<u8>]) -> Result<Report, Say> {
     } else {
         Rules::read(folder, &sender_text)?
     };
-    let resolver = Resolver::default();
-    let search = Search::of(destination, &route);
-    // To a report no policy is applied.
-    if !is_report {
-        search.ask(&resolver)?;
-    }
-    let found = match &route.relay {
-        Some(relay) => hosts::of_relay(&resolver, relay, &route.place)?,
-        None => hosts::of_domain(&resolver, destination)?,
-    };
-    let found = hosts::of_family(found, &origin)?;
-    let servers = rules.servers(&found, &host, &route, &resolver, &search)?;
-    // It has a thread, which nothing below may have.
-    drop(resolver);
-    if let (None, [one]) = (&route.relay, &servers[..]) {
-        hosts::not_ourselves(one.host.ip, one.port.number)?;
-    }
+    let servers = servers(destination, &route, &origin, &rules, is_report)?;
     let has_key = rules.has_key();
     // Its files are of no more use.
     drop(rules);

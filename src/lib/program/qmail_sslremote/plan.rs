@@ -251,14 +251,11 @@ impl Rules {
             say: Say::later(sentence),
         };
         let bad = |why: &str| line(format!("TLS is not set up: {why}. (#4.7.5)"));
-        let Applied {
-            host,
-            to,
-            rule,
-            port,
-            protocol,
-        } = applied;
-        let rule = rule.as_ref().map_err(|wrong| bad(&wrong.to_string()))?;
+        let Applied { host, to, .. } = applied;
+        let rule = applied
+            .rule
+            .as_ref()
+            .map_err(|wrong| bad(&wrong.to_string()))?;
         let names = client::names(rule, to);
         let dane = dane::weighed(host, rule, to, names.clone(), found)?;
         let enforced = sts.as_ref().filter(|sts| sts.is_enforced());
@@ -276,10 +273,11 @@ impl Rules {
             (None, Tls::Required) => Some(format!("{} requires TLS", place(rule))),
             (None, _) => None,
         };
-        let demand = demand(rule, requires, route, *protocol, *port).map_err(|why| {
-            let sentence = format!("Route and policy contradict each other: {why}.");
-            line(format!("{sentence} (#4.7.5)"))
-        })?;
+        let demand =
+            demand(rule, requires, route, applied.protocol, applied.port).map_err(|why| {
+                let sentence = format!("Route and policy contradict each other: {why}.");
+                line(format!("{sentence} (#4.7.5)"))
+            })?;
         // A wrong line is an error even where nothing of it would be used.
         let above = Above {
             certificate: dane.is_some() || enforced.is_some(),

@@ -180,6 +180,27 @@ impl Preview<'_> {
         }
     }
 
+    /// The TLSA records of a host.
+    fn records(&mut self, name: &str, published: &dane::Found) {
+        match published {
+            Ok(None) => {}
+            Ok(Some(tlsa)) => {
+                for record in &tlsa.usable {
+                    let [usage, selector, matching] = record.numbers();
+                    let hex = text::hex(&record.data);
+                    let at = &tlsa.host;
+                    self.say(&format!("{at}: TLSA {usage} {selector} {matching} {hex}"));
+                }
+                for why in &tlsa.unusable {
+                    self.say(&format!("{name}: a TLSA record is of no use: {why}"));
+                }
+            }
+            Err(why) => self.say(&format!(
+                "{name}: its TLSA records are not to be had: {why}"
+            )),
+        }
+    }
+
     /// A host, its records, and what is asked of it.
     fn server(
         &mut self,
@@ -204,23 +225,7 @@ impl Preview<'_> {
             addresses.join(" "),
             server.port
         ));
-        match published {
-            Ok(None) => {}
-            Ok(Some(tlsa)) => {
-                for record in &tlsa.usable {
-                    let [usage, selector, matching] = record.numbers();
-                    let hex = text::hex(&record.data);
-                    let at = &tlsa.host;
-                    self.say(&format!("{at}: TLSA {usage} {selector} {matching} {hex}"));
-                }
-                for why in &tlsa.unusable {
-                    self.say(&format!("{name}: a TLSA record is of no use: {why}"));
-                }
-            }
-            Err(why) => self.say(&format!(
-                "{name}: its TLSA records are not to be had: {why}"
-            )),
-        }
+        self.records(&name, published);
         match &server.plan {
             Ok(plan) => {
                 self.say(&format!("{name}: {}", plan.rule.in_words(to)));
