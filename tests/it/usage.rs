@@ -608,8 +608,7 @@ fn a_file_that_holds_something_else_is_told_with_its_cure() {
     ] {
         let path = place.secret(name, bytes);
         let ended = Setup::new(&place, &["true"])
-            .env("CERTFILE", &certificate)
-            .env("KEYFILE", &path)
+            .pair(&certificate, &path)
             .refused();
         ended.failed(
             111,
@@ -640,8 +639,7 @@ fn a_file_that_holds_something_else_is_told_with_its_cure() {
         for variable in ["CERTFILE", "CAFILE"] {
             let ended = Setup::new(&place, &["true"])
                 .options("-Y")
-                .env("CERTFILE", &certificate)
-                .env("KEYFILE", &key)
+                .pair(&certificate, &key)
                 .env(variable, &path)
                 .refused();
             ended.failed(111, &format!("{variable} {path}: "));

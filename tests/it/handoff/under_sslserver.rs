@@ -596,8 +596,7 @@ fn a_rule_chooses_the_policy_of_each_client() {
     let compile = |text: &str| compile(&place, "rules.cdb", text);
     let cdb = compile("127.:allow,UCSPITLS=\"!\"\n");
     let server = setup(&place, "smtp", &["/bin/sh", "-c", SHELL])
-        .options("-x")
-        .option(&cdb)
+        .rules(&cdb)
         .start();
     let greeting = |expected: &str| {
         let mut client = Clear::to(&server);

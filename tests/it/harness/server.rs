@@ -138,11 +138,21 @@ impl<'a> Setup<'a> {
     }
 
     /// CERTFILE and KEYFILE.
+    pub fn pair(self, certificate: impl Into<OsString>, key: impl Into<OsString>) -> Self {
+        self.env("CERTFILE", certificate).env("KEYFILE", key)
+    }
+
+    /// `-x`, with this cdb.
+    pub fn rules(self, cdb: &str) -> Self {
+        self.option("-x").option(cdb)
+    }
+
+    /// A certificate with its key, in files of their own.
     pub fn identity(self, identity: &Identity) -> Self {
         let stem = self.place.fresh("server");
         let stem = stem.file_name().unwrap().to_str().unwrap().to_owned();
         let (certificate, key) = self.place.identity(&stem, identity);
-        self.env("CERTFILE", certificate).env("KEYFILE", key)
+        self.pair(certificate, key)
     }
 
     /// Lets others than their owner read the keys, but for what nobody may read:

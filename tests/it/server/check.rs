@@ -72,7 +72,7 @@ fn a_chain_that_clients_cannot_follow_is_wrong() {
     let setup = |chain: &[&openssl::x509::X509]| {
         let file = place.write("chain.pem", pem(chain));
         let setup = Setup::new(&place, &["true"]);
-        setup.env("CERTFILE", file).env("KEYFILE", &key)
+        setup.pair(file, &key)
     };
     content(&check(setup(&[&leaf, &lower, &upper])));
     content(&check(setup(&[&leaf, &lower, &upper, &root])));
@@ -111,7 +111,7 @@ fn a_broken_chain_is_warned_about_at_start() {
     let setup = |chain: &[&openssl::x509::X509]| {
         let file = place.write("chain.pem", pem(chain));
         let setup = Setup::new(&place, &["echo", "served"]);
-        setup.env("CERTFILE", file).env("KEYFILE", &key)
+        setup.pair(file, &key)
     };
     let server = setup(&[&leaf, &upper, &lower]).start();
     server.line("warning: CERTFILE ");
@@ -143,7 +143,7 @@ fn dates_of_the_whole_chain_count() {
     let chain = place.write("chain.pem", pem(&[&good.certificate, &over.certificate]));
     let key = place.secret("key.pem", good.key_pem());
     let setup = Setup::new(&place, &["true"]);
-    let checked = check(setup.env("CERTFILE", chain).env("KEYFILE", key));
+    let checked = check(setup.pair(chain, key));
     wrong(&checked, "certificate 2 of the file expired at");
 }
 
@@ -224,7 +224,7 @@ fn what_starttls_handoff_would_refuse_is_wrong_beforehand() {
         "127.:allow,UCSPITLS=\"!\"\n10.:allow,UCSPITLS=\"yes\"\n11.:allow,UCSPITLS=\"yes\"\n";
     let cdb = compile(&place, "rules.cdb", text);
     wrong(
-        &check(setup(&good).options("-n -x").option(&cdb)),
+        &check(setup(&good).options("-n").rules(&cdb)),
         "rule 10., 11.: starttls-handoff: unable to use UCSPITLS: \"yes\": ",
     );
 }
@@ -235,8 +235,8 @@ fn what_starttls_handoff_would_refuse_is_warned_about_at_start_and_with_new_rule
     let handoff = &*ours("starttls-handoff");
     let cdb = compile(&place, "rules.cdb", ":allow\n");
     let server = Setup::new(&place, &[handoff, "smtp", "true"])
-        .options("-n -x")
-        .option(&cdb)
+        .options("-n")
+        .rules(&cdb)
         .env("UCSPITLS", "require")
         .start();
     server.line("warning: starttls-handoff: unable to use UCSPITLS: \"require\": ");
@@ -265,8 +265,7 @@ fn files_that_everybody_may_write_or_keys_that_they_may_read_are_wrong() {
     let cdb = compile(&place, "rules.cdb", ":allow\n");
     let setup = || {
         Setup::new(&place, &["true"])
-            .env("CERTFILE", &certificate)
-            .env("KEYFILE", &key)
+            .pair(&certificate, &key)
             .env("CAFILE", &root)
             .option("-x")
             .option(&cdb)
@@ -420,9 +419,10 @@ fn the_check_prints_the_tlsa_records_to_publish() {
     let identity = leaf.address("127.0.0.1").issue_by(&lower);
     let chain = [&identity.certificate, &lower.certificate, &root.certificate];
     let setup = Setup::new(&place, &["true"]);
-    let setup = setup
-        .env("CERTFILE", place.write("chain.pem", pem(&chain)))
-        .env("KEYFILE", place.secret("key.pem", identity.key_pem()));
+    let setup = setup.pair(
+        place.write("chain.pem", pem(&chain)),
+        place.secret("key.pem", identity.key_pem()),
+    );
     let text = check(setup).text();
     let printed: Vec<&str> = text
         .lines()
@@ -452,7 +452,7 @@ fn danetool_makes_the_same_record() {
     let file = place.write("cert.pem", identity.certificate.to_pem().unwrap());
     let key = place.secret("key.pem", identity.key_pem());
     let setup = Setup::new(&place, &["true"]);
-    let text = check(setup.env("CERTFILE", &file).env("KEYFILE", key)).text();
+    let text = check(setup.pair(&file, key)).text();
     let words = [
         "--tlsa-rr",
         "--host",

@@ -403,8 +403,7 @@ fn with_password(place: &Place, identity: &Identity) -> Server {
     let file = place.write("password", PASSWORD);
     Setup::new(place, &["cat"])
         .options("-3")
-        .env("CERTFILE", &certificate)
-        .env("KEYFILE", &key)
+        .pair(&certificate, &key)
         .through([
             "/bin/sh".to_owned(),
             "-c".into(),
@@ -454,8 +453,7 @@ fn the_search_finds_a_key_in_an_engine_that_has_it() {
         let needles = Needles::secrets(&identity.key);
         let (certificate, key) = place.identity("own", &identity);
         let server = Setup::new(&place, &["cat"])
-            .env("CERTFILE", certificate)
-            .env("KEYFILE", &key)
+            .pair(certificate, &key)
             .taken_over("hold")
             .env("HELD", &key)
             .start();
@@ -825,8 +823,7 @@ fn every_handshake_that_the_settings_allow_is_signed() {
     ] {
         let (name, value) = settings.split_once('=').unwrap_or(("PLAIN", ""));
         let server = Setup::script(&place, "echo \"says $SSL_PROTOCOL.\"")
-            .env("CERTFILE", &pair.0)
-            .env("KEYFILE", &pair.1)
+            .pair(&pair.0, &pair.1)
             .env(name, value)
             .start();
         let mut client = Command::new("openssl");

@@ -139,8 +139,7 @@ fn an_encrypted_key_is_opened_with_the_password_of_descriptor_3() {
     let setup = |password: &[u8]| {
         Setup::new(&place, &["/bin/ls", "-l", "/proc/self/fd"])
             .options("-3")
-            .env("CERTFILE", &certificate)
-            .env("KEYFILE", &key)
+            .pair(&certificate, &key)
             .through(through(password))
     };
     for password in [&b"open sesame"[..], b"open sesame\0trailing bytes"] {
@@ -157,8 +156,7 @@ fn an_encrypted_key_is_opened_with_the_password_of_descriptor_3() {
     assert!(!ended.stderr.contains("mistaken"), "{}", ended.stderr);
     // Without -3 there is no password, and nobody is asked on a terminal.
     let ended = Setup::new(&place, &["true"])
-        .env("CERTFILE", &certificate)
-        .env("KEYFILE", &key)
+        .pair(&certificate, &key)
         .refused();
     ended.failed(111, &key);
 }
@@ -358,8 +356,7 @@ fn hup_brings_a_new_certificate_and_a_bad_one_changes_nothing() {
     let (certificate, key) = place.identity("live", &first);
     let server = Setup::new(&place, &["cat"])
         .options("-v")
-        .env("CERTFILE", &certificate)
-        .env("KEYFILE", &key)
+        .pair(&certificate, &key)
         .start();
     assert_eq!(Dial::to(&server).connect().server_name(), "first");
     let mut before = Dial::to(&server).connect();

@@ -306,8 +306,8 @@ fn a_rule_s_maxconip_counts_for_its_clients() {
                  127.0.0.4:allow,MAXCONIP=\"4\"\n127.0.0.5:allow,MAXCONIP=\"many\"\n:allow\n";
     let cdb = compile(&place, "limits.cdb", rules);
     let server = Setup::new(&place, &["cat"])
-        .options("-C 2 -x")
-        .option(&cdb)
+        .options("-C 2")
+        .rules(&cdb)
         .start();
     let warning = server.line("MAXCONIP");
     assert!(
@@ -326,8 +326,8 @@ fn a_rule_s_maxconip_counts_for_its_clients() {
     assert!(up(Dial::to(&server).from("127.0.0.2:0".parse().unwrap())).is_some());
     drop(server);
     let ended = Setup::new(&place, &["cat"])
-        .options("-k -x")
-        .option(&cdb)
+        .options("-k")
+        .rules(&cdb)
         .refused();
     assert_eq!(ended.code, Some(111), "{}", ended.text());
     assert!(

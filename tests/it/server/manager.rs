@@ -81,8 +81,7 @@ fn a_reload_that_fails_ends_too_and_says_why() {
     let (certificate, _) = place.identity("own", &Identity::localhost(KeyKind::P256));
     let good = fs::read(&certificate).unwrap();
     let server = Setup::script(&place, "echo served")
-        .env("CERTFILE", &certificate)
-        .env("KEYFILE", place.text("own.key"))
+        .pair(&certificate, place.text("own.key"))
         .env("NOTIFY_SOCKET", format!("@{name}"))
         .start();
     assert_eq!(message(&manager), "READY=1");
@@ -115,8 +114,7 @@ fn a_change_that_is_noticed_is_none_of_the_manager_s() {
     let (certificate, _) = place.identity("own", &Identity::localhost(KeyKind::P256));
     let server = Setup::script(&place, "echo served")
         .options("-v")
-        .env("CERTFILE", &certificate)
-        .env("KEYFILE", place.text("own.key"))
+        .pair(&certificate, place.text("own.key"))
         .env("NOTIFY_SOCKET", place.text("notify"))
         .start();
     assert_eq!(message(&manager), "READY=1");

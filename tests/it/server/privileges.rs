@@ -556,9 +556,7 @@ fn a_server_told_to_require_the_filter_refuses_to_start_without() {
 fn a_rule_that_requires_the_filter_serves_nobody_without() {
     let place = Place::new("required-by-rule");
     let made = compile(&place, "rules.cdb", ":allow,SSL_SANDBOX=\"require\"\n");
-    let setup = Setup::new(&place, &["echo", "served"])
-        .options("-x")
-        .option(&made);
+    let setup = Setup::new(&place, &["echo", "served"]).rules(&made);
     let server = setup.start();
     assert_eq!(Dial::to(&server).connect().text(), "served\n");
     drop(server);

@@ -397,8 +397,8 @@ fn rules_see_the_address_of_the_header() {
     let text = "192.0.2.9:deny\n192.0.2.:allow,SEEN=\"net\"\n127.:deny\n:allow\n";
     let cdb = compile(&place, "rules.cdb", text);
     let server = Setup::script(&place, "echo $SSLREMOTEIP $SEEN")
-        .options("-v -L 127.0.0.0/8 -x")
-        .option(&cdb)
+        .options("-v -L 127.0.0.0/8")
+        .rules(&cdb)
         .start();
     for header in headers("192.0.2.7:1", "192.0.2.1:2", 0) {
         assert_eq!(connect(&server, &header).text(), "192.0.2.7 net\n");

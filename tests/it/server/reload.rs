@@ -88,10 +88,7 @@ fn complaints(server: &Server) -> usize {
 /// A server with live.pem and live.key, and what it serves.
 fn begin(place: &Place, first: &Identity) -> Server {
     let (certificate, key) = place.identity("live", first);
-    Setup::new(place, &["cat"])
-        .env("CERTFILE", certificate)
-        .env("KEYFILE", key)
-        .start()
+    Setup::new(place, &["cat"]).pair(certificate, key).start()
 }
 
 #[test]
@@ -152,39 +149,54 @@ fn a_pair_replaced_one_file_after_the_other_is_waited_for() {
     server.quiet();
 }
 
-/// Points a link elsewhere, as certbot does.
+/// Certificate and key in one file, pair.pem.
+fn put(place: &Place, identity: &Identity) {
+    let both = [identity.chain_pem(), identity.key_pem()].concat();
+    replace(place, "pair.pem", both);
+}
+
+/// A server with this file.
+fn of_one_file<'a>(place: &'a Place, first: &Identity) -> Setup<'a> {
+    put(place, first);
+    Setup::new(place, &["cat"])
+        .env("CERTFILE", place.text("pair.pem"))
+        .unset("KEYFILE")
+}
+
+/// Renews that file twice: when the certificate of the second one was read and a
+/// process is wanted that reads the key, it is the third one's, and then so long as
+/// `then` takes.
+fn renew_in_between(
+    place: &Place,
+    server: &Server,
+    [second, third]: [&Identity; 2],
+    then: impl FnOnce(),
+) {
+    assert_eq!(served(server), "first");
+    let master = Pid::from_raw(master(server));
+    let opens = Opens::of(place);
+    opens.settled(server);
+    kill(master, Signal::SIGSTOP).unwrap();
+    put(place, second);
+    eventually("the certificate is read", || {
+        let _client = Dial::to(server).connect();
+        opens.taken().contains("pair.pem").then_some(())
+    });
+    put(place, third);
+    then();
+    kill(master, Signal::SIGCONT).unwrap();
+    until_served(server, "third");
+}
+
 #[test]
 fn a_pair_that_is_replaced_while_it_is_read_is_read_again() {
     need_root!();
     let place = Place::new("replaced-in-between");
-    let file = place.text("pair.pem");
-    let put = |identity: &Identity| {
-        replace(
-            &place,
-            "pair.pem",
-            [identity.chain_pem(), identity.key_pem()].concat(),
-        );
-    };
-    put(&called("first").issue());
-    let server = Setup::new(&place, &["cat"])
-        .env("CERTFILE", &file)
-        .unset("KEYFILE")
-        .start();
-    assert_eq!(served(&server), "first");
-    let master = master(&server);
-    let opens = Opens::of(&place);
-    opens.settled(&server);
-    // The certificate is read, and then a process is wanted that reads the key.
-    kill(Pid::from_raw(master), Signal::SIGSTOP).unwrap();
-    put(&called("second").other_key().issue());
-    eventually("the certificate is read", || {
-        let _client = Dial::to(&server).connect();
-        opens.taken().contains("pair.pem").then_some(())
-    });
-    // Now the two do not fit.
-    put(&called("third").key(KeyKind::P384).issue());
-    kill(Pid::from_raw(master), Signal::SIGCONT).unwrap();
-    until_served(&server, "third");
+    let server = of_one_file(&place, &called("first").issue()).start();
+    // Certificate and key do not fit.
+    let second = called("second").other_key().issue();
+    let third = called("third").key(KeyKind::P384).issue();
+    renew_in_between(&place, &server, [&second, &third], || ());
     assert_eq!(complaints(&server), 0, "{}", server.log());
 }
 
@@ -192,45 +204,25 @@ fn a_pair_that_is_replaced_while_it_is_read_is_read_again() {
 fn stores_that_share_a_key_renewed_between_them_are_both_served() {
     need_root!();
     let place = Place::new("renewed-between-stores");
-    let file = place.text("pair.pem");
-    let put = |identity: &Identity| {
-        replace(
-            &place,
-            "pair.pem",
-            [identity.chain_pem(), identity.key_pem()].concat(),
-        );
-    };
-    put(&called("first").issue());
     let cdb = compile(
         &place,
         "rules.cdb",
         "127.0.0.7:allow,TLS_MIN=\"1.3\"\n:allow\n",
     );
-    let server = Setup::new(&place, &["cat"])
-        .options("-x")
-        .option(&cdb)
-        .env("CERTFILE", &file)
-        .unset("KEYFILE")
+    let server = of_one_file(&place, &called("first").issue())
+        .rules(&cdb)
         .start();
-    assert_eq!(served(&server), "first");
-    let master = master(&server);
-    let opens = Opens::of(&place);
-    opens.settled(&server);
-    // One store has read the certificate and wants a process that reads the key; the
-    // other reads its certificate afterwards, which has the same key.
-    kill(Pid::from_raw(master), Signal::SIGSTOP).unwrap();
-    put(&called("second").other_key().issue());
-    eventually("the certificate is read", || {
-        let _client = Dial::to(&server).connect();
-        opens.taken().contains("pair.pem").then_some(())
+    // One store wants a process that reads the key; the other reads its certificate
+    // afterwards, which has the same key.
+    let second = called("second").other_key().issue();
+    let third = called("third").other_key().issue();
+    renew_in_between(&place, &server, [&second, &third], || {
+        eventually("a later change would have another stamp", || {
+            let changed = fs::metadata(place.path("pair.pem")).unwrap();
+            let changed = changed.modified().unwrap().elapsed().unwrap();
+            (changed.as_millis() > 200).then_some(())
+        });
     });
-    put(&called("third").other_key().issue());
-    eventually("a later change would have another stamp", || {
-        let changed = fs::metadata(&file).unwrap().modified().unwrap();
-        (changed.elapsed().unwrap().as_millis() > 200).then_some(())
-    });
-    kill(Pid::from_raw(master), Signal::SIGCONT).unwrap();
-    until_served(&server, "third");
     for last in [1, 7] {
         let from = SocketAddr::from(([127, 0, 0, last], 0));
         assert_eq!(
@@ -241,6 +233,7 @@ fn stores_that_share_a_key_renewed_between_them_are_both_served() {
     assert_eq!(complaints(&server), 0, "{}", server.log());
 }
 
+/// Points a link elsewhere, as certbot does.
 fn point(place: &Place, link: &str, to: &str) {
     let beside = place.path("beside");
     symlink(to, &beside).unwrap();
@@ -268,8 +261,7 @@ fn links_that_are_pointed_elsewhere_count() {
     };
     aim(0);
     let server = Setup::new(&place, &["true"])
-        .env("CERTFILE", place.text("live/cert"))
-        .env("KEYFILE", place.text("live/key"))
+        .pair(place.text("live/cert"), place.text("live/key"))
         .start();
     assert_eq!(served(&server), "first");
     aim(1);
@@ -420,12 +412,11 @@ fn what_was_read_again_is_named() {
     let (certificate, key) = place.identity("live", &first);
     let cdb = compile(&place, "rules.cdb", ":allow\n");
     let server = Setup::new(&place, &["true"])
-        .options("-Y -x")
-        .option(&cdb)
+        .options("-Y")
+        .rules(&cdb)
         .env("CAFILE", &ca)
         .env("CRLFILE", &crl)
-        .env("CERTFILE", &certificate)
-        .env("KEYFILE", &key)
+        .pair(&certificate, &key)
         .start();
     let told = |line: &str| {
         let line = format!("sslserver: {line}");
@@ -463,8 +454,8 @@ fn rules_that_change_count() {
     let rules = |text: &str| compile(&place, "rules.cdb", text);
     let cdb = rules(":allow,RULE=\"first\"\n");
     let server = Setup::script(&place, "echo $RULE")
-        .options("-v -x")
-        .option(&cdb)
+        .options("-v")
+        .rules(&cdb)
         .start();
     let said = || Some(Dial::to(&server).attempt().ok()?.text());
     let until = |wanted: Option<&str>| {
@@ -616,8 +607,7 @@ fn a_change_is_noticed_from_within_a_root_that_holds_nothing() {
         fs::set_permissions(file, mode).unwrap();
     }
     let server = Setup::new(&place, &["true"])
-        .env("CERTFILE", certificate)
-        .env("KEYFILE", key)
+        .pair(certificate, key)
         .env("SSL_CHROOT", place.path("jail"))
         .env("SSL_UID", "4731")
         .env("SSL_GID", "4732")
@@ -800,10 +790,7 @@ fn a_file_that_grew_too_large_is_named_and_the_old_one_serves() {
 fn rules_behind_a_loop_of_links_are_not_rules_that_were_taken_away() {
     let place = Place::new("loop");
     let cdb = compile(&place, "rules.cdb", "127.0.0.1:allow,SEEN=\"old\"\n:deny\n");
-    let server = Setup::script(&place, "echo $SEEN")
-        .options("-x")
-        .option(&cdb)
-        .start();
+    let server = Setup::script(&place, "echo $SEEN").rules(&cdb).start();
     let says = |wanted: &str| {
         assert_eq!(Dial::to(&server).connect().text(), wanted);
     };
@@ -867,8 +854,7 @@ fn slow(place: &Place, first: &Identity, rules: std::ops::Range<u8>) -> Server {
     let server = Setup::new(place, &["cat"])
         .options("-3x")
         .option(&cdb)
-        .env("CERTFILE", certificate)
-        .env("KEYFILE", key)
+        .pair(certificate, key)
         .through([
             "/bin/sh",
             "-c",
@@ -1079,10 +1065,8 @@ fn a_reload_reads_the_stores_that_changed_and_no_others() {
     let cdb = compile(&place, "rules.cdb", &format!("{rules}:allow\n"));
     let (certificate, key) = place.identity("own", &called("own").issue());
     let server = Setup::new(&place, &["cat"])
-        .options("-x")
-        .option(&cdb)
-        .env("CERTFILE", certificate)
-        .env("KEYFILE", key)
+        .rules(&cdb)
+        .pair(certificate, key)
         .start();
     let until = |last: u8, name: &str| {
         eventually("the new certificate is served", || {
@@ -1142,10 +1126,8 @@ fn one_changed_file_of_a_thousand_is_the_one_that_is_read() {
     }
     let cdb = compile(&place, "rules.cdb", &format!("{rules}:allow\n"));
     let server = Setup::new(&place, &["cat"])
-        .options("-x")
-        .option(&cdb)
-        .env("CERTFILE", own)
-        .env("KEYFILE", key)
+        .rules(&cdb)
+        .pair(own, key)
         .start();
     let named = |name: &str| {
         Dial::to(&server)
@@ -1178,10 +1160,8 @@ fn a_key_of_many_stores_signs_for_each_after_its_renewal() {
     let identities = [called("first").issue(), called("second").issue()];
     let (certificate, key) = place.identity("live", &identities[0]);
     let server = Setup::new(&place, &["cat"])
-        .options("-x")
-        .option(&cdb)
-        .env("CERTFILE", certificate)
-        .env("KEYFILE", key)
+        .rules(&cdb)
+        .pair(certificate, key)
         .start();
     let served_to = |last: u8| {
         let address = SocketAddr::from(([127, 0, 0, last], 0));

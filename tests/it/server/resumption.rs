@@ -126,8 +126,7 @@ fn hup_ends_old_tickets_though_the_new_material_does_not_load() {
     let place = Place::new("ticket-keys-broken");
     let (certificate, key) = place.identity("own", &Identity::localhost(KeyKind::P256));
     let server = Setup::script(&place, SCRIPT)
-        .env("CERTFILE", &certificate)
-        .env("KEYFILE", &key)
+        .pair(&certificate, &key)
         .start();
     let mut files = Vec::new();
     for version in VERSIONS {
@@ -350,8 +349,7 @@ fn tickets_outlive_the_keyholder_that_made_them() {
     let identity = Leaf::new("localhost").key(KeyKind::Rsa3072).issue();
     let (certificate, key) = place.identity("own", &identity);
     let server = Setup::script(&place, SCRIPT)
-        .env("CERTFILE", &certificate)
-        .env("KEYFILE", &key)
+        .pair(&certificate, &key)
         .start();
     for version in VERSIONS {
         let file = place.text(&format!("session{version}"));

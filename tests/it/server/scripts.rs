@@ -30,7 +30,7 @@ fn rules_of_y_come_first_and_go_by_the_address_alone() {
     );
     let script = "echo \"${A-unset} ${B-unset} $SSL_PROTOCOL\"";
     let setup = || Setup::script(&place, script).option("-y").option(&early);
-    let server = setup().options("-v -x").option(&late).start();
+    let server = setup().options("-v").rules(&late).start();
     assert_eq!(said(&server, 2), None);
     server.line("deny ");
     server.line("status 25600");
@@ -145,8 +145,7 @@ fn the_option_sets_of_the_public_test_scripts_are_taken() {
             .options(&letters)
             .option("-x")
             .option(&missing)
-            .env("CERTFILE", &certificate)
-            .env("KEYFILE", &key)
+            .pair(&certificate, &key)
             .env("CAFILE", &root)
             .env("CIPHERS", "DEFAULT")
             .start();
@@ -245,10 +244,7 @@ fn a_chain_whose_host_s_certificate_is_not_first_says_which_fits() {
         "other.key",
         Leaf::new("other").key(KeyKind::P384).issue().key_pem(),
     );
-    let ended = Setup::new(&place, &["true"])
-        .env("CERTFILE", &chain)
-        .env("KEYFILE", &other)
-        .refused();
+    let ended = Setup::new(&place, &["true"]).pair(&chain, &other).refused();
     ended.failed(111, "key does not match certificate");
     assert!(!ended.stderr.contains("it fits"), "{}", ended.stderr);
 }

@@ -364,7 +364,7 @@ fn k_shows_what_a_name_s_rule_makes() {
          127.0.0.2:allow,TLS_MAX=\"1.3\"\n:allow\n"
     );
     let cdb = compile(&place, "rules.cdb", &rules);
-    let setup = || Setup::script(&place, SCRIPT).options("-k -x").option(&cdb);
+    let setup = || Setup::script(&place, SCRIPT).options("-k").rules(&cdb);
     let ended = setup().refused();
     let text = ended.text();
     assert_eq!(ended.code, Some(0), "{text}{}", ended.stderr);

@@ -140,8 +140,8 @@ fn the_first_rule_in_the_order_of_tcprules_wins() {
         let text: String = order[at..].iter().rev().map(|one| rule(one)).collect();
         let cdb = compile(&place, "rules.cdb", &text);
         let server = Setup::script(&place, "echo \"$RULE\"")
-            .options("-hr -t 20 -x")
-            .option(&cdb)
+            .options("-hr -t 20")
+            .rules(&cdb)
             .through(words.clone())
             .start();
         assert_eq!(said(&server, 81), Some(format!("<{wanted}>\n")));
@@ -149,8 +149,8 @@ fn the_first_rule_in_the_order_of_tcprules_wins() {
     // A rule that denies ends the search as well.
     let cdb = compile(&place, "rules.cdb", "alice@127.0.0.81:deny\n:allow\n");
     let server = Setup::new(&place, &["echo", "served"])
-        .options("-hr -t 20 -x")
-        .option(&cdb)
+        .options("-hr -t 20")
+        .rules(&cdb)
         .through(words)
         .start();
     assert_eq!(said(&server, 81), None);
@@ -196,8 +196,8 @@ fn a_denied_client_is_closed_and_told_in_the_log() {
         "127.0.0.1:deny,GREETING=\"x\"\n:allow\n",
     );
     let server = Setup::new(&place, &["echo", "served"])
-        .options("-v -x")
-        .option(&cdb)
+        .options("-v")
+        .rules(&cdb)
         .start();
     let mut client = plain(server.at);
     let own = client.local_addr().unwrap().port();
@@ -518,8 +518,8 @@ fn a_rule_names_authorities_to_the_client_or_asks_for_nothing() {
     );
     let cdb = compile(&place, "rules.cdb", &text);
     let server = Setup::script(&place, "echo \"says $SSL_CLIENT_VERIFY\"")
-        .options("-m -x")
-        .option(&cdb)
+        .options("-m")
+        .rules(&cdb)
         .env("CAFILE", &ca)
         .start();
     let mine = Leaf::new("mine").issue_by(&ours);
@@ -552,8 +552,8 @@ fn a_rule_says_where_the_engine_lives() {
     );
     let cdb = compile(&place, "rules.cdb", &text);
     let server = Setup::new(&place, &["cat"])
-        .options("-v -x")
-        .option(&cdb)
+        .options("-v")
+        .rules(&cdb)
         .start();
     let mut client = from(&server, 2).connect();
     client.send("x");
@@ -597,8 +597,8 @@ fn a_local_address_has_a_store_below_the_client_s() {
     let cdb = compile(&place, "rules.cdb", &text);
     for host in ["0", "0.0.0.0"] {
         let server = Setup::script(&place, "echo ${WHERE-nowhere}")
-            .options("-v -x")
-            .option(&cdb)
+            .options("-v")
+            .rules(&cdb)
             .host(host)
             .start();
         let meet = |local: u8, client: u8| {
@@ -649,10 +649,7 @@ fn a_server_name_chooses_the_certificate() {
         pair(&place, "upper")
     );
     let cdb = compile(&place, "rules.cdb", &text);
-    let server = Setup::new(&place, &["true"])
-        .options("-x")
-        .option(&cdb)
-        .start();
+    let server = Setup::new(&place, &["true"]).rules(&cdb).start();
     let long = format!("{}.example.com", ["a"; 120].join("."));
     for (name, wanted) in [
         ("mail.example.com", "exact"),
@@ -731,8 +728,7 @@ fn clients_of_others_get_the_certificate_of_the_name_they_ask_for() {
     let cdb = compile(&place, "rules.cdb", &text);
     let answer = "printf 'HTTP/1.0 200 OK\\r\\n\\r\\nsays %s\\n' \"$SSL_TLS_SNI\"";
     let server = Setup::script(&place, &format!("read line; {answer}"))
-        .options("-x")
-        .option(&cdb)
+        .rules(&cdb)
         .start();
     let root = place.write("root.pem", Authority::shared_root().pem());
     let port = server.port.to_string();
@@ -792,8 +788,7 @@ fn a_name_s_second_pair_serves_the_other_kind_of_client() {
     for default in [KeyKind::P256, KeyKind::Rsa2048] {
         let server = Setup::new(&place, &["true"])
             .identity(&Identity::localhost(default))
-            .options("-x")
-            .option(&cdb)
+            .rules(&cdb)
             .start();
         let old = |name: &str, list: &str| {
             let dial = Dial::to(&server).blindly().name(Some(name));
@@ -841,8 +836,8 @@ fn a_store_that_cannot_be_loaded_refuses_only_its_own() {
     );
     let cdb = compile(&place, "rules.cdb", &text);
     let server = Setup::new(&place, &["echo", "served"])
-        .options("-v -x")
-        .option(&cdb)
+        .options("-v")
+        .rules(&cdb)
         .host("0.0.0.0")
         .start();
     let log = server.log();
@@ -958,8 +953,8 @@ fn k_says_what_would_be_served() {
     let cdb = compile(&place, "rules.cdb", &text);
     let setup = || {
         Setup::new(&place, &["true"])
-            .options("-k -x")
-            .option(&cdb)
+            .options("-k")
+            .rules(&cdb)
             .identity(&called("the default").issue())
     };
     let ended = setup().refused();
@@ -1068,8 +1063,8 @@ fn k_warns_of_rules_by_names_that_nobody_proved() {
     for (letters, warned) in [("-h", true), ("-p", false), ("-pP", true), ("-z", false)] {
         let ended = Setup::new(&place, &["true"])
             .options(letters)
-            .options("-k -x")
-            .option(&cdb)
+            .options("-k")
+            .rules(&cdb)
             .env(
                 "CAFILE",
                 place.write("ca.pem", Authority::shared_root().pem()),
@@ -1158,8 +1153,8 @@ fn rules_that_are_met_together_have_their_store_when_they_are() {
     let cdb = compile(&place, "rules.cdb", &rules);
     let server = Setup::script(&place, "echo $SSL_PROTOCOL $WHO")
         .host("0")
-        .options("-v -x")
-        .option(&cdb)
+        .options("-v")
+        .rules(&cdb)
         .start();
     let peak = || {
         let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
