@@ -68,23 +68,23 @@ fn wants(name: &str, rua: &str) -> String {
 }
 
 impl Home<'_> {
-    fn new<'a>(place: &'a Place, zone: &str) -> Option<Home<'a>> {
+    fn new<'a>(place: &'a Place, zone: &str) -> Home<'a> {
         fs::create_dir_all(place.path("control")).unwrap();
         fs::create_dir_all(place.path("tlsrpt")).unwrap();
         fs::create_dir_all(place.path("mail")).unwrap();
         place.write("control/me", "mail.me.example\n");
         place.write("control/tlsreportfrom", "reports@me.example\n");
-        let names = Names::serve(place, zone)?;
+        let names = Names::serve(place, zone);
         let taker = place.script(
             "taker",
             "#!/bin/sh\ncd \"$(dirname \"$0\")\"/mail || exit 1\n\
              cat > new.$$ && mv new.$$ message.$$\n",
         );
-        Some(Home {
+        Home {
             place,
             names,
             taker,
-        })
+        }
     }
 
     /// The sessions of a day.
@@ -235,11 +235,10 @@ json.dump(report, sys.stdout)
 #[allow(clippy::too_many_lines)] // the whole of a report
 #[test]
 fn a_report_says_what_was_kept_of_a_day() {
+    need!("nsd");
     let python = need!("python3");
     let place = Place::new("sslreport-form");
-    let Some(home) = Home::new(&place, &wants("a", "mailto:tls@a.test")) else {
-        skip!("nsd is not installed");
-    };
+    let home = Home::new(&place, &wants("a", "mailto:tls@a.test"));
     let mut dane = session("a.test", Some("validation-failure"));
     dane["policy-type"] = json!("tlsa");
     dane["policy-string"] = json!(["3 1 1 00ff"]);
@@ -397,6 +396,7 @@ fn read_by_another(place: &Place, message: &str) {
 
 #[test]
 fn who_does_not_ask_in_due_form_gets_nothing() {
+    need!("nsd");
     let place = Place::new("sslreport-unasked");
     let zone = [
         wants("two", "mailto:r@two.test"),
@@ -414,9 +414,7 @@ fn who_does_not_ask_in_due_form_gets_nothing() {
         "_smtp._tls.alias IN CNAME _smtp._tls.yes\n".to_owned(),
     ]
     .concat();
-    let Some(home) = Home::new(&place, &zone) else {
-        skip!("nsd is not installed");
-    };
+    let home = Home::new(&place, &zone);
     let names = [
         "two", "norua", "http", "other", "none", "evil", "yes", "more", "alias", "nowhere",
     ];
@@ -441,15 +439,14 @@ fn who_does_not_ask_in_due_form_gets_nothing() {
 
 #[test]
 fn what_would_be_sent_is_printed_and_still_sent_later_once() {
+    need!("nsd");
     let place = Place::new("sslreport-print");
     let zone = [
         wants("a", "mailto:r@a.test"),
         wants("b", "https://log.b.test/v1?x=y"),
     ]
     .concat();
-    let Some(home) = Home::new(&place, &zone) else {
-        skip!("nsd is not installed");
-    };
+    let home = Home::new(&place, &zone);
     home.kept(
         1,
         &lines(&["a.test", "b.test"].map(|one| session(one, None))),
@@ -479,11 +476,10 @@ fn what_would_be_sent_is_printed_and_still_sent_later_once() {
 
 #[test]
 fn without_its_own_address_nothing_is_mailed() {
+    need!("nsd");
     let place = Place::new("sslreport-nobody");
     let zone = [wants("a", "mailto:r@a.test"), wants("b", "mailto:r@b.test")].concat();
-    let Some(home) = Home::new(&place, &zone) else {
-        skip!("nsd is not installed");
-    };
+    let home = Home::new(&place, &zone);
     home.kept(
         1,
         &lines(&["a.test", "b.test"].map(|one| session(one, None))),
@@ -525,10 +521,9 @@ fn without_its_own_address_nothing_is_mailed() {
 
 #[test]
 fn where_nothing_is_kept_a_run_says_so() {
+    need!("nsd");
     let place = Place::new("sslreport-off");
-    let Some(home) = Home::new(&place, "") else {
-        skip!("nsd is not installed");
-    };
+    let home = Home::new(&place, "");
     // Kept, and nothing came.
     home.good(&[&home.taker]);
     fs::remove_dir(place.path("tlsrpt")).unwrap();
@@ -545,11 +540,10 @@ fn where_nothing_is_kept_a_run_says_so() {
 
 #[test]
 fn what_a_program_does_not_take_is_sent_again_and_nothing_else() {
+    need!("nsd");
     let place = Place::new("sslreport-again");
     let zone = ["a", "b", "c"].map(|name| wants(name, &format!("mailto:r@{name}.test")));
-    let Some(home) = Home::new(&place, &zone.concat()) else {
-        skip!("nsd is not installed");
-    };
+    let home = Home::new(&place, &zone.concat());
     let sessions = ["a.test", "b.test", "c.test"].map(|one| session(one, None));
     home.kept(1, &lines(&sessions));
     let picky = place.script(
@@ -589,10 +583,9 @@ fn what_a_program_does_not_take_is_sent_again_and_nothing_else() {
 
 #[test]
 fn what_failed_yesterday_is_tried_once_more_and_what_is_older_is_not() {
+    need!("nsd");
     let place = Place::new("sslreport-days");
-    let Some(home) = Home::new(&place, &wants("a", "mailto:r@a.test")) else {
-        skip!("nsd is not installed");
-    };
+    let home = Home::new(&place, &wants("a", "mailto:r@a.test"));
     for ago in [-1, 0, 1, 2, 3] {
         home.kept(ago, &lines(&[session("a.test", None)]));
     }
@@ -610,11 +603,10 @@ fn what_failed_yesterday_is_tried_once_more_and_what_is_older_is_not() {
 
 #[test]
 fn a_run_that_is_killed_sends_nothing_twice() {
+    need!("nsd");
     let place = Place::new("sslreport-killed");
     let zone = ["a", "b", "c"].map(|name| wants(name, &format!("mailto:r@{name}.test")));
-    let Some(home) = Home::new(&place, &zone.concat()) else {
-        skip!("nsd is not installed");
-    };
+    let home = Home::new(&place, &zone.concat());
     let sessions = ["a.test", "b.test", "c.test"].map(|one| session(one, None));
     home.kept(1, &lines(&sessions));
     // The program takes the message, and whoever gave it is gone.
@@ -648,13 +640,12 @@ fn a_run_that_is_killed_sends_nothing_twice() {
 
 #[test]
 fn two_runs_at_once_send_each_report_once() {
+    need!("nsd");
     let place = Place::new("sslreport-two");
     let zone: Vec<String> = (0..6)
         .map(|one| wants(&format!("d{one}"), &format!("mailto:r@d{one}.test")))
         .collect();
-    let Some(home) = Home::new(&place, &zone.concat()) else {
-        skip!("nsd is not installed");
-    };
+    let home = Home::new(&place, &zone.concat());
     let sessions: Vec<Value> = (0..6)
         .map(|one| session(&format!("d{one}.test"), None))
         .collect();
@@ -677,10 +668,9 @@ fn two_runs_at_once_send_each_report_once() {
 
 #[test]
 fn damaged_lines_are_told_and_the_rest_is_reported() {
+    need!("nsd");
     let place = Place::new("sslreport-damaged");
-    let Some(home) = Home::new(&place, &wants("a", "mailto:r@a.test")) else {
-        skip!("nsd is not installed");
-    };
+    let home = Home::new(&place, &wants("a", "mailto:r@a.test"));
     let good = session("a.test", None).to_string();
     let half = &good[..30];
     let mut evil = session("a.test", None);
@@ -718,10 +708,9 @@ fn damaged_lines_are_told_and_the_rest_is_reported() {
 #[test]
 fn where_no_account_can_be_kept_nothing_is_sent() {
     need_root!();
+    need!("nsd");
     let place = Place::new("sslreport-readonly");
-    let Some(home) = Home::new(&place, &wants("a", "mailto:r@a.test")) else {
-        skip!("nsd is not installed");
-    };
+    let home = Home::new(&place, &wants("a", "mailto:r@a.test"));
     if run(Command::new("unshare").args(["-m", "true"]), b"").code != Some(0) {
         skip!("nobody can mount here");
     }
@@ -777,10 +766,9 @@ fn where_no_account_can_be_kept_nothing_is_sent() {
 
 #[test]
 fn files_are_removed_after_two_weeks() {
+    need!("nsd");
     let place = Place::new("sslreport-old");
-    let Some(home) = Home::new(&place, "") else {
-        skip!("nsd is not installed");
-    };
+    let home = Home::new(&place, "");
     let mut stays = vec!["notes".to_owned(), format!("{}.mine", day(400))];
     for ago in [-400, -1, 0, 1, 13, 14] {
         stays.push(format!("{}.sessions", day(ago)));
@@ -813,10 +801,9 @@ fn files_are_removed_after_two_weeks() {
 
 #[test]
 fn nobody_to_ask_is_no_nobody_who_asks() {
+    need!("nsd");
     let place = Place::new("sslreport-dns");
-    let Some(home) = Home::new(&place, &wants("a", "mailto:r@a.test")) else {
-        skip!("nsd is not installed");
-    };
+    let home = Home::new(&place, &wants("a", "mailto:r@a.test"));
     // NSD refuses what is none of its zones.
     home.kept(1, &lines(&[session("a.other", None)]));
     home.run(&[&home.taker]).failed(
@@ -873,15 +860,14 @@ fn web(ip: IpAddr, answers: Vec<&'static str>) -> std::thread::JoinHandle<Vec<(S
 #[test]
 fn a_web_server_gets_the_packed_report_until_it_has_taken_it() {
     need_root!();
+    need!("nsd");
     let place = Place::new("sslreport-web");
     let ip = fresh_ip();
     let zone = format!(
         "log IN A {ip}\n{}",
         wants("a", "https://log.test/tls/v1?id=7")
     );
-    let Some(home) = Home::new(&place, &zone) else {
-        skip!("nsd is not installed");
-    };
+    let home = Home::new(&place, &zone);
     home.kept(1, &lines(&[session("a.test", Some("certificate-expired"))]));
     let root = place.write("root.pem", Authority::shared_root().pem());
     let sends = |trusts: bool| {
@@ -926,12 +912,11 @@ fn a_web_server_gets_the_packed_report_until_it_has_taken_it() {
 #[test]
 fn a_report_is_given_to_no_server_that_nobody_vouches_for() {
     need_root!();
+    need!("nsd");
     let place = Place::new("sslreport-vouch");
     let ip = fresh_ip();
     let zone = format!("log IN A {ip}\n{}", wants("a", "https://log.test/"));
-    let Some(home) = Home::new(&place, &zone) else {
-        skip!("nsd is not installed");
-    };
+    let home = Home::new(&place, &zone);
     home.kept(1, &lines(&[session("a.test", None)]));
     let listener = std::net::TcpListener::bind((ip, 443)).unwrap();
     let context = peer::context(&Leaf::new("log").dns("other.test").issue(), |_| ());
@@ -950,10 +935,9 @@ fn a_report_is_given_to_no_server_that_nobody_vouches_for() {
 
 #[test]
 fn a_program_that_outlives_its_run_is_not_given_the_same_again() {
+    need!("nsd");
     let place = Place::new("sslreport-outlived");
-    let Some(home) = Home::new(&place, &wants("a", "mailto:r@a.test")) else {
-        skip!("nsd is not installed");
-    };
+    let home = Home::new(&place, &wants("a", "mailto:r@a.test"));
     home.kept(1, &lines(&[session("a.test", None)]));
     // It waits for the test's word before it takes the message.
     let slow = place.script(

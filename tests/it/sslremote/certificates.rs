@@ -17,7 +17,7 @@ use crate::harness::daemons::Exim;
 use crate::harness::memory::Needles;
 use crate::harness::process::PATIENCE;
 use crate::harness::{
-    Identity, KeyKind, Leaf, Peer, Place, eventually, need_root, peer, skip, skip_part,
+    Identity, KeyKind, Leaf, Peer, Place, eventually, need, need_root, peer, skip, skip_part,
 };
 
 const SECRET: &str = "hunter2|colon:blank end";
@@ -175,9 +175,8 @@ fn postfix_and_exim_see_whose_certificate_it_is() {
     let words = ["postfix.test", "a@sender.example", "b@postfix.test"];
     if let Some(postfix) = Postfix::start(&place, &mx) {
         let zone = format!("postfix IN MX 10 mx\nmx IN A {}", postfix.ip);
-        let Some(names) = Names::serve(&place, &zone) else {
-            skip!("nsd is not installed");
-        };
+        need!("nsd");
+        let names = Names::serve(&place, &zone);
         for (count, policy) in [(1, "=mx.test:CA\n"), (2, "=mx.test:CA||;465\n")] {
             let remote = Remote::new(&place).dns(names.ip).policy(policy);
             let parts = remote
@@ -201,9 +200,8 @@ fn postfix_and_exim_see_whose_certificate_it_is() {
         let Some(exim) = Exim::start(&place, &mx, options) else {
             skip!("exim4 is not installed");
         };
-        let Some(names) = Names::serve(&place, "relay IN A 127.0.0.1") else {
-            skip!("nsd is not installed");
-        };
+        need!("nsd");
+        let names = Names::serve(&place, "relay IN A 127.0.0.1");
         let remote = Remote::new(&place)
             .dns(names.ip)
             .control("smtproutes", ":relay.test\n")

@@ -6,11 +6,12 @@ use std::fmt::Write as _;
 use super::dns::Names;
 use super::fake::Fake;
 use super::remote::{Remote, fresh_ip};
-use crate::harness::{Place, need_root, skip};
+use crate::harness::{Place, need, need_root};
 
 #[test]
 fn exchangers_are_tried_in_their_order() {
     need_root!();
+    need!("nsd");
     let place = Place::new("remote-mx");
     let (first, second, third) = (fresh_ip(), fresh_ip(), fresh_ip());
     let zone = format!(
@@ -23,9 +24,7 @@ fn exchangers_are_tried_in_their_order() {
          half IN MX 10 mx.elsewhere.\nhalf IN MX 20 three\nalias IN CNAME d\n\
          six IN MX 10 v6\nv6 IN AAAA ::1\n"
     );
-    let Some(names) = Names::serve(&place, &zone) else {
-        skip!("nsd is not installed");
-    };
+    let names = Names::serve(&place, &zone);
     let remote = Remote::new(&place).dns(names.ip);
     let three = Fake::plain().at(third);
     let sent = format!(
@@ -88,12 +87,11 @@ fn exchangers_are_tried_in_their_order() {
 #[test]
 fn equal_preferences_come_in_random_order() {
     need_root!();
+    need!("nsd");
     let place = Place::new("remote-equal");
     let (first, second) = (fresh_ip(), fresh_ip());
     let zone = format!("d IN MX 10 one\nd IN MX 10 two\none IN A {first}\ntwo IN A {second}\n");
-    let Some(names) = Names::serve(&place, &zone) else {
-        skip!("nsd is not installed");
-    };
+    let names = Names::serve(&place, &zone);
     let remote = Remote::new(&place).dns(names.ip);
     let (one, two) = (Fake::plain().at(first), Fake::plain().at(second));
     // 40 coins that all fall alike are one in 2^39.
@@ -164,6 +162,7 @@ fn the_ports_of_routes_count_before_those_of_rules() {
 #[test]
 fn names_are_bytes_for_dns() {
     need_root!();
+    need!("nsd");
     let place = Place::new("remote-bytes-names");
     let ip = fresh_ip();
     let odd = [
@@ -182,9 +181,7 @@ fn names_are_bytes_for_dns() {
         let _ = writeln!(zone, "{host} IN A {ip}");
     }
     zone += "d IN MX 10 a_b\nlat\\233 IN MX 10 mx\n";
-    let Some(names) = Names::serve(&place, &zone) else {
-        skip!("nsd is not installed");
-    };
+    let names = Names::serve(&place, &zone);
     let server = Fake::plain().at(ip);
     let remote = Remote::new(&place).dns(names.ip);
     for name in odd.iter().chain(&["d", "DOM_AIN", "b\u{fc}cher"]) {
@@ -237,15 +234,14 @@ fn names_that_cannot_exist_bounce_at_once() {
 #[test]
 fn an_exchanger_that_is_an_address_is_called() {
     need_root!();
+    need!("nsd");
     let place = Place::new("remote-mx-address");
     let ip = fresh_ip();
     let zone = format!(
         "d IN MX 10 {ip}.\ne IN MX 10 nowhere\ne IN MX 20 {ip}.\n\
          us IN MX 10 127.0.0.1.\nus IN MX 20 {ip}.\n"
     );
-    let Some(names) = Names::serve(&place, &zone) else {
-        skip!("nsd is not installed");
-    };
+    let names = Names::serve(&place, &zone);
     let remote = Remote::new(&place).dns(names.ip);
     let server = Fake::plain().at(ip);
     for host in ["d.test", "e.test", &ip.to_string(), &format!("[{ip}]")] {

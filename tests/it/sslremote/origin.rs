@@ -8,7 +8,7 @@ use std::thread;
 use super::dns::Names;
 use super::fake::Fake;
 use super::remote::{MESSAGE, Remote, fresh_ip};
-use crate::harness::{Place, need_root, skip};
+use crate::harness::{Place, need, need_root};
 
 /// Greets one client with a refusal, and says from where it came.
 fn caller(listener: TcpListener) -> thread::JoinHandle<IpAddr> {
@@ -95,12 +95,11 @@ fn an_address_that_cannot_be_used_defers() {
 #[test]
 fn servers_of_the_other_family_are_passed_over() {
     need_root!();
+    need!("nsd");
     let place = Place::new("remote-origin-family");
     let ip = fresh_ip();
     let zone = format!("relay IN AAAA ::1\nrelay IN A {ip}");
-    let Some(names) = Names::serve(&place, &zone) else {
-        skip!("nsd is not installed");
-    };
+    let names = Names::serve(&place, &zone);
     let running = Fake::plain().at(ip);
     let remote = Remote::new(&place)
         .dns(names.ip)

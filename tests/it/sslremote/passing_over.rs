@@ -9,7 +9,7 @@ use openssl::ssl::SslContext;
 use super::dns::Names;
 use super::fake::{Fake, Fault, Running};
 use super::remote::{Remote, fresh_ip};
-use crate::harness::{Identity, Leaf, Place, need_root, peer, skip};
+use crate::harness::{Identity, Leaf, Place, need, need_root, peer};
 
 fn context(identity: &Identity) -> SslContext {
     peer::context(identity, |_| ())
@@ -70,8 +70,7 @@ struct Pairs<'a, T> {
 }
 
 impl<'a, T> Pairs<'a, T> {
-    /// `None`: no server of names is installed.
-    fn serve(place: &'a Place, two: IpAddr, servers: Vec<(Fake, T)>) -> Option<Pairs<'a, T>> {
+    fn serve(place: &'a Place, two: IpAddr, servers: Vec<(Fake, T)>) -> Pairs<'a, T> {
         let mut zone = vec![format!("two IN A {two}\n")];
         let mut all = Vec::new();
         for (number, (fake, what)) in servers.into_iter().enumerate() {
@@ -82,33 +81,31 @@ impl<'a, T> Pairs<'a, T> {
             ));
             all.push((number, fake.at(ip), what, ip));
         }
-        let names = Names::serve(place, &zone.concat())?;
+        let names = Names::serve(place, &zone.concat());
         let remote = Remote::new(place)
             .dns(names.ip)
             .control("timeoutremote", "2\n")
             .control("timeoutconnect", "2\n");
-        Some(Pairs {
+        Pairs {
             all,
             remote,
             _names: names,
-        })
+        }
     }
 }
 
 #[test]
 fn where_tls_is_required_and_fails_the_next_server_is_tried() {
     need_root!();
+    need!("nsd");
     let place = Place::new("remote-next");
     let (best, good) = (fresh_ip(), Leaf::new("x").dns("two.test").issue());
     let two = Fake::tls(context(&good)).at(best);
-    let Some(Pairs {
+    let Pairs {
         all,
         remote,
         _names,
-    }) = Pairs::serve(&place, best, failures())
-    else {
-        skip!("nsd is not installed");
-    };
+    } = Pairs::serve(&place, best, failures());
     let remote = remote.policy("~*:CA\n");
     for (number, one, why, ip) in &all {
         let before = two.messages();
@@ -138,17 +135,15 @@ fn where_tls_is_required_and_fails_the_next_server_is_tried() {
 #[test]
 fn where_tls_is_only_offered_its_failure_costs_no_mail_and_doubles_none() {
     need_root!();
+    need!("nsd");
     let place = Place::new("remote-again");
     let (two_ip, good) = (fresh_ip(), Leaf::new("x").dns("two.test").issue());
     let two = Fake::tls(context(&good)).at(two_ip);
-    let Some(Pairs {
+    let Pairs {
         all,
         remote,
         _names,
-    }) = Pairs::serve(&place, two_ip, failures())
-    else {
-        skip!("nsd is not installed");
-    };
+    } = Pairs::serve(&place, two_ip, failures());
     let remote = remote.policy("*:\n");
     for (number, one, why, ip) in &all {
         // Without an offer or with a refusal the session goes on; what fails
@@ -188,6 +183,7 @@ fn where_tls_is_only_offered_its_failure_costs_no_mail_and_doubles_none() {
 #[test]
 fn greetings_and_silence_decide_whether_the_next_server_is_tried() {
     need_root!();
+    need!("nsd");
     let place = Place::new("remote-greetings");
     let two_ip = fresh_ip();
     let two = Fake::plain().at(two_ip);
@@ -200,14 +196,11 @@ fn greetings_and_silence_decide_whether_the_next_server_is_tried() {
         (Fake::plain().reply("MAIL", "451 x\r\n"), false),
         (Fake::plain().reply("DOT", ""), false),
     ];
-    let Some(Pairs {
+    let Pairs {
         all,
         remote,
         _names,
-    }) = Pairs::serve(&place, two_ip, cases)
-    else {
-        skip!("nsd is not installed");
-    };
+    } = Pairs::serve(&place, two_ip, cases);
     for (number, one, next, _) in &all {
         let before = two.messages();
         let report = remote.send(&format!("d{number}.test"));

@@ -13,7 +13,7 @@ use super::postfix::Postfix;
 use super::remote::{MESSAGE, Remote, fresh_ip};
 use crate::harness::daemons::Exim;
 use crate::harness::dial::Noise;
-use crate::harness::{Identity, Leaf, Place, eventually, need_root, peer, skip};
+use crate::harness::{Identity, Leaf, Place, eventually, need, need_root, peer, skip};
 
 fn mx() -> Identity {
     Leaf::new("mx").dns("mx.test").dns("relay.test").issue()
@@ -58,14 +58,13 @@ fn hard_message(size: usize) -> Vec<u8> {
 #[test]
 fn mail_arrives_at_postfix_over_starttls_and_smtps() {
     need_root!();
+    need!("nsd");
     let place = Place::new("remote-postfix");
     let Some(postfix) = Postfix::start(&place, &mx()) else {
         skip!("postfix is neither installed nor unpacked");
     };
     let zone = format!("postfix IN MX 10 mx\nmx IN A {}", postfix.ip);
-    let Some(names) = Names::serve(&place, &zone) else {
-        skip!("nsd is not installed");
-    };
+    let names = Names::serve(&place, &zone);
     let message = hard_message(100_000);
     let words = ["postfix.test", "a@sender.example", "b@postfix.test"];
     for (count, policy, verdict) in [
@@ -115,9 +114,8 @@ fn mail_arrives_at_exim_over_starttls_and_smtps() {
         let Some(exim) = Exim::start(&place, &mx(), options) else {
             skip!("exim4 is not installed");
         };
-        let Some(names) = Names::serve(&place, "relay IN A 127.0.0.1") else {
-            skip!("nsd is not installed");
-        };
+        need!("nsd");
+        let names = Names::serve(&place, "relay IN A 127.0.0.1");
         let remote = Remote::new(&place)
             .dns(names.ip)
             .control("smtproutes", ":relay.test\n")
@@ -174,6 +172,7 @@ fn stripping_proxy(at: SocketAddr, to: SocketAddr) {
 #[test]
 fn a_stripped_offer_defers_what_requires_tls() {
     need_root!();
+    need!("nsd");
     let place = Place::new("remote-stripped");
     let Some(postfix) = Postfix::start(&place, &mx()) else {
         skip!("postfix is neither installed nor unpacked");
@@ -181,9 +180,7 @@ fn a_stripped_offer_defers_what_requires_tls() {
     let proxy = fresh_ip();
     stripping_proxy(SocketAddr::new(proxy, 25), SocketAddr::new(postfix.ip, 25));
     let zone = format!("postfix IN MX 10 mx\nmx IN A {proxy}");
-    let Some(names) = Names::serve(&place, &zone) else {
-        skip!("nsd is not installed");
-    };
+    let names = Names::serve(&place, &zone);
     let remote = Remote::new(&place).dns(names.ip);
     for policy in [
         "=mx.test:CA\n",
@@ -300,6 +297,7 @@ fn exim_that_demands_a_certificate_of_ours() {
 #[test]
 fn postfix_that_insists_on_tls_and_cannot_read_its_key_gets_the_mail_later() {
     need_root!();
+    need!("nsd");
     let place = Place::new("remote-postfix-insists");
     // As in a renewal that has put the certificate there, and not yet the key.
     let lines = "smtpd_tls_security_level = encrypt\nsmtpd_tls_key_file = /nonexistent/key.pem";
@@ -307,9 +305,7 @@ fn postfix_that_insists_on_tls_and_cannot_read_its_key_gets_the_mail_later() {
         skip!("postfix is neither installed nor unpacked");
     };
     let zone = format!("postfix IN MX 10 mx\nmx IN A {}", postfix.ip);
-    let Some(names) = Names::serve(&place, &zone) else {
-        skip!("nsd is not installed");
-    };
+    let names = Names::serve(&place, &zone);
     let report = remote_with(&place, names.ip, "*:\n").send("postfix.test");
     let ip = postfix.ip;
     let said = format!("ZConnected to {ip} but sender was rejected.\nRemote host said: 530 ");
@@ -327,6 +323,7 @@ fn postfix_that_insists_on_tls_and_cannot_read_its_key_gets_the_mail_later() {
 #[test]
 fn eight_bit_headers_arrive_behind_a_postfix_whose_next_hop_has_no_smtputf8() {
     need_root!();
+    need!("nsd");
     let place = Place::new("remote-postfix-utf8");
     let hop = Fake::plain().offers("250-hop\r\n250 8BITMIME\r\n");
     let hop = hop.listen("127.0.0.1:0".parse().unwrap());
@@ -339,9 +336,7 @@ fn eight_bit_headers_arrive_behind_a_postfix_whose_next_hop_has_no_smtputf8() {
         skip!("postfix is neither installed nor unpacked");
     };
     let zone = format!("hop IN MX 10 mx\nmx IN A {}", postfix.ip);
-    let Some(names) = Names::serve(&place, &zone) else {
-        skip!("nsd is not installed");
-    };
+    let names = Names::serve(&place, &zone);
     let remote = remote_with(&place, names.ip, "*:\n");
     let words = ["hop.test", "a@sender.example", "b@hop.test"];
     for header in [

@@ -14,7 +14,7 @@ use super::dns::{Forwarder, Names, Signing, Zones, ask};
 use super::fake::{Fake, Fault};
 use super::remote::{MESSAGE, Remote, fresh_ip};
 use super::web::{Reply, Web, policy};
-use crate::harness::{Authority, Leaf, Place, need_root, peer, skip};
+use crate::harness::{Authority, Leaf, Place, need, need_root, peer, skip};
 use domain::base::Rtype;
 use domain::base::iana::Rcode;
 
@@ -251,6 +251,7 @@ fn a_server_whose_records_cannot_be_told_has_a_line() {
 #[test]
 fn what_a_policy_of_mta_sts_asks_for_has_its_words() {
     need_root!();
+    need!("nsd");
     let place = Place::new("reporting-sts");
     keeps_sessions(&place);
     fs::create_dir_all(place.path("mta-sts")).unwrap();
@@ -299,9 +300,7 @@ fn what_a_policy_of_mta_sts_asks_for_has_its_words() {
              mta-sts.{name} IN A {web_ip}"
         );
     }
-    let Some(names) = Names::serve(&place, &zone) else {
-        skip!("nsd is not installed");
-    };
+    let names = Names::serve(&place, &zone);
     let domains: Vec<String> = cases.map(|(name, ..)| format!("{name}.test")).to_vec();
     let known = domains.iter().map(|domain| &**domain);
     let known: Vec<&str> = known.filter(|one| !one.starts_with("stranger")).collect();
@@ -401,7 +400,7 @@ fn records_of_no_use_and_a_policy_have_their_words_apart() {
         let mut words = name.split('-');
         let (mode, server) = (words.next().unwrap(), words.next().unwrap());
         let host = format!("mx.{}.signed", words.next().unwrap_or(server));
-        web.reply(domain, Reply::policy(&policy(mode, 86400, &[&host])));
+        web.policy(domain, mode, 86400, &[&host]);
         let sent = remote(&place, &names, names.ip)
             .env("SSL_CERT_FILE", &place.text("root.pem"))
             .send(domain);
@@ -420,13 +419,14 @@ fn records_of_no_use_and_a_policy_have_their_words_apart() {
 }
 
 /// A domain `a.test` at an address, in an unsigned zone.
-fn plain_domain(place: &Place, ip: IpAddr) -> Option<Names> {
+fn plain_domain(place: &Place, ip: IpAddr) -> Names {
     Names::serve(place, &format!("a IN MX 10 mx.a\nmx.a IN A {ip}\n"))
 }
 
 #[test]
 fn without_the_domain_s_policy_there_are_lines_too() {
     need_root!();
+    need!("nsd");
     let place = Place::new("reporting-none");
     keeps_sessions(&place);
     let shown = Leaf::new("x").dns("x.example").issue();
@@ -469,16 +469,14 @@ fn without_the_domain_s_policy_there_are_lines_too() {
         ),
     ] {
         let ip = fresh_ip();
-        let Some(names) = plain_domain(&place, ip) else {
-            skip!("nsd is not installed");
-        };
+        let names = plain_domain(&place, ip);
         let _server = server.at(ip);
         let report = Remote::new(&place).dns(names.ip).send("a.test");
         assert!(report.starts_with(letter), "{about}: {report}");
         assert_eq!(told(&place), wanted, "{about}: {report}");
     }
     // Nobody is there.
-    let names = plain_domain(&place, fresh_ip()).unwrap();
+    let names = plain_domain(&place, fresh_ip());
     let report = Remote::new(&place).dns(names.ip).send("a.test");
     assert!(report.starts_with('Z'), "{report}");
     assert!(told(&place).is_empty());
@@ -578,12 +576,11 @@ fn a_line_says_who_when_and_under_which_policy() {
 #[test]
 fn with_a_route_the_relay_s_name_is_the_domain() {
     need_root!();
+    need!("nsd");
     let place = Place::new("reporting-route");
     keeps_sessions(&place);
     let ip = fresh_ip();
-    let Some(names) = plain_domain(&place, ip) else {
-        skip!("nsd is not installed");
-    };
+    let names = plain_domain(&place, ip);
     let _server = shows(&Leaf::new("x").dns("x").issue()).at(ip);
     for (route, domain) in [
         ("b.test:mx.a.test\n".to_owned(), Some("mx.a.test")),
@@ -612,11 +609,10 @@ fn with_a_route_the_relay_s_name_is_the_domain() {
 #[test]
 fn trouble_with_the_file_never_hurts_the_mail() {
     need_root!();
+    need!("nsd");
     let place = Place::new("reporting-trouble");
     let ip = fresh_ip();
-    let Some(names) = plain_domain(&place, ip) else {
-        skip!("nsd is not installed");
-    };
+    let names = plain_domain(&place, ip);
     let _server = shows(&Leaf::new("x").dns("x").issue()).at(ip);
     let send = || Remote::new(&place).dns(names.ip).send("a.test");
     let usual = send();
@@ -659,12 +655,11 @@ fn trouble_with_the_file_never_hurts_the_mail() {
 #[test]
 fn a_file_may_have_grown_long() {
     need_root!();
+    need!("nsd");
     let place = Place::new("reporting-long");
     keeps_sessions(&place);
     let ip = fresh_ip();
-    let Some(names) = plain_domain(&place, ip) else {
-        skip!("nsd is not installed");
-    };
+    let names = plain_domain(&place, ip);
     let _server = shows(&Leaf::new("x").dns("x").issue()).at(ip);
     // The day may end between two.
     for _ in 0..2 {

@@ -12,7 +12,7 @@ use super::dns::Names;
 use super::fake::{Fake, Fault, Running};
 use super::remote::{MESSAGE, Remote, fresh_ip};
 use crate::harness::process::kill_group;
-use crate::harness::{Authority, Leaf, Place, need_root, peer, program, skip};
+use crate::harness::{Authority, Leaf, Place, need, need_root, peer, program, skip};
 
 const OFFERED: &str = "*:\n";
 const REQUIRED: &str = "~*:CA\n";
@@ -62,14 +62,14 @@ struct Two {
 }
 
 impl Two {
-    fn serve(place: &Place, one: Fake, two: Fake, port: u16) -> Option<Two> {
+    fn serve(place: &Place, one: Fake, two: Fake, port: u16) -> Two {
         let (first, second) = (fresh_ip(), fresh_ip());
         let zone = format!("d IN MX 10 one\nd IN MX 20 two\none IN A {first}\ntwo IN A {second}\n");
-        Some(Two {
-            names: Names::serve(place, &zone)?,
+        Two {
+            names: Names::serve(place, &zone),
             better: one.listen((first, port).into()),
             other: two.listen((second, port).into()),
-        })
+        }
     }
 
     fn send(&self, place: &Place, policy: &str) -> String {
@@ -132,6 +132,7 @@ fn late() -> Vec<(Fake, &'static str)> {
 #[test]
 fn without_a_good_answer_inside_tls_the_handshake_has_failed() {
     need_root!();
+    need!("nsd");
     let place = Place::new("remote-late");
     for (fake, why) in late() {
         // Required: the next server, at last a delay.
@@ -146,9 +147,7 @@ fn without_a_good_answer_inside_tls_the_handshake_has_failed() {
         assert!(report.starts_with(&said), "{why}: {report}");
         assert_eq!((running.seen().len(), running.messages()), (2, 1), "{why}");
         for policy in [REQUIRED, OFFERED] {
-            let Some(two) = Two::serve(&place, fake.clone(), good(), 25) else {
-                skip!("nsd is not installed");
-            };
+            let two = Two::serve(&place, fake.clone(), good(), 25);
             let report = two.send(&place, policy);
             two.assert_at_two(&report, why);
             assert!(report.contains("(TLSv1.3 "), "{why}: {report}");
@@ -185,6 +184,7 @@ fn the_refusal_of_our_certificate_is_told_whatever_comes_behind_it() {
 #[test]
 fn a_bad_greeting_inside_tls_leads_to_the_next_server_and_never_to_plain() {
     need_root!();
+    need!("nsd");
     let place = Place::new("remote-late-at-once");
     let bad = |fake: Fake| fake.at_once();
     for (fake, why) in [
@@ -210,9 +210,7 @@ fn a_bad_greeting_inside_tls_leads_to_the_next_server_and_never_to_plain() {
         ),
     ] {
         for policy in ["~*:CA||;465\n", "*:CA||;465\n"] {
-            let Some(two) = Two::serve(&place, fake.clone(), good().at_once(), 465) else {
-                skip!("nsd is not installed");
-            };
+            let two = Two::serve(&place, fake.clone(), good().at_once(), 465);
             let report = two.send(&place, policy);
             two.assert_at_two(&report, why);
             assert_eq!(two.better.seen().len(), 1, "{why}");
@@ -339,6 +337,7 @@ fn other_refusals_and_sessions_that_never_had_tls_bounce_as_ever() {
 #[test]
 fn refusals_of_our_name_and_421_lead_to_the_next_server() {
     need_root!();
+    need!("nsd");
     let place = Place::new("remote-names-refused");
     let both = |reply| Fake::plain().reply("EHLO", reply).reply("HELO", reply);
     for (fake, verbs, said) in [
@@ -388,9 +387,7 @@ fn refusals_of_our_name_and_421_lead_to_the_next_server() {
             "but connection died. (#4.4.2)\nReason: server ended the connection after EHLO\n",
         ),
     ] {
-        let Some(two) = Two::serve(&place, fake.clone(), Fake::plain(), 25) else {
-            skip!("nsd is not installed");
-        };
+        let two = Two::serve(&place, fake.clone(), Fake::plain(), 25);
         let report = two.send(&place, OFFERED);
         two.assert_at_two(&report, said);
         let heard = two.better.only().commands;
@@ -400,12 +397,10 @@ fn refusals_of_our_name_and_421_lead_to_the_next_server() {
             .collect();
         assert_eq!(heard.join(" "), verbs, "{said}");
         // None left: its words, though another server could not even be called.
-        let Some(two) = Two::serve(&place, fake, Fake::plain(), 25) else {
-            skip!("nsd is not installed");
-        };
+        let two = Two::serve(&place, fake, Fake::plain(), 25);
         let (one, away) = (two.better.at.ip(), fresh_ip());
         let zone = format!("d IN MX 10 one\nd IN MX 20 away\none IN A {one}\naway IN A {away}\n");
-        let names = Names::serve(&place, &zone).unwrap();
+        let names = Names::serve(&place, &zone);
         let remote = Remote::new(&place).dns(names.ip).policy(OFFERED);
         let report = remote.send("d.test");
         let said = said.replace("ONE", &one.to_string());
@@ -443,6 +438,7 @@ fn a_421_among_recipients_is_the_answer_of_the_rest() {
 #[test]
 fn smtputf8_is_for_addresses_and_never_for_the_message() {
     need_root!();
+    need!("nsd");
     let place = Place::new("remote-utf8");
     let offer = |list: &str| Fake::plain().offers(&format!("250-fake\r\n{list}250 8BITMIME\r\n"));
     let (with, without) = (offer("250-SMTPUTF8\r\n"), offer(""));
@@ -472,9 +468,7 @@ fn smtputf8_is_for_addresses_and_never_for_the_message() {
     let parts = remote.parts(&["x", "a@b", "c@x"], latin);
     assert!(parts[1].starts_with('K'), "{parts:?}");
     let words = ["d.test", "a@b", "\u{e4}@d.test"];
-    let Some(two) = Two::serve(&place, without.clone(), with, 25) else {
-        skip!("nsd is not installed");
-    };
+    let two = Two::serve(&place, without.clone(), with, 25);
     let remote = Remote::new(&place).dns(two.names.ip).policy(OFFERED);
     let remote = remote.control("smtproutes", "");
     let parts = remote.parts(&words, MESSAGE.as_bytes());
@@ -482,7 +476,7 @@ fn smtputf8_is_for_addresses_and_never_for_the_message() {
     // Where one server has not been asked, nobody knows.
     let busy = Fake::plain().greeting("421 busy\r\n");
     for (one, two) in [(without.clone(), busy.clone()), (busy, without)] {
-        let two = Two::serve(&place, one, two, 25).unwrap();
+        let two = Two::serve(&place, one, two, 25);
         let remote = Remote::new(&place).dns(two.names.ip).policy(OFFERED);
         let parts = remote.parts(&words, MESSAGE.as_bytes());
         assert!(
@@ -550,12 +544,11 @@ fn a_bare_cr_is_no_way_to_end_a_message() {
 #[test]
 fn a_refusal_of_our_certificate_in_qmtps_is_no_duplicate_and_leads_to_the_next_server() {
     need_root!();
+    need!("nsd");
     let place = Place::new("remote-late-qmtps");
     let (first, second) = (fresh_ip(), fresh_ip());
     let zone = format!("relay IN A {first}\nrelay IN A {second}\n");
-    let Some(names) = Names::serve(&place, &zone) else {
-        skip!("nsd is not installed");
-    };
+    let names = Names::serve(&place, &zone);
     let fake = demanding(SslVersion::TLS1_3).at_once();
     let all = [first, second].map(|ip| fake.clone().listen((ip, 6209).into()));
     let remote = Remote::new(&place)
@@ -652,6 +645,7 @@ while True:
 #[test]
 fn a_delay_at_another_server_keeps_no_mail_from_one_whose_tls_failed() {
     need_root!();
+    need!("nsd");
     let place = Place::new("remote-delayed");
     for (other, plain) in [
         // A backup that takes nothing while the better one is up.
@@ -666,9 +660,7 @@ fn a_delay_at_another_server_keeps_no_mail_from_one_whose_tls_failed() {
         (Fake::plain().reply("DOT", ""), false),
     ] {
         let better = demanding(SslVersion::TLS1_3);
-        let Some(two) = Two::serve(&place, better, other, 25) else {
-            skip!("nsd is not installed");
-        };
+        let two = Two::serve(&place, better, other, 25);
         let report = two.send(&place, OFFERED);
         let taken = format!("K{} accepted", two.better.at.ip());
         assert_eq!(report.starts_with(&taken), plain, "{report}");
@@ -678,7 +670,7 @@ fn a_delay_at_another_server_keeps_no_mail_from_one_whose_tls_failed() {
     // If none takes it, the report of the one that spoke last stands.
     let better = demanding(SslVersion::TLS1_3).reply("MAIL", "451 me neither\r\n");
     let other = Fake::plain().reply("RCPT", "450 use the other\r\n");
-    let two = Two::serve(&place, better, other, 25).unwrap();
+    let two = Two::serve(&place, better, other, 25);
     let remote = Remote::new(&place).dns(two.names.ip).policy(OFFERED);
     let parts = remote.parts(&["d.test", "a@b", "c@d.test"], MESSAGE.as_bytes());
     let ip = two.other.at.ip();

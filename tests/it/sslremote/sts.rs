@@ -18,7 +18,7 @@ use super::rows::anonymous;
 use super::web::{Reply, Web, policy};
 use crate::harness::authority::hex;
 use crate::harness::process::{eventually, kill_group, run_within};
-use crate::harness::{Authority, Identity, Leaf, Place, need, need_root, peer, skip};
+use crate::harness::{Authority, Identity, Leaf, Place, need, need_root, peer};
 
 fn shows(identity: &Identity) -> Fake {
     Fake::tls(peer::context(identity, |_| ()))
@@ -37,6 +37,13 @@ fn lines(domain: &str, id: &str, web: IpAddr, mx: IpAddr) -> String {
         "_mta-sts.{domain} IN TXT \"v=STSv1; id={id};\"\nmta-sts.{domain} IN A {web}\n\
          {domain} IN MX 10 mx.{domain}\nmx.{domain} IN A {mx}\n"
     )
+}
+
+/// `a.test` with its record, its web server and this MX host.
+fn a_domain(place: &Place, server: Fake) -> (Names, Web, Running) {
+    let [web_ip, ip] = [fresh_ip(), fresh_ip()];
+    let names = Names::serve(place, &lines("a", "1", web_ip, ip));
+    (names, Web::start(web_ip, &["a.test"]), server.at(ip))
 }
 
 /// What is in the directory of policies.
@@ -66,6 +73,7 @@ fn leaf(kind: &str) -> Leaf {
 #[allow(clippy::too_many_lines)] // a table
 fn a_policy_decides_by_its_mode_who_gets_the_mail() {
     need_root!();
+    need!("nsd");
     let place = Place::new("sts-modes");
     // What an MX host is, and why it does not do as the policy says.
     let kinds: Vec<(&str, Fake, &str)> = vec![
@@ -110,15 +118,13 @@ fn a_policy_decides_by_its_mode_who_gets_the_mail() {
             domains.push((format!("{mode}-{kind}.test"), mode, kind, at, why));
         }
     }
-    let Some(names) = Names::serve(&place, &zone) else {
-        skip!("nsd is not installed");
-    };
+    let names = Names::serve(&place, &zone);
     let every: Vec<&str> = domains.iter().map(|(domain, ..)| &**domain).collect();
     let web = Web::start(web_ip, &every);
     let remote = remote(&place, &names);
     for (domain, mode, kind, at, why) in &domains {
         let host = format!("mx.{kind}.test");
-        web.reply(domain, Reply::policy(&policy(mode, 86400, &[&host])));
+        web.policy(domain, mode, 86400, &[&host]);
         let server = &servers[*at];
         let (messages, clear) = (server.messages(), in_clear(server));
         let said = remote.send(domain);
@@ -156,6 +162,7 @@ fn a_policy_decides_by_its_mode_who_gets_the_mail() {
 #[test]
 fn hosts_that_the_policy_does_not_list_are_passed_over() {
     need_root!();
+    need!("nsd");
     let place = Place::new("sts-hosts");
     let [web_ip, bad, good] = [fresh_ip(), fresh_ip(), fresh_ip()];
     let mut zone = String::new();
@@ -175,9 +182,7 @@ fn hosts_that_the_policy_does_not_list_are_passed_over() {
          testing IN MX 10 bad.mx\nwide IN MX 10 good.mx\ndeep IN MX 10 deep.good.mx\n\
          address IN MX 10 {bad}.\nbare IN A {good}\nodd IN MX 10 good.mx\n"
     );
-    let Some(names) = Names::serve(&place, &zone) else {
-        skip!("nsd is not installed");
-    };
+    let names = Names::serve(&place, &zone);
     let web = Web::start(
         web_ip,
         &domains
@@ -249,7 +254,7 @@ fn hosts_that_the_policy_does_not_list_are_passed_over() {
         ),
     ] {
         let name = format!("{domain}.test");
-        web.reply(&name, Reply::policy(&policy(mode, 86400, patterns)));
+        web.policy(&name, mode, 86400, patterns);
         let report = remote.send(&name);
         assert!(report.contains(&said), "{domain}: {report}");
     }
@@ -260,20 +265,19 @@ fn hosts_that_the_policy_does_not_list_are_passed_over() {
 #[test]
 fn a_policy_is_fetched_once_and_again_when_its_id_changes_or_it_is_damaged() {
     need_root!();
+    need!("nsd");
     let place = Place::new("sts-cache");
     let [web_ip, ip] = [fresh_ip(), fresh_ip()];
     let zone = |id: &str| lines("a", id, web_ip, ip);
-    let (Some(first), Some(second)) = (
+    let (first, second) = (
         Names::serve(&place, &zone("1")),
         Names::serve(&place, &zone("2")),
-    ) else {
-        skip!("nsd is not installed");
-    };
+    );
     let none = format!("a IN MX 10 mx.a\nmx.a IN A {ip}\n");
     let doubled = format!("{}_mta-sts.a IN TXT \"v=STSv1; id=3\"\n", zone("2"));
-    let gone = Names::serve(&place, &none).unwrap();
-    let doubled = Names::serve(&place, &doubled).unwrap();
-    let bad = Names::serve(&place, &zone("x-y")).unwrap();
+    let gone = Names::serve(&place, &none);
+    let doubled = Names::serve(&place, &doubled);
+    let bad = Names::serve(&place, &zone("x-y"));
     let web = Web::start(web_ip, &["a.test"]);
     let server = shows(&leaf("a").issue()).at(ip);
     let enforced = |names: &Names, what: &str| {
@@ -282,10 +286,7 @@ fn a_policy_is_fetched_once_and_again_when_its_id_changes_or_it_is_damaged() {
         assert_eq!(kept(&place), ["a.test"], "{what}");
         web.asked().len()
     };
-    web.reply(
-        "a.test",
-        Reply::policy(&policy("enforce", 86400, &["mx.a.test"])),
-    );
+    web.policy("a.test", "enforce", 86400, &["mx.a.test"]);
     assert_eq!(enforced(&first, "a new one"), 1);
     assert_eq!(enforced(&first, "the same"), 0);
     let before = web.connections();
@@ -306,10 +307,7 @@ fn a_policy_is_fetched_once_and_again_when_its_id_changes_or_it_is_damaged() {
         assert!(both, "{said}");
         assert_eq!(web.asked().len(), 1);
     }
-    web.reply(
-        "a.test",
-        Reply::policy(&policy("enforce", 86400, &["mx.a.test"])),
-    );
+    web.policy("a.test", "enforce", 86400, &["mx.a.test"]);
     let path = place.path("mta-sts/a.test");
     let whole = fs::read(&path).unwrap();
     for damaged in [
@@ -336,6 +334,7 @@ fn a_policy_is_fetched_once_and_again_when_its_id_changes_or_it_is_damaged() {
 #[test]
 fn a_domain_of_unusual_bytes_has_its_policy() {
     need_root!();
+    need!("nsd");
     let place = Place::new("sts-bytes");
     let [web_ip, ip] = [fresh_ip(), fresh_ip()];
     let domains = ["plus+x", "under_score", "o'b"];
@@ -347,17 +346,12 @@ fn a_domain_of_unusual_bytes_has_its_policy() {
              _mta-sts.{domain} IN TXT \"v=STSv1; id=1\""
         );
     }
-    let Some(names) = Names::serve(&place, &zone) else {
-        skip!("nsd is not installed");
-    };
+    let names = Names::serve(&place, &zone);
     let known = domains.map(|domain| format!("{domain}.test"));
     let web = Web::start(web_ip, &known.each_ref().map(|one| &**one));
     let server = Fake::plain().at(ip);
     for domain in &known {
-        web.reply(
-            domain,
-            Reply::policy(&policy("enforce", 86400, &["mx.test"])),
-        );
+        web.policy(domain, "enforce", 86400, &["mx.test"]);
         for _ in 0..2 {
             let said = remote(&place, &names).send(domain);
             let demand = format!("the MTA-STS policy of {domain} requires TLS. (#4.7.5)");
@@ -373,17 +367,10 @@ fn a_domain_of_unusual_bytes_has_its_policy() {
 #[test]
 fn what_a_delivery_was_started_with_is_no_matter_for_a_policy() {
     need_root!();
+    need!("nsd");
     let place = Place::new("sts-started");
-    let [web_ip, ip] = [fresh_ip(), fresh_ip()];
-    let Some(names) = Names::serve(&place, &lines("a", "1", web_ip, ip)) else {
-        skip!("nsd is not installed");
-    };
-    let web = Web::start(web_ip, &["a.test"]);
-    let _server = shows(&leaf("a").issue()).at(ip);
-    web.reply(
-        "a.test",
-        Reply::policy(&policy("enforce", 86400, &["mx.a.test"])),
-    );
+    let (names, web, _server) = a_domain(&place, shows(&leaf("a").issue()));
+    web.policy("a.test", "enforce", 86400, &["mx.a.test"]);
     for (words, stays) in [
         (&["sh", "-c", "umask 077; exec \"$@\"", "sh"][..], true),
         (&["env", "--ignore-signal=CHLD"], true),
@@ -410,6 +397,7 @@ fn what_a_delivery_was_started_with_is_no_matter_for_a_policy() {
 #[allow(clippy::too_many_lines)] // a table
 fn what_web_servers_give_in_the_place_of_a_policy() {
     need_root!();
+    need!("nsd");
     let place = Place::new("sts-web");
     let [good, expired, strange, named, http2, dead, ip] = [(); 7].map(|()| fresh_ip());
     let text = policy("enforce", 86400, &["mx.other.test"]);
@@ -589,9 +577,7 @@ fn what_web_servers_give_in_the_place_of_a_policy() {
             "{name} IN MX 10 mx.all\nmta-sts.{name} IN A {web}\n_mta-sts.{name} IN TXT \"v=STSv1; id=1\""
         );
     }
-    let Some(names) = Names::serve(&place, &zone) else {
-        skip!("nsd is not installed");
-    };
+    let names = Names::serve(&place, &zone);
     let names_of_ours: Vec<&str> = ours.iter().map(|name| &**name).collect();
     let web = Web::start(good, &names_of_ours);
     let host = |name: &str| Leaf::new("web").dns(&format!("mta-sts.{name}.test"));
@@ -643,6 +629,7 @@ fn what_web_servers_give_in_the_place_of_a_policy() {
 #[test]
 fn a_web_server_that_drips_or_is_silent_ends_in_time() {
     need_root!();
+    need!("nsd");
     let place = Place::new("sts-slow");
     let [web_ip, ip] = [fresh_ip(), fresh_ip()];
     let zone = format!(
@@ -650,9 +637,7 @@ fn a_web_server_that_drips_or_is_silent_ends_in_time() {
         lines("drip", "1", web_ip, ip),
         lines("mute", "1", web_ip, ip)
     );
-    let Some(names) = Names::serve(&place, &zone) else {
-        skip!("nsd is not installed");
-    };
+    let names = Names::serve(&place, &zone);
     let web = Web::start(web_ip, &["drip.test", "mute.test"]);
     web.reply("drip.test", Reply::Drip(b"HTTP/1.1 200 OK\r\nX: ".to_vec()));
     web.reply("mute.test", Reply::Silence);
@@ -680,13 +665,9 @@ fn a_web_server_that_drips_or_is_silent_ends_in_time() {
 #[test]
 fn seconds_of_age_count_and_a_clock_that_was_set_back_does_no_harm() {
     need_root!();
+    need!("nsd");
     let place = Place::new("sts-age");
-    let [web_ip, ip] = [fresh_ip(), fresh_ip()];
-    let Some(names) = Names::serve(&place, &lines("a", "1", web_ip, ip)) else {
-        skip!("nsd is not installed");
-    };
-    let web = Web::start(web_ip, &["a.test"]);
-    let server = Fake::plain().at(ip);
+    let (names, web, server) = a_domain(&place, Fake::plain());
     let send = || remote(&place, &names).send("a.test");
     let text = |age| Reply::policy(&policy("enforce", age, &["mx.a.test"]));
     web.reply("a.test", text(2));
@@ -736,6 +717,7 @@ fn with_time(file: &[u8], time: u64) -> Vec<u8> {
 #[test]
 fn a_directory_that_cannot_be_written_keeps_its_policies_in_force() {
     need_root!();
+    need!("nsd");
     let place = Place::new("sts-readonly");
     let [web_ip, ip] = [fresh_ip(), fresh_ip()];
     let zone = |id| {
@@ -745,15 +727,13 @@ fn a_directory_that_cannot_be_written_keeps_its_policies_in_force() {
             lines("b", id, web_ip, ip)
         )
     };
-    let (Some(names), Some(changed)) = (
+    let (names, changed) = (
         Names::serve(&place, &zone("1")),
         Names::serve(&place, &zone("2")),
-    ) else {
-        skip!("nsd is not installed");
-    };
+    );
     let web = Web::start(web_ip, &["a.test", "b.test"]);
     for (domain, host) in [("a.test", "mx.a.test"), ("b.test", "mx.b.test")] {
-        web.reply(domain, Reply::policy(&policy("enforce", 86400, &[host])));
+        web.policy(domain, "enforce", 86400, &[host]);
     }
     let server = Fake::plain().at(ip);
     // The user that delivers, who may read the home and no more.
@@ -790,7 +770,7 @@ fn a_directory_that_cannot_be_written_keeps_its_policies_in_force() {
     let file = place.path("mta-sts/a.test");
     chown(&file, Some(user + 1), None).unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
-    web.reply("a.test", Reply::policy(&policy("none", 86400, &[])));
+    web.policy("a.test", "none", 86400, &[]);
     assert!(send(&names, "a.test").contains('K'));
     assert_eq!(web.asked().len(), 1);
     assert_eq!(in_clear(&server), 2);
@@ -799,17 +779,10 @@ fn a_directory_that_cannot_be_written_keeps_its_policies_in_force() {
 #[test]
 fn a_full_directory_loses_no_policy_that_was_fetched() {
     need_root!();
+    need!("nsd");
     let place = Place::new("sts-full");
-    let [web_ip, ip] = [fresh_ip(), fresh_ip()];
-    let Some(names) = Names::serve(&place, &lines("a", "1", web_ip, ip)) else {
-        skip!("nsd is not installed");
-    };
-    let web = Web::start(web_ip, &["a.test"]);
-    web.reply(
-        "a.test",
-        Reply::policy(&policy("enforce", 86400, &["mx.a.test"])),
-    );
-    let server = shows(&leaf("a").issue()).at(ip);
+    let (names, web, server) = a_domain(&place, shows(&leaf("a").issue()));
+    web.policy("a.test", "enforce", 86400, &["mx.a.test"]);
     let remote = remote(&place, &names);
     // No file can grow: as on a file system without room.
     let script = "trap '' XFSZ; ulimit -f 0; exec \"$0\" a.test a@sender.example b@a.test";
@@ -833,17 +806,10 @@ fn a_full_directory_loses_no_policy_that_was_fetched() {
 #[test]
 fn what_fetches_a_policy_can_do_nothing_else() {
     need_root!();
+    need!("nsd");
     let place = Place::new("sts-sandbox");
-    let [web_ip, ip] = [fresh_ip(), fresh_ip()];
-    let Some(names) = Names::serve(&place, &lines("a", "1", web_ip, ip)) else {
-        skip!("nsd is not installed");
-    };
-    let web = Web::start(web_ip, &["a.test"]);
-    web.reply(
-        "a.test",
-        Reply::policy(&policy("enforce", 86400, &["mx.a.test"])),
-    );
-    let server = shows(&leaf("a").issue()).at(ip);
+    let (names, web, server) = a_domain(&place, shows(&leaf("a").issue()));
+    web.policy("a.test", "enforce", 86400, &["mx.a.test"]);
     for what in ["open", "socket", "execve", "kill", "ptrace"] {
         let deed = format!("fetch-{what}");
         let said = remote(&place, &names).taken_over(&deed).send("a.test");
@@ -863,12 +829,9 @@ fn what_fetches_a_policy_can_do_nothing_else() {
 #[test]
 fn what_it_answers_is_read_as_a_web_server_s() {
     need_root!();
+    need!("nsd");
     let place = Place::new("sts-forged");
-    let [web_ip, ip] = [fresh_ip(), fresh_ip()];
-    let Some(names) = Names::serve(&place, &lines("a", "1", web_ip, ip)) else {
-        skip!("nsd is not installed");
-    };
-    let _server = Fake::plain().at(ip);
+    let (names, _web, _server) = a_domain(&place, Fake::plain());
     let failed = "the policy could not be fetched from mta-sts.a.test: ";
     for (answer, said) in [
         (
@@ -909,6 +872,7 @@ fn what_it_answers_is_read_as_a_web_server_s() {
 #[test]
 fn lines_and_routes_stand_above_a_policy() {
     need_root!();
+    need!("nsd");
     let place = Place::new("sts-above");
     let [web_ip, ip] = [fresh_ip(), fresh_ip()];
     let zone = format!(
@@ -916,18 +880,10 @@ fn lines_and_routes_stand_above_a_policy() {
         lines("a", "1", web_ip, ip),
         lines("mx.a", "1", web_ip, ip)
     );
-    let Some(names) = Names::serve(&place, &zone) else {
-        skip!("nsd is not installed");
-    };
+    let names = Names::serve(&place, &zone);
     let web = Web::start(web_ip, &["a.test", "mx.a.test"]);
-    web.reply(
-        "a.test",
-        Reply::policy(&policy("enforce", 86400, &["mx.a.test"])),
-    );
-    web.reply(
-        "mx.a.test",
-        Reply::policy(&policy("enforce", 86400, &["other.test"])),
-    );
+    web.policy("a.test", "enforce", 86400, &["mx.a.test"]);
+    web.policy("mx.a.test", "enforce", 86400, &["other.test"]);
     let server = shows(&leaf("strange").self_signed()).at(ip);
     let send = |lines: &str, routes: &str| {
         remote(&place, &names)
@@ -979,6 +935,7 @@ fn lines_and_routes_stand_above_a_policy() {
 #[test]
 fn row_7_stays_what_it_is_under_a_policy() {
     need_root!();
+    need!("nsd");
     let place = Place::new("sts-row7");
     let [web_ip, wild, exact] = [fresh_ip(), fresh_ip(), fresh_ip()];
     let zone = format!(
@@ -986,9 +943,7 @@ fn row_7_stays_what_it_is_under_a_policy() {
         lines("wild", "1", web_ip, wild),
         lines("exact", "1", web_ip, exact)
     );
-    let Some(names) = Names::serve(&place, &zone) else {
-        skip!("nsd is not installed");
-    };
+    let names = Names::serve(&place, &zone);
     let web = Web::start(web_ip, &["wild.test", "exact.test"]);
     let private = Authority::root("private");
     place.write("private.pem", private.pem());
@@ -1028,6 +983,7 @@ fn row_7_stays_what_it_is_under_a_policy() {
 #[test]
 fn the_preview_shows_the_policy_its_age_and_what_it_asks() {
     need_root!();
+    need!("nsd");
     let place = Place::new("sts-preview");
     let [web_ip, ip] = [fresh_ip(), fresh_ip()];
     let mut zone = "plain IN MX 10 mx.a\ndouble IN MX 10 mx.a\n\
@@ -1036,24 +992,13 @@ fn the_preview_shows_the_policy_its_age_and_what_it_asks() {
     for domain in ["a", "t", "n", "e", "u"] {
         zone += &lines(domain, "1", web_ip, ip);
     }
-    let Some(names) = Names::serve(&place, &zone) else {
-        skip!("nsd is not installed");
-    };
+    let names = Names::serve(&place, &zone);
     let domains = ["a.test", "t.test", "n.test", "e.test", "u.test"];
     let web = Web::start(web_ip, &domains);
-    web.reply(
-        "a.test",
-        Reply::policy(&policy("enforce", 86400, &["mx.a.test", "*.b.test"])),
-    );
-    web.reply(
-        "t.test",
-        Reply::policy(&policy("testing", 3600, &["other.test"])),
-    );
-    web.reply("n.test", Reply::policy(&policy("none", 3600, &[])));
-    web.reply(
-        "u.test",
-        Reply::policy(&policy("enforce", 3600, &["other.test"])),
-    );
+    web.policy("a.test", "enforce", 86400, &["mx.a.test", "*.b.test"]);
+    web.policy("t.test", "testing", 3600, &["other.test"]);
+    web.policy("n.test", "none", 3600, &[]);
+    web.policy("u.test", "enforce", 3600, &["other.test"]);
     let server = Fake::plain().at(ip);
     let told = |lines: &str, domain: &str| {
         let remote = remote(&place, &names).policy(lines);
@@ -1125,17 +1070,13 @@ fn the_preview_shows_the_policy_its_age_and_what_it_asks() {
 #[test]
 fn a_domain_without_a_policy_costs_one_question_more() {
     need_root!();
+    need!("nsd");
     let place = Place::new("sts-questions");
     let [web_ip, ip] = [fresh_ip(), fresh_ip()];
     let zone = format!("{}b IN MX 10 mx.a\n", lines("a", "1", web_ip, ip));
-    let Some(names) = Names::serve(&place, &zone) else {
-        skip!("nsd is not installed");
-    };
+    let names = Names::serve(&place, &zone);
     let web = Web::start(web_ip, &["a.test"]);
-    web.reply(
-        "a.test",
-        Reply::policy(&policy("enforce", 86400, &["mx.a.test"])),
-    );
+    web.policy("a.test", "enforce", 86400, &["mx.a.test"]);
     let _server = shows(&leaf("a").issue()).at(ip);
     let server = names.ip;
     let forwarder = Forwarder::start(move |question| Some(ask(server, question)));
@@ -1205,13 +1146,12 @@ impl Drop for Nginx {
 #[test]
 fn nginx_gives_a_policy_and_the_stripping_proxy_loses() {
     need_root!();
+    need!("nsd");
     let binary = need!("nginx");
     let place = Place::new("sts-nginx");
     let [web_ip, ip] = [fresh_ip(), fresh_ip()];
     let zone = lines("a", "20261126T000000", web_ip, ip);
-    let Some(names) = Names::serve(&place, &zone) else {
-        skip!("nsd is not installed");
-    };
+    let names = Names::serve(&place, &zone);
     let text = policy("enforce", 604_800, &["mx.a.test"]).replace('\n', "\r\n");
     let _nginx = Nginx::start(&place, &binary, web_ip, "a.test", &text);
     // What stands on the way to the real one, and takes STARTTLS out of its reply.

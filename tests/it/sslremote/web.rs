@@ -124,6 +124,11 @@ impl Web {
         self.replies.lock().unwrap().insert(host, reply);
     }
 
+    /// Has it give a policy of this mode, age and hosts, from now on.
+    pub fn policy(&self, domain: &str, mode: &str, age: u32, hosts: &[&str]) {
+        self.reply(domain, Reply::policy(&policy(mode, age, hosts)));
+    }
+
     /// The first lines and hosts of the requests since the last time.
     pub fn asked(&self) -> Vec<String> {
         std::mem::take(&mut self.asked.lock().unwrap())
