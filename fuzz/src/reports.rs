@@ -1,6 +1,6 @@
 //! What sslreport and qmail-sslremote read for TLS reports.
 
-use ucspi_tls::internals::tlsrpt::record::{Destination, MOST, destinations, host_name};
+use ucspi_tls::internals::tlsrpt::record::{Receiver, MOST, destinations, host_name};
 use ucspi_tls::internals::tlsrpt::{header, journal};
 
 /// Records as domains publish them.
@@ -24,13 +24,13 @@ pub fn report_record(bytes: &[u8]) {
         let shown = destination.to_string();
         assert!(shown.bytes().all(|byte| byte.is_ascii_graphic()), "{shown}");
         match &destination {
-            Destination::Mail(address) => {
+            Receiver::Mail(address) => {
                 let (local, host) = address.rsplit_once('@').expect("an address");
                 let special = |c: char| "\"(),:;<>@[\\]".contains(c);
                 assert!(!local.is_empty() && !local.contains(special), "{address}");
                 assert_eq!(host_name(host).as_deref(), Some(host));
             }
-            Destination::Post(url) => {
+            Receiver::Post(url) => {
                 assert_eq!(host_name(&url.host).as_deref(), Some(&*url.host));
                 assert!(url.port > 0 && url.path.starts_with('/'), "{shown}");
             }

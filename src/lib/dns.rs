@@ -50,7 +50,7 @@ const MOST_STEPS: usize = 10;
 
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum NoAnswer {
     /// The name exists and has no such record.
     NoRecords,
     /// The name does not exist.
@@ -61,18 +61,18 @@ pub enum Trouble {
     Bogus(String),
 }
 
-impl From<Fail> for Trouble {
-    fn from(fail: Fail) -> Trouble {
-        Trouble::Temporary(fail.to_string())
+impl From<Fail> for NoAnswer {
+    fn from(fail: Fail) -> NoAnswer {
+        NoAnswer::Temporary(fail.to_string())
     }
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for NoAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Trouble::NoRecords => f.write_str("there is no such record"),
-            Trouble::NoSuchName => f.write_str("there is no such name"),
-            Trouble::Temporary(why) | Trouble::Bogus(why) => f.write_str(why),
+            NoAnswer::NoRecords => f.write_str("there is no such record"),
+            NoAnswer::NoSuchName => f.write_str("there is no such name"),
+            NoAnswer::Temporary(why) | NoAnswer::Bogus(why) => f.write_str(why),
         }
     }
 }
@@ -102,7 +102,7 @@ pub struct Dns {
 }
 
 /// The texts of a name, or why there are none.
-pub type Texts = Result<Answer<Vec<u8>>, Trouble>;
+pub type Texts = Result<Answer<Vec<u8>>, NoAnswer>;
 
 /// Who checks answers.
 enum Checks {
@@ -168,9 +168,9 @@ impl Dns {
     }
 
     /// What is left of the time for one answer.
-    fn limit(&self, limit: Duration) -> Result<Duration, Trouble> {
+    fn limit(&self, limit: Duration) -> Result<Duration, NoAnswer> {
         match self.time_left.get().min(limit) {
-            Duration::ZERO => Err(Trouble::Temporary(format!(
+            Duration::ZERO => Err(NoAnswer::Temporary(format!(
                 "DNS took more than {} seconds in all",
                 ALL_LIMIT.as_secs()
             ))),
@@ -228,7 +228,7 @@ impl Dns {
 
     /// The answers of some questions, and of the one that was to be asked along with
     /// them.
-    fn ask_all(&self, questions: &[(DomainName, Rtype)]) -> Vec<Result<Answer<Data>, Trouble>> {
+    fn ask_all(&self, questions: &[(DomainName, Rtype)]) -> Vec<Result<Answer<Data>, NoAnswer>> {
         let Some(name) = self.along.take() else {
             return self.put(questions);
         };
@@ -240,15 +240,15 @@ impl Dns {
 
     /// The answers of some questions, and whether each is secure. They are put at
     /// the same time where that can be done.
-    fn put(&self, questions: &[(DomainName, Rtype)]) -> Vec<Result<Answer<Data>, Trouble>> {
-        let answer = |known: Result<Vec<Data>, Trouble>, name: &DomainName| {
+    fn put(&self, questions: &[(DomainName, Rtype)]) -> Vec<Result<Answer<Data>, NoAnswer>> {
+        let answer = |known: Result<Vec<Data>, NoAnswer>, name: &DomainName| {
             Ok(Answer {
                 records: known?,
                 secure: false,
                 name: name.clone(),
             })
         };
-        let mut known: Vec<Option<Result<Answer<Data>, Trouble>>> = questions
+        let mut known: Vec<Option<Result<Answer<Data>, NoAnswer>>> = questions
             .iter()
             .map(|(name, kind)| special(name, *kind).map(|known| answer(known, name)))
             .collect();
@@ -280,7 +280,7 @@ impl Dns {
         &self,
         validator: &Validator,
         questions: &[(DomainName, Rtype)],
-    ) -> Vec<Result<Answer<Data>, Trouble>> {
+    ) -> Vec<Result<Answer<Data>, NoAnswer>> {
         let found = match self.limit(QUESTION_LIMIT) {
             Ok(limit) => self.timed(|| validator.ask(questions, limit)),
             Err(trouble) => return questions.iter().map(|_| Err(trouble.clone())).collect(),
@@ -303,15 +303,15 @@ impl Dns {
         &self,
         checks: &Checks,
         questions: &[(DomainName, Rtype)],
-    ) -> Vec<Result<Answer<Data>, Trouble>> {
+    ) -> Vec<Result<Answer<Data>, NoAnswer>> {
         if let (Some(why), true) = (checks.hindrance(), self.trust.is_required()) {
             let why =
                 format!("control/dnssec requires DNSSEC, and nothing can be validated: {why}");
-            let none = |_| Err(Trouble::Temporary(why.clone()));
+            let none = |_| Err(NoAnswer::Temporary(why.clone()));
             return questions.iter().map(none).collect();
         }
         let mut secure = vec![matches!(checks, Checks::There); questions.len()];
-        let mut found: Vec<Option<Result<Answer<Data>, Trouble>>> = vec![None; questions.len()];
+        let mut found: Vec<Option<Result<Answer<Data>, NoAnswer>>> = vec![None; questions.len()];
         // Who is asked, as long as aliases lead on.
         let mut open: Vec<(usize, (DomainName, Rtype))> =
             questions.iter().cloned().enumerate().collect();
@@ -337,7 +337,7 @@ impl Dns {
         }
         for (place, (name, _)) in open {
             let why = format!("there are too many aliases, at {name}");
-            found[place] = Some(Err(Trouble::Temporary(why)));
+            found[place] = Some(Err(NoAnswer::Temporary(why)));
         }
         found.into_iter().flatten().collect()
     }
@@ -346,7 +346,7 @@ impl Dns {
         &self,
         checks: &Checks,
         questions: &[(DomainName, Rtype)],
-    ) -> Vec<Result<Message, Trouble>> {
+    ) -> Vec<Result<Message, NoAnswer>> {
         let question = |(name, kind): &'_ (DomainName, Rtype)| Question {
             name: name.clone(),
             kind: *kind,
@@ -379,9 +379,9 @@ impl Dns {
         name: &DomainName,
         kind: Rtype,
         take: impl Fn(Data) -> Option<T>,
-    ) -> Result<Answer<T>, Trouble> {
+    ) -> Result<Answer<T>, NoAnswer> {
         let mut found = self.ask_all(&[(name.clone(), kind)]);
-        let none = || Err(Trouble::Temporary("there is no answer".to_owned()));
+        let none = || Err(NoAnswer::Temporary("there is no answer".to_owned()));
         taken(found.pop().unwrap_or_else(none), take)
     }
 
@@ -395,7 +395,7 @@ impl Dns {
     ///
     /// # Errors
     /// There are none, or nobody could tell.
-    pub fn exchangers(&self, domain: &DomainName) -> Result<Answer<(u16, DomainName)>, Trouble> {
+    pub fn exchangers(&self, domain: &DomainName) -> Result<Answer<(u16, DomainName)>, NoAnswer> {
         self.ask(domain, Rtype::MX, |data| match data {
             Data::Exchanger(preference, host) => Some((preference, host)),
             _ => None,
@@ -409,7 +409,7 @@ impl Dns {
     /// There are none, or nobody could tell.
     pub fn texts(&self, name: &DomainName) -> Texts {
         let mut found = self.texts_of(std::slice::from_ref(name));
-        found.pop().unwrap_or(Err(Trouble::NoRecords))
+        found.pop().unwrap_or(Err(NoAnswer::NoRecords))
     }
 
     /// The same for many names, whose questions are put at the same time.
@@ -441,14 +441,14 @@ impl Dns {
     ///
     /// # Errors
     /// It has none, or nobody could tell.
-    pub fn addresses(&self, host: &DomainName) -> Result<Answer<IpAddr>, Trouble> {
+    pub fn addresses(&self, host: &DomainName) -> Result<Answer<IpAddr>, NoAnswer> {
         let mut found = self.addresses_of(std::slice::from_ref(host));
-        found.pop().unwrap_or(Err(Trouble::NoRecords))
+        found.pop().unwrap_or(Err(NoAnswer::NoRecords))
     }
 
     /// The same for many hosts, whose questions are put at the same time: one that
     /// nobody answers takes no time from the others.
-    pub fn addresses_of(&self, hosts: &[DomainName]) -> Vec<Result<Answer<IpAddr>, Trouble>> {
+    pub fn addresses_of(&self, hosts: &[DomainName]) -> Vec<Result<Answer<IpAddr>, NoAnswer>> {
         let both = |host: &DomainName| [Rtype::AAAA, Rtype::A].map(|kind| (host.clone(), kind));
         let questions: Vec<_> = hosts.iter().flat_map(both).collect();
         let mut found = self.ask_all(&questions).into_iter().map(|found| {
@@ -457,16 +457,16 @@ impl Dns {
                 _ => None,
             })
         });
-        let mut next = || found.next().unwrap_or(Err(Trouble::NoRecords));
+        let mut next = || found.next().unwrap_or(Err(NoAnswer::NoRecords));
         hosts.iter().map(|_| merged(next(), next())).collect()
     }
 }
 
 /// A host's addresses of both families.
 fn merged(
-    six: Result<Answer<IpAddr>, Trouble>,
-    four: Result<Answer<IpAddr>, Trouble>,
-) -> Result<Answer<IpAddr>, Trouble> {
+    six: Result<Answer<IpAddr>, NoAnswer>,
+    four: Result<Answer<IpAddr>, NoAnswer>,
+) -> Result<Answer<IpAddr>, NoAnswer> {
     match (six, four) {
         (Ok(mut six), Ok(four)) => {
             six.records.extend(four.records);
@@ -475,35 +475,35 @@ fn merged(
         }
         (Ok(some), _) | (_, Ok(some)) => Ok(some),
         // One that could not be told may be there.
-        (Err(trouble @ (Trouble::Temporary(_) | Trouble::Bogus(_))), _) | (_, Err(trouble)) => {
+        (Err(trouble @ (NoAnswer::Temporary(_) | NoAnswer::Bogus(_))), _) | (_, Err(trouble)) => {
             Err(trouble)
         }
     }
 }
 
-fn bogus(name: &DomainName, kind: Rtype, why: &str) -> Trouble {
+fn bogus(name: &DomainName, kind: Rtype, why: &str) -> NoAnswer {
     let name = name.in_zone_form();
-    Trouble::Bogus(format!("DNSSEC validation of {name} {kind} failed: {why}"))
+    NoAnswer::Bogus(format!("DNSSEC validation of {name} {kind} failed: {why}"))
 }
 
 /// What was said, as an answer.
-fn settled(said: Said, secure: bool) -> Result<Answer<Data>, Trouble> {
+fn settled(said: Said, secure: bool) -> Result<Answer<Data>, NoAnswer> {
     match said {
         Said::Records(name, records) => Ok(Answer {
             records,
             secure,
             name,
         }),
-        Said::NoRecords => Err(Trouble::NoRecords),
-        Said::NoSuchName => Err(Trouble::NoSuchName),
-        Said::Alias(name) => Err(Trouble::Temporary(format!(
+        Said::NoRecords => Err(NoAnswer::NoRecords),
+        Said::NoSuchName => Err(NoAnswer::NoSuchName),
+        Said::Alias(name) => Err(NoAnswer::Temporary(format!(
             "the answer ends with an alias, {name}"
         ))),
-        Said::Nothing(why) => Err(Trouble::Temporary(why)),
+        Said::Nothing(why) => Err(NoAnswer::Temporary(why)),
     }
 }
 
-fn texts(found: Result<Answer<Data>, Trouble>) -> Texts {
+fn texts(found: Result<Answer<Data>, NoAnswer>) -> Texts {
     taken(found, |data| match data {
         Data::Bytes(bytes) => message::joined_strings(&bytes),
         _ => None,
@@ -511,9 +511,9 @@ fn texts(found: Result<Answer<Data>, Trouble>) -> Texts {
 }
 
 fn taken<T>(
-    found: Result<Answer<Data>, Trouble>,
+    found: Result<Answer<Data>, NoAnswer>,
     take: impl Fn(Data) -> Option<T>,
-) -> Result<Answer<T>, Trouble> {
+) -> Result<Answer<T>, NoAnswer> {
     let Answer {
         records,
         secure,
@@ -521,7 +521,7 @@ fn taken<T>(
     } = found?;
     let records: Vec<T> = records.into_iter().filter_map(take).collect();
     if records.is_empty() {
-        return Err(Trouble::NoRecords);
+        return Err(NoAnswer::NoRecords);
     }
     Ok(Answer {
         records,
@@ -531,16 +531,16 @@ fn taken<T>(
 }
 
 /// What no server is asked about: RFC 6761 and 7686.
-fn special(name: &DomainName, kind: Rtype) -> Option<Result<Vec<Data>, Trouble>> {
+fn special(name: &DomainName, kind: Rtype) -> Option<Result<Vec<Data>, NoAnswer>> {
     let last = name.top()?;
     if last.eq_ignore_ascii_case(b"localhost") {
         return Some(match kind {
             Rtype::A => Ok(vec![Data::Address(Ipv4Addr::LOCALHOST.into())]),
             Rtype::AAAA => Ok(vec![Data::Address(Ipv6Addr::LOCALHOST.into())]),
-            _ => Err(Trouble::NoRecords),
+            _ => Err(NoAnswer::NoRecords),
         });
     }
     let never = [&b"invalid"[..], b"onion"];
     let never = never.iter().any(|word| last.eq_ignore_ascii_case(word));
-    never.then_some(Err(Trouble::NoSuchName))
+    never.then_some(Err(NoAnswer::NoSuchName))
 }

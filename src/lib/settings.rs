@@ -282,7 +282,7 @@ pub struct Settings(BTreeMap<&'static str, String>);
 
 /// Whether a peer's certificate is asked for by `CCAFILE` and `CCAVERIFY`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Request {
+pub enum ClientCertificate {
     /// As the options say.
     AsOptions,
     /// `CCAFILE=-`: not asked.
@@ -483,13 +483,13 @@ impl Settings {
 
     /// What `CCAFILE` and `CCAVERIFY` say of the client's certificate.
     #[must_use]
-    pub fn request(&self) -> Request {
+    pub fn client_certificate(&self) -> ClientCertificate {
         if self.get("CCAFILE") == Some("-") {
-            Request::Off
+            ClientCertificate::Off
         } else if self.get("CCAVERIFY").is_some() {
-            Request::Required
+            ClientCertificate::Required
         } else {
-            Request::AsOptions
+            ClientCertificate::AsOptions
         }
     }
 }

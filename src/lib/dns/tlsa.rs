@@ -5,7 +5,7 @@
 use domain::base::Rtype;
 
 use super::message::Data;
-use super::{Answer, Dns, Trouble};
+use super::{Answer, Dns, NoAnswer};
 use crate::dns::name::DomainName;
 use crate::text;
 use crate::trust::dane::{Record, Unusable};
@@ -18,13 +18,13 @@ impl Dns {
     /// # Errors
     /// Of a host: its records are bogus, or nobody could tell. It must not be
     /// called.
-    pub fn tlsa(&self, servers: &[Endpoint]) -> Vec<Result<Option<Tlsa>, Trouble>> {
+    pub fn tlsa(&self, servers: &[Endpoint]) -> Vec<Result<Option<Tlsa>, NoAnswer>> {
         let all = || servers.iter().flat_map(Endpoint::bearers);
         let questions: Vec<_> = all().map(|(_, name)| (name, Rtype::TLSA)).collect();
         let mut found = self.ask_all(&questions).into_iter();
         let mut answered = |server: &Endpoint| {
             let bearers = server.bearers().into_iter();
-            let next = |(host, _)| (host, found.next().unwrap_or(Err(Trouble::NoRecords)));
+            let next = |(host, _)| (host, found.next().unwrap_or(Err(NoAnswer::NoRecords)));
             first_signed(bearers.map(next).collect())
         };
         servers.iter().map(&mut answered).collect()
@@ -88,8 +88,8 @@ fn zone_form(data: &[u8]) -> String {
 
 /// The records of the first name that has signed ones.
 fn first_signed(
-    answers: Vec<(&DomainName, Result<Answer<Data>, Trouble>)>,
-) -> Result<Option<Tlsa>, Trouble> {
+    answers: Vec<(&DomainName, Result<Answer<Data>, NoAnswer>)>,
+) -> Result<Option<Tlsa>, NoAnswer> {
     for (host, answer) in answers {
         match answer {
             Ok(answer) if answer.secure => {
@@ -106,8 +106,8 @@ fn first_signed(
                     texts: bytes.map(zone_form).collect(),
                 }));
             }
-            Ok(_) | Err(Trouble::NoRecords | Trouble::NoSuchName) => {}
-            Err(trouble @ (Trouble::Temporary(_) | Trouble::Bogus(_))) => return Err(trouble),
+            Ok(_) | Err(NoAnswer::NoRecords | NoAnswer::NoSuchName) => {}
+            Err(trouble @ (NoAnswer::Temporary(_) | NoAnswer::Bogus(_))) => return Err(trouble),
         }
     }
     Ok(None)

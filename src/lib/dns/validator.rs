@@ -31,7 +31,7 @@ mod built_in {
 
     use super::Checked;
     use crate::dns::name::DomainName;
-    use crate::dns::{Trouble, Trust, bogus, message};
+    use crate::dns::{NoAnswer, Trust, bogus, message};
     use crate::report::{self, Fail};
     use crate::sys::unbound::{Answer, Resolver, Setup};
     use crate::text;
@@ -67,7 +67,7 @@ mod built_in {
             &self,
             questions: &[(DomainName, Rtype)],
             limit: Duration,
-        ) -> Vec<Result<Checked, Trouble>> {
+        ) -> Vec<Result<Checked, NoAnswer>> {
             let deadline = Instant::now() + limit;
             let asked: Vec<(CString, u16)> = questions
                 .iter()
@@ -80,7 +80,7 @@ mod built_in {
             let found = match self.resolver.ask(&asked, deadline) {
                 Ok(found) => found,
                 Err(error) => {
-                    let trouble = Trouble::Temporary(report::reason(&error));
+                    let trouble = NoAnswer::Temporary(report::reason(&error));
                     return questions.iter().map(|_| Err(trouble.clone())).collect();
                 }
             };
@@ -88,7 +88,7 @@ mod built_in {
             found
                 .map(|((name, kind), answer)| match answer {
                     Some(answer) => self.checked(name, *kind, answer),
-                    None => Err(Trouble::Temporary(format!(
+                    None => Err(NoAnswer::Temporary(format!(
                         "no answer from {} within {} seconds",
                         self.server.ip(),
                         limit.as_secs()
@@ -102,7 +102,7 @@ mod built_in {
             name: &DomainName,
             kind: Rtype,
             answer: Answer,
-        ) -> Result<Checked, Trouble> {
+        ) -> Result<Checked, NoAnswer> {
             if let Some(why) = answer.bogus {
                 return Err(bogus(name, kind, &text::excerpt(why.as_bytes(), 400)));
             }
@@ -113,7 +113,7 @@ mod built_in {
                     message,
                     secure: answer.secure,
                 }),
-                _ => Err(Trouble::Temporary(format!(
+                _ => Err(NoAnswer::Temporary(format!(
                     "{} gave no answer that can be used",
                     self.server.ip()
                 ))),
@@ -131,7 +131,7 @@ mod missing {
 
     use super::Checked;
     use crate::dns::name::DomainName;
-    use crate::dns::{Trouble, Trust};
+    use crate::dns::{NoAnswer, Trust};
     use crate::report::Fail;
 
     /// There is none.
@@ -149,7 +149,11 @@ mod missing {
         }
 
         /// Nothing can ask it.
-        pub fn ask(&self, _: &[(DomainName, Rtype)], _: Duration) -> Vec<Result<Checked, Trouble>> {
+        pub fn ask(
+            &self,
+            _: &[(DomainName, Rtype)],
+            _: Duration,
+        ) -> Vec<Result<Checked, NoAnswer>> {
             match *self {}
         }
     }

@@ -28,7 +28,7 @@ use super::{
 use crate::hello::{self, FiniteField, FiniteGroup, Terms};
 use crate::options::sslserver::Ask;
 use crate::report::Fail;
-use crate::settings::{Filter, Request, Settings, Version};
+use crate::settings::{ClientCertificate, Filter, Settings, Version};
 use crate::text;
 use crate::tls_ffi::{self, tickets};
 use crate::tlsdestinations::Pin;
@@ -553,9 +553,9 @@ fn fingerprint(digits: &str) -> Option<Fingerprint> {
 
 /// Whether a client is asked for a certificate, by the option and the settings.
 fn asked(settings: &Settings, ask: Ask) -> Ask {
-    match settings.request() {
-        Request::Off => Ask::No,
-        Request::Required if ask != Ask::Named => Ask::Required,
+    match settings.client_certificate() {
+        ClientCertificate::Off => Ask::No,
+        ClientCertificate::Required if ask != Ask::Named => Ask::Required,
         _ => ask,
     }
 }

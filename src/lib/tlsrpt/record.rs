@@ -17,7 +17,7 @@ const LONGEST: usize = 1000;
 
 /// Where reports go.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Destination {
+pub enum Receiver {
     /// By mail: the address.
     Mail(String),
     /// By POST.
@@ -36,11 +36,11 @@ pub struct Url {
 }
 
 /// As it is published, in the one form that it has here.
-impl fmt::Display for Destination {
+impl fmt::Display for Receiver {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Destination::Mail(address) => write!(out, "mailto:{address}"),
-            Destination::Post(Url { host, port, path }) => {
+            Receiver::Mail(address) => write!(out, "mailto:{address}"),
+            Receiver::Post(Url { host, port, path }) => {
                 write!(out, "https://{host}")?;
                 if *port != 443 {
                     write!(out, ":{port}")?;
@@ -55,7 +55,7 @@ impl fmt::Display for Destination {
 /// unless exactly one of them is a record of this kind. Of its URIs those count that
 /// reports can be sent to.
 #[must_use]
-pub fn destinations(texts: &[Vec<u8>]) -> Vec<Destination> {
+pub fn destinations(texts: &[Vec<u8>]) -> Vec<Receiver> {
     let mut records = texts.iter().filter_map(|text| fields_of(text));
     let (Some(fields), None) = (records.next(), records.next()) else {
         return Vec::new();
@@ -108,17 +108,17 @@ fn uris(fields: &[u8]) -> Option<Vec<&[u8]>> {
 }
 
 /// A destination that can be used. No other scheme than mailto and https is one.
-fn destination(uri: &[u8]) -> Option<Destination> {
+fn destination(uri: &[u8]) -> Option<Receiver> {
     let graphic = uri.iter().all(u8::is_ascii_graphic);
     let uri = std::str::from_utf8(uri)
         .ok()
         .filter(|_| graphic && uri.len() <= LONGEST)?;
     let (scheme, rest) = uri.split_once(':')?;
     if scheme.eq_ignore_ascii_case("mailto") {
-        return Some(Destination::Mail(address(rest)?));
+        return Some(Receiver::Mail(address(rest)?));
     }
     if scheme.eq_ignore_ascii_case("https") {
-        return Some(Destination::Post(url(rest)?));
+        return Some(Receiver::Post(url(rest)?));
     }
     None
 }

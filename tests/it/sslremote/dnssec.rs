@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use ucspi_tls::internals::dns::{Dns, Trouble, Trust};
+use ucspi_tls::internals::dns::{Dns, NoAnswer, Trust};
 use ucspi_tls::internals::name::DomainName;
 
 use super::dns::{Forwarder, Names, Recursive, Signing, Zones, ask};
@@ -34,17 +34,17 @@ fn name(text: &str) -> DomainName {
     DomainName::parse(text.as_bytes()).unwrap()
 }
 
-fn exchangers(dns: &Dns, domain: &str) -> Result<bool, Trouble> {
+fn exchangers(dns: &Dns, domain: &str) -> Result<bool, NoAnswer> {
     dns.exchangers(&name(domain)).map(|answer| answer.secure)
 }
 
-fn addresses(dns: &Dns, host: &str) -> Result<bool, Trouble> {
+fn addresses(dns: &Dns, host: &str) -> Result<bool, NoAnswer> {
     dns.addresses(&name(host)).map(|answer| answer.secure)
 }
 
-fn assert_bogus(found: Result<bool, Trouble>, name: &str) {
+fn assert_bogus(found: Result<bool, NoAnswer>, name: &str) {
     match found {
-        Err(Trouble::Bogus(why)) if why.contains("DNSSEC validation of ") => {}
+        Err(NoAnswer::Bogus(why)) if why.contains("DNSSEC validation of ") => {}
         other => panic!("{name}: {other:?}"),
     }
 }
@@ -98,8 +98,8 @@ fn signed_answers_are_secure_and_unsigned_ones_are_not() {
         skip!("nsd or ldnsutils is not installed");
     };
     let dns = dns(&place, names.ip, &names.anchors);
-    let none = Err(Trouble::NoRecords);
-    let nobody = Err(Trouble::NoSuchName);
+    let none = Err(NoAnswer::NoRecords);
+    let nobody = Err(NoAnswer::NoSuchName);
     for domain in ["signed", "signed3", "child.signed"] {
         let wild = ["any.wild", "a.b.wild", "any.other", "a.b.other"];
         for host in ["d", "alias"].into_iter().chain(wild) {
@@ -145,7 +145,7 @@ fn aliases_rounds_and_domains_that_are_not_there() {
         skip!("nsd or ldnsutils is not installed");
     };
     let dns = dns(&place, names.ip, &names.anchors);
-    let nobody = Err(Trouble::NoSuchName);
+    let nobody = Err(NoAnswer::NoSuchName);
     // Rounds of NSEC3.
     assert_eq!(exchangers(&dns, "any.wild.rounds"), Ok(true));
     assert_eq!(exchangers(&dns, "nx.rounds"), nobody);
@@ -167,7 +167,7 @@ fn aliases_rounds_and_domains_that_are_not_there() {
     assert_eq!(exchangers(&dns, "d.gone.signed"), nobody);
     for domain in ["signed", "plain"] {
         let found = exchangers(&dns, &format!("loop.{domain}"));
-        assert!(matches!(&found, Err(Trouble::Temporary(_))), "{found:?}");
+        assert!(matches!(&found, Err(NoAnswer::Temporary(_))), "{found:?}");
     }
 }
 
@@ -281,13 +281,13 @@ fn servers_without_dnssec_serve_as_before() {
                 Ok(false),
                 "{domain}"
             );
-            let nobody = Err(Trouble::NoSuchName);
+            let nobody = Err(NoAnswer::NoSuchName);
             assert_eq!(
                 exchangers(&dns, &format!("nx.{domain}")),
                 nobody,
                 "{domain}"
             );
-            let none = Err(Trouble::NoRecords);
+            let none = Err(NoAnswer::NoRecords);
             assert_eq!(
                 exchangers(&dns, &format!("empty.{domain}")),
                 none,
@@ -334,7 +334,7 @@ fn recursive_servers_between_change_nothing() {
                 Ok(true),
                 "{domain}"
             );
-            let nobody = Err(Trouble::NoSuchName);
+            let nobody = Err(NoAnswer::NoSuchName);
             assert_eq!(
                 exchangers(&dns, &format!("nx.{domain}")),
                 nobody,
@@ -345,7 +345,7 @@ fn recursive_servers_between_change_nothing() {
                 nobody,
                 "{domain}"
             );
-            let none = Err(Trouble::NoRecords);
+            let none = Err(NoAnswer::NoRecords);
             assert_eq!(
                 exchangers(&dns, &format!("empty.{domain}")),
                 none,
@@ -373,7 +373,7 @@ fn recursive_servers_between_change_nothing() {
             } else {
                 // Where it says SERVFAIL, that is all that is known.
                 assert!(
-                    matches!(found, Err(Trouble::Temporary(_) | Trouble::Bogus(_))),
+                    matches!(found, Err(NoAnswer::Temporary(_) | NoAnswer::Bogus(_))),
                     "{name}: {found:?}"
                 );
             }
@@ -510,7 +510,7 @@ fn replayed_denials_and_wildcards_prove_nothing() {
     ] {
         let found = exchangers(&straight, name);
         assert!(
-            matches!(found, Err(Trouble::NoRecords | Trouble::NoSuchName)),
+            matches!(found, Err(NoAnswer::NoRecords | NoAnswer::NoSuchName)),
             "{found:?}"
         );
         assert_bogus(exchangers(&dns, name), name);
@@ -544,7 +544,7 @@ fn servers_that_leave_questions_open_are_not_waited_for_long() {
     // Its parent may have said that it is signed.
     assert_bogus(exchangers(&dns, "d.plain"), "d.plain");
     let found = exchangers(&dns, "bare.plain");
-    assert!(matches!(&found, Err(Trouble::Temporary(_))), "{found:?}");
+    assert!(matches!(&found, Err(NoAnswer::Temporary(_))), "{found:?}");
     first.join().unwrap();
 }
 
@@ -581,11 +581,11 @@ fn a_check_costs_few_questions_and_none_is_put_twice() {
         here,
         ["::1", "127.0.0.1"].map(|ip| ip.parse::<IpAddr>().unwrap())
     );
-    assert_eq!(exchangers(&special, "localhost"), Err(Trouble::NoRecords));
+    assert_eq!(exchangers(&special, "localhost"), Err(NoAnswer::NoRecords));
     for name in ["x.onion", "x.invalid"] {
         assert_eq!(
             exchangers(&special, name),
-            Err(Trouble::NoSuchName),
+            Err(NoAnswer::NoSuchName),
             "{name}"
         );
     }

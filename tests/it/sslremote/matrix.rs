@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use domain::base::Rtype;
 use domain::base::iana::Rcode;
-use ucspi_tls::internals::dns::{Dns, Trouble, Trust};
+use ucspi_tls::internals::dns::{Dns, NoAnswer, Trust};
 use ucspi_tls::internals::name::DomainName;
 
 use super::dns::Forwarder;
@@ -686,9 +686,9 @@ fn ours(place: &Place, server: IpAddr, name: &str) -> Verdict {
     match dns.exchangers(&DomainName::parse(name.as_bytes()).unwrap()) {
         Ok(found) if found.secure => Secure,
         Ok(_) => Insecure,
-        Err(Trouble::NoRecords) => Nothing,
-        Err(Trouble::NoSuchName) => Nobody,
-        Err(Trouble::Temporary(_) | Trouble::Bogus(_)) => Bogus,
+        Err(NoAnswer::NoRecords) => Nothing,
+        Err(NoAnswer::NoSuchName) => Nobody,
+        Err(NoAnswer::Temporary(_) | NoAnswer::Bogus(_)) => Bogus,
     }
 }
 

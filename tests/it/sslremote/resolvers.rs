@@ -5,7 +5,7 @@ use std::net::UdpSocket;
 use std::process::Command;
 use std::time::Duration;
 
-use ucspi_tls::internals::dns::{Dns, Trouble, Trust};
+use ucspi_tls::internals::dns::{Dns, NoAnswer, Trust};
 use ucspi_tls::internals::name::DomainName;
 
 use super::dns::{Forwarder, Names, Recursive, Signing, Zones, ask};
@@ -21,7 +21,7 @@ fn name(text: &str) -> DomainName {
     DomainName::parse(text.as_bytes()).unwrap()
 }
 
-fn exchangers(dns: &Dns, domain: &str) -> Result<bool, Trouble> {
+fn exchangers(dns: &Dns, domain: &str) -> Result<bool, NoAnswer> {
     dns.exchangers(&name(domain)).map(|answer| answer.secure)
 }
 
@@ -60,12 +60,12 @@ fn a_trusted_resolver_s_word_counts() {
     for domain in ["d.plain", "away.signed"] {
         assert_eq!(exchangers(&dns, domain), Ok(false), "{domain}");
     }
-    assert_eq!(exchangers(&dns, "nx.signed"), Err(Trouble::NoSuchName));
-    assert_eq!(exchangers(&dns, "mx.signed"), Err(Trouble::NoRecords));
+    assert_eq!(exchangers(&dns, "nx.signed"), Err(NoAnswer::NoSuchName));
+    assert_eq!(exchangers(&dns, "mx.signed"), Err(NoAnswer::NoRecords));
     let failed = exchangers(&dns, "d.expired");
     let servfail = |why: &str| why.contains("SERVFAIL");
     assert!(
-        matches!(&failed, Err(Trouble::Temporary(why)) if servfail(why)),
+        matches!(&failed, Err(NoAnswer::Temporary(why)) if servfail(why)),
         "{failed:?}"
     );
     // What it does not vouch for is not secure.
@@ -282,7 +282,7 @@ fn what_is_no_answer_to_the_question_is_not_taken() {
     let found = dns.exchangers(&name("d.plain")).unwrap();
     assert_eq!(found.records, [(10, name("mx.plain"))]);
     let dns = Dns::new(&[slipped.ip], trust).unwrap();
-    assert_eq!(exchangers(&dns, "d.plain"), Err(Trouble::NoRecords));
+    assert_eq!(exchangers(&dns, "d.plain"), Err(NoAnswer::NoRecords));
 }
 
 #[cfg(validator)]

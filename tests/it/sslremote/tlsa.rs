@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use domain::base::Rtype;
 use domain::base::iana::Rcode;
-use ucspi_tls::internals::dns::{Dns, Endpoint, Tlsa, Trouble, Trust};
+use ucspi_tls::internals::dns::{Dns, Endpoint, NoAnswer, Tlsa, Trust};
 use ucspi_tls::internals::name::DomainName;
 
 use super::dns::Forwarder;
@@ -69,7 +69,7 @@ fn world() -> Tree {
 }
 
 /// What is found for a host's port, as a delivery asks.
-fn found(place: &Place, server: IpAddr, host: &str, port: u16) -> Result<Option<Tlsa>, Trouble> {
+fn found(place: &Place, server: IpAddr, host: &str, port: u16) -> Result<Option<Tlsa>, NoAnswer> {
     let trust = Trust::read(&place.path("")).unwrap();
     let dns = Dns::new(&[server], trust).unwrap();
     let addresses = dns.addresses(&name(host)).unwrap();

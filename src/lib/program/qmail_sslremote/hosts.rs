@@ -9,7 +9,7 @@ use std::rc::Rc;
 use super::report_text::{Disposition, Say};
 use super::temporary_control;
 use crate::dns::name::DomainName;
-use crate::dns::{Answer, Dns, Trouble};
+use crate::dns::{Answer, Dns, NoAnswer};
 use crate::resolve;
 use crate::routes::Origin;
 use crate::sys::socket;
@@ -173,8 +173,8 @@ pub fn of_relay(resolver: &Resolver, relay: &str, place: &str) -> Result<Vec<Hos
             };
             Ok(hosts.map(as_written).collect())
         }
-        Err(Trouble::Temporary(why) | Trouble::Bogus(why)) => Err(no_dns(relay, &why)),
-        Err(Trouble::NoRecords | Trouble::NoSuchName) => Err(no_dns(
+        Err(NoAnswer::Temporary(why) | NoAnswer::Bogus(why)) => Err(no_dns(relay, &why)),
+        Err(NoAnswer::NoRecords | NoAnswer::NoSuchName) => Err(no_dns(
             relay,
             &format!("the relay of {place} has no address"),
         )),
@@ -229,9 +229,9 @@ pub fn of_domain(resolver: &Resolver, host: &[u8]) -> Result<Vec<Host>, Say> {
     let (exchangers, signed) = match dns.exchangers(&domain) {
         Ok(found) => (found.records, found.secure),
         // RFC 5321, 5.1: the domain itself.
-        Err(Trouble::NoRecords) => (vec![(0, domain)], false),
-        Err(Trouble::NoSuchName) => return Err(no_host(host)),
-        Err(Trouble::Temporary(why) | Trouble::Bogus(why)) => {
+        Err(NoAnswer::NoRecords) => (vec![(0, domain)], false),
+        Err(NoAnswer::NoSuchName) => return Err(no_host(host)),
+        Err(NoAnswer::Temporary(why) | NoAnswer::Bogus(why)) => {
             return Err(no_dns(&domain.to_string(), &why));
         }
     };
@@ -301,10 +301,10 @@ fn called(
                 let hosts = Host::all(name, signed, answer).into_iter();
                 found.extend(hosts.map(|host| (preference, host)));
             }
-            Some(Err(Trouble::Temporary(why) | Trouble::Bogus(why))) => {
+            Some(Err(NoAnswer::Temporary(why) | NoAnswer::Bogus(why))) => {
                 trouble = Some((host, why));
             }
-            Some(Err(Trouble::NoRecords | Trouble::NoSuchName)) | None => {}
+            Some(Err(NoAnswer::NoRecords | NoAnswer::NoSuchName)) | None => {}
         }
     }
     (found, trouble)

@@ -13,7 +13,7 @@ use super::report_text::Say;
 use super::sts::{Followed, Search};
 use super::temporary_control;
 use crate::dns::name::DomainName;
-use crate::dns::{Dns, Trouble};
+use crate::dns::{Dns, NoAnswer};
 use crate::mta_sts::Policy;
 use crate::mta_sts::policy::Mode;
 use crate::routes::Route;
@@ -174,7 +174,7 @@ impl Preview<'_> {
                 let hosts: Vec<String> = hosts.collect();
                 self.say(&format!("MX {signed}: {}", hosts.join(", ")));
             }
-            Err(Trouble::NoRecords) => self.say("no MX: the domain itself is called"),
+            Err(NoAnswer::NoRecords) => self.say("no MX: the domain itself is called"),
             // That is told where its addresses are looked for.
             Err(_) => {}
         }

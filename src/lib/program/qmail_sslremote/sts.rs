@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::hosts::{Host, Resolver};
 use super::report_text::Say;
 use crate::dns::name::DomainName;
-use crate::dns::{Texts, Trouble as DnsTrouble};
+use crate::dns::{NoAnswer, Texts};
 use crate::https;
 use crate::mta_sts::cache::{self, Cache, Found, Remembered, Standing};
 use crate::mta_sts::fetch::{Fetched, Fetching};
@@ -287,7 +287,7 @@ fn remembered(cache: &Cache, domain: &PolicyDomain) -> (Option<(Remembered, Stan
 fn id(came: &Texts) -> Result<Result<Option<String>, String>, String> {
     match came {
         Ok(answer) => Ok(record::id(&answer.records)),
-        Err(DnsTrouble::NoRecords | DnsTrouble::NoSuchName) => Ok(Ok(None)),
+        Err(NoAnswer::NoRecords | NoAnswer::NoSuchName) => Ok(Ok(None)),
         Err(trouble) => Err(trouble.to_string()),
     }
 }
@@ -372,8 +372,8 @@ mod tests {
         assert_eq!(id(&came(&[known])), Ok(Ok(Some("1".to_owned()))));
         assert!(matches!(id(&came(&[known, known])), Ok(Err(_))));
         assert!(matches!(id(&came(&["v=STSv1; id=;"])), Ok(Err(_))));
-        assert_eq!(id(&Err(DnsTrouble::NoSuchName)), Ok(Ok(None)));
-        let late = DnsTrouble::Temporary("late".to_owned());
+        assert_eq!(id(&Err(NoAnswer::NoSuchName)), Ok(Ok(None)));
+        let late = NoAnswer::Temporary("late".to_owned());
         assert_eq!(id(&Err(late)), Err("late".to_owned()));
     }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::destination::{Destination, Unit};
 use super::scan::{DomainPolicy, Published, Target};
 use crate::dns::name::DomainName;
-use crate::dns::{Answer, Dns, Endpoint, Trouble};
+use crate::dns::{Answer, Dns, Endpoint, NoAnswer};
 use crate::https;
 use crate::mta_sts::fetch::Fetching;
 use crate::mta_sts::policy::Mode;
@@ -148,11 +148,11 @@ fn is_in_hosts_file(name: &str) -> bool {
 }
 
 /// Why there is no answer.
-fn said(trouble: Trouble) -> Fail {
+fn said(trouble: NoAnswer) -> Fail {
     match trouble {
-        Trouble::NoRecords => "it has no address".into(),
-        Trouble::NoSuchName => "there is no such name".into(),
-        Trouble::Temporary(why) | Trouble::Bogus(why) => Fail::from(why).of("DNS lookup failed"),
+        NoAnswer::NoRecords => "it has no address".into(),
+        NoAnswer::NoSuchName => "there is no such name".into(),
+        NoAnswer::Temporary(why) | NoAnswer::Bogus(why) => Fail::from(why).of("DNS lookup failed"),
     }
 }
 
@@ -188,7 +188,7 @@ fn exchangers(
             }
             (hosts, answer.secure)
         }
-        Err(Trouble::NoRecords) => (vec![name], true),
+        Err(NoAnswer::NoRecords) => (vec![name], true),
         Err(trouble) => return failed(said(trouble)),
     };
     if hosts.iter().any(DomainName::is_root) {
@@ -227,7 +227,7 @@ fn published(dns: &Dns, host: &DomainName, answer: &Answer<IpAddr>, port: u16) -
             None => Published::Nothing,
         },
         Some(Ok(None)) => Published::Nothing,
-        Some(Err(Trouble::Bogus(_))) => Published::Bogus,
+        Some(Err(NoAnswer::Bogus(_))) => Published::Bogus,
         Some(Err(_)) | None => Published::Unknown,
     }
 }
@@ -242,8 +242,8 @@ fn domain_policy(dns: &Dns, domain: &str) -> DomainPolicy {
     };
     let record = match place(domain.record_name()).map(|name| dns.texts(&name)) {
         Some(Ok(answer)) => record::id(&answer.records),
-        Some(Err(Trouble::Temporary(_) | Trouble::Bogus(_))) => return DomainPolicy::Unknown,
-        Some(Err(Trouble::NoRecords | Trouble::NoSuchName)) | None => Ok(None),
+        Some(Err(NoAnswer::Temporary(_) | NoAnswer::Bogus(_))) => return DomainPolicy::Unknown,
+        Some(Err(NoAnswer::NoRecords | NoAnswer::NoSuchName)) | None => Ok(None),
     };
     if !matches!(record, Ok(Some(_))) {
         return DomainPolicy::Nothing;

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use crate::calendar::{self, Day};
 use crate::dns::name::DomainName;
-use crate::dns::{Answer, Dns, Trouble};
+use crate::dns::{Answer, Dns, NoAnswer};
 use crate::https::Client;
 use crate::options::sslreport::TABLE;
 use crate::qmail_home::{self, CONTROL};
@@ -19,7 +19,7 @@ use crate::report::{Fail, Report, TEMPORARY};
 use crate::sys::standard;
 use crate::text;
 use crate::tlsrpt::journal;
-use crate::tlsrpt::record::{self, Destination};
+use crate::tlsrpt::record::{self, Receiver};
 
 mod delivery;
 mod ledger;
@@ -77,7 +77,7 @@ fn reporter_address(control: &Path) -> Result<Option<String>, Fail> {
 struct Wanted {
     domain: String,
     policies: Policies,
-    destinations: Vec<Destination>,
+    destinations: Vec<Receiver>,
 }
 
 /// One run.
@@ -218,8 +218,8 @@ impl<'a> Run<'a> {
                             destinations: record::destinations(&records),
                         });
                     }
-                    Err(Trouble::NoRecords | Trouble::NoSuchName) => told += 1,
-                    Err(Trouble::Temporary(why) | Trouble::Bogus(why)) => {
+                    Err(NoAnswer::NoRecords | NoAnswer::NoSuchName) => told += 1,
+                    Err(NoAnswer::Temporary(why) | NoAnswer::Bogus(why)) => {
                         unknown.push(text::excerpt(domain.as_bytes(), 255));
                         reason = why;
                     }
@@ -249,7 +249,7 @@ impl<'a> Run<'a> {
     fn one(
         &self,
         report: &TlsReport<'_>,
-        to: &Destination,
+        to: &Receiver,
         ledger: &mut Ledger,
     ) -> Result<bool, Fail> {
         let (domain, rua) = (report.domain, to.to_string());
@@ -289,7 +289,7 @@ impl<'a> Run<'a> {
     fn send(
         &self,
         report: &TlsReport<'_>,
-        to: &Destination,
+        to: &Receiver,
         ledger: &mut Ledger,
     ) -> Result<Option<Result<(), Fail>>, Fail> {
         let mut begin = || {
@@ -297,14 +297,14 @@ impl<'a> Run<'a> {
             begun.map_err(no_account)
         };
         Ok(match to {
-            Destination::Mail(_) if self.program.is_empty() || !self.may_mail() => None,
-            Destination::Mail(address) => {
+            Receiver::Mail(_) if self.program.is_empty() || !self.may_mail() => None,
+            Receiver::Mail(address) => {
                 let message = report.message(address)?;
                 begin()?;
                 let path = journal::path(&self.folder, report.day, journal::MESSAGE);
                 Some(delivery::hand_over(&self.program, &message, &path))
             }
-            Destination::Post(url) => {
+            Receiver::Post(url) => {
                 let packed = report.packed()?;
                 let client = self.client()?;
                 begin()?;
@@ -337,11 +337,11 @@ impl<'a> Run<'a> {
     }
 
     /// Prints a report in place of sending it.
-    fn show(&self, report: &TlsReport<'_>, to: &Destination) -> Result<bool, Fail> {
+    fn show(&self, report: &TlsReport<'_>, to: &Receiver) -> Result<bool, Fail> {
         let head = match to {
-            Destination::Mail(_) if !self.may_mail() => return Ok(true),
-            Destination::Mail(address) => report.header(address),
-            Destination::Post(_) => format!("POST {to}\nContent-Type: {MEDIA_TYPE}\n"),
+            Receiver::Mail(_) if !self.may_mail() => return Ok(true),
+            Receiver::Mail(address) => report.header(address),
+            Receiver::Post(_) => format!("POST {to}\nContent-Type: {MEDIA_TYPE}\n"),
         };
         let shown = format!("{head}\n{}\n\n", report.json()?);
         standard::write(shown.as_bytes()).map_err(Fail::unable("write output"))?;
