@@ -23,7 +23,11 @@ pub fn policy(bytes: &[u8]) {
     let policy = match Policy::parse(bytes) {
         Ok(policy) => policy,
         Err(why) => {
-            assert!(why.bytes().all(|byte| (0x20..0x7f).contains(&byte)));
+            assert!(
+                why.to_string()
+                    .bytes()
+                    .all(|byte| (0x20..0x7f).contains(&byte))
+            );
             return;
         }
     };
@@ -81,7 +85,13 @@ pub fn record(bytes: &[u8]) {
         }
         Ok(None) => assert_eq!(ours, 0),
         Err(why) => {
-            assert!(ours > 0 && why.bytes().all(|byte| (0x20..0x7f).contains(&byte)));
+            assert!(
+                ours > 0
+                    && why
+                        .to_string()
+                        .bytes()
+                        .all(|byte| (0x20..0x7f).contains(&byte))
+            );
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What sslreport and qmail-sslremote read for TLS reports.
 
-use ucspi_tls::internals::tlsrpt::record::{Receiver, MOST, destinations, host_name};
+use ucspi_tls::internals::tlsrpt::record::{MOST, Receiver, destinations, host_name};
 use ucspi_tls::internals::tlsrpt::{header, journal};
 
 /// Records as domains publish them.

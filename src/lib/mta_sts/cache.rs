@@ -16,7 +16,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use openssl::hash::{MessageDigest, hash};
 
 use super::{Policy, PolicyDomain};
-use crate::report;
+use crate::report::{self, Fail};
 use crate::sys::{fd, user};
 use crate::text;
 
@@ -140,25 +140,22 @@ impl Cache {
                 || Found::Damaged("it is not what was written".to_owned()),
                 Found::Policy,
             ),
-            Err(why) => Found::Damaged(why),
+            Err(why) => Found::Damaged(why.to_string()),
         }
     }
 
-    fn contents(&self, file: File) -> Result<Vec<u8>, String> {
-        let failed = |error: io::Error| report::reason(&error);
-        let about = file.metadata().map_err(failed)?;
+    fn contents(&self, file: File) -> Result<Vec<u8>, Fail> {
+        let about = file.metadata()?;
         if !about.is_file() {
-            return Err("it is not a file".to_owned());
+            return Err("it is not a file".into());
         }
         if ![0, self.owner, user::own()].contains(&about.uid()) {
-            return Err(format!("it belongs to user {}", about.uid()));
+            return Err(format!("it belongs to user {}", about.uid()).into());
         }
         let mut bytes = Vec::new();
-        file.take(FILE_LIMIT + 1)
-            .read_to_end(&mut bytes)
-            .map_err(failed)?;
+        file.take(FILE_LIMIT + 1).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > FILE_LIMIT {
-            return Err("it is too long".to_owned());
+            return Err("it is too long".into());
         }
         Ok(bytes)
     }

@@ -125,7 +125,7 @@ impl Fetching {
                     policy,
                     text: text.to_vec(),
                 }),
-                Err(why) => Err(Trouble::new(TroubleKind::Invalid, why)),
+                Err(why) => Err(Trouble::new(TroubleKind::Invalid, why.to_string())),
             },
             Some((&FETCH, rest)) => Err(failed(words(rest))),
             Some((&CERTIFICATE, rest)) => Err(Trouble::new(TroubleKind::Certificate, words(rest))),

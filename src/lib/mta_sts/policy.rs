@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use crate::report::Fail;
+
 /// RFC 8461, 3.2: about a year. What is longer counts as this.
 pub const MAX_AGE_LIMIT: u64 = 31_557_600;
 /// The most digits of a number, and the longest name of a field.
@@ -49,7 +51,7 @@ impl Policy {
     ///
     /// # Errors
     /// It is none: printable words that end a sentence.
-    pub fn parse(text: &[u8]) -> Result<Policy, String> {
+    pub fn parse(text: &[u8]) -> Result<Policy, Fail> {
         let text = std::str::from_utf8(text).map_err(|_| "it is not in UTF-8")?;
         let (mut version, mut mode, mut max_age) = (None, None, None);
         let (mut patterns, mut lines) = (Vec::new(), Vec::new());
@@ -72,20 +74,20 @@ impl Policy {
         }
         match version {
             Some("STSv1") => {}
-            Some(_) => return Err("its version is not STSv1".to_owned()),
-            None => return Err("it has no version".to_owned()),
+            Some(_) => return Err("its version is not STSv1".into()),
+            None => return Err("it has no version".into()),
         }
         let mode = match mode {
             Some("enforce") => Mode::Enforce,
             Some("testing") => Mode::Testing,
             Some("none") => Mode::None,
-            Some(_) => return Err("its mode is not enforce, testing or none".to_owned()),
-            None => return Err("it has no mode".to_owned()),
+            Some(_) => return Err("its mode is not enforce, testing or none".into()),
+            None => return Err("it has no mode".into()),
         };
         let max_age = seconds(max_age.ok_or("it has no max_age")?)
             .ok_or("its max_age is not a number of seconds")?;
         if patterns.is_empty() && mode != Mode::None {
-            return Err("it has no mx".to_owned());
+            return Err("it has no mx".into());
         }
         Ok(Policy {
             mode,
@@ -156,7 +158,7 @@ mod tests {
                         mx: *.example.net\nmx: backupmx.example.com\nmax_age: 604800\n";
 
     fn why(text: &str) -> String {
-        Policy::parse(text.as_bytes()).expect_err(text)
+        Policy::parse(text.as_bytes()).expect_err(text).to_string()
     }
 
     #[test]

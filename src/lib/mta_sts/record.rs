@@ -2,6 +2,8 @@
 //! the id by which a change of it is seen.
 #![forbid(unsafe_code)]
 
+use crate::report::Fail;
+
 /// What a record of MTA-STS begins with, before blanks and a semicolon; others are
 /// passed by.
 const VERSION: &[u8] = b"v=STSv1";
@@ -16,14 +18,14 @@ const NAME_LIMIT: usize = 32;
 /// # Errors
 /// There is none that counts: words that end a sentence. It is as if there were
 /// none.
-pub fn id(records: &[Vec<u8>]) -> Result<Option<String>, String> {
+pub fn id(records: &[Vec<u8>]) -> Result<Option<String>, Fail> {
     let mut ours = records.iter().filter_map(|one| fields_of(one));
     let Some(fields) = ours.next() else {
         return Ok(None);
     };
     match ours.count() {
         0 => {}
-        others => return Err(format!("there are {} TXT records of MTA-STS", others + 1)),
+        others => return Err(format!("there are {} TXT records of MTA-STS", others + 1).into()),
     }
     let mut id = None;
     let fields = fields.split(|&byte| byte == b';');
@@ -34,7 +36,7 @@ pub fn id(records: &[Vec<u8>]) -> Result<Option<String>, String> {
     }
     for field in fields {
         let Some((name, value)) = field_of(field) else {
-            return Err("its TXT record is malformed".to_owned());
+            return Err("its TXT record is malformed".into());
         };
         // Of a field that stands there twice the first one counts.
         if name == b"id" && id.is_none() {
@@ -45,7 +47,7 @@ pub fn id(records: &[Vec<u8>]) -> Result<Option<String>, String> {
     let fits = (1..=ID_LIMIT).contains(&id.len()) && id.iter().all(u8::is_ascii_alphanumeric);
     match std::str::from_utf8(id) {
         Ok(id) if fits => Ok(Some(id.to_owned())),
-        _ => Err("the id in its TXT record is not 1 to 32 letters and digits".to_owned()),
+        _ => Err("the id in its TXT record is not 1 to 32 letters and digits".into()),
     }
 }
 
@@ -75,7 +77,7 @@ fn field_of(field: &[u8]) -> Option<(&[u8], &[u8])> {
 mod tests {
     use super::*;
 
-    fn of(records: &[&[u8]]) -> Result<Option<String>, String> {
+    fn of(records: &[&[u8]]) -> Result<Option<String>, Fail> {
         let records: Vec<Vec<u8>> = records.iter().map(|one| one.to_vec()).collect();
         id(&records)
     }
@@ -142,7 +144,7 @@ mod tests {
             (&[b"v=STSv1; id=1;;"], "malformed"),
             (&[b"v=STSv1; id=1, x"], "1 to 32"),
         ] {
-            let said = of(records).expect_err("it is wrong");
+            let said = of(records).expect_err("it is wrong").to_string();
             assert!(said.contains(why), "{records:?}: {said}");
         }
     }

@@ -18,6 +18,7 @@ use crate::mta_sts::cache::{self, Cache, Found, Remembered, Standing};
 use crate::mta_sts::fetch::{Fetched, Fetching};
 use crate::mta_sts::policy::Mode;
 use crate::mta_sts::{Policy, PolicyDomain, Trouble, TroubleKind, record};
+use crate::report::Fail;
 use crate::resolve;
 use crate::routes::{Protocol, Route};
 use crate::trust::{Demand, Expectation, Name, Reference, Tolerated};
@@ -157,14 +158,14 @@ impl Search {
             return Ok(known);
         }
         let id = match resolver.dns()?.texts_that_came() {
-            Some(came) => match id(&came) {
-                Ok(Ok(Some(id))) => id,
-                Ok(Ok(None)) => return Ok(known),
-                Ok(Err(why)) => {
-                    known.wrong_record = Some(why);
+            Some(came) => match id(came) {
+                Ok(Some(id)) => id,
+                Ok(None) => return Ok(known),
+                Err(NoId::Wrong(why)) => {
+                    known.wrong_record = Some(why.to_string());
                     return Ok(known);
                 }
-                Err(why) => {
+                Err(NoId::Untold(why)) => {
                     let place = domain.record_name();
                     known.remark = Some(format!("the TXT record of {place}: {why}"));
                     return Ok(known);
@@ -280,15 +281,21 @@ fn remembered(cache: &Cache, domain: &PolicyDomain) -> (Option<(Remembered, Stan
     (kept, known)
 }
 
-/// The id that a domain's record gives its policy, or what is wrong with the record.
-///
-/// # Errors
-/// Nobody could tell.
-fn id(came: &Texts) -> Result<Result<Option<String>, String>, String> {
+/// Why nothing is known of the id of a domain's policy.
+#[derive(Debug, PartialEq, Eq)]
+enum NoId {
+    /// Nobody could tell.
+    Untold(NoAnswer),
+    /// There is a record, and it is wrong.
+    Wrong(Fail),
+}
+
+/// The id that a domain's record gives its policy; none where there is no record.
+fn id(came: Texts) -> Result<Option<String>, NoId> {
     match came {
-        Ok(answer) => Ok(record::id(&answer.records)),
-        Err(NoAnswer::NoRecords | NoAnswer::NoSuchName) => Ok(Ok(None)),
-        Err(trouble) => Err(trouble.to_string()),
+        Ok(answer) => record::id(&answer.records).map_err(NoId::Wrong),
+        Err(NoAnswer::NoRecords | NoAnswer::NoSuchName) => Ok(None),
+        Err(trouble) => Err(NoId::Untold(trouble)),
     }
 }
 
@@ -369,11 +376,12 @@ mod tests {
             })
         };
         let known = "v=STSv1; id=1;";
-        assert_eq!(id(&came(&[known])), Ok(Ok(Some("1".to_owned()))));
-        assert!(matches!(id(&came(&[known, known])), Ok(Err(_))));
-        assert!(matches!(id(&came(&["v=STSv1; id=;"])), Ok(Err(_))));
-        assert_eq!(id(&Err(NoAnswer::NoSuchName)), Ok(Ok(None)));
+        assert_eq!(id(came(&[known])), Ok(Some("1".to_owned())));
+        for wrong in [&[known, known][..], &["v=STSv1; id=;"]] {
+            assert!(matches!(id(came(wrong)), Err(NoId::Wrong(_))), "{wrong:?}");
+        }
+        assert_eq!(id(Err(NoAnswer::NoSuchName)), Ok(None));
         let late = NoAnswer::Temporary("late".to_owned());
-        assert_eq!(id(&Err(late)), Err("late".to_owned()));
+        assert_eq!(id(Err(late.clone())), Err(NoId::Untold(late)));
     }
 }
