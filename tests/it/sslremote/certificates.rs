@@ -166,6 +166,7 @@ fn a_certificate_that_cannot_be_shown_defers_and_names_its_line() {
 #[test]
 fn postfix_and_exim_see_whose_certificate_it_is() {
     need_root!();
+    need!("nsd");
     let place = Place::new("remote-own-real");
     make(&place, &["sender.example"]);
     let home = place.text("");
@@ -175,7 +176,6 @@ fn postfix_and_exim_see_whose_certificate_it_is() {
     let words = ["postfix.test", "a@sender.example", "b@postfix.test"];
     if let Some(postfix) = Postfix::start(&place, &mx) {
         let zone = format!("postfix IN MX 10 mx\nmx IN A {}", postfix.ip);
-        need!("nsd");
         let names = Names::serve(&place, &zone);
         for (count, policy) in [(1, "=mx.test:CA\n"), (2, "=mx.test:CA||;465\n")] {
             let remote = Remote::new(&place).dns(names.ip).policy(policy);
@@ -200,7 +200,6 @@ fn postfix_and_exim_see_whose_certificate_it_is() {
         let Some(exim) = Exim::start(&place, &mx, options) else {
             skip!("exim4 is not installed");
         };
-        need!("nsd");
         let names = Names::serve(&place, "relay IN A 127.0.0.1");
         let remote = Remote::new(&place)
             .dns(names.ip)

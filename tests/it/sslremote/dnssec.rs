@@ -58,6 +58,12 @@ fn hosts(ip: IpAddr) -> String {
     )
 }
 
+/// Whether a host's exchangers are proven, or why there are none.
+fn yields(dns: &Dns, host: &str, domain: &str, wanted: &Result<bool, NoAnswer>) {
+    let name = format!("{host}.{domain}");
+    assert_eq!(&exchangers(dns, &name), wanted, "{name}");
+}
+
 /// Signed and unsigned zones, and broken ones.
 fn world(place: &Place, ip: IpAddr) -> Option<Names> {
     let lines = hosts(ip);
@@ -276,23 +282,11 @@ fn servers_without_dnssec_serve_as_before() {
         let dns = dns(&place, server, &names.anchors);
         // What is bogus cannot be told from what is not.
         for domain in ["signed", "plain", "expired", "altered", "stripped"] {
-            assert_eq!(
-                exchangers(&dns, &format!("d.{domain}")),
-                Ok(false),
-                "{domain}"
-            );
+            yields(&dns, "d", domain, &Ok(false));
             let nobody = Err(NoAnswer::NoSuchName);
-            assert_eq!(
-                exchangers(&dns, &format!("nx.{domain}")),
-                nobody,
-                "{domain}"
-            );
+            yields(&dns, "nx", domain, &nobody);
             let none = Err(NoAnswer::NoRecords);
-            assert_eq!(
-                exchangers(&dns, &format!("empty.{domain}")),
-                none,
-                "{domain}"
-            );
+            yields(&dns, "empty", domain, &none);
         }
         assert_eq!(exchangers(&dns, "alias.signed"), Ok(false));
     }
@@ -324,40 +318,16 @@ fn recursive_servers_between_change_nothing() {
         };
         let dns = dns(&place, server.ip, &names.anchors);
         for domain in ["signed", "signed3", "child.signed"] {
-            assert_eq!(
-                exchangers(&dns, &format!("d.{domain}")),
-                Ok(true),
-                "{domain}"
-            );
-            assert_eq!(
-                exchangers(&dns, &format!("any.wild.{domain}")),
-                Ok(true),
-                "{domain}"
-            );
+            yields(&dns, "d", domain, &Ok(true));
+            yields(&dns, "any.wild", domain, &Ok(true));
             let nobody = Err(NoAnswer::NoSuchName);
-            assert_eq!(
-                exchangers(&dns, &format!("nx.{domain}")),
-                nobody,
-                "{domain}"
-            );
-            assert_eq!(
-                exchangers(&dns, &format!("lost.{domain}")),
-                nobody,
-                "{domain}"
-            );
+            yields(&dns, "nx", domain, &nobody);
+            yields(&dns, "lost", domain, &nobody);
             let none = Err(NoAnswer::NoRecords);
-            assert_eq!(
-                exchangers(&dns, &format!("empty.{domain}")),
-                none,
-                "{domain}"
-            );
+            yields(&dns, "empty", domain, &none);
         }
         for domain in ["plain", "loose.signed", "loose.signed3"] {
-            assert_eq!(
-                exchangers(&dns, &format!("d.{domain}")),
-                Ok(false),
-                "{domain}"
-            );
+            yields(&dns, "d", domain, &Ok(false));
             assert_eq!(
                 addresses(&dns, &format!("mx.{domain}")),
                 Ok(false),

@@ -105,6 +105,7 @@ fn mail_arrives_at_postfix_over_starttls_and_smtps() {
 #[test]
 fn mail_arrives_at_exim_over_starttls_and_smtps() {
     need_root!();
+    need!("nsd");
     let message = hard_message(20_000_000);
     let recipients: Vec<String> = (0..100).map(|n| format!("b{n}@far.example")).collect();
     let mut words = vec!["far.example", "a@sender.example"];
@@ -114,7 +115,6 @@ fn mail_arrives_at_exim_over_starttls_and_smtps() {
         let Some(exim) = Exim::start(&place, &mx(), options) else {
             skip!("exim4 is not installed");
         };
-        need!("nsd");
         let names = Names::serve(&place, "relay IN A 127.0.0.1");
         let remote = Remote::new(&place)
             .dns(names.ip)
