@@ -132,6 +132,7 @@ pub(super) fn sign(
 /// Where a program with letters is given a key's password: see [`OwnKey::given`].
 pub const BY_LETTER: &str = "with -3";
 /// Where domaincerts has it.
+#[cfg(feature = "remote")]
 pub const BY_LINE: &str = "in the third field of its line";
 /// Where sslclient finds the one of a key of domaincerts.
 pub const BY_LINE_OR_LETTER: &str = "in the third field of its line or with -3";

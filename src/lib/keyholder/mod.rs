@@ -25,7 +25,9 @@ mod worker;
 
 pub use holder::{Keyholder, LinkId};
 pub use loading::{AtWork, KeySource, KeyTable, Loading};
-pub use local::{BY_LETTER, BY_LINE, BY_LINE_OR_LETTER, OwnKey, Password};
+#[cfg(feature = "remote")]
+pub use local::BY_LINE;
+pub use local::{BY_LETTER, BY_LINE_OR_LETTER, OwnKey, Password};
 pub use master::Master;
 pub use meanwhile::{Alone, Meanwhile};
 pub use worker::Worker;
