@@ -45,8 +45,7 @@ impl fmt::Display for Failure {
 /// Where a handshake stood when its time was over.
 pub(super) fn lateness(stream: &Session, limit: Duration) -> String {
     let wire = stream.get_ref();
-    // What is left of the time that somebody gave: a moment of it went before.
-    let seconds = (limit + Duration::from_millis(500)).as_secs();
+    let seconds = whole_seconds(limit);
     let side = peer(stream.ssl());
     let state = state(stream.ssl());
     if wire.received() == 0 && stream.ssl().is_server() {
@@ -65,6 +64,11 @@ pub(super) fn lateness(stream: &Session, limit: Duration) -> String {
 fn state(ssl: &SslRef) -> &str {
     let words = ssl.state_string_long();
     words.strip_prefix("SSLv3/TLS ").unwrap_or(words)
+}
+
+/// What somebody gave, of which a moment went before: not a second less.
+fn whole_seconds(limit: Duration) -> u64 {
+    (limit + Duration::from_millis(500)).as_secs()
 }
 
 pub(super) fn peer(ssl: &SslRef) -> &'static str {
@@ -199,5 +203,21 @@ pub fn later_failure(ssl: &SslRef, error: &openssl::ssl::Error) -> String {
         (Some(cause), _) => reason(cause),
         (None, Some(stack)) => tls_reason(stack),
         (None, None) => "connection lost".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_that_went_before_is_no_second_less() {
+        for (left, told) in [(26_000, 26), (25_999, 26), (25_500, 26), (1_400, 1)] {
+            assert_eq!(
+                whole_seconds(Duration::from_millis(left)),
+                told,
+                "{left} ms"
+            );
+        }
     }
 }

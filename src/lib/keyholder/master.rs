@@ -11,6 +11,8 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::SigSet;
+
 use super::hours::Hours;
 use super::local::Password;
 use super::meanwhile::Meanwhile;
@@ -145,26 +147,7 @@ fn run(
 ) -> u8 {
     process::name("keymaster");
     signal::ignore_others();
-    // The supervisor's standard output must not stay open here.
-    let log = io::stderr();
-    let mut kept = vec![log.as_fd(), socket.as_fd()];
-    kept.extend(password.as_ref().map(|descriptor| descriptor.as_fd()));
-    forked.close_all_but(&kept);
-    let prepared = fd::detach_standard()
-        .map_err(Fail::unable("open the null device"))
-        .and_then(|()| {
-            let password = password.as_ref().map(Password::read).transpose()?;
-            sandbox::seal().map_err(Fail::unable("confine the key master"))?;
-            let mask = signal::watch_children().map_err(Fail::unable("set up signals"))?;
-            let hours = Hours::fresh(ticket_life).map_err(|error| {
-                Fail::temporary(format!(
-                    "unable to make ticket keys: {}",
-                    report::tls_reason(&error)
-                ))
-            })?;
-            Ok((password, mask, hours))
-        });
-    let (secret, mask, hours) = match prepared {
+    let (secret, hours, mask) = match prepare(forked, socket, password, ticket_life) {
         Ok(prepared) => prepared,
         Err(fail) => {
             let text = fail.to_string();
@@ -172,7 +155,6 @@ fn run(
             return report::TEMPORARY;
         }
     };
-    drop(password);
     // Where that is not allowed, the keyholder says so for both.
     let _ = memory::lock(false);
     let mut master = Forker {
@@ -201,6 +183,27 @@ fn run(
             return 0;
         }
     }
+}
+
+/// Gives up what the master does not need. Returns what it keeps: the password, and
+/// the first keys of tickets; and the mask to wait with.
+fn prepare(
+    forked: &Forked,
+    socket: &OwnedFd,
+    password: Option<OwnedFd>,
+    ticket_life: Duration,
+) -> Result<(Option<Password>, Hours, SigSet), Fail> {
+    // The supervisor's standard output must not stay open here.
+    let log = io::stderr();
+    let mut kept = vec![log.as_fd(), socket.as_fd()];
+    kept.extend(password.as_ref().map(|descriptor| descriptor.as_fd()));
+    forked.close_all_but(&kept);
+    fd::detach_standard().map_err(Fail::unable("open the null device"))?;
+    let password = password.map(|from| Password::read(&from)).transpose()?;
+    sandbox::seal().map_err(Fail::unable("confine the key master"))?;
+    let mask = signal::watch_children().map_err(Fail::unable("set up signals"))?;
+    let hours = Hours::fresh(ticket_life).map_err(Fail::unable("make ticket keys"))?;
+    Ok((password, hours, mask))
 }
 
 /// The master at work.
