@@ -281,3 +281,45 @@ impl Write for Wire {
         if self.gathering { Ok(()) } else { self.push() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::sys::poll::{self, Ready};
+
+    fn pair() -> (TcpStream, Wire) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let peer = TcpStream::connect(listener.local_addr().expect("its address"));
+        let (socket, _) = listener.accept().expect("the peer");
+        (peer.expect("a connection"), Wire::new(socket))
+    }
+
+    fn arrived(socket: BorrowedFd<'_>) {
+        poll::wait(&mut [(socket, Ready::READ)], None).expect("a wait");
+    }
+
+    #[test]
+    fn what_came_behind_a_spared_read_is_found_after_a_wait() {
+        for spares in [false, true] {
+            let (mut peer, mut wire) = pair();
+            wire.spare(spares);
+            let mut buffer = [0; 64];
+            peer.write_all(b"one").expect("sent");
+            arrived(wire.pollable());
+            assert_eq!(wire.read(&mut buffer).expect("bytes"), 3);
+            peer.write_all(b"other").expect("sent");
+            arrived(wire.socket.as_fd());
+            // Nobody waited for it by way of the wire.
+            let unasked = wire.read(&mut buffer).map_err(|error| error.kind());
+            if spares {
+                assert_eq!(unasked, Err(io::ErrorKind::WouldBlock));
+                arrived(wire.pollable());
+                assert_eq!(wire.read(&mut buffer).expect("bytes"), 5);
+            } else {
+                assert_eq!(unasked, Ok(5));
+            }
+        }
+    }
+}
