@@ -20,6 +20,10 @@ use crate::sys::memory::{self, Pages};
 use crate::sys::poll::{self, Ready};
 use crate::tls_ffi;
 
+mod first_replies;
+
+use first_replies::FirstReplies;
+
 /// Plaintext that one direction holds: a pipe's capacity.
 const BUFFER: usize = 64 * 1024;
 /// Where a read brought so many bytes, more are probably on their way.
@@ -89,35 +93,6 @@ impl Flow {
             self.start = 0;
             self.end = 0;
         }
-    }
-}
-
-/// Drops the first replies of a program: a reply is a line whose fourth byte is
-/// not `-`, with the lines before it.
-#[derive(Debug, Default)]
-struct FirstReplies {
-    replies: u32,
-    column: usize,
-    continued: bool,
-}
-
-impl FirstReplies {
-    /// How much of the bytes belongs to what is dropped.
-    fn length(&mut self, bytes: &[u8]) -> usize {
-        for (at, &byte) in bytes.iter().enumerate() {
-            if self.replies == 0 {
-                return at;
-            }
-            if byte == b'\n' {
-                self.replies -= u32::from(!self.continued);
-                self.column = 0;
-                self.continued = false;
-            } else {
-                self.column += 1;
-                self.continued |= self.column == 4 && byte == b'-';
-            }
-        }
-        bytes.len()
     }
 }
 
@@ -240,7 +215,7 @@ impl Relay {
 
     /// Keeps the program's next replies from the peer.
     pub fn drop_replies(&mut self, count: u32) {
-        self.first_replies.replies = count;
+        self.first_replies = FirstReplies::new(count);
     }
 
     /// Puts text before all that the peer says; at most 64 KiB.
@@ -377,10 +352,8 @@ impl Relay {
                 self.ready.program = count >= STREAM || self.ready.program_over;
                 self.outbound.end = count;
                 self.moved += count as u64;
-                if self.first_replies.replies > 0 {
-                    let dropped = self.first_replies.length(self.outbound.waiting());
-                    self.outbound.consume(dropped);
-                }
+                let dropped = self.first_replies.length(self.outbound.waiting());
+                self.outbound.consume(dropped);
                 true
             }
             Moved::Later => {
@@ -622,33 +595,5 @@ impl Relay {
             self.program.end_input();
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn replies_are_dropped_whole_however_they_are_cut() {
-        let text = b"220-hello\r\n220 there\r\n250 next\r\nab\n";
-        for cut in 0..text.len() {
-            let mut first_replies = FirstReplies {
-                replies: 1,
-                ..FirstReplies::default()
-            };
-            let (one, other) = text.split_at(cut);
-            let kept: Vec<u8> = [one, other]
-                .iter()
-                .flat_map(|part| part[first_replies.length(part)..].to_vec())
-                .collect();
-            assert_eq!(kept, b"250 next\r\nab\n", "cut at {cut}");
-        }
-        let mut first_replies = FirstReplies {
-            replies: 3,
-            ..FirstReplies::default()
-        };
-        assert_eq!(first_replies.length(text), text.len());
-        assert_eq!(FirstReplies::default().length(text), 0);
     }
 }

@@ -79,7 +79,11 @@ impl KeyTable {
     }
 
     /// The signer of a key that is here.
-    fn signer(&self, place: &KeyPlace, public: &PKeyRef<Public>) -> Option<Result<Signer, Fail>> {
+    fn known_signer(
+        &self,
+        place: &KeyPlace,
+        public: &PKeyRef<Public>,
+    ) -> Option<Result<Signer, Fail>> {
         let (number, key) = self.get(&place.path)?;
         // A signer is made from the certificate's key, so libssl's own
         // comparison of the two would always hold.
@@ -223,7 +227,7 @@ impl SignerSource for Loading<'_> {
         if self.take_over(place).is_none() {
             self.load(place)?;
         }
-        let signer = self.wanted.borrow().keys.signer(place, public);
+        let signer = self.wanted.borrow().keys.known_signer(place, public);
         signer.unwrap_or_else(|| Err(unable(place, "it is gone")))
     }
 }
@@ -297,37 +301,19 @@ impl Wanted {
 }
 
 /// The keys of a keyholder that is at work: it reads no more.
-pub struct AtWork<'a> {
-    keys: &'a KeyTable,
-    /// What the store that was made wants signed.
-    pub wants: RefCell<Option<(Vec<KeyPlace>, Permit)>>,
-}
-
-impl<'a> AtWork<'a> {
-    /// Those of this keyholder.
-    #[must_use]
-    pub fn new(keyholder: &'a Keyholder) -> AtWork<'a> {
-        AtWork {
-            keys: keyholder.keys(),
-            wants: RefCell::default(),
-        }
-    }
-}
-
-impl SignerSource for AtWork<'_> {
+impl SignerSource for KeyTable {
     fn signer(&self, place: &KeyPlace, public: &PKeyRef<Public>) -> Result<Signer, Fail> {
-        let signer = self.keys.signer(place, public);
+        let signer = self.known_signer(place, public);
         signer.unwrap_or_else(|| Err(unable(place, "no rule alone names this key")))
     }
 }
 
-impl KeySource for AtWork<'_> {
+impl KeySource for KeyTable {
     fn signers(&self) -> &dyn SignerSource {
         self
     }
 
-    fn permit(&self, keys: &[KeyPlace], permit: &Permit) -> Result<(), Fail> {
-        self.wants.replace(Some((keys.to_vec(), permit.clone())));
+    fn permit(&self, _keys: &[KeyPlace], _permit: &Permit) -> Result<(), Fail> {
         Ok(())
     }
 

@@ -13,6 +13,7 @@
 mod holder;
 pub mod hours;
 pub mod judge;
+mod keys;
 pub mod link;
 mod loading;
 mod local;
@@ -21,10 +22,11 @@ mod meanwhile;
 mod permits;
 mod process;
 pub mod protocol;
+mod service;
 mod worker;
 
 pub use holder::{Keyholder, LinkId};
-pub use loading::{AtWork, KeySource, KeyTable, Loading};
+pub use loading::{KeySource, KeyTable, Loading};
 #[cfg(feature = "remote")]
 pub use local::BY_LINE;
 pub use local::{BY_LETTER, BY_LINE_OR_LETTER, OwnKey, Password};

@@ -13,7 +13,7 @@ use super::access::{Access, other_variables, shown};
 use super::{Setup, upgrade};
 use crate::environ::Edits;
 use crate::handshake;
-use crate::keyholder::{AtWork, KeySource, Keyholder};
+use crate::keyholder::{KeySource, Keyholder};
 use crate::report::Fail;
 use crate::rules::{Action, Rules};
 use crate::settings::Settings;
@@ -171,8 +171,8 @@ impl Generation {
         settings: &Settings,
         watch: &mut Watch,
     ) -> Result<Served, Fail> {
-        let keys = AtWork::new(keyholder);
-        let mut loader = Loader::new(setup, &keys, Rc::clone(&self.loaded), watch);
+        let keys = keyholder.keys();
+        let mut loader = Loader::new(setup, keys, Rc::clone(&self.loaded), watch);
         loader.names = Arc::clone(&self.names);
         loader.make(settings)?;
         loader.stores.pop().ok_or_else(|| Fail::from(""))
