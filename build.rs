@@ -50,6 +50,7 @@ fn main() {
     for name in ["PKG_CONFIG", "PKG_CONFIG_PATH"] {
         println!("cargo::rerun-if-env-changed={name}");
     }
+    keep_text_apart();
     // A program without shared libraries has no use for the system's.
     let is_static = is_static();
     for library in &LIBRARIES {
@@ -58,6 +59,18 @@ fn main() {
         if env::var_os(library.feature).is_some() && !is_static {
             library.link();
         }
+    }
+}
+
+/// Where OpenSSL is part of the programs: leaves the text of sslserver room for large
+/// pages, see src/lib/sys/large_pages.rs. GNU ld, mold and lld know the option; it was the
+/// default on x86-64 once.
+fn keep_text_apart() {
+    let value = |name| env::var(name).unwrap_or_default();
+    let has_large = ["x86_64", "aarch64"].contains(&&*value("CARGO_CFG_TARGET_ARCH"));
+    let is_linux = value("CARGO_CFG_TARGET_OS") == "linux";
+    if is_linux && has_large && env::var_os("CARGO_FEATURE_VENDORED").is_some() {
+        println!("cargo::rustc-link-arg-bin=sslserver=-Wl,-z,max-page-size=2097152");
     }
 }
 

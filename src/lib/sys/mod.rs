@@ -9,6 +9,8 @@ pub mod crowd;
 pub mod fd;
 #[cfg(gmp)]
 pub mod gmp;
+#[cfg(target_os = "linux")]
+pub mod large_pages;
 pub mod memory;
 pub mod parcel;
 pub mod poll;

@@ -37,6 +37,24 @@ pub fn forget_errors() {
     drop(ErrorStack::get());
 }
 
+/// Forgets the texts, too, that libcrypto keeps of errors which were forgotten, to use
+/// their memory again: for a process that forks. Each child would write to all of them
+/// whenever it empties the queue.
+pub fn forget_error_texts() {
+    /// `ERR_NUM_ERRORS` and `ERR_TXT_STRING` of err.h.
+    const QUEUE: usize = 16;
+    const TEXT: c_int = 2;
+    for _ in 0..QUEUE {
+        // SAFETY: takes nothing; the next place of the queue is begun.
+        unsafe { ffi::ERR_new() };
+        // SAFETY: the text is a constant, and without ERR_TXT_MALLOCED libcrypto
+        // neither writes to it nor frees it. What the place had before is freed.
+        unsafe { ffi::ERR_set_error_data(c"".as_ptr().cast_mut(), TEXT) };
+    }
+    // SAFETY: takes nothing.
+    unsafe { ffi::ERR_clear_error() };
+}
+
 unsafe extern "C" {
     fn OPENSSL_cleanse(start: *mut c_void, length: usize);
 }
@@ -422,4 +440,24 @@ unsafe fn string_bytes<'a>(string: *const ffi::ASN1_STRING) -> &'a [u8] {
     }
     // SAFETY: libcrypto keeps data and length together.
     unsafe { std::slice::from_raw_parts(data, usize::try_from(length).unwrap_or(0)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_text_of_an_error_is_kept_and_later_ones_have_theirs() {
+        let failure = || openssl::x509::X509::from_pem(b"none").expect_err("no certificate");
+        for _ in 0..40 {
+            for error in failure().errors() {
+                error.put();
+            }
+        }
+        forget_error_texts();
+        assert!(ErrorStack::get().errors().is_empty());
+        let errors = failure();
+        assert!(!errors.errors().is_empty());
+        forget_error_texts();
+    }
 }

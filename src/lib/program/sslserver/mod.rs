@@ -13,6 +13,8 @@ use crate::manager::{self, Notifier};
 use crate::options::sslserver::{Options, TABLE};
 use crate::report::{Fail, Report};
 use crate::resolve;
+#[cfg(target_os = "linux")]
+use crate::sys::large_pages;
 use crate::sys::{fd, signal, standard};
 use crate::watch::Watch;
 
@@ -74,6 +76,8 @@ fn run(report: &mut Report, ticket_life: Duration) -> Result<u8, Fail> {
     if let Some(advice) = advice::on(&setup.program.words, options.pipes) {
         report.warning(advice);
     }
+    #[cfg(target_os = "linux")]
+    large_pages::take_text();
     signal::know_inherited();
     let mask = signal::watch().map_err(Fail::unable("set up signals"))?;
     let notifier = Notifier::from_environment(report);

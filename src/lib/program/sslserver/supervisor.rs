@@ -20,6 +20,7 @@ use crate::sys::memory::Compact;
 use crate::sys::poll::{self, Ready};
 use crate::sys::process::{self, Change, Ended};
 use crate::sys::signal;
+use crate::tls_ffi;
 use crate::watch::Watch;
 
 mod accept;
@@ -150,7 +151,7 @@ impl<'a> Supervisor<'a> {
     pub fn run(mut self) -> Result<u8, Fail> {
         self.tell_count(self.connections.count());
         self.tell_manager(&State::Ready);
-        self.heap = Compact::heap();
+        self.compact();
         loop {
             self.turn(None)?;
             if self.ending {
@@ -163,6 +164,12 @@ impl<'a> Supervisor<'a> {
                 return Err(fail);
             }
         }
+    }
+
+    /// Has connections find their memory in one piece.
+    fn compact(&mut self) {
+        tls_ffi::forget_error_texts();
+        self.heap = Compact::heap();
     }
 
     /// One round of all that needs no waiting; waits until there is something to

@@ -111,7 +111,7 @@ impl Supervisor<'_> {
             }
             Err(why) => Some(why),
         };
-        self.heap = Compact::heap();
+        self.compact();
         if failed.is_some() {
             // It may have failed before it came to a file that the last
             // generation read: that stays watched.
