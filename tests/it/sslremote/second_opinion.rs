@@ -40,8 +40,8 @@ fn ours(report: &str) -> Opinion {
     for (words, opinion) in [
         (" dane ", Matches),
         ("it matches no TLSA record: ", Mismatch),
-        (": hostname mismatch: ", Mismatch),
-        (": certificate has expired; the TLSA records", Mismatch),
+        ("hostname mismatch", Mismatch),
+        ("certificate has expired", Mismatch),
         (" unverified).\n", Tls),
         ("it does not offer STARTTLS; the TLSA records of ", Bare),
         ("(no TLS: it was not offered)", Bare),
