@@ -443,12 +443,12 @@ fn connections_past_the_limit_on_processes_wait() {
     }
     crate::harness::need!("prlimit");
     let place = Place::new("processes");
-    // A user that nothing else runs as: the supervisor, two key processes, and
-    // six of three connections; then one for a launcher that finds none for its
-    // engine.
+    // A user that nothing else runs as, not even what a killed run of the tests has
+    // left behind: the supervisor, two key processes, and six of three connections;
+    // then one for a launcher that finds none for its engine.
     for processes in [9, 10] {
         let limit = format!("--nproc={processes}:{processes}");
-        let user = (4780 + processes).to_string();
+        let user = (10_000 + std::process::id() % 20_000 * 2 + processes % 2).to_string();
         let words = [
             "setpriv",
             "--reuid",
