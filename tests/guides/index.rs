@@ -76,7 +76,7 @@ fn what_a_fresh_debian_is_given_is_on_pages_of_the_walk() {
     }
     let walk = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/packages/walk.sh");
     let walk = fs::read_to_string(walk).unwrap();
-    for typed in ["typed_alone README.md", "typed doc/first-service.md"] {
+    for typed in ["typed README.md", "typed doc/first-service.md"] {
         assert!(walk.contains(typed), "the walk has no longer: {typed}");
     }
 }

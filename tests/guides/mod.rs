@@ -34,10 +34,10 @@ pages! {
     limits "doc/limits.md" ["make", "multilog", "popa3d", "softlimit"];
     log_lines "doc/log-lines.md" ["multilog", "nc", "popa3d"];
     moving "doc/moving.md" ["execlineb", "haproxy", "hitch", "mconnect", "popa3d", "s6-svscan", "smtpfront-echo", "socat", "stunnel", "tcpserver"];
-    outbound "doc/outbound.md" ["tcpserver", "smtpfront-echo"];
+    outbound "doc/outbound.md" ["ldns-signzone", "nsd", "tcpserver", "smtpfront-echo"];
     partners "doc/partners.md" ["smtpfront-echo"];
     performance "doc/performance.md" [];
-    readme "README.md" ["make", "multilog", "popa3d"];
+    readme "README.md" ["make", "multilog", "popa3d", "smtpfront-echo"];
     scaling "doc/scaling.md" ["haproxy", "make", "multilog", "popa3d", "socat"];
     security "doc/security.md" [];
     tls_guidelines "doc/tls-guidelines.md" ["sslyze", "testssl"];

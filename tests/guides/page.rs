@@ -57,6 +57,11 @@ pub fn blocks(page: &str) -> Vec<Block> {
         match (&mut open, line.strip_prefix("```")) {
             (Some(_), Some("")) => blocks.extend(open.take()),
             (Some(block), _) => {
+                let typed = ["$ ", "exec "].iter().any(|sign| line.starts_with(sign));
+                assert!(
+                    !(typed && matches!(block.used, Use::Text)),
+                    "{page}:{number}: a command that no test types: {line}"
+                );
                 block.text.push_str(line);
                 block.text.push('\n');
             }

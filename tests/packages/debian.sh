@@ -6,7 +6,7 @@
 
 # fetched_by_pages: the packages that the pages of the walk have their reader fetch.
 fetched_by_pages() {
-  sed -n 's/^apt-get install //p' README.md INSTALL doc/first-service.md | xargs
+  sed -n 's/^apt-get install //p' README.md doc/first-service.md | xargs -n 1 | sort -u
 }
 
 # from_mirror COMMAND...: what the mirror, and nothing of ours, can make fail.
