@@ -100,6 +100,19 @@ mkdir "$work/elsewhere"
 [ ! -e "$work/whole" ] || fail 'DESTDIR=// leads elsewhere'
 expect 100 'usage: package/uninstall' package/uninstall / /
 
+# A checkout whose path has blanks, under a umask that leaves nobody anything.
+mkdir "$work/a checkout"
+cp -r package src doc examples build.rs Cargo.toml Cargo.lock README.md INSTALL CHANGES LICENSE* "$work/a checkout/"
+for script in install uninstall; do
+  (umask 777 && works env COMMAND_DIR="$here/command" DESTDIR="$work/of blanks" "$work/a checkout/package/$script" '/o p t') || exit 111
+  case $script in
+    install)
+      [ "$(stat -c %a "$work/of blanks" "$work/of blanks/o p t/bin/sslserver" "$work/of blanks/o p t/share/man/man1/sslserver.1.gz" | xargs)" = '755 755 644' ] ||
+        fail 'modes under a umask of 777' ;;
+    uninstall) [ -z "$(files "$work/of blanks")" ] || fail "left: $(files "$work/of blanks")" ;;
+  esac
+done
+
 # Nothing half-installed: a directory in the way, a place that is not ours.
 mkdir -p "$work/blocked/opt/share/man/man1/sslserver.1.gz"
 expect 111 'it is a directory' env DESTDIR="$work/blocked" package/install /opt
