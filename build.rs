@@ -66,7 +66,10 @@ fn main() {
 /// pages, see src/lib/sys/large_pages.rs. GNU ld, mold and lld know the option; it was the
 /// default on x86-64 once.
 fn keep_text_apart() {
-    let value = |name| env::var(name).unwrap_or_default();
+    let value = |name| {
+        let value = env::var_os(name).unwrap_or_default();
+        value.to_string_lossy().into_owned()
+    };
     let has_large = ["x86_64", "aarch64"].contains(&&*value("CARGO_CFG_TARGET_ARCH"));
     let is_linux = value("CARGO_CFG_TARGET_OS") == "linux";
     if is_linux && has_large && env::var_os("CARGO_FEATURE_VENDORED").is_some() {
@@ -78,7 +81,12 @@ fn keep_text_apart() {
 /// for elsewhere. Newer versions of cargo do not name this among the target's
 /// features.
 fn is_static() -> bool {
-    let value = |name| env::var(name).unwrap_or_default();
+    let value = |name| {
+        env::var_os(name)
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
+    };
     let flags = value("CARGO_ENCODED_RUSTFLAGS");
     let features = value("CARGO_CFG_TARGET_FEATURE");
     let is_default = value("CARGO_CFG_TARGET_ENV") == "musl";
@@ -89,8 +97,11 @@ fn is_static() -> bool {
 
 impl Library {
     fn link(&self) {
-        if let Ok(folder) = env::var(self.folder) {
-            println!("cargo::rustc-link-search=native={folder}");
+        if let Some(folder) = env::var_os(self.folder) {
+            println!(
+                "cargo::rustc-link-search=native={}",
+                folder.to_string_lossy()
+            );
         } else if !self.find() {
             println!("cargo::error={}", self.cure);
         }

@@ -16,7 +16,6 @@
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::env;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
@@ -25,6 +24,7 @@ use std::time::{Duration, Instant};
 use domain::base::Rtype;
 
 use crate::report::Fail;
+use crate::settings;
 
 pub mod message;
 pub mod name;
@@ -136,7 +136,7 @@ impl Dns {
     /// # Errors
     /// That cannot be read or followed.
     pub fn configured(folder: &Path) -> Result<Dns, Fail> {
-        let named = env::var("DNSCACHEIP").unwrap_or_default();
+        let named = settings::word_of_environment("DNSCACHEIP")?.unwrap_or_default();
         let servers =
             servers_of(&named).ok_or_else(|| Fail::temporary("DNSCACHEIP is not an IP address"))?;
         Dns::new(&servers, Trust::read(folder)?)

@@ -1,9 +1,14 @@
 //! The table of TLS settings: their names, defaults and checking, and how the
-//! environment and a rule's variables make up one connection's settings.
+//! environment and a rule's variables make up one connection's settings. A value
+//! is bytes: paths may hold any, and a word that is no text is refused by whoever
+//! asks for it, never taken as unset.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 use crate::report::Fail;
 use crate::sys::sandbox::Sandbox;
@@ -50,8 +55,9 @@ pub const CONNECTIONS: &str = "MAXCONIP";
 ///
 /// # Errors
 /// It is no number from 0 to 1000000.
-pub fn connections(value: &str) -> Result<usize, Fail> {
-    text::number(value.trim_ascii(), 0..=1_000_000)
+pub fn connections(value: &OsStr) -> Result<usize, Fail> {
+    let digits = value.to_str().unwrap_or_default().trim_ascii();
+    text::number(digits, 0..=1_000_000)
         .and_then(|number| usize::try_from(number).ok())
         .ok_or_else(|| wrong(CONNECTIONS, value, "not a number from 0 to 1000000"))
 }
@@ -59,8 +65,36 @@ pub fn connections(value: &str) -> Result<usize, Fail> {
 /// Whether a variable is a setting.
 #[must_use]
 pub fn is_setting(name: &str) -> bool {
-    NAMES.binary_search(&name).is_ok()
+    called(name.as_bytes()).is_some()
 }
+
+/// The setting of this name, whatever bytes it has.
+#[must_use]
+pub fn called(name: &[u8]) -> Option<&'static str> {
+    let at = NAMES.binary_search_by(|known| known.as_bytes().cmp(name));
+    at.ok().map(|at| NAMES[at])
+}
+
+/// A setting and its value.
+pub type Setting = (&'static str, OsString);
+
+/// A word of our environment that is no setting of this table, such as
+/// `DNSCACHEIP`; `None` where it is unset or empty.
+///
+/// # Errors
+/// It is no text: it must not pass for unset.
+pub fn word_of_environment(name: &str) -> Result<Option<String>, Fail> {
+    let value = std::env::var_os(name).filter(|value| !value.is_empty());
+    let word = |value: OsString| {
+        value
+            .into_string()
+            .map_err(|value| wrong(name, &value, NO_TEXT))
+    };
+    value.map(word).transpose()
+}
+
+/// What is wrong with a word that is no text.
+const NO_TEXT: &str = "it is not valid UTF-8";
 
 /// Settings that count before a client names a server: those of the process that
 /// serves it, and the limit that lets it in.
@@ -138,8 +172,6 @@ impl fmt::Display for Misspelt {
 /// variable that is not empty a sentence.
 #[must_use]
 pub fn misspelt_in_environment(settings: &[&'static str]) -> Vec<String> {
-    use std::os::unix::ffi::OsStrExt as _;
-
     std::env::vars_os()
         .filter(|(_, value)| !value.is_empty())
         // A session's own variable: we were started by a TLS server.
@@ -255,10 +287,7 @@ impl Filter {
     /// # Errors
     /// As [`Settings::filter`].
     pub fn of_environment() -> Result<Filter, Fail> {
-        let mut settings = Settings::default();
-        let value = std::env::var("SSL_SANDBOX");
-        settings.overlay(value.map(|value| ("SSL_SANDBOX".to_owned(), value)));
-        settings.filter()
+        Settings::from_environment(&["SSL_SANDBOX"]).filter()
     }
 
     /// Whether this sandbox will do.
@@ -278,7 +307,7 @@ impl Filter {
 
 /// One connection's settings. Equal settings share one store.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Settings(BTreeMap<&'static str, String>);
+pub struct Settings(BTreeMap<&'static str, OsString>);
 
 /// Whether a peer's certificate is asked for by `CCAFILE` and `CCAVERIFY`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -292,34 +321,29 @@ pub enum ClientCertificate {
 }
 
 impl Settings {
-    /// The settings that this process was started with.
+    /// Those of these settings that this process was started with.
     #[must_use]
-    pub fn from_environment() -> Settings {
+    pub fn from_environment(names: &[&'static str]) -> Settings {
         let mut settings = Settings::default();
-        settings.overlay(std::env::vars_os().filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        }));
+        let names = names.iter();
+        settings.overlay(names.filter_map(|name| Some((*name, std::env::var_os(name)?))));
         settings
     }
 
     /// These with a cipher list, where one is given.
     #[must_use]
     pub fn with_ciphers(mut self, list: Option<&String>) -> Settings {
-        self.overlay(list.map(|list| ("CIPHERS".to_owned(), list.clone())));
+        self.overlay(list.map(|list| ("CIPHERS", list.into())));
         self
     }
 
-    /// Lays variables over these; those that are no settings are passed by. The
-    /// empty value unsets.
-    pub fn overlay(&mut self, variables: impl IntoIterator<Item = (String, String)>) {
-        for (name, value) in variables {
-            let Ok(at) = NAMES.binary_search(&name.as_str()) else {
-                continue;
-            };
+    /// Lays settings over these. The empty value unsets.
+    pub fn overlay(&mut self, settings: impl IntoIterator<Item = Setting>) {
+        for (name, value) in settings {
             if value.is_empty() {
-                self.0.remove(NAMES[at]);
+                self.0.remove(name);
             } else {
-                self.0.insert(NAMES[at], value);
+                self.0.insert(name, value);
             }
         }
     }
@@ -329,44 +353,66 @@ impl Settings {
     pub fn to_bytes(&self) -> Vec<u8> {
         let pairs = self.0.iter();
         pairs
-            .flat_map(|(name, value)| format!("{name}={value}\0").into_bytes())
+            .flat_map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes(), b"\0"].concat())
             .collect()
     }
 
     /// Reads what [`Settings::to_bytes`] wrote.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Settings {
-        let text = String::from_utf8_lossy(bytes);
         let mut settings = Settings::default();
-        settings.overlay(text.split('\0').filter_map(|pair| {
-            let (name, value) = pair.split_once('=')?;
-            Some((name.to_owned(), value.to_owned()))
+        settings.overlay(bytes.split(|byte| *byte == 0).filter_map(|pair| {
+            let at = pair.iter().position(|byte| *byte == b'=')?;
+            Some((
+                called(&pair[..at])?,
+                OsStr::from_bytes(&pair[at + 1..]).to_owned(),
+            ))
         }));
         settings
     }
 
     /// Takes a setting out.
-    pub fn take(&mut self, name: &str) -> Option<String> {
+    pub fn take(&mut self, name: &str) -> Option<OsString> {
         self.0.remove(name)
     }
 
-    /// A setting as text; `None` where it is unset or empty.
+    /// Whether a setting is set, and not to the empty value.
     #[must_use]
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
     }
 
-    /// A setting, or its other name.
+    /// The first of these settings that is set: the others are other names of it.
     #[must_use]
-    pub fn either(&self, name: &'static str, other: &'static str) -> Option<(&'static str, &str)> {
-        self.get(name)
-            .map(|value| (name, value))
-            .or_else(|| self.get(other).map(|value| (other, value)))
+    pub fn first_of(&self, names: &[&'static str]) -> Option<&'static str> {
+        names.iter().find(|name| self.has(name)).copied()
+    }
+
+    /// A setting that is a word, a list or a number; `None` where it is unset or
+    /// empty.
+    ///
+    /// # Errors
+    /// It is no text.
+    pub fn word(&self, name: &str) -> Result<Option<&str>, Fail> {
+        let Some(value) = self.0.get(name) else {
+            return Ok(None);
+        };
+        match value.to_str() {
+            None => Err(wrong(name, value, NO_TEXT)),
+            word => Ok(word),
+        }
+    }
+
+    /// A setting that is a path, of whatever bytes; `None` where it is unset or
+    /// empty.
+    #[must_use]
+    pub fn path(&self, name: &str) -> Option<&Path> {
+        self.0.get(name).map(Path::new)
     }
 
     /// The files that these settings name, by variable; of a directory
     /// (`CADIR`) all files count.
-    pub fn paths(&self) -> impl Iterator<Item = (&'static str, &str)> {
+    pub fn paths(&self) -> impl Iterator<Item = (&'static str, &Path)> {
         const PATHS: &[&str] = &[
             "CADIR",
             "CAFILE",
@@ -382,8 +428,8 @@ impl Settings {
         ];
         PATHS
             .iter()
-            .filter_map(|name| Some((*name, self.get(name)?)))
-            .filter(|(_, path)| *path != "-")
+            .filter_map(|name| Some((*name, self.path(name)?)))
+            .filter(|(_, path)| path.as_os_str() != "-")
     }
 
     /// A protocol version.
@@ -391,7 +437,7 @@ impl Settings {
     /// # Errors
     /// It is none.
     pub fn version(&self, name: &str) -> Result<Option<Version>, Fail> {
-        let Some(value) = self.get(name) else {
+        let Some(value) = self.word(name)? else {
             return Ok(None);
         };
         Version::ALL
@@ -413,7 +459,7 @@ impl Settings {
             None => max.unwrap_or(Version::Tls12).min(Version::Tls12),
         };
         if max.is_some_and(|max| max < min) {
-            return Err(wrong("TLS_MIN", &min.to_string(), "above TLS_MAX"));
+            return Err(wrong("TLS_MIN", min.to_string(), "above TLS_MAX"));
         }
         Ok((min, max))
     }
@@ -423,7 +469,7 @@ impl Settings {
     /// # Errors
     /// It is no number from 0 to 100.
     pub fn verify_depth(&self) -> Result<u32, Fail> {
-        match self.get("VERIFYDEPTH") {
+        match self.word("VERIFYDEPTH")? {
             None => Ok(VERIFY_DEPTH),
             Some(value) => text::number(value, 0..=100)
                 .and_then(|number| u32::try_from(number).ok())
@@ -436,7 +482,7 @@ impl Settings {
     /// # Errors
     /// A name is empty, over 255 bytes, or two names that no comma parts.
     pub fn protocols(&self) -> Result<Option<Vec<u8>>, Fail> {
-        let Some(value) = self.get("ALPN") else {
+        let Some(value) = self.word("ALPN")? else {
             return Ok(None);
         };
         let mut list = Vec::new();
@@ -461,7 +507,7 @@ impl Settings {
     /// # Errors
     /// Neither 0 nor 1.
     pub fn tickets(&self) -> Result<bool, Fail> {
-        match self.get("TICKETS") {
+        match self.word("TICKETS")? {
             None | Some("1") => Ok(true),
             Some("0") => Ok(false),
             Some(value) => Err(wrong("TICKETS", value, "neither 0 nor 1")),
@@ -473,7 +519,7 @@ impl Settings {
     /// # Errors
     /// Neither 0, 1 nor require.
     pub fn filter(&self) -> Result<Filter, Fail> {
-        match self.get("SSL_SANDBOX") {
+        match self.word("SSL_SANDBOX")? {
             None | Some("1") => Ok(Filter::Wanted),
             Some("0") => Ok(Filter::Off),
             Some("require") => Ok(Filter::Required),
@@ -484,9 +530,9 @@ impl Settings {
     /// What `CCAFILE` and `CCAVERIFY` say of the client's certificate.
     #[must_use]
     pub fn client_certificate(&self) -> ClientCertificate {
-        if self.get("CCAFILE") == Some("-") {
+        if self.path("CCAFILE") == Some(Path::new("-")) {
             ClientCertificate::Off
-        } else if self.get("CCAVERIFY").is_some() {
+        } else if self.has("CCAVERIFY") {
             ClientCertificate::Required
         } else {
             ClientCertificate::AsOptions
@@ -518,8 +564,8 @@ pub fn unknown_cipher_words(list: &str, accepted: impl Fn(&str) -> bool) -> Vec<
 }
 
 /// `unable to use TLS_MIN: "x": not one of ...`.
-fn wrong(name: &str, value: &str, why: &str) -> Fail {
-    let value = text::excerpt(value.as_bytes(), 100);
+fn wrong(name: &str, value: impl AsRef<OsStr>, why: &str) -> Fail {
+    let value = text::excerpt(value.as_ref().as_bytes(), 100);
     Fail::temporary(format!("unable to use {name}: \"{value}\": {why}"))
 }
 
@@ -628,7 +674,7 @@ mod tests {
         settings.overlay(
             pairs
                 .iter()
-                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+                .map(|(name, value)| (called(name.as_bytes()).expect("known"), (*value).into())),
         );
         settings
     }
@@ -696,11 +742,40 @@ mod tests {
 
     #[test]
     fn an_empty_value_unsets() {
-        let mut both = settings(&[("CERTFILE", "a"), ("KEYFILE", "b"), ("PATH", "c")]);
-        both.overlay([("KEYFILE".to_owned(), String::new())]);
-        assert_eq!(both.get("CERTFILE"), Some("a"));
-        assert_eq!(both.get("KEYFILE"), None);
-        assert_eq!(both.get("PATH"), None);
+        let mut both = settings(&[("CERTFILE", "a"), ("KEYFILE", "b")]);
+        both.overlay([("KEYFILE", OsString::new())]);
+        assert_eq!(both.path("CERTFILE"), Some(Path::new("a")));
+        assert_eq!(both.path("KEYFILE"), None);
+        assert!(!both.has("KEYFILE"));
+        assert_eq!(called(b"PATH"), None);
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_a_path_and_no_word() {
+        let value = OsStr::from_bytes(b"d\xe9/x");
+        let mut odd = Settings::default();
+        odd.overlay(NAMES.iter().map(|name| (*name, value.to_owned())));
+        assert_eq!(odd.path("CRLFILE"), Some(Path::new(value)));
+        assert!(odd.paths().all(|(_, path)| path == Path::new(value)));
+        assert_eq!(odd.client_certificate(), ClientCertificate::Required);
+        let refused = [
+            odd.versions().err(),
+            odd.verify_depth().err(),
+            odd.protocols().err(),
+            odd.tickets().err(),
+            odd.filter().err(),
+            odd.word("CIPHERS").err(),
+            connections(value).err(),
+        ];
+        for fail in refused {
+            assert_eq!(fail.expect("refused").code(), 111);
+        }
+        let why = odd.tickets().expect_err("refused").to_string();
+        assert_eq!(
+            why,
+            "unable to use TICKETS: \"d\\xE9/x\": it is not valid UTF-8"
+        );
+        assert_eq!(Settings::from_bytes(&odd.to_bytes()), odd);
     }
 
     #[test]

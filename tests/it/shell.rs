@@ -8,7 +8,6 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::symlink;
-use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use crate::harness::{Authority, Place, Server, Setup, ours, skip_part};
@@ -51,8 +50,12 @@ trait Tools {
 impl Tools for Place {
     /// `bin` first, so that what lies there is found before the system's.
     fn search_path(&self) -> String {
-        let system = std::env::var("PATH").expect("PATH");
-        format!("{}:{system}", self.path("bin").display())
+        let system = std::env::var_os("PATH").expect("PATH");
+        format!(
+            "{}:{}",
+            self.path("bin").display(),
+            system.to_string_lossy()
+        )
     }
 
     /// A tool's command, run by the shell `sh` of this place, given up after a
@@ -107,10 +110,8 @@ fn under_every_shell(test: impl Fn(&Place, &str)) {
         ("posh", "posh"),
         ("sh", "sh"),
     ] {
-        let found = std::env::var("PATH")
-            .expect("PATH")
-            .split(':')
-            .map(|folder| Path::new(folder).join(binary))
+        let found = std::env::split_paths(&std::env::var_os("PATH").expect("PATH"))
+            .map(|folder| folder.join(binary))
             .find(|path| path.exists());
         match found {
             Some(path) => {

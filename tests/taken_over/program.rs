@@ -35,7 +35,8 @@ use ucspi_tls::internals::tickets::{New, Wanted};
 static DEED: OnceLock<String> = OnceLock::new();
 
 fn main() -> ExitCode {
-    let words = std::env::var("TAKEN_OVER").unwrap_or_default();
+    let words = std::env::var_os("TAKEN_OVER").unwrap_or_default();
+    let words = words.to_string_lossy();
     let Some((program, deed)) = words.split_once(':') else {
         return ExitCode::from(100);
     };

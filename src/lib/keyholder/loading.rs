@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use openssl::pkey::{PKey, PKeyRef, Public};
 
@@ -18,7 +18,7 @@ use super::permits::Permits;
 use super::worker::Worker;
 use crate::report::Fail;
 use crate::store::permit::Permit;
-use crate::store::{KeyKind, KeyPlace, Signer, SignerSource};
+use crate::store::{self, KeyKind, KeyPlace, Signer, SignerSource};
 use crate::tls_ffi::provider;
 use crate::watch::{Changed, Watch};
 
@@ -30,7 +30,7 @@ const WORKERS: usize = 4;
 /// A key that workers have under its number.
 #[derive(Clone)]
 struct Loaded {
-    path: String,
+    path: PathBuf,
     public: PKey<Public>,
     /// Its file, as it was before the key was read.
     file: Watch,
@@ -40,7 +40,7 @@ struct Loaded {
 #[derive(Clone, Default)]
 pub struct KeyTable {
     by_number: BTreeMap<u16, Loaded>,
-    numbers: HashMap<String, u16>,
+    numbers: HashMap<PathBuf, u16>,
 }
 
 /// What a key that is to be used again is to the keyholder at work.
@@ -67,7 +67,7 @@ impl KeyTable {
             .any(|key| key.file.changed() == Changed::Surely)
     }
 
-    fn get(&self, path: &str) -> Option<(u16, &Loaded)> {
+    fn get(&self, path: &Path) -> Option<(u16, &Loaded)> {
         let number = *self.numbers.get(path)?;
         Some((number, self.by_number.get(&number)?))
     }
@@ -96,7 +96,7 @@ impl KeyTable {
 
     /// Has the key of this path, under the number that `before` has it under unless
     /// its file changed since. `None` where it is to be read.
-    fn take_over(&mut self, before: &KeyTable, path: &str) -> Option<Taken> {
+    fn take_over(&mut self, before: &KeyTable, path: &Path) -> Option<Taken> {
         let old = before.get(path);
         if let Some((number, _)) = self.get(path) {
             let kept = old.is_some_and(|(old, _)| old == number);
@@ -195,7 +195,7 @@ impl<'a> Loading<'a> {
     /// Has a worker read a key.
     fn load(&self, place: &KeyPlace) -> Result<(), Fail> {
         let mut file = Watch::default();
-        file.add(Path::new(&place.path));
+        file.add(&place.path);
         let meanwhile = &mut **self.meanwhile.borrow_mut();
         let wanted = &mut *self.wanted.borrow_mut();
         let free = |number: &u16| {
@@ -377,7 +377,7 @@ impl Recipe {
             if loaded.contains(number) {
                 continue;
             }
-            let shown = crate::text::excerpt(key.path.as_bytes(), 300);
+            let shown = store::shown(&key.path);
             let public = worker
                 .load(*number, &key.path, meanwhile)?
                 .map_err(|why| unable(&shown, why))?;
@@ -396,9 +396,9 @@ impl Recipe {
 mod tests {
     use super::*;
 
-    fn loaded(path: &str, public: &PKey<Public>) -> Loaded {
+    fn loaded(path: &Path, public: &PKey<Public>) -> Loaded {
         let mut file = Watch::default();
-        file.add(Path::new(path));
+        file.add(path);
         Loaded {
             path: path.to_owned(),
             public: public.clone(),
@@ -413,12 +413,15 @@ mod tests {
         let key = PKey::generate_ed25519().expect("a key");
         let public = key.raw_public_key().expect("its public half");
         let public = PKey::public_key_from_raw_bytes(&public, key.id()).expect("a public key");
-        let path = "/nonexistent/key";
+        let path = Path::new("/nonexistent/key");
         let mut before = KeyTable::default();
         before.insert(0, loaded(path, &public));
 
         let mut wanted = KeyTable::default();
-        assert_eq!(wanted.take_over(&before, "/nonexistent/other"), None);
+        assert_eq!(
+            wanted.take_over(&before, Path::new("/nonexistent/other")),
+            None
+        );
         assert_eq!(wanted.take_over(&before, path), Some(Taken::Kept));
         assert_eq!(wanted.take_over(&before, path), Some(Taken::Kept));
         assert_eq!(wanted.get(path).map(|(number, _)| number), Some(0));

@@ -143,11 +143,11 @@ pub const BY_LINE_OR_LETTER: &str = "in the third field of its line or with -3";
 /// # Errors
 /// Why there is no key, without the path.
 pub(super) fn read(
-    path: &str,
+    path: &Path,
     password: Option<&Password>,
     given: &str,
 ) -> Result<PKey<Private>, Fail> {
-    let bytes = Secret::new(store::read_file(Path::new(path))?);
+    let bytes = Secret::new(store::read_file(path)?);
     // Libcrypto's reader of PEM leaves lines of it in memory that it gave back.
     if let Some(der) = decoded(&bytes) {
         if let Ok(key) = PKey::private_key_from_der(&der) {

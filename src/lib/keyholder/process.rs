@@ -2,7 +2,10 @@
 //! and gives up all rights.
 #![forbid(unsafe_code)]
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 use super::hours::{self, Hours};
 use super::keys::Keys;
@@ -97,8 +100,8 @@ impl Inherited<'_> {
             match buffer[..length].split_first()? {
                 (&order::LOAD, [high, low, path @ ..]) => {
                     let number = u16::from_be_bytes([*high, *low]);
-                    let path = String::from_utf8_lossy(path).into_owned();
-                    let reply = match self.load_key(&mut keys, number, &path) {
+                    let path = Path::new(OsStr::from_bytes(path));
+                    let reply = match self.load_key(&mut keys, number, path) {
                         Ok(public) => [&[answer::KEY], &public[..]].concat(),
                         Err(why) => answer::error(&why),
                     };
@@ -125,7 +128,7 @@ impl Inherited<'_> {
     }
 
     /// Reads one key. Its public half goes to the supervisor.
-    fn load_key(&self, keys: &mut Keys, number: u16, path: &str) -> Result<Vec<u8>, Fail> {
+    fn load_key(&self, keys: &mut Keys, number: u16, path: &Path) -> Result<Vec<u8>, Fail> {
         let secret = local::read(path, self.password.as_ref(), local::BY_LETTER)?;
         let public = secret.public_key_to_der()?;
         keys.insert(number, secret);

@@ -4,6 +4,8 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use openssl::pkey::{PKey, Public};
@@ -97,10 +99,10 @@ impl Worker {
     pub(super) fn load(
         &self,
         number: u16,
-        path: &str,
+        path: &Path,
         meanwhile: &mut dyn Meanwhile,
     ) -> Result<Result<PKey<Public>, Fail>, Fail> {
-        let order = [&number.to_be_bytes(), path.as_bytes()].concat();
+        let order = [&number.to_be_bytes(), path.as_os_str().as_bytes()].concat();
         let public = self.ask(order::LOAD, &order, meanwhile)?;
         Ok(public.and_then(|der| Ok(PKey::public_key_from_der(&der)?)))
     }

@@ -28,7 +28,7 @@ pub(super) fn of_file(file: Option<Named<'_>>) -> Result<Vec<X509>, Fail> {
     let Some(named) = file else {
         return Ok(Vec::new());
     };
-    let path = Path::new(named.1);
+    let path = named.1;
     let some = |found: Vec<X509>| match &*found {
         [] => Err(pem::Wanted::Certificate
             .missing_in(&read_file(path)?)
@@ -46,12 +46,11 @@ pub(super) fn of_file(file: Option<Named<'_>>) -> Result<Vec<X509>, Fail> {
 /// # Errors
 /// A file cannot be read, or is damaged: option or variable, path, reason.
 pub(super) fn of_folder(folder: Option<Named<'_>>) -> Result<Vec<X509>, Fail> {
-    let Some((variable, path)) = folder else {
+    let Some((variable, folder)) = folder else {
         return Ok(Vec::new());
     };
     let mut found = Vec::new();
-    let unable = |path: &Path| unable("load CA list", (variable, &path.to_string_lossy()));
-    let folder = Path::new(path);
+    let unable = |path: &Path| unable("load CA list", (variable, path));
     for path in files(folder).map_err(|why| why.of(unable(folder)))? {
         found.extend(find_certificates(&path).map_err(|why| why.of(unable(&path)))?);
     }

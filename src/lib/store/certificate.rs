@@ -1,7 +1,7 @@
 //! A certificate with its chain: read, described, judged, and given to a context.
 #![forbid(unsafe_code)]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use openssl::asn1::Asn1Time;
 use openssl::error::ErrorStack;
@@ -45,8 +45,8 @@ pub enum Chain {
 }
 
 /// Why there is no certificate in a file.
-fn none_in(path: &str) -> Fail {
-    super::read_file(Path::new(path)).map_or_else(
+fn none_in(path: &Path) -> Fail {
+    super::read_file(path).map_or_else(
         |why| why,
         |bytes| pem::Wanted::Certificate.missing_in(&bytes).into(),
     )
@@ -75,7 +75,7 @@ pub struct Certificate {
     /// Variable or option that named it.
     pub variable: &'static str,
     /// File it came from.
-    pub path: String,
+    pub path: PathBuf,
     /// The certificate itself.
     pub leaf: X509,
     /// What its chain holds beyond it.
@@ -92,9 +92,9 @@ impl Certificate {
     ///
     /// # Errors
     /// `unable to load certificate: VARIABLE PATH: REASON`.
-    pub fn read(variable: &'static str, path: &str) -> Result<Certificate, Fail> {
+    pub fn read(variable: &'static str, path: &Path) -> Result<Certificate, Fail> {
         let read = || -> Result<Certificate, Fail> {
-            let mut all = anchors::read_certificates(Path::new(path))?.into_iter();
+            let mut all = anchors::read_certificates(path)?.into_iter();
             let leaf = all.next().ok_or_else(|| none_in(path))?;
             Ok(Certificate {
                 variable,

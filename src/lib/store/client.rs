@@ -56,8 +56,8 @@ impl<'a> Setup<'a> {
     #[must_use]
     pub fn under(rule: &'a Rule, anchors: Trust<'a>) -> Setup<'a> {
         let trust = match &rule.value.anchors {
-            Some(Anchors::File(path)) => Trust::Files(Some(("cafile", path)), None),
-            Some(Anchors::Directory(path)) => Trust::Files(None, Some(("cafile", path))),
+            Some(Anchors::File(path)) => Trust::Files(Some(("cafile", Path::new(path))), None),
+            Some(Anchors::Directory(path)) => Trust::Files(None, Some(("cafile", Path::new(path)))),
             None => anchors,
         };
         Setup {
@@ -76,7 +76,10 @@ impl<'a> Setup<'a> {
     pub fn with_own(mut self, own: Option<&'a OwnCertificate>) -> Setup<'a> {
         if let Some(own) = own {
             let file = "domaincerts";
-            self.certificate = Some(((file, &own.certificate), (file, &own.key)));
+            self.certificate = Some((
+                (file, Path::new(&own.certificate)),
+                (file, Path::new(&own.key)),
+            ));
             self.lines.1 = Some(own.line);
         }
         self
@@ -266,8 +269,8 @@ fn set_anchors(context: &mut SslContextBuilder, trust: Trust<'_>) -> Result<(), 
             return context.set_default_verify_paths().map_err(internal);
         }
     };
-    let file = file.filter(|(_, path)| !path.is_empty());
-    let directory = directory.filter(|(_, path)| !path.is_empty());
+    let file = file.filter(|(_, path)| !path.as_os_str().is_empty());
+    let directory = directory.filter(|(_, path)| !path.as_os_str().is_empty());
     let mut found = anchors::of_file(file)?;
     let in_folder = anchors::of_folder(directory)?;
     if let (Some((option, path)), []) = (directory, &*in_folder) {
@@ -277,7 +280,7 @@ fn set_anchors(context: &mut SslContextBuilder, trust: Trust<'_>) -> Result<(), 
     found.extend(in_folder);
     let mut store = anchors::anchor_store(&found).map_err(internal)?;
     if let Some(named) = file {
-        super::read_file(Path::new(named.1))
+        super::read_file(named.1)
             .and_then(|bytes| {
                 if anchors::holds_lists(&bytes) {
                     anchors::check_lists(&mut store, &bytes)?;
@@ -295,7 +298,7 @@ fn set_anchors(context: &mut SslContextBuilder, trust: Trust<'_>) -> Result<(), 
 /// # Errors
 /// It cannot be read, is damaged, or holds none.
 #[cfg(feature = "remote")]
-pub fn file_anchors(option: &'static str, path: &str) -> Result<Vec<X509>, Fail> {
+pub fn file_anchors(option: &'static str, path: &Path) -> Result<Vec<X509>, Fail> {
     anchors::of_file(Some((option, path)))
 }
 

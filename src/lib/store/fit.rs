@@ -108,7 +108,7 @@ pub(super) fn findings(
         };
         found.push(Fail::warning(format!("{why}: {served}")));
     }
-    if settings.get("SIGALGS").is_none() {
+    if !settings.has("SIGALGS") {
         return found;
     }
     let fit = |thirteen| {

@@ -40,9 +40,13 @@ impl Jail {
     /// An unknown user or group, user or group 0, a root that is no root for a
     /// process that must reach nothing.
     pub fn from_settings(settings: &Settings) -> Result<Jail, Fail> {
-        let root = settings.get("SSL_CHROOT").map(root).transpose()?;
-        let user = settings.either("SSL_UID", "SSL_USER");
-        let group = settings.either("SSL_GID", "SSL_GROUP");
+        let root = settings.path("SSL_CHROOT").map(root).transpose()?;
+        let asked = |names: &[&'static str]| match settings.first_of(names) {
+            Some(name) => Ok(settings.word(name)?.map(|word| (name, word))),
+            None => Ok::<_, Fail>(None),
+        };
+        let user = asked(&["SSL_UID", "SSL_USER"])?;
+        let group = asked(&["SSL_GID", "SSL_GROUP"])?;
         let identity = user::identity(user.map(|(_, name)| name), group.map(|(_, name)| name));
         let identity = identity.map_err(|unknown| {
             let asked = match unknown {
@@ -86,7 +90,7 @@ impl Jail {
     pub fn was_asked_for(settings: &Settings) -> bool {
         ["SSL_CHROOT", "SSL_UID", "SSL_USER", "SSL_GID", "SSL_GROUP"]
             .iter()
-            .any(|name| settings.get(name).is_some())
+            .any(|name| settings.has(name))
     }
 
     /// The user that its engines share, if they have none of their own.
@@ -159,12 +163,11 @@ impl Jail {
 }
 
 /// The directory of `SSL_CHROOT`.
-fn root(path: &str) -> Result<PathBuf, Fail> {
+fn root(path: &Path) -> Result<PathBuf, Fail> {
     let unable = |why: &str| {
-        let path = text::excerpt(path.as_bytes(), 300);
+        let path = super::shown(path);
         Fail::temporary(format!("unable to use SSL_CHROOT: {path}: {why}"))
     };
-    let path = Path::new(path);
     if !path.is_absolute() {
         return Err(unable("not an absolute path"));
     }

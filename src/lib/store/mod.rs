@@ -7,8 +7,9 @@ use std::cell::RefCell;
 use std::fmt;
 use std::fs;
 use std::io::Read as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use openssl::error::ErrorStack;
@@ -43,7 +44,7 @@ pub use offer::unknown_words as unknown_cipher_words;
 const READ_BUFFER: usize = 64 * 1024;
 
 /// A path, behind the option, variable or file that names it.
-pub type Named<'a> = (&'static str, &'a str);
+pub type Named<'a> = (&'static str, &'a Path);
 
 /// Where a secret key is, and which variable says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +52,7 @@ pub struct KeyPlace {
     /// Variable or option.
     pub variable: &'static str,
     /// File.
-    pub path: String,
+    pub path: PathBuf,
 }
 
 impl fmt::Display for KeyPlace {
@@ -89,7 +90,7 @@ fn about_both(fail: Fail, certificate: &Certificate, place: &KeyPlace) -> Fail {
         }
         return fail;
     }
-    let without_key = || read_file(Path::new(&place.path)).is_ok_and(|bytes| !pem::has_key(&bytes));
+    let without_key = || read_file(&place.path).is_ok_and(|bytes| !pem::has_key(&bytes));
     match place.unset() {
         Some(unset) if without_key() => Fail::temporary(format!("{fail}; {unset}")),
         _ => fail,
@@ -174,8 +175,8 @@ fn internal(error: ErrorStack) -> Fail {
 }
 
 /// A path in a message.
-fn shown(path: &str) -> String {
-    text::excerpt(path.as_bytes(), 300)
+pub fn shown(path: &Path) -> String {
+    text::excerpt(path.as_os_str().as_bytes(), 300)
 }
 
 /// The largest file that is read, in bytes: some ten thousand certificates.

@@ -88,14 +88,14 @@ impl Offer {
         let (min, max) = settings.versions()?;
         let mut findings = Vec::new();
         findings.extend(lowered(settings, max));
-        let mut list = match settings.get("CIPHERS") {
+        let mut list = match settings.word("CIPHERS")? {
             Some(list) => CipherWords::read(list, &scratch),
             None => CipherWords::default_for(role, min),
         };
-        if let Some(given) = settings.get("CIPHERS") {
+        if let Some(given) = settings.word("CIPHERS")? {
             findings.extend(list.findings(given, setting, role, &scratch));
         }
-        let mut suites = settings.get("CIPHERSUITES").map(str::to_owned);
+        let mut suites = settings.word("CIPHERSUITES")?.map(str::to_owned);
         let mut min = min;
         if !list.suites.is_empty() {
             if suites.is_some() {
@@ -131,7 +131,7 @@ impl Offer {
         let groups = scratch.groups(settings, role, &mut findings)?;
         Ok(Offer {
             versions: (min, max),
-            finite_groups: finite_groups(settings.get("TLS_GROUPS").and(groups.as_deref())),
+            finite_groups: finite_groups(settings.word("TLS_GROUPS")?.and(groups.as_deref())),
             ciphers,
             suites,
             groups,
@@ -167,7 +167,7 @@ impl Offer {
 
 /// Tells that a `TLS_MAX` below the default `TLS_MIN` stands for both.
 fn lowered(settings: &Settings, max: Option<Version>) -> Option<Fail> {
-    let max = max.filter(|max| *max < Version::Tls12 && settings.get("TLS_MIN").is_none())?;
+    let max = max.filter(|max| *max < Version::Tls12 && !settings.has("TLS_MIN"))?;
     Some(Fail::note(format!(
         "TLS_MAX is {max} and TLS_MIN is unset: only TLS {max} is spoken"
     )))
@@ -403,7 +403,7 @@ impl Scratch {
     ) -> Result<Option<String>, Fail> {
         static DEFAULT: OnceLock<String> = OnceLock::new();
         let set = SslContextBuilder::set_groups_list;
-        match settings.get("TLS_GROUPS") {
+        match settings.word("TLS_GROUPS")? {
             Some(list) => self.known("TLS_GROUPS", list, set, findings).map(Some),
             None if role != Role::Server => Ok(None),
             None => {
@@ -429,7 +429,7 @@ impl Scratch {
     ) -> Result<Option<String>, Fail> {
         static DEFAULT: OnceLock<String> = OnceLock::new();
         let set = SslContextBuilder::set_sigalgs_list;
-        match settings.get("SIGALGS") {
+        match settings.word("SIGALGS")? {
             Some(list) => self.known("SIGALGS", list, set, findings).map(Some),
             None if role != Role::Server => Ok(None),
             None => {

@@ -281,7 +281,7 @@ impl Store {
             ciphers: offer.ciphers,
             finite_field,
             groups: permit.groups.clone(),
-            signatures_are_bounded: settings.get("SIGALGS").is_some(),
+            signatures_are_bounded: settings.has("SIGALGS"),
             tickets: tickets.then_some(session_context),
         });
         hello::record(&mut context, Arc::clone(&terms)).map_err(internal)?;
@@ -318,7 +318,7 @@ fn checked_pairs(
     signers: &dyn SignerSource,
     findings: &mut Vec<Fail>,
 ) -> Result<Vec<Pair>, Fail> {
-    if settings.get("KEYFILE_ALT").is_some() && settings.get("CERTFILE_ALT").is_none() {
+    if settings.has("KEYFILE_ALT") && !settings.has("CERTFILE_ALT") {
         let why = "KEYFILE_ALT has no effect: CERTFILE_ALT is not set";
         findings.push(Fail::warning(why));
     }
@@ -363,7 +363,7 @@ pub fn open_key(key: &KeyPlace) -> Option<Fail> {
 
 /// Whether everybody may write a file.
 #[must_use]
-pub fn open_file(variable: &str, path: &str) -> Option<Fail> {
+pub fn open_file(variable: &str, path: &Path) -> Option<Fail> {
     if mode(path)? & 0o002 == 0 {
         return None;
     }
@@ -381,7 +381,7 @@ fn open_files(settings: &Settings) -> impl Iterator<Item = Fail> {
         .filter_map(|(variable, path)| open_file(variable, path))
 }
 
-fn mode(path: &str) -> Option<u32> {
+fn mode(path: &Path) -> Option<u32> {
     use std::os::unix::fs::PermissionsExt as _;
 
     Some(std::fs::metadata(path).ok()?.permissions().mode())
@@ -405,10 +405,11 @@ fn permit<'a>(
 /// The pairs of the settings.
 fn certificates(settings: &Settings) -> Result<Vec<(Certificate, KeyPlace)>, Fail> {
     let (variable, path) = settings
-        .either("CERTCHAINFILE", "CERTFILE")
+        .first_of(&["CERTCHAINFILE", "CERTFILE"])
+        .and_then(|variable| Some((variable, settings.path(variable)?)))
         .ok_or_else(|| Fail::temporary("unable to load certificate: CERTFILE is not set"))?;
     let mut pairs = vec![pair(settings, variable, path, "KEYFILE")?];
-    if let Some(path) = settings.get("CERTFILE_ALT") {
+    if let Some(path) = settings.path("CERTFILE_ALT") {
         let second = pair(settings, "CERTFILE_ALT", path, "KEYFILE_ALT")?;
         let same = |one: KeyKind, other: KeyKind| one.word() == other.word();
         if same(second.0.kind, pairs[0].0.kind) {
@@ -426,12 +427,12 @@ fn certificates(settings: &Settings) -> Result<Vec<(Certificate, KeyPlace)>, Fai
 fn pair(
     settings: &Settings,
     variable: &'static str,
-    path: &str,
+    path: &Path,
     key_variable: &'static str,
 ) -> Result<(Certificate, KeyPlace), Fail> {
     let certificate = Certificate::read(variable, path)?;
     // Unset or empty, the key is in the certificate's file.
-    let place = match settings.get(key_variable) {
+    let place = match settings.path(key_variable) {
         Some(path) => KeyPlace {
             variable: key_variable,
             path: path.to_owned(),
@@ -452,8 +453,8 @@ fn set_dh<'a>(
     asked: &[FiniteGroup],
     mut certificates: impl Iterator<Item = &'a Certificate>,
 ) -> Result<(FiniteField, Option<Finite>), Fail> {
-    if let Some(path) = settings.get("DHFILE") {
-        let finite = own_dh(context, Path::new(path), asked.first())
+    if let Some(path) = settings.path("DHFILE") {
+        let finite = own_dh(context, path, asked.first())
             .map_err(|why| why.of(unable("set cipher parameters", ("DHFILE", path))))?;
         return Ok((FiniteField::Own, Some(finite)));
     }
@@ -519,11 +520,11 @@ fn pinned_digits(line: &str) -> String {
 
 /// The fingerprints of `PINFILE`, a line each.
 fn pins(settings: &Settings) -> Result<Vec<Fingerprint>, Fail> {
-    let Some(path) = settings.get("PINFILE") else {
+    let Some(path) = settings.path("PINFILE") else {
         return Ok(Vec::new());
     };
     let unable = || unable("load pins", ("PINFILE", path));
-    let bytes = super::read_file(Path::new(path)).map_err(|why| why.of(unable()))?;
+    let bytes = super::read_file(path).map_err(|why| why.of(unable()))?;
     let mut pins = Vec::new();
     for (at, line) in String::from_utf8_lossy(&bytes).lines().enumerate() {
         let line = line.split('#').next().unwrap_or_default().trim();
@@ -591,11 +592,11 @@ struct Authorities<'a> {
 
 impl<'a> Authorities<'a> {
     fn of(settings: &'a Settings) -> Authorities<'a> {
-        let named = |variable: &'static str| settings.get(variable).map(|path| (variable, path));
+        let named = |variable: &'static str| settings.path(variable).map(|path| (variable, path));
         Authorities {
             file: named("CAFILE"),
             folder: named("CADIR"),
-            shown: named("CCAFILE").filter(|(_, path)| *path != "-"),
+            shown: named("CCAFILE").filter(|(_, path)| path.as_os_str() != "-"),
         }
     }
 
@@ -628,7 +629,7 @@ impl<'a> Authorities<'a> {
             let (_, path) = place.as_ref()?;
             let error = fs::metadata(path).err()?;
             let (variable, path) = place.take_if(|_| error.kind() == io::ErrorKind::NotFound)?;
-            let path = text::excerpt(path.as_bytes(), 300);
+            let path = super::shown(path);
             Some(Fail::note(format!(
                 "{variable} {path}: no such file or directory; {UNNEEDED}"
             )))
@@ -660,7 +661,7 @@ fn set_client_verification(
         if expectation.demand != Demand::Unasked {
             return Err(Fail::from(why).of(unable("load CA list", (variable, path))));
         }
-        let path = text::excerpt(path.as_bytes(), 300);
+        let path = super::shown(path);
         findings.push(Fail::note(format!("{variable} {path}: {why}; {UNNEEDED}")));
     }
     found.extend(in_folder);
@@ -668,8 +669,8 @@ fn set_client_verification(
         print.update(&anchor.to_der().unwrap_or_default());
     }
     let mut store = anchors::anchor_store(&found).map_err(internal)?;
-    if let Some(path) = settings.get("CRLFILE") {
-        super::read_file(Path::new(path))
+    if let Some(path) = settings.path("CRLFILE") {
+        super::read_file(path)
             .and_then(|bytes| {
                 print.update(&bytes);
                 anchors::check_lists(&mut store, &bytes)
@@ -698,7 +699,7 @@ fn set_client_verification(
 }
 
 /// The subjects of certificates as the list that a certificate request carries.
-fn ca_names(path: &str, certificates: &[X509]) -> Result<Stack<X509Name>, Fail> {
+fn ca_names(path: &Path, certificates: &[X509]) -> Result<Stack<X509Name>, Fail> {
     let mut names = Stack::new().map_err(internal)?;
     let mut length = 0;
     for certificate in certificates {

@@ -24,9 +24,11 @@ impl Client {
 
     /// Without anchors of its own.
     pub fn bare() -> Client {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let path = path.into_string().expect("PATH is UTF-8");
         Client {
             words: vec!["-RHl".into(), "localhost".into()],
-            env: vec![("PATH".into(), std::env::var("PATH").unwrap_or_default())],
+            env: vec![("PATH".into(), path)],
             before: Vec::new(),
             program: ours("sslclient"),
         }

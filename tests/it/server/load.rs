@@ -303,7 +303,8 @@ fn maxconip_is_the_limit_of_an_address() {
 fn a_rule_s_maxconip_counts_for_its_clients() {
     let place = Place::new("maxconip-rule");
     let rules = "127.0.0.2:allow,MAXCONIP=\"1\"\n127.0.0.3:allow,MAXCONIP=\"0\"\n\
-                 127.0.0.4:allow,MAXCONIP=\"4\"\n127.0.0.5:allow,MAXCONIP=\"many\"\n:allow\n";
+                 127.0.0.4:allow,MAXCONIP=\"4\"\n127.0.0.5:allow,MAXCONIP=\"many\"\n\
+                 127.0.0.7:allow,MAXCONIP=\"\"\n127.0.0.8:allow,MAXCONIP=\"9\",MAXCONIP=\"\"\n:allow\n";
     let cdb = compile(&place, "limits.cdb", rules);
     let server = Setup::new(&place, &["cat"])
         .options("-C 2")
@@ -314,7 +315,8 @@ fn a_rule_s_maxconip_counts_for_its_clients() {
         warning.contains("rule 127.0.0.5: unable to use MAXCONIP: \"many\": not a number"),
         "{warning}"
     );
-    for (last, wanted) in [(2, 1), (3, 6), (4, 4), (5, 0), (6, 2)] {
+    // The empty value is as none at all.
+    for (last, wanted) in [(2, 1), (3, 6), (4, 4), (5, 0), (6, 2), (7, 2), (8, 2)] {
         let from = SocketAddr::from(([127, 0, 0, last], 0));
         let clients: Vec<_> = (0..6)
             .filter_map(|_| up(Dial::to(&server).from(from)))

@@ -1,5 +1,6 @@
 //! sslserver: from its start to its reloads, with peers and programs of others.
 
+mod bytes;
 mod check;
 mod clients;
 mod delayed;

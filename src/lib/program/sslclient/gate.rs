@@ -193,7 +193,7 @@ impl Told {
         self.say(&format!(
             "our certificate is {certificate}, domaincerts line {line}"
         ));
-        if let Err(wrong) = Certificate::read("domaincerts", &own.certificate) {
+        if let Err(wrong) = Certificate::read("domaincerts", Path::new(&own.certificate)) {
             let wrong = format!("domaincerts line {line} is wrong: {wrong}");
             self.say(&wrong);
             self.wrong.push(wrong);

@@ -1,6 +1,8 @@
 //! The certificates, keys, ciphers and expectations that a connection is made with.
 #![forbid(unsafe_code)]
 
+use std::path::Path;
+
 use super::plan::{Plan, own_certificate};
 use crate::keyholder::{BY_LETTER, BY_LINE_OR_LETTER, OwnKey, Password};
 use crate::options::sslclient::{Options, TABLE};
@@ -37,12 +39,7 @@ fn password(options: &Options) -> Result<Option<Password>, Fail> {
 
 /// The context, with what the options, the policy and the environment say.
 pub(super) fn store(options: &Options, plan: &Plan) -> Result<Store, Fail> {
-    let mut settings = Settings::default();
-    settings.overlay(
-        OF_TLS
-            .iter()
-            .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))),
-    );
+    let settings = Settings::from_environment(&OF_TLS);
     let rule = plan.rule.as_ref();
     let ciphers = rule.and_then(|rule| rule.value.ciphers.as_ref());
     let settings = settings.with_ciphers(ciphers.or(options.ciphers.as_ref()));
@@ -67,9 +64,20 @@ pub(super) fn store(options: &Options, plan: &Plan) -> Result<Store, Fail> {
     if key.is_some() && certificate.is_none() {
         return Err(TABLE.usage("-k has no effect without -c"));
     }
-    let given = certificate.map(|path| (("-c", path), ("-k", key.unwrap_or(path))));
-    let file = options.anchor_file.as_deref().map(|path| ("-a", path));
-    let directory = options.anchor_dir.as_deref().map(|path| ("-A", path));
+    let given = certificate.map(|path| {
+        (
+            ("-c", Path::new(path)),
+            ("-k", Path::new(key.unwrap_or(path))),
+        )
+    });
+    let file = options
+        .anchor_file
+        .as_deref()
+        .map(|path| ("-a", Path::new(path)));
+    let directory = options
+        .anchor_dir
+        .as_deref()
+        .map(|path| ("-A", Path::new(path)));
     let trust = match (file, directory) {
         (None, None) => Trust::System,
         _ => Trust::Files(file, directory),

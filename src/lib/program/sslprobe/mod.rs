@@ -108,7 +108,7 @@ fn setup(report: &Report, options: &Options) -> Result<Setup, Fail> {
         ))
     };
     let anchors = match &options.anchor_file {
-        Some(path) => client::file_anchors("-a", path)?,
+        Some(path) => client::file_anchors("-a", Path::new(path))?,
         None => system_anchors(report),
     };
     let destinations = options.destinations.as_deref().map(compared).transpose()?;
@@ -142,8 +142,8 @@ fn setup(report: &Report, options: &Options) -> Result<Setup, Fail> {
 /// told that a certificate does not verify.
 fn system_anchors(report: &Report) -> Vec<X509> {
     let named = env::var_os("SSL_CERT_FILE").filter(|path| !path.is_empty());
-    if let Some(path) = named.as_ref().and_then(|path| path.to_str()) {
-        if let Err(fail) = client::file_anchors("SSL_CERT_FILE", path) {
+    if let Some(path) = named {
+        if let Err(fail) = client::file_anchors("SSL_CERT_FILE", Path::new(&path)) {
             report.warning(format_args!("{fail}"));
         }
     }

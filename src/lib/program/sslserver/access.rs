@@ -3,18 +3,17 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::Setup;
 use crate::report::Fail;
 use crate::rules::{Rule, Rules, Scope};
-use crate::settings::{self, Misspelt};
+use crate::settings::{self, Misspelt, Setting};
 use crate::text;
 use crate::watch::Watch;
-
-/// A variable of a rule that is a setting.
-pub(super) type Setting = (String, String);
 
 /// A database, or why it cannot be used.
 type Database = Result<Arc<Rules>, Fail>;
@@ -205,33 +204,40 @@ pub(super) fn shown(rule: &Rule<'_>) -> String {
 
 /// The variables of a rule that are settings.
 pub(super) fn rule_settings(rule: &Rule<'_>) -> Vec<Setting> {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     rule.variables()
-        .map(|(name, value)| (text(name), text(value)))
-        .filter(|(name, _)| settings::is_setting(name) && name != settings::CONNECTIONS)
+        .filter_map(|(name, value)| Some((settings::called(name)?, OsStr::from_bytes(value))))
+        .filter(|(name, _)| *name != settings::CONNECTIONS)
+        .map(|(name, value)| (name, value.to_owned()))
         .collect()
 }
 
-/// How many connections at once an address may have by this rule, if it says so.
-pub(super) fn rule_limit(rule: &Rule<'_>) -> Option<Result<usize, Fail>> {
+/// What a rule says of how many connections at once an address may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RuleLimit {
+    /// So many; 0 for any number.
+    Of(usize),
+    /// The empty value: what the environment or an earlier rule says is unset, and
+    /// `-C` alone holds.
+    Unset,
+}
+
+/// The limit of this rule, if it speaks of one.
+pub(super) fn rule_limit(rule: &Rule<'_>) -> Option<Result<RuleLimit, Fail>> {
     let (_, value) = rule
         .variables()
         .filter(|(name, _)| *name == settings::CONNECTIONS.as_bytes())
         .last()?;
-    let value = String::from_utf8_lossy(value);
     Some(if value.is_empty() {
-        Ok(0)
+        Ok(RuleLimit::Unset)
     } else {
-        settings::connections(&value)
+        settings::connections(OsStr::from_bytes(value)).map(RuleLimit::Of)
     })
 }
 
 /// The variables of a rule that are the program's.
 pub(super) fn other_variables<'a>(rule: &Rule<'a>) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
-    rule.variables().filter(|(name, _)| {
-        let name = std::str::from_utf8(name).unwrap_or_default();
-        !settings::is_setting(name)
-    })
+    rule.variables()
+        .filter(|(name, _)| settings::called(name).is_none())
 }
 
 /// Addresses of rules as a message names them.

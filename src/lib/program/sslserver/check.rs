@@ -4,6 +4,7 @@
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
+use std::path::Path;
 
 use super::access::listed;
 use super::generation::{Generation, Served};
@@ -13,7 +14,7 @@ use crate::report::{Fail, Severity, TEMPORARY};
 use crate::settings::Version;
 use crate::store::certificate::Chain;
 use crate::store::server::{self, Choice, Pair};
-use crate::store::{Certificate, KeyKind};
+use crate::store::{self, Certificate, KeyKind};
 use crate::sys::standard;
 use crate::text;
 use crate::tls_ffi::names;
@@ -59,7 +60,7 @@ pub(super) fn run(setup: &Setup, generation: &Generation) -> Result<u8, Fail> {
         .into_iter()
         .flatten()
     {
-        let open = server::open_file("rules", path);
+        let open = server::open_file("rules", Path::new(path));
         tell(&mut out, &mut wrong, open.into_iter());
     }
     wrong.extend(generation.upgrade_trouble.iter().cloned());
@@ -156,7 +157,7 @@ fn describe_certificate(out: &mut String, certificate: &Certificate) {
         ..
     } = certificate;
     let subject = text::excerpt(&names::rfc4514_form(leaf.subject_name()), 300);
-    let _ = writeln!(out, "  {variable} {}", text::excerpt(path.as_bytes(), 300));
+    let _ = writeln!(out, "  {variable} {}", store::shown(path));
     let _ = writeln!(out, "    subject: {subject}");
     let listed: Vec<String> = names::alternative_names(leaf)
         .iter()

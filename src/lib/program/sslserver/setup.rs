@@ -145,7 +145,7 @@ pub(super) fn settle(
     let senders = senders
         .transpose()
         .map_err(|wrong| TABLE.usage(format!("-L: {wrong}")))?;
-    let mut settings = Settings::from_environment();
+    let mut settings = Settings::from_environment(settings::NAMES);
     let limits = limits(&options, &mut settings)?;
     let powers = powers()?;
     let identity = identity(report, &options, &settings, powers)?;
@@ -235,11 +235,10 @@ fn identity(
     Ok(Some(identity))
 }
 
-/// The number that an environment variable holds, for `-U`.
 /// What an account's option says; `name` is the variable that -U takes.
 fn account(option: Option<&Account>, name: &str) -> Result<Option<String>, Fail> {
     let value = match option {
-        Some(Account::Variable) => std::env::var(name).unwrap_or_default(),
+        Some(Account::Variable) => settings::word_of_environment(name)?.unwrap_or_default(),
         Some(Account::Given(account)) => return Ok(Some(account.clone())),
         None => return Ok(None),
     };

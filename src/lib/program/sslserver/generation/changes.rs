@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::Generation;
 use crate::program::sslserver::access::listed;
@@ -67,7 +67,7 @@ impl Generation {
 
     /// Says what differs from the generation before.
     pub fn tell_changes(&self, before: &Generation, report: &Report) {
-        let by_place = |generation: &Generation| -> BTreeMap<(&'static str, String), String> {
+        let by_place = |generation: &Generation| -> BTreeMap<(&'static str, PathBuf), String> {
             generation
                 .certificates()
                 .map(|certificate| {
@@ -81,17 +81,17 @@ impl Generation {
         let (old, new) = (by_place(before), by_place(self));
         let mut told = BTreeSet::new();
         for ((variable, path), description) in &new {
-            let path_shown = text::excerpt(path.as_bytes(), 200);
+            let path_shown = text::excerpt(path.as_os_str().as_encoded_bytes(), 200);
             match old.get(&(*variable, path.clone())) {
                 Some(same) if same == description => {}
                 Some(old) => {
-                    told.insert(Path::new(path));
+                    told.insert(path.as_path());
                     report.notice(format_args!(
                         "{variable} {path_shown} changed: from {old} to {description}"
                     ));
                 }
                 None => {
-                    told.insert(Path::new(path));
+                    told.insert(path.as_path());
                     report.notice(format_args!("{variable} {path_shown} added: {description}"));
                 }
             }

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -11,12 +11,10 @@ use super::names::Names;
 use super::{Loaded, Served};
 use crate::keyholder::KeySource;
 use crate::program::sslserver::Setup;
-use crate::program::sslserver::access::{
-    Access, Setting, listed, rule_limit, rule_settings, shown,
-};
+use crate::program::sslserver::access::{Access, listed, rule_limit, rule_settings, shown};
 use crate::report::Fail;
 use crate::rules::{Action, Rules, Scope};
-use crate::settings::{Filter, Settings};
+use crate::settings::{Filter, Setting, Settings};
 use crate::store::jail::Jail;
 use crate::store::server::{self, Pair, Store};
 use crate::watch::{Changed, Watch};
@@ -87,7 +85,7 @@ impl Loader<'_> {
             // Rules may bring all the certificates that there are.
             // Where they are lost, denying is better than serving by old ones.
             let settings = &self.setup.settings;
-            let unset = settings.either("CERTFILE", "CERTCHAINFILE").is_none();
+            let unset = settings.first_of(&["CERTFILE", "CERTCHAINFILE"]).is_none();
             let lost = access.trouble().is_some();
             if !unset || (others == 0 && names.is_empty() && !lost) {
                 return Err(why);
@@ -204,7 +202,6 @@ impl Loader<'_> {
     fn watch_files(&mut self, settings: &Settings) -> Watch {
         let mut files = Watch::default();
         for (variable, path) in settings.paths() {
-            let path = Path::new(path);
             if variable == "CADIR" {
                 files.add_directory(path);
             } else {

@@ -5,14 +5,15 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::sync::Arc;
 
 use super::Served;
 use super::loader::Loader;
-use crate::program::sslserver::access::{Setting, rule_settings, shown};
+use crate::program::sslserver::access::{rule_settings, shown};
 use crate::report::Fail;
 use crate::rules::{Action, Rule, Rules, Scope};
-use crate::settings::{self, Settings};
+use crate::settings::{self, Setting, Settings};
 use crate::store::server::{Choice, Chooser, Store};
 
 /// The settings of a certificate. They take over together: a rule's certificate
@@ -94,7 +95,7 @@ impl Loader<'_> {
             }
             let late = rule
                 .variables()
-                .map(|(name, _)| String::from_utf8_lossy(name))
+                .filter_map(|(name, _)| settings::called(name))
                 .find(|name| settings::is_of_the_process(name));
             let choice = if rule.action() == Action::Deny {
                 Choice::Denied
@@ -161,7 +162,7 @@ impl Loader<'_> {
             let certificate = |name: &str| CERTIFICATE.contains(&name);
             if rule.settings.iter().any(|(name, _)| certificate(name)) {
                 let unset = CERTIFICATE.iter();
-                settings.overlay(unset.map(|name| ((*name).to_owned(), String::new())));
+                settings.overlay(unset.map(|name| (*name, OsString::new())));
             }
             settings.overlay(rule.settings.iter().cloned());
             let choice = match self.mixed_store(&settings, &rule.address) {

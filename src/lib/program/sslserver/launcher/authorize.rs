@@ -7,7 +7,9 @@ use std::borrow::Cow;
 use super::{Launcher, Stop};
 use crate::connection::Connection;
 use crate::environ::Edits;
-use crate::program::sslserver::access::{Access, other_variables, rule_limit, rule_settings};
+use crate::program::sslserver::access::{
+    Access, RuleLimit, other_variables, rule_limit, rule_settings,
+};
 use crate::program::sslserver::admission;
 use crate::program::sslserver::generation::Material;
 use crate::program::sslserver::messages::Message;
@@ -37,9 +39,8 @@ enum Denial {
 struct Met<'a> {
     settings: Cow<'a, Settings>,
     variables: Edits,
-    /// How many connections at once its address may have, where a rule says so;
-    /// 0 for any number.
-    limit: Option<usize>,
+    /// How many connections at once its address may have, where a rule says so.
+    limit: Option<RuleLimit>,
 }
 
 /// What can be said before anybody is asked for a name: the limits, where no rule
@@ -71,7 +72,11 @@ pub(super) fn by_rules(launcher: &Launcher<'_>, connection: &Connection) -> Resu
         }
     };
     if generation.access.limits() {
-        let limit = met.limit.unwrap_or(setup.limits.per_address);
+        let limit = match met.limit {
+            None => setup.limits.per_address,
+            Some(RuleLimit::Of(limit)) => limit,
+            Some(RuleLimit::Unset) => setup.options.limit_per_address.unwrap_or(0),
+        };
         admit(launcher, connection, limit)?;
     }
     let (id, fields) = (process::own_id(), connection.status_fields());
