@@ -99,6 +99,10 @@ mod tlsrpt;
 /// Settings made into certificates, anchors and contexts.
 mod store;
 
+/// What DANE asks of a server (RFC 7672).
+#[cfg(feature = "remote")]
+mod dane;
+
 /// The processes with the private keys.
 mod keyholder;
 

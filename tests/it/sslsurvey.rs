@@ -357,6 +357,63 @@ fn bad_lines_are_told_and_bad_files_end_it() {
     survey(&["-x"], "").failed(100, "unknown option -x");
 }
 
+/// A result of which a value is null, or left out.
+fn without(whole: &Value, path: &str, key: &str, is_null: bool) -> Value {
+    let mut one = whole.clone();
+    let place = one.pointer_mut(path).and_then(Value::as_object_mut);
+    let place = place.expect("an object");
+    place.remove(key).expect("it is there");
+    if is_null {
+        place.insert(key.to_owned(), Value::Null);
+    }
+    one
+}
+
+#[test]
+fn what_is_null_or_left_out_is_not_known_and_counts_as_such() {
+    let whole = result("a", "aa");
+    let keys = |path: &'static str| {
+        let place = whole.pointer(path).and_then(Value::as_object);
+        let keys = place
+            .expect("an object")
+            .keys()
+            .filter(|key| *key != "host");
+        keys.map(move |key| (path, key.clone())).collect::<Vec<_>>()
+    };
+    let places = [
+        keys(""),
+        keys("/certificates/0"),
+        keys("/versions"),
+        keys("/suites"),
+    ]
+    .concat();
+    let all: Vec<Value> = places
+        .iter()
+        .flat_map(|(path, key)| [true, false].map(|is_null| without(&whole, path, key, is_null)))
+        .collect();
+    let ended = survey(&["-j", "-k"], &lines(&all));
+    assert_eq!((ended.code, &*ended.stderr), (Some(0), ""), "{ended:?}");
+    let count = |change: Value, path: &str| {
+        let mut one = result("a", "aa");
+        *one.pointer_mut(path).expect("it is there") = change;
+        parsed(&printed(&["-j"], &lines(&[one])))["ports"]["25"].clone()
+    };
+    let port = count(Value::Null, "/versions/TLSv1.3");
+    assert_eq!(port["versions"], json!({"TLSv1.2": 1}));
+    assert_eq!(port["versions_unknown"], json!({"TLSv1.3": 1}));
+    let port = count(Value::Null, "/certificates/0/verify");
+    assert_eq!(port["certificates"]["verified"], 0);
+    assert_eq!(port["certificates"]["unverified"], 0);
+    let port = count(Value::Null, "/certificates/0/name_ok");
+    assert_eq!(port["certificates"]["misnamed"], 0);
+    let port = count(Value::Null, "/certificates/0/bits");
+    assert_eq!(port["keys"], json!({"rsa of unknown size": 1}));
+    let mut unknown = result("a", "aa");
+    unknown["versions"]["TLSv1.0"] = Value::Null;
+    let told = printed(&[], &lines(&[unknown]));
+    assert!(told.contains("versions, not known"), "{told}");
+}
+
 #[test]
 fn nothing_of_a_result_reaches_a_terminal_raw() {
     let mut hostile = result("evil\u{1b}[31m\n.example", "aa");

@@ -20,6 +20,9 @@ use crate::report::{self, Fail};
 use crate::sys::{fd, user};
 use crate::text;
 
+/// The directory of policies, in qmail's home.
+pub const FOLDER: &str = "mta-sts";
+
 /// The longest file: the longest policy that is fetched, and the head.
 const FILE_LIMIT: u64 = 65 * 1024;
 /// What a file begins with.

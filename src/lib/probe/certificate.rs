@@ -98,7 +98,7 @@ impl Judge {
             spki: text::hex(&key_digest(leaf).map_err(failed)?),
             chain: self.chain(&list),
             verify: self.verify(leaf, &list),
-            name_ok: wanted.iter().any(|name| name.is_in(leaf)),
+            name_ok: Some(wanted.iter().any(|name| name.is_in(leaf))),
             names_host: wanted.first().is_some_and(|name| name.is_in(leaf)),
         })
     }

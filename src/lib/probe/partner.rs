@@ -60,7 +60,7 @@ pub fn line(partner: &Partner<'_>, hosts: &[Held<'_>]) -> Option<String> {
         return None;
     }
     let all = || hosts.iter().flat_map(Held::certificates);
-    let verified = all().all(|one| one.verifies() && one.name_ok);
+    let verified = all().all(|one| one.verifies() && one.name_ok == Some(true));
     let (sign, first) = if verified {
         ("~", partner.anchor_file.unwrap_or_default().to_owned())
     } else {
@@ -142,7 +142,7 @@ mod tests {
             port,
             listens: true,
             starttls: Some(StartTls::Offered),
-            versions: Some(BTreeMap::from([(Version::Tls12, true)])),
+            versions: Some(BTreeMap::from([(Version::Tls12, Some(true))])),
             certificates: vec![Certificate {
                 key: KeyType::Rsa,
                 modulus: None,
@@ -157,7 +157,7 @@ mod tests {
                 spki: spki.repeat(32),
                 chain: Chain::Complete,
                 verify: verify.to_owned(),
-                name_ok: true,
+                name_ok: Some(true),
                 names_host: true,
             }],
             ..HostResult::default()
@@ -207,7 +207,7 @@ mod tests {
             format!("%mx.example:{pin}")
         );
         let mut unnamed = good.clone();
-        unnamed.certificates[0].name_ok = false;
+        unnamed.certificates[0].name_ok = Some(false);
         assert!(written(&host("mx.example", None), &[&unnamed]).starts_with("%mx.example:spki:11"));
     }
 
@@ -287,7 +287,7 @@ mod tests {
     #[test]
     fn without_tls_that_we_speak_there_is_no_line() {
         let mut old = result("mx.example", 25, "ok", "11");
-        old.versions = Some(BTreeMap::from([(Version::Tls10, true)]));
+        old.versions = Some(BTreeMap::from([(Version::Tls10, Some(true))]));
         assert_eq!(
             line(&host("mx.example", None), &[held(&old, &Hold::Plain)]),
             None

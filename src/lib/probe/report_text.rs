@@ -118,16 +118,20 @@ fn details(result: &HostResult) -> Vec<String> {
 }
 
 fn versions(result: &HostResult) -> String {
-    let all = Version::ALL.iter().rev();
-    let (spoken, refused): (Vec<_>, Vec<_>) = all.partition(|one| result.speaks(**one));
-    let names = |list: &[&Version]| {
-        let names: Vec<String> = list.iter().map(ToString::to_string).collect();
+    let names = |known: Option<bool>| {
+        let all = Version::ALL.into_iter().rev();
+        let all = all.filter(|version| result.knows(*version) == known);
+        let names: Vec<String> = all.map(|version| version.to_string()).collect();
         names.join(" ")
     };
-    match refused.as_slice() {
-        [] => format!("  versions: {}", names(&spoken)),
-        refused => format!("  versions: {}; not {}", names(&spoken), names(refused)),
-    }
+    let parts = [
+        ("", names(Some(true))),
+        ("not ", names(Some(false))),
+        ("not asked: ", names(None)),
+    ];
+    let parts = parts.iter().filter(|(_, names)| !names.is_empty());
+    let parts: Vec<String> = parts.map(|(word, names)| [*word, names].concat()).collect();
+    format!("  versions: {}", parts.join("; "))
 }
 
 fn suites(result: &HostResult) -> Vec<String> {
@@ -207,16 +211,17 @@ fn certificate(one: &Certificate) -> Vec<String> {
         Chain::Incomplete => "incomplete",
         Chain::Misordered => "out of order",
         Chain::SelfSigned => "self-signed",
+        Chain::Unknown => "unknown",
     };
     let verify = if one.verifies() {
         "verifies"
     } else {
         &one.verify
     };
-    let name = if one.name_ok {
-        "names the host"
-    } else {
+    let name = if one.name_ok == Some(false) {
         "does not name the host"
+    } else {
+        "names the host"
     };
     let names: Vec<String> = one.names.iter().take(8).cloned().collect();
     let names = match one.names.len() {
@@ -269,7 +274,7 @@ mod tests {
     #[test]
     fn samples_are_not_called_all() {
         let mut result = HostResult {
-            versions: Some([(Version::Tls12, true)].into()),
+            versions: Some([(Version::Tls12, Some(true))].into()),
             suites: Some([(Version::Tls12, vec!["A".to_owned(), "B".to_owned()])].into()),
             preferred: Some([(Version::Tls12, "A".to_owned())].into()),
             groups: Some(vec!["X25519".to_owned()]),

@@ -91,7 +91,7 @@ pub enum StartTls {
 }
 
 /// How bad a finding is, the worst first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Mail is lost, or anyone on the way can read it.
@@ -101,6 +101,7 @@ pub enum Severity {
     /// Should be mended when somebody is at it.
     Low,
     /// Good to know; nothing is wrong.
+    #[default]
     Note,
 }
 
@@ -117,18 +118,24 @@ impl fmt::Display for Severity {
 }
 
 /// One thing that somebody should know.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Finding {
     /// How bad it is.
+    #[serde(deserialize_with = "or_default")]
     pub severity: Severity,
     /// A stable word.
+    #[serde(deserialize_with = "or_default")]
     pub code: String,
     /// One sentence, printable, that fits on a line of the report.
+    #[serde(deserialize_with = "or_default")]
     pub text: String,
 }
 
 /// The kind of a certificate's key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum KeyType {
     /// RSA, RSA-PSS included.
@@ -137,6 +144,9 @@ pub enum KeyType {
     Ecdsa,
     /// Ed25519 and Ed448.
     Ed25519,
+    /// Nobody says; no probe writes it.
+    #[default]
+    Unknown,
 }
 
 /// As it is written in JSON.
@@ -146,12 +156,13 @@ impl fmt::Display for KeyType {
             KeyType::Rsa => "rsa",
             KeyType::Ecdsa => "ecdsa",
             KeyType::Ed25519 => "ed25519",
+            KeyType::Unknown => "unknown",
         })
     }
 }
 
 /// How a server's list of certificates stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Chain {
     /// It leads to a root that it holds or that is trusted.
@@ -162,42 +173,56 @@ pub enum Chain {
     Misordered,
     /// The server's own certificate is its own issuer.
     SelfSigned,
+    /// Nobody says; no probe writes it.
+    #[default]
+    Unknown,
 }
 
 /// A certificate that a server shows, with what is to be said of its chain.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Certificate {
     /// The kind of its key.
+    #[serde(deserialize_with = "or_default")]
     pub key: KeyType,
     /// RSA's modulus, lowercase hex without leading zeros.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub modulus: Option<String>,
-    /// The size of its key.
+    /// The size of its key; 0: not known.
+    #[serde(deserialize_with = "or_default")]
     pub bits: u32,
     /// Whose it is, in slash form.
+    #[serde(deserialize_with = "or_default")]
     pub subject: String,
     /// Who signed it, in slash form.
+    #[serde(deserialize_with = "or_default")]
     pub issuer: String,
     /// The names and addresses in subjectAltName.
-    #[serde(default)]
+    #[serde(deserialize_with = "or_default")]
     pub names: Vec<String>,
     /// The signature's algorithm, as OpenSSL calls it.
-    #[serde(default)]
+    #[serde(deserialize_with = "or_default")]
     pub signature: String,
     /// `2026-01-31T12:00:00Z`.
+    #[serde(deserialize_with = "or_default")]
     pub not_before: String,
     /// The same.
+    #[serde(deserialize_with = "or_default")]
     pub not_after: String,
     /// SHA-256 of the certificate, lowercase hex.
+    #[serde(deserialize_with = "or_default")]
     pub sha256: String,
     /// SHA-256 of its public key (SubjectPublicKeyInfo), lowercase hex.
+    #[serde(deserialize_with = "or_default")]
     pub spki: String,
     /// How the chain stands.
+    #[serde(deserialize_with = "or_default")]
     pub chain: Chain,
-    /// `ok`, or why it does not verify.
+    /// `ok`, or why it does not verify; empty: not known.
+    #[serde(deserialize_with = "or_default")]
     pub verify: String,
     /// It names the host, or under `-M` the mail domain.
-    pub name_ok: bool,
+    pub name_ok: Option<bool>,
     /// It names the host. For the probe itself: no key of JSON.
     #[serde(skip)]
     pub names_host: bool,
@@ -208,6 +233,12 @@ impl Certificate {
     #[must_use]
     pub fn verifies(&self) -> bool {
         self.verify == "ok"
+    }
+
+    /// Whether it is known not to verify.
+    #[must_use]
+    pub fn fails(&self) -> bool {
+        !self.verify.is_empty() && !self.verifies()
     }
 }
 
@@ -240,16 +271,20 @@ pub enum Agreement {
 #[serde(default)]
 pub struct HostResult {
     /// As it was given, or as MX names it.
+    #[serde(deserialize_with = "or_default")]
     pub host: String,
     /// The port.
+    #[serde(deserialize_with = "or_default")]
     pub port: u16,
     /// The address that was probed.
     pub address: Option<String>,
     /// `smtp lmtp pop3 imap sieve`, `tls` where it begins at once.
+    #[serde(deserialize_with = "or_default")]
     pub protocol: String,
     /// The mail domain whose MX it is, under `-M`.
     pub mx_of: Option<String>,
     /// Something accepts connections.
+    #[serde(deserialize_with = "or_default")]
     pub listens: bool,
     /// The first line that the server said, made printable.
     pub greeting: Option<String>,
@@ -258,9 +293,10 @@ pub struct HostResult {
     pub starttls: Option<StartTls>,
     /// Why nothing more was found out.
     pub error: Option<String>,
-    /// Which versions it speaks: all five, once it has spoken TLS.
+    /// Which versions it speaks: all five, once it has spoken TLS, with `None` for
+    /// those that nobody asked about.
     #[serde(deserialize_with = "by_version")]
-    pub versions: Option<BTreeMap<Version, bool>>,
+    pub versions: Option<BTreeMap<Version, Option<bool>>>,
     /// The suites that it takes, as far as it was asked.
     #[serde(deserialize_with = "by_version")]
     pub suites: Option<BTreeMap<Version, Vec<String>>>,
@@ -312,10 +348,13 @@ pub struct HostResult {
     /// A line that would hold today.
     pub tlsdestinations: Option<String>,
     /// Connections that were made.
+    #[serde(deserialize_with = "or_default")]
     pub connections: u32,
     /// Those on which a ClientHello was sent.
+    #[serde(deserialize_with = "or_default")]
     pub handshakes: u32,
     /// How long it took, waiting for its turn left out.
+    #[serde(deserialize_with = "or_default")]
     pub seconds: f64,
 }
 
@@ -333,17 +372,25 @@ fn word<'a, D: Deserializer<'a>, T: DeserializeOwned>(from: D) -> Result<Option<
     Option::deserialize(word).map_err(D::Error::custom)
 }
 
+/// What is null says as much as what is left out.
+fn or_default<'a, D: Deserializer<'a>, T>(from: D) -> Result<T, D::Error>
+where
+    T: Deserialize<'a> + Default,
+{
+    Option::deserialize(from).map(Option::unwrap_or_default)
+}
+
 /// What is told by version, of those that are known here.
 fn by_version<'a, D, T>(from: D) -> Result<Option<BTreeMap<Version, T>>, D::Error>
 where
     D: Deserializer<'a>,
     T: Deserialize<'a>,
 {
-    let told = Option::<BTreeMap<String, T>>::deserialize(from)?;
+    let told = Option::<BTreeMap<String, Option<T>>>::deserialize(from)?;
     let known = |name: &str| Version::ALL.into_iter().find(|one| one.to_string() == name);
     Ok(told.map(|told| {
         let told = told.into_iter();
-        told.filter_map(|(name, what)| Some((known(&name)?, what)))
+        told.filter_map(|(name, what)| known(&name).zip(what))
             .collect()
     }))
 }
@@ -371,11 +418,22 @@ fn findings<'a, D: Deserializer<'a>>(from: D) -> Result<Vec<Finding>, D::Error> 
 }
 
 impl HostResult {
-    /// Whether it speaks a version; `false` where nobody asked.
+    /// Whether it speaks a version, where that is known.
+    #[must_use]
+    pub fn knows(&self, version: Version) -> Option<bool> {
+        self.versions.as_ref()?.get(&version).copied().flatten()
+    }
+
+    /// Whether it is known to speak a version.
     #[must_use]
     pub fn speaks(&self, version: Version) -> bool {
-        let versions = self.versions.as_ref();
-        versions.and_then(|all| all.get(&version)) == Some(&true)
+        self.knows(version) == Some(true)
+    }
+
+    /// Whether it is known not to speak a version.
+    #[must_use]
+    pub fn refuses(&self, version: Version) -> bool {
+        self.knows(version) == Some(false)
     }
 
     /// Whether TLS was reached at all.
@@ -420,8 +478,8 @@ mod tests {
             port: 25,
             starttls: Some(StartTls::NotApplicable),
             versions: Some(BTreeMap::from([
-                (Version::Tls10, false),
-                (Version::Tls13, true),
+                (Version::Tls10, Some(false)),
+                (Version::Tls13, Some(true)),
             ])),
             findings: vec![Finding {
                 severity: Severity::High,
@@ -476,11 +534,38 @@ mod tests {
             r#"{"host":"a","starttls":5}"#,
             r#"{"host":"a","versions":{"TLSv1.3":5}}"#,
             r#"{"host":"a","certificates":[{"key":5}]}"#,
-            r#"{"host":"a","certificates":[{"key":"rsa"}]}"#,
             r#"{"host":"a","findings":["x"]}"#,
         ] {
             assert!(HostResult::from_json(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_is_null_is_not_known() {
+        let line = r#"{"host":"a","port":null,"protocol":null,"listens":null,"starttls":null,
+            "versions":{"SSLv3":null,"TLSv1.2":true},"resumption":{"TLSv1.2":null},"dane":null,
+            "preferred":{"TLSv1.3":null,"TLSv1.2":"Y"},"findings":[{"severity":null,"code":"c"}],
+            "connections":null,"handshakes":null,"seconds":null,
+            "certificates":[{"key":null,"bits":null,"chain":null,"name_ok":null},{}]}"#;
+        let result = HostResult::from_json(line).expect("read");
+        assert_eq!((result.dane, result.listens), (None, false));
+        let versions = Version::ALL.map(|version| result.knows(version));
+        assert_eq!(versions, [None, None, None, Some(true), None]);
+        assert_eq!(result.preferred.map(|all| all.len()), Some(1));
+        assert_eq!(result.resumption, Some(BTreeMap::new()));
+        assert_eq!(result.findings[0].severity, Severity::Note);
+        assert_eq!(result.certificates.len(), 2);
+        for one in &result.certificates {
+            assert_eq!((one.key, one.chain), (KeyType::Unknown, Chain::Unknown));
+            assert!(!one.verifies() && !one.fails() && one.name_ok.is_none());
+        }
+        // What was not asked is told as such.
+        let asked = HostResult {
+            versions: Some(BTreeMap::from([(Version::Tls13, None)])),
+            ..HostResult::default()
+        };
+        let line = asked.to_json().expect("JSON");
+        assert!(line.contains(r#""versions":{"TLSv1.3":null}"#), "{line}");
     }
 
     #[test]

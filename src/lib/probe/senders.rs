@@ -41,6 +41,7 @@ impl Sender {
             KeyType::Rsa => bits >= self.smallest_key,
             KeyType::Ecdsa => self.ecdsa,
             KeyType::Ed25519 => self.ed25519,
+            KeyType::Unknown => false,
         }
     }
 

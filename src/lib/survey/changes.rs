@@ -32,7 +32,7 @@ impl Place {
 struct State {
     listens: bool,
     error: Option<String>,
-    versions: Option<[bool; Version::ALL.len()]>,
+    versions: Option<[Option<bool>; Version::ALL.len()]>,
     findings: HashMap<String, (Severity, String)>,
     asked: [bool; AREAS.len()],
     /// The probe ended early.
@@ -91,7 +91,7 @@ impl Run {
             error: result.error.as_deref().map(printable),
             versions: result
                 .has_tls()
-                .then(|| Version::ALL.map(|version| result.speaks(version))),
+                .then(|| Version::ALL.map(|version| result.knows(version))),
             findings: grave
                 .map(|one| {
                     let code = printable(&one.code);
@@ -246,15 +246,21 @@ fn differences(then: &State, now: &State) -> (Vec<String>, Vec<String>) {
     (better, worse)
 }
 
-/// Old versions are better gone, new ones better there.
-fn versions(then: &[bool], now: &[bool], better: &mut Vec<String>, worse: &mut Vec<String>) {
+/// Old versions are better gone, new ones better there; of what one run did not ask
+/// nothing is said.
+fn versions(
+    then: &[Option<bool>],
+    now: &[Option<bool>],
+    better: &mut Vec<String>,
+    worse: &mut Vec<String>,
+) {
     for (at, version) in Version::ALL.into_iter().enumerate() {
         let good = version >= Version::Tls12;
         let (list, words) = match (then[at], now[at]) {
-            (false, true) if good => (&mut *better, "speaks"),
-            (false, true) => (&mut *worse, "speaks"),
-            (true, false) if good => (&mut *worse, "no longer speaks"),
-            (true, false) => (&mut *better, "no longer speaks"),
+            (Some(false), Some(true)) if good => (&mut *better, "speaks"),
+            (Some(false), Some(true)) => (&mut *worse, "speaks"),
+            (Some(true), Some(false)) if good => (&mut *worse, "no longer speaks"),
+            (Some(true), Some(false)) => (&mut *better, "no longer speaks"),
             _ => continue,
         };
         list.push(format!("{words} {version}"));
@@ -296,7 +302,7 @@ mod tests {
             versions: Some(
                 Version::ALL
                     .into_iter()
-                    .map(|one| (one, versions.contains(&one)))
+                    .map(|one| (one, Some(versions.contains(&one))))
                     .collect(),
             ),
             findings: codes
@@ -399,6 +405,12 @@ mod tests {
             assert!(changes.better.is_empty(), "{:?}", changes.better);
             assert!(changes.worse.is_empty(), "{:?}", changes.worse);
             assert_eq!(changes.unchanged, 1);
+        }
+        let mut unasked = host("a", "192.0.2.1", &[Tls12], &["tls-failed"]);
+        unasked.versions = Some([(Tls12, Some(true)), (Version::Tls10, None)].into());
+        let unasked = run(&[unasked]);
+        for (old, new) in [(&quick, &unasked), (&unasked, &quick)] {
+            assert_eq!(compare(old, new).unchanged, 1);
         }
         // A run that a server cut short says nothing of what it did not get to.
         let part = HostResult {

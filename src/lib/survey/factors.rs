@@ -143,7 +143,7 @@ mod tests {
                 spki: String::new(),
                 chain: Chain::Complete,
                 verify: "ok".to_owned(),
-                name_ok: true,
+                name_ok: Some(true),
                 names_host: true,
             }],
             ..HostResult::default()

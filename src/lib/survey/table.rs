@@ -145,6 +145,11 @@ fn of_port(number: u16, port: &Port) -> Vec<Table> {
     let all_keys = port.keys.values().sum();
     let tables = vec![
         counts("versions", "version", in_order(&port.versions, port.tls)),
+        counts(
+            "versions, not known",
+            "version",
+            in_order(&port.versions_unknown, port.tls),
+        ),
         Table {
             title: title("preferred suites"),
             head: vec!["version", "suite", "hosts"],

@@ -35,6 +35,8 @@ pub struct Port {
     pub starttls: Counts<&'static str>,
     /// Hosts that speak a version.
     pub versions: Counts<Version>,
+    /// Hosts of which it is not known whether they speak a version.
+    pub versions_unknown: Counts<Version>,
     /// Hosts that prefer a suite, by version.
     pub preferred: BTreeMap<Version, Counts<String>>,
     /// Hosts that take a key exchange below TLS 1.3: `ECDHE`, `DHE`, `RSA`.
@@ -145,8 +147,10 @@ impl Port {
     /// Versions, suites, groups and primes.
     fn add_offers(&mut self, result: &HostResult) {
         for version in Version::ALL {
-            if result.speaks(version) {
-                one_more(&mut self.versions, version);
+            match result.knows(version) {
+                Some(true) => one_more(&mut self.versions, version),
+                None if result.has_tls() => one_more(&mut self.versions_unknown, version),
+                Some(false) | None => {}
             }
         }
         for (version, suite) in result.preferred.iter().flatten() {
@@ -182,18 +186,29 @@ impl Port {
         let any = |is: fn(&Certificate) -> bool| u64::from(all.iter().any(is));
         let sums = &mut self.certificates;
         sums.hosts += 1;
-        sums.verified += u64::from(all.iter().all(|one| one.verifies() && one.name_ok));
-        sums.unverified += any(|one| !one.verifies());
+        sums.verified += u64::from(
+            all.iter()
+                .all(|one| one.verifies() && one.name_ok == Some(true)),
+        );
+        sums.unverified += any(Certificate::fails);
         sums.self_signed += any(|one| one.chain == Chain::SelfSigned);
-        sums.misnamed += any(|one| !one.name_ok);
+        sums.misnamed += any(|one| one.name_ok == Some(false));
         sums.incomplete += any(|one| one.chain == Chain::Incomplete);
         sums.expired += u64::from(
             result.findings.iter().any(|one| one.code == "expired")
                 || all.iter().any(|one| one.verify.contains("expired")),
         );
         for one in all {
-            one_more(&mut self.keys, format!("{} {}", one.key, one.bits));
-            one_more(&mut self.signatures, printable(&one.signature));
+            let bits = match one.bits {
+                0 => "of unknown size".to_owned(),
+                bits => bits.to_string(),
+            };
+            one_more(&mut self.keys, format!("{} {bits}", one.key));
+            let signature = match &*one.signature {
+                "" => "unknown".to_owned(),
+                name => printable(name),
+            };
+            one_more(&mut self.signatures, signature);
         }
     }
 }

@@ -104,7 +104,7 @@ pub fn update_keys(ssl: &SslRef) -> Result<(), ErrorStack> {
 #[cfg(feature = "remote")]
 pub fn set_certificate_limit(context: &mut SslContextBuilder, length: usize) {
     /// `SSL_CTRL_SET_MAX_CERT_LIST` of ssl.h.
-    const SET_MAX_CERT_LIST: c_int = 50;
+    const SET_MAX_CERT_LIST: c_int = 51;
     let length = c_long::try_from(length).unwrap_or(c_long::MAX);
     // SAFETY: the builder wraps a valid SSL_CTX for the whole call; the control
     // stores the number and takes no pointer.

@@ -185,7 +185,8 @@ pub struct Unusable {
     pub line: usize,
     /// What is wrong.
     pub wrong: Wrong,
-    key: Vec<u8>,
+    /// Its key as it is written.
+    pub key: Vec<u8>,
 }
 
 /// `tlsdestinations line 3 "=mx.example": the depth is ...`; in a compiled form

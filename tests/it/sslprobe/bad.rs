@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::server::{OpenSsl, Scripted, smtp, tls};
+use openssl::ssl::{SslVerifyMode, SslVersion};
+
+use super::server::{OpenSsl, Scripted, smtp, smtp_inside, tls};
 use super::{has, list, result, text};
 use crate::harness::peer::context;
 use crate::harness::{Identity, KeyKind, Leaf, Place};
@@ -335,8 +337,9 @@ fn a_certificate_message_over_200_kb_is_named() {
 fn a_real_server_s_chain_over_200_kb_is_named_in_tls_12_and_13() {
     let place = Place::new("probe-long-chain");
     let one = Leaf::localhost().key(KeyKind::Rsa2048).issue();
+    let size = one.certificate.to_der().expect("DER").len();
     let long = Identity {
-        between: vec![one.certificate.clone(); 300],
+        between: vec![one.certificate.clone(); 250_000 / size],
         ..one
     };
     let server = OpenSsl::start(&place, &[&long], &[]);
@@ -354,6 +357,31 @@ fn a_real_server_s_chain_over_200_kb_is_named_in_tls_12_and_13() {
         }
         assert!(has(&found, "tls-failed"), "{found:#}");
         assert!(!has(&found, "senders-without-tls13-refused"), "{found:#}");
+    }
+}
+
+#[test]
+fn certificates_of_up_to_200_kb_are_read_in_every_handshake() {
+    let place = Place::new("probe-large-certificates");
+    let mut leaf = Leaf::localhost().key(KeyKind::Rsa2048);
+    for at in 0..2000 {
+        leaf = leaf.dns(&format!("n{at}.{}.example", "x".repeat(50)));
+    }
+    let long = leaf.issue();
+    // Libssl's own limit is 100 KiB.
+    let size = long.certificate.to_der().expect("DER").len();
+    assert!((120_000..200_000).contains(&size), "{size}");
+    for version in ["-tls1_2", "-tls1_3"] {
+        let server = OpenSsl::start(&place, &[&long], &[version]);
+        for depth in ["-q", "-4"] {
+            let (found, _) = result(&[depth, &server.at]);
+            assert!(found["error"].is_null(), "{depth} {version}: {found:#}");
+            assert_eq!(found["certificates"][0]["key"], "rsa", "{found:#}");
+            assert!(!has(&found, "tls-failed"), "{found:#}");
+            // But not by what sends mail.
+            assert!(found["tlsdestinations"].is_null(), "{found:#}");
+            assert!(has(&found, "no-line"), "{found:#}");
+        }
     }
 }
 
@@ -425,10 +453,8 @@ fn a_server_that_drops_who_offers_tls_13_is_found_out() {
             lost.contains(&"Gmail") && !lost.contains(&"Java 8"),
             "{lost:?}"
         );
-        assert!(
-            found["tlsdestinations"].is_null() || depth == "-q",
-            "{found:#}"
-        );
+        assert!(found["tlsdestinations"].is_null(), "{depth}: {found:#}");
+        assert!(has(&found, "no-line"), "{found:#}");
     }
 }
 
@@ -463,6 +489,40 @@ fn a_server_that_is_of_no_use_inside_tls_is_not_all_well() {
             "{words}"
         );
         assert!(found["connections"].as_u64() <= Some(most), "{found:#}");
+        // Mail would not get through under any line, and nobody asked for the rest.
+        assert!(found["tlsdestinations"].is_null(), "{found:#}");
+        assert!(text(&found, "no-line").contains(said), "{found:#}");
+        let asked = found["versions"]["TLSv1.2"].is_boolean();
+        assert_eq!(asked, most > 1, "{found:#}");
+    }
+}
+
+#[test]
+fn a_server_that_wants_a_certificate_of_clients_has_no_line() {
+    let identity = Identity::localhost(KeyKind::Rsa2048);
+    for highest in [SslVersion::TLS1_2, SslVersion::TLS1_3] {
+        let context = Arc::new(context(&identity, |builder| {
+            builder.set_max_proto_version(Some(highest)).expect("set");
+            let required = SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT;
+            builder.set_verify(required);
+        }));
+        let server = Scripted::start(move |stream, _, seen| {
+            if smtp(stream, &["STARTTLS"], seen) {
+                if let Some(mut inside) = tls(stream, &context) {
+                    smtp_inside(&mut inside, &[], "");
+                }
+            }
+        });
+        let place = Place::new("probe-client-certificate");
+        let rules = place.write("rules", "-127.0.0.1:\n*:\n");
+        for depth in ["-q", "-4", "-F"] {
+            let at = server.at.to_string();
+            let (found, _) = result(&[depth, "-y", "smtp", "-P", &rules, &at]);
+            assert!(found["tlsdestinations"].is_null(), "{depth}: {found:#}");
+            assert!(has(&found, "no-line"), "{depth}: {found:#}");
+            let words = text(&found, "policy");
+            assert!(words.contains("would not get through"), "{words}");
+        }
     }
 }
 

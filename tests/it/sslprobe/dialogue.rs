@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::server::{Scripted, hello_comes, line, smtp, smtp_inside, tls};
 use super::{has, list, result, text};
 use crate::harness::peer::context;
-use crate::harness::{Identity, KeyKind};
+use crate::harness::{Identity, KeyKind, Place};
 
 fn identity() -> Identity {
     Identity::localhost(KeyKind::Rsa2048)
@@ -151,6 +151,36 @@ fn a_refusal_is_told_in_the_server_s_words() {
         "{words}"
     );
     assert!(server.seen().len() <= 2);
+}
+
+#[test]
+fn a_refusal_of_ehlo_is_told_in_the_server_s_words() {
+    let server = |reply: &'static str| {
+        Scripted::start(move |stream, _, _| {
+            let _ = stream.write_all(b"220 mx ESMTP\r\n");
+            while line(stream).is_some_and(|line| line.starts_with("EHLO")) {
+                let _ = stream.write_all(reply.as_bytes());
+            }
+        })
+    };
+    let closed = server("550 5.7.1 not from there\r\n");
+    let found = smtp_result(&closed);
+    assert_eq!(found["starttls"], "refused", "{found:#}");
+    let words = text(&found, "refused");
+    assert!(words.contains("550 5.7.1 not from there"), "{words}");
+    assert!(!has(&found, "starttls-missing"), "{found:#}");
+    assert!(closed.seen().len() <= 2);
+    let place = Place::new("probe-ehlo");
+    let rules = place.write("rules", "*:\n");
+    let at = closed.at.to_string();
+    let (found, _) = result(&["-y", "smtp", "-P", &rules, &at]);
+    let words = text(&found, "policy");
+    assert!(words.contains("would not get through"), "{words}");
+    // One that has only HELO takes mail in the clear.
+    let found = smtp_result(&server("502 5.5.1 what is that\r\n"));
+    assert_eq!(found["starttls"], "missing", "{found:#}");
+    let why = found["error"].as_str().expect("why");
+    assert!(why.ends_with("502 5.5.1 what is that"), "{why}");
 }
 
 #[test]

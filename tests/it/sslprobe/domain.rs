@@ -154,6 +154,70 @@ fn tlsa_records_of_mx_hosts_are_compared_with_their_certificates() {
     }
 }
 
+/// Under each line: whether mail would get through, and words of the reason.
+type Lines<'a> = &'a [(&'a str, &'a str, Option<&'a str>)];
+
+#[test]
+fn mail_under_a_rule_gets_through_where_a_delivery_with_dane_would() {
+    need_root!();
+    let identity = identity();
+    let server = server(&identity);
+    let port = server.at.port();
+    let other = record(&Leaf::new("x").other_key().issue());
+    let own = record(&identity);
+    let unusable = [&[1, 1, 1][..], &own[3..]].concat();
+    let none = Some("DANE is required, and it has no signed TLSA records");
+    let useless = Some("DANE is required, and no TLSA record is of use");
+    let mismatch = Some("DANE: it matches no TLSA record: 3 1 1 ");
+    let bogus = Some("TLSA records (DANE) could not be looked up");
+    let matching: Lines<'_> = &[
+        ("sig:dane", "sig", None),
+        ("~sig:dane", "sig", None),
+        ("*:", "sig", None),
+        ("bare.sig:dane", "bare.sig", none),
+        ("*:", "bare.sig", None),
+    ];
+    let different: Lines<'_> = &[
+        ("sig:dane", "sig", mismatch),
+        ("*:", "sig", mismatch),
+        ("-:", "sig", mismatch),
+        ("-*:", "sig", mismatch),
+        // The postmaster's own word stands above DANE.
+        ("-sig:", "sig", None),
+        ("!sig:", "sig", None),
+    ];
+    let no_use: Lines<'_> = &[("sig:dane", "sig", useless), ("*:", "sig", None)];
+    let forged: Lines<'_> = &[("*:", "sig", bogus), ("-sig:", "sig", None)];
+    for (record, is_forged, lines) in [
+        (&own, false, matching),
+        (&other, false, different),
+        (&unusable, false, no_use),
+        (&own, true, forged),
+    ] {
+        let tree = world(port, record.clone());
+        let place = home("probe-rule-dane", &tree);
+        let foreign = is_forged.then(|| world(port, record.clone()));
+        let dns = Forwarder::start(move |question| {
+            let tree = match &foreign {
+                Some(foreign) if question.kind == Rtype::TLSA => foreign,
+                _ => &tree,
+            };
+            Some(tree.answer(question))
+        });
+        for (line, domain, why) in lines {
+            let rules = place.write("rules", format!("{line}\n"));
+            let all = probe(&place, &dns, port, &["-q", "-M", "-P", &rules, domain]);
+            let found = all.iter().find(|one| one["listens"] == true);
+            let found = found.expect("the server");
+            let words = text(found, "policy");
+            assert!(words.starts_with("tlsdestinations line 1 "), "{words}");
+            let refused = words.contains("would not get through");
+            assert_eq!(refused, why.is_some(), "{line}: {words}");
+            assert!(words.contains(why.unwrap_or_default()), "{line}: {words}");
+        }
+    }
+}
+
 #[test]
 fn records_of_no_use_are_not_called_none() {
     need_root!();
@@ -241,6 +305,7 @@ fn a_domain_s_policy_is_compared_with_its_mx_hosts() {
     need_root!();
     let place = Place::new("probe-sts");
     std::fs::create_dir_all(place.path("control")).expect("made");
+    std::fs::create_dir_all(place.path("mta-sts")).expect("made");
     let root = place.write("cas.pem", Authority::shared_root().pem());
     let web_ip = fresh_ip();
     let web = Web::start(web_ip, &["sig"]);
@@ -290,8 +355,9 @@ fn a_domain_s_policy_is_compared_with_its_mx_hosts() {
         let dns = Forwarder::start(move |question| Some(tree.answer(question)));
         let mut command: Command =
             command(&["-j", "-p", &port.to_string(), "-y", "smtp", "-a", &root]);
+        let rules = place.write("rules", "*:\n");
         command
-            .args(["-M", "sig"])
+            .args(["-M", "-P", &rules, "sig"])
             .env("DNSCACHEIP", dns.ip.to_string());
         command
             .env("QMAILHOME", place.path(""))
@@ -302,5 +368,8 @@ fn a_domain_s_policy_is_compared_with_its_mx_hosts() {
         let by_name = which == 0;
         assert_eq!(has(&all[0], "line-names-from-dns"), by_name, "{:#}", all[0]);
         assert_eq!(has(&all[0], "sts-mismatch"), wanted == "mismatch");
+        // A policy that is enforced stands above the rows for everybody.
+        let kept = self::text(&all[0], "policy").contains("would not get through");
+        assert_eq!(kept, wanted == "mismatch", "{:#}", all[0]);
     }
 }

@@ -9,6 +9,7 @@ use openssl::ssl::NameType;
 use super::server::{OpenSsl, Scripted, tls};
 use super::{has, result, text};
 use crate::harness::peer::context;
+use crate::harness::ports::Closed;
 use crate::harness::{Authority, Identity, KeyKind, Leaf, Place, ours, run};
 
 fn port(at: &str) -> &str {
@@ -233,6 +234,39 @@ fn a_key_of_1024_bits_is_told_and_its_line_connects() {
 }
 
 #[test]
+fn a_rule_for_another_port_is_not_judged_by_this_one() {
+    let place = Place::new("probe-policy-port");
+    let server = OpenSsl::start(&place, &[&Identity::localhost(KeyKind::Rsa2048)], &[]);
+    let own = port(&server.at);
+    for (value, judged) in [
+        (format!(";s{own}"), true),
+        (format!(";{own}"), false),
+        (";465".to_owned(), false),
+        (";s9".to_owned(), false),
+        (";26".to_owned(), false),
+    ] {
+        let rules = place.write("rules", format!("-127.0.0.1:{value}\n"));
+        let (found, code) = result(&["-q", "-P", &rules, &server.at]);
+        let words = text(&found, "policy");
+        assert_eq!(words.contains("would get through"), judged, "{words}");
+        assert_eq!(words.contains("not probed"), !judged, "{words}");
+        let all = super::findings(&found);
+        let severity = if judged { "note" } else { "medium" };
+        assert!(
+            all.contains(&("policy".to_owned(), severity.to_owned())),
+            "{found:#}"
+        );
+        assert_eq!(code, 1, "s_server is no good server");
+    }
+    // The port that the rule names may not even be open.
+    let closed = Closed::new();
+    let rules = place.write("rules", "-127.0.0.1:;465\n");
+    let at = format!("127.0.0.1:{}", closed.at.port());
+    let (found, _) = result(&["-P", &rules, &at]);
+    assert!(text(&found, "policy").contains("port 465"), "{found:#}");
+}
+
+#[test]
 fn a_rule_that_is_there_is_compared_by_a_handshake() {
     let place = Place::new("probe-policy");
     let root = place.write("root.pem", Authority::shared_root().pem());
@@ -249,6 +283,9 @@ fn a_rule_that_is_there_is_compared_by_a_handshake() {
         (format!("={}:{root}", "localhost"), "=localhost", true),
         ("-localhost:".to_owned(), "-localhost", true),
         ("!localhost:".to_owned(), "!localhost", true),
+        // Mail under a wrong line waits.
+        ("~localhost:/no/such/file".to_owned(), "~localhost", false),
+        ("%localhost:spki:11".to_owned(), "%localhost", false),
     ] {
         let file = place.write("rules", format!("# a comment\n{line}\n"));
         let (found, code) = result(&["-P", &file, "-a", &root, &at]);

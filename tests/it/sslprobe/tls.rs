@@ -127,6 +127,32 @@ fn the_full_probe_names_every_suite_and_group_in_the_server_s_order() {
     assert!(found["handshakes"].as_u64() <= Some(60), "{found:#}");
 }
 
+#[test]
+fn the_full_probe_names_every_group_where_the_suites_are_few() {
+    let place = Place::new("probe-full-groups");
+    let ecdhe = "ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES128-GCM-SHA256";
+    let all = ["P-256", "P-384", "P-521", "X25519", "X448"];
+    for (identity, versions, more, wanted) in [
+        (rsa(), "-tls1_2", "", &all[..]),
+        (rsa(), "-tls1_2", ":AES128-SHA", &all),
+        // The client's order decides, and the key's own curve has to be listed.
+        (ecdsa(), "-tls1_2", "", &all),
+        (rsa(), "-no_tls1_3", "", &["P-521", "X448"]),
+    ] {
+        let cipher = format!("{ecdhe}{more}");
+        let mut words = vec!["-cipher", &cipher, versions];
+        let groups = wanted.join(":");
+        words.extend(["-groups", &groups]);
+        let server = OpenSsl::start(&place, &[&identity], &words);
+        let (found, _) = result(&["-F", &server.at]);
+        let mut groups = list(&found["groups"]);
+        groups.sort_unstable();
+        assert_eq!(groups, wanted, "{found:#}");
+        assert!(!has(&found, "not-all-listed"), "{found:#}");
+        assert!(found["handshakes"].as_u64() <= Some(60), "{found:#}");
+    }
+}
+
 /// What libssl says of the words in a cipher list, best first.
 fn suites_of(words: &str) -> Vec<String> {
     let ciphers = |option: &str| {

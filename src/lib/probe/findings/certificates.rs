@@ -59,7 +59,7 @@ fn dates(found: &mut Findings, one: &Certificate, facts: &Facts) {
 fn chain(found: &mut Findings, one: &Certificate, facts: &Facts) {
     let which = one.key;
     match one.chain {
-        Chain::Complete => {}
+        Chain::Complete | Chain::Unknown => {}
         Chain::Incomplete => found.medium(
             "chain-incomplete",
             format!(
@@ -79,7 +79,7 @@ fn chain(found: &mut Findings, one: &Certificate, facts: &Facts) {
     }
     let out_of_date = one.not_after < facts.now || one.not_before > facts.now;
     let is_told = out_of_date || matches!(one.chain, Chain::Incomplete | Chain::SelfSigned);
-    if !one.verifies() && !is_told {
+    if one.fails() && !is_told {
         let cure = if one.verify.contains("in certificate chain") {
             "; partners can pin it, or it must come from a public CA"
         } else if one.verify.contains("expired") {
@@ -98,7 +98,7 @@ fn chain(found: &mut Findings, one: &Certificate, facts: &Facts) {
 }
 
 fn name(found: &mut Findings, one: &Certificate, result: &HostResult) {
-    if one.name_ok {
+    if one.name_ok != Some(false) {
         return;
     }
     let wanted = text::excerpt(result.host.as_bytes(), 60);

@@ -16,11 +16,24 @@ mod suites;
 /// keeps to 160 columns.
 pub const TEXT_LIMIT: usize = 146;
 
+/// What would become of mail under a rule of tlsdestinations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It would get through.
+    Through,
+    /// It would not.
+    Kept,
+    /// The probe did not get so far.
+    Unknown,
+}
+
 /// What a probe learnt that is no key of the result.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// Something on the way took STARTTLS away: how that shows.
     pub stripped: Option<String>,
+    /// It said in the clear what it can do: it talks without TLS, too.
+    pub talks: bool,
     /// The words with which the server refused to talk, or refused TLS.
     pub refusal: Option<String>,
     /// Why a handshake came to nothing.
@@ -57,9 +70,8 @@ pub struct Facts {
     pub unlisted: bool,
     /// It asks clients for a certificate.
     pub wants_certificate: bool,
-    /// Whether mail under the rule in tlsdestinations would get through; the
-    /// sentence.
-    pub policy: Option<(bool, String)>,
+    /// What would become of mail under the rule in tlsdestinations; the sentence.
+    pub policy: Option<(Fate, String)>,
     /// The time now, as results have it.
     pub now: String,
     /// The same in 14 days.
@@ -146,11 +158,11 @@ fn clipped(text: &str) -> String {
 pub fn of(result: &HostResult, facts: &Facts) -> Vec<Finding> {
     let mut found = Findings(Vec::new());
     reach::add(&mut found, result, facts);
-    if let Some((through, sentence)) = &facts.policy {
-        let severity = if *through {
-            Severity::Note
-        } else {
-            Severity::High
+    if let Some((fate, sentence)) = &facts.policy {
+        let severity = match fate {
+            Fate::Through => Severity::Note,
+            Fate::Kept => Severity::High,
+            Fate::Unknown => Severity::Medium,
         };
         found.add(severity, "policy", sentence);
     }

@@ -102,6 +102,7 @@ fn cure(result: &HostResult, facts: &Facts, sender: &Sender) -> String {
             .any(|one| match one.key {
                 KeyType::Rsa => suite.needs_rsa(),
                 KeyType::Ecdsa | KeyType::Ed25519 => suite.needs_ecdsa(),
+                KeyType::Unknown => false,
             })
     };
     // A prime may be what is too large or too small for it.

@@ -48,7 +48,7 @@ fn versions(found: &mut Findings, result: &HostResult) {
         };
         found.add(severity, "old-version", text);
     }
-    if modern && !result.speaks(Version::Tls13) {
+    if modern && result.refuses(Version::Tls13) {
         found.note("no-tls13", "TLSv1.3 is not spoken");
     }
 }

@@ -30,14 +30,14 @@ fn certificate(key: KeyType) -> Certificate {
         spki: "11".repeat(32),
         chain: Chain::Complete,
         verify: "ok".to_owned(),
-        name_ok: true,
+        name_ok: Some(true),
         names_host: true,
     }
 }
 
 /// A server of which nothing is to be said but notes.
 fn well() -> HostResult {
-    let versions = Version::ALL.map(|version| (version, version >= Version::Tls12));
+    let versions = Version::ALL.map(|version| (version, Some(version >= Version::Tls12)));
     HostResult {
         host: "mx.example".to_owned(),
         port: 25,
@@ -118,7 +118,7 @@ fn what_is_good_to_know_is_a_note() {
     assert_eq!(
         noted(|result, _| {
             let versions = result.versions.as_mut().expect("spoken");
-            versions.insert(Version::Tls13, false);
+            versions.insert(Version::Tls13, Some(false));
         }),
         note("no-tls13")
     );
@@ -216,7 +216,7 @@ const FAULTS: &[(Severity, &str, Change)] = &[
         result.certificates[0].verify = "unsuitable certificate purpose".to_owned();
     }),
     (Severity::Medium, "name-mismatch", |result, _| {
-        result.certificates[0].name_ok = false;
+        result.certificates[0].name_ok = Some(false);
     }),
     (Severity::Medium, "small-key", |result, _| {
         result.certificates[0].bits = 1024;
@@ -238,14 +238,14 @@ const FAULTS: &[(Severity, &str, Change)] = &[
             .versions
             .as_mut()
             .expect("some")
-            .insert(Version::Tls10, true);
+            .insert(Version::Tls10, Some(true));
     }),
     (Severity::Medium, "old-version", |result, _| {
         result
             .versions
             .as_mut()
             .expect("some")
-            .insert(Version::Ssl3, true);
+            .insert(Version::Ssl3, Some(true));
     }),
     (Severity::High, "weak-suite", |result, _| {
         result.weak = Some(vec!["AES128-SHA".to_owned(), "EXP-RC4-MD5".to_owned()]);
@@ -290,7 +290,7 @@ const FAULTS: &[(Severity, &str, Change)] = &[
         |result, facts| {
             facts.extended_master_secret = Some(false);
             let versions = result.versions.get_or_insert_default();
-            versions.insert(Version::Tls13, false);
+            versions.insert(Version::Tls13, Some(false));
         },
     ),
     (Severity::Note, "no-extended-master-secret", |_, facts| {
@@ -342,8 +342,11 @@ const FAULTS: &[(Severity, &str, Change)] = &[
     (Severity::High, "version-intolerant", |_, facts| {
         facts.intolerant = Some("the server closed the connection".to_owned());
     }),
+    (Severity::Medium, "policy", |_, facts| {
+        facts.policy = Some((Fate::Unknown, "no handshake is left".to_owned()));
+    }),
     (Severity::High, "policy", |_, facts| {
-        facts.policy = Some((false, "mail would not get through".to_owned()));
+        facts.policy = Some((Fate::Kept, "mail would not get through".to_owned()));
     }),
 ];
 
@@ -384,7 +387,7 @@ fn a_list_of_senders_is_cut_at_a_name_and_says_what_would_help() {
         ..certificate(KeyType::Rsa)
     }];
     assert!(text(&result, "senders-refused").ends_with("; offer an RSA key of 2048 bits"));
-    let only = [(Version::Tls13, true)];
+    let only = [(Version::Tls13, Some(true))];
     result.versions = Some(BTreeMap::from(only));
     assert!(text(&result, "senders-without-tls13-refused").ends_with(": allow TLSv1.2"));
 }
@@ -394,7 +397,7 @@ fn a_word_stands_once_by_its_worst() {
     let all = found(|result, _| {
         for one in &mut result.certificates {
             one.not_after = "2026-01-02T00:00:00Z".to_owned();
-            one.name_ok = false;
+            one.name_ok = Some(false);
         }
     });
     for code in ["expired", "name-mismatch"] {

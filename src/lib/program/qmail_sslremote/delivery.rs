@@ -7,7 +7,6 @@ use std::time::Duration;
 use openssl::ssl::SslRef;
 
 use super::control_files::ControlFiles;
-use super::dane::Dane;
 use super::envelope::{self, Envelope};
 use super::failure::{Circumstances, Ended, Failure, NoTls, Obstacle, Stage, Then};
 use super::message::Message;
@@ -16,11 +15,12 @@ use super::qmtp;
 use super::report_text::{Disposition, Report, Say};
 use super::reporting::Reporting;
 use super::session;
+use crate::dane;
 use crate::handshake::{self, Failure as HandshakeFailure, Session, Side};
 use crate::routes::{Origin, Protocol};
 use crate::settings::Version;
 use crate::tlsdestinations::Check;
-use crate::trust::{self, Reference};
+use crate::trust;
 
 /// What is sent, and what holds for every server.
 pub struct Delivery<'a> {
@@ -167,14 +167,8 @@ impl Delivery<'_> {
         let setup = |why: String| NoTls::new(Obstacle::Setup, why);
         let store = plan.store.as_ref();
         let store = store.ok_or_else(|| setup("TLS is never tried".to_owned()))?;
-        let ssl = match &plan.dane {
-            Some(Dane {
-                published: Some(published),
-                ..
-            }) => store.connection_by_records(published.clone()),
-            Some(dane) => store.connection(&Reference::new(&dane.host), plan.names.clone()),
-            None => store.connection(&Reference::new(&server.host.name), plan.names.clone()),
-        };
+        let host = &server.host.name;
+        let ssl = dane::connection(store, host, plan.dane.as_ref(), plan.names.clone());
         let ssl = ssl.and_then(|mut ssl| {
             if let Some(sts) = &plan.sts {
                 trust::expect_besides(&mut ssl, sts.expectation(), sts.names())?;

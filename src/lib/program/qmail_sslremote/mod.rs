@@ -28,7 +28,6 @@ use crate::tlsdestinations;
 
 mod address;
 mod control_files;
-mod dane;
 mod delivery;
 mod envelope;
 mod failure;
@@ -37,6 +36,7 @@ mod message;
 mod plan;
 mod preview;
 mod qmtp;
+mod records;
 mod report_text;
 mod reporting;
 mod session;

@@ -7,13 +7,14 @@ use std::rc::Rc;
 
 use openssl::x509::X509;
 
-use super::dane::{self, Dane};
 use super::failure::{Bar, Barred};
 use super::hosts::{Host, Resolver, SMTP};
+use super::records;
 use super::report_text::Say;
 use super::reporting;
 use super::sts::{Followed, Known, Search};
 use super::temporary_control;
+use crate::dane::{self, Dane};
 use crate::dns;
 use crate::domaincerts::{self, OwnCertificate};
 use crate::keyholder::{BY_LINE, OwnKey, Password};
@@ -103,7 +104,7 @@ impl Applied<'_> {
     /// Where its TLSA records are, if they are weighed.
     fn place(&self) -> Option<dns::Endpoint> {
         let weighed = self.rule.as_ref().is_ok_and(Rule::weighs_records);
-        dane::place(self.host, self.port.number).filter(|_| weighed)
+        records::place(self.host, self.port.number).filter(|_| weighed)
     }
 
     /// Whether a policy of the domain is weighed for it: not where its own records
@@ -186,7 +187,7 @@ impl Rules {
             .collect();
         let place = |applied: &Applied<'_>| applied.place().filter(|_| self.weighs_published);
         let places: Vec<Option<dns::Endpoint>> = applied.iter().map(place).collect();
-        let found = dane::look_up(&places, resolver)?;
+        let found = records::look_up(&places, resolver)?;
         let weighed: Vec<bool> = applied
             .iter()
             .zip(&found)
@@ -257,7 +258,7 @@ impl Rules {
             .as_ref()
             .map_err(|wrong| bad(&wrong.to_string()))?;
         let names = client::names(rule, to);
-        let dane = dane::weighed(host, rule, to, names.clone(), found)?;
+        let dane = records::weighed(host, rule, to, names.clone(), found)?;
         let enforced = sts.as_ref().filter(|sts| sts.is_enforced());
         if let Some(sts) = enforced.filter(|sts| !sts.listed) {
             let name = text::excerpt(host.name.as_bytes(), 255);

@@ -6,12 +6,13 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::control_files::ControlFiles;
-use super::dane;
 use super::hosts::{self, Host, Resolver};
 use super::plan::{self, Plan, Rules, Server};
+use super::records;
 use super::report_text::Say;
 use super::sts::{Followed, Search};
 use super::temporary_control;
+use crate::dane;
 use crate::dns::name::DomainName;
 use crate::dns::{Dns, NoAnswer};
 use crate::mta_sts::Policy;
@@ -98,9 +99,9 @@ impl Preview<'_> {
         };
         let lookups: Vec<_> = servers
             .iter()
-            .map(|server| dane::place(&server.host, server.port.number))
+            .map(|server| records::place(&server.host, server.port.number))
             .collect();
-        let published = match dane::look_up(&lookups, self.resolver) {
+        let published = match records::look_up(&lookups, self.resolver) {
             Ok(published) => published,
             Err(say) => return self.deferred(&say),
         };

@@ -9,12 +9,12 @@ use std::cell::RefCell;
 use std::net::IpAddr;
 use std::path::Path;
 
-use super::dane;
 use super::failure::{Bar, Barred, Failure, NoTls, Obstacle, Stage};
 use super::plan::Server;
 use super::session::{Encryption, Session};
 use super::sts::Followed;
 use crate::calendar::{self, Day};
+use crate::dane;
 use crate::dns::name::DomainName;
 use crate::mta_sts::TroubleKind;
 use crate::resolve;

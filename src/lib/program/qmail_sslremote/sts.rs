@@ -14,7 +14,7 @@ use super::report_text::Say;
 use crate::dns::name::DomainName;
 use crate::dns::{NoAnswer, Texts};
 use crate::https;
-use crate::mta_sts::cache::{self, Cache, Found, Remembered, Standing};
+use crate::mta_sts::cache::{self, Cache, FOLDER, Found, Remembered, Standing};
 use crate::mta_sts::fetch::{Fetched, Fetching};
 use crate::mta_sts::policy::Mode;
 use crate::mta_sts::{Policy, PolicyDomain, Trouble, TroubleKind, record};
@@ -23,8 +23,6 @@ use crate::resolve;
 use crate::routes::{Protocol, Route};
 use crate::trust::{Demand, Expectation, Name, Reference, Tolerated};
 
-/// The directory of policies, in qmail's home.
-const FOLDER: &str = "mta-sts";
 /// How long all of it may take, from the first question on.
 const ALL_LIMIT: Duration = Duration::from_secs(42);
 

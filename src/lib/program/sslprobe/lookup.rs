@@ -100,7 +100,7 @@ fn plain(destination: &Destination, host: &str) -> Target {
         start: destination.start,
         addresses: Ok(Vec::new()),
         mx_of: None,
-        published: Published::Unknown,
+        published: None,
         policy: DomainPolicy::Unknown,
         looked_up_in: Duration::ZERO,
     }
@@ -121,7 +121,7 @@ fn host(destination: &Destination, dns: Result<&Dns, &Fail>, families: &[Wanted]
         _ => None,
     };
     if let Some((dns, name, Ok(answer))) = &by_dns {
-        target.published = published(dns, name, answer, destination.port);
+        target.published = Some(published(dns, name, answer, destination.port));
     }
     let found = match (is_direct(), dns, by_dns) {
         (true, Err(why), _) => Err(why.clone()),
@@ -202,7 +202,7 @@ fn exchangers(
         target.mx_of = Some((domain.clone(), signed));
         target.policy = policy.clone();
         if let Ok(answer) = &answer {
-            target.published = published(dns, host, answer, destination.port);
+            target.published = Some(published(dns, host, answer, destination.port));
         }
         let addresses = answer.map(|answer| answer.records).map_err(said);
         found.extend(by_family(&target, addresses.as_deref(), families));
@@ -212,23 +212,16 @@ fn exchangers(
 
 /// The TLSA records of a host.
 fn published(dns: &Dns, host: &DomainName, answer: &Answer<IpAddr>, port: u16) -> Published {
-    let server = Endpoint {
+    let place = Endpoint {
         host: host.clone(),
         end: answer.name.clone(),
         secure: answer.secure,
         port,
     };
-    match dns.tlsa(&[server]).pop() {
-        Some(Ok(Some(found))) if !found.usable.is_empty() => {
-            Published::Records(found.host.to_string(), found.usable)
-        }
-        Some(Ok(Some(found))) => match found.unusable.first() {
-            Some(why) => Published::Unusable(why.to_string()),
-            None => Published::Nothing,
-        },
-        Some(Ok(None)) => Published::Nothing,
-        Some(Err(NoAnswer::Bogus(_))) => Published::Bogus,
-        Some(Err(_)) | None => Published::Unknown,
+    let tlsa = dns.tlsa(std::slice::from_ref(&place)).pop();
+    Published {
+        place,
+        tlsa: tlsa.unwrap_or(Ok(None)),
     }
 }
 

@@ -10,9 +10,11 @@ use super::lookup::{self, Wanted};
 use super::scan::{self, Target, TargetRule, Terms};
 use super::turn::Turn;
 use crate::confine;
+use crate::mta_sts::cache::{Cache, FOLDER};
 use crate::probe::findings::{self, Facts};
 use crate::probe::partner::{self, Held, Partner};
 use crate::probe::result::{HostResult, StartTls};
+use crate::qmail_home;
 use crate::report::Fail;
 use crate::store::client;
 use crate::sys::fd;
@@ -61,8 +63,13 @@ pub(super) fn main(forked: &Forked, setup: &Setup, unit: &Unit, stream: UnixStre
 fn rule(setup: &Setup, target: &Target) -> Option<TargetRule> {
     let destinations = setup.destinations.as_ref()?;
     Some(match destinations.look_up(&target.as_destination(), None) {
-        Ok(rule) => TargetRule::new(rule, target, &client::system_anchors()),
-        Err(unusable) => TargetRule::unusable(unusable.to_string().into()),
+        Ok(rule) => {
+            let mut rule = TargetRule::new(rule, target, &client::system_anchors());
+            let folder = qmail_home::folder().join(FOLDER);
+            rule.follows_policies = Cache::open(&folder).is_some();
+            rule
+        }
+        Err(unusable) => TargetRule::unusable(&unusable),
     })
 }
 

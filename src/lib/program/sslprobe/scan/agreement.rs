@@ -3,23 +3,32 @@
 //! qmail-sslremote makes them.
 #![forbid(unsafe_code)]
 
-use std::fmt::Display;
 use std::time::Instant;
 
 use openssl::ssl::Ssl;
 
 use super::session::PLAIN_SIDE;
-use super::{DomainPolicy, Published, Scan, Stop, TargetRule};
+use super::{DomainPolicy, Scan, Stop, TargetRule};
+use crate::dane::{self, Dane, Lack};
+use crate::dns::NoAnswer;
 use crate::handshake::{self, Failure};
 use crate::link::Link;
+use crate::mta_sts::policy::Mode;
+use crate::probe::findings::Fate;
 use crate::probe::result::Agreement;
+use crate::store::client::Store;
 use crate::text;
-use crate::tlsdestinations::{Rule, Tls};
-use crate::trust::{self, Name, Reference};
+use crate::tlsdestinations::{Port, Rule, Tls, TlsMode};
+use crate::trust::{self, Fault, Name, Reference};
 
+/// What the domain publishes.
 pub(super) fn run(scan: &mut Scan<'_>) -> Result<(), Stop> {
     records(scan)?;
-    domain_policy(scan)?;
+    domain_policy(scan)
+}
+
+/// The rule that is compared, before handshakes run out.
+pub(super) fn rule(scan: &mut Scan<'_>) -> Result<(), Stop> {
     if let Some(rule) = scan.rule {
         scan.facts.policy = Some(under(scan, rule)?);
     }
@@ -35,45 +44,119 @@ fn place(rule: &Rule) -> String {
     }
 }
 
-/// What holds where no TLS was reached.
-pub(super) fn without_tls(rule: &Rule, why: &str) -> (bool, String) {
-    let place = place(rule);
-    match rule.tls() {
-        Tls::Required => (false, format!("{place}: mail would not get through: {why}")),
-        Tls::Never | Tls::Offered => (true, format!("{place}: mail would go in the clear")),
+/// What holds where no handshake was made under the rule.
+pub(super) fn without_handshake(scan: &Scan<'_>, of_target: &TargetRule) -> (Fate, String) {
+    let place = place(&of_target.rule);
+    match (of_target.ready(&scan.target.host), &scan.result.error) {
+        (Err(fate), _) => fate,
+        (Ok(_), Some(why)) => not_by_tls(scan, of_target, why),
+        (Ok(_), None) => {
+            let why = "the probe had no handshake left for it";
+            let sentence = format!("{place}: whether mail would get through is not known: {why}");
+            (Fate::Unknown, sentence)
+        }
+    }
+}
+
+/// What becomes of mail where TLS comes to nothing.
+fn not_by_tls(scan: &Scan<'_>, of_target: &TargetRule, why: &str) -> (Fate, String) {
+    let place = place(&of_target.rule);
+    if of_target.requires_tls() || !scan.facts.talks {
+        return not_through(&place, why);
+    }
+    (
+        Fate::Through,
+        format!("{place}: mail would go in the clear: {why}"),
+    )
+}
+
+fn not_through(place: &str, why: &str) -> (Fate, String) {
+    let sentence = format!("{place}: mail would not get through: {why}");
+    (Fate::Kept, sentence)
+}
+
+impl TargetRule {
+    /// What a handshake under it needs.
+    ///
+    /// # Errors
+    /// None is to be made: what becomes of mail.
+    fn ready(&self, host: &str) -> Result<(&Store, Option<&Dane>), (Fate, String)> {
+        let place = place(&self.rule);
+        let store = self.store.as_ref();
+        let store = store.map_err(|why| not_through(&place, &why.to_string()))?;
+        if let Some(Port { number, mode }) = self.elsewhere {
+            let way = match mode {
+                TlsMode::StartTls => "STARTTLS",
+                TlsMode::Implicit | TlsMode::Qmtps => "TLS at once",
+            };
+            let host = text::excerpt(host.as_bytes(), 30);
+            let sentence = format!(
+                "{place}: mail goes to port {number} ({way}), which was not probed: probe \
+                 {host}:{number}"
+            );
+            return Err((Fate::Unknown, sentence));
+        }
+        let dane = self.dane.as_ref().map_err(|lack| {
+            let why = match lack {
+                Lack::NoRecords(why) => format!("DANE is required, and {why}"),
+                Lack::Unusable(why) => format!("DANE is required, and {why}"),
+                Lack::Lookup(why) => {
+                    format!("its TLSA records (DANE) could not be looked up: {why}")
+                }
+            };
+            not_through(&place, &why)
+        })?;
+        Ok((store, dane.as_ref()))
+    }
+}
+
+/// Why no session comes about, as short as a line of the report wants it.
+fn failed(failure: &Failure) -> String {
+    match failure {
+        Failure::Certificate(refusal) if refusal.fault == Fault::Records => {
+            format!("DANE: {}", refusal.reason)
+        }
+        other => other.to_string(),
     }
 }
 
 /// A handshake under the rule.
-fn under(scan: &mut Scan<'_>, of_target: &TargetRule) -> Result<(bool, String), Stop> {
+fn under(scan: &mut Scan<'_>, of_target: &TargetRule) -> Result<(Fate, String), Stop> {
     let rule = &of_target.rule;
     let place = place(rule);
-    let through = format!("{place}: mail would get through");
-    if rule.tls() == Tls::Never {
-        return Ok((
-            true,
-            format!("{place}: TLS is never tried, mail would go in the clear"),
-        ));
-    }
-    let no = |why: &dyn Display| (false, format!("{place}: mail would not get through: {why}"));
-    let store = match &of_target.store {
-        Ok(store) => store,
-        // It is a wrong line that decides, and names itself.
-        Err(why) if rule.line.is_none() => {
-            return Ok((false, format!("Mail would not get through: {why}")));
-        }
-        Err(why) => return Ok(no(why)),
+    let (store, dane) = match of_target.ready(&scan.target.host) {
+        Ok(ready) => ready,
+        Err(fate) => return Ok(fate),
     };
-    let reference = Reference::new(&scan.target.host);
-    let ssl = store.connection(&reference, of_target.names.clone())?;
-    Ok(match verified(scan, ssl)? {
-        Ok(()) => (true, through),
-        Err(failure) if rule.tls() == Tls::Offered => (
-            true,
-            format!("{place}: mail would go in the clear: {failure}"),
-        ),
-        Err(failure) => no(&failure),
+    if rule.tls() == Tls::Never {
+        let sentence = format!("{place}: TLS is never tried, mail would go in the clear");
+        return Ok((Fate::Through, sentence));
+    }
+    let ssl = dane::connection(store, &scan.target.host, dane, of_target.names.clone())?;
+    let published = dane.and_then(|dane| dane.published.as_ref());
+    // The names that a line wants besides are none of the domain's business.
+    let by_records_alone = published.is_some_and(|published| published.names.is_empty());
+    let outcome = verified(scan, ssl)?;
+    if by_records_alone {
+        note_agreement(scan, &outcome);
+    }
+    Ok(match (outcome, &scan.facts.inside) {
+        (Ok(()), None) => (Fate::Through, format!("{place}: mail would get through")),
+        (Ok(()), Some(how)) => not_by_tls(scan, of_target, &format!("inside TLS: {how}")),
+        (Err(failure), _) => not_by_tls(scan, of_target, &failed(&failure)),
     })
+}
+
+/// What a handshake with TLSA records says of them.
+fn note_agreement(scan: &mut Scan<'_>, outcome: &Result<(), Failure>) {
+    match outcome {
+        Ok(()) => scan.result.dane = Some(Agreement::Ok),
+        Err(Failure::Certificate(refusal)) => {
+            scan.result.dane = Some(Agreement::Mismatch);
+            scan.facts.records_refused = Some(refusal.reason.clone());
+        }
+        Err(_) => {}
+    }
 }
 
 /// A handshake that verifies, by itself.
@@ -98,37 +181,29 @@ pub(super) fn verified(scan: &mut Scan<'_>, ssl: Ssl) -> Result<Result<(), Failu
 
 /// TLSA records.
 fn records(scan: &mut Scan<'_>) -> Result<(), Stop> {
-    let published = match &scan.target.published {
-        Published::Unknown => return Ok(()),
-        Published::Nothing => {
-            scan.result.dane = Some(Agreement::None);
-            return Ok(());
+    let Some(known) = &scan.target.published else {
+        return Ok(());
+    };
+    if scan.result.dane.is_some() {
+        return Ok(());
+    }
+    if let Err(trouble) = &known.tlsa {
+        let bogus = matches!(trouble, NoAnswer::Bogus(_));
+        scan.result.dane = bogus.then_some(Agreement::Bogus);
+        return Ok(());
+    }
+    // As they count where no line does.
+    let dane = scan.target.dane(&Rule::none(), Vec::new());
+    let Some(published) = dane.ok().flatten().and_then(|dane| dane.published) else {
+        scan.result.dane = Some(Agreement::None);
+        if let Ok(Some(tlsa)) = &known.tlsa {
+            scan.facts.unusable_records = tlsa.unusable.first().map(ToString::to_string);
         }
-        Published::Unusable(why) => {
-            scan.result.dane = Some(Agreement::None);
-            scan.facts.unusable_records = Some(why.clone());
-            return Ok(());
-        }
-        Published::Bogus => {
-            scan.result.dane = Some(Agreement::Bogus);
-            return Ok(());
-        }
-        Published::Records(host, records) => trust::Published {
-            host: host.clone(),
-            others: Vec::new(),
-            records: records.clone(),
-            names: Vec::new(),
-        },
+        return Ok(());
     };
     let ssl = scan.terms.records.connection_by_records(published)?;
-    match verified(scan, ssl)? {
-        Ok(()) => scan.result.dane = Some(Agreement::Ok),
-        Err(Failure::Certificate(refusal)) => {
-            scan.result.dane = Some(Agreement::Mismatch);
-            scan.facts.records_refused = Some(refusal.reason);
-        }
-        Err(_) => {}
-    }
+    let outcome = verified(scan, ssl)?;
+    note_agreement(scan, &outcome);
     Ok(())
 }
 
@@ -157,6 +232,26 @@ fn lists(scan: &mut Scan<'_>) -> bool {
         DomainPolicy::Policy(_) => Some(Agreement::Mismatch),
     };
     false
+}
+
+/// The domain's policy, where it is enforced and stands above the rule, as in a
+/// delivery from a host that follows policies.
+pub(super) fn weigh_policy(scan: &mut Scan<'_>) {
+    let (Some(of_target), DomainPolicy::Policy(policy)) = (scan.rule, &scan.target.policy) else {
+        return;
+    };
+    let rule = &of_target.rule;
+    let has_records = matches!(&of_target.dane, Ok(Some(dane)) if dane.published.is_some());
+    let counts = of_target.follows_policies
+        && policy.mode == Mode::Enforce
+        && rule.weighs_policy()
+        && !rule.value.dane
+        && !has_records;
+    let through = matches!(scan.facts.policy, Some((Fate::Through, _)));
+    if counts && through && scan.result.sts == Some(Agreement::Mismatch) {
+        let why = "the domain enforces its MTA-STS policy, and the server does not agree";
+        scan.facts.policy = Some(not_through(&place(rule), why));
+    }
 }
 
 /// The same where no TLS was reached.

@@ -38,7 +38,7 @@ fn one(scan: &mut Scan<'_>, key: KeyType) -> Result<(), Stop> {
     };
     let fits: fn(&Suite) -> bool = match key {
         KeyType::Rsa => Suite::needs_rsa,
-        KeyType::Ecdsa | KeyType::Ed25519 => Suite::needs_ecdsa,
+        KeyType::Ecdsa | KeyType::Ed25519 | KeyType::Unknown => Suite::needs_ecdsa,
     };
     let list = suites::of_version(version).filter(|suite| fits(suite));
     let list: Vec<u16> = list.map(|suite| suite.number).collect();
@@ -48,7 +48,7 @@ fn one(scan: &mut Scan<'_>, key: KeyType) -> Result<(), Stop> {
     let mut ask = Ask::new(version, list, usual_groups(version));
     ask.signatures = match key {
         KeyType::Rsa => RSA_SIGNATURES.to_vec(),
-        KeyType::Ecdsa => [ECDSA_SIGNATURES, EDWARDS_SIGNATURES].concat(),
+        KeyType::Ecdsa | KeyType::Unknown => [ECDSA_SIGNATURES, EDWARDS_SIGNATURES].concat(),
         KeyType::Ed25519 => EDWARDS_SIGNATURES.to_vec(),
     };
     let before = scan.result.certificates.len();
@@ -69,7 +69,7 @@ fn thirteen(scan: &mut Scan<'_>, key: KeyType) -> Result<(), Stop> {
         versions: (Version::Tls13, Version::Tls13),
         signatures: Some(match key {
             KeyType::Rsa => RSA_NAMES,
-            KeyType::Ecdsa => OTHER_NAMES,
+            KeyType::Ecdsa | KeyType::Unknown => OTHER_NAMES,
             KeyType::Ed25519 => "ed25519:ed448",
         }),
     };

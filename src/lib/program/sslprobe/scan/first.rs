@@ -81,6 +81,15 @@ fn in_the_clear(
         Ok(list) => list,
         Err(error) => return Err(refused(scan, &mut talk, &error)),
     };
+    if let Some(words) = list.refusal.as_ref().filter(|words| !is_unknown(words)) {
+        let words = words.clone();
+        return Err(refused(
+            scan,
+            &mut talk,
+            &DialogueError::Refused("EHLO", words),
+        ));
+    }
+    scan.facts.talks = true;
     scan.result.auth_before_tls = Some(list.logins(protocol));
     if !list.offers_upgrade(protocol) {
         scan.result.starttls = Some(StartTls::Missing);
@@ -93,13 +102,25 @@ fn in_the_clear(
         }
         talk.quit();
         let command = protocol.upgrade_command();
-        return Err(Stop::Host(format!("the server does not offer {command}")));
+        let words = list.refusal.as_deref().map(crate::dialogue::client::shown);
+        let words = words.map_or_else(String::new, |words| format!(": {words}"));
+        return Err(Stop::Host(format!(
+            "the server does not offer {command}{words}"
+        )));
     }
     if let Err(error) = talk.start_tls(false) {
         return Err(refused(scan, &mut talk, &error));
     }
     scan.result.starttls = Some(StartTls::Offered);
     Ok(list)
+}
+
+/// Whether a reply says that the command is not known (RFC 5321, 4.2.4): there are
+/// servers that have only HELO.
+fn is_unknown(reply: &[u8]) -> bool {
+    [&b"500"[..], b"502", b"504"]
+        .iter()
+        .any(|code| reply.starts_with(code))
 }
 
 /// The server does not want to talk: with its words, and a farewell where there is

@@ -6,8 +6,10 @@ use super::groups::among;
 use super::raw::{Answer, Ask};
 use super::versions::{all_suites, usual_groups};
 use super::{Scan, Stop, suites};
-use crate::probe::result::Version;
-use crate::probe::{groups, suites as table};
+use crate::probe::groups;
+use crate::probe::result::{KeyType, Version};
+use crate::probe::suites::{self as table, Suite};
+use crate::probe::wire::message::KeyExchange;
 
 /// Handshakes that are kept for what comes behind.
 const RESERVE: u32 = 1;
@@ -45,7 +47,55 @@ fn everything(scan: &mut Scan<'_>) -> Result<(), Stop> {
     if scan.speaks(Version::Tls13) {
         every_group(scan)?;
     }
+    match scan.highest_old() {
+        Some(version) => other_curves(scan, version),
+        None => Ok(()),
+    }
+}
+
+/// The curves that were not seen yet, by the suites of an older version that use them.
+fn other_curves(scan: &mut Scan<'_>, version: Version) -> Result<(), Stop> {
+    let taken = scan.seen.suites.get(&version).into_iter().flatten();
+    let by_curve = |number: &u16| {
+        let suite = table::known(*number);
+        suite.is_some_and(|one| one.is_ephemeral() && !one.has_finite_field())
+    };
+    let suites: Vec<u16> = taken.copied().filter(by_curve).collect();
+    let needs_ecdsa = |number: &u16| table::known(*number).is_some_and(Suite::needs_ecdsa);
+    let (with_ecdsa, others): (Vec<u16>, Vec<u16>) = suites.into_iter().partition(needs_ecdsa);
+    // Below TLS 1.3 the key of an ECDSA certificate wants its curve listed, too.
+    let (suites, kept) = if others.is_empty() {
+        (with_ecdsa, own_curves(scan))
+    } else {
+        (others, Vec::new())
+    };
+    if suites.is_empty() {
+        return Ok(());
+    }
+    let mut list = groups::curves();
+    list.retain(|number| !scan.seen.groups.contains(&groups::name(*number)));
+    while !list.is_empty() {
+        let offered = [&*list, &*kept].concat();
+        let answer = scan.ask(&Ask::new(version, suites.clone(), offered))?;
+        let taken = match answer.flight().and_then(|flight| flight.exchange) {
+            Some(KeyExchange::Curve(taken)) if list.contains(&taken) => taken,
+            _ => break,
+        };
+        list.retain(|number| *number != taken);
+    }
     Ok(())
+}
+
+/// The curves that the keys of its ECDSA certificates are on.
+fn own_curves(scan: &Scan<'_>) -> Vec<u16> {
+    let all = scan.result.certificates.iter();
+    let ecdsa = all.filter(|one| one.key == KeyType::Ecdsa);
+    let name = |bits: u32| format!("P-{bits}");
+    let numbers = groups::curves().into_iter();
+    let names: Vec<String> = ecdsa.map(|one| name(one.bits)).collect();
+    numbers
+        .filter(|number| names.contains(&groups::name(*number)))
+        .collect()
 }
 
 /// The groups that a hello of this version names, those first that were not seen

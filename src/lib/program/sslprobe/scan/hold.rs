@@ -12,12 +12,16 @@ use crate::tlsdestinations::Destinations;
 use crate::trust::Reference;
 
 pub(super) fn run(scan: &mut Scan<'_>) -> Result<(), Stop> {
+    if scan.of_no_use().is_some() {
+        // Handshakes that fail in a row would end the probe.
+        return Ok(());
+    }
     if scan.terms.depth != Depth::Usual && scan.speaks(Version::Tls13) {
         // There is hardly a handshake for this, and TLS 1.3 has no weak suites.
         return Ok(());
     }
     let result = HostResult {
-        versions: Some(Version::ALL.map(|one| (one, scan.speaks(one))).into()),
+        versions: Some(Version::ALL.map(|one| (one, Some(scan.speaks(one)))).into()),
         ..scan.result.clone()
     };
     let mut tried = String::new();

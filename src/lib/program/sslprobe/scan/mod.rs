@@ -10,16 +10,19 @@ use openssl::error::ErrorStack;
 use openssl::x509::X509;
 
 use crate::calendar;
+use crate::dane::{self, AddressFrom, Dane, Lack};
+use crate::dns::{Endpoint, NoAnswer, Tlsa};
 use crate::mta_sts;
 use crate::options::sslprobe::{Depth, Start};
 use crate::probe::certificate::Judge;
 use crate::probe::findings::{self, Facts};
+use crate::probe::partner::Hold;
 use crate::probe::result::{HostResult, Version};
 use crate::report::{self, Fail};
 use crate::settings::Settings;
 use crate::store::client::{self, Setup, Store, Trust};
-use crate::tlsdestinations::{Destination, Rule, Way};
-use crate::trust::dane::Record;
+use crate::text;
+use crate::tlsdestinations::{Destination, Port, Rule, Tls, TlsMode, Unusable, Way};
 use crate::trust::{Name, Reference};
 
 use super::turn::Turn;
@@ -45,19 +48,13 @@ mod versions;
 use notes::Seen;
 use session::Kept;
 
-/// What a domain publishes of a host.
+/// What DNS has of a host: where its TLSA records are, and what was found there.
 #[derive(Clone, Debug)]
-pub(super) enum Published {
-    /// Nobody looked, or nobody could tell.
-    Unknown,
-    /// No TLSA records that are signed.
-    Nothing,
-    /// Some, none of which is of use: why the first is not.
-    Unusable(String),
-    /// These, for the host of this name.
-    Records(String, Vec<Record>),
-    /// They do not validate.
-    Bogus,
+pub(super) struct Published {
+    /// Its place.
+    pub(super) place: Endpoint,
+    /// Its TLSA records; none, too, where its addresses are not signed.
+    pub(super) tlsa: Result<Option<Tlsa>, NoAnswer>,
 }
 
 /// What a mail domain publishes by MTA-STS.
@@ -85,8 +82,8 @@ pub(super) struct Target {
     pub(super) addresses: Result<Vec<IpAddr>, Fail>,
     /// The mail domain under `-M`, and whether the MX answer was signed.
     pub(super) mx_of: Option<(String, bool)>,
-    /// TLSA records.
-    pub(super) published: Published,
+    /// What DNS has of it; `None`: it was not asked.
+    pub(super) published: Option<Published>,
     /// The mail domain's policy.
     pub(super) policy: DomainPolicy,
     /// How long all that was asked for, which is a part of its time.
@@ -106,6 +103,40 @@ impl Target {
             },
             None => Destination::itself(&self.host),
         }
+    }
+
+    /// Whether a rule's port is the one that is probed, and TLS begins there as it does
+    /// under the rule.
+    fn is_at(&self, port: Port) -> bool {
+        let at_once = port.mode != TlsMode::StartTls;
+        port.number == self.port && at_once == (self.start == Start::AtOnce)
+    }
+
+    /// How its address is known.
+    fn address_from(&self) -> AddressFrom {
+        match &self.published {
+            Some(published) if published.place.secure => AddressFrom::SignedDns,
+            Some(_) => AddressFrom::Dns,
+            None => AddressFrom::Given,
+        }
+    }
+
+    /// What its TLSA records ask under a rule that wants these names.
+    ///
+    /// # Errors
+    /// It would not be called.
+    fn dane(&self, rule: &Rule, names: Vec<Name>) -> Result<Option<Dane>, Lack> {
+        let published = self.published.as_ref().filter(|_| rule.weighs_records());
+        let is_address = matches!(Reference::new(&self.host), Reference::Address(_));
+        let found = match published {
+            Some(published) => published.tlsa.clone().map_err(|why| why.to_string()),
+            None if rule.value.dane && !is_address => {
+                return Err(Lack::Lookup("its address is not from DNS".to_owned()));
+            }
+            None => Ok(None),
+        };
+        let to = self.as_destination();
+        dane::weighed(self.address_from(), rule, &to, names, &found)
     }
 
     /// What SNI says: the name of the host, if it has one.
@@ -131,6 +162,12 @@ pub(super) struct TargetRule {
     rule: Rule,
     /// The names that it wants.
     names: Vec<Name>,
+    /// Deliveries from this host follow domains' policies (MTA-STS).
+    pub(super) follows_policies: bool,
+    /// Where mail under it goes, if that is not what is probed.
+    elsewhere: Option<Port>,
+    /// What its TLSA records ask, where they count; why it would not be called.
+    dane: Result<Option<Dane>, Lack>,
     /// Why there is none.
     store: Result<Store, Fail>,
 }
@@ -139,21 +176,40 @@ impl TargetRule {
     /// With these anchors where the rule names none.
     pub(super) fn new(rule: Rule, target: &Target, anchors: &[X509]) -> TargetRule {
         let settings = Settings::default().with_ciphers(rule.value.ciphers.as_ref());
-        let setup = Setup::under(&rule, Trust::Loaded(anchors));
+        let names = client::names(&rule, &target.as_destination());
+        let dane = target.dane(&rule, names.clone());
+        let mut setup = Setup::under(&rule, Trust::Loaded(anchors));
+        // RFC 7672, 8.2: what has no certificate matches no record.
+        setup.anonymous &= !matches!(dane, Ok(Some(_)));
         TargetRule {
             store: Store::load(&settings, &setup, &super::NO_KEY),
-            names: client::names(&rule, &target.as_destination()),
+            names,
+            follows_policies: false,
+            elsewhere: rule.value.port.filter(|port| !target.is_at(*port)),
+            dane,
             rule,
         }
     }
 
     /// A line that decides and is wrong: mail under it waits.
-    pub(super) fn unusable(why: Fail) -> TargetRule {
+    pub(super) fn unusable(line: &Unusable) -> TargetRule {
         TargetRule {
-            rule: Rule::none(),
+            rule: Rule {
+                line: Some(line.line),
+                key: text::printable(&line.key),
+                ..Rule::none()
+            },
             names: Vec::new(),
-            store: Err(why),
+            follows_policies: false,
+            elsewhere: None,
+            dane: Ok(None),
+            store: Err(line.wrong.to_string().into()),
         }
+    }
+
+    /// Whether mail goes with TLS or not at all.
+    fn requires_tls(&self) -> bool {
+        self.rule.tls() == Tls::Required || !matches!(self.dane, Ok(None))
     }
 }
 
@@ -200,6 +256,10 @@ const SPARE: u32 = 2;
 /// As many failures in a row end the probe.
 const FAILURES: u32 = 3;
 
+/// How long a Certificate message may be that deliveries read, in bytes:
+/// `SSL_MAX_CERT_LIST_DEFAULT` of ssl.h.
+const DELIVERY_LIMIT: usize = 102_400;
+
 /// A probe under way.
 pub(super) struct Scan<'a> {
     target: &'a Target,
@@ -223,6 +283,7 @@ type Step = fn(&mut Scan<'_>) -> Result<(), Stop>;
 /// The steps of the usual depth, those first that matter most.
 const USUAL: &[Step] = &[
     versions::run,
+    agreement::rule,
     certificates::run,
     agreement::run,
     hold::run,
@@ -237,6 +298,7 @@ const USUAL: &[Step] = &[
 /// Those of the quick one.
 const QUICK: &[Step] = &[
     versions::run,
+    agreement::rule,
     certificates::run,
     agreement::run,
     resumption::run,
@@ -247,6 +309,7 @@ const QUICK: &[Step] = &[
 /// Those of the full one.
 const FULL: &[Step] = &[
     versions::run,
+    agreement::rule,
     certificates::run,
     agreement::run,
     injection::run,
@@ -364,23 +427,43 @@ impl<'a> Scan<'a> {
             self.result.error = Some(why.clone());
             self.facts.unfinished = self.result.has_tls();
         }
+        if let Some(why) = self.of_no_use() {
+            self.facts.hold = Some(Hold::Not(why));
+        }
         if let (Some(rule), None) = (self.rule, &self.facts.policy) {
-            let why = self
-                .result
-                .error
-                .as_deref()
-                .unwrap_or("TLS was not reached");
-            self.facts.policy = Some(agreement::without_tls(&rule.rule, why));
+            self.facts.policy = Some(agreement::without_handshake(self, rule));
         }
         if self.result.listens && !self.result.has_tls() {
             agreement::policy_without_tls(self);
         }
+        agreement::weigh_policy(self);
         self.result.seconds = (self.begin.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
         self.result.findings = findings::of(&self.result, &self.facts);
         (
             std::mem::take(&mut self.result),
             std::mem::take(&mut self.facts),
         )
+    }
+
+    /// Why no mail gets through it with TLS, whatever line there is.
+    fn of_no_use(&self) -> Option<String> {
+        let facts = &self.facts;
+        if let Some(how) = &facts.inside {
+            return Some(format!("inside TLS: {how}"));
+        }
+        if let Some(how) = &facts.intolerant {
+            return Some(format!(
+                "a client that offers TLSv1.3 is not answered: {how}"
+            ));
+        }
+        let size = |chain: &Vec<Vec<u8>>| chain.iter().map(|one| one.len() + 5).sum::<usize>();
+        let longest = self.seen.chains.iter().map(size).max();
+        if longest.is_some_and(|longest| longest > DELIVERY_LIMIT) {
+            return Some(format!(
+                "its certificates are longer than the {DELIVERY_LIMIT} bytes that a delivery reads"
+            ));
+        }
+        facts.handshake.clone().filter(|_| facts.unfinished)
     }
 
     /// One step; whether there is to be another.

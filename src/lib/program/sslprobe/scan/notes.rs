@@ -130,7 +130,7 @@ impl Scan<'_> {
         if !seen.versions.values().any(|spoken| *spoken) {
             return;
         }
-        let versions = Version::ALL.map(|one| (one, seen.versions.get(&one) == Some(&true)));
+        let versions = Version::ALL.map(|one| (one, seen.versions.get(&one).copied()));
         let named = |all: &[u16]| all.iter().map(|one| suites::name(*one)).collect::<Vec<_>>();
         self.result.versions = Some(BTreeMap::from(versions));
         self.result.preferred = Some(

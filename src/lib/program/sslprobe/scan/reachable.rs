@@ -55,6 +55,7 @@ fn by_what_is_known(scan: &Scan<'_>, sender: &Sender) -> Option<bool> {
             || all.any(|one| match one.key {
                 KeyType::Rsa => suite.needs_rsa(),
                 KeyType::Ecdsa | KeyType::Ed25519 => suite.needs_ecdsa(),
+                KeyType::Unknown => false,
             })
     };
     let offered = sender.suites.iter().filter_map(|name| suites::called(name));
