@@ -1046,10 +1046,22 @@ fn k_says_what_is_wrong() {
     let ended = setup().refused();
     assert_eq!(ended.code, Some(111));
     assert!(ended.text().contains("wrong: unable to read rules "));
-    // The environment's own store is what no server starts without.
-    let ended = setup().env("CERTFILE", &missing).refused();
-    assert_eq!(ended.code, Some(111));
-    assert!(ended.stderr.contains("fatal: unable to load certificate"));
+    // The environment's own store is what no server starts without. The rest is told
+    // all the same.
+    let (good, good_key) = place.identity("good", &called("good").issue());
+    let text = format!(
+        "sni=a.example:allow,CERTFILE=\"{good}\",KEYFILE=\"{good_key}\"\n\
+         127.0.0.2:allow,CERTFILE=\"{missing}\"\n"
+    );
+    compile(&place, "rules.cdb", &text);
+    let ended = setup().env("CERTFILE", place.text("none.pem")).refused();
+    ended.failed(111, "fatal: unable to load certificate: CERTFILE ");
+    let told = ended.text();
+    assert!(told.contains("subject: CN=good\n"), "{told}");
+    assert!(
+        told.contains("wrong: rule 127.0.0.2: unable to load certificate"),
+        "{told}"
+    );
 }
 
 #[test]

@@ -70,6 +70,9 @@ pub(super) fn run(setup: &Setup, generation: &Generation) -> Result<u8, Fail> {
         let _ = writeln!(out, "wrong: {why}");
     }
     standard::write(out.as_bytes()).map_err(Fail::unable("write the report"))?;
+    if let Some(why) = &generation.trouble {
+        return Err(why.clone());
+    }
     Ok(if wrong.is_empty() { 0 } else { TEMPORARY })
 }
 

@@ -41,6 +41,8 @@ pub(super) struct Generation {
     mixed: Vec<Served>,
     /// Rules whose store cannot be loaded, with the reason.
     pub broken: BTreeMap<String, Fail>,
+    /// Under -k: why no server would start.
+    pub trouble: Option<Fail>,
     /// Why starttls-handoff would drop clients.
     pub upgrade_trouble: Vec<String>,
     /// Which variable named a file; keys are left out.
@@ -91,6 +93,9 @@ impl Generation {
     /// Loads everything that the settings and the rules name. The paths go to
     /// `watch` before they are read, also where loading fails. What was loaded before
     /// from files that have not changed since is taken as it is.
+    ///
+    /// # Errors
+    /// Why nobody can be served; under -k the generation has it, beside the rest.
     pub fn load(
         setup: &Setup,
         keys: &dyn KeySource,
@@ -99,7 +104,10 @@ impl Generation {
     ) -> Result<Generation, Fail> {
         let access = Access::open(setup, watch);
         let mut loader = Loader::new(setup, keys, before, watch);
-        let names = loader.load_all(&access)?;
+        let (names, trouble) = loader.load_all(&access);
+        if let Some(why) = trouble.as_ref().filter(|_| !setup.options.check) {
+            return Err(why.clone());
+        }
         let Loader {
             stores,
             by_settings,
@@ -117,6 +125,7 @@ impl Generation {
         Ok(Generation {
             upgrade_trouble: upgrade::trouble(setup, &access),
             access,
+            trouble,
             met: 0,
             stores,
             loaded: Rc::new(loaded),

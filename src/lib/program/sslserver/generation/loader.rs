@@ -73,25 +73,23 @@ impl<'a> Loader<'a> {
 
 impl Loader<'_> {
     /// Loads the stores of the environment and of all rules. Returns what the rules
-    /// for server names choose.
-    pub fn load_all(&mut self, access: &Access) -> Result<Arc<Names>, Fail> {
+    /// for server names choose, and why nobody can be served, if so.
+    pub fn load_all(&mut self, access: &Access) -> (Arc<Names>, Option<Fail>) {
         let names = access.main().map(|rules| self.load_names(rules));
         let names = Arc::new(names.unwrap_or_default());
         self.names = Arc::clone(&names);
         self.check_limits(access);
         let own = self.load(&self.setup.settings);
         let others = self.load_rules(access);
-        if let Err(why) = own {
+        let trouble = own.err().filter(|_| {
             // Rules may bring all the certificates that there are.
             // Where they are lost, denying is better than serving by old ones.
             let settings = &self.setup.settings;
             let unset = settings.first_of(&["CERTFILE", "CERTCHAINFILE"]).is_none();
             let lost = access.trouble().is_some();
-            if !unset || (others == 0 && names.is_empty() && !lost) {
-                return Err(why);
-            }
-        }
-        Ok(names)
+            !unset || (others == 0 && names.is_empty() && !lost)
+        });
+        (names, trouble)
     }
 
     /// Loads the store of these settings, unless it is there.
