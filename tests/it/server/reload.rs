@@ -834,7 +834,7 @@ fn look_at(server: &Server, connect: impl Fn()) {
 /// A server whose reloads take seconds: some of its keys do, which rules name. Its
 /// own pair is `live`.
 fn slow(place: &Place, first: &Identity, rules: std::ops::Range<u8>) -> Server {
-    // A password is made a key in a million rounds.
+    // A password is made a key in so many rounds.
     let mut locks = Command::new("openssl");
     locks.args(["pkcs8", "-topk8", "-iter", "300000", "-passout", "pass:x"]);
     let locked = run(&mut locks, &first.key_pem());
