@@ -527,6 +527,13 @@ fn our_certificate_goes_by_the_sender() {
             place.text("all.key"),
         ),
     );
+    let from = |sender: &str| {
+        Trial::new(&place, &format!("=localhost:{ca}\n"))
+            .option("-G")
+            .option(&certs)
+            .option("-f")
+            .option(sender)
+    };
     let good = Identity::localhost(KeyKind::P256);
     for (sender, shown) in [
         ("a@x.example", "one said"),
@@ -537,13 +544,7 @@ fn our_certificate_goes_by_the_sender() {
             context.set_verify_callback(SslVerifyMode::PEER, |_, _| true);
         };
         let server = server(peer::context(&good, ask), true);
-        let trial = Trial::new(&place, &format!("=localhost:{ca}\n"));
-        let trial = trial
-            .option("-G")
-            .option(&certs)
-            .option("-f")
-            .option(sender);
-        let ended = trial.at(server.at.port());
+        let ended = from(sender).at(server.at.port());
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
         assert_eq!(server.join(), shown, "{sender}");
     }
@@ -554,13 +555,7 @@ fn our_certificate_goes_by_the_sender() {
             "no password was given in the third field of its line or with -3",
         ),
     ] {
-        let trial = Trial::new(&place, &format!("=localhost:{ca}\n"));
-        let trial = trial
-            .option("-G")
-            .option(&certs)
-            .option("-f")
-            .option(sender);
-        trial.at(1).failed(111, said);
+        from(sender).at(1).failed(111, said);
     }
 }
 

@@ -15,7 +15,7 @@ use crate::harness::{
 };
 
 /// Fails unless `-k` is content.
-fn content(checked: &Finished) {
+pub fn content(checked: &Finished) {
     assert_eq!(
         checked.code,
         Some(0),

@@ -598,18 +598,26 @@ fn fingerprints_of_every_length_decide() {
     }
 }
 
+/// A server with a certificate for its address.
+fn reached_by_a_route() -> Running {
+    let good = Leaf::new("x").address("127.0.0.1").issue();
+    shows(&good).listen("127.0.0.1:0".parse().unwrap())
+}
+
+/// The report of mail that a route leads to this server, under these rules.
+fn far(place: &Place, server: &Running, rules: &str) -> String {
+    let route = format!(":[127.0.0.1]:{}\n", server.at.port());
+    Remote::new(place)
+        .control("smtproutes", &route)
+        .policy(rules)
+        .send("far.example")
+}
+
 #[test]
 fn a_wrong_line_defers_those_whom_it_decides_and_is_named() {
     let place = Place::new("remote-wrong");
-    let good = Leaf::new("x").address("127.0.0.1").issue();
-    let running = shows(&good).listen("127.0.0.1:0".parse().unwrap());
-    let route = format!(":[127.0.0.1]:{}\n", running.at.port());
-    let remote = |text: &str| {
-        Remote::new(&place)
-            .control("smtproutes", &route)
-            .policy(text)
-            .send("far.example")
-    };
+    let running = reached_by_a_route();
+    let remote = |text: &str| far(&place, &running, text);
     place.write("empty.pem", "");
     place.write(
         "junk.pem",
@@ -699,15 +707,8 @@ fn a_wrong_line_defers_those_whom_it_decides_and_is_named() {
 #[test]
 fn others_are_kept_from_their_mail_by_a_key_that_is_none_before_their_line() {
     let place = Place::new("remote-others");
-    let good = Leaf::new("x").address("127.0.0.1").issue();
-    let running = shows(&good).listen("127.0.0.1:0".parse().unwrap());
-    let route = format!(":[127.0.0.1]:{}\n", running.at.port());
-    let remote = |text: &str| {
-        Remote::new(&place)
-            .control("smtproutes", &route)
-            .policy(text)
-            .send("far.example")
-    };
+    let running = reached_by_a_route();
+    let remote = |text: &str| far(&place, &running, text);
     let others = "=other.example\n%x.example:=00\n~other.example:/none\n";
     let own = " =[127.0.0.1]. :CA\r\n";
     let report = remote(&format!("{others}==x:\n{own}"));
