@@ -8,9 +8,9 @@ use openssl::nid::Nid;
 use ucspi_tls::internals::hours::{Hours, LIFE};
 use ucspi_tls::internals::judge::{Judge, KeyType};
 use ucspi_tls::internals::permit::{Finite, Permit};
-use ucspi_tls::internals::protocol::{Answer, Refusal, Request, Signing};
+use ucspi_tls::internals::protocol::{Answer, NotSigned, Request, Signing};
 use ucspi_tls::internals::provider::{Digest, Padding};
-use ucspi_tls::internals::tickets::Wanted;
+use ucspi_tls::internals::tickets::TicketsWanted;
 
 const SERVER: &[u8] = b"TLS 1.3, server CertificateVerify\0";
 const KEYS: [KeyType; 6] = [
@@ -127,10 +127,10 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
 }
 
 /// What engines ask for besides signatures.
-fn wishes() -> impl Iterator<Item = Wanted> {
+fn wishes() -> impl Iterator<Item = TicketsWanted> {
     [(None, 2), (Some([7; 16]), 1), (Some([7; 16]), 0)]
         .into_iter()
-        .map(|(shown, new)| Wanted {
+        .map(|(shown, new)| TicketsWanted {
             binding: [3; 32],
             shown,
             new,
@@ -165,7 +165,7 @@ pub fn keyholder(bytes: &[u8]) {
                         assert_eq!(own, edwards, "{signing:?}");
                     }
                     Err(refusal) => assert!(
-                        refusal >= Refusal::Shape && refusal <= Refusal::Public,
+                        refusal >= NotSigned::Shape && refusal <= NotSigned::Public,
                         "{refusal:?}"
                     ),
                 }

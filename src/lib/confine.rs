@@ -9,22 +9,22 @@ use openssl::asn1::Asn1Time;
 use crate::report::Fail;
 use crate::settings::Filter;
 use crate::sys::fd;
-use crate::sys::sandbox::{Confinement, Role, Sandbox};
+use crate::sys::sandbox::{Confinement, Process, Sandbox};
 
-/// Whether a process may be made that will take a role's sandbox on.
+/// Whether a process may be made that will take the sandbox of its kind on.
 ///
 /// # Errors
 /// As [`take_on`].
-pub fn check(role: Role) -> Result<(), Fail> {
-    Filter::of_environment()?.check(&Sandbox::prepare(role))
+pub fn check(process: Process) -> Result<(), Fail> {
+    Filter::of_environment()?.check(&Sandbox::prepare(process))
 }
 
-/// Takes a role's sandbox on, for good; a file that it has may grow, where `writes`
+/// Takes the sandbox on, for good; a file that it has may grow, where `writes`
 /// says so. `last` has the highest number of the descriptors that stay.
 ///
 /// # Errors
 /// It is required, and cannot be had.
-pub fn take_on(role: Role, writes: bool, last: impl AsFd) -> Result<(), Fail> {
+pub fn take_on(process: Process, writes: bool, last: impl AsFd) -> Result<(), Fail> {
     let filter = Filter::of_environment()?;
     // Libc reads the time zone when libcrypto first looks at a calendar.
     let _ = Asn1Time::days_from_now(0);
@@ -32,7 +32,7 @@ pub fn take_on(role: Role, writes: bool, last: impl AsFd) -> Result<(), Fail> {
     let next = fd::duplicate_above(&last, 0).map_err(Fail::unable("use a sandbox"))?;
     let highest = next.as_raw_fd().max(last.as_fd().as_raw_fd());
     drop(next);
-    let mut sandbox = Sandbox::prepare(role);
+    let mut sandbox = Sandbox::prepare(process);
     if writes {
         sandbox.let_files_grow();
     }

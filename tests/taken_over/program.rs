@@ -29,7 +29,7 @@ use ucspi_tls::internals::protocol::Signing;
 use ucspi_tls::internals::provider::{Digest, Padding};
 use ucspi_tls::internals::sslserver_with_ticket_life;
 use ucspi_tls::internals::taken_over::{self, Moment};
-use ucspi_tls::internals::tickets::{New, Wanted};
+use ucspi_tls::internals::tickets::{NewTicket, TicketsWanted};
 
 /// What is done.
 static DEED: OnceLock<String> = OnceLock::new();
@@ -142,7 +142,7 @@ fn ask(keyholder: BorrowedFd<'_>, number: u8, what: &str) -> String {
     let mut link = Link::new(keyholder, Instant::now() + Duration::from_secs(5), number);
     if let Some(ticket) = what.strip_prefix("ticket") {
         // Each number is another ticket; without one, a new one is wanted.
-        let wanted = Wanted {
+        let wanted = TicketsWanted {
             binding: [0; 32],
             shown: ticket.parse().ok().map(|number| [number; 16]),
             new: u8::from(ticket.is_empty()),
@@ -190,8 +190,8 @@ fn message(what: &str) -> Vec<u8> {
 
 /// Keeps the key of a new ticket for good, and says which bytes it is.
 fn keep_ticket(keyholder: BorrowedFd<'_>) -> String {
-    static KEPT: OnceLock<Vec<New>> = OnceLock::new();
-    let wanted = Wanted {
+    static KEPT: OnceLock<Vec<NewTicket>> = OnceLock::new();
+    let wanted = TicketsWanted {
         binding: [0; 32],
         shown: None,
         new: 1,

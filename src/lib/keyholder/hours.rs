@@ -12,7 +12,7 @@ use openssl::pkey_ctx::{HkdfMode, PkeyCtx};
 use openssl::rand::rand_bytes;
 
 use crate::secret::Secret;
-use crate::tls_ffi::tickets::{Binding, Name, New, Shown, TicketKey};
+use crate::tls_ffi::tickets::{Binding, NewTicket, ShownTicket, TicketKey, TicketName};
 use crate::tls_ffi::wipe;
 
 /// How long a key makes new tickets; as long again it opens old ones.
@@ -50,7 +50,7 @@ impl Hour {
         &self.0[..MARK]
     }
 
-    fn derive(&self, name: &Name, binding: &Binding) -> Result<TicketKey, ErrorStack> {
+    fn derive(&self, name: &TicketName, binding: &Binding) -> Result<TicketKey, ErrorStack> {
         derive(&self.0[MARK..], name, binding)
     }
 }
@@ -60,7 +60,11 @@ impl Hour {
 ///
 /// # Errors
 /// Libcrypto's.
-pub fn derive(secret: &[u8], name: &Name, binding: &Binding) -> Result<TicketKey, ErrorStack> {
+pub fn derive(
+    secret: &[u8],
+    name: &TicketName,
+    binding: &Binding,
+) -> Result<TicketKey, ErrorStack> {
     let mut context = PkeyCtx::new_id(Id::HKDF)?;
     context.derive_init()?;
     context.set_hkdf_mode(HkdfMode::EXPAND_ONLY)?;
@@ -135,16 +139,16 @@ impl Hours {
     ///
     /// # Errors
     /// Libcrypto's.
-    pub fn open(&self, name: &Name, binding: &Binding) -> Result<Shown, ErrorStack> {
+    pub fn open(&self, name: &TicketName, binding: &Binding) -> Result<ShownTicket, ErrorStack> {
         let mark = &name[..MARK];
         match &self.previous {
             _ if self.current.mark() == mark => {
-                self.current.derive(name, binding).map(Shown::Current)
+                self.current.derive(name, binding).map(ShownTicket::Current)
             }
             Some(previous) if previous.mark() == mark => {
-                previous.derive(name, binding).map(Shown::Old)
+                previous.derive(name, binding).map(ShownTicket::Old)
             }
-            _ => Ok(Shown::Unknown),
+            _ => Ok(ShownTicket::Unknown),
         }
     }
 
@@ -152,13 +156,13 @@ impl Hours {
     ///
     /// # Errors
     /// Libcrypto's.
-    pub fn make(&self, binding: &Binding) -> Result<New, ErrorStack> {
+    pub fn make(&self, binding: &Binding) -> Result<NewTicket, ErrorStack> {
         let mut name = [0; 16];
         let (mark, rest) = name.split_at_mut(MARK);
         mark.copy_from_slice(self.current.mark());
         rand_bytes(rest)?;
         let key = self.current.derive(&name, binding)?;
-        Ok(New { name, key })
+        Ok(NewTicket { name, key })
     }
 
     /// All of it, for a keyholder: milliseconds until it is replaced, then the
@@ -207,16 +211,16 @@ mod tests {
         let (here, there) = ([1; 32], [2; 32]);
         let new = hours.make(&here).expect("a ticket");
         let shown = hours.open(&new.name, &here).expect("an answer");
-        assert_eq!(shown, Shown::Current(new.key.clone()));
+        assert_eq!(shown, ShownTicket::Current(new.key.clone()));
         let other = hours.make(&here).expect("a ticket");
         assert!(other.name != new.name && other.key != new.key);
         let elsewhere = hours.open(&new.name, &there).expect("an answer");
-        assert!(matches!(elsewhere, Shown::Current(key) if key != new.key));
+        assert!(matches!(elsewhere, ShownTicket::Current(key) if key != new.key));
         let mut foreign = new.name;
         foreign[0] ^= 1;
         assert_eq!(
             hours.open(&foreign, &here).expect("an answer"),
-            Shown::Unknown
+            ShownTicket::Unknown
         );
     }
 
@@ -226,12 +230,12 @@ mod tests {
         let first = hours.make(&[0; 32]).expect("a ticket");
         hours.replace().expect("a key");
         let open = |hours: &Hours| hours.open(&first.name, &[0; 32]).expect("an answer");
-        assert_eq!(open(&hours), Shown::Old(first.key.clone()));
+        assert_eq!(open(&hours), ShownTicket::Old(first.key.clone()));
         let copy = Hours::parse(&hours.to_bytes(), LIFE).expect("the same");
-        assert_eq!(open(&copy), Shown::Old(first.key.clone()));
+        assert_eq!(open(&copy), ShownTicket::Old(first.key.clone()));
         assert!(copy.replace_at() <= hours.replace_at());
         hours.replace().expect("a key");
-        assert_eq!(open(&hours), Shown::Unknown);
+        assert_eq!(open(&hours), ShownTicket::Unknown);
         for bytes in [&b""[..], &[0; 8], &[0; 43], &[0; 8 + 3 * 36]] {
             assert!(Hours::parse(bytes, LIFE).is_none(), "{}", bytes.len());
         }

@@ -12,7 +12,7 @@ use openssl::error::ErrorStack;
 use openssl::nid::Nid;
 use openssl::pkey::{HasPublic, Id, PKeyRef};
 
-use super::protocol::{Refusal, Signing};
+use super::protocol::{NotSigned, Signing};
 use crate::hello;
 use crate::store::permit::Permit;
 use crate::tls_ffi::provider::{Digest, Padding};
@@ -186,9 +186,9 @@ impl Judge {
         signing: &Signing<'_>,
         key: KeyType,
         permits: impl IntoIterator<Item = &'p Permit>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), NotSigned> {
         if means_something_else(signing.message) {
-            return Err(Refusal::Elsewhere);
+            return Err(NotSigned::Elsewhere);
         }
         self.judge_handshake(signing, key, permits)
     }
@@ -199,11 +199,11 @@ impl Judge {
         signing: &Signing<'_>,
         key: KeyType,
         permits: impl IntoIterator<Item = &'p Permit>,
-    ) -> Result<(), Refusal> {
-        let purpose = Purpose::of(signing.message).ok_or(Refusal::Shape)?;
-        let scheme = scheme(key, signing.padding, signing.digest).ok_or(Refusal::Algorithm)?;
+    ) -> Result<(), NotSigned> {
+        let purpose = Purpose::of(signing.message).ok_or(NotSigned::Shape)?;
+        let scheme = scheme(key, signing.padding, signing.digest).ok_or(NotSigned::Algorithm)?;
         // Of several reasons, the one that came closest to a signature.
-        let mut refusal = Refusal::Version;
+        let mut refusal = NotSigned::Version;
         for permit in permits {
             match fits(&purpose, key, scheme, permit) {
                 Ok(()) => return self.check_numbers(&purpose),
@@ -214,15 +214,15 @@ impl Judge {
     }
 
     /// What takes arithmetic, and does not depend on settings.
-    fn check_numbers(&mut self, purpose: &Purpose<'_>) -> Result<(), Refusal> {
+    fn check_numbers(&mut self, purpose: &Purpose<'_>) -> Result<(), NotSigned> {
         let sound = match purpose {
             Purpose::CertificateVerify | Purpose::Exchange(_, Params::Finite(_)) => return Ok(()),
             Purpose::Exchange(_, Params::Elliptic(group, point)) => self.holds(*group, point),
         };
         match sound {
             Ok(true) => Ok(()),
-            Ok(false) => Err(Refusal::Point),
-            Err(_) => Err(Refusal::Failed),
+            Ok(false) => Err(NotSigned::Point),
+            Err(_) => Err(NotSigned::Failed),
         }
     }
 
@@ -246,13 +246,13 @@ fn fits(
     key: KeyType,
     scheme: Scheme,
     permit: &Permit,
-) -> Result<(), Refusal> {
+) -> Result<(), NotSigned> {
     let (random_end, params) = match purpose {
         Purpose::CertificateVerify => {
             if permit.highest < TLS_1_3 {
-                return Err(Refusal::Version);
+                return Err(NotSigned::Version);
             }
-            let number = scheme_of_13(key, scheme).ok_or(Refusal::Algorithm)?;
+            let number = scheme_of_13(key, scheme).ok_or(NotSigned::Algorithm)?;
             return listed(permit, number);
         }
         Purpose::Exchange(random_end, params) => (*random_end, params),
@@ -261,7 +261,7 @@ fn fits(
     let oldest = permit.lowest <= TLS_1_1;
     let middle = permit.lowest <= TLS_1_2 && permit.highest >= TLS_1_2;
     if !oldest && !middle {
-        return Err(Refusal::Version);
+        return Err(NotSigned::Version);
     }
     let old_scheme = match key {
         KeyType::Ecdsa(_) => scheme == Scheme::Number(0x0203),
@@ -273,32 +273,32 @@ fn fits(
     if !(oldest && old_scheme && old_marked) {
         let Scheme::Number(number) = scheme else {
             let version = if oldest {
-                Refusal::Downgrade
+                NotSigned::Downgrade
             } else {
-                Refusal::Version
+                NotSigned::Version
             };
             return Err(version);
         };
         if !middle {
-            return Err(Refusal::Algorithm);
+            return Err(NotSigned::Algorithm);
         }
         listed(permit, number)?;
         if !marked {
-            return Err(Refusal::Downgrade);
+            return Err(NotSigned::Downgrade);
         }
     }
     match params {
         Params::Elliptic(group, _) if permit.groups.contains(group) => Ok(()),
-        Params::Elliptic(..) => Err(Refusal::Group),
+        Params::Elliptic(..) => Err(NotSigned::Group),
         Params::Finite(numbers) => is_own(numbers, key, permit),
     }
 }
 
-fn listed(permit: &Permit, scheme: u16) -> Result<(), Refusal> {
+fn listed(permit: &Permit, scheme: u16) -> Result<(), NotSigned> {
     if permit.schemes.contains(&scheme) {
         Ok(())
     } else {
-        Err(Refusal::Algorithm)
+        Err(NotSigned::Algorithm)
     }
 }
 
@@ -309,25 +309,25 @@ fn is_own(
     [prime, generator, public]: &[&[u8]; 3],
     key: KeyType,
     permit: &Permit,
-) -> Result<(), Refusal> {
+) -> Result<(), NotSigned> {
     // Elliptic keys sign for no suite with DHE.
     if !matches!(key, KeyType::Rsa | KeyType::RsaPss) {
-        return Err(Refusal::Algorithm);
+        return Err(NotSigned::Algorithm);
     }
     match &permit.finite {
         Some(own) if own.prime == *prime && own.generator == *generator => {}
-        _ => return Err(Refusal::Prime),
+        _ => return Err(NotSigned::Prime),
     }
     let (Some((last, above)), Some((public_last, public_above))) =
         (prime.split_last(), public.split_last())
     else {
-        return Err(Refusal::Prime);
+        return Err(NotSigned::Prime);
     };
     let is_one_or_less = public_above.iter().all(|byte| *byte == 0) && *public_last <= 1;
     // Numbers of one length compare as their bytes; the prime is odd.
     let is_too_large = (public_above, *public_last) >= (above, last - 1);
     if public.len() != prime.len() || is_one_or_less || is_too_large {
-        return Err(Refusal::Public);
+        return Err(NotSigned::Public);
     }
     Ok(())
 }

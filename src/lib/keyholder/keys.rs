@@ -8,7 +8,7 @@ use openssl::pkey::{PKey, Private};
 use super::judge::{Judge, KeyType};
 use super::local;
 use super::process::order;
-use super::protocol::{Refusal, Signing};
+use super::protocol::{NotSigned, Signing};
 use crate::store::permit::Permit;
 use crate::tls_ffi::provider::{Digest, Padding};
 
@@ -67,8 +67,11 @@ impl Keys {
     }
 
     /// One signature.
-    pub fn sign(&mut self, signing: &Signing<'_>) -> Result<Vec<u8>, Refusal> {
-        let key = self.by_number.get(&signing.key).ok_or(Refusal::NoSuchKey)?;
+    pub fn sign(&mut self, signing: &Signing<'_>) -> Result<Vec<u8>, NotSigned> {
+        let key = self
+            .by_number
+            .get(&signing.key)
+            .ok_or(NotSigned::NoSuchKey)?;
         let permits = key
             .permits
             .iter()
@@ -80,7 +83,7 @@ impl Keys {
             signing.digest,
             signing.message,
         )
-        .map_err(|_| Refusal::Failed)
+        .map_err(|_| NotSigned::Failed)
     }
 }
 

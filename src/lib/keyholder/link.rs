@@ -84,7 +84,7 @@ impl<S: AsFd> Link<S> {
     }
 
     /// One signature, and with it the tickets that this connection will send.
-    fn sign(&mut self, wanted: &provider::Wanted<'_>) -> Result<Vec<u8>, Fail> {
+    fn sign(&mut self, wanted: &provider::ToSign<'_>) -> Result<Vec<u8>, Fail> {
         let tls13 = wanted
             .message
             .get(64..)
@@ -108,7 +108,7 @@ impl<S: AsFd> Link<S> {
     /// It refuses, is gone, or does not answer before the deadline.
     pub fn exchange(
         &mut self,
-        tickets: Option<tickets::Wanted>,
+        tickets: Option<tickets::TicketsWanted>,
         signature: Option<Signing<'_>>,
     ) -> Result<Answer, Fail> {
         let lost = |error: io::Error| Fail::from(error).of("the keyholder cannot be reached");

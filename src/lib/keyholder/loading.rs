@@ -15,7 +15,7 @@ use super::holder::Keyholder;
 use super::master::Master;
 use super::meanwhile::Meanwhile;
 use super::permits::Permits;
-use super::worker::Worker;
+use super::worker::{NotDone, Worker};
 use crate::report::Fail;
 use crate::store::permit::Permit;
 use crate::store::{self, KeyKind, KeyPlace, Signer, SignerSource};
@@ -29,7 +29,7 @@ const WORKERS: usize = 4;
 
 /// A key that workers have under its number.
 #[derive(Clone)]
-struct Loaded {
+struct LoadedKey {
     path: PathBuf,
     public: PKey<Public>,
     /// Its file, as it was before the key was read.
@@ -39,7 +39,7 @@ struct Loaded {
 /// Keys by number: no number stands for another key as long as any store has it.
 #[derive(Clone, Default)]
 pub struct KeyTable {
-    by_number: BTreeMap<u16, Loaded>,
+    by_number: BTreeMap<u16, LoadedKey>,
     numbers: HashMap<PathBuf, u16>,
 }
 
@@ -53,7 +53,7 @@ enum Taken {
 }
 
 impl KeyTable {
-    fn insert(&mut self, number: u16, key: Loaded) {
+    fn insert(&mut self, number: u16, key: LoadedKey) {
         self.numbers.insert(key.path.clone(), number);
         self.by_number.insert(number, key);
     }
@@ -67,7 +67,7 @@ impl KeyTable {
             .any(|key| key.file.changed() == Changed::Surely)
     }
 
-    fn get(&self, path: &Path) -> Option<(u16, &Loaded)> {
+    fn get(&self, path: &Path) -> Option<(u16, &LoadedKey)> {
         let number = *self.numbers.get(path)?;
         Some((number, self.by_number.get(&number)?))
     }
@@ -118,6 +118,13 @@ fn unable(place: impl fmt::Display, why: impl Into<Fail>) -> Fail {
     why.into().of(format_args!("unable to load key: {place}"))
 }
 
+fn not_loaded(place: impl fmt::Display, why: NotDone) -> Fail {
+    match why {
+        NotDone::Unable(why) => unable(place, why),
+        NotDone::Lost(why) => why,
+    }
+}
+
 /// Where the stores of a server have their signers from.
 pub trait KeySource: SignerSource {
     /// The signers alone: Rust 1.85 makes no trait object of another by itself.
@@ -150,13 +157,13 @@ pub struct Loading<'a> {
     /// What the keyholder at work has.
     before: KeyTable,
     meanwhile: RefCell<&'a mut dyn Meanwhile>,
-    wanted: RefCell<Wanted>,
+    wanted: RefCell<WantedKeys>,
 }
 
 /// The keys that a generation wants, what is to be signed with them, and a worker
 /// that has those of them which are new.
 #[derive(Default)]
-pub struct Wanted {
+pub struct WantedKeys {
     keys: KeyTable,
     permits: Permits,
     worker: Option<Worker>,
@@ -182,7 +189,7 @@ impl<'a> Loading<'a> {
 
     /// All that was wanted of it.
     #[must_use]
-    pub fn wanted(self) -> Wanted {
+    pub fn wanted(self) -> WantedKeys {
         self.wanted.into_inner()
     }
 
@@ -209,10 +216,10 @@ impl<'a> Loading<'a> {
             none => none.insert(Worker::fork(self.master, meanwhile)?),
         };
         let public = worker
-            .load(number, &place.path, meanwhile)?
-            .map_err(|why| unable(place, why))?;
+            .load(number, &place.path, meanwhile)
+            .map_err(|why| not_loaded(place, why))?;
         wanted.loaded.insert(number);
-        let key = Loaded {
+        let key = LoadedKey {
             path: place.path.clone(),
             public,
             file,
@@ -260,7 +267,7 @@ impl KeySource for Loading<'_> {
     }
 }
 
-impl Wanted {
+impl WantedKeys {
     /// Whether a keyholder has these keys and no others, and signs the same with
     /// them.
     #[must_use]
@@ -330,7 +337,7 @@ impl KeySource for KeyTable {
 
 /// How to make a worker that takes another's place.
 pub struct Recipe {
-    keys: BTreeMap<u16, Loaded>,
+    keys: BTreeMap<u16, LoadedKey>,
     orders: Vec<Vec<u8>>,
 }
 
@@ -379,8 +386,8 @@ impl Recipe {
             }
             let shown = store::shown(&key.path);
             let public = worker
-                .load(*number, &key.path, meanwhile)?
-                .map_err(|why| unable(&shown, why))?;
+                .load(*number, &key.path, meanwhile)
+                .map_err(|why| not_loaded(&shown, why))?;
             if !public.public_eq(&key.public) {
                 return Err(Fail::temporary(format!(
                     "the key has changed since it was loaded: {shown}"
@@ -396,10 +403,10 @@ impl Recipe {
 mod tests {
     use super::*;
 
-    fn loaded(path: &Path, public: &PKey<Public>) -> Loaded {
+    fn loaded(path: &Path, public: &PKey<Public>) -> LoadedKey {
         let mut file = Watch::default();
         file.add(path);
-        Loaded {
+        LoadedKey {
             path: path.to_owned(),
             public: public.clone(),
             file,

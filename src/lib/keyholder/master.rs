@@ -20,7 +20,7 @@ use super::process as keyholder;
 use crate::report::{self, Fail, Report};
 use crate::sys::poll::{self, Ready};
 use crate::sys::process::{self, Change, Forked, ProcessId};
-use crate::sys::sandbox::{self, Role, Sandbox};
+use crate::sys::sandbox::{self, Process, Sandbox};
 use crate::sys::{fd, memory, parcel, signal};
 
 /// How long a process of ours may take to do what is asked of it at start.
@@ -161,7 +161,7 @@ fn run(
         socket,
         secret,
         hours: Some(hours),
-        sandbox: Sandbox::prepare(Role::Keyholder),
+        sandbox: Sandbox::prepare(Process::Keyholder),
         report,
         workers: HashMap::new(),
     };

@@ -8,7 +8,9 @@ use crate::report::Fail;
 use crate::secret::Secret;
 use crate::text;
 use crate::tls_ffi::provider::{Digest, Padding};
-use crate::tls_ffi::tickets::{self, Given, New, Shown, TicketKey, Wanted};
+use crate::tls_ffi::tickets::{
+    self, NewTicket, ShownTicket, TicketKey, TicketsGiven, TicketsWanted,
+};
 
 /// The longest request, in bytes. The parameters of finite-field DH are the
 /// longest that is ever signed: two numbers of 8192 bits at most.
@@ -49,7 +51,7 @@ pub struct Request<'a> {
     /// the number that it had.
     pub exchange: u8,
     /// Tickets.
-    pub tickets: Option<Wanted>,
+    pub tickets: Option<TicketsWanted>,
     /// A signature.
     pub signature: Option<Signing<'a>>,
 }
@@ -79,11 +81,11 @@ impl<'a> Request<'a> {
     ///
     /// # Errors
     /// It is none.
-    pub fn parse(bytes: &'a [u8]) -> Result<Request<'a>, Refusal> {
+    pub fn parse(bytes: &'a [u8]) -> Result<Request<'a>, NotSigned> {
         if bytes.len() > REQUEST_LIMIT {
-            return Err(Refusal::Malformed);
+            return Err(NotSigned::Malformed);
         }
-        Request::read(bytes).ok_or(Refusal::Malformed)
+        Request::read(bytes).ok_or(NotSigned::Malformed)
     }
 
     fn read(mut rest: &'a [u8]) -> Option<Request<'a>> {
@@ -95,7 +97,7 @@ impl<'a> Request<'a> {
         let tickets = if shown == 0 && new == 0 {
             None
         } else {
-            Some(Wanted {
+            Some(TicketsWanted {
                 binding: next(&mut rest)?,
                 shown: if shown == 0 {
                     None
@@ -150,7 +152,7 @@ impl<'a> Request<'a> {
 
 /// Why nothing is signed. Of several reasons the last one here is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Refusal {
+pub enum NotSigned {
     /// The bytes are no request.
     Malformed,
     /// No key has this number.
@@ -181,26 +183,26 @@ pub enum Refusal {
     Failed,
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for NotSigned {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
-            Refusal::Malformed => "a malformed request",
-            Refusal::NoSuchKey => "a key that does not exist",
-            Refusal::Shape => "a message that is not of a TLS server's handshake",
-            Refusal::Elsewhere => {
+            NotSigned::Malformed => "a malformed request",
+            NotSigned::NoSuchKey => "a key that does not exist",
+            NotSigned::Shape => "a message that is not of a TLS server's handshake",
+            NotSigned::Elsewhere => {
                 "a message that could pass for a certificate, or for what another protocol signs"
             }
-            Refusal::Version => "a TLS version that the settings do not allow",
-            Refusal::Algorithm => {
+            NotSigned::Version => "a TLS version that the settings do not allow",
+            NotSigned::Algorithm => {
                 "a signature algorithm that the settings do not allow or the key does not have"
             }
-            Refusal::Downgrade => "an old TLS version without the mark against downgrades",
-            Refusal::Group => "a key share of a group that the settings do not allow",
-            Refusal::Point => "a key share that is not a point of its group",
-            Refusal::Prime => "Diffie-Hellman parameters that are not the server's",
-            Refusal::Public => "a Diffie-Hellman public value that is out of range",
-            Refusal::Quota => "a second signature, or more tickets than a connection has",
-            Refusal::Failed => "libcrypto failed",
+            NotSigned::Downgrade => "an old TLS version without the mark against downgrades",
+            NotSigned::Group => "a key share of a group that the settings do not allow",
+            NotSigned::Point => "a key share that is not a point of its group",
+            NotSigned::Prime => "Diffie-Hellman parameters that are not the server's",
+            NotSigned::Public => "a Diffie-Hellman public value that is out of range",
+            NotSigned::Quota => "a second signature, or more tickets than a connection has",
+            NotSigned::Failed => "libcrypto failed",
         })
     }
 }
@@ -209,7 +211,7 @@ impl fmt::Display for Refusal {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Answer {
     /// The tickets that were wanted.
-    pub tickets: Option<Given>,
+    pub tickets: Option<TicketsGiven>,
     /// The signature that was wanted.
     pub signature: Option<Vec<u8>>,
 }
@@ -238,22 +240,22 @@ impl Answer {
         let tickets = match &request.tickets {
             None => None,
             Some(wanted) => {
-                let mut given = Given {
+                let mut given = TicketsGiven {
                     shown: None,
                     new: Vec::new(),
                 };
                 if wanted.shown.is_some() {
                     given.shown = Some(match next(&mut rest)? {
-                        [0] => Shown::Unknown,
-                        [1] => Shown::Current(key(&mut rest)?),
-                        [2] => Shown::Old(key(&mut rest)?),
+                        [0] => ShownTicket::Unknown,
+                        [1] => ShownTicket::Current(key(&mut rest)?),
+                        [2] => ShownTicket::Old(key(&mut rest)?),
                         _ => return None,
                     });
                 }
                 for _ in 0..wanted.new {
                     let name = next(&mut rest)?;
                     let key = key(&mut rest)?;
-                    given.new.push(New { name, key });
+                    given.new.push(NewTicket { name, key });
                 }
                 Some(given)
             }
@@ -266,7 +268,7 @@ impl Answer {
 
     /// Writes an answer to the exchange of this number.
     #[must_use]
-    pub fn to_bytes(answered: Result<&Answer, Refusal>, exchange: u8) -> Secret {
+    pub fn to_bytes(answered: Result<&Answer, NotSigned>, exchange: u8) -> Secret {
         // Of its final size at once: there are keys in it.
         let mut bytes = Vec::with_capacity(REPLY_LIMIT);
         bytes.push(exchange);
@@ -282,9 +284,9 @@ impl Answer {
         if let Some(given) = &answer.tickets {
             let (status, key) = match &given.shown {
                 None => (None, None),
-                Some(Shown::Unknown) => (Some(0), None),
-                Some(Shown::Current(key)) => (Some(1), Some(key)),
-                Some(Shown::Old(key)) => (Some(2), Some(key)),
+                Some(ShownTicket::Unknown) => (Some(0), None),
+                Some(ShownTicket::Current(key)) => (Some(1), Some(key)),
+                Some(ShownTicket::Old(key)) => (Some(2), Some(key)),
             };
             bytes.extend(status);
             bytes.extend(key.into_iter().flat_map(TicketKey::bytes));
@@ -310,7 +312,7 @@ mod tests {
     };
 
     fn requests() -> Vec<Request<'static>> {
-        let wanted = |shown, new| Wanted {
+        let wanted = |shown, new| TicketsWanted {
             binding: [3; 32],
             shown,
             new,
@@ -341,7 +343,7 @@ mod tests {
             let whole = bytes.len() - request.signature.map_or(0, |one| one.message.len());
             for length in 0..whole {
                 let cut = Request::parse(&bytes[..length]);
-                assert_eq!(cut, Err(Refusal::Malformed), "{length}");
+                assert_eq!(cut, Err(NotSigned::Malformed), "{length}");
             }
         }
         let mut longer = requests()[2].to_bytes();
@@ -354,7 +356,11 @@ mod tests {
             b"\x01\x40\0\x07\0\0m",
             &[&b"\x01\x03"[..], &[0; 32]].concat(),
         ] {
-            assert_eq!(Request::parse(bytes), Err(Refusal::Malformed), "{bytes:?}");
+            assert_eq!(
+                Request::parse(bytes),
+                Err(NotSigned::Malformed),
+                "{bytes:?}"
+            );
         }
         let mut most = requests()[0].to_bytes();
         most.resize(REQUEST_LIMIT, 0);
@@ -368,14 +374,14 @@ mod tests {
         let key = TicketKey::new(&[9; TicketKey::LENGTH]);
         for request in requests() {
             for shown in [
-                Shown::Unknown,
-                Shown::Current(key.clone()),
-                Shown::Old(key.clone()),
+                ShownTicket::Unknown,
+                ShownTicket::Current(key.clone()),
+                ShownTicket::Old(key.clone()),
             ] {
-                let tickets = request.tickets.map(|wanted| Given {
+                let tickets = request.tickets.map(|wanted| TicketsGiven {
                     shown: wanted.shown.map(|_| shown.clone()),
                     new: (0..wanted.new)
-                        .map(|at| New {
+                        .map(|at| NewTicket {
                             name: [at; 16],
                             key: key.clone(),
                         })
@@ -391,10 +397,10 @@ mod tests {
                 let cut = Answer::parse(&request, &bytes[..2]);
                 assert!(cut.expect("its own").is_err());
             }
-            let refused = Answer::to_bytes(Err(Refusal::Shape), 5);
+            let refused = Answer::to_bytes(Err(NotSigned::Shape), 5);
             let said = Answer::parse(&request, &refused).expect("its own");
-            assert_eq!(said, Err(Refusal::Shape.to_string().into()));
-            let earlier = Answer::to_bytes(Err(Refusal::Shape), 4);
+            assert_eq!(said, Err(NotSigned::Shape.to_string().into()));
+            let earlier = Answer::to_bytes(Err(NotSigned::Shape), 4);
             assert_eq!(Answer::parse(&request, &earlier), None);
             for bytes in [&b""[..], b"\x05", b"\x05\x02x"] {
                 let said = Answer::parse(&request, bytes).expect("its own");

@@ -11,24 +11,24 @@ use openssl::error::ErrorStack;
 use super::hours::{self, Hours};
 use super::keys::Keys;
 use super::process::{ORDER_LIMIT, answer, order};
-use super::protocol::{Answer, REQUEST_LIMIT, Refusal, Request};
+use super::protocol::{Answer, NotSigned, REQUEST_LIMIT, Request};
 use crate::report::Report;
 use crate::secret::Secret;
 use crate::sys::parcel;
 use crate::sys::poll::{self, Ready};
-use crate::tls_ffi::tickets::{Given, Name, PER_HANDSHAKE, Wanted};
+use crate::tls_ffi::tickets::{PER_HANDSHAKE, TicketName, TicketsGiven, TicketsWanted};
 
 /// How many signatures are made before the supervisor is listened to again.
 const ROUND: usize = 8;
 /// One connection's link.
-struct Link {
+struct EngineLink {
     socket: OwnedFd,
     /// Signatures that are left.
     left: u8,
     /// Tickets to be made that are left.
     tickets: u8,
     /// The ticket that was shown.
-    shown: Option<Name>,
+    shown: Option<TicketName>,
     /// The last exchange that was answered: asked again, its answer is on its way.
     answered: u8,
     /// Messages that are left, asked again or not.
@@ -53,7 +53,7 @@ pub(super) struct Service {
     /// Who makes them; `None` once it is gone.
     master: Option<OwnedFd>,
     /// In the order of their coming.
-    links: Vec<Link>,
+    links: Vec<EngineLink>,
     report: Report,
 }
 
@@ -181,7 +181,7 @@ impl Service {
                 ([order::LINK, left, ping, rest @ ..], Some(socket)) => {
                     let seconds = <[u8; 4]>::try_from(rest).map_or(1, u32::from_be_bytes);
                     let end = Duration::from_secs(seconds.into());
-                    self.links.push(Link {
+                    self.links.push(EngineLink {
                         socket,
                         left: *left,
                         tickets: left.saturating_mul(PER_LINK),
@@ -216,12 +216,12 @@ impl Service {
     }
 
     /// Serves one link; false when that was its last time.
-    fn sign(&mut self, link: &mut Link) -> bool {
+    fn sign(&mut self, link: &mut EngineLink) -> bool {
         let mut buffer = [0; REQUEST_LIMIT];
         let request = match parcel::take(&link.socket, &mut buffer) {
             Ok(length @ 1..) => Request::parse(&buffer[..length]),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(Refusal::Malformed),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(NotSigned::Malformed),
             // The engine is done, or gone.
             _ => return false,
         };
@@ -256,15 +256,22 @@ impl Service {
     }
 
     /// What one request gets. Nothing is given where something is refused.
-    fn answer(&mut self, link: &mut Link, request: &Request<'_>) -> Result<Answer, Refusal> {
+    fn answer(
+        &mut self,
+        link: &mut EngineLink,
+        request: &Request<'_>,
+    ) -> Result<Answer, NotSigned> {
         if link.messages == 0 {
-            return Err(Refusal::Quota);
+            return Err(NotSigned::Quota);
         }
         if let Some(wanted) = &request.tickets {
-            link.tickets = link.tickets.checked_sub(wanted.new).ok_or(Refusal::Quota)?;
+            link.tickets = link
+                .tickets
+                .checked_sub(wanted.new)
+                .ok_or(NotSigned::Quota)?;
             if let Some(name) = wanted.shown {
                 if link.shown.replace(name).is_some_and(|known| known != name) {
-                    return Err(Refusal::Quota);
+                    return Err(NotSigned::Quota);
                 }
             }
         }
@@ -275,16 +282,16 @@ impl Service {
         }
         let tickets = request.tickets.map(|wanted| self.give(&wanted));
         Ok(Answer {
-            tickets: tickets.transpose().map_err(|_| Refusal::Failed)?,
+            tickets: tickets.transpose().map_err(|_| NotSigned::Failed)?,
             signature,
         })
     }
 
-    fn give(&self, wanted: &Wanted) -> Result<Given, ErrorStack> {
+    fn give(&self, wanted: &TicketsWanted) -> Result<TicketsGiven, ErrorStack> {
         let shown = wanted.shown;
         let shown = shown.map(|name| self.hours.open(&name, &wanted.binding));
         let new = (0..wanted.new).map(|_| self.hours.make(&wanted.binding));
-        Ok(Given {
+        Ok(TicketsGiven {
             shown: shown.transpose()?,
             new: new.collect::<Result<_, _>>()?,
         })
@@ -317,7 +324,7 @@ mod tests {
             keys,
             hours: Hours::fresh(Duration::from_secs(60)).expect("keys of tickets"),
             master: None,
-            links: vec![Link {
+            links: vec![EngineLink {
                 socket,
                 left: 1,
                 tickets: 0,

@@ -34,6 +34,22 @@ pub(super) struct Held {
     pub(super) sent: bool,
 }
 
+/// Why an order was not carried out.
+pub(super) enum NotDone {
+    /// The process could not.
+    Unable(Fail),
+    /// There was no talking to it.
+    Lost(Fail),
+}
+
+impl From<NotDone> for Fail {
+    fn from(why: NotDone) -> Fail {
+        match why {
+            NotDone::Unable(why) | NotDone::Lost(why) => why,
+        }
+    }
+}
+
 /// One process of a keyholder.
 pub struct Worker {
     pub(super) id: ProcessId,
@@ -71,27 +87,30 @@ impl Worker {
         })
     }
 
-    /// One order and its answer. The inner failure is the worker's own; the outer one
-    /// is that there was no talking to it.
-    pub(super) fn ask(
+    /// One order and its answer.
+    fn ask(
         &self,
         order: u8,
         text: &[u8],
         meanwhile: &mut dyn Meanwhile,
-    ) -> Result<Result<Vec<u8>, Fail>, Fail> {
-        let unable = || Fail::unable("talk to the keyholder");
-        let control = self
-            .control
-            .as_ref()
-            .ok_or_else(|| unable()(io::ErrorKind::NotConnected.into()))?;
-        parcel::give(control, &[&[order], text].concat()).map_err(unable())?;
-        let reply = receive(control, PATIENCE, meanwhile).map_err(unable())?;
+    ) -> Result<Vec<u8>, NotDone> {
+        let exchange = |control| {
+            parcel::give(control, &[&[order], text].concat())?;
+            receive(control, PATIENCE, meanwhile)
+        };
+        let control = self.control.as_ref();
+        let reply = control
+            .ok_or_else(|| io::ErrorKind::NotConnected.into())
+            .and_then(exchange)
+            .map_err(|why| NotDone::Lost(Fail::unable("talk to the keyholder")(why)))?;
         match reply.split_first() {
-            Some((&answer::ERROR, why)) => {
-                Ok(Err(String::from_utf8_lossy(why).into_owned().into()))
-            }
-            Some((_, rest)) => Ok(Ok(rest.to_vec())),
-            None => Err(Fail::temporary("the keyholder ended while it was started")),
+            Some((&answer::ERROR, why)) => Err(NotDone::Unable(
+                String::from_utf8_lossy(why).into_owned().into(),
+            )),
+            Some((_, rest)) => Ok(rest.to_vec()),
+            None => Err(NotDone::Lost(Fail::temporary(
+                "the keyholder ended while it was started",
+            ))),
         }
     }
 
@@ -101,10 +120,10 @@ impl Worker {
         number: u16,
         path: &Path,
         meanwhile: &mut dyn Meanwhile,
-    ) -> Result<Result<PKey<Public>, Fail>, Fail> {
+    ) -> Result<PKey<Public>, NotDone> {
         let order = [&number.to_be_bytes(), path.as_os_str().as_bytes()].concat();
         let public = self.ask(order::LOAD, &order, meanwhile)?;
-        Ok(public.and_then(|der| Ok(PKey::public_key_from_der(&der)?)))
+        PKey::public_key_from_der(&public).map_err(|why| NotDone::Unable(why.into()))
     }
 
     /// Has it learn what may be signed.
@@ -115,7 +134,7 @@ impl Worker {
     ) -> Result<(), Fail> {
         for order in orders {
             if let [kind, rest @ ..] = &**order {
-                self.ask(*kind, rest, meanwhile)??;
+                self.ask(*kind, rest, meanwhile)?;
             }
         }
         self.learned = orders.len();
@@ -137,7 +156,7 @@ impl Worker {
 
     /// Returns what it could not give up.
     pub(super) fn seal(&self, meanwhile: &mut dyn Meanwhile) -> Result<Vec<String>, Fail> {
-        let missing = self.ask(order::SEAL, b"", meanwhile)??;
+        let missing = self.ask(order::SEAL, b"", meanwhile)?;
         Ok(String::from_utf8_lossy(&missing)
             .lines()
             .map(str::to_owned)

@@ -20,7 +20,7 @@ use crate::report;
 use crate::sys::child::Running;
 use crate::sys::fd;
 use crate::sys::poll::{self, Ready};
-use crate::sys::sandbox::Role;
+use crate::sys::sandbox::Process;
 use crate::sys::standard;
 use crate::sys::user::{self, Identity};
 #[cfg(feature = "internals")]
@@ -221,7 +221,7 @@ fn answer() -> Result<Vec<u8>, Trouble> {
         // Where root cannot become anybody else it stays what it is, in its sandbox.
         let _ = Identity::nobody().assume();
     }
-    confine::take_on(Role::Fetcher, false, standard::three().1)
+    confine::take_on(Process::Fetcher, false, standard::three().1)
         .map_err(|fail| failed(fail.to_string()))?;
     #[cfg(feature = "internals")]
     taken_over::act(Moment::Fetching);

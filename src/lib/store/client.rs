@@ -10,7 +10,7 @@ use openssl::ssl::{
 };
 use openssl::x509::X509;
 
-use super::offer::{Offer, Role};
+use super::offer::{Offer, OfferedBy};
 use super::{Certificate, KeyPlace, Named, SignerSource, anchors, internal, unable};
 use crate::domaincerts::OwnCertificate;
 use crate::report::Fail;
@@ -117,9 +117,9 @@ impl Store {
     ) -> Result<Store, Fail> {
         let mut context = SslContextBuilder::new(SslMethod::tls_client()).map_err(internal)?;
         let role = if setup.anonymous {
-            Role::ClientWithoutCertificate
+            OfferedBy::ClientWithoutCertificate
         } else {
-            Role::Client
+            OfferedBy::Client
         };
         let rule = under("tlsdestinations", setup.lines.0);
         let offer = Offer::of(settings, setup.ciphers_from, role).map_err(&rule)?;

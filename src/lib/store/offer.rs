@@ -47,7 +47,7 @@ const OLD_SIGNATURES: &str = "ECDSA+SHA1:RSA+SHA1";
 
 /// Whose list is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum OfferedBy {
     /// A client's, which wants a certificate.
     Client,
     /// A client's, which does without.
@@ -83,17 +83,17 @@ impl Offer {
     ///
     /// # Errors
     /// The setting of which nothing is left, or that OpenSSL refuses.
-    pub fn of(settings: &Settings, setting: &str, role: Role) -> Result<Offer, Fail> {
+    pub fn of(settings: &Settings, setting: &str, by: OfferedBy) -> Result<Offer, Fail> {
         let scratch = Scratch::new()?;
         let (min, max) = settings.versions()?;
         let mut findings = Vec::new();
         findings.extend(lowered(settings, max));
         let mut list = match settings.word("CIPHERS")? {
             Some(list) => CipherWords::read(list, &scratch),
-            None => CipherWords::default_for(role, min),
+            None => CipherWords::default_for(by, min),
         };
         if let Some(given) = settings.word("CIPHERS")? {
-            findings.extend(list.findings(given, setting, role, &scratch));
+            findings.extend(list.findings(given, setting, by, &scratch));
         }
         let mut suites = settings.word("CIPHERSUITES")?.map(str::to_owned);
         let mut min = min;
@@ -107,8 +107,8 @@ impl Offer {
             if list.words.iter().all(|word| is_command(word))
                 && max.is_none_or(|max| max >= Version::Tls13)
             {
-                let others = match role {
-                    Role::Server => "clients of TLS 1.2 and older are not served",
+                let others = match by {
+                    OfferedBy::Server => "clients of TLS 1.2 and older are not served",
                     _ => "servers of TLS 1.2 and older are refused",
                 };
                 findings.push(Fail::note(format!(
@@ -118,24 +118,24 @@ impl Offer {
                 list.words.insert(0, settings::CIPHERS.to_owned());
             }
         }
-        if role == Role::ClientWithoutCertificate {
+        if by == OfferedBy::ClientWithoutCertificate {
             list.allow_anonymous();
         }
-        let ciphers = list.finished(setting, role, &scratch)?;
+        let ciphers = list.finished(setting, by, &scratch)?;
         if let Some(suites) = &suites {
             scratch.check("CIPHERSUITES", suites, SslContextBuilder::set_ciphersuites)?;
             findings.extend(unknown_suites(suites, &scratch));
         }
         let level_zero = min < Version::Tls12 && !ciphers.contains("@SECLEVEL");
         let old = level_zero || ciphers.contains("@SECLEVEL=0");
-        let groups = scratch.groups(settings, role, &mut findings)?;
+        let groups = scratch.groups(settings, by, &mut findings)?;
         Ok(Offer {
             versions: (min, max),
             finite_groups: finite_groups(settings.word("TLS_GROUPS")?.and(groups.as_deref())),
             ciphers,
             suites,
             groups,
-            signatures: scratch.signatures(settings, role, old, &mut findings)?,
+            signatures: scratch.signatures(settings, by, old, &mut findings)?,
             level_zero,
             findings,
         })
@@ -217,9 +217,9 @@ impl CipherWords {
 
     /// The list where none is set. Old versions bring old suites, or the
     /// administrator's leave would be in vain.
-    fn default_for(role: Role, min: Version) -> CipherWords {
+    fn default_for(by: OfferedBy, min: Version) -> CipherWords {
         let mut words = vec![settings::CIPHERS.to_owned()];
-        if role != Role::Server || min < Version::Tls12 {
+        if by != OfferedBy::Server || min < Version::Tls12 {
             words.push(settings::OLD_CIPHERS.to_owned());
         }
         CipherWords {
@@ -240,7 +240,7 @@ impl CipherWords {
         }
     }
 
-    fn findings(&self, list: &str, setting: &str, role: Role, scratch: &Scratch) -> Vec<Fail> {
+    fn findings(&self, list: &str, setting: &str, by: OfferedBy, scratch: &Scratch) -> Vec<Fail> {
         let quoted = |word: &str| format!("\"{}\"", text::excerpt(word.as_bytes(), 100));
         let mut findings: Vec<Fail> = self
             .unknown
@@ -258,15 +258,13 @@ impl CipherWords {
             .words
             .iter()
             .filter(|word| !word.starts_with(['!', '-', '+', '@']))
-            .filter(|word| {
-                scratch.knows(word) && !scratch.knows(&format!("{word}:{}", never(role)))
-            })
+            .filter(|word| scratch.knows(word) && !scratch.knows(&format!("{word}:{}", never(by))))
             .map(|word| quoted(word))
             .collect();
         if !asked.is_empty() {
             findings.push(Fail::note(format!(
                 "{setting}: these words ask for suites {}: {}",
-                fault(role),
+                fault(by),
                 asked.join(", ")
             )));
         }
@@ -274,14 +272,14 @@ impl CipherWords {
     }
 
     /// The list with what is never served taken out.
-    fn finished(&self, setting: &str, role: Role, scratch: &Scratch) -> Result<String, Fail> {
+    fn finished(&self, setting: &str, by: OfferedBy, scratch: &Scratch) -> Result<String, Fail> {
         let list = self.words.join(":");
-        let finished = format!("{list}:{}", never(role));
+        let finished = format!("{list}:{}", never(by));
         let Err(error) = scratch.with(|context| context.set_cipher_list(&finished)) else {
             return Ok(finished);
         };
         let why = if scratch.knows(&list) {
-            format!("it selects only suites {}", fault(role)).into()
+            format!("it selects only suites {}", fault(by)).into()
         } else {
             Fail::from(error)
         };
@@ -292,18 +290,18 @@ impl CipherWords {
     }
 }
 
-fn never(role: Role) -> &'static str {
-    match role {
-        Role::Client => NEVER_OFFERED,
-        Role::ClientWithoutCertificate => NEVER_ANONYMOUS,
-        Role::Server => NEVER_SERVED,
+fn never(by: OfferedBy) -> &'static str {
+    match by {
+        OfferedBy::Client => NEVER_OFFERED,
+        OfferedBy::ClientWithoutCertificate => NEVER_ANONYMOUS,
+        OfferedBy::Server => NEVER_SERVED,
     }
 }
 
 /// What is wrong with those.
-fn fault(role: Role) -> &'static str {
-    match role {
-        Role::Server => "without forward secrecy or authentication, which are never served",
+fn fault(by: OfferedBy) -> &'static str {
+    match by {
+        OfferedBy::Server => "without forward secrecy or authentication, which are never served",
         _ => "without authentication or encryption, which are never offered",
     }
 }
@@ -398,14 +396,14 @@ impl Scratch {
     fn groups(
         &self,
         settings: &Settings,
-        role: Role,
+        by: OfferedBy,
         findings: &mut Vec<Fail>,
     ) -> Result<Option<String>, Fail> {
         static DEFAULT: OnceLock<String> = OnceLock::new();
         let set = SslContextBuilder::set_groups_list;
         match settings.word("TLS_GROUPS")? {
             Some(list) => self.known("TLS_GROUPS", list, set, findings).map(Some),
-            None if role != Role::Server => Ok(None),
+            None if by != OfferedBy::Server => Ok(None),
             None => {
                 if DEFAULT.get().is_none() {
                     let list = [GROUPS_35, GROUPS]
@@ -423,7 +421,7 @@ impl Scratch {
     fn signatures(
         &self,
         settings: &Settings,
-        role: Role,
+        by: OfferedBy,
         old: bool,
         findings: &mut Vec<Fail>,
     ) -> Result<Option<String>, Fail> {
@@ -431,7 +429,7 @@ impl Scratch {
         let set = SslContextBuilder::set_sigalgs_list;
         match settings.word("SIGALGS")? {
             Some(list) => self.known("SIGALGS", list, set, findings).map(Some),
-            None if role != Role::Server => Ok(None),
+            None if by != OfferedBy::Server => Ok(None),
             None => {
                 if DEFAULT.get().is_none() {
                     let known = self.known("SIGALGS", SIGNATURES, set, &mut Vec::new())?;

@@ -19,7 +19,7 @@ use openssl::stack::Stack;
 use openssl::x509::{X509, X509Name, X509VerifyResult};
 
 use super::jail::Jail;
-use super::offer::{Offer, Role};
+use super::offer::{Offer, OfferedBy};
 use super::permit::{Finite, Permit};
 use super::{
     Certificate, KeyKind, KeyPlace, Named, Signer, SignerSource, anchors, fit, internal,
@@ -252,7 +252,7 @@ impl Store {
     /// # Errors
     /// The first thing that is wrong: variable, path, reason.
     pub fn load(settings: &Settings, ask: Ask, signers: &dyn SignerSource) -> Result<Store, Fail> {
-        let offer = Offer::of(settings, "CIPHERS", Role::Server)?;
+        let offer = Offer::of(settings, "CIPHERS", OfferedBy::Server)?;
         let mut findings = offer.findings.clone();
         findings.extend(open_files(settings));
         let pairs = checked_pairs(settings, signers, &mut findings)?;

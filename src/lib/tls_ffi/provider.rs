@@ -72,7 +72,7 @@ impl Digest {
 
 /// What libssl wants signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wanted<'a> {
+pub struct ToSign<'a> {
     /// The number that the key was made with.
     pub key: u32,
     /// How it is padded.
@@ -84,7 +84,7 @@ pub struct Wanted<'a> {
 }
 
 /// Makes signatures; `None` where there is none to be had.
-pub type Sign = Box<dyn FnMut(&Wanted<'_>) -> Option<Vec<u8>> + Send>;
+pub type Sign = Box<dyn FnMut(&ToSign<'_>) -> Option<Vec<u8>> + Send>;
 
 static SIGN: Mutex<Option<Sign>> = Mutex::new(None);
 
@@ -772,7 +772,7 @@ unsafe extern "C" fn signing_sign(
     }
     // SAFETY: libcrypto passes a message of this length.
     let message = unsafe { std::slice::from_raw_parts(message, message_length) };
-    let wanted = Wanted {
+    let wanted = ToSign {
         key: number,
         padding: signing.padding,
         digest: signing.digest,

@@ -18,7 +18,7 @@ use openssl_sys as ffi;
 pub const PER_HANDSHAKE: usize = 2;
 
 /// Names a ticket: the first bytes of it.
-pub type Name = [u8; 16];
+pub type TicketName = [u8; 16];
 
 /// What a ticket holds for, as a digest: it opens for nothing else.
 pub type Binding = [u8; 32];
@@ -72,16 +72,16 @@ impl fmt::Debug for TicketKey {
 
 /// A ticket that can be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct New {
+pub struct NewTicket {
     /// Its name.
-    pub name: Name,
+    pub name: TicketName,
     /// Its key.
     pub key: TicketKey,
 }
 
 /// What is known of a ticket that a client showed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Shown {
+pub enum ShownTicket {
     /// Nothing: it is too old, or none of ours.
     Unknown,
     /// It is of the present hour.
@@ -92,37 +92,37 @@ pub enum Shown {
 
 /// What is wanted of whoever makes the keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct TicketsWanted {
     /// What all of these tickets hold for.
     pub binding: Binding,
     /// The ticket that the client showed.
-    pub shown: Option<Name>,
+    pub shown: Option<TicketName>,
     /// How many are to be made.
     pub new: u8,
 }
 
 /// What is given.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Given {
+pub struct TicketsGiven {
     /// Of the ticket that was shown.
-    pub shown: Option<Shown>,
+    pub shown: Option<ShownTicket>,
     /// Those to be made.
-    pub new: Vec<New>,
+    pub new: Vec<NewTicket>,
 }
 
 /// Gets keys; `None` where there are none to be had.
-pub type Ask = Box<dyn FnMut(&Wanted) -> Option<Given> + Send>;
+pub type TicketSource = Box<dyn FnMut(&TicketsWanted) -> Option<TicketsGiven> + Send>;
 
 /// What one connection has asked and heard.
 struct State {
-    ask: Option<Ask>,
+    ask: Option<TicketSource>,
     /// `None`: this connection has no tickets.
     binding: Option<Binding>,
     /// The client takes tickets below TLS 1.3.
     taken: bool,
     /// The one ticket that was looked up.
-    shown: Option<(Name, Shown)>,
-    new: Vec<New>,
+    shown: Option<(TicketName, ShownTicket)>,
+    new: Vec<NewTicket>,
 }
 
 static STATE: Mutex<State> = Mutex::new(State {
@@ -135,7 +135,7 @@ static STATE: Mutex<State> = Mutex::new(State {
 
 /// Says who makes this process's keys; `None` ends it, and wipes those that it
 /// has.
-pub fn ask_with(ask: Option<Ask>) {
+pub fn ask_with(ask: Option<TicketSource>) {
     if let Ok(mut state) = STATE.lock() {
         state.ask = ask;
         state.binding = None;
@@ -168,7 +168,7 @@ pub fn begin(context: &[u8; 32], server_name: Option<&[u8]>, taken: bool) {
 
 /// What can be asked for together with the signature of a full handshake.
 #[must_use]
-pub fn wanted_with_signature(tls13: bool) -> Option<Wanted> {
+pub fn wanted_with_signature(tls13: bool) -> Option<TicketsWanted> {
     let state = STATE.lock().ok()?;
     let wanted = if tls13 {
         PER_HANDSHAKE
@@ -176,7 +176,7 @@ pub fn wanted_with_signature(tls13: bool) -> Option<Wanted> {
         usize::from(state.taken)
     };
     let new = u8::try_from(wanted.saturating_sub(state.new.len())).unwrap_or(0);
-    Some(Wanted {
+    Some(TicketsWanted {
         binding: state.binding?,
         shown: None,
         new,
@@ -185,44 +185,44 @@ pub fn wanted_with_signature(tls13: bool) -> Option<Wanted> {
 }
 
 /// Takes what came with a signature.
-pub fn supply(new: Vec<New>) {
+pub fn supply(new: Vec<NewTicket>) {
     if let Ok(mut state) = STATE.lock() {
         state.new.extend(new);
     }
 }
 
 impl State {
-    fn look_up(&mut self, name: Name) -> Shown {
+    fn look_up(&mut self, name: TicketName) -> ShownTicket {
         let Some(binding) = self.binding else {
-            return Shown::Unknown;
+            return ShownTicket::Unknown;
         };
         if let Some((known, shown)) = &self.shown {
             // One that shows a second ticket may resume with the first alone.
             return if *known == name {
                 shown.clone()
             } else {
-                Shown::Unknown
+                ShownTicket::Unknown
             };
         }
-        let wanted = Wanted {
+        let wanted = TicketsWanted {
             binding,
             shown: Some(name),
             // What follows a resumption, or part of what a full handshake gives.
             new: 1,
         };
         let given = self.ask.as_mut().and_then(|ask| ask(&wanted));
-        let mut found = Shown::Unknown;
+        let mut found = ShownTicket::Unknown;
         if let Some(given) = given {
             self.new.extend(given.new);
-            found = given.shown.unwrap_or(Shown::Unknown);
+            found = given.shown.unwrap_or(ShownTicket::Unknown);
         }
         self.shown = Some((name, found.clone()));
         found
     }
 
-    fn next(&mut self) -> Option<New> {
+    fn next(&mut self) -> Option<NewTicket> {
         if self.new.is_empty() {
-            let wanted = Wanted {
+            let wanted = TicketsWanted {
                 binding: self.binding?,
                 shown: None,
                 new: 1,
@@ -263,7 +263,7 @@ const GOOD: c_int = 1;
 const GOOD_AND_RENEW: c_int = 2;
 
 /// The key of a new ticket, which gets its name, or of the one of this name.
-fn key_for(ssl: &SslRef, name: &mut Name, new: bool) -> Option<(TicketKey, c_int)> {
+fn key_for(ssl: &SslRef, name: &mut TicketName, new: bool) -> Option<(TicketKey, c_int)> {
     let mut state = STATE.lock().ok()?;
     if new {
         return state.next().map(|new| {
@@ -277,10 +277,10 @@ fn key_for(ssl: &SslRef, name: &mut Name, new: bool) -> Option<(TicketKey, c_int
     }
     let renew = ssl.version2() == Some(SslVersion::TLS1_3);
     match state.look_up(*name) {
-        Shown::Unknown => None,
+        ShownTicket::Unknown => None,
         // RFC 8446 appendix C.4: a ticket is used once, and brings the next.
-        Shown::Current(key) if !renew => Some((key, GOOD)),
-        Shown::Current(key) | Shown::Old(key) => Some((key, GOOD_AND_RENEW)),
+        ShownTicket::Current(key) if !renew => Some((key, GOOD)),
+        ShownTicket::Current(key) | ShownTicket::Old(key) => Some((key, GOOD_AND_RENEW)),
     }
 }
 
@@ -296,7 +296,7 @@ unsafe extern "C" fn choose(
     // SAFETY: libssl calls with a valid SSL, borrowed for this call.
     let ssl = unsafe { SslRef::from_ptr(ssl) };
     // SAFETY: libssl passes 16 bytes of name, which nobody else uses now.
-    let name = unsafe { &mut *name.cast::<Name>() };
+    let name = unsafe { &mut *name.cast::<TicketName>() };
     let (key, answer) = match key_for(ssl, name, encrypt == 1) {
         Some(chosen) => chosen,
         None if encrypt == 0 => return UNKNOWN,

@@ -65,7 +65,7 @@ fn ask_of(
     padding: Padding,
     digest: Digest,
     key: KeyType,
-) -> Result<(), Refusal> {
+) -> Result<(), NotSigned> {
     let signing = Signing {
         padding,
         digest,
@@ -75,7 +75,7 @@ fn ask_of(
     Judge::default().judge(&signing, key, permits)
 }
 
-fn ask(message: &[u8], padding: Padding, digest: Digest, key: KeyType) -> Result<(), Refusal> {
+fn ask(message: &[u8], padding: Padding, digest: Digest, key: KeyType) -> Result<(), NotSigned> {
     ask_of(&[permit()], message, padding, digest, key)
 }
 
@@ -161,7 +161,7 @@ fn a_server_s_handshake_is_signed() {
     );
 }
 
-fn refused(message: &[u8], why: Refusal) {
+fn refused(message: &[u8], why: NotSigned) {
     assert_eq!(
         ask(message, Padding::Pss, Digest::Sha256, KeyType::Rsa),
         Err(why),
@@ -171,27 +171,27 @@ fn refused(message: &[u8], why: Refusal) {
 
 #[test]
 fn what_is_of_no_handshake_is_refused() {
-    refused(b"", Refusal::Shape);
-    refused(b"hello", Refusal::Shape);
-    refused(&[0x20; 64], Refusal::Shape);
+    refused(b"", NotSigned::Shape);
+    refused(b"hello", NotSigned::Shape);
+    refused(&[0x20; 64], NotSigned::Shape);
     refused(
         &verify(b"TLS 1.3, client CertificateVerify\0", 32),
-        Refusal::Shape,
+        NotSigned::Shape,
     );
     for hash in [0, 31, 33, 64] {
-        refused(&verify(SERVER, hash), Refusal::Shape);
+        refused(&verify(SERVER, hash), NotSigned::Shape);
     }
     let share = share(29);
     let mut longer = elliptic(29, &share);
     longer.push(0);
-    refused(&longer, Refusal::Shape);
+    refused(&longer, NotSigned::Shape);
     // Explicit parameters (RFC 4492), which nobody uses.
     let mut explicit = elliptic(29, &share);
     explicit[64] = 1;
-    refused(&explicit, Refusal::Shape);
+    refused(&explicit, NotSigned::Shape);
     let mut longer = finite(&[0xff; 256], &[2], &[1; 256]);
     longer.push(0);
-    refused(&longer, Refusal::Shape);
+    refused(&longer, NotSigned::Shape);
 }
 
 #[test]
@@ -199,11 +199,11 @@ fn a_share_is_a_point_of_a_group_that_the_settings_allow() {
     for group in [23, 24, 29, 30] {
         let point = share(group);
         for cut in [&point[1..], &point[..point.len() - 1], &[]] {
-            refused(&elliptic(group, cut), Refusal::Point);
+            refused(&elliptic(group, cut), NotSigned::Point);
         }
         refused(
             &elliptic(group, &[&point[..], &[0]].concat()),
-            Refusal::Point,
+            NotSigned::Point,
         );
         // Half of all numbers are no point of the curve.
         let mut wrong = point.clone();
@@ -213,7 +213,7 @@ fn a_share_is_a_point_of_a_group_that_the_settings_allow() {
             wrong[last] = wrong[last].wrapping_add(1);
             let message = elliptic(group, &wrong);
             match ask(&message, Padding::Pss, Digest::Sha256, KeyType::Rsa) {
-                Err(Refusal::Point) => count += 1,
+                Err(NotSigned::Point) => count += 1,
                 other => assert_eq!(other, Ok(())),
             }
         }
@@ -222,14 +222,14 @@ fn a_share_is_a_point_of_a_group_that_the_settings_allow() {
     for zeros in [32, 56] {
         refused(
             &elliptic(if zeros == 32 { 29 } else { 30 }, &vec![0; zeros]),
-            Refusal::Point,
+            NotSigned::Point,
         );
     }
     // Not reduced: 2^255 - 19 + 9 is the base point under another name.
     let mut unreduced = [0xff; 32];
     unreduced[0] = 0xf6;
     unreduced[31] = 0x7f;
-    refused(&elliptic(29, &unreduced), Refusal::Point);
+    refused(&elliptic(29, &unreduced), NotSigned::Point);
     let mut base = [0; 32];
     base[0] = 9;
     let message = elliptic(29, &base);
@@ -239,11 +239,11 @@ fn a_share_is_a_point_of_a_group_that_the_settings_allow() {
     );
     // The length of one group under the number of another, a compressed point,
     // and numbers that are no such group.
-    refused(&elliptic(24, &share(23)), Refusal::Point);
+    refused(&elliptic(24, &share(23)), NotSigned::Point);
     let compressed = [&[2], &share(23)[1..33]].concat();
-    refused(&elliptic(23, &compressed), Refusal::Point);
+    refused(&elliptic(23, &compressed), NotSigned::Point);
     for group in [25, 0, 0x0100, 0xffff] {
-        refused(&elliptic(group, &share(25)), Refusal::Group);
+        refused(&elliptic(group, &share(25)), NotSigned::Group);
     }
     let everything = Permit {
         groups: vec![0x0100, 0x11ec, 0xffff],
@@ -253,18 +253,18 @@ fn a_share_is_a_point_of_a_group_that_the_settings_allow() {
         let message = elliptic(group, &share(25));
         let all = std::slice::from_ref(&everything);
         let said = ask_of(all, &message, Padding::Pss, Digest::Sha256, KeyType::Rsa);
-        assert_eq!(said, Err(Refusal::Point));
+        assert_eq!(said, Err(NotSigned::Point));
     }
 }
 
 #[test]
 fn dhe_is_the_server_s_own() {
     let prime = [0xff; 256];
-    refused(&finite(&[0xfd; 256], &[2], &[1; 256]), Refusal::Prime);
-    refused(&finite(&[0xff; 128], &[2], &[1; 128]), Refusal::Prime);
-    refused(&finite(&[], &[], &[]), Refusal::Prime);
+    refused(&finite(&[0xfd; 256], &[2], &[1; 256]), NotSigned::Prime);
+    refused(&finite(&[0xff; 128], &[2], &[1; 128]), NotSigned::Prime);
+    refused(&finite(&[], &[], &[]), NotSigned::Prime);
     for generator in [&[][..], &[1], &[0, 2], &[3], &[1; 256]] {
-        refused(&finite(&prime, generator, &[1; 256]), Refusal::Prime);
+        refused(&finite(&prime, generator, &[1; 256]), NotSigned::Prime);
     }
     let ending = |last: u8| {
         let mut number = [0; 256];
@@ -277,10 +277,10 @@ fn dhe_is_the_server_s_own() {
         number
     };
     for public in [ending(0), ending(1), prime, from_the_top(1)] {
-        refused(&finite(&prime, &[2], &public), Refusal::Public);
+        refused(&finite(&prime, &[2], &public), NotSigned::Public);
     }
     for public in [&[7][..], &[1; 255], &[1; 257]] {
-        refused(&finite(&prime, &[2], public), Refusal::Public);
+        refused(&finite(&prime, &[2], public), NotSigned::Public);
     }
     for public in [ending(2), from_the_top(2)] {
         let message = finite(&prime, &[2], &public);
@@ -299,7 +299,7 @@ fn dhe_is_the_server_s_own() {
         Digest::Sha256,
         KeyType::Rsa,
     );
-    assert_eq!(said, Err(Refusal::Prime));
+    assert_eq!(said, Err(NotSigned::Prime));
 }
 
 #[test]
@@ -326,7 +326,7 @@ fn the_version_is_one_that_the_settings_allow() {
         message
     };
     let (unmarked, old) = (with_end(&[9; 8]), with_end(b"DOWNGRD\0"));
-    let check = |permits: &[Permit], message: &[u8], digest, said: Result<(), Refusal>| {
+    let check = |permits: &[Permit], message: &[u8], digest, said: Result<(), NotSigned>| {
         let padding = match digest {
             Digest::Sha384 => Padding::Pss,
             _ => Padding::Pkcs1,
@@ -335,8 +335,8 @@ fn the_version_is_one_that_the_settings_allow() {
         assert_eq!(judged, said, "{permits:?} {digest:?}");
     };
     let (sha2, pss, sha1) = (Digest::Sha256, Digest::Sha384, Digest::Md5Sha1);
-    let version = Err(Refusal::Version);
-    let downgrade = Err(Refusal::Downgrade);
+    let version = Err(NotSigned::Version);
+    let downgrade = Err(NotSigned::Downgrade);
     let one = std::slice::from_ref::<Permit>;
     check(one(&only_13), &thirteen, pss, Ok(()));
     check(one(&only_13), &marked, sha2, version);
@@ -348,7 +348,7 @@ fn the_version_is_one_that_the_settings_allow() {
     check(one(&permit()), &old, sha2, downgrade);
     check(one(&permit()), &marked, sha2, Ok(()));
     check(one(&up_to_11), &unmarked, sha1, Ok(()));
-    check(one(&up_to_11), &unmarked, sha2, Err(Refusal::Algorithm));
+    check(one(&up_to_11), &unmarked, sha2, Err(NotSigned::Algorithm));
     check(one(&from_10), &old, sha1, Ok(()));
     check(one(&from_10), &marked, sha1, downgrade);
     check(one(&from_10), &marked, sha2, Ok(()));
@@ -440,7 +440,7 @@ fn a_server_of_tls_1_2_marks_what_it_signs_for_1_1() {
         ask_of(one, message, Padding::Pkcs1, Digest::Md5Sha1, KeyType::Rsa)
     };
     message[56..64].copy_from_slice(&[9; 8]);
-    assert_eq!(ask(&message), Err(Refusal::Downgrade));
+    assert_eq!(ask(&message), Err(NotSigned::Downgrade));
     message[56..64].copy_from_slice(b"DOWNGRD\0");
     assert_eq!(ask(&message), Ok(()));
 }
@@ -451,7 +451,7 @@ fn a_point_has_no_hybrid_form() {
         let mut point = share(group);
         let odd = point.last().expect("a byte") & 1;
         point[0] = 6 | odd;
-        refused(&elliptic(group, &point), Refusal::Point);
+        refused(&elliptic(group, &point), NotSigned::Point);
     }
 }
 
@@ -486,8 +486,8 @@ fn sha1_of_tls_1_1_is_not_sha1_of_tls_1_2() {
         )
     };
     assert_eq!(ec(&from_10, &old), Ok(()));
-    assert_eq!(ec(&from_10, &marked), Err(Refusal::Algorithm));
-    assert_eq!(ec(&permit(), &marked), Err(Refusal::Algorithm));
+    assert_eq!(ec(&from_10, &marked), Err(NotSigned::Algorithm));
+    assert_eq!(ec(&permit(), &marked), Err(NotSigned::Algorithm));
 }
 
 #[test]
@@ -521,7 +521,7 @@ fn the_algorithm_fits_key_version_and_settings() {
     ] {
         assert_eq!(
             ask(message, padding, digest, key),
-            Err(Refusal::Algorithm),
+            Err(NotSigned::Algorithm),
             "{padding:?} {digest:?} {key:?}"
         );
     }
@@ -556,7 +556,7 @@ fn structures_are_refused_and_what_only_begins_like_one_is_not() {
             long => vec![0x30, 0x81, u8::try_from(long - 1).expect("short")],
         };
         // An element that ends with the message, and one that does not.
-        for (short, said) in [(3, Err(Refusal::Elsewhere)), (4, Ok(()))] {
+        for (short, said) in [(3, Err(NotSigned::Elsewhere)), (4, Ok(()))] {
             let mut message = good.clone();
             let rest = u8::try_from(good.len() - head.len() - short).expect("short");
             message[..head.len()].copy_from_slice(&head);
@@ -582,7 +582,7 @@ fn what_other_protocols_sign_is_refused() {
     ] {
         let mut message = good.clone();
         message[..head.len()].copy_from_slice(head);
-        refused(&message, Refusal::Elsewhere);
+        refused(&message, NotSigned::Elsewhere);
     }
     // Contexts of TLS itself that are not a handshake's: delegated credentials,
     // exported authenticators, and signed exchanges of HTTP (RFC 9345, 9261).
@@ -592,7 +592,7 @@ fn what_other_protocols_sign_is_refused() {
         b"HTTP Exchange 1\0",
     ] {
         for hash in [32, 48, 64] {
-            refused(&verify(context, hash), Refusal::Shape);
+            refused(&verify(context, hash), NotSigned::Shape);
         }
     }
 }
@@ -707,7 +707,7 @@ fn no_certificate_is_signed_as_dhe_parameters() {
     let mut judge = Judge::default();
     let permits = [settings];
     let said = judge.judge(&signing, KeyType::Rsa, &permits);
-    assert_eq!(said, Err(Refusal::Elsewhere));
+    assert_eq!(said, Err(NotSigned::Elsewhere));
     // That alone stands between an engine and a certificate.
     let otherwise = judge.judge_handshake(&signing, KeyType::Rsa, &permits);
     assert_eq!(otherwise, Ok(()));
@@ -772,7 +772,7 @@ fn no_certificate_is_signed_as_ecdhe_parameters() {
     let mut judge = Judge::default();
     let permits = [only_12()];
     let said = judge.judge(&signing, P384, &permits);
-    assert_eq!(said, Err(Refusal::Elsewhere));
+    assert_eq!(said, Err(NotSigned::Elsewhere));
     let otherwise = judge.judge_handshake(&signing, P384, &permits);
     assert_eq!(otherwise, Ok(()));
     let signature = super::super::local::sign(
@@ -785,5 +785,5 @@ fn no_certificate_is_signed_as_ecdhe_parameters() {
     assert!(is_believed(&server, &message, &algorithm, &signature));
     // A server that speaks TLS 1.3 does not sign it for another reason too.
     let marked = judge.judge_handshake(&signing, P384, &[permit()]);
-    assert_eq!(marked, Err(Refusal::Downgrade));
+    assert_eq!(marked, Err(NotSigned::Downgrade));
 }

@@ -18,7 +18,7 @@ use crate::options;
 use crate::qmail_home;
 use crate::report::{self, Fail};
 use crate::routes::{Origin, Route};
-use crate::sys::sandbox::Role;
+use crate::sys::sandbox::Process;
 use crate::sys::{fd, process, standard};
 #[cfg(feature = "internals")]
 use crate::taken_over;
@@ -231,7 +231,7 @@ fn confine(reporting: &Reporting) -> Result<(), Say> {
     let failed = |fail: Fail| {
         Say::later("Unable to confine the delivery. (#4.3.0)").because(fail.to_string())
     };
-    confine::take_on(Role::Remote, reporting.is_on(), standard::three().1).map_err(failed)?;
+    confine::take_on(Process::Remote, reporting.is_on(), standard::three().1).map_err(failed)?;
     #[cfg(feature = "internals")]
     taken_over::act(taken_over::Moment::Confined(None));
     Ok(())

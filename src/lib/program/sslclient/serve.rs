@@ -20,7 +20,7 @@ use crate::sys::sandbox::{self, Confinement, Sandbox};
 /// would have to be stopped.
 fn sandbox(report: &Report) -> Result<(Sandbox, Filter), Fail> {
     let filter = Filter::of_environment()?;
-    let sandbox = Sandbox::prepare(sandbox::Role::Client);
+    let sandbox = Sandbox::prepare(sandbox::Process::Client);
     filter.check(&sandbox)?;
     if !sandbox.missing().is_empty() {
         let list = sandbox.missing().join(", ");

@@ -25,7 +25,7 @@ use crate::probe::result::{HostResult, Severity};
 use crate::report::{Fail, Report, TEMPORARY};
 use crate::settings::Settings;
 use crate::store::client::{self, Store, Trust};
-use crate::sys::sandbox::Role;
+use crate::sys::sandbox::Process;
 use crate::sys::{socket, standard};
 use crate::text;
 use crate::tlsdestinations::Destinations;
@@ -100,7 +100,7 @@ fn units(options: &Options, operands: &[OsString]) -> Result<Vec<Unit>, Fail> {
 
 /// Everything that is read before the first process is made.
 fn setup(report: &Report, options: &Options) -> Result<Setup, Fail> {
-    confine::check(Role::Remote)?;
+    confine::check(Process::Remote)?;
     let internal = |error: openssl::error::ErrorStack| {
         Fail::temporary(format!(
             "unable to create SSL context: {}",

@@ -19,7 +19,7 @@ use crate::report::Fail;
 use crate::store::client;
 use crate::sys::fd;
 use crate::sys::process::Forked;
-use crate::sys::sandbox::Role;
+use crate::sys::sandbox::Process;
 use crate::sys::standard;
 use crate::sys::user::{self, Identity};
 use crate::tlsdestinations::Destinations;
@@ -90,7 +90,7 @@ fn give_up(forked: &Forked, stream: &UnixStream) -> Result<(), Fail> {
         // sandbox.
         let _ = Identity::nobody().assume();
     }
-    confine::take_on(Role::Remote, false, stream)
+    confine::take_on(Process::Remote, false, stream)
 }
 
 /// What shows only beside another port of the same host: STARTTLS that is offered

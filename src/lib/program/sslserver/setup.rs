@@ -171,7 +171,7 @@ pub(super) fn settle(
             inherited,
         },
         powers,
-        sandbox: Sandbox::prepare(sandbox::Role::Engine),
+        sandbox: Sandbox::prepare(sandbox::Process::Engine),
         options,
     })
 }

@@ -5,13 +5,13 @@
 pub(super) mod filter {
     use std::io;
 
-    use super::super::Role;
+    use super::super::Process;
     use crate::report::Fail;
 
     /// No value has this type.
     pub enum Filter {}
 
-    pub fn filter(_: Role) -> Result<Filter, Fail> {
+    pub fn filter(_: Process) -> Result<Filter, Fail> {
         Err(format!("not known for {}", std::env::consts::OS).into())
     }
 

@@ -1,4 +1,4 @@
-//! The filter of system calls: every call that a role may make, each with its
+//! The filter of system calls: every call that a process may make, each with its
 //! reason, and the program for the kernel that is made of the list.
 
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use seccompiler::{
     SeccompRule, TargetArch, sock_filter,
 };
 
-use super::Role;
+use super::Process;
 use crate::report::Fail;
 
 /// arm has only the call that counts in pages.
@@ -18,17 +18,22 @@ const MMAP: libc::c_long = libc::SYS_mmap2;
 #[cfg(not(target_arch = "arm"))]
 const MMAP: libc::c_long = libc::SYS_mmap;
 
-/// Sets of roles, as [`CALLS`] needs them.
-const ENGINES: &[Role] = &[Role::Engine, Role::Client, Role::Remote, Role::Fetcher];
-const KEYHOLDER: &[Role] = &[Role::Keyholder];
-const REMOTE: &[Role] = &[Role::Remote];
-const CALLERS: &[Role] = &[Role::Remote, Role::Fetcher];
-const ALL: &[Role] = &[
-    Role::Engine,
-    Role::Client,
-    Role::Keyholder,
-    Role::Remote,
-    Role::Fetcher,
+/// Sets of processes, as [`CALLS`] needs them.
+const ENGINES: &[Process] = &[
+    Process::Engine,
+    Process::Client,
+    Process::Remote,
+    Process::Fetcher,
+];
+const KEYHOLDER: &[Process] = &[Process::Keyholder];
+const REMOTE: &[Process] = &[Process::Remote];
+const CALLERS: &[Process] = &[Process::Remote, Process::Fetcher];
+const ALL: &[Process] = &[
+    Process::Engine,
+    Process::Client,
+    Process::Keyholder,
+    Process::Remote,
+    Process::Fetcher,
 ];
 
 /// What an argument of a call must be.
@@ -47,7 +52,7 @@ enum Only {
 /// One call that is allowed.
 struct Call {
     number: libc::c_long,
-    roles: &'static [Role],
+    processes: &'static [Process],
     only: Only,
     /// Why; the documentation is held against it.
     #[allow(dead_code, reason = "for whoever reads or prints the list")]
@@ -56,13 +61,13 @@ struct Call {
 
 const fn call(
     number: libc::c_long,
-    roles: &'static [Role],
+    processes: &'static [Process],
     only: Only,
     reason: &'static str,
 ) -> Call {
     Call {
         number,
-        roles,
+        processes,
         only,
         reason,
     }
@@ -99,8 +104,8 @@ const CALLS: &[Call] = &[
     call(libc::SYS_getsockopt, ENGINES, Only::Exactly(&[(1, libc::SOL_TCP as u64), (2, libc::TCP_INFO as u64)]), "whether the peer has got everything"),
     call(libc::SYS_getsockopt, CALLERS, Only::Exactly(&[(1, libc::SOL_SOCKET as u64), (2, libc::SO_ERROR as u64)]), "how connecting ended"),
     call(libc::SYS_fcntl, ALL, Only::Among(1, &[libc::F_GETFL as u64, libc::F_SETFL as u64, libc::F_GETFD as u64]), "pipes that never wait; a debug build looks before it closes"),
-    call(libc::SYS_wait4, &[Role::Client], Only::Any, "the exit code of the program"),
-    call(libc::SYS_sigaltstack, &[Role::Client, Role::Remote, Role::Fetcher], Only::Any, "Rust's run-time takes its signal stack down at the end"),
+    call(libc::SYS_wait4, &[Process::Client], Only::Any, "the exit code of the program"),
+    call(libc::SYS_sigaltstack, &[Process::Client, Process::Remote, Process::Fetcher], Only::Any, "Rust's run-time takes its signal stack down at the end"),
     call(libc::SYS_getpid, ALL, Only::Any, "libcrypto asks whether it was forked; the log names the process"),
     call(libc::SYS_getrandom, ALL, Only::Any, "randomness"),
     call(libc::SYS_brk, ALL, Only::Any, "memory"),
@@ -123,14 +128,17 @@ const CALLS: &[Call] = &[
 /// A filter, for the kernel.
 pub(super) type Filter = BpfProgram;
 
-/// The filter of a role.
-pub(super) fn filter(role: Role) -> Result<Filter, Fail> {
+/// The filter of a process.
+pub(super) fn filter(process: Process) -> Result<Filter, Fail> {
     let architecture: TargetArch = std::env::consts::ARCH
         .try_into()
         .map_err(|_| format!("not known for {}", std::env::consts::ARCH))?;
     let failed = |error: seccompiler::BackendError| Fail::from(error.to_string());
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
-    for call in CALLS.iter().filter(|call| call.roles.contains(&role)) {
+    for call in CALLS
+        .iter()
+        .filter(|call| call.processes.contains(&process))
+    {
         let condition = |argument, operator, value| {
             SeccompCondition::new(argument, SeccompCmpArgLen::Qword, operator, value)
                 .map_err(failed)
@@ -253,18 +261,18 @@ mod tests {
 
     #[test]
     fn each_role_has_a_filter_and_every_call_a_reason() {
-        for role in ALL {
+        for process in ALL {
             assert!(
-                filter(*role).is_ok_and(|program| program.len() > 20),
-                "{role:?}"
+                filter(*process).is_ok_and(|program| program.len() > 20),
+                "{process:?}"
             );
         }
         for call in CALLS {
-            assert!(!call.reason.is_empty() && !call.roles.is_empty());
-            for role in call.roles {
-                let same = CALLS
-                    .iter()
-                    .filter(|other| other.number == call.number && other.roles.contains(role));
+            assert!(!call.reason.is_empty() && !call.processes.is_empty());
+            for process in call.processes {
+                let same = CALLS.iter().filter(|other| {
+                    other.number == call.number && other.processes.contains(process)
+                });
                 let alone = same.count() == 1;
                 // One that allows everything would lose that to the other.
                 let narrow = !matches!(call.only, Only::Any);
@@ -320,8 +328,8 @@ mod tests {
             "riscv64" => 0xc000_00f3,
             other => panic!("what is the AUDIT_ARCH of {other}?"),
         };
-        for role in ALL {
-            let program = filter(*role).expect("a filter");
+        for process in ALL {
+            let program = filter(*process).expect("a filter");
             let decide = |nr, arch, args| {
                 let (action, steps) = run(
                     &program,
@@ -339,7 +347,7 @@ mod tests {
             for nr in (-1..600).chain([0x4000_0000, i32::MAX]) {
                 for args in [[0; 6], [u64::MAX; 6]] {
                     let wanted = listed(nr).any(|call| {
-                        call.roles.contains(role)
+                        call.processes.contains(process)
                             && match call.only {
                                 Only::Any => true,
                                 Only::Among(at, values) => values.contains(&args[usize::from(at)]),
@@ -350,25 +358,25 @@ mod tests {
                             }
                     });
                     let (allowed, steps) = decide(nr, arch, args);
-                    assert_eq!(allowed, wanted, "{role:?} {nr} {args:?}");
-                    assert!(steps < 50, "{role:?} {nr}: {steps} steps");
-                    assert!(!decide(nr, arch ^ 1, args).0, "{role:?} {nr}");
+                    assert_eq!(allowed, wanted, "{process:?} {nr} {args:?}");
+                    assert!(steps < 50, "{process:?} {nr}: {steps} steps");
+                    assert!(!decide(nr, arch ^ 1, args).0, "{process:?} {nr}");
                 }
                 // The values that are allowed are, one by one.
-                for call in listed(nr).filter(|call| call.roles.contains(role)) {
+                for call in listed(nr).filter(|call| call.processes.contains(process)) {
                     let mut args = [1; 6];
                     match call.only {
                         Only::Among(at, values) => {
                             for value in values {
                                 args[usize::from(at)] = *value;
-                                assert!(decide(nr, arch, args).0, "{role:?} {nr} {args:?}");
+                                assert!(decide(nr, arch, args).0, "{process:?} {nr} {args:?}");
                             }
                         }
                         Only::Exactly(all) => {
                             for (at, value) in all {
                                 args[usize::from(*at)] = *value;
                             }
-                            assert!(decide(nr, arch, args).0, "{role:?} {nr} {args:?}");
+                            assert!(decide(nr, arch, args).0, "{process:?} {nr} {args:?}");
                         }
                         Only::Any | Only::Without(..) => {}
                     }

@@ -30,7 +30,7 @@ pub use rights::{drop_bounds, drop_capabilities};
 
 /// Whose sandbox it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum Process {
     /// The process between a client's socket and a program's pipes.
     Engine,
     /// The same of a client, which waits for its program besides.
@@ -44,13 +44,13 @@ pub enum Role {
     Fetcher,
 }
 
-impl Role {
+impl Process {
     /// Where it may connect to.
     fn connects(self) -> Connects {
         match self {
-            Role::Engine | Role::Client | Role::Keyholder => Connects::Nowhere,
-            Role::Remote => Connects::Anywhere,
-            Role::Fetcher => Connects::Port(443),
+            Process::Engine | Process::Client | Process::Keyholder => Connects::Nowhere,
+            Process::Remote => Connects::Anywhere,
+            Process::Fetcher => Connects::Port(443),
         }
     }
 }
@@ -86,24 +86,26 @@ impl Sandbox {
     /// Makes it ready. A server tries it in a process that ends at once; a client
     /// asks the kernel, which is quicker and nearly as sure.
     #[must_use]
-    pub fn prepare(role: Role) -> Sandbox {
+    pub fn prepare(process: Process) -> Sandbox {
         let mut missing = Vec::new();
         let mut sandbox = Sandbox {
             filter: None,
             landlock: None,
-            grows_a_file: grows_a_file(role),
+            grows_a_file: grows_a_file(process),
             missing: Vec::new(),
         };
-        match landlock::ruleset(role.connects()) {
+        match landlock::ruleset(process.connects()) {
             Ok(ruleset) => sandbox.landlock = Some(ruleset),
             Err(error) => missing.push(format!("Landlock ({})", reason(&error))),
         }
-        match filter(role) {
+        match filter(process) {
             Ok(program) => {
                 sandbox.filter = Some(program);
-                let tried = match role {
-                    Role::Client | Role::Remote | Role::Fetcher => is_known().map_err(Fail::from),
-                    Role::Engine | Role::Keyholder => sandbox.try_out(),
+                let tried = match process {
+                    Process::Client | Process::Remote | Process::Fetcher => {
+                        is_known().map_err(Fail::from)
+                    }
+                    Process::Engine | Process::Keyholder => sandbox.try_out(),
                 };
                 if let Err(why) = tried {
                     sandbox.filter = None;
@@ -232,12 +234,12 @@ impl Sandbox {
 
 /// Whether the log, or the report of a delivery, is a regular file: a limit on
 /// file size would end us at the first line. An engine has neither.
-fn grows_a_file(role: Role) -> bool {
+fn grows_a_file(process: Process) -> bool {
     let regular = |about: FileStat| {
         SFlag::from_bits_truncate(about.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG
     };
-    role != Role::Engine && fstat(io::stderr()).is_ok_and(regular)
-        || role == Role::Remote && fstat(standard::three().1).is_ok_and(regular)
+    process != Process::Engine && fstat(io::stderr()).is_ok_and(regular)
+        || process == Process::Remote && fstat(standard::three().1).is_ok_and(regular)
 }
 
 /// Makes `directory` the root and the working directory. Needs root.

@@ -102,7 +102,7 @@ fn header(client: &TcpStream) -> Result<Option<Header>, Fail> {
         // that came whole is not late where only we are.
         let taken = reader.taken();
         if (taken > 0 && Instant::now() >= deadline) || wanted[0].1 == Ready::default() {
-            return Err(late(taken).into());
+            return Err(late(taken));
         }
         let count = match socket::peek(client, &mut glance) {
             Ok(0) if taken == 0 => return Ok(None),
@@ -137,11 +137,11 @@ fn header(client: &TcpStream) -> Result<Option<Header>, Fail> {
     }
 }
 
-/// What was there when the time was over.
-fn late(taken: usize) -> String {
+/// The time was over when so many bytes were there.
+fn late(taken: usize) -> Fail {
     let seconds = PATIENCE.as_secs();
     if taken == 0 {
-        return format!("the sender was silent for {seconds} seconds");
+        return format!("the sender was silent for {seconds} seconds").into();
     }
-    format!("only {taken} bytes of it came within {seconds} seconds")
+    format!("only {taken} bytes of it came within {seconds} seconds").into()
 }
