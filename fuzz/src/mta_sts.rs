@@ -1,7 +1,7 @@
 //! What qmail-sslremote reads for MTA-STS: the record, the policy, and the reply of a
 //! web server.
 
-use ucspi_tls::internals::https::{End, Trouble, read};
+use ucspi_tls::internals::https::{End, NoReply, read};
 use ucspi_tls::internals::mta_sts::{Mode, Policy, id};
 
 use crate::Server;
@@ -130,8 +130,8 @@ pub fn reply(bytes: &[u8]) {
             assert!(response.body.len() <= LIMIT && (200..1000).contains(&response.status));
             assert!(response.end != End::Torn);
         }
-        Err(Trouble::Bad(why)) => assert!(why.is_ascii()),
-        Err(Trouble::Late) => panic!("nothing is late"),
+        Err(NoReply::Bad(why)) => assert!(why.is_ascii()),
+        Err(NoReply::Late) => panic!("nothing is late"),
     }
     let cut = read(usize::from(*piece).max(1));
     assert_eq!(cut.ok(), whole.ok());

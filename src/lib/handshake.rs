@@ -21,7 +21,7 @@ mod wire;
 
 #[cfg(feature = "remote")]
 pub use failure::refuses_certificate;
-pub use failure::{Failure, later_failure, refusal};
+pub use failure::{HandshakeFailure, later_failure, refusal};
 use failure::{explain, gone, lateness, lost};
 pub use wire::Wire;
 
@@ -50,8 +50,8 @@ pub fn perform(
     socket: TcpStream,
     limit: Duration,
     side: Side<'_>,
-) -> Result<Session, Failure> {
-    let broken = |error: openssl::error::ErrorStack| Failure::Refused(tls_reason(&error));
+) -> Result<Session, HandshakeFailure> {
+    let broken = |error: openssl::error::ErrorStack| HandshakeFailure::Refused(tls_reason(&error));
     let mut stream = SslStream::new(ssl, Wire::new(socket)).map_err(broken)?;
     let deadline = Instant::now() + limit;
     stream.get_mut().gather(true);
@@ -87,7 +87,7 @@ pub fn perform(
             return Err(gone(&stream));
         }
         if Instant::now() >= deadline || !wait(&mut stream, ready, deadline) {
-            let failure = Failure::Late(lateness(&stream, limit));
+            let failure = HandshakeFailure::Late(lateness(&stream, limit));
             return Err(failure);
         }
     }

@@ -37,12 +37,14 @@ pub mod environ {
     pub use crate::environ::Edits;
 }
 pub mod handshake {
-    pub use crate::handshake::{Failure, Side, perform};
+    pub use crate::handshake::{HandshakeFailure, Side, perform};
 }
 #[cfg(feature = "remote")]
 pub mod https {
-    pub use crate::https::reply::{Trouble, read};
-    pub use crate::https::{Client, End, Failure, Kind, LIMITS, Limits, Method, Request, Response};
+    pub use crate::https::reply::{NoReply, read};
+    pub use crate::https::{
+        Client, End, FailureKind, LIMITS, Limits, Method, NoResponse, Request, Response,
+    };
 }
 pub mod manager {
     pub use crate::manager::VARIABLES;

@@ -115,7 +115,7 @@ mod confine;
 
 /// One connection to a server, with deadlines.
 #[cfg(feature = "remote")]
-mod link;
+mod transport;
 
 /// One request to a web server.
 #[cfg(feature = "remote")]

@@ -17,7 +17,7 @@ use crate::trust;
 
 /// Why there is no session.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Failure {
+pub enum HandshakeFailure {
     /// The time ran out.
     Late(String),
     /// The peer went away.
@@ -30,14 +30,16 @@ pub enum Failure {
     Name(Vec<u8>, String),
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for HandshakeFailure {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Late(text)
-            | Failure::Gone(text)
-            | Failure::Refused(text)
-            | Failure::Name(_, text) => out.write_str(text),
-            Failure::Certificate(refusal) => write!(out, "certificate did not verify: {refusal}"),
+            HandshakeFailure::Late(text)
+            | HandshakeFailure::Gone(text)
+            | HandshakeFailure::Refused(text)
+            | HandshakeFailure::Name(_, text) => out.write_str(text),
+            HandshakeFailure::Certificate(refusal) => {
+                write!(out, "certificate did not verify: {refusal}")
+            }
         }
     }
 }
@@ -76,7 +78,11 @@ pub(super) fn peer(ssl: &SslRef) -> &'static str {
 }
 
 /// What failed.
-pub(super) fn explain(stream: &Session, error: &openssl::ssl::Error, side: Side<'_>) -> Failure {
+pub(super) fn explain(
+    stream: &Session,
+    error: &openssl::ssl::Error,
+    side: Side<'_>,
+) -> HandshakeFailure {
     let ssl = stream.ssl();
     let wire = stream.get_ref();
     let side = Side {
@@ -87,12 +93,12 @@ pub(super) fn explain(stream: &Session, error: &openssl::ssl::Error, side: Side<
     };
     if let Some(refusal) = trust::refusal(ssl) {
         if error.ssl_error().is_some() && !alerts::seen(ssl).iter().any(|alert| !alert.sent) {
-            return Failure::Certificate(refusal);
+            return HandshakeFailure::Certificate(refusal);
         }
     }
     let alert = alert_text(ssl);
     if let Some(received) = refusal(ssl) {
-        return Failure::Refused(received);
+        return HandshakeFailure::Refused(received);
     }
     let Some(stack) = error.ssl_error() else {
         return match error.io_error() {
@@ -107,35 +113,35 @@ pub(super) fn explain(stream: &Session, error: &openssl::ssl::Error, side: Side<
     {
         if let Some(name) = hello::of(ssl).and_then(Hello::server_name) {
             if let Some(alert) = &alert {
-                return Failure::Name(name.to_vec(), alert.clone());
+                return HandshakeFailure::Name(name.to_vec(), alert.clone());
             }
         }
     }
     let first = stack.errors().first();
     let code = first.map_or(0, openssl::error::Error::reason_code);
     let own = diagnosis::sentence(ssl, wire, code, side).unwrap_or_else(|| tls_reason(stack));
-    Failure::Refused(match alert {
+    HandshakeFailure::Refused(match alert {
         Some(alert) => format!("{own}; {alert}"),
         None => own,
     })
 }
 
 /// The connection broke before there was a session.
-pub(super) fn lost(stream: &Session, cause: &io::Error) -> Failure {
+pub(super) fn lost(stream: &Session, cause: &io::Error) -> HandshakeFailure {
     let (who, why) = (peer(stream.ssl()), reason(cause));
-    Failure::Gone(format!("{who} was lost during the handshake: {why}"))
+    HandshakeFailure::Gone(format!("{who} was lost during the handshake: {why}"))
 }
 
 /// The peer ended the connection before there was a session.
-pub(super) fn gone(stream: &Session) -> Failure {
+pub(super) fn gone(stream: &Session) -> HandshakeFailure {
     let wire = stream.get_ref();
     let who = peer(stream.ssl());
     if wire.received() == 0 {
-        return Failure::Gone(format!(
+        return HandshakeFailure::Gone(format!(
             "{who} closed the connection without sending anything"
         ));
     }
-    Failure::Gone(diagnosis::not_tls(wire, who).unwrap_or_else(|| {
+    HandshakeFailure::Gone(diagnosis::not_tls(wire, who).unwrap_or_else(|| {
         let state = state(stream.ssl());
         format!("{who} closed the connection during the handshake (state {state})")
     }))

@@ -9,13 +9,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use crate::dialer::Dialer;
-use crate::handshake::{self, Failure as HandshakeFailure, Side};
+use crate::handshake::{self, HandshakeFailure, Side};
 use crate::keyholder::OwnKey;
-use crate::link::Link;
 use crate::report::{self, Fail};
 use crate::settings::{Settings, Version};
 use crate::store::client::{self, Setup, Store, Trust};
 use crate::text;
+use crate::transport::Transport;
 use crate::trust::{self, Demand, Expectation, Name, Reference, Tolerated};
 
 pub mod reply;
@@ -71,7 +71,7 @@ pub const LIMITS: Limits = Limits {
 
 /// What a request failed of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum FailureKind {
     /// There is no connection.
     Unreachable,
     /// The server's certificate does not verify, or does not name the host.
@@ -86,29 +86,29 @@ pub enum Kind {
 
 /// Why there is no response.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub struct NoResponse {
     /// The kind of what went wrong.
-    pub kind: Kind,
+    pub kind: FailureKind,
     /// Printable words that end a sentence.
     pub why: String,
 }
 
-impl Failure {
-    fn new(kind: Kind, why: impl Into<String>) -> Failure {
+impl NoResponse {
+    fn new(kind: FailureKind, why: impl Into<String>) -> NoResponse {
         let why = text::excerpt(why.into().as_bytes(), 400);
-        Failure { kind, why }
+        NoResponse { kind, why }
     }
 
-    fn late(limits: Limits) -> Failure {
+    fn late(limits: Limits) -> NoResponse {
         let seconds = limits.time.as_secs();
-        Failure::new(
-            Kind::Late,
+        NoResponse::new(
+            FailureKind::Late,
             format!("it was not done within {seconds} seconds"),
         )
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for NoResponse {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(&self.why)
     }
@@ -155,33 +155,33 @@ impl Client {
         addresses: &[IpAddr],
         request: &Request<'_>,
         limits: Limits,
-    ) -> Result<Response, Failure> {
+    ) -> Result<Response, NoResponse> {
         let deadline = Instant::now() + limits.time;
-        let mut link = self.connect(addresses, request, limits, deadline)?;
-        link.allow(left(deadline));
-        let sent = link
+        let mut transport = self.connect(addresses, request, limits, deadline)?;
+        transport.allow(left(deadline));
+        let sent = transport
             .write_all(&head(request))
             .and_then(|()| match request.method {
                 Method::Get => Ok(()),
-                Method::Post { body, .. } => link.write_all(body),
+                Method::Post { body, .. } => transport.write_all(body),
             })
-            .and_then(|()| link.flush());
+            .and_then(|()| transport.flush());
         // A server that has answered and left before all was read has answered.
         if let Err(error) = sent {
             if error.kind() == io::ErrorKind::TimedOut {
-                return Err(Failure::late(limits));
+                return Err(NoResponse::late(limits));
             }
         }
-        let read = reply::read(&mut link, limits.body);
+        let read = reply::read(&mut transport, limits.body);
         let mut response = read.map_err(|trouble| match trouble {
-            reply::Trouble::Late => Failure::late(limits),
-            reply::Trouble::Bad(why) => Failure::new(Kind::Reply, why),
+            reply::NoReply::Late => NoResponse::late(limits),
+            reply::NoReply::Bad(why) => NoResponse::new(FailureKind::Reply, why),
         })?;
         // RFC 9112, 9.8: without close_notify nobody knows whether it is whole.
-        if response.end == End::Closed && !link.was_closed() {
+        if response.end == End::Closed && !transport.was_closed() {
             response.end = End::Torn;
         }
-        link.part();
+        transport.part();
         Ok(response)
     }
 
@@ -192,19 +192,19 @@ impl Client {
         request: &Request<'_>,
         limits: Limits,
         deadline: Instant,
-    ) -> Result<Link, Failure> {
-        let mut last = Failure::new(Kind::Unreachable, "it has no address");
+    ) -> Result<Transport, NoResponse> {
+        let mut last = NoResponse::new(FailureKind::Unreachable, "it has no address");
         for (number, ip) in addresses.iter().enumerate() {
             let mut time = left(deadline);
             if time.is_zero() {
-                return Err(Failure::late(limits));
+                return Err(NoResponse::late(limits));
             }
             if number + 1 < addresses.len() {
                 time = time.min(ONE_ADDRESS);
             }
             let at = SocketAddr::new(*ip, request.port);
             match self.connect_to(at, request, time) {
-                Ok(link) => return Ok(link),
+                Ok(transport) => return Ok(transport),
                 Err(failure) => last = failure,
             }
         }
@@ -216,7 +216,7 @@ impl Client {
         at: SocketAddr,
         request: &Request<'_>,
         time: Duration,
-    ) -> Result<Link, Failure> {
+    ) -> Result<Transport, NoResponse> {
         let deadline = Instant::now() + time;
         let ip = at.ip();
         // In whole seconds, of which the handshake has what is left.
@@ -229,7 +229,7 @@ impl Client {
         let socket = dialer.connect(&[at]).map_err(|failed| {
             let why = failed.first().map(|failed| report::reason(&failed.cause));
             let why = format!("{at}: {}", why.unwrap_or_default());
-            Failure::new(Kind::Unreachable, why)
+            NoResponse::new(FailureKind::Unreachable, why)
         })?;
         let _ = socket.set_nodelay(true);
         let reference = Reference::new(request.host);
@@ -237,7 +237,7 @@ impl Client {
             .store
             .connection(&reference, vec![Name::new(reference.clone())])
             .and_then(|mut ssl| ssl.set_alpn_protos(ALPN).map(|()| ssl))
-            .map_err(|error| Failure::new(Kind::Handshake, report::tls_reason(&error)))?;
+            .map_err(|error| NoResponse::new(FailureKind::Handshake, report::tls_reason(&error)))?;
         let side = Side {
             kinds: &[],
             versions: (Version::Tls12, None),
@@ -248,18 +248,20 @@ impl Client {
                     let names = refusal.naming.as_ref().map(|naming| &naming.borne);
                     let names =
                         names.map_or_else(String::new, |names| format!(": it names {names}"));
-                    Failure::new(
-                        Kind::Certificate,
+                    NoResponse::new(
+                        FailureKind::Certificate,
                         format!("{ip}: its certificate did not verify: {refusal}{names}"),
                     )
                 }
-                HandshakeFailure::Late(why) => Failure::new(Kind::Late, format!("{ip}: {why}")),
-                other => Failure::new(Kind::Handshake, format!("{ip}: {other}")),
+                HandshakeFailure::Late(why) => {
+                    NoResponse::new(FailureKind::Late, format!("{ip}: {why}"))
+                }
+                other => NoResponse::new(FailureKind::Handshake, format!("{ip}: {other}")),
             })?;
         match trust::verdict(session.ssl()) {
-            Ok(trust::Verdict::Verified(Some(_))) => Ok(Link::tls(session)),
-            _ => Err(Failure::new(
-                Kind::Certificate,
+            Ok(trust::Verdict::Verified(Some(_))) => Ok(Transport::tls(session)),
+            _ => Err(NoResponse::new(
+                FailureKind::Certificate,
                 format!("{ip}: its certificate was not checked"),
             )),
         }

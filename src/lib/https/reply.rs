@@ -42,15 +42,15 @@ pub struct Response {
 
 /// Why there is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum NoReply {
     /// The deadline of the stream passed.
     Late,
     /// What came is no reply: words that end a sentence.
     Bad(String),
 }
 
-fn bad<T>(why: impl Into<String>) -> Result<T, Trouble> {
-    Err(Trouble::Bad(why.into()))
+fn bad<T>(why: impl Into<String>) -> Result<T, NoReply> {
+    Err(NoReply::Bad(why.into()))
 }
 
 /// How long a body is.
@@ -78,7 +78,7 @@ struct Incoming<'a, R> {
 ///
 /// # Errors
 /// There is no reply within the limits.
-pub fn read<R: Read>(from: &mut R, limit: usize) -> Result<Response, Trouble> {
+pub fn read<R: Read>(from: &mut R, limit: usize) -> Result<Response, NoReply> {
     let mut incoming = Incoming {
         from,
         buffer: Vec::new(),
@@ -117,7 +117,7 @@ pub fn read<R: Read>(from: &mut R, limit: usize) -> Result<Response, Trouble> {
 
 impl<R: Read> Incoming<'_, R> {
     /// Reads some bytes; false at the end.
-    fn fill(&mut self) -> Result<bool, Trouble> {
+    fn fill(&mut self) -> Result<bool, NoReply> {
         let mut piece = [0; PIECE];
         loop {
             return match self.from.read(&mut piece) {
@@ -126,7 +126,7 @@ impl<R: Read> Incoming<'_, R> {
                     Ok(count > 0)
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(Trouble::Late),
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(NoReply::Late),
                 Err(error) => bad(format!(
                     "the connection was lost: {}",
                     crate::report::reason(&error)
@@ -136,7 +136,7 @@ impl<R: Read> Incoming<'_, R> {
     }
 
     /// As [`Incoming::fill`], where more must come.
-    fn more(&mut self) -> Result<(), Trouble> {
+    fn more(&mut self) -> Result<(), NoReply> {
         match (self.fill()?, self.buffer.is_empty()) {
             (true, _) => Ok(()),
             (false, true) => bad("it closed the connection before its reply was whole"),
@@ -144,7 +144,7 @@ impl<R: Read> Incoming<'_, R> {
         }
     }
 
-    fn head(&mut self) -> Result<Head, Trouble> {
+    fn head(&mut self) -> Result<Head, NoReply> {
         loop {
             if let Some((head, length)) = parsed(&self.buffer)? {
                 self.buffer.drain(..length);
@@ -158,7 +158,7 @@ impl<R: Read> Incoming<'_, R> {
     }
 
     /// As many bytes. What follows them is nobody's business: the connection ends.
-    fn bytes(&mut self, count: usize) -> Result<Vec<u8>, Trouble> {
+    fn bytes(&mut self, count: usize) -> Result<Vec<u8>, NoReply> {
         while self.buffer.len() < count {
             self.more()?;
         }
@@ -167,7 +167,7 @@ impl<R: Read> Incoming<'_, R> {
     }
 
     /// A body in chunks (RFC 9112, 7.1); trailers are read and thrown away.
-    fn chunks(&mut self, limit: usize) -> Result<Vec<u8>, Trouble> {
+    fn chunks(&mut self, limit: usize) -> Result<Vec<u8>, NoReply> {
         let mut body = Vec::new();
         // Extensions and trailers; a chunk of one byte takes six.
         let mut spare = HEAD_LIMIT + 6 * limit;
@@ -204,7 +204,7 @@ impl<R: Read> Incoming<'_, R> {
         }
     }
 
-    fn trailers(&mut self) -> Result<(), Trouble> {
+    fn trailers(&mut self) -> Result<(), NoReply> {
         loop {
             let mut fields = [httparse::EMPTY_HEADER; FIELDS];
             match httparse::parse_headers(&self.buffer, &mut fields) {
@@ -218,7 +218,7 @@ impl<R: Read> Incoming<'_, R> {
 }
 
 /// The head, if it is whole, and how long it is.
-fn parsed(bytes: &[u8]) -> Result<Option<(Head, usize)>, Trouble> {
+fn parsed(bytes: &[u8]) -> Result<Option<(Head, usize)>, NoReply> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS];
     let mut reply = httparse::Response::new(&mut fields);
     let length = match reply.parse(bytes) {
@@ -267,7 +267,7 @@ fn body_length(
     chunks_allowed: bool,
     codings: &[&[u8]],
     lengths: &[&[u8]],
-) -> Result<Length, Trouble> {
+) -> Result<Length, NoReply> {
     if status < 200 || status == 204 || status == 304 {
         return Ok(Length::Bytes(0));
     }
@@ -308,7 +308,7 @@ mod tests {
         }
     }
 
-    fn whole(bytes: &[u8]) -> Result<Response, Trouble> {
+    fn whole(bytes: &[u8]) -> Result<Response, NoReply> {
         let all = read(&mut Pieces(bytes, usize::MAX), LIMIT);
         for size in [1, 2, 3, 7] {
             let cut = read(&mut Pieces(bytes, size), LIMIT);
@@ -324,7 +324,7 @@ mod tests {
 
     fn trouble(bytes: &[u8]) -> String {
         match whole(bytes) {
-            Err(Trouble::Bad(why)) => why,
+            Err(NoReply::Bad(why)) => why,
             other => panic!("{other:?}"),
         }
     }
@@ -416,7 +416,7 @@ mod tests {
             let bytes = [head.as_bytes(), rest].concat();
             let mut endless = bytes.chain(io::repeat(b'x'));
             match read(&mut endless, LIMIT) {
-                Err(Trouble::Bad(why)) => why,
+                Err(NoReply::Bad(why)) => why,
                 other => panic!("{other:?}"),
             }
         };
@@ -438,7 +438,7 @@ mod tests {
         let answer = format!("{interim}HTTP/1.1 200 OK\r\n\r\n");
         assert!(matches!(
             read(&mut answer.as_bytes(), LIMIT),
-            Err(Trouble::Bad(_))
+            Err(NoReply::Bad(_))
         ));
     }
 }

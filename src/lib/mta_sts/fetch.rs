@@ -13,9 +13,9 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{Policy, PolicyDomain, Trouble, TroubleKind};
+use super::{Policy, PolicyDomain, PolicyFailure, PolicyFailureKind};
 use crate::confine;
-use crate::https::{self, Client, End, Kind, Limits, Method, Request};
+use crate::https::{self, Client, End, FailureKind, Limits, Method, Request};
 use crate::report;
 use crate::sys::child::Running;
 use crate::sys::fd;
@@ -62,8 +62,8 @@ pub struct Fetching {
     deadline: Instant,
 }
 
-fn failed(why: impl Into<String>) -> Trouble {
-    Trouble::new(TroubleKind::Fetch, why)
+fn failed(why: impl Into<String>) -> PolicyFailure {
+    PolicyFailure::new(PolicyFailureKind::Fetch, why)
 }
 
 impl Fetching {
@@ -76,7 +76,7 @@ impl Fetching {
         domain: &PolicyDomain,
         addresses: &[IpAddr],
         time: Duration,
-    ) -> Result<Fetching, Trouble> {
+    ) -> Result<Fetching, PolicyFailure> {
         let host = domain.policy_host();
         let unable = |error: io::Error| {
             let why = report::reason(&error);
@@ -107,7 +107,7 @@ impl Fetching {
     ///
     /// # Errors
     /// There is no policy.
-    pub fn end(mut self) -> Result<Fetched, Trouble> {
+    pub fn end(mut self) -> Result<Fetched, PolicyFailure> {
         let read = read_to_end(&mut self.answer, self.deadline);
         let ended = self.child.end_by(self.deadline);
         let died = |why: &str| failed(format!("the process that fetches {why}"));
@@ -125,11 +125,19 @@ impl Fetching {
                     policy,
                     text: text.to_vec(),
                 }),
-                Err(why) => Err(Trouble::new(TroubleKind::Invalid, why.to_string())),
+                Err(why) => Err(PolicyFailure::new(
+                    PolicyFailureKind::Invalid,
+                    why.to_string(),
+                )),
             },
             Some((&FETCH, rest)) => Err(failed(words(rest))),
-            Some((&CERTIFICATE, rest)) => Err(Trouble::new(TroubleKind::Certificate, words(rest))),
-            Some((&INVALID, rest)) => Err(Trouble::new(TroubleKind::Invalid, words(rest))),
+            Some((&CERTIFICATE, rest)) => Err(PolicyFailure::new(
+                PolicyFailureKind::Certificate,
+                words(rest),
+            )),
+            Some((&INVALID, rest)) => {
+                Err(PolicyFailure::new(PolicyFailureKind::Invalid, words(rest)))
+            }
             _ => Err(died("gave no answer")),
         }
     }
@@ -171,9 +179,9 @@ pub fn main() -> ExitCode {
         Ok(text) => (POLICY, text),
         Err(trouble) => {
             let letter = match trouble.kind {
-                TroubleKind::Fetch => FETCH,
-                TroubleKind::Invalid => INVALID,
-                TroubleKind::Certificate => CERTIFICATE,
+                PolicyFailureKind::Fetch => FETCH,
+                PolicyFailureKind::Invalid => INVALID,
+                PolicyFailureKind::Certificate => CERTIFICATE,
             };
             (letter, trouble.why.into_bytes())
         }
@@ -205,7 +213,7 @@ impl Wanted {
     }
 }
 
-fn answer() -> Result<Vec<u8>, Trouble> {
+fn answer() -> Result<Vec<u8>, PolicyFailure> {
     let input: Option<OwnedFd> = fd::inherited(0);
     let mut told = String::new();
     let read = input.map(File::from).map(|input| {
@@ -238,17 +246,20 @@ fn answer() -> Result<Vec<u8>, Trouble> {
     let response = client.exchange(&wanted.addresses, &request, limits);
     let response = response.map_err(|failure| {
         let kind = match failure.kind {
-            Kind::Certificate => TroubleKind::Certificate,
-            Kind::Unreachable | Kind::Handshake | Kind::Late | Kind::Reply => TroubleKind::Fetch,
+            FailureKind::Certificate => PolicyFailureKind::Certificate,
+            FailureKind::Unreachable
+            | FailureKind::Handshake
+            | FailureKind::Late
+            | FailureKind::Reply => PolicyFailureKind::Fetch,
         };
-        Trouble::new(kind, failure.why)
+        PolicyFailure::new(kind, failure.why)
     })?;
     text_of(response)
 }
 
 /// The policy's text in a response. It is only where the server says that all is
 /// well: a redirect is none (RFC 8461, 3.3).
-fn text_of(response: https::Response) -> Result<Vec<u8>, Trouble> {
+fn text_of(response: https::Response) -> Result<Vec<u8>, PolicyFailure> {
     if response.status != 200 {
         return Err(failed(format!("its status is {}", response.status)));
     }
@@ -258,7 +269,7 @@ fn text_of(response: https::Response) -> Result<Vec<u8>, Trouble> {
         let bare = media_type.split(';').next().unwrap_or_default().trim();
         if !bare.eq_ignore_ascii_case("text/plain") {
             let why = format!("its type is not text/plain: {media_type}");
-            return Err(Trouble::new(TroubleKind::Invalid, why));
+            return Err(PolicyFailure::new(PolicyFailureKind::Invalid, why));
         }
     }
     // Cut behind a line, a policy can only ask for more: each of its fields is a

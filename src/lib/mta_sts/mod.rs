@@ -15,7 +15,7 @@ pub use policy::Policy;
 /// What came between a domain's record and its policy, as RFC 8460 (4.3.2.2) sorts
 /// it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TroubleKind {
+pub enum PolicyFailureKind {
     /// It could not be fetched.
     Fetch,
     /// What was fetched is no policy.
@@ -26,22 +26,22 @@ pub enum TroubleKind {
 
 /// Why there is no policy where there should be one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble {
+pub struct PolicyFailure {
     /// Its kind.
-    pub kind: TroubleKind,
+    pub kind: PolicyFailureKind,
     /// Printable words that end a sentence.
     pub why: String,
 }
 
-impl Trouble {
+impl PolicyFailure {
     /// Of a kind.
-    pub fn new(kind: TroubleKind, why: impl Into<String>) -> Trouble {
+    pub fn new(kind: PolicyFailureKind, why: impl Into<String>) -> PolicyFailure {
         let why = why.into();
-        Trouble { kind, why }
+        PolicyFailure { kind, why }
     }
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for PolicyFailure {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(&self.why)
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::connection::{Connection, Naming, shown};
 use crate::dialer::{Clear, Dialer};
 use crate::dialogue::{self, Protocol};
-use crate::handshake::{self, Failure, Session, Side};
+use crate::handshake::{self, HandshakeFailure, Session, Side};
 use crate::keyholder::OwnKey;
 use crate::options::sslclient::{Options, TABLE};
 use crate::report::{Fail, Report, tls_reason};
@@ -217,7 +217,7 @@ fn secure(
         versions: (crate::settings::Version::Tls12, None),
     };
     handshake::perform(ssl, stream, limit, side).map_err(|failure| match failure {
-        Failure::Certificate(refusal) => untrusted(&refusal, plan),
+        HandshakeFailure::Certificate(refusal) => untrusted(&refusal, plan),
         other => Fail::temporary(format!("unable to SSL connect: {other}")),
     })
 }

@@ -10,7 +10,7 @@ use openssl::x509::X509;
 use ucspi_tls::internals::OwnKey;
 use ucspi_tls::internals::client_store::{Setup, Store, Trust};
 use ucspi_tls::internals::dane::Record;
-use ucspi_tls::internals::handshake::{self, Failure, Side};
+use ucspi_tls::internals::handshake::{self, HandshakeFailure, Side};
 use ucspi_tls::internals::settings::{Settings, Version};
 use ucspi_tls::internals::trust::{self, Expectation, Fault};
 
@@ -49,7 +49,7 @@ fn digits(record: &Record) -> String {
 /// What a client with these records makes of a server: the verdict's words, or why
 /// there is no session; and whether the server had one. The client's own anchors
 /// are the roots that the certificates here are below.
-fn meet(identity: &Identity, records: Vec<Record>) -> (Result<String, Failure>, bool) {
+fn meet(identity: &Identity, records: Vec<Record>) -> (Result<String, HandshakeFailure>, bool) {
     let server = peer::Peer::tls(peer::context(identity, |_| ()), |met| {
         // In TLS 1.3 the client's alert comes with the first read.
         met.is_ok_and(|mut stream| {
@@ -103,7 +103,7 @@ fn assert_matched(identity: &Identity, records: Vec<Record>, wanted: &str) {
 fn refused(identity: &Identity, records: Vec<Record>) -> trust::Refusal {
     let shown = format!("{records:?}");
     match meet(identity, records) {
-        (Err(Failure::Certificate(refusal)), false) => refusal,
+        (Err(HandshakeFailure::Certificate(refusal)), false) => refusal,
         other => panic!("{shown}: {other:?}"),
     }
 }

@@ -69,7 +69,7 @@ impl Mechanism {
 
 /// Why a login came to nothing.
 #[derive(Debug)]
-pub enum Failure {
+pub enum LoginFailure {
     /// The connection failed, or what came is no reply.
     Lost(DialogueError),
     /// The server said no: its code, with the enhanced one if it gave one.
@@ -78,21 +78,21 @@ pub enum Failure {
     Stopped(&'static str),
 }
 
-impl Failure {
+impl LoginFailure {
     /// Whether it is the mechanism that was refused (RFC 4954, 4), whatever the
     /// capabilities said, so that another one may do.
     #[must_use]
     pub fn is_of_mechanism(&self) -> bool {
         match self {
-            Failure::Refused(codes) => codes.starts_with("504") || codes.ends_with(" 5.5.4"),
-            Failure::Lost(_) | Failure::Stopped(_) => false,
+            LoginFailure::Refused(codes) => codes.starts_with("504") || codes.ends_with(" 5.5.4"),
+            LoginFailure::Lost(_) | LoginFailure::Stopped(_) => false,
         }
     }
 }
 
-impl From<DialogueError> for Failure {
+impl From<DialogueError> for LoginFailure {
     fn from(refusal: DialogueError) -> Self {
-        Failure::Lost(refusal)
+        LoginFailure::Lost(refusal)
     }
 }
 
@@ -127,9 +127,9 @@ pub fn log_in<S: Read + Write>(
     mechanism: Mechanism,
     user: &[u8],
     password: &[u8],
-) -> Result<(), Failure> {
+) -> Result<(), LoginFailure> {
     if user.contains(&0) || password.contains(&0) {
-        return Err(Failure::Stopped("user or password contains a NUL"));
+        return Err(LoginFailure::Stopped("user or password contains a NUL"));
     }
     let last = match mechanism {
         Mechanism::Plain => plain(lines, user, password)?,
@@ -159,7 +159,7 @@ pub fn log_in<S: Read + Write>(
     match last.code {
         235 => Ok(()),
         334 => stop(lines, "it asks for more steps than the mechanism has"),
-        _ => Err(Failure::Refused(codes(&last))),
+        _ => Err(LoginFailure::Refused(codes(&last))),
     }
 }
 
@@ -170,7 +170,7 @@ fn plain<S: Read + Write>(
     lines: &mut Lines<S>,
     user: &[u8],
     password: &[u8],
-) -> Result<Reply, Failure> {
+) -> Result<Reply, LoginFailure> {
     let message = Secret::new([b"\0", user, b"\0", password].concat());
     let encoded = Secret::new(base64::encode_block(&message).into_bytes());
     let command_line = b"AUTH PLAIN";
@@ -189,7 +189,7 @@ fn command<S: Read + Write>(
     lines: &mut Lines<S>,
     command: &[u8],
     initial: &[u8],
-) -> Result<(), Failure> {
+) -> Result<(), LoginFailure> {
     let between: &[u8] = if initial.is_empty() { b"" } else { b" " };
     let line = Secret::new([command, between, initial, b"\r\n"].concat());
     // An answer that is there before its question would be taken for the next.
@@ -198,17 +198,17 @@ fn command<S: Read + Write>(
 }
 
 /// The server's go-ahead.
-fn more<S: Read + Write>(lines: &mut Lines<S>) -> Result<Reply, Failure> {
+fn more<S: Read + Write>(lines: &mut Lines<S>) -> Result<Reply, LoginFailure> {
     let reply = Reply::read(lines, AFTER)?;
     if reply.code == 334 {
         Ok(reply)
     } else {
-        Err(Failure::Refused(codes(&reply)))
+        Err(LoginFailure::Refused(codes(&reply)))
     }
 }
 
 /// Sends bytes in base64.
-fn respond<S: Read + Write>(lines: &mut Lines<S>, bytes: &[u8]) -> Result<(), Failure> {
+fn respond<S: Read + Write>(lines: &mut Lines<S>, bytes: &[u8]) -> Result<(), LoginFailure> {
     let encoded = Secret::new(base64::encode_block(bytes).into_bytes());
     let line = Secret::new([&encoded, &b"\r\n"[..]].concat());
     if line.len() > RESPONSE_LIMIT {
@@ -219,10 +219,10 @@ fn respond<S: Read + Write>(lines: &mut Lines<S>, bytes: &[u8]) -> Result<(), Fa
 }
 
 /// RFC 4954, 4: `*` cancels; the server answers that with 501.
-fn stop<S: Read + Write, T>(lines: &mut Lines<S>, why: &'static str) -> Result<T, Failure> {
+fn stop<S: Read + Write, T>(lines: &mut Lines<S>, why: &'static str) -> Result<T, LoginFailure> {
     lines.send(b"*\r\n", "at AUTH")?;
     Reply::read(lines, AFTER)?;
-    Err(Failure::Stopped(why))
+    Err(LoginFailure::Stopped(why))
 }
 
 /// The bytes that a 334 reply carries; `None` where it is no proper base64.
@@ -290,7 +290,7 @@ mod tests {
         mechanism: Mechanism,
         (user, password): (&str, &str),
         replies: &[&'static str],
-    ) -> (Result<(), Failure>, String) {
+    ) -> (Result<(), LoginFailure>, String) {
         let mut script = Script {
             replies: replies.iter().copied().collect(),
             ready: Vec::new(),
@@ -350,7 +350,10 @@ mod tests {
             ("u", &"p".repeat(9216)),
             &["334 \r\n", "501 cancelled\r\n"],
         );
-        assert!(matches!(result, Err(Failure::Stopped(_))), "{result:?}");
+        assert!(
+            matches!(result, Err(LoginFailure::Stopped(_))),
+            "{result:?}"
+        );
         assert_eq!(said, "AUTH PLAIN\r\n*\r\n");
     }
 
@@ -374,7 +377,7 @@ mod tests {
             (Mechanism::Plain, &["250 ok\r\n"], "250"),
         ] {
             let (result, _) = run(mechanism, us, replies);
-            let Err(Failure::Refused(said)) = result else {
+            let Err(LoginFailure::Refused(said)) = result else {
                 panic!("{mechanism:?} {replies:?}: {result:?}");
             };
             assert_eq!(said, code);
@@ -404,7 +407,7 @@ mod tests {
         ] {
             let (result, said) = run(mechanism, us, replies);
             assert!(
-                matches!(result, Err(Failure::Stopped(_))),
+                matches!(result, Err(LoginFailure::Stopped(_))),
                 "{replies:?}: {result:?}"
             );
             assert!(said.ends_with(end), "{said}");
@@ -416,12 +419,12 @@ mod tests {
         ] {
             let (result, _) = run(mechanism, us, replies);
             assert!(
-                matches!(result, Err(Failure::Lost(_))),
+                matches!(result, Err(LoginFailure::Lost(_))),
                 "{replies:?}: {result:?}"
             );
         }
         let (result, said) = run(Mechanism::Plain, ("u\0x", "y"), &["235 ok\r\n"]);
-        assert!(matches!(result, Err(Failure::Stopped(_))) && said.is_empty());
+        assert!(matches!(result, Err(LoginFailure::Stopped(_))) && said.is_empty());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::report_text::{Disposition, Report, Say};
 use super::reporting::Reporting;
 use super::session;
 use crate::dane;
-use crate::handshake::{self, Failure as HandshakeFailure, Session, Side};
+use crate::handshake::{self, HandshakeFailure, Session, Side};
 use crate::routes::{Origin, Protocol};
 use crate::settings::Version;
 use crate::tlsdestinations::Check;

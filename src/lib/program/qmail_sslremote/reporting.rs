@@ -16,7 +16,7 @@ use super::sts::Followed;
 use crate::calendar::{self, Day};
 use crate::dane;
 use crate::dns::name::DomainName;
-use crate::mta_sts::TroubleKind;
+use crate::mta_sts::PolicyFailureKind;
 use crate::resolve;
 use crate::routes::Protocol;
 use crate::text;
@@ -251,12 +251,12 @@ impl Reporting {
     }
 }
 
-impl From<TroubleKind> for ResultType {
-    fn from(kind: TroubleKind) -> ResultType {
+impl From<PolicyFailureKind> for ResultType {
+    fn from(kind: PolicyFailureKind) -> ResultType {
         match kind {
-            TroubleKind::Fetch => ResultType::StsPolicyFetchError,
-            TroubleKind::Invalid => ResultType::StsPolicyInvalid,
-            TroubleKind::Certificate => ResultType::StsWebpkiInvalid,
+            PolicyFailureKind::Fetch => ResultType::StsPolicyFetchError,
+            PolicyFailureKind::Invalid => ResultType::StsPolicyInvalid,
+            PolicyFailureKind::Certificate => ResultType::StsWebpkiInvalid,
         }
     }
 }

@@ -15,12 +15,12 @@ use crate::dialogue::client::DialogueError;
 use crate::dialogue::client::sasl::{self, Mechanism};
 use crate::dialogue::client::smtp::Reply;
 use crate::keyholder::OwnKey;
-use crate::link::Link;
 use crate::report;
 use crate::routes::{Login, Protocol};
 use crate::text;
 use crate::tlsdestinations::{Tls, TlsMode};
 use crate::tlsrpt::ResultType;
+use crate::transport::Transport;
 use crate::trust::Verdict;
 
 /// A session, as far as it came.
@@ -117,7 +117,7 @@ impl<'a> Session<'a> {
             delivery,
             server,
             plan,
-            talk: Talk::new(Link::clear(socket), delivery.control.remote),
+            talk: Talk::new(Transport::clear(socket), delivery.control.remote),
             capabilities: no_capabilities(),
             protection,
             key_is_gone: false,
@@ -364,7 +364,7 @@ impl<'a> Session<'a> {
     /// What came in the place of the first good answer inside TLS: in TLS 1.3 a
     /// server that refuses us says so only after our side of the handshake is done.
     fn late(&mut self, failure: Failure) -> Failure {
-        if let Some(alert) = self.talk.link().refusal() {
+        if let Some(alert) = self.talk.transport().refusal() {
             let why = format!("the handshake failed: {alert}");
             return no_tls(Obstacle::Handshake, why, None);
         }
@@ -397,7 +397,7 @@ impl<'a> Session<'a> {
             }
             Failure::LostAfterDot(why) => {
                 self.talk.hear_alert();
-                if !self.talk.link().refuses_certificate() {
+                if !self.talk.transport().refuses_certificate() {
                     return Failure::LostAfterDot(why);
                 }
                 self.late(Failure::NoHello(why))
@@ -447,20 +447,20 @@ impl<'a> Session<'a> {
         Err(refused)
     }
 
-    fn not_logged_in(&mut self, why: sasl::Failure, mechanism: &str, of: &str) -> Failure {
+    fn not_logged_in(&mut self, why: sasl::LoginFailure, mechanism: &str, of: &str) -> Failure {
         match why {
-            sasl::Failure::Lost(why) => {
+            sasl::LoginFailure::Lost(why) => {
                 self.talk.end();
                 Failure::LoginLost(why)
             }
-            sasl::Failure::Refused(codes) if codes.starts_with("421") => {
+            sasl::LoginFailure::Refused(codes) if codes.starts_with("421") => {
                 self.talk.end();
                 Failure::LoginClosing(codes)
             }
-            sasl::Failure::Refused(codes) => {
+            sasl::LoginFailure::Refused(codes) => {
                 Failure::Login(format!("it refused {of} (AUTH {mechanism})"), codes)
             }
-            sasl::Failure::Stopped(why) => {
+            sasl::LoginFailure::Stopped(why) => {
                 Failure::LoginStopped(format!("AUTH {mechanism} failed with {of}"), why)
             }
         }

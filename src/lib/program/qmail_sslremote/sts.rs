@@ -17,7 +17,7 @@ use crate::https;
 use crate::mta_sts::cache::{self, Cache, FOLDER, Found, Remembered, Standing};
 use crate::mta_sts::fetch::{Fetched, Fetching};
 use crate::mta_sts::policy::Mode;
-use crate::mta_sts::{Policy, PolicyDomain, Trouble, TroubleKind, record};
+use crate::mta_sts::{Policy, PolicyDomain, PolicyFailure, PolicyFailureKind, record};
 use crate::report::Fail;
 use crate::resolve;
 use crate::routes::{Protocol, Route};
@@ -33,7 +33,7 @@ pub struct Known {
     /// as the clock can tell.
     pub policy: Option<(Rc<Policy>, Option<u64>)>,
     /// Why there is none, or no new one.
-    pub trouble: Option<Rc<Trouble>>,
+    pub trouble: Option<Rc<PolicyFailure>>,
     /// What an administrator should know besides: words that end a sentence.
     pub remark: Option<String>,
     /// What is wrong with the domain's record, which is none for that.
@@ -197,29 +197,32 @@ impl Search {
         &self,
         domain: &PolicyDomain,
         resolver: &Resolver,
-    ) -> Result<Result<Fetched, Trouble>, Say> {
+    ) -> Result<Result<Fetched, PolicyFailure>, Say> {
         let host = domain.policy_host();
-        let failed = |kind: TroubleKind, why: &str| {
-            Trouble::new(
+        let failed = |kind: PolicyFailureKind, why: &str| {
+            PolicyFailure::new(
                 kind,
                 match kind {
-                    TroubleKind::Invalid => format!("what {host} has is no policy: {why}"),
+                    PolicyFailureKind::Invalid => format!("what {host} has is no policy: {why}"),
                     _ => format!("the policy could not be fetched from {host}: {why}"),
                 },
             )
         };
         let Some(name) = name(&host) else {
-            return Ok(Err(failed(TroubleKind::Fetch, "it can have no address")));
+            return Ok(Err(failed(
+                PolicyFailureKind::Fetch,
+                "it can have no address",
+            )));
         };
         let addresses = match resolver.dns()?.addresses(&name) {
             Ok(found) => found.records,
-            Err(trouble) => return Ok(Err(failed(TroubleKind::Fetch, &trouble.to_string()))),
+            Err(trouble) => return Ok(Err(failed(PolicyFailureKind::Fetch, &trouble.to_string()))),
         };
         let left = ALL_LIMIT.saturating_sub(self.begin.elapsed());
         let time = https::LIMITS.time.min(left);
         if time < Duration::from_secs(1) {
             let why = "DNS left no time for it";
-            return Ok(Err(failed(TroubleKind::Fetch, why)));
+            return Ok(Err(failed(PolicyFailureKind::Fetch, why)));
         }
         let fetched = Fetching::begin(domain, &addresses, time).and_then(Fetching::end);
         Ok(fetched.map_err(|trouble| failed(trouble.kind, &trouble.why)))

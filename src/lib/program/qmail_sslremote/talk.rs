@@ -9,7 +9,7 @@ use crate::dialogue::client::DialogueError;
 use crate::dialogue::client::lines::Lines;
 use crate::dialogue::client::smtp::{self, Reply};
 use crate::handshake::Session;
-use crate::link::Link;
+use crate::transport::Transport;
 
 /// How long a server whose connection failed is listened to: what it had to say has
 /// come before that.
@@ -41,7 +41,7 @@ pub enum Unsent {
 
 /// A dialogue, and how long each answer may take.
 pub struct Talk {
-    lines: Lines<Link>,
+    lines: Lines<Transport>,
     time: Duration,
     /// Nobody listens any more, or what is sent would be taken for the message.
     over: bool,
@@ -52,9 +52,9 @@ pub struct Talk {
 impl Talk {
     /// Over a connection on which nothing was read.
     #[must_use]
-    pub fn new(link: Link, time: Duration) -> Talk {
+    pub fn new(transport: Transport, time: Duration) -> Talk {
         Talk {
-            lines: Lines::new(link),
+            lines: Lines::new(transport),
             time,
             over: false,
             early: None,
@@ -63,19 +63,19 @@ impl Talk {
 
     /// Whether it is in plain.
     pub fn is_clear(&mut self) -> bool {
-        self.link().is_clear()
+        self.transport().is_clear()
     }
 
     /// The socket, for a handshake. The dialogue is over unless [`Talk::resume`]
     /// is called.
     pub fn take_socket(&mut self) -> Option<TcpStream> {
         self.over = true;
-        self.link().take_socket()
+        self.transport().take_socket()
     }
 
     /// Goes on in TLS, with nothing read so far.
     pub fn resume(&mut self, session: Session) {
-        self.lines = Lines::new(Link::tls(session));
+        self.lines = Lines::new(Transport::tls(session));
         self.over = false;
     }
 
@@ -123,10 +123,10 @@ impl Talk {
         self.lines().stream().watch(watch);
         let mut rest = bytes;
         loop {
-            let link = self.link();
+            let transport = self.transport();
             let done = match rest {
-                [] => link.flush().map(|()| None),
-                some => link.write(some).map(Some),
+                [] => transport.flush().map(|()| None),
+                some => transport.write(some).map(Some),
             };
             match done {
                 Ok(None) => break,
@@ -141,7 +141,7 @@ impl Talk {
                 }
             }
         }
-        self.link().watch(false);
+        self.transport().watch(false);
         Ok(())
     }
 
@@ -152,22 +152,22 @@ impl Talk {
             return Err(Unsent::Refused(reply));
         }
         self.early = Some(reply);
-        self.link().watch(false);
+        self.transport().watch(false);
         Ok(())
     }
 
     /// What a server said before the connection failed.
     fn last_words(&mut self) -> Option<Reply> {
-        self.link().watch(false);
-        self.link().allow(LAST_WORDS);
+        self.transport().watch(false);
+        self.transport().allow(LAST_WORDS);
         Reply::read(&mut self.lines, IN_THE_MESSAGE).ok()
     }
 
     /// Has libssl read an alert that came before the connection failed.
     pub fn hear_alert(&mut self) {
-        let link = self.link();
-        link.allow(LAST_WORDS);
-        let _ = link.read(&mut [0]);
+        let transport = self.transport();
+        transport.allow(LAST_WORDS);
+        let _ = transport.read(&mut [0]);
     }
 
     /// A command and its reply. Where it cannot be sent any more, but the server has
@@ -200,18 +200,18 @@ impl Talk {
         if !self.over {
             let _ = self.send(b"QUIT", "at the end");
         }
-        self.link().part();
+        self.transport().part();
     }
 
     /// The connection.
-    pub fn link(&mut self) -> &mut Link {
+    pub fn transport(&mut self) -> &mut Transport {
         self.lines.stream()
     }
 
     /// What comes over it, for a dialogue of another kind that has as much time.
-    pub fn lines(&mut self) -> &mut Lines<Link> {
+    pub fn lines(&mut self) -> &mut Lines<Transport> {
         let time = self.time;
-        self.link().allow(time);
+        self.transport().allow(time);
         &mut self.lines
     }
 }

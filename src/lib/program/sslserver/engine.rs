@@ -224,8 +224,8 @@ impl Engine<'_> {
         let unsigned = keyholder::link::close();
         session.map_err(|failure| match (unsigned, failure) {
             (Some(why), _) => why,
-            (None, handshake::Failure::Certificate(refusal)) => self.untrusted(&refusal),
-            (None, handshake::Failure::Name(name, alert)) => {
+            (None, handshake::HandshakeFailure::Certificate(refusal)) => self.untrusted(&refusal),
+            (None, handshake::HandshakeFailure::Name(name, alert)) => {
                 match self.generation.name_refusal(&name) {
                     Some(why) => format!("{why}; {alert}").into(),
                     None => alert.into(),

@@ -11,14 +11,14 @@ use super::session::PLAIN_SIDE;
 use super::{DomainPolicy, Scan, Stop, TargetRule};
 use crate::dane::{self, Dane, Lack};
 use crate::dns::NoAnswer;
-use crate::handshake::{self, Failure};
-use crate::link::Link;
+use crate::handshake::{self, HandshakeFailure};
 use crate::mta_sts::policy::Mode;
 use crate::probe::findings::Fate;
 use crate::probe::result::Agreement;
 use crate::store::client::Store;
 use crate::text;
 use crate::tlsdestinations::{Port, Rule, Tls, TlsMode};
+use crate::transport::Transport;
 use crate::trust::{self, Fault, Name, Reference};
 
 /// What the domain publishes.
@@ -111,9 +111,9 @@ impl TargetRule {
 }
 
 /// Why no session comes about, as short as a line of the report wants it.
-fn failed(failure: &Failure) -> String {
+fn failed(failure: &HandshakeFailure) -> String {
     match failure {
-        Failure::Certificate(refusal) if refusal.fault == Fault::Records => {
+        HandshakeFailure::Certificate(refusal) if refusal.fault == Fault::Records => {
             format!("DANE: {}", refusal.reason)
         }
         other => other.to_string(),
@@ -148,10 +148,10 @@ fn under(scan: &mut Scan<'_>, of_target: &TargetRule) -> Result<(Fate, String), 
 }
 
 /// What a handshake with TLSA records says of them.
-fn note_agreement(scan: &mut Scan<'_>, outcome: &Result<(), Failure>) {
+fn note_agreement(scan: &mut Scan<'_>, outcome: &Result<(), HandshakeFailure>) {
     match outcome {
         Ok(()) => scan.result.dane = Some(Agreement::Ok),
-        Err(Failure::Certificate(refusal)) => {
+        Err(HandshakeFailure::Certificate(refusal)) => {
             scan.result.dane = Some(Agreement::Mismatch);
             scan.facts.records_refused = Some(refusal.reason.clone());
         }
@@ -160,7 +160,10 @@ fn note_agreement(scan: &mut Scan<'_>, outcome: &Result<(), Failure>) {
 }
 
 /// A handshake that verifies, by itself.
-pub(super) fn verified(scan: &mut Scan<'_>, ssl: Ssl) -> Result<Result<(), Failure>, Stop> {
+pub(super) fn verified(
+    scan: &mut Scan<'_>,
+    ssl: Ssl,
+) -> Result<Result<(), HandshakeFailure>, Stop> {
     let (socket, until) = scan.ready(false)?;
     scan.result.handshakes += 1;
     let limit = until.saturating_duration_since(Instant::now());
@@ -168,15 +171,15 @@ pub(super) fn verified(scan: &mut Scan<'_>, ssl: Ssl) -> Result<Result<(), Failu
         Ok(session) => session,
         Err(failure) => {
             // It is the server's certificate that is at fault.
-            scan.hang_up(matches!(failure, Failure::Certificate(_)));
+            scan.hang_up(matches!(failure, HandshakeFailure::Certificate(_)));
             return Ok(Err(failure));
         }
     };
     let judged = trust::verdict(session.ssl());
-    let mut link = Link::tls(session);
-    link.allow(until.saturating_duration_since(Instant::now()));
-    scan.leave(link);
-    Ok(judged.map(drop).map_err(Failure::Certificate))
+    let mut transport = Transport::tls(session);
+    transport.allow(until.saturating_duration_since(Instant::now()));
+    scan.leave(transport);
+    Ok(judged.map(drop).map_err(HandshakeFailure::Certificate))
 }
 
 /// TLSA records.
@@ -215,7 +218,7 @@ fn domain_policy(scan: &mut Scan<'_>) -> Result<(), Stop> {
         let ssl = scan.terms.policies.connection(&reference, names)?;
         match verified(scan, ssl)? {
             Ok(()) => scan.result.sts = Some(Agreement::Ok),
-            Err(Failure::Certificate(_)) => scan.result.sts = Some(Agreement::Mismatch),
+            Err(HandshakeFailure::Certificate(_)) => scan.result.sts = Some(Agreement::Mismatch),
             Err(_) => {}
         }
     }

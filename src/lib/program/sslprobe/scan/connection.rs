@@ -10,14 +10,14 @@ use super::talk::Talk;
 use super::{FAILURES, SPARE, Scan, Stop};
 use crate::dialer::{Dialer, Unreachable};
 use crate::dialogue::client::DialogueError;
-use crate::link::Link;
 use crate::options::sslprobe::Start;
 use crate::report;
+use crate::transport::Transport;
 
 impl Scan<'_> {
     /// A connection, when its turn has come; its deadline. [`Scan::hang_up`] must
     /// follow.
-    pub(super) fn connect(&mut self) -> Result<(Link, Instant), Stop> {
+    pub(super) fn connect(&mut self) -> Result<(Transport, Instant), Stop> {
         if self.failures >= FAILURES {
             return Err(Stop::Host(
                 "too many connections came to nothing in a row".to_owned(),
@@ -43,9 +43,9 @@ impl Scan<'_> {
                 self.result.connections += 1;
                 // A server that is gone by now is found out soon enough.
                 let _ = socket.set_nodelay(true);
-                let mut link = Link::clear(socket);
-                link.allow(until.saturating_duration_since(Instant::now()));
-                Ok((link, until))
+                let mut transport = Transport::clear(socket);
+                transport.allow(until.saturating_duration_since(Instant::now()));
+                Ok((transport, until))
             }
             Err(failed) => {
                 self.turn.closed();
@@ -93,21 +93,21 @@ impl Scan<'_> {
         if self.left() == 0 {
             return Err(Stop::Budget);
         }
-        let (mut link, until) = self.connect()?;
+        let (mut transport, until) = self.connect()?;
         if let Start::Upgrade(protocol) = self.target.start {
-            let mut talk = Talk::new(&mut link, protocol, &self.terms.name);
+            let mut talk = Talk::new(&mut transport, protocol, &self.terms.name);
             let upgraded = talk
                 .greet()
                 .and_then(|_| talk.capabilities())
                 .and_then(|_| talk.start_tls(injected));
             if let Err(error) = upgraded {
                 talk.quit_after(&error);
-                drop(link);
+                drop(transport);
                 self.hang_up(false);
                 return Err(stop(&error));
             }
         }
-        let socket = link.take_socket();
+        let socket = transport.take_socket();
         let lost = || Stop::Connection("the connection is gone".to_owned());
         Ok((socket.ok_or_else(lost)?, until))
     }

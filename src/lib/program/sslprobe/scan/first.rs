@@ -8,33 +8,33 @@ use super::talk::{Capabilities, Talk, is_overwritten};
 use super::{Scan, Stop};
 use crate::dialogue::Protocol;
 use crate::dialogue::client::DialogueError;
-use crate::link::Link;
 use crate::options::sslprobe::Start;
 use crate::probe::result::{StartTls, Version};
 use crate::text;
+use crate::transport::Transport;
 
 /// How much of a greeting is kept.
 const GREETING: usize = 200;
 
 /// The first of all steps.
 pub(super) fn run(scan: &mut Scan<'_>) -> Result<(), Stop> {
-    let (mut link, until) = scan.connect()?;
+    let (mut transport, until) = scan.connect()?;
     let before = match scan.target.start {
         Start::AtOnce => {
             scan.result.starttls = Some(StartTls::NotApplicable);
             None
         }
-        Start::Upgrade(protocol) => match in_the_clear(scan, &mut link, protocol) {
+        Start::Upgrade(protocol) => match in_the_clear(scan, &mut transport, protocol) {
             Ok(before) => Some(before),
             Err(stop) => {
-                drop(link);
+                drop(transport);
                 scan.hang_up(false);
                 return Err(stop);
             }
         },
     };
     let lost = || Stop::Connection("the connection is gone".to_owned());
-    let socket = link.take_socket().ok_or_else(lost)?;
+    let socket = transport.take_socket().ok_or_else(lost)?;
     let want = Want {
         versions: (Version::Tls10, Version::Tls13),
         signatures: None,
@@ -42,7 +42,7 @@ pub(super) fn run(scan: &mut Scan<'_>) -> Result<(), Stop> {
     let ssl = super::session::state(&want);
     let ssl = ssl.map_err(|error| Stop::Host(crate::report::tls_reason(&error)))?;
     // Where this comes to nothing the older versions are tried.
-    let Ok((link, done)) = scan.handshake(ssl, socket, until) else {
+    let Ok((transport, done)) = scan.handshake(ssl, socket, until) else {
         return Ok(());
     };
     scan.seen.preferred.extend(
@@ -51,16 +51,16 @@ pub(super) fn run(scan: &mut Scan<'_>) -> Result<(), Stop> {
             .get(&done.version)
             .and_then(|all| Some((done.version, *all.first()?))),
     );
-    inside(scan, link, before.as_ref())
+    inside(scan, transport, before.as_ref())
 }
 
 /// The dialogue up to the go-ahead; the capabilities.
 fn in_the_clear(
     scan: &mut Scan<'_>,
-    link: &mut Link,
+    transport: &mut Transport,
     protocol: Protocol,
 ) -> Result<Capabilities, Stop> {
-    let mut talk = Talk::new(link, protocol, &scan.terms.name);
+    let mut talk = Talk::new(transport, protocol, &scan.terms.name);
     let greeting = match talk.greet() {
         Ok(greeting) => greeting,
         Err(error) => return Err(refused(scan, &mut talk, &error)),
@@ -125,7 +125,7 @@ fn is_unknown(reply: &[u8]) -> bool {
 
 /// The server does not want to talk: with its words, and a farewell where there is
 /// somebody to take leave of.
-fn refused(scan: &mut Scan<'_>, talk: &mut Talk<&mut Link>, error: &DialogueError) -> Stop {
+fn refused(scan: &mut Scan<'_>, talk: &mut Talk<&mut Transport>, error: &DialogueError) -> Stop {
     if let DialogueError::Refused(..) | DialogueError::PreAuthenticated(_) = error {
         scan.result.starttls = Some(StartTls::Refused);
         if let Some(reply) = error.reply() {
@@ -143,12 +143,16 @@ fn refused(scan: &mut Scan<'_>, talk: &mut Talk<&mut Link>, error: &DialogueErro
 
 /// What the server offers inside TLS; the end of the connection. One that refuses to
 /// go on, or is silent, is asked no more: TLS with it is of no use.
-fn inside(scan: &mut Scan<'_>, mut link: Link, before: Option<&Capabilities>) -> Result<(), Stop> {
+fn inside(
+    scan: &mut Scan<'_>,
+    mut transport: Transport,
+    before: Option<&Capabilities>,
+) -> Result<(), Stop> {
     let Some(protocol) = inner_protocol(scan.target.start, scan.target.port) else {
-        scan.leave(link);
+        scan.leave(transport);
         return Ok(());
     };
-    let mut talk = Talk::new(&mut link, protocol, &scan.terms.name);
+    let mut talk = Talk::new(&mut transport, protocol, &scan.terms.name);
     let greeting = match scan.target.start {
         Start::AtOnce => talk.greet().map(Some),
         Start::Upgrade(_) => Ok(None),
@@ -180,9 +184,9 @@ fn inside(scan: &mut Scan<'_>, mut link: Link, before: Option<&Capabilities>) ->
             ended = Err(Stop::Host(format!("inside TLS: {why}")));
         }
     }
-    scan.keep(&link);
-    link.part();
-    drop(link);
+    scan.keep(&transport);
+    transport.part();
+    drop(transport);
     scan.hang_up(true);
     ended
 }

@@ -19,10 +19,11 @@ pub(super) fn run(scan: &mut Scan<'_>) -> Result<(), Stop> {
     let ssl = super::session::state(&want)?;
     let answered = match scan.ready(true) {
         Ok((socket, until)) => match scan.handshake(ssl, socket, until) {
-            Ok((mut link, _)) => {
-                let answered = Talk::new(&mut link, protocol, &scan.terms.name).answers_injected();
-                link.part();
-                drop(link);
+            Ok((mut transport, _)) => {
+                let answered =
+                    Talk::new(&mut transport, protocol, &scan.terms.name).answers_injected();
+                transport.part();
+                drop(transport);
                 scan.hang_up(true);
                 answered
             }

@@ -17,7 +17,6 @@ use super::talk::Talk;
 use super::{Scan, Stop};
 use crate::dialogue::Protocol;
 use crate::handshake::{self, Side};
-use crate::link::Link;
 use crate::options::sslprobe::Start;
 use crate::probe::groups;
 use crate::probe::result::Version;
@@ -26,6 +25,7 @@ use crate::probe::wire::reader::CERTIFICATE_LIMIT;
 use crate::settings;
 use crate::tls_ffi;
 use crate::tls_ffi::resume::Resumable;
+use crate::transport::Transport;
 
 /// All suites with a certificate that libssl has.
 const SUITES: &str = "ALL:!aNULL:!eNULL:!PSK:!SRP:!aDSS";
@@ -99,8 +99,8 @@ impl Scan<'_> {
     pub(super) fn session(&mut self, want: &Want<'_>) -> Result<Done, Stop> {
         let ssl = state(want)?;
         let (socket, until) = self.ready(false)?;
-        let (link, done) = self.handshake(ssl, socket, until)?;
-        self.leave(link);
+        let (transport, done) = self.handshake(ssl, socket, until)?;
+        self.leave(transport);
         Ok(done)
     }
 
@@ -108,19 +108,19 @@ impl Scan<'_> {
     pub(super) fn resume(&mut self, earlier: &Resumable) -> Result<Done, Stop> {
         let ssl = earlier.ssl()?;
         let (socket, until) = self.ready(false)?;
-        let (link, done) = self.handshake(ssl, socket, until)?;
-        self.leave(link);
+        let (transport, done) = self.handshake(ssl, socket, until)?;
+        self.leave(transport);
         Ok(done)
     }
 
-    /// The handshake on a socket that is ready for it; the link must be given to
+    /// The handshake on a socket that is ready for it; the transport must be given to
     /// [`Scan::leave`].
     pub(super) fn handshake(
         &mut self,
         mut ssl: Ssl,
         socket: std::net::TcpStream,
         until: Instant,
-    ) -> Result<(Link, Done), Stop> {
+    ) -> Result<(Transport, Done), Stop> {
         if let Some(name) = self.target.server_name() {
             // A name that libssl refuses is left out.
             let _ = ssl.set_hostname(name);
@@ -136,17 +136,17 @@ impl Scan<'_> {
             Stop::Connection(why)
         })?;
         let done = self.learn(session.ssl());
-        let mut link = Link::tls(session);
-        link.allow(until.saturating_duration_since(Instant::now()));
-        Ok((link, done))
+        let mut transport = Transport::tls(session);
+        transport.allow(until.saturating_duration_since(Instant::now()));
+        Ok((transport, done))
     }
 
     /// Ends a session with what may be said inside it, and keeps it.
-    pub(super) fn leave(&mut self, mut link: Link) {
+    pub(super) fn leave(&mut self, mut transport: Transport) {
         match inner_protocol(self.target.start, self.target.port) {
             Some(protocol) => {
                 let at_once = self.target.start == Start::AtOnce;
-                let mut talk = Talk::new(&mut link, protocol, &self.terms.name);
+                let mut talk = Talk::new(&mut transport, protocol, &self.terms.name);
                 let greeted = !at_once || talk.greet().is_ok();
                 if greeted && protocol == Protocol::Sieve {
                     let _ = talk.capabilities();
@@ -155,17 +155,17 @@ impl Scan<'_> {
                     talk.quit();
                 }
             }
-            None => wait_for_ticket(&mut link),
+            None => wait_for_ticket(&mut transport),
         }
-        self.keep(&link);
-        link.part();
-        drop(link);
+        self.keep(&transport);
+        transport.part();
+        drop(transport);
         self.hang_up(true);
     }
 
     /// Keeps what a session can be resumed from.
-    pub(super) fn keep(&mut self, link: &Link) {
-        let Some(ssl) = link.ssl() else { return };
+    pub(super) fn keep(&mut self, transport: &Transport) {
+        let Some(ssl) = transport.ssl() else { return };
         let version = spoken(ssl);
         if let Some(resumable) = Resumable::of(ssl) {
             self.kept.entry(version).or_insert(resumable);
@@ -215,14 +215,18 @@ fn spoken(ssl: &SslRef) -> Version {
 }
 
 /// Reads until a ticket has come, or none is to be expected any more.
-fn wait_for_ticket(link: &mut Link) {
-    let has = |link: &Link| link.ssl().is_none_or(|ssl| Resumable::of(ssl).is_some());
-    if has(link) {
+fn wait_for_ticket(transport: &mut Transport) {
+    let has = |transport: &Transport| {
+        transport
+            .ssl()
+            .is_none_or(|ssl| Resumable::of(ssl).is_some())
+    };
+    if has(transport) {
         return;
     }
-    link.allow(TICKET);
+    transport.allow(TICKET);
     // A server that speaks first has nothing to say but its greeting.
-    let _ = link.read(&mut [0; 1024]);
+    let _ = transport.read(&mut [0; 1024]);
 }
 
 /// Libssl's words for what its limits keep out, in ours.

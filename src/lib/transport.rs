@@ -14,7 +14,7 @@ use crate::handshake::{self, Session, later_failure};
 use crate::sys::poll::{self, Ready};
 
 /// A connection.
-pub struct Link {
+pub struct Transport {
     inner: Inner,
     deadline: Instant,
     watched: bool,
@@ -27,11 +27,11 @@ enum Inner {
     Tls(Session),
 }
 
-impl Link {
+impl Transport {
     /// In plain.
     #[must_use]
-    pub fn clear(socket: TcpStream) -> Link {
-        Link {
+    pub fn clear(socket: TcpStream) -> Transport {
+        Transport {
             inner: Inner::Clear(socket),
             deadline: Instant::now(),
             watched: false,
@@ -40,8 +40,8 @@ impl Link {
 
     /// In TLS.
     #[must_use]
-    pub fn tls(session: Session) -> Link {
-        Link {
+    pub fn tls(session: Session) -> Transport {
+        Transport {
             inner: Inner::Tls(session),
             deadline: Instant::now(),
             watched: false,
@@ -169,7 +169,7 @@ fn has_said(session: &mut Session) -> bool {
     }
 }
 
-impl Read for Link {
+impl Read for Transport {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let deadline = self.deadline;
         let session = match &mut self.inner {
@@ -195,7 +195,7 @@ impl Read for Link {
     }
 }
 
-impl Write for Link {
+impl Write for Transport {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let (deadline, watched) = (self.deadline, self.watched);
         let session = match &mut self.inner {
