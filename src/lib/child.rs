@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
@@ -33,21 +33,8 @@ impl Child<'_> {
     /// Becomes the program. Returns only with the reason why not.
     #[must_use]
     pub fn exec(self) -> Fail {
-        // Out of the way of every target first, then into place.
-        let highest = self
-            .descriptors
-            .iter()
-            .map(|(_, number)| *number)
-            .max()
-            .unwrap_or(2);
-        for (from, number) in self.descriptors {
-            let placed = fd::duplicate_above(&from, highest + 1).and_then(|copy| {
-                drop(from);
-                fd::place(copy, number)
-            });
-            if let Err(error) = placed {
-                return Fail::unable("set up descriptors")(error);
-            }
+        if let Err(error) = arrange(self.descriptors) {
+            return Fail::unable("set up descriptors")(error);
         }
         if let Some(identity) = self.identity {
             if let Err(error) = identity.assume() {
@@ -65,6 +52,29 @@ impl Child<'_> {
             .exec();
         unable_to_run(program, error)
     }
+}
+
+/// Puts each descriptor at its number. All of them get out of the way of all numbers
+/// first: one may be at the number of another.
+///
+/// # Errors
+/// As fcntl(2) and dup2(2).
+fn arrange(descriptors: Vec<(OwnedFd, RawFd)>) -> io::Result<()> {
+    let highest = descriptors.iter().map(|(_, number)| *number).max();
+    let above = highest.unwrap_or(2) + 1;
+    let clear: io::Result<Vec<(OwnedFd, RawFd)>> = descriptors
+        .into_iter()
+        .map(|(from, number)| {
+            if from.as_raw_fd() >= above {
+                return Ok((from, number));
+            }
+            Ok((fd::duplicate_above(from, above)?, number))
+        })
+        .collect();
+    for (from, number) in clear? {
+        fd::place(from, number)?;
+    }
+    Ok(())
 }
 
 /// Whether a program could be run, as far as its file tells: found in the
@@ -127,4 +137,43 @@ fn executable(path: &Path, identity: Option<&Identity>) -> io::Result<()> {
 fn unable_to_run(program: &OsStr, error: io::Error) -> Fail {
     let name = crate::text::excerpt(program.as_bytes(), 200);
     Fail::unable(format_args!("run {name}"))(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::net::UnixStream;
+
+    /// Numbers that nothing else of the tests has.
+    const FIRST: RawFd = 700;
+
+    /// What a copy of this number reads, once nobody writes any more.
+    fn text_at(number: RawFd) -> String {
+        let copy = fd::inherited(number).expect("is open, and survives exec");
+        let mut text = String::new();
+        fs::File::from(copy)
+            .read_to_string(&mut text)
+            .expect("reads");
+        text
+    }
+
+    #[test]
+    fn descriptors_that_are_at_each_other_s_numbers_change_places() {
+        let holding = |text: &str, number| {
+            let (reads, mut writes) = UnixStream::pair().expect("a pair");
+            writes.write_all(text.as_bytes()).expect("written");
+            fd::duplicate_above(OwnedFd::from(reads), number).expect("is free")
+        };
+        let all = ["one", "two", "three"].map(|text| holding(text, FIRST));
+        let numbers: Vec<RawFd> = all.iter().map(OwnedFd::as_raw_fd).collect();
+        assert_eq!(numbers, [FIRST, FIRST + 1, FIRST + 2]);
+        // Each where the next one is, as where a server that was started with a
+        // descriptor of theirs gives its program the numbers behind it.
+        let [one, two, three] = all;
+        arrange(vec![(one, FIRST + 1), (two, FIRST + 2), (three, FIRST)]).expect("arranged");
+        assert_eq!(text_at(FIRST + 1), "one");
+        assert_eq!(text_at(FIRST + 2), "two");
+        assert_eq!(text_at(FIRST), "three");
+    }
 }

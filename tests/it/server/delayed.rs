@@ -190,3 +190,29 @@ fn what_was_renewed_before_a_program_asked_is_what_serves_its_client() {
     ends(before);
     server.quiet();
 }
+
+/// The program's descriptors are behind those that the server was started with, and
+/// may be at the numbers of what the server has for the connection.
+#[test]
+fn a_program_has_its_descriptors_wherever_the_server_has_them() {
+    need!("bash");
+    let place = Place::new("placed");
+    // A client takes four numbers of the server's: each of these comes to be among
+    // them in another way.
+    for number in 32..36 {
+        // What the tests themselves were started with is closed.
+        let opening = format!(
+            "for open in /proc/$$/fd/*; do open=${{open##*/}}; [ $open -le 2 ] || \
+             eval \"exec $open>&-\"; done; exec {number}</dev/null; exec \"$@\""
+        );
+        let server = asking(&place, ASKING)
+            .through(["bash", "-c", &opening, "bash"].map(str::to_owned))
+            .options("-n")
+            .start();
+        let clients: Vec<TcpStream> = (0..10).map(|_| ready(&server)).collect();
+        for client in clients {
+            ends(secured(&server, client));
+        }
+        server.quiet();
+    }
+}
