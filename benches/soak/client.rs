@@ -3,8 +3,9 @@
 #![forbid(unsafe_code)]
 
 use std::fmt::Display;
-use std::io::{Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
 
 use openssl::hash::MessageDigest;
 use openssl::ssl::{
@@ -14,9 +15,13 @@ use openssl::x509::X509VerifyResult;
 use openssl::x509::store::X509StoreBuilder;
 
 use crate::dice::Dice;
+use crate::harness::Authority;
 use crate::harness::authority::{Identity, hex};
-use crate::harness::{Authority, dial};
+use crate::harness::dial::{self, Steady};
 use crate::service::Way;
+
+/// How long a client waits for one byte. So long that a busy machine is no reason.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// What a client asks for.
 pub struct Errand {
@@ -42,13 +47,18 @@ pub struct Served {
 pub enum Lost {
     /// It ended at a step that it should have got over.
     Ended(&'static str, String),
+    /// The client's own patience did.
+    Late(&'static str),
     /// Something came that must never come.
     Wrong(String),
 }
 
 impl Lost {
-    fn at<E: Display>(step: &'static str) -> impl FnOnce(E) -> Lost {
-        move |why| Lost::Ended(step, why.to_string())
+    fn at(step: &'static str) -> impl FnOnce(io::Error) -> Lost {
+        move |why| match why.kind() {
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => Lost::Late(step),
+            _ => Lost::Ended(step, why.to_string()),
+        }
     }
 }
 
@@ -56,6 +66,7 @@ impl Display for Lost {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Lost::Ended(step, why) => write!(out, "{step}: {why}"),
+            Lost::Late(step) => write!(out, "{step}: nothing for {PATIENCE:?}"),
             Lost::Wrong(what) => write!(out, "WRONG: {what}"),
         }
     }
@@ -63,12 +74,12 @@ impl Display for Lost {
 
 /// A connection, in plaintext or not.
 enum Stream {
-    Plain(TcpStream),
-    Tls(SslStream<TcpStream>),
+    Plain(Steady),
+    Tls(SslStream<Steady>),
 }
 
 impl Read for Stream {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Stream::Plain(stream) => stream.read(buffer),
             Stream::Tls(stream) => stream.read(buffer),
@@ -77,20 +88,20 @@ impl Read for Stream {
 }
 
 impl Write for Stream {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Stream::Plain(stream) => stream.write(bytes),
             Stream::Tls(stream) => stream.write(bytes),
         }
     }
 
-    fn flush(&mut self) -> std::io::Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
 
 /// Reads to a newline, which no line is further than this from.
-fn line(stream: &mut impl Read) -> std::io::Result<String> {
+fn line(stream: &mut impl Read) -> io::Result<String> {
     let mut bytes = Vec::new();
     let mut byte = [0];
     while bytes.len() < 1000 {
@@ -158,8 +169,11 @@ impl Client {
     /// Up to the program's first line.
     pub fn begin(&self, errand: &Errand, dice: &mut Dice) -> Result<Served, Lost> {
         let from = SocketAddr::new(IpAddr::V4(errand.from), 0);
-        let mut socket =
-            dial::try_tcp(errand.at, Some(from), None).map_err(Lost::at("to connect"))?;
+        let socket = dial::try_tcp(errand.at, Some(from), None).map_err(Lost::at("to connect"))?;
+        for set in [TcpStream::set_read_timeout, TcpStream::set_write_timeout] {
+            set(&socket, Some(PATIENCE)).map_err(Lost::at("a time limit"))?;
+        }
+        let mut socket = Steady::from(socket);
         let context = dice.pick(&self.contexts);
         match errand.way {
             Way::AtOnce => {
@@ -225,13 +239,14 @@ fn ask(stream: &mut (impl Read + Write), command: &str, code: &str) -> Result<St
     reply(stream, code)
 }
 
-fn handshake(context: &SslContext, name: &str, socket: TcpStream) -> Result<Stream, Lost> {
+fn handshake(context: &SslContext, name: &str, socket: Steady) -> Result<Stream, Lost> {
     let mut ssl = Ssl::new(context).unwrap();
     ssl.set_hostname(name).unwrap();
     ssl.param_mut().set_host(name).unwrap();
     match ssl.connect(socket) {
         Ok(stream) => Ok(Stream::Tls(stream)),
-        Err(HandshakeError::Failure(half) | HandshakeError::WouldBlock(half)) => {
+        Err(HandshakeError::WouldBlock(_)) => Err(Lost::Late("the handshake")),
+        Err(HandshakeError::Failure(half)) => {
             // A certificate that does not verify is none of ours, or another's.
             let verdict = half.ssl().verify_result();
             if verdict == X509VerifyResult::OK {
@@ -268,9 +283,11 @@ fn end(mut stream: Stream) -> Result<(), Lost> {
     let socket = match &mut stream {
         Stream::Plain(socket) => &*socket,
         Stream::Tls(stream) => {
-            stream
-                .shutdown()
-                .map_err(Lost::at("to send close_notify"))?;
+            let sent = stream.shutdown().map_err(|error| {
+                let system = error.into_io_error();
+                system.unwrap_or_else(|error| io::Error::other(error.to_string()))
+            });
+            sent.map_err(Lost::at("to send close_notify"))?;
             stream.get_ref()
         }
     };

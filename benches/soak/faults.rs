@@ -1,7 +1,8 @@
 //! Faults rain on a server under load: its processes are killed and stopped at
-//! random, all that it has loaded is replaced every second. A connection may fail
-//! where its own process was hit, and the log says so; nobody is ever served
-//! anything that is not for him.
+//! random, its clock jumps, it runs out of descriptors, nobody reads its log, and
+//! all that it has loaded is replaced every second. A connection may fail where its
+//! own process was hit, and the log says so; nobody is ever served anything that is
+//! not for him.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
@@ -12,14 +13,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::Outcome;
 use crate::client::{Client, Errand, Lost};
 use crate::dice::Dice;
-use crate::harness::process::{Process, Stop, group};
+use crate::harness::process::{Process, Stop, descriptors, group};
 use crate::harness::{Authority, Identity, KeyKind, Leaf, Place, Server};
+use crate::instruments::{self, Clock, LogReader};
 use crate::journal::Journal;
 use crate::load::address;
 use crate::options::Settings;
@@ -41,9 +44,17 @@ enum Fault {
     Kill(&'static str),
     /// For so many milliseconds.
     Stop(&'static str, u64),
+    /// Half a day ahead or behind, or anything between.
+    Clock,
+    /// Hardly one more may be opened, for so many milliseconds.
+    Descriptors(u64),
+    /// Nobody reads the log, for so many milliseconds.
+    Reader(u64),
 }
 
-const FAULTS: [Fault; 12] = [
+const FAULTS: [Fault; 15] = [
+    Fault::Clock,
+    Fault::Descriptors(2000),
     Fault::Hup,
     Fault::Kill("engine"),
     Fault::Kill("engine"),
@@ -51,6 +62,7 @@ const FAULTS: [Fault; 12] = [
     Fault::Kill("keymaster"),
     Fault::Kill("launcher"),
     Fault::Kill("launcher"),
+    Fault::Reader(3000),
     Fault::Stop("engine", 2000),
     Fault::Stop("keyholder", 1500),
     Fault::Stop("keymaster", 1500),
@@ -74,7 +86,7 @@ struct Seen {
     new_keys: Mutex<Option<Instant>>,
     /// When somebody was served to his end.
     served: Mutex<Vec<Instant>>,
-    /// From when to when a key master was stopped.
+    /// From when to when a key master was stopped, or nothing could be opened.
     hung: Mutex<Vec<(Instant, Instant)>>,
     refused: AtomicU64,
     faults: AtomicU64,
@@ -90,6 +102,8 @@ struct Loss {
 /// A server in the rain, and who is served by it.
 struct Storm<'a> {
     server: &'a Server,
+    clock: &'a Clock,
+    reader: &'a LogReader,
     clients: &'a Clients,
     truth: &'a Truth<'a>,
     seen: &'a Seen,
@@ -122,15 +136,19 @@ pub fn run(settings: &Settings, seed: u64) -> Outcome {
 fn one_way(settings: &Settings, seed: u64, way: Way, clients: &Clients) -> Result<String, String> {
     let place = Place::new("soak-faults");
     let truth = Truth::new(&place);
-    let server = service::setup(&place, way, settings.at_once)
+    let setup = service::setup(&place, way, settings.at_once)
         .options("-v -x")
         .option(&truth.rules_file())
         .env("CERTFILE", truth.own_file())
-        .unset("KEYFILE")
-        .start();
+        .unset("KEYFILE");
+    let (clock, setup) = Clock::under(&place, setup);
+    let (server, pipe) = instruments::piped(&place, setup);
+    let reader = LogReader::of(pipe);
     let seen = Seen::default();
     let storm = Storm {
         server: &server,
+        clock: &clock,
+        reader: &reader,
         clients,
         truth: &truth,
         seen: &seen,
@@ -153,8 +171,8 @@ fn one_way(settings: &Settings, seed: u64, way: Way, clients: &Clients) -> Resul
         storm.rain(settings.rain);
     });
     server.quiet();
-    let log = server.log();
     server.stop();
+    let log = reader.all();
     verdict(way, &seen, &truth, &log, next.load(Ordering::Relaxed))
 }
 
@@ -236,48 +254,83 @@ impl Storm<'_> {
     fn rain(&self, length: Duration) {
         let mut dice = Dice::new(self.seed, u64::MAX);
         let end = Instant::now() + length;
-        let mut stopped: Vec<(Instant, i32)> = Vec::new();
-        while Instant::now() < end || !stopped.is_empty() {
+        let mut lasting: Vec<(Instant, Lasting)> = Vec::new();
+        while Instant::now() < end || !lasting.is_empty() {
             let now = Instant::now();
-            stopped.retain(|&(until, pid)| {
-                let over = until <= now;
+            lasting.retain(|(until, what)| {
+                let over = *until <= now;
                 if over {
-                    // It may have been replaced, and be gone.
-                    let _ = kill(Pid::from_raw(pid), Signal::SIGCONT);
+                    self.end(what);
                 }
                 !over
             });
             thread::sleep(Duration::from_millis(20 + dice.next() % 300));
             if now < end {
-                stopped.extend(self.strike(&mut dice));
+                lasting.extend(self.strike(&mut dice));
+            }
+        }
+        self.clock.set(0);
+    }
+
+    fn end(&self, what: &Lasting) {
+        match what {
+            Lasting::Stopped(pid) => {
+                // It may have been replaced, and be gone.
+                let _ = kill(Pid::from_raw(*pid), Signal::SIGCONT);
+            }
+            Lasting::FewDescriptors => {
+                let (usual, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+                instruments::limit(self.server, &format!("--nofile={usual}:"));
             }
         }
     }
 
-    /// One fault; which process is stopped until when, if one is.
-    fn strike(&self, dice: &mut Dice) -> Option<(Instant, i32)> {
+    /// One fault; what lasts of it until when, if it does.
+    fn strike(&self, dice: &mut Dice) -> Option<(Instant, Lasting)> {
         let fault = *dice.pick(&FAULTS);
-        let mut stopped = None;
+        let mut lasting = None;
+        let now = Instant::now();
+        let mut until = |most| now + Duration::from_millis(100 + dice.next() % most);
         match fault {
+            Fault::Clock => {
+                let half_a_day = 12 * 3600;
+                let ahead = dice.below(2 * half_a_day);
+                let ahead = i64::try_from(ahead).unwrap() - i64::try_from(half_a_day).unwrap();
+                self.clock.set(ahead);
+            }
+            Fault::Descriptors(most) => {
+                let until = until(most);
+                let few = descriptors(self.server.pid()) + dice.below(10);
+                instruments::limit(self.server, &format!("--nofile={few}:"));
+                self.seen.hung.lock().unwrap().push((now, until));
+                lasting = Some((until, Lasting::FewDescriptors));
+            }
             Fault::Hup => self.server.signal(Signal::SIGHUP),
             Fault::Kill(role) => {
                 let (pid, hit) = hold(self.server, dice, role)?;
                 self.seen.hits.lock().unwrap().extend(hit);
                 let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
             }
+            Fault::Reader(most) => self.reader.sticks(until(most) - now),
             Fault::Stop(role, most) => {
+                let until = until(most);
                 let (pid, _) = hold(self.server, dice, role)?;
-                let now = Instant::now();
-                let until = now + Duration::from_millis(100 + dice.next() % most);
                 if role == "keymaster" {
                     self.seen.hung.lock().unwrap().push((now, until));
                 }
-                stopped = Some((until, pid));
+                lasting = Some((until, Lasting::Stopped(pid)));
             }
         }
         self.seen.faults.fetch_add(1, Ordering::Relaxed);
-        stopped
+        lasting
     }
+}
+
+/// What of a fault has to be ended.
+enum Lasting {
+    /// A process.
+    Stopped(i32),
+    FewDescriptors,
 }
 
 /// Stops a process with this name, and says whose it is.
@@ -395,6 +448,7 @@ fn losses(seen: &Seen, log: &str) -> Losses {
             && said.is_some_and(|lines| lines.contains("the keyholder is gone"));
         let fault = match why {
             Lost::Wrong(_) => "",
+            Lost::Late(_) => ", which is the soak's own time limit",
             Lost::Ended(..) if lost_key => {
                 losses.with_key += 1;
                 continue;
@@ -425,7 +479,7 @@ fn verdict(
     let line = format!(
         "{}: {} faults on {number} connections: {} served, {} refused as they must be, {hit} lost \
          whose process was killed, {with_key} whose key was; longest time without anybody served \
-         {} ms ({} ms where the key master hung), oldest thing served {} ms after it was \
+         {} ms ({} ms where the key master hung or nothing could be opened), oldest thing served {} ms after it was \
          replaced; no process left",
         way.name(),
         seen.faults.load(Ordering::Relaxed),

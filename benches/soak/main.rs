@@ -31,6 +31,7 @@ mod deliveries;
 mod dice;
 mod faults;
 mod gauge;
+mod instruments;
 mod journal;
 mod load;
 mod mood;
@@ -45,7 +46,23 @@ mod truth;
 use options::{Part, Settings};
 
 /// What a part found, by way or kind: figures, or what was lost.
-pub type Outcome = Vec<Result<String, String>>;
+pub type Outcome = Vec<Result<String, Bad>>;
+
+/// What must not be.
+#[derive(Debug)]
+pub enum Bad {
+    /// Something was lost, or wrong.
+    Lost(String),
+    /// Nothing was lost but by a time limit, the soak's own or a server's: on a
+    /// machine that is too busy that says nothing of the programs.
+    Late(String),
+}
+
+impl From<String> for Bad {
+    fn from(what: String) -> Bad {
+        Bad::Lost(what)
+    }
+}
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -67,7 +84,7 @@ fn main() -> ExitCode {
     eprintln!("soak: --seed {seed}");
     let begin = Instant::now();
     let mut lines = Vec::new();
-    let mut failed = 0;
+    let (mut lost, mut late) = (0, 0);
     for part in Part::ALL {
         if !settings.parts.is_empty() && !settings.parts.contains(&part) {
             continue;
@@ -76,9 +93,11 @@ fn main() -> ExitCode {
         for found in run(part, &settings, seed) {
             let (word, text) = match &found {
                 Ok(figures) => ("ok  ", figures),
-                Err(why) => ("LOST", why),
+                Err(Bad::Late(why)) => ("LATE", why),
+                Err(Bad::Lost(why)) => ("LOST", why),
             };
-            failed += u32::from(found.is_err());
+            lost += u32::from(matches!(found, Err(Bad::Lost(_))));
+            late += u32::from(matches!(found, Err(Bad::Late(_))));
             let line = format!("{word}  {}: {text}", part.name());
             eprintln!("soak: {line}");
             lines.push(line);
@@ -87,13 +106,17 @@ fn main() -> ExitCode {
     for line in &lines {
         println!("{line}");
     }
-    let verdict = if failed == 0 { "ok" } else { "lost" };
+    let verdict = match (lost, late) {
+        (0, 0) => "ok",
+        (0, _) => "late",
+        _ => "lost",
+    };
     println!(
-        "soak: {verdict}: {failed} of {} lost something; {} s, --seed {seed}",
+        "soak: {verdict}: {lost} of {} lost something, {late} met a time limit alone; {} s, --seed {seed}",
         lines.len(),
         begin.elapsed().as_secs()
     );
-    ExitCode::from(u8::from(failed > 0))
+    ExitCode::from(u8::from(lost + late > 0))
 }
 
 fn run(part: Part, settings: &Settings, seed: u64) -> Outcome {
@@ -110,10 +133,11 @@ fn run(part: Part, settings: &Settings, seed: u64) -> Outcome {
 ///
 /// # Errors
 /// What it found wrong, or panicked with where the harness did.
-pub fn caught(body: impl FnOnce() -> Result<String, String>) -> Result<String, String> {
-    panic::catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
+pub fn caught<E: Into<Bad>>(body: impl FnOnce() -> Result<String, E>) -> Result<String, Bad> {
+    let done = panic::catch_unwind(AssertUnwindSafe(|| body().map_err(E::into)));
+    done.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()));
-        Err(text.unwrap_or_else(|| "a panic".to_owned()))
+        Err(Bad::Lost(text.unwrap_or_else(|| "a panic".to_owned())))
     })
 }

@@ -4,8 +4,6 @@
 #![forbid(unsafe_code)]
 
 use std::fs;
-use std::io::Read as _;
-use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -15,7 +13,8 @@ use crate::Outcome;
 use crate::client::{Client, Errand, Lost};
 use crate::dice::Dice;
 use crate::harness::process::Stop;
-use crate::harness::{Place, Server, Setup, program, root};
+use crate::harness::{Place, Server, Setup, root};
+use crate::instruments::{self, LogReader};
 use crate::load::address;
 use crate::options::Settings;
 use crate::service::{self, Way};
@@ -116,15 +115,11 @@ fn setup(place: &Place) -> Setup<'_> {
     service::setup(place, Way::AtOnce, AT_ONCE).options("-v")
 }
 
-/// The words before a server that has a shell do something first.
-fn shell(script: &str) -> [String; 4] {
-    let script = format!("{script}; exec \"$@\"");
-    ["/bin/sh", "-c", &script, "sh"].map(str::to_owned)
-}
-
 fn few_descriptors(seed: u64) -> Result<String, String> {
     let place = Place::new("soak-descriptors");
-    let server = setup(&place).through(shell("ulimit -n 60")).start();
+    let server = setup(&place)
+        .through(instruments::shell("ulimit -n 60"))
+        .start();
     let crowd = crowd(&server, seed, || thread::sleep(TIME));
     server.quiet();
     server.stop();
@@ -134,23 +129,14 @@ fn few_descriptors(seed: u64) -> Result<String, String> {
 /// Where a process meets its limit it ends, and its connection with it; the server
 /// serves the others, and everybody again once there is more.
 fn little_memory(seed: u64) -> Result<String, String> {
-    let Some(prlimit) = program("prlimit") else {
-        return Err("prlimit is not installed".to_owned());
-    };
     let place = Place::new("soak-memory");
     let server = setup(&place).start();
-    let limit = |bytes: &str| {
-        let mut command = std::process::Command::new(&prlimit);
-        let pid = server.pid().to_string();
-        let limited = command.args(["--pid", &pid, &format!("--data={bytes}:unlimited")]);
-        assert!(limited.status().unwrap().success());
-    };
     let during = crowd(&server, seed, || {
         // The launchers and engines that are forked now have it too.
-        limit("1000000");
+        instruments::limit(&server, "--data=1000000:");
         thread::sleep(TIME);
     });
-    limit("unlimited");
+    instruments::limit(&server, "--data=unlimited:");
     let after = crowd(&server, seed, || thread::sleep(TIME));
     server.quiet();
     let log = server.log();
@@ -197,56 +183,16 @@ fn full_disk(seed: u64) -> Result<String, String> {
     after.all_served(&format!("{line}; room again"))
 }
 
-/// A server whose log goes into a pipe, and the end to read it from.
-fn piped(place: &Place) -> (Server, fs::File) {
-    let pipe = place.text("pipe");
-    let mode = nix::sys::stat::Mode::from_bits_truncate(0o600);
-    nix::unistd::mkfifo(Path::new(&pipe), mode).unwrap();
-    // Both ends, so that neither waits for the other.
-    let reader = fs::File::options().read(true).write(true).open(&pipe);
-    let server = setup(place)
-        .through(shell(&format!("exec 2>{pipe}")))
-        .start();
-    // From here on the server's processes alone write.
-    let only = fs::File::open(&pipe);
-    drop(reader);
-    (server, only.unwrap())
-}
-
-/// Reads on until the end, or until told.
-fn read_on(mut reader: &fs::File, over: &AtomicBool) -> u64 {
-    let mut lines = 0;
-    let mut piece = [0; 8192];
-    while !over.load(Ordering::Relaxed) {
-        match reader.read(&mut piece) {
-            Ok(0) | Err(_) => break,
-            Ok(count) => {
-                let new = piece[..count].split(|&byte| byte == b'\n').count() - 1;
-                lines += u64::try_from(new).unwrap_or(0);
-            }
-        }
-    }
-    lines
-}
-
 fn reader_that_hangs(seed: u64) -> Result<String, String> {
     let place = Place::new("soak-hung-log");
-    let (server, reader) = piped(&place);
-    let over = AtomicBool::new(false);
-    let (crowd, lines) = thread::scope(|scope| {
-        let reading = scope.spawn(|| {
-            // A pipe holds 64 KiB: for the first seconds it is filled.
-            thread::sleep(TIME);
-            read_on(&reader, &over)
-        });
-        let crowd = crowd(&server, seed, || thread::sleep(TIME + TIME));
-        server.quiet();
-        over.store(true, Ordering::Relaxed);
-        // A last line lets it see that.
-        server.signal(nix::sys::signal::Signal::SIGTERM);
-        (crowd, reading.join().unwrap())
-    });
+    let (server, pipe) = instruments::piped(&place, setup(&place));
+    let reader = LogReader::of(pipe);
+    // A pipe holds 64 KiB: for the first seconds it is filled.
+    reader.sticks(TIME);
+    let crowd = crowd(&server, seed, || thread::sleep(TIME + TIME));
+    server.quiet();
     server.stop();
+    let lines = reader.all().lines().count();
     crowd.all_served(&format!(
         "a log that is not read for {TIME:?} ({lines} lines then)"
     ))
@@ -254,7 +200,7 @@ fn reader_that_hangs(seed: u64) -> Result<String, String> {
 
 fn reader_that_is_gone(seed: u64) -> Result<String, String> {
     let place = Place::new("soak-no-log");
-    let (server, reader) = piped(&place);
+    let (server, reader) = instruments::piped(&place, setup(&place));
     drop(reader);
     let crowd = crowd(&server, seed, || thread::sleep(TIME));
     server.quiet();

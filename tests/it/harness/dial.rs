@@ -51,6 +51,12 @@ pub struct Tls {
 /// have a deadline (signal(7)), and libssl takes that for the connection's end.
 pub struct Steady(TcpStream);
 
+impl From<TcpStream> for Steady {
+    fn from(stream: TcpStream) -> Steady {
+        Steady(stream)
+    }
+}
+
 /// Has it done again for as long as it was only interrupted.
 fn steadily(mut once: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
     loop {
