@@ -6,7 +6,7 @@ use openssl::hash::MessageDigest;
 use openssl::pkey::PKey;
 use openssl::x509::extension::SubjectAlternativeName;
 use openssl::x509::{X509, X509NameBuilder};
-use ucspi_tls::internals::probe::{HostResult, Judge, Reader, Said, certificates};
+use ucspi_tls::internals::probe::{HostResult, Judge, Reader, ServerReply, certificates};
 
 /// The most of a flight that is kept, in bytes.
 const LIMIT: usize = 300 * 1024;
@@ -87,10 +87,10 @@ pub fn first_flight(bytes: &[u8]) {
     }
     match (&at_once, &piecewise) {
         // How much of what is no TLS is shown depends on how much has come.
-        (Ok(Some(Said::Other(all))), Ok(Some(Said::Other(part)))) => assert!(all.starts_with(part)),
+        (Ok(Some(ServerReply::Other(all))), Ok(Some(ServerReply::Other(part)))) => assert!(all.starts_with(part)),
         _ => assert_eq!(at_once, piecewise),
     }
-    if let Ok(Some(Said::Flight(flight))) = at_once {
+    if let Ok(Some(ServerReply::Flight(flight))) = at_once {
         let kept: usize = flight.certificates.iter().map(Vec::len).sum();
         assert!(kept <= LIMIT);
     }

@@ -13,7 +13,7 @@ use crate::trust::{Name, Published, Reference};
 
 /// What was found for a server: its records, or that it has none that are signed.
 /// `Err`: nobody could tell, and it must not be called.
-pub type Found = Result<Option<Tlsa>, String>;
+pub type TlsaFound = Result<Option<Tlsa>, String>;
 
 /// How a server's address is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub fn weighed(
     rule: &Rule,
     to: &Destination<'_>,
     names: Vec<Name>,
-    found: &Found,
+    found: &TlsaFound,
 ) -> Result<Option<Dane>, Lack> {
     if rule.unproved(to).is_some() {
         return Err(Lack::NoRecords("DNS gave its name without a signature"));

@@ -69,7 +69,7 @@ pub mod probe {
     pub use crate::probe::certificate::Judge;
     pub use crate::probe::result::HostResult;
     pub use crate::probe::wire::message::{KeyExchange, ServerHello, certificates};
-    pub use crate::probe::wire::reader::{Reader, Said};
+    pub use crate::probe::wire::reader::{Reader, ServerReply};
 }
 pub mod proxy {
     pub use crate::proxy::{Header, Malformed, Networks, Reader};

@@ -165,7 +165,7 @@ pub(super) fn read(
     key.map_err(|error| match (wanted_password, password.is_some()) {
         (true, false) => format!("it is encrypted, and no password was given {given}").into(),
         (true, true) => format!("its password is wrong ({})", report::tls_reason(&error)).into(),
-        (false, _) => pem::Wanted::Key.missing_in(&bytes).into(),
+        (false, _) => pem::PemContent::Key.missing_in(&bytes).into(),
     })
 }
 

@@ -65,7 +65,7 @@ pub enum Standing {
 
 /// What a file is good for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum CacheEntry {
     /// There is none.
     Nothing,
     /// A policy.
@@ -127,7 +127,7 @@ impl Cache {
 
     /// What is remembered of a domain.
     #[must_use]
-    pub fn read(&self, domain: &PolicyDomain) -> Found {
+    pub fn read(&self, domain: &PolicyDomain) -> CacheEntry {
         // Links and devices are nobody's policy, and a pipe would be waited for.
         let file = OpenOptions::new()
             .read(true)
@@ -135,15 +135,15 @@ impl Cache {
             .open(self.path(domain));
         let file = match file {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Found::Nothing,
-            Err(error) => return Found::Damaged(report::reason(&error)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return CacheEntry::Nothing,
+            Err(error) => return CacheEntry::Damaged(report::reason(&error)),
         };
         match self.contents(file) {
             Ok(bytes) => parsed(&bytes).map_or_else(
-                || Found::Damaged("it is not what was written".to_owned()),
-                Found::Policy,
+                || CacheEntry::Damaged("it is not what was written".to_owned()),
+                CacheEntry::Policy,
             ),
-            Err(why) => Found::Damaged(why.to_string()),
+            Err(why) => CacheEntry::Damaged(why.to_string()),
         }
     }
 
@@ -330,11 +330,11 @@ mod tests {
         let cache = folder.cache();
         assert_eq!(
             (cache.read(&domain()), &cache.unwritable),
-            (Found::Nothing, &None)
+            (CacheEntry::Nothing, &None)
         );
         for (id, fetched) in [("1", 1000), ("a2", 2000)] {
             cache.write(&domain(), id, fetched, POLICY).expect("writes");
-            let Found::Policy(found) = cache.read(&domain()) else {
+            let CacheEntry::Policy(found) = cache.read(&domain()) else {
                 panic!("{:?}", cache.read(&domain()));
             };
             assert_eq!((&*found.id, found.fetched), (id, fetched));
@@ -378,7 +378,7 @@ mod tests {
         let cache = folder.cache();
         let path = folder.0.join("a.test");
         let damaged = |what: &str| match cache.read(&domain()) {
-            Found::Damaged(why) => assert!(why.contains(what), "{why}"),
+            CacheEntry::Damaged(why) => assert!(why.contains(what), "{why}"),
             other => panic!("{other:?}"),
         };
         fs::write(&path, "").expect("writes");
@@ -398,7 +398,7 @@ mod tests {
             damaged("belongs to user 4711");
         }
         cache.write(&domain(), "2", 2, POLICY).expect("writes");
-        assert!(matches!(cache.read(&domain()), Found::Policy(_)));
+        assert!(matches!(cache.read(&domain()), CacheEntry::Policy(_)));
     }
 
     #[test]
@@ -408,7 +408,7 @@ mod tests {
         let new = folder.0.join(".a.test");
         let writing = begin(&new).expect("makes").expect("nobody writes");
         cache.write(&domain(), "1", 1, POLICY).expect("no error");
-        assert_eq!(cache.read(&domain()), Found::Nothing);
+        assert_eq!(cache.read(&domain()), CacheEntry::Nothing);
         drop(writing);
         let leave: [fn(&Path); 4] = [
             |_| (),
@@ -425,7 +425,7 @@ mod tests {
             cache.write(&domain(), &id, 2, POLICY).expect("writes");
             assert_eq!(folder.names(), ["a.test"], "{id}");
             let found = cache.read(&domain());
-            assert!(matches!(found, Found::Policy(one) if one.id == id), "{id}");
+            assert!(matches!(found, CacheEntry::Policy(one) if one.id == id), "{id}");
             let mode = fs::metadata(folder.0.join("a.test")).expect("it is there");
             assert_eq!(mode.permissions().mode() & 0o7777, 0o644);
         }
@@ -446,12 +446,12 @@ mod tests {
                     for _ in 0..20 {
                         let id = id.to_string();
                         cache.write(&domain(), &id, 1, POLICY).expect("writes");
-                        assert!(!matches!(cache.read(&domain()), Found::Damaged(_)));
+                        assert!(!matches!(cache.read(&domain()), CacheEntry::Damaged(_)));
                     }
                 });
             }
         });
-        assert!(matches!(cache.read(&domain()), Found::Policy(_)));
+        assert!(matches!(cache.read(&domain()), CacheEntry::Policy(_)));
         assert_eq!(folder.names(), ["a.test"]);
     }
 

@@ -193,19 +193,19 @@ pub fn main() -> ExitCode {
 }
 
 /// What is to be fetched.
-struct Wanted {
+struct FetchOrder {
     host: String,
     time: Duration,
     addresses: Vec<IpAddr>,
 }
 
-impl Wanted {
-    fn read(text: &str) -> Option<Wanted> {
+impl FetchOrder {
+    fn read(text: &str) -> Option<FetchOrder> {
         let mut lines = text.lines();
         let host = lines.next()?.to_owned();
         let time = Duration::from_secs(lines.next()?.parse().ok()?);
         let addresses = lines.map(|line| line.parse().ok()).collect::<Option<_>>()?;
-        Some(Wanted {
+        Some(FetchOrder {
             host,
             time,
             addresses,
@@ -223,7 +223,7 @@ fn answer() -> Result<Vec<u8>, PolicyFailure> {
     if !matches!(read, Some(Ok(_))) {
         return Err(failed("nobody said what is to be fetched"));
     }
-    let wanted = Wanted::read(&told).ok_or_else(|| failed("nobody said what is to be fetched"))?;
+    let wanted = FetchOrder::read(&told).ok_or_else(|| failed("nobody said what is to be fetched"))?;
     let client = Client::new().map_err(|fail| failed(fail.to_string()))?;
     if user::is_root() {
         // Where root cannot become anybody else it stays what it is, in its sandbox.
@@ -319,12 +319,12 @@ mod tests {
 
     #[test]
     fn what_is_wanted_is_read_whole_or_not_at_all() {
-        let wanted = Wanted::read("mta-sts.a.test\n30\n127.0.0.1\n::1\n").expect("it is whole");
+        let wanted = FetchOrder::read("mta-sts.a.test\n30\n127.0.0.1\n::1\n").expect("it is whole");
         assert_eq!(wanted.host, "mta-sts.a.test");
         assert_eq!(wanted.time, Duration::from_secs(30));
         assert_eq!(wanted.addresses.len(), 2);
         for text in ["", "a", "a\nx\n", "a\n1\nx\n"] {
-            assert!(Wanted::read(text).is_none(), "{text}");
+            assert!(FetchOrder::read(text).is_none(), "{text}");
         }
     }
 }

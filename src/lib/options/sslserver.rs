@@ -7,7 +7,7 @@ use crate::report::{Fail, Verbosity};
 
 /// Whether a client is asked for a certificate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Ask {
+pub enum CertificateRequest {
     /// `-Z`: it is not asked.
     #[default]
     No,
@@ -73,7 +73,7 @@ pub struct Options {
     /// `-p`: drop a name that does not resolve back to its address.
     pub paranoid: bool,
     /// `-z -m -Y -Z`.
-    pub ask: Ask,
+    pub ask: CertificateRequest,
     /// `-x`: the rules database.
     pub rules: Option<String>,
     /// `-y`: the rules database that is looked up first, by address alone.
@@ -103,7 +103,7 @@ impl Default for Options {
             keep_source_route: false,
             handshake_seconds: 26,
             paranoid: false,
-            ask: Ask::default(),
+            ask: CertificateRequest::default(),
             rules: None,
             early_rules: None,
             missing_rules_allow: false,
@@ -153,10 +153,10 @@ pub const TABLE: Table<Options> = Table {
         ('S', Flag(|o| o.common.full = false)),
         ('e', Flag(|o| o.common.tcp_names = true)),
         ('E', Flag(|o| o.common.tcp_names = false)),
-        ('z', Flag(|o| o.ask = Ask::Named)),
-        ('m', Flag(|o| o.ask = Ask::Required)),
-        ('Y', Flag(|o| o.ask = Ask::Optional)),
-        ('Z', Flag(|o| o.ask = Ask::No)),
+        ('z', Flag(|o| o.ask = CertificateRequest::Named)),
+        ('m', Flag(|o| o.ask = CertificateRequest::Required)),
+        ('Y', Flag(|o| o.ask = CertificateRequest::Optional)),
+        ('Z', Flag(|o| o.ask = CertificateRequest::No)),
         ('X', Flag(|o| o.missing_rules_allow = true)),
         ('k', Flag(|o| o.check = true)),
         ('x', Value("cdb", |o, v| keep(&mut o.rules, v))),

@@ -19,7 +19,7 @@ pub const LOWERED: &str = "DEFAULT:@SECLEVEL=0";
 
 /// A host that a line is for.
 #[derive(Clone, Copy, Debug)]
-pub struct Held<'a> {
+pub struct PartnerHost<'a> {
     /// What was found of it.
     pub result: &'a HostResult,
     /// Certificates that it shows beside those of the result.
@@ -28,7 +28,7 @@ pub struct Held<'a> {
     pub hold: &'a Hold,
 }
 
-impl<'a> Held<'a> {
+impl<'a> PartnerHost<'a> {
     /// All certificates that it shows.
     fn certificates(&self) -> impl Iterator<Item = &'a Certificate> {
         self.result.certificates.iter().chain(self.others)
@@ -50,8 +50,8 @@ pub enum Hold {
 /// gets none: verified by name where they all can be, else pinned by key. `None`
 /// where there is no TLS that our own programs speak.
 #[must_use]
-pub fn line(partner: &Partner<'_>, hosts: &[Held<'_>]) -> Option<String> {
-    let usable = |one: &Held<'_>| {
+pub fn line(partner: &Partner<'_>, hosts: &[PartnerHost<'_>]) -> Option<String> {
+    let usable = |one: &PartnerHost<'_>| {
         !one.result.certificates.is_empty()
             && (one.result.speaks(Version::Tls12) || one.result.speaks(Version::Tls13))
             && !matches!(one.hold, Hold::Not(_))
@@ -59,7 +59,7 @@ pub fn line(partner: &Partner<'_>, hosts: &[Held<'_>]) -> Option<String> {
     if hosts.is_empty() || !hosts.iter().all(usable) {
         return None;
     }
-    let all = || hosts.iter().flat_map(Held::certificates);
+    let all = || hosts.iter().flat_map(PartnerHost::certificates);
     let verified = all().all(|one| one.verifies() && one.name_ok == Some(true));
     let (sign, first) = if verified {
         ("~", partner.anchor_file.unwrap_or_default().to_owned())
@@ -95,9 +95,9 @@ pub fn line(partner: &Partner<'_>, hosts: &[Held<'_>]) -> Option<String> {
 
 /// The names that the certificates of a domain's hosts bear: each host's own, and the
 /// domain where one names only that. Where all do, the field is empty.
-fn names(partner: &Partner<'_>, hosts: &[Held<'_>]) -> String {
-    let named = |one: &&Held<'_>| one.certificates().all(|one| one.names_host);
-    let (hosts, others): (Vec<&Held<'_>>, Vec<&Held<'_>>) = hosts.iter().partition(named);
+fn names(partner: &Partner<'_>, hosts: &[PartnerHost<'_>]) -> String {
+    let named = |one: &&PartnerHost<'_>| one.certificates().all(|one| one.names_host);
+    let (hosts, others): (Vec<&PartnerHost<'_>>, Vec<&PartnerHost<'_>>) = hosts.iter().partition(named);
     if hosts.is_empty() {
         return String::new();
     }
@@ -172,8 +172,8 @@ mod tests {
         }
     }
 
-    fn held<'a>(result: &'a HostResult, hold: &'a Hold) -> Held<'a> {
-        Held {
+    fn held<'a>(result: &'a HostResult, hold: &'a Hold) -> PartnerHost<'a> {
+        PartnerHost {
             result,
             others: &[],
             hold,
@@ -275,7 +275,7 @@ mod tests {
     fn all_certificates_that_a_host_shows_are_pinned() {
         let bad = result("mx.example", 25, "self-signed certificate", "11");
         let other = result("mx.example", 25, "ok", "22").certificates;
-        let held = Held {
+        let held = PartnerHost {
             others: &other,
             ..held(&bad, &Hold::Plain)
         };

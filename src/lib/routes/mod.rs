@@ -18,7 +18,7 @@ mod table;
 pub use origin::Origin;
 pub use table::Table;
 
-use table::{Found, walk};
+use table::{FoundLine, walk};
 
 /// What is spoken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -136,7 +136,7 @@ impl Routes {
         }
     }
 
-    fn destination(&self, keys: &[Vec<u8>]) -> Option<(Found<'_>, Protocol)> {
+    fn destination(&self, keys: &[Vec<u8>]) -> Option<(FoundLine<'_>, Protocol)> {
         let qmtp = self.qmtp.find(keys);
         let smtp = self.smtp.find(keys);
         match (qmtp, smtp) {
@@ -149,7 +149,7 @@ impl Routes {
 
 /// `relay`, `relay:port`, `relay;port|user|password`, each with `!` before it
 /// where the login may go in the clear. An empty relay: by MX.
-fn parse(found: &Found<'_>, protocol: Protocol) -> Result<Route, Fail> {
+fn parse(found: &FoundLine<'_>, protocol: Protocol) -> Result<Route, Fail> {
     let mut route =
         parts(found.value, protocol).map_err(|why| format!("{} is wrong: {why}", found.place))?;
     route.place.clone_from(&found.place);

@@ -19,7 +19,7 @@ pub struct Table {
 }
 
 /// The line of a table that decides.
-pub(super) struct Found<'a> {
+pub(super) struct FoundLine<'a> {
     /// Among the keys that were looked up.
     pub(super) rank: usize,
     /// `smtproutes line 3`.
@@ -63,14 +63,14 @@ impl Table {
     }
 
     /// The line of the first of these keys, all [`spelt`], that is in the table. Of lines with one key the last counts, as with qmail.
-    pub(super) fn find(&self, keys: &[Vec<u8>]) -> Option<Found<'_>> {
+    pub(super) fn find(&self, keys: &[Vec<u8>]) -> Option<FoundLine<'_>> {
         let found = self.lines().filter_map(|(number, key, value)| {
             let key = spelt(key);
             let rank = keys.iter().position(|one| *one == *key)?;
             Some((rank, number, value))
         });
         let best = found.min_by_key(|&(rank, number, _)| (rank, usize::MAX - number));
-        best.map(|(rank, number, value)| Found {
+        best.map(|(rank, number, value)| FoundLine {
             rank,
             place: format!("{} line {number}", self.name),
             value,

@@ -30,7 +30,7 @@ pub(super) fn of_file(file: Option<Named<'_>>) -> Result<Vec<X509>, Fail> {
     };
     let path = named.1;
     let some = |found: Vec<X509>| match &*found {
-        [] => Err(pem::Wanted::Certificate
+        [] => Err(pem::PemContent::Certificate
             .missing_in(&read_file(path)?)
             .into()),
         _ => Ok(found),
@@ -167,7 +167,7 @@ fn lists(bytes: &[u8]) -> Result<Vec<X509Crl>, Fail> {
     let found = found.map_err(damaged)?;
     whole(bytes, LIST, found.len())?;
     if found.is_empty() {
-        return Err(pem::Wanted::List.missing_in(bytes).into());
+        return Err(pem::PemContent::List.missing_in(bytes).into());
     }
     Ok(found)
 }

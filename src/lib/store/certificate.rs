@@ -48,7 +48,7 @@ pub enum Chain {
 fn none_in(path: &Path) -> Fail {
     super::read_file(path).map_or_else(
         |why| why,
-        |bytes| pem::Wanted::Certificate.missing_in(&bytes).into(),
+        |bytes| pem::PemContent::Certificate.missing_in(&bytes).into(),
     )
 }
 

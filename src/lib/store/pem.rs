@@ -8,7 +8,7 @@ use openssl::x509::{X509, X509Crl};
 
 /// What a file is to have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wanted {
+pub enum PemContent {
     /// A certificate.
     Certificate,
     /// A private key that can be read.
@@ -30,10 +30,10 @@ struct Told {
 /// The label of a key that only OpenSSH reads.
 const OPENSSH: &[u8] = b"OPENSSH PRIVATE KEY";
 
-impl Wanted {
+impl PemContent {
     fn told(self) -> Told {
         match self {
-            Wanted::Certificate => Told {
+            PemContent::Certificate => Told {
                 none: "no PEM certificate in it",
                 blocks: &[
                     (b"PRIVATE KEY", "it holds a private key"),
@@ -45,7 +45,7 @@ impl Wanted {
                 is_der: |bytes| X509::from_der(bytes).is_ok(),
                 der: "it is in DER form; openssl x509 -inform DER converts it",
             },
-            Wanted::Key => Told {
+            PemContent::Key => Told {
                 none: "no PEM private key in it",
                 blocks: &[
                     (
@@ -59,7 +59,7 @@ impl Wanted {
                 is_der: |bytes| PKey::private_key_from_der(bytes).is_ok(),
                 der: "it is in DER form; openssl pkey -inform DER converts it",
             },
-            Wanted::List => Told {
+            PemContent::List => Told {
                 none: "no PEM revocation list in it",
                 blocks: &[
                     (b"PRIVATE KEY", "it holds a private key"),
@@ -77,7 +77,7 @@ impl Wanted {
         if bytes.is_empty() {
             return "it is empty".to_owned();
         }
-        if self == Wanted::Key && has_key(bytes) && !has_block(bytes, OPENSSH) {
+        if self == PemContent::Key && has_key(bytes) && !has_block(bytes, OPENSSH) {
             return "its PEM private key is damaged".to_owned();
         }
         let told = self.told();
@@ -123,7 +123,7 @@ fn has_block(bytes: &[u8], label: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::Wanted::{Certificate, Key, List};
+    use super::PemContent::{Certificate, Key, List};
     use super::*;
 
     #[test]

@@ -26,7 +26,7 @@ use super::{
     is_self_issued, unable,
 };
 use crate::hello::{self, FiniteField, FiniteGroup, Terms};
-use crate::options::sslserver::Ask;
+use crate::options::sslserver::CertificateRequest;
 use crate::report::Fail;
 use crate::settings::{ClientCertificate, Filter, Settings, Version};
 use crate::text;
@@ -191,7 +191,7 @@ pub struct Store {
     /// One or two certificates with different kinds of keys.
     pub certificates: Vec<Certificate>,
     /// Whether a client certificate is asked for.
-    pub ask: Ask,
+    pub ask: CertificateRequest,
     /// What a client's certificate must do.
     pub expectation: Arc<Expectation>,
     /// The suites that can be agreed on.
@@ -251,7 +251,7 @@ impl Store {
     ///
     /// # Errors
     /// The first thing that is wrong: variable, path, reason.
-    pub fn load(settings: &Settings, ask: Ask, signers: &dyn SignerSource) -> Result<Store, Fail> {
+    pub fn load(settings: &Settings, ask: CertificateRequest, signers: &dyn SignerSource) -> Result<Store, Fail> {
         let offer = Offer::of(settings, "CIPHERS", OfferedBy::Server)?;
         let mut findings = offer.findings.clone();
         findings.extend(open_files(settings));
@@ -553,29 +553,29 @@ fn fingerprint(digits: &str) -> Option<Fingerprint> {
 }
 
 /// Whether a client is asked for a certificate, by the option and the settings.
-fn asked(settings: &Settings, ask: Ask) -> Ask {
+fn asked(settings: &Settings, ask: CertificateRequest) -> CertificateRequest {
     match settings.client_certificate() {
-        ClientCertificate::Off => Ask::No,
-        ClientCertificate::Required if ask != Ask::Named => Ask::Required,
+        ClientCertificate::Off => CertificateRequest::No,
+        ClientCertificate::Required if ask != CertificateRequest::Named => CertificateRequest::Required,
         _ => ask,
     }
 }
 
 /// What is expected of a client's certificate.
-fn expectation(ask: Ask, pins: Vec<Fingerprint>) -> Expectation {
+fn expectation(ask: CertificateRequest, pins: Vec<Fingerprint>) -> Expectation {
     Expectation {
         demand: match ask {
-            Ask::No => Demand::Unasked,
-            Ask::Optional | Ask::Required => Demand::Chain,
-            Ask::Named => Demand::Name,
+            CertificateRequest::No => Demand::Unasked,
+            CertificateRequest::Optional | CertificateRequest::Required => Demand::Chain,
+            CertificateRequest::Named => Demand::Name,
         },
         pins: pins
             .into_iter()
             .map(|print| Pin::Certificate(print.to_vec()))
             .collect(),
         tolerated: match ask {
-            Ask::Optional => Tolerated::Unverified,
-            Ask::No | Ask::Required | Ask::Named => Tolerated::Nothing,
+            CertificateRequest::Optional => Tolerated::Unverified,
+            CertificateRequest::No | CertificateRequest::Required | CertificateRequest::Named => Tolerated::Nothing,
         },
     }
 }

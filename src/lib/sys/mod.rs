@@ -5,7 +5,7 @@
 pub mod channel;
 pub mod child;
 pub mod clock;
-pub mod crowd;
+pub mod poll_set;
 pub mod fd;
 #[cfg(gmp)]
 pub mod gmp;

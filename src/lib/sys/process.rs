@@ -164,14 +164,14 @@ pub fn end(code: u8) -> ! {
 
 /// A child that ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ended {
+pub struct EndedChild {
     /// Which.
     pub id: ProcessId,
     /// wait(2)'s status word: 256 for exit code 1, 9 for signal KILL.
     pub status: i32,
 }
 
-impl Ended {
+impl EndedChild {
     /// Whether a filter of system calls ended it.
     #[must_use]
     pub fn broke_filter(self) -> bool {
@@ -207,7 +207,7 @@ pub fn shell_code(status: i32) -> u8 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// It ended.
-    Ended(Ended),
+    Ended(EndedChild),
     /// A signal stopped it.
     Stopped(ProcessId),
     /// It goes on.
@@ -229,30 +229,30 @@ pub fn reap_one(id: ProcessId) -> Option<Change> {
 
 fn reap_of(which: ProcessId) -> Option<Change> {
     let flags = libc::WNOHANG | libc::WUNTRACED | libc::WCONTINUED;
-    let Ended { id, status } = wait_raw(which, flags)?;
+    let EndedChild { id, status } = wait_raw(which, flags)?;
     Some(if libc::WIFSTOPPED(status) {
         Change::Stopped(id)
     } else if libc::WIFCONTINUED(status) {
         Change::Continued(id)
     } else {
-        Change::Ended(Ended { id, status })
+        Change::Ended(EndedChild { id, status })
     })
 }
 
 /// Waits for the end of one child.
 #[must_use]
-pub fn wait_for(id: ProcessId) -> Option<Ended> {
+pub fn wait_for(id: ProcessId) -> Option<EndedChild> {
     wait_raw(id, 0)
 }
 
-fn wait_raw(id: ProcessId, flags: i32) -> Option<Ended> {
+fn wait_raw(id: ProcessId, flags: i32) -> Option<EndedChild> {
     loop {
         let mut status = 0;
         // SAFETY: waitpid writes one int through the pointer, which is valid
         // for the call.
         let id = unsafe { libc::waitpid(id, &raw mut status, flags) };
         if id > 0 {
-            return Some(Ended { id, status });
+            return Some(EndedChild { id, status });
         }
         if id == 0 || io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
             return None;

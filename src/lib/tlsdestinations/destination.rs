@@ -38,7 +38,7 @@ pub enum Way<'a> {
 
 /// Through which of a destination's names a rule was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum By {
+pub enum FoundBy {
     /// The relay's.
     Relay,
     /// The recipient's domain.
@@ -60,19 +60,19 @@ impl<'a> Destination<'a> {
     }
 
     /// The names that the rows above those for everybody are looked up for, in turn.
-    pub(super) fn hosts(&self) -> Vec<(By, String)> {
-        let domain = (By::Domain, canonical(self.domain));
+    pub(super) fn hosts(&self) -> Vec<(FoundBy, String)> {
+        let domain = (FoundBy::Domain, canonical(self.domain));
         match self.way {
             Way::Itself => vec![domain],
-            Way::Relay { host, .. } => vec![(By::Relay, canonical(host)), domain],
-            Way::Exchanger { host, .. } => vec![domain, (By::Exchanger, canonical(host))],
+            Way::Relay { host, .. } => vec![(FoundBy::Relay, canonical(host)), domain],
+            Way::Exchanger { host, .. } => vec![domain, (FoundBy::Exchanger, canonical(host))],
         }
     }
 }
 
 /// A name that a certificate may bear.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct AllowedName {
     /// A host, an address in brackets, or with a dot before it a domain: one
     /// label, whichever it is, stands before that.
     pub name: String,
@@ -85,8 +85,8 @@ pub struct Wanted {
 impl Rule {
     /// The names of which a server's certificate must bear one.
     #[must_use]
-    pub fn names(&self, to: &Destination<'_>) -> Vec<Wanted> {
-        let wanted = |name: &str, from_dns| Wanted {
+    pub fn names(&self, to: &Destination<'_>) -> Vec<AllowedName> {
+        let wanted = |name: &str, from_dns| AllowedName {
             name: canonical(name),
             wildcards: self.form != RuleForm::Exact,
             from_dns,
@@ -96,19 +96,19 @@ impl Rule {
             return names.map(|name| wanted(name, false)).collect();
         }
         if let (RuleForm::Exact, Scope::Host(key)) = (self.form, &self.scope) {
-            return vec![wanted(key, self.by == By::Exchanger && to.is_from_dns())];
+            return vec![wanted(key, self.by == FoundBy::Exchanger && to.is_from_dns())];
         }
         let domain = wanted(to.domain, false);
         match to.way {
             Way::Itself => vec![domain],
             // Who owns the domain is not who may have the password.
-            Way::Relay { host, login } if login || self.by != By::Domain => {
+            Way::Relay { host, login } if login || self.by != FoundBy::Domain => {
                 vec![wanted(host, false)]
             }
             Way::Relay { host, .. } => vec![wanted(host, false), domain],
             Way::Exchanger { .. } if self.uncounted(to).is_some() => vec![domain],
             Way::Exchanger { host, .. } => {
-                let from_dns = self.by != By::Domain && to.is_from_dns();
+                let from_dns = self.by != FoundBy::Domain && to.is_from_dns();
                 vec![wanted(host, from_dns), domain]
             }
         }
@@ -122,7 +122,7 @@ impl Rule {
     pub fn uncounted<'a>(&self, to: &Destination<'a>) -> Option<&'a str> {
         let named = matches!(self.check(), Check::Name | Check::ExactName)
             && self.value.names.is_empty()
-            && self.by == By::Domain
+            && self.by == FoundBy::Domain
             && !(self.check() == Check::ExactName && matches!(self.scope, Scope::Host(_)));
         let own_trust = self.value.anchors.is_some() || self.is_pinned();
         to.chosen_by_dns().filter(|_| named && !own_trust)
@@ -133,7 +133,7 @@ impl Rule {
     #[cfg(feature = "remote")]
     #[must_use]
     pub fn unproved<'a>(&self, to: &Destination<'a>) -> Option<&'a str> {
-        let asked = self.value.dane && self.by == By::Domain;
+        let asked = self.value.dane && self.by == FoundBy::Domain;
         to.chosen_by_dns().filter(|_| asked)
     }
 }

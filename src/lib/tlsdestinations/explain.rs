@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::key::{RuleForm, Scope};
 
-use super::{Anchors, By, Check, Destination, Port, Rule, Tls, TlsMode, Value, Way};
+use super::{Anchors, FoundBy, Check, Destination, Port, Rule, Tls, TlsMode, Value, Way};
 use crate::text;
 
 impl Rule {
@@ -84,7 +84,7 @@ impl Rule {
             || self.form == RuleForm::Exact && matches!(self.scope, Scope::Host(_));
         match to.way {
             Way::Itself if written => names,
-            Way::Itself if self.by == By::Everybody || self.value.anchors.is_some() => {
+            Way::Itself if self.by == FoundBy::Everybody || self.value.anchors.is_some() => {
                 format!("{names} or its MX host")
             }
             Way::Itself => format!(

@@ -87,15 +87,15 @@ impl Line<'_> {
 }
 
 /// A line that is kept.
-pub(crate) struct Kept {
+pub(crate) struct SourceLine {
     number: usize,
     written: Vec<u8>,
     value: Result<String, Wrong>,
 }
 
-impl Kept {
-    pub(crate) fn of(line: Line<'_>) -> Kept {
-        Kept {
+impl SourceLine {
+    pub(crate) fn of(line: Line<'_>) -> SourceLine {
+        SourceLine {
             number: line.number,
             written: line.written.to_vec(),
             value: line.value.map(str::to_owned),

@@ -26,7 +26,7 @@ mod remarks;
 mod value;
 
 pub use compile::compile;
-pub use destination::{By, Destination, Way};
+pub use destination::{FoundBy, Destination, Way};
 #[cfg(feature = "remote")]
 pub use key::international;
 pub use key::{RuleForm, Scope};
@@ -35,7 +35,7 @@ pub use remarks::{Remark, remarks, rules};
 pub use value::{Anchors, Pin, Port, TlsMode, Value};
 
 use key::canonical;
-use line::{Kept, Line};
+use line::{SourceLine, Line};
 
 /// Whether TLS is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +74,7 @@ pub struct Rule {
     /// Where it stands; `None`: no line holds.
     pub line: Option<usize>,
     /// Through which name it was found.
-    pub by: By,
+    pub by: FoundBy,
     /// The line's key.
     pub key: String,
     /// By the key.
@@ -91,7 +91,7 @@ impl Rule {
     pub fn none() -> Rule {
         Rule {
             line: None,
-            by: By::Everybody,
+            by: FoundBy::Everybody,
             key: "*".to_owned(),
             form: RuleForm::Opportunistic,
             scope: Scope::All,
@@ -224,9 +224,9 @@ enum Source {
 #[derive(Default)]
 struct Lines {
     /// Those of each key.
-    of: HashMap<String, Vec<Kept>>,
+    of: HashMap<String, Vec<SourceLine>>,
     /// Those whose key is none: nobody knows whom they were meant for.
-    keyless: Vec<Kept>,
+    keyless: Vec<SourceLine>,
 }
 
 impl Destinations {
@@ -240,7 +240,7 @@ impl Destinations {
                 Err(Wrong::EmptyKey) => lines.of.entry(String::new()).or_default(),
                 Err(_) => &mut lines.keyless,
             };
-            place.push(Kept::of(line));
+            place.push(SourceLine::of(line));
         }
         Destinations(Source::Text(lines))
     }
@@ -297,7 +297,7 @@ impl Destinations {
         for (by, host) in to.hosts() {
             keys.extend(named_keys(&host).into_iter().map(|key| (by, key)));
         }
-        keys.extend(EVERYBODY.map(|key| (By::Everybody, key.to_owned())));
+        keys.extend(EVERYBODY.map(|key| (FoundBy::Everybody, key.to_owned())));
         let found = self.first(&keys, sender);
         if let Some(wrong) = self.keyless(sender) {
             let line = match &found {
@@ -318,11 +318,11 @@ impl Destinations {
             return None;
         };
         let mut lines = lines.keyless.iter();
-        lines.find_map(|kept| decide(kept.line(), By::Everybody, sender)?.err())
+        lines.find_map(|kept| decide(kept.line(), FoundBy::Everybody, sender)?.err())
     }
 
     /// The rule of the first key that has a line for this sender.
-    fn first(&self, keys: &[(By, String)], sender: Option<&str>) -> Option<Result<Rule, Unusable>> {
+    fn first(&self, keys: &[(FoundBy, String)], sender: Option<&str>) -> Option<Result<Rule, Unusable>> {
         let mut keys = keys.iter();
         match &self.0 {
             Source::Missing => None,
@@ -363,7 +363,7 @@ impl Destinations {
 }
 
 /// What a line says to a sender; `None` where it is for others.
-fn decide(line: Line<'_>, by: By, sender: Option<&str>) -> Option<Result<Rule, Unusable>> {
+fn decide(line: Line<'_>, by: FoundBy, sender: Option<&str>) -> Option<Result<Rule, Unusable>> {
     let wanted = line.value.and_then(Value::sender_of);
     if let Ok(Some(wanted)) = &wanted {
         if sender != Some(wanted) {
@@ -378,7 +378,7 @@ fn decide(line: Line<'_>, by: By, sender: Option<&str>) -> Option<Result<Rule, U
 }
 
 /// The rule of a line that was found through one of a destination's names.
-fn rule_of(line: Line<'_>, by: By) -> Result<Rule, Wrong> {
+fn rule_of(line: Line<'_>, by: FoundBy) -> Result<Rule, Wrong> {
     let key = line.key()?;
     Ok(Rule {
         line: Some(line.number),

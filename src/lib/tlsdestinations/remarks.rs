@@ -5,12 +5,12 @@ use std::collections::HashMap;
 
 use super::key::{RuleForm, RuleKey, Scope};
 use super::line::{self, Line, Wrong};
-use super::{By, Rule, Value};
+use super::{FoundBy, Rule, Value};
 use crate::text;
 
 /// The rules of all lines that are sound, whomever they are for.
 pub fn rules(text: &[u8]) -> impl Iterator<Item = Rule> {
-    line::lines(text).filter_map(|line| super::rule_of(line, By::Everybody).ok())
+    line::lines(text).filter_map(|line| super::rule_of(line, FoundBy::Everybody).ok())
 }
 
 /// What is to be said of a line.

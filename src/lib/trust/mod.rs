@@ -118,7 +118,7 @@ impl Failures {
 }
 
 /// What a connection keeps.
-struct Place {
+struct Judgement {
     expectation: Arc<Expectation>,
     names: Vec<Name>,
     records: Vec<dane::Record>,
@@ -131,10 +131,10 @@ struct Place {
     judged_besides: Option<Result<Verdict, Refusal>>,
 }
 
-type PlaceIndex = Index<Ssl, Mutex<Place>>;
+type JudgementIndex = Index<Ssl, Mutex<Judgement>>;
 
-fn index() -> Result<PlaceIndex, ErrorStack> {
-    static INDEX: OnceLock<PlaceIndex> = OnceLock::new();
+fn index() -> Result<JudgementIndex, ErrorStack> {
+    static INDEX: OnceLock<JudgementIndex> = OnceLock::new();
     if let Some(index) = INDEX.get() {
         return Ok(*index);
     }
@@ -215,7 +215,7 @@ fn keep(
     hosts: Vec<Name>,
 ) -> Result<(), ErrorStack> {
     ssl.set_verify(expectation.mode(ssl.is_server()));
-    let place = Place {
+    let judgement = Judgement {
         expectation,
         names,
         records,
@@ -225,7 +225,7 @@ fn keep(
         judged: None,
         judged_besides: None,
     };
-    ssl.set_ex_data(index()?, Mutex::new(place));
+    ssl.set_ex_data(index()?, Mutex::new(judgement));
     Ok(())
 }
 
@@ -236,10 +236,10 @@ fn keep(
 /// Nothing was expected before, or the chain was judged already.
 pub fn replace(ssl: &mut SslRef, expectation: Arc<Expectation>) -> Result<(), ErrorStack> {
     ssl.set_verify(expectation.mode(ssl.is_server()));
-    let place = place(ssl).and_then(|place| place.lock().ok());
-    match place {
-        Some(mut place) if place.judged.is_none() => {
-            place.expectation = expectation;
+    let judgement = judgement(ssl).and_then(|judgement| judgement.lock().ok());
+    match judgement {
+        Some(mut judgement) if judgement.judged.is_none() => {
+            judgement.expectation = expectation;
             Ok(())
         }
         _ => Err(ErrorStack::get()),
@@ -258,10 +258,10 @@ pub fn expect_besides(
     expectation: Expectation,
     names: Vec<Name>,
 ) -> Result<(), ErrorStack> {
-    let place = place(ssl).and_then(|place| place.lock().ok());
-    match place {
-        Some(mut place) if place.judged.is_none() => {
-            place.besides = Some((expectation, names));
+    let judgement = judgement(ssl).and_then(|judgement| judgement.lock().ok());
+    match judgement {
+        Some(mut judgement) if judgement.judged.is_none() => {
+            judgement.besides = Some((expectation, names));
             Ok(())
         }
         _ => Err(ErrorStack::get()),
@@ -275,11 +275,11 @@ pub fn expect_besides(
 #[cfg(feature = "remote")]
 pub fn verdict_besides(ssl: &SslRef) -> Result<Option<Verdict>, Refusal> {
     let nobody = || Refusal::plain(Fault::Unjudged, "its certificate was not checked");
-    let place = place(ssl).ok_or_else(nobody)?;
-    let place = place.lock().map_err(|_| nobody())?;
+    let judgement = judgement(ssl).ok_or_else(nobody)?;
+    let judgement = judgement.lock().map_err(|_| nobody())?;
     match (
-        &place.besides,
-        &place.judged_besides,
+        &judgement.besides,
+        &judgement.judged_besides,
         ssl.peer_certificate(),
     ) {
         (None, ..) => Ok(None),
@@ -298,12 +298,12 @@ pub fn verdict_besides(ssl: &SslRef) -> Result<Option<Verdict>, Refusal> {
 /// What is wrong; the session must not be used.
 pub fn verdict(ssl: &SslRef) -> Result<Verdict, Refusal> {
     let nobody = || Refusal::plain(Fault::Unjudged, "its certificate was not checked");
-    let place = place(ssl).ok_or_else(nobody)?;
-    let place = place.lock().map_err(|_| nobody())?;
-    match (&place.judged, ssl.peer_certificate()) {
-        _ if place.expectation.demand == Demand::Unasked => Ok(Verdict::NotAsked),
+    let judgement = judgement(ssl).ok_or_else(nobody)?;
+    let judgement = judgement.lock().map_err(|_| nobody())?;
+    match (&judgement.judged, ssl.peer_certificate()) {
+        _ if judgement.expectation.demand == Demand::Unasked => Ok(Verdict::NotAsked),
         (Some(judged), _) => judged.clone(),
-        (None, None) => place.expectation.judge_absence(ssl.is_server()),
+        (None, None) => judgement.expectation.judge_absence(ssl.is_server()),
         (None, Some(_)) => Err(nobody()),
     }
 }
@@ -311,16 +311,16 @@ pub fn verdict(ssl: &SslRef) -> Result<Verdict, Refusal> {
 /// Why a handshake was ended here, if it was for the peer's certificate.
 #[must_use]
 pub fn refusal(ssl: &SslRef) -> Option<Refusal> {
-    let place = place(ssl)?.lock().ok()?;
-    place.judged.clone()?.err()
+    let judgement = judgement(ssl)?.lock().ok()?;
+    judgement.judged.clone()?.err()
 }
 
-fn place(ssl: &SslRef) -> Option<&Mutex<Place>> {
+fn judgement(ssl: &SslRef) -> Option<&Mutex<Judgement>> {
     ssl.ex_data(index().ok()?)
 }
 
-fn place_of(context: &X509StoreContextRef) -> Option<&Mutex<Place>> {
-    place(ssl_of(context)?)
+fn place_of(context: &X509StoreContextRef) -> Option<&Mutex<Judgement>> {
+    judgement(ssl_of(context)?)
 }
 
 fn ssl_of(context: &X509StoreContextRef) -> Option<&SslRef> {
@@ -384,14 +384,14 @@ fn collect(good: bool, context: &mut X509StoreContextRef) -> bool {
     };
     // A failure that could not be kept must not be passed by.
     match place_of(context).map(Mutex::lock) {
-        Some(Ok(mut place)) => {
+        Some(Ok(mut judgement)) => {
             let refusal = match certificate {
                 Some(leaf) if error.as_raw() == code::HOSTNAME_MISMATCH => {
-                    Refusal::name(leaf, &place.hosts)
+                    Refusal::name(leaf, &judgement.hosts)
                 }
                 _ => of_chain(),
             };
-            place.failures.add(refusal);
+            judgement.failures.add(refusal);
             true
         }
         _ => false,
@@ -411,36 +411,36 @@ fn judge(context: &mut X509StoreContextRef) -> bool {
     let leaf = chain.first();
     let matched = ssl_of(context).and_then(tls_ffi::dane::matched);
     let code = match place_of(context).map(Mutex::lock) {
-        Some(Ok(mut place)) => {
+        Some(Ok(mut judgement)) => {
             if !complete || leaf.is_none() {
                 // Libcrypto gave up: nobody knows what it did not look at.
                 let words = failure.error_string();
-                place.failures.add(Refusal::plain(Fault::Unjudged, words));
+                judgement.failures.add(Refusal::plain(Fault::Unjudged, words));
             }
-            let place = &mut *place;
-            let judged = if place.expectation.demand == Demand::Records {
+            let judgement = &mut *judgement;
+            let judged = if judgement.expectation.demand == Demand::Records {
                 judge_records(
-                    &place.failures,
-                    &place.records,
-                    &place.names,
+                    &judgement.failures,
+                    &judgement.records,
+                    &judgement.names,
                     &chain,
                     matched,
                 )
             } else {
                 let leaf = leaf.map(|leaf| &**leaf);
-                place.expectation.judge(&place.failures, leaf, &place.names)
+                judgement.expectation.judge(&judgement.failures, leaf, &judgement.names)
             };
-            let besides = place.besides.as_ref().map(|(expectation, names)| {
+            let besides = judgement.besides.as_ref().map(|(expectation, names)| {
                 let leaf = chain.first().map(|leaf| &**leaf);
-                expectation.judge(&place.failures, leaf, names)
+                expectation.judge(&judgement.failures, leaf, names)
             });
             let judged = match (judged, &besides) {
                 (Ok(_), Some(Err(refusal))) => Err(refusal.clone()),
                 (judged, _) => judged,
             };
             let code = judged.as_ref().err().map(Refusal::code);
-            place.judged = Some(judged);
-            place.judged_besides = besides;
+            judgement.judged = Some(judged);
+            judgement.judged_besides = besides;
             code
         }
         _ => Some(code::CERT_REJECTED),

@@ -18,7 +18,7 @@ pub const TEXT_LIMIT: usize = 146;
 
 /// What would become of mail under a rule of tlsdestinations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum MailOutcome {
     /// It would get through.
     Through,
     /// It would not.
@@ -71,7 +71,7 @@ pub struct Facts {
     /// It asks clients for a certificate.
     pub wants_certificate: bool,
     /// What would become of mail under the rule in tlsdestinations; the sentence.
-    pub policy: Option<(Fate, String)>,
+    pub policy: Option<(MailOutcome, String)>,
     /// The time now, as results have it.
     pub now: String,
     /// The same in 14 days.
@@ -160,9 +160,9 @@ pub fn of(result: &HostResult, facts: &Facts) -> Vec<Finding> {
     reach::add(&mut found, result, facts);
     if let Some((fate, sentence)) = &facts.policy {
         let severity = match fate {
-            Fate::Through => Severity::Note,
-            Fate::Kept => Severity::High,
-            Fate::Unknown => Severity::Medium,
+            MailOutcome::Through => Severity::Note,
+            MailOutcome::Kept => Severity::High,
+            MailOutcome::Unknown => Severity::Medium,
         };
         found.add(severity, "policy", sentence);
     }

@@ -343,10 +343,10 @@ const FAULTS: &[(Severity, &str, Change)] = &[
         facts.intolerant = Some("the server closed the connection".to_owned());
     }),
     (Severity::Medium, "policy", |_, facts| {
-        facts.policy = Some((Fate::Unknown, "no handshake is left".to_owned()));
+        facts.policy = Some((MailOutcome::Unknown, "no handshake is left".to_owned()));
     }),
     (Severity::High, "policy", |_, facts| {
-        facts.policy = Some((Fate::Kept, "mail would not get through".to_owned()));
+        facts.policy = Some((MailOutcome::Kept, "mail would not get through".to_owned()));
     }),
 ];
 

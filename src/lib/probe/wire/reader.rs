@@ -43,7 +43,7 @@ pub struct Flight {
 
 /// How a flight ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Said {
+pub enum ServerReply {
     /// All of it came, as far as it can be read.
     Flight(Box<Flight>),
     /// An alert instead; its number.
@@ -67,7 +67,7 @@ impl Reader {
     ///
     /// # Errors
     /// What is wrong with them. The reader must not be used any more.
-    pub fn take(&mut self, bytes: &[u8]) -> Result<Option<Said>, Malformed> {
+    pub fn take(&mut self, bytes: &[u8]) -> Result<Option<ServerReply>, Malformed> {
         self.raw.extend_from_slice(bytes);
         loop {
             if let Some(other) = self.no_tls() {
@@ -111,7 +111,7 @@ impl Reader {
     }
 
     /// What came instead of a first record, as soon as that can be told.
-    fn no_tls(&self) -> Option<Said> {
+    fn no_tls(&self) -> Option<ServerReply> {
         let is_record = match self.raw.as_slice() {
             _ if self.seen_record => true,
             [] => true,
@@ -120,14 +120,14 @@ impl Reader {
                 matches!(*kind, content::ALERT | content::HANDSHAKE) && *major == 3
             }
         };
-        (!is_record).then(|| Said::Other(self.raw[..self.raw.len().min(OPENING)].to_vec()))
+        (!is_record).then(|| ServerReply::Other(self.raw[..self.raw.len().min(OPENING)].to_vec()))
     }
 
-    fn record(&mut self, kind: u8, body: &[u8]) -> Result<Option<Said>, Malformed> {
+    fn record(&mut self, kind: u8, body: &[u8]) -> Result<Option<ServerReply>, Malformed> {
         match (kind, body) {
             // A warning: unrecognized_name, which RFC 6066 wants to be passed by.
             (content::ALERT, [1, 112]) => Ok(None),
-            (content::ALERT, [_, number]) => Ok(Some(Said::Alert(*number))),
+            (content::ALERT, [_, number]) => Ok(Some(ServerReply::Alert(*number))),
             (content::ALERT, _) => Err(Malformed::Record("its alert has no two bytes".to_owned())),
             (content::HANDSHAKE, []) => Err(Malformed::Record(
                 "it sent an empty handshake record".to_owned(),
@@ -143,7 +143,7 @@ impl Reader {
     }
 
     /// Reads the messages that are whole.
-    fn messages(&mut self) -> Result<Option<Said>, Malformed> {
+    fn messages(&mut self) -> Result<Option<ServerReply>, Malformed> {
         while let Some((head, rest)) = self.handshake.split_at_checked(4) {
             let kind = head[0];
             let length = u32::from_be_bytes([0, head[1], head[2], head[3]]);
@@ -163,7 +163,7 @@ impl Reader {
             let body: Vec<u8> = self.handshake.drain(..4 + length).skip(4).collect();
             if self.message(kind, &body)? {
                 let flight = std::mem::take(&mut self.flight);
-                return Ok(Some(Said::Flight(Box::new(flight))));
+                return Ok(Some(ServerReply::Flight(Box::new(flight))));
             }
         }
         Ok(None)

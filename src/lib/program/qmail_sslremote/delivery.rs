@@ -8,7 +8,7 @@ use openssl::ssl::SslRef;
 
 use super::control_files::ControlFiles;
 use super::envelope::{self, Envelope};
-use super::failure::{Circumstances, Ended, Failure, NoTls, Obstacle, Stage, Then};
+use super::failure::{Circumstances, EndedSession, Failure, NoTls, Obstacle, Stage, NextStep};
 use super::message::Message;
 use super::plan::{Plan, Server};
 use super::qmtp;
@@ -39,14 +39,14 @@ pub struct Delivery<'a> {
 }
 
 /// The failure that is told of a server, unless another one takes the mail.
-struct Told {
+struct ToldFailure {
     stage: Stage,
     report: Report,
 }
 
-impl Told {
+impl ToldFailure {
     /// Of two failures of one server the later one counts, unless it came less far.
-    fn or(self, earlier: Option<Told>) -> Told {
+    fn or(self, earlier: Option<ToldFailure>) -> ToldFailure {
         match earlier {
             Some(earlier) if earlier.stage > self.stage => earlier,
             _ => self,
@@ -70,9 +70,9 @@ enum Outcome {
     /// failed takes the mail without it.
     Last(Report),
     /// Another server may take it.
-    Next(Told),
+    Next(ToldFailure),
     /// Another server may take it, or this one without TLS.
-    InPlain(Told, NoTls),
+    InPlain(ToldFailure, NoTls),
 }
 
 impl Delivery<'_> {
@@ -121,9 +121,9 @@ impl Delivery<'_> {
         };
         let plan = match &server.plan {
             Ok(plan) => plan,
-            Err(barred) => {
-                self.reporting.passed_over(server, barred);
-                return outcome(Failure::Barred(barred.clone()).into(), &nowhere);
+            Err(excluded) => {
+                self.reporting.passed_over(server, excluded);
+                return outcome(Failure::Excluded(excluded.clone()).into(), &nowhere);
             }
         };
         let mut session = match session::Session::connect(self, server, plan, failed) {
@@ -145,7 +145,7 @@ impl Delivery<'_> {
         &self,
         session: &mut session::Session<'_>,
         message: &mut Message,
-    ) -> Result<Report, Ended> {
+    ) -> Result<Report, EndedSession> {
         session.open()?;
         session.authenticate()?;
         match session.server.protocol {
@@ -207,25 +207,25 @@ impl Delivery<'_> {
     }
 }
 
-fn outcome(ended: Ended, at: &Circumstances<'_>) -> Outcome {
+fn outcome(ended: EndedSession, at: &Circumstances<'_>) -> Outcome {
     let (_, then) = ended.failure.fate(at);
     let stage = ended.failure.stage();
     let no_tls = match &ended.failure {
-        Failure::Tls(why) if then == Then::InPlain => Some(why.clone()),
+        Failure::Tls(why) if then == NextStep::InPlain => Some(why.clone()),
         _ => None,
     };
     let report = ended.report(at);
     match (then, no_tls) {
-        (Then::End, _) => Outcome::Done(report),
-        (Then::Last, _) => Outcome::Last(report),
-        (_, Some(why)) => Outcome::InPlain(Told { stage, report }, why),
-        _ => Outcome::Next(Told { stage, report }),
+        (NextStep::End, _) => Outcome::Done(report),
+        (NextStep::Last, _) => Outcome::Last(report),
+        (_, Some(why)) => Outcome::InPlain(ToldFailure { stage, report }, why),
+        _ => Outcome::Next(ToldFailure { stage, report }),
     }
 }
 
 /// Of the failures of all servers the one that came farthest, the last of equal
 /// ones. What will never work at one server counts only where it is so at all.
-fn told_at_last(told: impl Iterator<Item = Told>) -> Report {
+fn told_at_last(told: impl Iterator<Item = ToldFailure>) -> Report {
     let last = told.max_by_key(|one| {
         (
             one.report.message.disposition == Disposition::Later,

@@ -3,7 +3,7 @@
 
 use std::io;
 
-use super::failure::{Ended, Failure, Mildest};
+use super::failure::{EndedSession, Failure, Mildest};
 use super::message::Message;
 use super::report_text::{Disposition, Report, Say};
 use super::session::Session;
@@ -38,7 +38,7 @@ pub fn transmit(
     session: &mut Session<'_>,
     envelope: &Envelope<'_>,
     message: &mut Message,
-) -> Result<Report, Ended> {
+) -> Result<Report, EndedSession> {
     let mut recipients = Vec::new();
     let sent = addresses(session, envelope, message, &mut recipients)
         .and_then(|()| content(session, message));
@@ -47,7 +47,7 @@ pub fn transmit(
             recipients,
             message,
         }),
-        Err(failure) => Err(Ended {
+        Err(failure) => Err(EndedSession {
             failure,
             recipients,
         }),

@@ -80,7 +80,7 @@ impl NoTls {
 
 /// Why a server must not be called: the kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bar {
+pub enum Exclusion {
     /// A line is wrong, or rule and route contradict each other.
     Line,
     /// Nobody could tell what its TLSA records are.
@@ -95,9 +95,9 @@ pub enum Bar {
 
 /// Why a server must not be called.
 #[derive(Clone, Debug)]
-pub struct Barred {
+pub struct Excluded {
     /// The kind.
-    pub bar: Bar,
+    pub reason: Exclusion,
     /// What the report says.
     pub say: Say,
 }
@@ -107,7 +107,7 @@ pub struct Barred {
 pub enum Failure {
     // Planned.
     /// It must not be called.
-    Barred(Barred),
+    Excluded(Excluded),
     /// The address that a line of domainips gives is none of this host's.
     Origin { own: IpAddr, place: String },
     /// No connection.
@@ -175,7 +175,7 @@ pub enum Mildest {
 
 /// What is done after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Then {
+pub enum NextStep {
     /// The report stands.
     End,
     /// The next server; after all of them, this one without TLS.
@@ -239,21 +239,21 @@ impl Circumstances<'_> {
         }
     }
 
-    fn next(&self) -> Then {
+    fn next(&self) -> NextStep {
         if self.no_other {
-            Then::Last
+            NextStep::Last
         } else {
-            Then::Next
+            NextStep::Next
         }
     }
 
-    fn refusal(&self, reply: &Reply) -> (Disposition, Then) {
+    fn refusal(&self, reply: &Reply) -> (Disposition, NextStep) {
         let then = if is_closing(reply) || self.wants_tls(reply) {
             self.next()
         } else if self.disposition(reply) == Disposition::Later {
-            Then::Last
+            NextStep::Last
         } else {
-            Then::End
+            NextStep::End
         };
         (self.disposition(reply), then)
     }
@@ -264,7 +264,7 @@ impl Failure {
     #[must_use]
     pub fn stage(&self) -> Stage {
         match self {
-            Failure::Barred(_) | Failure::Origin { .. } | Failure::Unreachable(_) => Stage::Planned,
+            Failure::Excluded(_) | Failure::Origin { .. } | Failure::Unreachable(_) => Stage::Planned,
             Failure::NoGreeting(_)
             | Failure::Greeting(_)
             | Failure::NoHello(_)
@@ -283,11 +283,11 @@ impl Failure {
     /// fails is never a reason to send mail back, nor is a wrong line, nor a login.
     #[must_use]
     #[allow(clippy::match_same_arms)] // a table, in the order of the stages
-    pub fn fate(&self, at: &Circumstances<'_>) -> (Disposition, Then) {
+    pub fn fate(&self, at: &Circumstances<'_>) -> (Disposition, NextStep) {
         use Disposition::{Later, Never};
-        use Then::{End, InPlain, Last, Next};
+        use NextStep::{End, InPlain, Last, Next};
         match self {
-            Failure::Barred(_) | Failure::Origin { .. } | Failure::Unreachable(_) => (Later, Next),
+            Failure::Excluded(_) | Failure::Origin { .. } | Failure::Unreachable(_) => (Later, Next),
 
             Failure::Greeting(reply) if !reply.is_temporary() => (Later, Last),
             Failure::NoGreeting(_)
@@ -327,7 +327,7 @@ impl Failure {
         let say = |sentence: String| Say::new(disposition, sentence);
         let connected = |but: &str| say(format!("Connected to {ip} but {but}"));
         match self {
-            Failure::Barred(barred) => barred.say.clone(),
+            Failure::Excluded(excluded) => excluded.say.clone(),
             Failure::Origin { own, place } => {
                 say(format!("Can't bind to local ip address: {own}. (#4.3.0)"))
                     .because(format!("{place} asks for it"))
@@ -443,23 +443,23 @@ fn lost(at: &Circumstances<'_>, why: &DialogueError, warning: &str) -> String {
 }
 
 /// A session that came to nothing, with the answers that some recipients had.
-pub struct Ended {
+pub struct EndedSession {
     /// Of what.
     pub failure: Failure,
     /// The answers.
     pub recipients: Vec<Say>,
 }
 
-impl From<Failure> for Ended {
+impl From<Failure> for EndedSession {
     fn from(failure: Failure) -> Self {
-        Ended {
+        EndedSession {
             failure,
             recipients: Vec::new(),
         }
     }
 }
 
-impl Ended {
+impl EndedSession {
     /// The report, if it stands.
     #[must_use]
     pub fn report(self, at: &Circumstances<'_>) -> Report {

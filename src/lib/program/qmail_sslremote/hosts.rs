@@ -102,11 +102,11 @@ pub fn is_literal(host: &[u8]) -> bool {
 }
 
 /// This host's addresses, and those that lead nowhere else on any host.
-struct Own(Vec<IpAddr>);
+struct OwnAddresses(Vec<IpAddr>);
 
-impl Own {
-    fn find() -> Own {
-        Own(socket::own_addresses().unwrap_or_default())
+impl OwnAddresses {
+    fn find() -> OwnAddresses {
+        OwnAddresses(socket::own_addresses().unwrap_or_default())
     }
 
     fn has(&self, ip: IpAddr) -> bool {
@@ -203,7 +203,7 @@ pub fn of_family(mut hosts: Vec<Host>, origin: &Origin) -> Result<Vec<Host>, Say
 /// # Errors
 /// It is one.
 pub fn not_ourselves(ip: IpAddr, port: u16) -> Result<(), Say> {
-    if port == SMTP && Own::find().has(ip) {
+    if port == SMTP && OwnAddresses::find().has(ip) {
         return Err(ourselves());
     }
     Ok(())
@@ -244,7 +244,7 @@ pub fn of_domain(resolver: &Resolver, host: &[u8]) -> Result<Vec<Host>, Say> {
     if found.is_empty() {
         return Err(because(no_exchanger()));
     }
-    let own = Own::find();
+    let own = OwnAddresses::find();
     let ours = found.iter().filter(|(_, host)| own.has(host.ip));
     let our_preference = ours.map(|(preference, _)| *preference).min();
     let better = found

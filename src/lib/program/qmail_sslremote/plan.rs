@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use openssl::x509::X509;
 
-use super::failure::{Bar, Barred};
+use super::failure::{Exclusion, Excluded};
 use super::hosts::{Host, Resolver, SMTP};
 use super::records;
 use super::report_text::Say;
@@ -42,12 +42,12 @@ pub struct Rules {
     system_anchors: OnceCell<Vec<X509>>,
     /// One for each rule that was met, and what stands above it: names belong to
     /// connections.
-    stores: RefCell<Vec<(Rule, Above, Rc<Store>)>>,
+    stores: RefCell<Vec<(Rule, AboveRule, Rc<Store>)>>,
 }
 
 /// What stands above a rule, as far as it is the store's business.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Above {
+struct AboveRule {
     /// There must be a certificate.
     certificate: bool,
     /// The chain is judged for a domain's policy, too.
@@ -65,7 +65,7 @@ pub struct Server {
     /// Whose policy counts for it.
     pub applied: reporting::Applied,
     /// `Err`: it must not be called.
-    pub plan: Result<Plan, Barred>,
+    pub plan: Result<Plan, Excluded>,
 }
 
 /// What holds for a server.
@@ -109,7 +109,7 @@ impl Applied<'_> {
 
     /// Whether a policy of the domain is weighed for it: not where its own records
     /// stand above that.
-    fn weighs_policy(&self, found: &dane::Found) -> bool {
+    fn weighs_policy(&self, found: &dane::TlsaFound) -> bool {
         let weighed = self.rule.as_ref().is_ok_and(Rule::weighs_policy);
         let above = match found {
             Ok(Some(tlsa)) => !tlsa.usable.is_empty(),
@@ -120,7 +120,7 @@ impl Applied<'_> {
     }
 
     /// The policy that counts for it, as TLS reports have it.
-    fn policy(&self, found: &dane::Found, followed: Option<&Followed>) -> reporting::Applied {
+    fn policy(&self, found: &dane::TlsaFound, followed: Option<&Followed>) -> reporting::Applied {
         let asked = self.rule.as_ref().is_ok_and(|rule| rule.value.dane);
         reporting::Applied::of(found, asked, followed)
     }
@@ -244,11 +244,11 @@ impl Rules {
         &self,
         applied: &Applied<'_>,
         route: &Route,
-        found: &dane::Found,
+        found: &dane::TlsaFound,
         sts: Option<Followed>,
-    ) -> Result<Plan, Barred> {
-        let line = |sentence: String| Barred {
-            bar: Bar::Line,
+    ) -> Result<Plan, Excluded> {
+        let line = |sentence: String| Excluded {
+            reason: Exclusion::Line,
             say: Say::later(sentence),
         };
         let bad = |why: &str| line(format!("TLS is not set up: {why}. (#4.7.5)"));
@@ -263,8 +263,8 @@ impl Rules {
         if let Some(sts) = enforced.filter(|sts| !sts.listed) {
             let name = text::excerpt(host.name.as_bytes(), 255);
             let why = sts.unlisted();
-            return Err(Barred {
-                bar: Bar::Unlisted,
+            return Err(Excluded {
+                reason: Exclusion::Unlisted,
                 say: Say::later(format!("{name} is not called: {why}. (#4.7.5)")),
             });
         }
@@ -280,7 +280,7 @@ impl Rules {
                 line(format!("{sentence} (#4.7.5)"))
             })?;
         // A wrong line is an error even where nothing of it would be used.
-        let above = Above {
+        let above = AboveRule {
             certificate: dane.is_some() || enforced.is_some(),
             policy: sts.is_some(),
         };
@@ -306,9 +306,9 @@ impl Rules {
     }
 
     /// The store of a rule, made when it is first met.
-    fn store(&self, rule: &Rule, above: Above) -> Result<Rc<Store>, Fail> {
+    fn store(&self, rule: &Rule, above: AboveRule) -> Result<Rc<Store>, Fail> {
         let mut stores = self.stores.borrow_mut();
-        let known = |(known, with, _): &&(Rule, Above, _)| known == rule && *with == above;
+        let known = |(known, with, _): &&(Rule, AboveRule, _)| known == rule && *with == above;
         if let Some((.., store)) = stores.iter().find(known) {
             return Ok(Rc::clone(store));
         }
@@ -317,7 +317,7 @@ impl Rules {
         Ok(store)
     }
 
-    fn load(&self, rule: &Rule, above: Above) -> Result<Store, Fail> {
+    fn load(&self, rule: &Rule, above: AboveRule) -> Result<Store, Fail> {
         let settings = Settings::default().with_ciphers(rule.value.ciphers.as_ref());
         let own = self.own.as_ref().filter(|_| rule.tls() != Tls::Never);
         let password = own.and_then(|own| own.password.as_deref());

@@ -182,7 +182,7 @@ impl Preview<'_> {
     }
 
     /// The TLSA records of a host.
-    fn records(&mut self, name: &str, published: &dane::Found) {
+    fn records(&mut self, name: &str, published: &dane::TlsaFound) {
         match published {
             Ok(None) => {}
             Ok(Some(tlsa)) => {
@@ -208,7 +208,7 @@ impl Preview<'_> {
         all: &[Host],
         server: &Server,
         to: &Destination<'_>,
-        published: &dane::Found,
+        published: &dane::TlsaFound,
         has_policy: bool,
     ) {
         let host = &server.host;
@@ -247,7 +247,7 @@ impl Preview<'_> {
                 }
                 self.say(&format!("{name}: a delivery now {}", now(plan)));
             }
-            Err(barred) => self.deferred(&barred.say),
+            Err(excluded) => self.deferred(&excluded.say),
         }
     }
 }

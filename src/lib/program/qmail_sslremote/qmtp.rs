@@ -4,7 +4,7 @@
 use std::io;
 
 use super::envelope::Envelope;
-use super::failure::{Ended, Failure, Mildest};
+use super::failure::{EndedSession, Failure, Mildest};
 use super::message::Message;
 use super::report_text::{Disposition, Report, Say};
 use super::session::Session;
@@ -19,7 +19,7 @@ pub fn transmit(
     session: &mut Session<'_>,
     envelope: &Envelope<'_>,
     message: &mut Message,
-) -> Result<Report, Ended> {
+) -> Result<Report, EndedSession> {
     // QMTP has no farewell.
     session.talk.end();
     session.forget_key();
@@ -30,7 +30,7 @@ pub fn transmit(
             message,
         }),
         Err(failure) if recipients.is_empty() => Err(session.unanswered(failure).into()),
-        Err(failure) => Err(Ended {
+        Err(failure) => Err(EndedSession {
             failure,
             recipients,
         }),

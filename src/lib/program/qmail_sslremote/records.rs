@@ -2,10 +2,10 @@
 //! where it must not be called for them.
 #![forbid(unsafe_code)]
 
-use super::failure::{Bar, Barred};
+use super::failure::{Exclusion, Excluded};
 use super::hosts::{Host, Resolver};
 use super::report_text::Say;
-use crate::dane::{self, AddressFrom, Dane, Found, Lack};
+use crate::dane::{self, AddressFrom, Dane, TlsaFound, Lack};
 use crate::dns;
 use crate::text;
 use crate::tlsdestinations::{Destination, Rule};
@@ -27,7 +27,7 @@ pub fn place(host: &Host, port: u16) -> Option<dns::Endpoint> {
 ///
 /// # Errors
 /// What control files say of the resolver cannot be followed.
-pub fn look_up(places: &[Option<dns::Endpoint>], resolver: &Resolver) -> Result<Vec<Found>, Say> {
+pub fn look_up(places: &[Option<dns::Endpoint>], resolver: &Resolver) -> Result<Vec<TlsaFound>, Say> {
     let mut asked: Vec<dns::Endpoint> = Vec::new();
     for place in places.iter().flatten() {
         if !asked.contains(place) {
@@ -38,7 +38,7 @@ pub fn look_up(places: &[Option<dns::Endpoint>], resolver: &Resolver) -> Result<
         return Ok(places.iter().map(|_| Ok(None)).collect());
     }
     let answers = resolver.dns()?.tlsa(&asked);
-    let answer = |place: &Option<dns::Endpoint>| -> Found {
+    let answer = |place: &Option<dns::Endpoint>| -> TlsaFound {
         let Some(place) = place else {
             return Ok(None);
         };
@@ -61,18 +61,18 @@ pub fn weighed(
     rule: &Rule,
     to: &Destination<'_>,
     names: Vec<Name>,
-    found: &Found,
-) -> Result<Option<Dane>, Barred> {
+    found: &TlsaFound,
+) -> Result<Option<Dane>, Excluded> {
     let address = match &host.named {
         Some(named) if named.signed => AddressFrom::SignedDns,
         Some(_) => AddressFrom::Dns,
         None => AddressFrom::Given,
     };
-    dane::weighed(address, rule, to, names, found).map_err(|lack| barred(host, rule, &lack))
+    dane::weighed(address, rule, to, names, found).map_err(|lack| excluded(host, rule, &lack))
 }
 
 /// What the delivery says of it.
-fn barred(host: &Host, rule: &Rule, lack: &Lack) -> Barred {
+fn excluded(host: &Host, rule: &Rule, lack: &Lack) -> Excluded {
     let name = text::excerpt(host.name.as_bytes(), 255);
     let required = |why: &str| {
         let line = rule.line.unwrap_or_default();
@@ -80,15 +80,15 @@ fn barred(host: &Host, rule: &Rule, lack: &Lack) -> Barred {
             "{name} is not called: tlsdestinations line {line} requires DANE, and {why}. (#4.7.5)"
         ))
     };
-    let (bar, say) = match lack {
-        Lack::NoRecords(why) => (Bar::NoRecords, required(why)),
-        Lack::Unusable(why) => (Bar::Unusable, required(why)),
+    let (reason, say) = match lack {
+        Lack::NoRecords(why) => (Exclusion::NoRecords, required(why)),
+        Lack::Unusable(why) => (Exclusion::Unusable, required(why)),
         Lack::Lookup(why) => {
             let sentence = format!(
                 "{name} is not called: its TLSA records (DANE) could not be looked up. (#4.7.5)"
             );
-            (Bar::Lookup, Say::later(sentence).because(why))
+            (Exclusion::Lookup, Say::later(sentence).because(why))
         }
     };
-    Barred { bar, say }
+    Excluded { reason, say }
 }

@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::net::IpAddr;
 use std::path::Path;
 
-use super::failure::{Bar, Barred, Failure, NoTls, Obstacle, Stage};
+use super::failure::{Exclusion, Excluded, Failure, NoTls, Obstacle, Stage};
 use super::plan::Server;
 use super::session::{Encryption, Session};
 use super::sts::Followed;
@@ -42,16 +42,16 @@ impl Obstacle {
     }
 }
 
-impl Bar {
+impl Exclusion {
     /// The word for it, where the domain's policy is what keeps the server from being
     /// called.
     pub fn result(self) -> Option<ResultType> {
         match self {
-            Bar::Line => None,
-            Bar::Lookup => Some(ResultType::DnssecInvalid),
-            Bar::NoRecords => Some(ResultType::DaneRequired),
-            Bar::Unusable => Some(ResultType::TlsaInvalid),
-            Bar::Unlisted => Some(ResultType::ValidationFailure),
+            Exclusion::Line => None,
+            Exclusion::Lookup => Some(ResultType::DnssecInvalid),
+            Exclusion::NoRecords => Some(ResultType::DaneRequired),
+            Exclusion::Unusable => Some(ResultType::TlsaInvalid),
+            Exclusion::Unlisted => Some(ResultType::ValidationFailure),
         }
     }
 }
@@ -95,7 +95,7 @@ impl Published {
 impl Applied {
     /// From its TLSA records, where they are weighed or asked for, and the domain's
     /// policy, where that is followed.
-    pub fn of(found: &dane::Found, asked: bool, followed: Option<&Followed>) -> Applied {
+    pub fn of(found: &dane::TlsaFound, asked: bool, followed: Option<&Followed>) -> Applied {
         let sts = followed.map(Published::sts);
         let first = match found {
             // Of use or not: that they are not is told.
@@ -135,9 +135,9 @@ fn bounded(lines: &[String]) -> Vec<String> {
 
 /// Where a delivery's sessions are kept, if they are.
 #[derive(Default)]
-pub struct Reporting(Option<Kept>);
+pub struct Reporting(Option<SessionFile>);
 
-struct Kept {
+struct SessionFile {
     journal: Journal,
     domain: String,
     /// Hosts that were passed over.
@@ -154,7 +154,7 @@ impl Reporting {
             return Reporting(None);
         };
         let journal = Journal::open(Path::new(FOLDER), Day::of(calendar::now()));
-        Reporting(journal.ok().map(|journal| Kept {
+        Reporting(journal.ok().map(|journal| SessionFile {
             journal,
             domain: name.to_string(),
             passed_over: RefCell::default(),
@@ -168,20 +168,20 @@ impl Reporting {
 
     /// A server that is not called, if it is for the domain's policy. A host with
     /// several addresses is one.
-    pub fn passed_over(&self, server: &Server, barred: &Barred) {
-        let Some(Kept { passed_over, .. }) = &self.0 else {
+    pub fn passed_over(&self, server: &Server, excluded: &Excluded) {
+        let Some(SessionFile { passed_over, .. }) = &self.0 else {
             return;
         };
         let host = &server.host.name;
         if passed_over.borrow().contains(host) {
             return;
         }
-        if let Some(result) = barred.bar.result() {
+        if let Some(result) = excluded.reason.result() {
             passed_over.borrow_mut().push(host.clone());
-            let text = barred.say.text.lines().collect::<Vec<_>>().join(" ");
-            let policy = match barred.bar {
-                Bar::Unlisted => server.applied.of_certificate(),
-                Bar::Line | Bar::Lookup | Bar::NoRecords | Bar::Unusable => &server.applied.first,
+            let text = excluded.say.text.lines().collect::<Vec<_>>().join(" ");
+            let policy = match excluded.reason {
+                Exclusion::Unlisted => server.applied.of_certificate(),
+                Exclusion::Line | Exclusion::Lookup | Exclusion::NoRecords | Exclusion::Unusable => &server.applied.first,
             };
             self.keep(server, policy, None, Some((result, text)));
         }
@@ -221,7 +221,7 @@ impl Reporting {
         from: Option<IpAddr>,
         result: Option<(ResultType, String)>,
     ) {
-        let Some(Kept {
+        let Some(SessionFile {
             journal, domain, ..
         }) = &self.0
         else {

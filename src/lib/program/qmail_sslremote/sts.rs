@@ -14,7 +14,7 @@ use super::report_text::Say;
 use crate::dns::name::DomainName;
 use crate::dns::{NoAnswer, Texts};
 use crate::https;
-use crate::mta_sts::cache::{self, Cache, FOLDER, Found, Remembered, Standing};
+use crate::mta_sts::cache::{self, Cache, FOLDER, CacheEntry, Remembered, Standing};
 use crate::mta_sts::fetch::{Fetched, Fetching};
 use crate::mta_sts::policy::Mode;
 use crate::mta_sts::{Policy, PolicyDomain, PolicyFailure, PolicyFailureKind, record};
@@ -42,7 +42,7 @@ pub struct Known {
 
 /// Why no policy is looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Off {
+pub enum NoSearch {
     /// There is no directory of policies.
     NoFolder,
     /// No domain of that name can have one: an address, or bytes that no web server's
@@ -53,12 +53,12 @@ pub enum Off {
 }
 
 /// Words that end a sentence.
-impl fmt::Display for Off {
+impl fmt::Display for NoSearch {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
-            Off::NoFolder => "there is no directory mta-sts",
-            Off::NoDomain => "what is called is not a name that can have one",
-            Off::Qmtp => "the route leads to QMTP",
+            NoSearch::NoFolder => "there is no directory mta-sts",
+            NoSearch::NoDomain => "what is called is not a name that can have one",
+            NoSearch::Qmtp => "the route leads to QMTP",
         })
     }
 }
@@ -66,7 +66,7 @@ impl fmt::Display for Off {
 /// The way to a domain's policy.
 pub struct Search {
     /// Where it is remembered, and whose it is.
-    place: Result<(Cache, PolicyDomain), Off>,
+    place: Result<(Cache, PolicyDomain), NoSearch>,
     begin: Instant,
     known: OnceCell<Known>,
 }
@@ -91,11 +91,11 @@ impl Search {
             .as_ref()
             .map_or(destination, |one| one.as_bytes());
         let place = || {
-            let cache = Cache::open(Path::new(FOLDER)).ok_or(Off::NoFolder)?;
+            let cache = Cache::open(Path::new(FOLDER)).ok_or(NoSearch::NoFolder)?;
             if route.protocol != Protocol::Smtp {
-                return Err(Off::Qmtp);
+                return Err(NoSearch::Qmtp);
             }
-            let domain = policy_domain(next_hop).ok_or(Off::NoDomain)?;
+            let domain = policy_domain(next_hop).ok_or(NoSearch::NoDomain)?;
             Ok((cache, domain))
         };
         Search {
@@ -109,7 +109,7 @@ impl Search {
     ///
     /// # Errors
     /// Why nobody's is.
-    pub fn domain(&self) -> Result<&PolicyDomain, Off> {
+    pub fn domain(&self) -> Result<&PolicyDomain, NoSearch> {
         let place = self.place.as_ref();
         place.map(|(_, domain)| domain).map_err(|off| *off)
     }
@@ -263,13 +263,13 @@ fn name(text: &str) -> Option<DomainName> {
 fn remembered(cache: &Cache, domain: &PolicyDomain) -> (Option<(Remembered, Standing)>, Known) {
     let mut known = Known::default();
     let kept = match cache.read(domain) {
-        Found::Nothing => None,
-        Found::Damaged(why) => {
+        CacheEntry::Nothing => None,
+        CacheEntry::Damaged(why) => {
             let why = format!("the file {FOLDER}/{domain} is of no use: {why}");
             known.remark = Some(why);
             None
         }
-        Found::Policy(kept) => {
+        CacheEntry::Policy(kept) => {
             let standing = kept.standing(cache::now());
             known.policy = match standing {
                 Standing::Current(age) => Some((Rc::new(kept.policy.clone()), Some(age))),

@@ -10,7 +10,7 @@ use crate::options::sslclient::Options;
 use crate::report::Fail;
 use crate::store::client;
 use crate::text;
-use crate::tlsdestinations::{self, By, Check, Destination, Destinations, Rule, Tls, TlsMode, Way};
+use crate::tlsdestinations::{self, FoundBy, Check, Destination, Destinations, Rule, Tls, TlsMode, Way};
 use crate::trust::{Name, Reference, Verdict};
 
 /// What the options and the policy of `-P` come to.
@@ -66,7 +66,7 @@ impl Plan {
         };
         // Whoever gives a name wants that one, unless the line is the domain's.
         let to = match rule.by {
-            By::Domain => to,
+            FoundBy::Domain => to,
             _ => Destination::itself(named),
         };
         Ok(Plan {

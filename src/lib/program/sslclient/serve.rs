@@ -84,7 +84,7 @@ pub(super) fn serve(
     tell(report, options, &ending);
     // Its pipes close with the relay: the program learns of the end.
     drop(relay);
-    let code = process::wait_for(child).map_or(TEMPORARY, process::Ended::shell_code);
+    let code = process::wait_for(child).map_or(TEMPORARY, process::EndedChild::shell_code);
     let cut = options.whole && !matches!(ending, Ending::Done);
     Ok(if cut && code == 0 { TEMPORARY } else { code })
 }

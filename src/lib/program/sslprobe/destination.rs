@@ -9,7 +9,7 @@ use crate::text;
 
 /// Where a probe goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Destination {
+pub(super) struct ProbeDestination {
     /// The host, or the mail domain, as it was given.
     pub(super) host: String,
     /// Where it is called.
@@ -27,14 +27,14 @@ pub(super) struct Unit {
     /// It is a mail domain.
     pub(super) is_domain: bool,
     /// Its ports.
-    pub(super) destinations: Vec<Destination>,
+    pub(super) destinations: Vec<ProbeDestination>,
 }
 
 /// Reads a destination.
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn parse(word: &str, options: &Options) -> Result<Destination, Fail> {
+pub(super) fn parse(word: &str, options: &Options) -> Result<ProbeDestination, Fail> {
     let (host, port) = split(word);
     let shown = || text::excerpt(word.as_bytes(), 100);
     let sound = !host.is_empty()
@@ -50,7 +50,7 @@ pub(super) fn parse(word: &str, options: &Options) -> Result<Destination, Fail> 
             .and_then(|number| u16::try_from(number).ok())
             .ok_or_else(|| format!("\"{}\": the port is not a number from 1 to 65535", shown()))?,
     };
-    Ok(Destination {
+    Ok(ProbeDestination {
         host: host.to_owned(),
         port,
         start: options.start.unwrap_or_else(|| Start::of_port(port)),
@@ -80,7 +80,7 @@ fn split(word: &str) -> (&str, Option<&str>) {
 }
 
 /// Puts the destinations of one host together, in the order of the first of each.
-pub(super) fn units(destinations: Vec<Destination>, domains: bool) -> Vec<Unit> {
+pub(super) fn units(destinations: Vec<ProbeDestination>, domains: bool) -> Vec<Unit> {
     let mut places = std::collections::HashMap::new();
     let mut units: Vec<Unit> = Vec::new();
     for one in destinations {

@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::destination::{Destination, Unit};
+use super::destination::{ProbeDestination, Unit};
 use super::scan::{DomainPolicy, Published, Target};
 use crate::dns::name::DomainName;
 use crate::dns::{Answer, Dns, Endpoint, NoAnswer};
@@ -28,18 +28,18 @@ const MOST_HOSTS: usize = 20;
 
 /// Which families of addresses are tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(super) enum IpFamily {
     Any,
     Four,
     Six,
 }
 
-impl Wanted {
+impl IpFamily {
     fn has(self, ip: IpAddr) -> bool {
         match self {
-            Wanted::Any => true,
-            Wanted::Four => ip.is_ipv4(),
-            Wanted::Six => ip.is_ipv6(),
+            IpFamily::Any => true,
+            IpFamily::Four => ip.is_ipv4(),
+            IpFamily::Six => ip.is_ipv6(),
         }
     }
 }
@@ -51,7 +51,7 @@ fn is_direct() -> bool {
 
 /// The targets of a unit: one for each destination and family, under `-M` one for
 /// each MX host.
-pub(super) fn targets(unit: &Unit, families: &[Wanted]) -> Vec<Target> {
+pub(super) fn targets(unit: &Unit, families: &[IpFamily]) -> Vec<Target> {
     let dns = Dns::configured(&qmail_home::folder().join(qmail_home::CONTROL));
     let mut found = Vec::new();
     for destination in &unit.destinations {
@@ -74,9 +74,9 @@ pub(super) fn targets(unit: &Unit, families: &[Wanted]) -> Vec<Target> {
 fn by_family(
     target: &Target,
     addresses: Result<&[IpAddr], &Fail>,
-    families: &[Wanted],
+    families: &[IpFamily],
 ) -> Vec<Target> {
-    let of = |family: &Wanted| {
+    let of = |family: &IpFamily| {
         let wanted = addresses.map_err(Fail::clone).and_then(|all| {
             let wanted: Vec<IpAddr> = all.iter().copied().filter(|ip| family.has(*ip)).collect();
             if wanted.is_empty() {
@@ -93,7 +93,7 @@ fn by_family(
     families.iter().map(of).collect()
 }
 
-fn plain(destination: &Destination, host: &str) -> Target {
+fn plain(destination: &ProbeDestination, host: &str) -> Target {
     Target {
         host: host.to_owned(),
         port: destination.port,
@@ -107,7 +107,7 @@ fn plain(destination: &Destination, host: &str) -> Target {
 }
 
 /// A host by its name or address.
-fn host(destination: &Destination, dns: Result<&Dns, &Fail>, families: &[Wanted]) -> Vec<Target> {
+fn host(destination: &ProbeDestination, dns: Result<&Dns, &Fail>, families: &[IpFamily]) -> Vec<Target> {
     let mut target = plain(destination, &destination.host);
     if let Ok(ip) = destination.host.parse::<IpAddr>() {
         return by_family(&target, Ok(&[ip]), families);
@@ -158,9 +158,9 @@ fn said(trouble: NoAnswer) -> Fail {
 
 /// The MX hosts of a mail domain, or the domain itself where it has none.
 fn exchangers(
-    destination: &Destination,
+    destination: &ProbeDestination,
     dns: Result<&Dns, &Fail>,
-    families: &[Wanted],
+    families: &[IpFamily],
 ) -> Vec<Target> {
     let domain = &destination.host;
     let failed = |why: Fail| {

@@ -31,18 +31,18 @@ use crate::text;
 use crate::tlsdestinations::Destinations;
 use crate::trust::{Demand, Expectation};
 
-mod crew;
+mod scheduler;
 mod destination;
 mod lookup;
-mod manners;
+mod pacing;
 mod progress;
 mod scan;
 mod turn;
 mod worker;
 
-use crew::{Crew, Event};
-use destination::{Destination, Unit};
-use lookup::Wanted;
+use scheduler::{Scheduler, Event};
+use destination::{ProbeDestination, Unit};
+use lookup::IpFamily;
 use progress::{Progress, destinations};
 use scan::Terms;
 use worker::Setup;
@@ -63,14 +63,14 @@ pub fn main() -> ExitCode {
         let setup = setup(report, &options)?;
         progress::announce(report, &options, &units, setup.families.len());
         let mut output = Output::new(&options, Progress::new(report, destinations(&units)));
-        Crew::new(&setup, &options, units).run(|event| output.take(event))?;
+        Scheduler::new(&setup, &options, units).run(|event| output.take(event))?;
         Ok(output.code())
     })
 }
 
 /// The destinations of the command line and of standard input.
 fn units(options: &Options, operands: &[OsString]) -> Result<Vec<Unit>, Fail> {
-    let mut destinations: Vec<Destination> = Vec::new();
+    let mut destinations: Vec<ProbeDestination> = Vec::new();
     let mut add = |word: &str, place: &str| -> Result<(), Fail> {
         let one = destination::parse(word, options);
         destinations.push(one.map_err(|why| TABLE.usage(format!("{place}{why}")))?);
@@ -129,10 +129,10 @@ fn setup(report: &Report, options: &Options) -> Result<Setup, Fail> {
             records: Store::load(&Settings::default(), &records(), &NO_KEY)?,
         },
         families: match (options.four, options.six) {
-            (false, false) => vec![Wanted::Any],
-            (true, false) => vec![Wanted::Four],
-            (false, true) => vec![Wanted::Six],
-            (true, true) => vec![Wanted::Four, Wanted::Six],
+            (false, false) => vec![IpFamily::Any],
+            (true, false) => vec![IpFamily::Four],
+            (false, true) => vec![IpFamily::Six],
+            (true, true) => vec![IpFamily::Four, IpFamily::Six],
         },
         destinations,
     })
@@ -261,7 +261,7 @@ impl<'a> Output<'a> {
         };
         self.printed += 1;
         self.progress.clear();
-        standard::write(text.as_bytes()).map_err(|error| crew::unwritable(&error))
+        standard::write(text.as_bytes()).map_err(|error| scheduler::unwritable(&error))
     }
 
     /// 0: all well; 1: findings; 111: nothing was reached.

@@ -1,4 +1,4 @@
-//! A probe's side of the pipe to the process that keeps order: it asks for an
+//! A probe's side of the pipe to the process that schedules: it asks for an
 //! address and for each connection, and hands its results over.
 #![forbid(unsafe_code)]
 
@@ -11,7 +11,7 @@ use crate::sys::process;
 
 /// What a probe says, a line each.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Said {
+pub(super) enum ProbeMessage {
     /// It wants an address for itself.
     Begin(IpAddr),
     /// The connection is closed.
@@ -22,15 +22,15 @@ pub(super) enum Said {
     Result(Box<HostResult>),
 }
 
-impl Said {
+impl ProbeMessage {
     /// Reads a line.
-    pub(super) fn parse(line: &str) -> Option<Said> {
+    pub(super) fn parse(line: &str) -> Option<ProbeMessage> {
         let (word, rest) = line.split_at_checked(1)?;
         Some(match word {
-            "B" => Said::Begin(rest.parse().ok()?),
-            "C" if rest.is_empty() => Said::Connect,
-            "D" if rest.is_empty() => Said::Closed,
-            "{" => Said::Result(Box::new(HostResult::from_json(line).ok()?)),
+            "B" => ProbeMessage::Begin(rest.parse().ok()?),
+            "C" if rest.is_empty() => ProbeMessage::Connect,
+            "D" if rest.is_empty() => ProbeMessage::Closed,
+            "{" => ProbeMessage::Result(Box::new(HostResult::from_json(line).ok()?)),
             _ => return None,
         })
     }
@@ -77,7 +77,7 @@ impl Turn {
         }
     }
 
-    /// Waits until the wish is granted: a byte comes.
+    /// Waits until the request is granted: a byte comes.
     fn wait(&mut self) {
         if self.stream.read_exact(&mut [0]).is_err() {
             process::end(0);
@@ -92,17 +92,17 @@ mod tests {
     #[test]
     fn a_line_that_is_none_says_nothing() {
         let address = IpAddr::from([127, 0, 0, 1]);
-        assert_eq!(Said::parse("B127.0.0.1"), Some(Said::Begin(address)));
-        assert_eq!(Said::parse("C"), Some(Said::Connect));
-        assert_eq!(Said::parse("D"), Some(Said::Closed));
+        assert_eq!(ProbeMessage::parse("B127.0.0.1"), Some(ProbeMessage::Begin(address)));
+        assert_eq!(ProbeMessage::parse("C"), Some(ProbeMessage::Connect));
+        assert_eq!(ProbeMessage::parse("D"), Some(ProbeMessage::Closed));
         assert!(matches!(
-            Said::parse(r#"{"host":"a"}"#),
-            Some(Said::Result(_))
+            ProbeMessage::parse(r#"{"host":"a"}"#),
+            Some(ProbeMessage::Result(_))
         ));
         for bad in [
             "", "B", "B::g", "B1 x", "CC", "DD", "X", "{", "{}", "\u{e9}",
         ] {
-            assert_eq!(Said::parse(bad), None, "{bad:?}");
+            assert_eq!(ProbeMessage::parse(bad), None, "{bad:?}");
         }
     }
 }

@@ -6,13 +6,13 @@ use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 
 use super::destination::Unit;
-use super::lookup::{self, Wanted};
+use super::lookup::{self, IpFamily};
 use super::scan::{self, Target, TargetRule, Terms};
 use super::turn::Turn;
 use crate::confine;
 use crate::mta_sts::cache::{Cache, FOLDER};
 use crate::probe::findings::{self, Facts};
-use crate::probe::partner::{self, Held, Partner};
+use crate::probe::partner::{self, PartnerHost, Partner};
 use crate::probe::result::{HostResult, StartTls};
 use crate::qmail_home;
 use crate::report::Fail;
@@ -29,7 +29,7 @@ pub(super) struct Setup {
     /// What is the same for all targets.
     pub(super) terms: Terms,
     /// Families of addresses, one result each.
-    pub(super) families: Vec<Wanted>,
+    pub(super) families: Vec<IpFamily>,
     /// Rules to compare with.
     pub(super) destinations: Option<Destinations>,
 }
@@ -136,8 +136,8 @@ fn suggest(setup: &Setup, unit: &Unit, done: &mut [(HostResult, Facts)]) {
     }
 }
 
-fn held<'a>(result: &'a HostResult, facts: &'a Facts) -> Held<'a> {
-    Held {
+fn held<'a>(result: &'a HostResult, facts: &'a Facts) -> PartnerHost<'a> {
+    PartnerHost {
         result,
         others: &facts.others,
         hold: facts.held(),

@@ -74,7 +74,7 @@ fn reporter_address(control: &Path) -> Result<Option<String>, Fail> {
 }
 
 /// A domain that wants reports.
-struct Wanted {
+struct ReportedDomain {
     domain: String,
     policies: Policies,
     destinations: Vec<Receiver>,
@@ -168,7 +168,7 @@ impl<'a> Run<'a> {
         }
         let (wanted, mut complete) = self.wanted(tally)?;
         for wanted in &wanted {
-            let Wanted {
+            let ReportedDomain {
                 domain,
                 policies,
                 destinations,
@@ -191,7 +191,7 @@ impl<'a> Run<'a> {
     ///
     /// # Errors
     /// Nobody could tell of any domain.
-    fn wanted(&self, tally: Tally) -> Result<(Vec<Wanted>, bool), Fail> {
+    fn wanted(&self, tally: Tally) -> Result<(Vec<ReportedDomain>, bool), Fail> {
         let domains: Vec<(String, Policies)> = tally.0.into_iter().collect();
         let mut wanted = Vec::new();
         let mut unknown: Vec<String> = Vec::new();
@@ -212,7 +212,7 @@ impl<'a> Run<'a> {
                 match answer {
                     Ok(Answer { records, .. }) => {
                         told += 1;
-                        wanted.push(Wanted {
+                        wanted.push(ReportedDomain {
                             domain,
                             policies,
                             destinations: record::destinations(&records),

@@ -114,10 +114,10 @@ fn describe_store(out: &mut String, served: &Served, wrong: &mut Vec<String>) {
     let _ = writeln!(out, "  versions: TLS {min} to {max}");
     let _ = writeln!(out, "  ciphers: {}", store.suites.join(" "));
     let asked = match store.ask {
-        crate::options::sslserver::Ask::No => "not asked for",
-        crate::options::sslserver::Ask::Optional => "asked for, not required",
-        crate::options::sslserver::Ask::Required => "required",
-        crate::options::sslserver::Ask::Named => "required, and must name the client's host",
+        crate::options::sslserver::CertificateRequest::No => "not asked for",
+        crate::options::sslserver::CertificateRequest::Optional => "asked for, not required",
+        crate::options::sslserver::CertificateRequest::Required => "required",
+        crate::options::sslserver::CertificateRequest::Named => "required, and must name the client's host",
     };
     let _ = writeln!(out, "  client certificate: {asked}");
     tell(out, wrong, store.findings.iter().cloned());

@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 
 use super::Setup;
 use super::admission::Admission;
-use super::delayed::Kept;
+use super::delayed::EngineEnds;
 use super::messages::{LineKind, MESSAGE_LIMIT, Message, MessageBuffer, Receiver};
 use crate::connection::shown;
 use crate::keyholder::LinkId;
 use crate::report::{Fail, TEMPORARY, reason};
 use crate::settings::Settings;
-use crate::sys::crowd::Crowd;
-use crate::sys::process::{self, Ended, ProcessId};
+use crate::sys::poll_set::PollSet;
+use crate::sys::process::{self, EndedChild, ProcessId};
 use crate::sys::tcp::{Progress, TcpConnection};
 
 mod logger;
@@ -94,20 +94,20 @@ struct Connection {
 }
 
 /// What a connection has for its TLS.
-pub(super) enum Later {
+pub(super) enum TlsPart {
     /// The link of the engine that its launcher starts.
     Link(LinkId),
     /// Under `-n`: the descriptors of an engine that its program may ask for.
-    Engine(Kept),
+    Engine(EngineEnds),
 }
 
 /// What a new connection begins with.
-pub(super) struct Beginning {
+pub(super) struct NewConnection {
     pub launcher: ProcessId,
     pub address: SocketAddr,
     /// Whether it counts from now on.
     pub counted: bool,
-    pub later: Later,
+    pub later: TlsPart,
     pub messages: Receiver,
     /// The client's socket, as the kernel knows it.
     pub tcp: Option<TcpConnection>,
@@ -120,7 +120,7 @@ pub(super) struct Connections<'a> {
     all: HashMap<ConnectionId, Connection>,
     processes: HashMap<ProcessId, (ConnectionId, Part)>,
     pub admission: Admission<'a>,
-    crowd: Crowd,
+    poll_set: PollSet,
     deadlines: BTreeSet<(Instant, ConnectionId)>,
     /// Launchers that wait for a store.
     unmade: Vec<(ConnectionId, Settings)>,
@@ -145,7 +145,7 @@ impl<'a> Connections<'a> {
             all: HashMap::new(),
             processes: HashMap::new(),
             admission: Admission::new(setup),
-            crowd: Crowd::new().map_err(Fail::unable("wait for processes"))?,
+            poll_set: PollSet::new().map_err(Fail::unable("wait for processes"))?,
             deadlines: BTreeSet::new(),
             unmade: Vec::new(),
             unneeded: Vec::new(),
@@ -167,8 +167,8 @@ impl<'a> Connections<'a> {
     }
 
     /// One more.
-    pub fn begin(&mut self, beginning: Beginning) {
-        let Beginning {
+    pub fn begin(&mut self, beginning: NewConnection) {
+        let NewConnection {
             launcher,
             address,
             counted,
@@ -177,8 +177,8 @@ impl<'a> Connections<'a> {
             tcp,
         } = beginning;
         let (link, waiting) = match later {
-            Later::Link(link) => (Some(link), None),
-            Later::Engine(kept) => (None, Some(Waiting::new(kept))),
+            TlsPart::Link(link) => (Some(link), None),
+            TlsPart::Engine(kept) => (None, Some(Waiting::new(kept))),
         };
         let id = self.next;
         self.next += 1;
@@ -186,7 +186,7 @@ impl<'a> Connections<'a> {
             self.admission.enter(address.ip());
         }
         // Where that fails it is heard when one of its processes ends.
-        let _ = self.crowd.enter(&messages, id);
+        let _ = self.poll_set.enter(&messages, id);
         self.processes.insert(launcher, (id, Part::Launcher));
         self.all.insert(
             id,
@@ -226,7 +226,7 @@ impl<'a> Connections<'a> {
     /// Hears those that have something to tell, one message of each: of further
     /// ones the next wait tells.
     pub fn hear(&mut self) {
-        for key in self.crowd.ready() {
+        for key in self.poll_set.ready() {
             match waiting::asking(key) {
                 Some(id) => self.asking.push(id),
                 None => self.hear_one(key, 1),
@@ -259,7 +259,7 @@ impl<'a> Connections<'a> {
     fn close_channel(&mut self, id: ConnectionId) {
         if let Some(connection) = self.all.get_mut(&id) {
             if let Some(messages) = connection.messages.take() {
-                self.crowd.leave(messages);
+                self.poll_set.leave(messages);
             }
         }
     }
@@ -507,7 +507,7 @@ impl<'a> Connections<'a> {
     }
 
     /// A process ended, and perhaps its connection with it.
-    pub fn ended(&mut self, ended: Ended) {
+    pub fn ended(&mut self, ended: EndedChild) {
         // An engine says whose it is before it does anything that could end it;
         // and what a process has said comes before its end.
         for _ in 0..MANY {
@@ -574,7 +574,7 @@ impl<'a> Connections<'a> {
     }
 
     /// Says how an engine ended, where it should not have ended so.
-    fn tell_unusual(&self, id: ConnectionId, ended: Ended) {
+    fn tell_unusual(&self, id: ConnectionId, ended: EndedChild) {
         let Some(connection) = self.all.get(&id) else {
             return;
         };
@@ -599,6 +599,6 @@ impl<'a> Connections<'a> {
 impl AsFd for Connections<'_> {
     /// What to wait for: something comes when [`Connections::hear`] has work.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.crowd.as_fd()
+        self.poll_set.as_fd()
     }
 }

@@ -14,13 +14,13 @@ use crate::sys::channel::{Channel, Descriptors, ProgramSide};
 use crate::sys::{fd, socket};
 
 /// The program's side: the control socket, and what it uses from TLS on.
-pub(super) struct Given {
+pub(super) struct ProgramEnds {
     pub control: OwnedFd,
     pub program: ProgramSide,
 }
 
 /// The engine's side.
-pub(super) struct Kept {
+pub(super) struct EngineEnds {
     client: TcpStream,
     control: OwnedFd,
     program: Channel,
@@ -37,7 +37,7 @@ pub(super) struct Terms {
 
 /// What a program does with its control socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wish {
+pub(super) enum ControlUse {
     /// Nothing so far.
     Open,
     /// It asks for TLS, or sends what is no command.
@@ -50,15 +50,15 @@ pub(super) enum Wish {
 ///
 /// # Errors
 /// Out of descriptors or memory.
-pub(super) fn sides(client: &TcpStream, options: &Options) -> io::Result<(Kept, Given)> {
+pub(super) fn sides(client: &TcpStream, options: &Options) -> io::Result<(EngineEnds, ProgramEnds)> {
     let (given, control) = fd::stream_pair()?;
     let (channel, program) = Channel::new(descriptors(options))?;
-    let kept = Kept {
+    let kept = EngineEnds {
         client: client.try_clone()?,
         control,
         program: channel,
     };
-    let given = Given {
+    let given = ProgramEnds {
         control: given,
         program,
     };
@@ -74,20 +74,20 @@ pub(super) fn descriptors(options: &Options) -> Descriptors {
     }
 }
 
-impl Kept {
-    /// To wait for [`Kept::wish`].
+impl EngineEnds {
+    /// To wait for [`EngineEnds::control_use`].
     pub fn control(&self) -> BorrowedFd<'_> {
         self.control.as_fd()
     }
 
     /// What the program wishes. Its words are the engine's to read.
-    pub fn wish(&self) -> Wish {
+    pub fn control_use(&self) -> ControlUse {
         match socket::peek(&self.control, &mut [0]) {
-            Ok(0) => Wish::Plaintext,
-            Ok(_) => Wish::Tls,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Wish::Open,
+            Ok(0) => ControlUse::Plaintext,
+            Ok(_) => ControlUse::Tls,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => ControlUse::Open,
             // It ended and left something unread.
-            Err(_) => Wish::Plaintext,
+            Err(_) => ControlUse::Plaintext,
         }
     }
 

@@ -6,9 +6,9 @@
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use self::hand_over::Beginning;
+use self::hand_over::ProgramStart;
 use super::Setup;
-use super::delayed::{Given, Terms};
+use super::delayed::{ProgramEnds, Terms};
 use super::generation::Generation;
 use super::messages::Sender;
 use crate::connection::Connection;
@@ -37,14 +37,14 @@ pub(super) enum Tls {
     /// At once: the link to the keyholder.
     AtOnce(OwnedFd),
     /// When the program asks: what it is given.
-    WhenAsked(Given),
+    WhenAsked(ProgramEnds),
 }
 
 impl Tls {
     fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         match self {
             Tls::AtOnce(link) => vec![link.as_fd()],
-            Tls::WhenAsked(Given { control, program }) => {
+            Tls::WhenAsked(ProgramEnds { control, program }) => {
                 vec![
                     control.as_fd(),
                     program.reads.as_fd(),
@@ -118,7 +118,7 @@ impl Launcher<'_> {
                 let started =
                     start_engine::start(self, client, link, &connection, &allowed.material);
                 match started {
-                    Ok(started) => Beginning::Session(started),
+                    Ok(started) => ProgramStart::Session(started),
                     Err(why) => return Stop::Dropped(why),
                 }
             }
@@ -127,7 +127,7 @@ impl Launcher<'_> {
                     settings: allowed.settings,
                     host: connection.remote.name.clone(),
                 };
-                Beginning::Plaintext(client, given, terms)
+                ProgramStart::Plaintext(client, given, terms)
             }
         };
         hand_over::hand_over(self, beginning, &connection, allowed.variables)

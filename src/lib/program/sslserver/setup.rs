@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::connection::Naming;
 use crate::keyholder::Keyholder;
 use crate::manager;
-use crate::options::sslserver::{Account, Ask, Options, TABLE};
+use crate::options::sslserver::{Account, CertificateRequest, Options, TABLE};
 use crate::proxy::Networks;
 use crate::report::{self, Fail, Report};
 use crate::session;
@@ -156,7 +156,7 @@ pub(super) fn settle(
             lookup: common.lookup,
             // A name that a certificate is held against must be more than the
             // client's word.
-            paranoid: options.paranoid || options.ask == Ask::Named,
+            paranoid: options.paranoid || options.ask == CertificateRequest::Named,
             local_name: common.local_name.clone(),
             ident_seconds: common.ident.then_some(common.ident_seconds),
         },

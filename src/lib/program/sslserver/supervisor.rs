@@ -18,7 +18,7 @@ use crate::manager::{Notifier, State};
 use crate::report::Fail;
 use crate::sys::memory::Compact;
 use crate::sys::poll::{self, Ready};
-use crate::sys::process::{self, Change, Ended};
+use crate::sys::process::{self, Change, EndedChild};
 use crate::sys::signal;
 use crate::tls_ffi;
 use crate::watch::Watch;
@@ -43,7 +43,7 @@ const SCAN: Duration = Duration::from_millis(50);
 const DAY: Duration = Duration::from_secs(86400);
 
 /// What a wait was for.
-struct Came {
+struct Woken {
     /// A connection's process has something to tell.
     connections: bool,
     /// A client waits.
@@ -293,7 +293,7 @@ impl<'a> Supervisor<'a> {
         accepting: bool,
         also: Option<BorrowedFd<'_>>,
         time: Duration,
-    ) -> Result<Came, Fail> {
+    ) -> Result<Woken, Fail> {
         let time = if accepting && self.held.is_some() {
             Duration::ZERO
         } else {
@@ -312,7 +312,7 @@ impl<'a> Supervisor<'a> {
         self.busy = if any { self.busy + 1 } else { 0 };
         let mut came = wanted.into_iter().map(|(_, came)| came.read || came.gone);
         let mut next = || came.next().unwrap_or(false);
-        Ok(Came {
+        Ok(Woken {
             connections: next(),
             client: accepting && next(),
             also: also.is_some() && next(),
@@ -337,7 +337,7 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    fn settle(&mut self, ended: Ended) {
+    fn settle(&mut self, ended: EndedChild) {
         let id = ended.id;
         if id == self.master.id() && self.next_master.is_none() {
             let password = if self.setup.options.common.password {

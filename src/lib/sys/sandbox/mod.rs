@@ -226,7 +226,7 @@ impl Sandbox {
             u8::from(self.take_on_in(&forked, confinement).is_err())
         })?;
         match process::wait_for(child) {
-            Some(process::Ended { status: 0, .. }) => Ok(()),
+            Some(process::EndedChild { status: 0, .. }) => Ok(()),
             _ => Err("this system refuses it".into()),
         }
     }

@@ -4,7 +4,7 @@
 
 use super::*;
 use crate::probe::suites;
-use crate::probe::wire::reader::{Flight, Reader, Said};
+use crate::probe::wire::reader::{Flight, Reader, ServerReply};
 
 fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len()).expect("short").to_be_bytes();
@@ -57,7 +57,7 @@ fn flight() -> Vec<u8> {
     .concat()
 }
 
-fn read(bytes: &[u8]) -> Result<Option<Said>, Malformed> {
+fn read(bytes: &[u8]) -> Result<Option<ServerReply>, Malformed> {
     Reader::default().take(bytes)
 }
 
@@ -74,7 +74,7 @@ fn a_flight_is_read_however_it_is_cut() {
         wants_certificate: true,
         fault: None,
     };
-    let whole = Some(Said::Flight(Box::new(wanted)));
+    let whole = Some(ServerReply::Flight(Box::new(wanted)));
     let flight = flight();
     for size in [1, 2, 7, 100, flight.len()] {
         let records: Vec<u8> = flight
@@ -151,9 +151,9 @@ fn what_is_no_tls_is_told_by_its_first_bytes() {
         b"\0",
         b"\x16\x02\x00",
     ] {
-        assert_eq!(read(text), Ok(Some(Said::Other(text.to_vec()))), "{text:?}");
+        assert_eq!(read(text), Ok(Some(ServerReply::Other(text.to_vec()))), "{text:?}");
     }
-    assert_eq!(read(&record(21, &[2, 40])), Ok(Some(Said::Alert(40))));
+    assert_eq!(read(&record(21, &[2, 40])), Ok(Some(ServerReply::Alert(40))));
     assert_eq!(read(b""), Ok(None));
     let long = [&[22, 3, 3][..], &[0xff, 0xff]].concat();
     assert!(matches!(read(&long), Err(Malformed::Record(_))));
@@ -170,7 +170,7 @@ fn what_is_no_tls_is_told_by_its_first_bytes() {
 #[test]
 fn a_warning_about_the_name_is_passed_by() {
     let bytes = [record(21, &[1, 112]), record(22, &flight())].concat();
-    assert!(matches!(read(&bytes), Ok(Some(Said::Flight(_)))));
+    assert!(matches!(read(&bytes), Ok(Some(ServerReply::Flight(_)))));
 }
 
 #[test]
@@ -193,7 +193,7 @@ fn tls_13_ends_with_its_hello_or_asks_for_a_group() {
     assert_eq!(hello.extensions, [43, 51]);
     let share = [&[0, 0x1d, 0, 32][..], &[5; 32]].concat();
     let bytes = record(22, &message(2, &body(&[1; 32], &share)));
-    let Ok(Some(Said::Flight(flight))) = read(&bytes) else {
+    let Ok(Some(ServerReply::Flight(flight))) = read(&bytes) else {
         panic!("a flight");
     };
     assert!(!flight.hello.retry);

@@ -13,7 +13,7 @@ use crate::dane::{self, Dane, Lack};
 use crate::dns::NoAnswer;
 use crate::handshake::{self, HandshakeFailure};
 use crate::mta_sts::policy::Mode;
-use crate::probe::findings::Fate;
+use crate::probe::findings::MailOutcome;
 use crate::probe::result::Agreement;
 use crate::store::client::Store;
 use crate::text;
@@ -45,7 +45,7 @@ fn place(rule: &Rule) -> String {
 }
 
 /// What holds where no handshake was made under the rule.
-pub(super) fn without_handshake(scan: &Scan<'_>, of_target: &TargetRule) -> (Fate, String) {
+pub(super) fn without_handshake(scan: &Scan<'_>, of_target: &TargetRule) -> (MailOutcome, String) {
     let place = place(&of_target.rule);
     match (of_target.ready(&scan.target.host), &scan.result.error) {
         (Err(fate), _) => fate,
@@ -53,26 +53,26 @@ pub(super) fn without_handshake(scan: &Scan<'_>, of_target: &TargetRule) -> (Fat
         (Ok(_), None) => {
             let why = "the probe had no handshake left for it";
             let sentence = format!("{place}: whether mail would get through is not known: {why}");
-            (Fate::Unknown, sentence)
+            (MailOutcome::Unknown, sentence)
         }
     }
 }
 
 /// What becomes of mail where TLS comes to nothing.
-fn not_by_tls(scan: &Scan<'_>, of_target: &TargetRule, why: &str) -> (Fate, String) {
+fn not_by_tls(scan: &Scan<'_>, of_target: &TargetRule, why: &str) -> (MailOutcome, String) {
     let place = place(&of_target.rule);
     if of_target.requires_tls() || !scan.facts.talks {
         return not_through(&place, why);
     }
     (
-        Fate::Through,
+        MailOutcome::Through,
         format!("{place}: mail would go in the clear: {why}"),
     )
 }
 
-fn not_through(place: &str, why: &str) -> (Fate, String) {
+fn not_through(place: &str, why: &str) -> (MailOutcome, String) {
     let sentence = format!("{place}: mail would not get through: {why}");
-    (Fate::Kept, sentence)
+    (MailOutcome::Kept, sentence)
 }
 
 impl TargetRule {
@@ -80,7 +80,7 @@ impl TargetRule {
     ///
     /// # Errors
     /// None is to be made: what becomes of mail.
-    fn ready(&self, host: &str) -> Result<(&Store, Option<&Dane>), (Fate, String)> {
+    fn ready(&self, host: &str) -> Result<(&Store, Option<&Dane>), (MailOutcome, String)> {
         let place = place(&self.rule);
         let store = self.store.as_ref();
         let store = store.map_err(|why| not_through(&place, &why.to_string()))?;
@@ -94,7 +94,7 @@ impl TargetRule {
                 "{place}: mail goes to port {number} ({way}), which was not probed: probe \
                  {host}:{number}"
             );
-            return Err((Fate::Unknown, sentence));
+            return Err((MailOutcome::Unknown, sentence));
         }
         let dane = self.dane.as_ref().map_err(|lack| {
             let why = match lack {
@@ -121,7 +121,7 @@ fn failed(failure: &HandshakeFailure) -> String {
 }
 
 /// A handshake under the rule.
-fn under(scan: &mut Scan<'_>, of_target: &TargetRule) -> Result<(Fate, String), Stop> {
+fn under(scan: &mut Scan<'_>, of_target: &TargetRule) -> Result<(MailOutcome, String), Stop> {
     let rule = &of_target.rule;
     let place = place(rule);
     let (store, dane) = match of_target.ready(&scan.target.host) {
@@ -130,7 +130,7 @@ fn under(scan: &mut Scan<'_>, of_target: &TargetRule) -> Result<(Fate, String), 
     };
     if rule.tls() == Tls::Never {
         let sentence = format!("{place}: TLS is never tried, mail would go in the clear");
-        return Ok((Fate::Through, sentence));
+        return Ok((MailOutcome::Through, sentence));
     }
     let ssl = dane::connection(store, &scan.target.host, dane, of_target.names.clone())?;
     let published = dane.and_then(|dane| dane.published.as_ref());
@@ -141,7 +141,7 @@ fn under(scan: &mut Scan<'_>, of_target: &TargetRule) -> Result<(Fate, String), 
         note_agreement(scan, &outcome);
     }
     Ok(match (outcome, &scan.facts.inside) {
-        (Ok(()), None) => (Fate::Through, format!("{place}: mail would get through")),
+        (Ok(()), None) => (MailOutcome::Through, format!("{place}: mail would get through")),
         (Ok(()), Some(how)) => not_by_tls(scan, of_target, &format!("inside TLS: {how}")),
         (Err(failure), _) => not_by_tls(scan, of_target, &failed(&failure)),
     })
@@ -250,7 +250,7 @@ pub(super) fn weigh_policy(scan: &mut Scan<'_>) {
         && rule.weighs_policy()
         && !rule.value.dane
         && !has_records;
-    let through = matches!(scan.facts.policy, Some((Fate::Through, _)));
+    let through = matches!(scan.facts.policy, Some((MailOutcome::Through, _)));
     if counts && through && scan.result.sts == Some(Agreement::Mismatch) {
         let why = "the domain enforces its MTA-STS policy, and the server does not agree";
         scan.facts.policy = Some(not_through(&place(rule), why));

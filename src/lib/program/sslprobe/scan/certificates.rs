@@ -1,8 +1,8 @@
 //! The certificates for clients that know one kind of key only.
 #![forbid(unsafe_code)]
 
-use super::raw::Ask;
-use super::session::Want;
+use super::raw::HelloOffer;
+use super::session::SessionLimits;
 use super::versions::usual_groups;
 use super::{Scan, Stop};
 use crate::options::sslprobe::Depth;
@@ -45,7 +45,7 @@ fn one(scan: &mut Scan<'_>, key: KeyType) -> Result<(), Stop> {
     if list.is_empty() {
         return Ok(());
     }
-    let mut ask = Ask::new(version, list, usual_groups(version));
+    let mut ask = HelloOffer::new(version, list, usual_groups(version));
     ask.signatures = match key {
         KeyType::Rsa => RSA_SIGNATURES.to_vec(),
         KeyType::Ecdsa | KeyType::Unknown => [ECDSA_SIGNATURES, EDWARDS_SIGNATURES].concat(),
@@ -65,7 +65,7 @@ fn one(scan: &mut Scan<'_>, key: KeyType) -> Result<(), Stop> {
 
 /// The same in TLS 1.3, where certificates are encrypted.
 fn thirteen(scan: &mut Scan<'_>, key: KeyType) -> Result<(), Stop> {
-    let want = Want {
+    let want = SessionLimits {
         versions: (Version::Tls13, Version::Tls13),
         signatures: Some(match key {
             KeyType::Rsa => RSA_NAMES,

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::connection::stop;
-use super::session::{Want, inner_protocol};
+use super::session::{SessionLimits, inner_protocol};
 use super::talk::{Capabilities, Talk, is_overwritten};
 use super::{Scan, Stop};
 use crate::dialogue::Protocol;
@@ -35,21 +35,21 @@ pub(super) fn run(scan: &mut Scan<'_>) -> Result<(), Stop> {
     };
     let lost = || Stop::Connection("the connection is gone".to_owned());
     let socket = transport.take_socket().ok_or_else(lost)?;
-    let want = Want {
+    let want = SessionLimits {
         versions: (Version::Tls10, Version::Tls13),
         signatures: None,
     };
     let ssl = super::session::state(&want);
     let ssl = ssl.map_err(|error| Stop::Host(crate::report::tls_reason(&error)))?;
     // Where this comes to nothing the older versions are tried.
-    let Ok((transport, done)) = scan.handshake(ssl, socket, until) else {
+    let Ok((transport, negotiated)) = scan.handshake(ssl, socket, until) else {
         return Ok(());
     };
     scan.seen.preferred.extend(
         scan.seen
             .suites
-            .get(&done.version)
-            .and_then(|all| Some((done.version, *all.first()?))),
+            .get(&negotiated.version)
+            .and_then(|all| Some((negotiated.version, *all.first()?))),
     );
     inside(scan, transport, before.as_ref())
 }

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::groups::among;
-use super::raw::{Answer, Ask};
+use super::raw::{HelloAnswer, HelloOffer};
 use super::versions::{all_suites, usual_groups};
 use super::{Scan, Stop, suites};
 use crate::probe::groups;
@@ -76,7 +76,7 @@ fn other_curves(scan: &mut Scan<'_>, version: Version) -> Result<(), Stop> {
     list.retain(|number| !scan.seen.groups.contains(&groups::name(*number)));
     while !list.is_empty() {
         let offered = [&*list, &*kept].concat();
-        let answer = scan.ask(&Ask::new(version, suites.clone(), offered))?;
+        let answer = scan.ask(&HelloOffer::new(version, suites.clone(), offered))?;
         let taken = match answer.flight().and_then(|flight| flight.exchange) {
             Some(KeyExchange::Curve(taken)) if list.contains(&taken) => taken,
             _ => break,
@@ -115,10 +115,10 @@ fn every_suite(scan: &mut Scan<'_>, version: Version) -> Result<(), Stop> {
         if questions && scan.left() <= QUESTIONS {
             return Err(Stop::Budget);
         }
-        let mut ask = Ask::new(version, list.clone(), unseen_first(scan, version));
+        let mut ask = HelloOffer::new(version, list.clone(), unseen_first(scan, version));
         // A server that has to ask for a share names the group.
         ask.share = false;
-        let Answer::Flight(flight) = scan.ask(&ask)? else {
+        let HelloAnswer::Flight(flight) = scan.ask(&ask)? else {
             break;
         };
         let taken = flight.hello.suite;
@@ -195,8 +195,8 @@ fn older(scan: &mut Scan<'_>, version: Version) -> Result<(), Stop> {
     }
     let mut rest = all_suites(version);
     rest.retain(|number| !known.contains(number));
-    let ask = Ask::new(version, rest, usual_groups(version));
-    let refused = matches!(scan.ask(&ask)?, Answer::Refused(_));
+    let ask = HelloOffer::new(version, rest, usual_groups(version));
+    let refused = matches!(scan.ask(&ask)?, HelloAnswer::Refused(_));
     for number in known {
         scan.seen.suite(version, number);
     }

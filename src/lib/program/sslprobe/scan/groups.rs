@@ -1,7 +1,7 @@
 //! The groups of TLS 1.3: a hybrid one, and the one that the server asks for.
 #![forbid(unsafe_code)]
 
-use super::raw::Ask;
+use super::raw::HelloOffer;
 use super::versions::all_suites;
 use super::{Scan, Stop};
 use crate::probe::groups;
@@ -21,7 +21,7 @@ pub(super) fn run(scan: &mut Scan<'_>) -> Result<(), Stop> {
 
 /// The group that the server asks for among these, by its HelloRetryRequest.
 pub(super) fn among(scan: &mut Scan<'_>, list: Vec<u16>) -> Result<Option<u16>, Stop> {
-    let mut ask = Ask::new(Version::Tls13, all_suites(Version::Tls13), list);
+    let mut ask = HelloOffer::new(Version::Tls13, all_suites(Version::Tls13), list);
     ask.share = false;
     let flight = scan.ask(&ask)?.flight();
     Ok(flight.and_then(|flight| flight.hello.group))

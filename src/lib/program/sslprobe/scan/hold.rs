@@ -5,7 +5,7 @@
 use super::agreement::verified;
 use super::{Scan, Stop, TargetRule};
 use crate::options::sslprobe::Depth;
-use crate::probe::partner::{self, Held, Hold, Partner};
+use crate::probe::partner::{self, PartnerHost, Hold, Partner};
 use crate::probe::result::{HostResult, Version};
 use crate::report::Fail;
 use crate::tlsdestinations::Destinations;
@@ -28,7 +28,7 @@ pub(super) fn run(scan: &mut Scan<'_>) -> Result<(), Stop> {
     let mut why = String::new();
     for hold in [Hold::Plain, Hold::Lowered] {
         let partner = partner(scan);
-        let held = Held {
+        let held = PartnerHost {
             result: &result,
             others: &scan.facts.others,
             hold: &hold,

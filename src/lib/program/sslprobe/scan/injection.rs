@@ -2,7 +2,7 @@
 //! inside TLS (CVE-2011-0411).
 #![forbid(unsafe_code)]
 
-use super::session::Want;
+use super::session::SessionLimits;
 use super::talk::Talk;
 use super::{Scan, Stop};
 use crate::options::sslprobe::Start;
@@ -12,7 +12,7 @@ pub(super) fn run(scan: &mut Scan<'_>) -> Result<(), Stop> {
     let Start::Upgrade(protocol) = scan.target.start else {
         return Ok(());
     };
-    let want = Want {
+    let want = SessionLimits {
         versions: (Version::Tls10, Version::Tls13),
         signatures: None,
     };

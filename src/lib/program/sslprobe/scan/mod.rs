@@ -46,7 +46,7 @@ mod tolerance;
 mod versions;
 
 use notes::Seen;
-use session::Kept;
+use session::Resumables;
 
 /// What DNS has of a host: where its TLSA records are, and what was found there.
 #[derive(Clone, Debug)]
@@ -275,7 +275,7 @@ pub(super) struct Scan<'a> {
     result: HostResult,
     facts: Facts,
     seen: Seen,
-    kept: Kept,
+    kept: Resumables,
 }
 
 type Step = fn(&mut Scan<'_>) -> Result<(), Stop>;
@@ -406,7 +406,7 @@ impl<'a> Scan<'a> {
             result,
             facts: time_facts(),
             seen: Seen::default(),
-            kept: Kept::default(),
+            kept: Resumables::default(),
         }
     }
 

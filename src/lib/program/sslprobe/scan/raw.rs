@@ -13,7 +13,7 @@ use crate::dialer::Clear;
 use crate::probe::result::Version;
 use crate::probe::wire::farewell;
 use crate::probe::wire::hello::{ALL_SIGNATURES, ClientHello};
-use crate::probe::wire::reader::{Flight, Reader, Said};
+use crate::probe::wire::reader::{Flight, Reader, ServerReply};
 use crate::report;
 use crate::sys::poll;
 use crate::text;
@@ -33,7 +33,7 @@ pub(super) enum Naming {
 
 /// What a hello is to offer.
 #[derive(Clone, Debug)]
-pub(super) struct Ask {
+pub(super) struct HelloOffer {
     pub(super) version: Version,
     pub(super) older: &'static [Version],
     pub(super) suites: Vec<u16>,
@@ -45,10 +45,10 @@ pub(super) struct Ask {
     pub(super) large: bool,
 }
 
-impl Ask {
+impl HelloOffer {
     /// A hello with these suites and groups.
-    pub(super) fn new(version: Version, suites: Vec<u16>, groups: Vec<u16>) -> Ask {
-        Ask {
+    pub(super) fn new(version: Version, suites: Vec<u16>, groups: Vec<u16>) -> HelloOffer {
+        HelloOffer {
             version,
             older: &[],
             suites,
@@ -64,19 +64,19 @@ impl Ask {
 
 /// What came of a hello.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum HelloAnswer {
     /// The server's first flight, or as much of it as came.
     Flight(Box<Flight>),
     /// It refused: words that end a sentence.
     Refused(String),
 }
 
-impl Answer {
+impl HelloAnswer {
     /// The flight, where there is one.
     pub(super) fn flight(self) -> Option<Flight> {
         match self {
-            Answer::Flight(flight) => Some(*flight),
-            Answer::Refused(_) => None,
+            HelloAnswer::Flight(flight) => Some(*flight),
+            HelloAnswer::Refused(_) => None,
         }
     }
 }
@@ -90,7 +90,7 @@ const APART: Duration = Duration::from_millis(30);
 
 impl Scan<'_> {
     /// Sends a hello and reads the answer. What the server showed is kept.
-    pub(super) fn ask(&mut self, ask: &Ask) -> Result<Answer, Stop> {
+    pub(super) fn ask(&mut self, ask: &HelloOffer) -> Result<HelloAnswer, Stop> {
         let (socket, until) = self.ready(false)?;
         let mut random = [0; 64];
         rand_bytes(&mut random).map_err(|error| Stop::Host(error.to_string()))?;
@@ -112,13 +112,13 @@ impl Scan<'_> {
         drop(socket);
         self.hang_up(answer.is_ok());
         let answer = match answer? {
-            Answer::Flight(flight) if !ask.suites.contains(&flight.hello.suite) => {
+            HelloAnswer::Flight(flight) if !ask.suites.contains(&flight.hello.suite) => {
                 let name = crate::probe::suites::name(flight.hello.suite);
-                Answer::Refused(format!("it chose {name}, which was not offered"))
+                HelloAnswer::Refused(format!("it chose {name}, which was not offered"))
             }
             other => other,
         };
-        if let Answer::Flight(flight) = &answer {
+        if let HelloAnswer::Flight(flight) = &answer {
             // Who is called by another name may show another certificate.
             let by_name = ask.naming == Naming::Own && ask.version > Version::Ssl3;
             self.note(flight, by_name);
@@ -136,7 +136,7 @@ fn exchange(
     until: Instant,
     hello: &[u8],
     in_two: bool,
-) -> Result<Answer, Stop> {
+) -> Result<HelloAnswer, Stop> {
     let mut clear = Clear {
         socket,
         deadline: until,
@@ -162,11 +162,11 @@ fn exchange(
         let said = reader.take(&buffer[..count]);
         let answer = match said {
             Ok(None) => continue,
-            Ok(Some(Said::Flight(flight))) => Answer::Flight(flight),
-            Ok(Some(Said::Alert(number))) => {
-                Answer::Refused(format!("alert {} ({number})", alerts::name(number)))
+            Ok(Some(ServerReply::Flight(flight))) => HelloAnswer::Flight(flight),
+            Ok(Some(ServerReply::Alert(number))) => {
+                HelloAnswer::Refused(format!("alert {} ({number})", alerts::name(number)))
             }
-            Ok(Some(Said::Other(bytes))) => {
+            Ok(Some(ServerReply::Other(bytes))) => {
                 let shown = text::excerpt(&bytes, 60);
                 return Err(Stop::Connection(format!(
                     "the server does not answer in TLS, but with \"{shown}\""
@@ -175,7 +175,7 @@ fn exchange(
             Err(malformed) => {
                 let words = malformed.to_string();
                 let flight = reader.part(Some(malformed)).map(Box::new);
-                Answer::Flight(flight.ok_or(Stop::Connection(words))?)
+                HelloAnswer::Flight(flight.ok_or(Stop::Connection(words))?)
             }
         };
         part(&mut clear, &answer);
@@ -195,19 +195,19 @@ fn send(clear: &mut Clear<'_>, hello: &[u8], in_two: bool) -> io::Result<()> {
 }
 
 /// What a connection that ended leaves behind.
-fn ended(reader: Reader, error: Option<&io::Error>) -> Answer {
+fn ended(reader: Reader, error: Option<&io::Error>) -> HelloAnswer {
     if let Some(flight) = reader.part(None) {
-        return Answer::Flight(Box::new(flight));
+        return HelloAnswer::Flight(Box::new(flight));
     }
-    Answer::Refused(match error {
+    HelloAnswer::Refused(match error {
         Some(error) => format!("the connection was lost: {}", report::reason(error)),
         None => "the server closed the connection".to_owned(),
     })
 }
 
 /// Says farewell, so that the server need not wait for the rest.
-fn part(clear: &mut Clear<'_>, answer: &Answer) {
-    if let Answer::Flight(flight) = answer {
+fn part(clear: &mut Clear<'_>, answer: &HelloAnswer) {
+    if let HelloAnswer::Flight(flight) = answer {
         let version = flight.hello.version.min(Version::Tls12.number());
         let _ = clear.write_all(&farewell(version));
     }

@@ -2,7 +2,7 @@
 //! tell by a hello like theirs.
 #![forbid(unsafe_code)]
 
-use super::raw::{Answer, Ask};
+use super::raw::{HelloAnswer, HelloOffer};
 use super::versions::usual_groups;
 use super::{Scan, Stop};
 use crate::options::sslprobe::Depth;
@@ -84,7 +84,7 @@ fn by_hello(scan: &mut Scan<'_>, sender: &Sender) -> Result<Option<bool>, Stop> 
     if list.is_empty() {
         return Ok(Some(false));
     }
-    let mut ask = Ask::new(version, list, usual_groups(version));
+    let mut ask = HelloOffer::new(version, list, usual_groups(version));
     ask.signatures = if sender.ecdsa {
         ALL_SIGNATURES
     } else {
@@ -92,8 +92,8 @@ fn by_hello(scan: &mut Scan<'_>, sender: &Sender) -> Result<Option<bool>, Stop> 
     }
     .to_vec();
     Ok(match scan.ask(&ask)? {
-        Answer::Refused(_) => Some(false),
-        Answer::Flight(flight) => {
+        HelloAnswer::Refused(_) => Some(false),
+        HelloAnswer::Flight(flight) => {
             let Some(KeyExchange::FiniteField(prime)) = &flight.exchange else {
                 return Ok(Some(true));
             };

@@ -12,7 +12,7 @@ pub(super) fn run(scan: &mut Scan<'_>) -> Result<(), Stop> {
         let resumed = match scan.kept.remove(&version) {
             None => false,
             Some(earlier) => match scan.resume(&earlier) {
-                Ok(done) => done.resumed && done.version == version,
+                Ok(negotiated) => negotiated.resumed && negotiated.version == version,
                 Err(Stop::Connection(_)) => false,
                 Err(other) => return Err(other),
             },

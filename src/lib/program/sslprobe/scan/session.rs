@@ -36,11 +36,11 @@ const LEGACY_SERVER: u64 = 0x4;
 const TICKET: Duration = Duration::from_millis(500);
 
 /// Sessions that can be resumed, by version.
-pub(super) type Kept = BTreeMap<Version, Resumable>;
+pub(super) type Resumables = BTreeMap<Version, Resumable>;
 
 /// What a session is wanted for.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Want<'a> {
+pub(super) struct SessionLimits<'a> {
     /// Lowest and highest version.
     pub(super) versions: (Version, Version),
     /// Signature algorithms, by libssl's names.
@@ -49,7 +49,7 @@ pub(super) struct Want<'a> {
 
 /// What came of a session.
 #[derive(Clone, Debug)]
-pub(super) struct Done {
+pub(super) struct Negotiated {
     pub(super) version: Version,
     pub(super) resumed: bool,
 }
@@ -76,7 +76,7 @@ fn version(of: Version) -> SslVersion {
 }
 
 /// A state for a session that anything may come of: nothing is verified.
-pub(super) fn state(want: &Want<'_>) -> Result<Ssl, ErrorStack> {
+pub(super) fn state(want: &SessionLimits<'_>) -> Result<Ssl, ErrorStack> {
     let mut context = SslContextBuilder::new(SslMethod::tls_client())?;
     context.set_security_level(0);
     context.set_cipher_list(SUITES)?;
@@ -96,21 +96,21 @@ pub(super) fn state(want: &Want<'_>) -> Result<Ssl, ErrorStack> {
 
 impl Scan<'_> {
     /// A session on a connection of its own, with a farewell at its end.
-    pub(super) fn session(&mut self, want: &Want<'_>) -> Result<Done, Stop> {
+    pub(super) fn session(&mut self, want: &SessionLimits<'_>) -> Result<Negotiated, Stop> {
         let ssl = state(want)?;
         let (socket, until) = self.ready(false)?;
-        let (transport, done) = self.handshake(ssl, socket, until)?;
+        let (transport, negotiated) = self.handshake(ssl, socket, until)?;
         self.leave(transport);
-        Ok(done)
+        Ok(negotiated)
     }
 
     /// A session that takes up an earlier one.
-    pub(super) fn resume(&mut self, earlier: &Resumable) -> Result<Done, Stop> {
+    pub(super) fn resume(&mut self, earlier: &Resumable) -> Result<Negotiated, Stop> {
         let ssl = earlier.ssl()?;
         let (socket, until) = self.ready(false)?;
-        let (transport, done) = self.handshake(ssl, socket, until)?;
+        let (transport, negotiated) = self.handshake(ssl, socket, until)?;
         self.leave(transport);
-        Ok(done)
+        Ok(negotiated)
     }
 
     /// The handshake on a socket that is ready for it; the transport must be given to
@@ -120,7 +120,7 @@ impl Scan<'_> {
         mut ssl: Ssl,
         socket: std::net::TcpStream,
         until: Instant,
-    ) -> Result<(Transport, Done), Stop> {
+    ) -> Result<(Transport, Negotiated), Stop> {
         if let Some(name) = self.target.server_name() {
             // A name that libssl refuses is left out.
             let _ = ssl.set_hostname(name);
@@ -135,10 +135,10 @@ impl Scan<'_> {
             self.facts.handshake.get_or_insert_with(|| why.clone());
             Stop::Connection(why)
         })?;
-        let done = self.learn(session.ssl());
+        let negotiated = self.learn(session.ssl());
         let mut transport = Transport::tls(session);
         transport.allow(until.saturating_duration_since(Instant::now()));
-        Ok((transport, done))
+        Ok((transport, negotiated))
     }
 
     /// Ends a session with what may be said inside it, and keeps it.
@@ -173,7 +173,7 @@ impl Scan<'_> {
     }
 
     /// What a session shows.
-    fn learn(&mut self, ssl: &SslRef) -> Done {
+    fn learn(&mut self, ssl: &SslRef) -> Negotiated {
         let version = spoken(ssl);
         self.seen.versions.insert(version, true);
         self.seen.sessions.insert(version);
@@ -194,7 +194,7 @@ impl Scan<'_> {
                 self.note_chain(&chain, true);
             }
         }
-        Done { version, resumed }
+        Negotiated { version, resumed }
     }
 }
 

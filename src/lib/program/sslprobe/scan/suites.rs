@@ -2,7 +2,7 @@
 //! the suites of one kind.
 #![forbid(unsafe_code)]
 
-use super::raw::{Answer, Ask};
+use super::raw::{HelloAnswer, HelloOffer};
 use super::versions::{all_suites, usual_groups};
 use super::{Scan, Stop};
 use crate::probe::result::Version;
@@ -47,8 +47,8 @@ pub(super) fn order(scan: &mut Scan<'_>, version: Version) -> Result<(), Stop> {
     let mut list = all_suites(version);
     list.retain(|number| *number != first);
     list.push(first);
-    let ask = Ask::new(version, list, usual_groups(version));
-    if let Answer::Flight(flight) = scan.ask(&ask)? {
+    let ask = HelloOffer::new(version, list, usual_groups(version));
+    if let HelloAnswer::Flight(flight) = scan.ask(&ask)? {
         scan.result.server_order = Some(flight.hello.suite == first);
     }
     Ok(())
@@ -78,8 +78,8 @@ pub(super) fn kind(
         if list.is_empty() {
             break;
         }
-        let ask = Ask::new(version, list.clone(), usual_groups(version));
-        let Answer::Flight(flight) = scan.ask(&ask)? else {
+        let ask = HelloOffer::new(version, list.clone(), usual_groups(version));
+        let HelloAnswer::Flight(flight) = scan.ask(&ask)? else {
             break;
         };
         let before = list.len();

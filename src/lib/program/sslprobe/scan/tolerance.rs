@@ -2,7 +2,7 @@
 //! nothing, no server name and a wrong one.
 #![forbid(unsafe_code)]
 
-use super::raw::{Answer, Ask, Naming};
+use super::raw::{HelloAnswer, HelloOffer, Naming};
 use super::versions::{all_suites, usual_groups};
 use super::{Scan, Stop};
 use crate::probe::result::Version;
@@ -27,7 +27,7 @@ pub(super) fn run(scan: &mut Scan<'_>) -> Result<(), Stop> {
 
 /// Whether a hello with everything in it is still answered. Silence is how some
 /// firewalls refuse.
-fn takes(scan: &mut Scan<'_>, change: impl FnOnce(&mut Ask)) -> Result<bool, Stop> {
+fn takes(scan: &mut Scan<'_>, change: impl FnOnce(&mut HelloOffer)) -> Result<bool, Stop> {
     let highest = if scan.speaks(Version::Tls13) {
         Version::Tls13
     } else {
@@ -39,12 +39,12 @@ fn takes(scan: &mut Scan<'_>, change: impl FnOnce(&mut Ask)) -> Result<bool, Sto
         suites.extend(all_suites(Version::Tls12));
         older = &[Version::Tls12];
     }
-    let mut ask = Ask::new(highest, suites, usual_groups(highest));
+    let mut ask = HelloOffer::new(highest, suites, usual_groups(highest));
     ask.older = older;
     change(&mut ask);
     match scan.ask(&ask) {
-        Ok(Answer::Flight(_)) => Ok(true),
-        Ok(Answer::Refused(_)) | Err(Stop::Connection(_)) => Ok(false),
+        Ok(HelloAnswer::Flight(_)) => Ok(true),
+        Ok(HelloAnswer::Refused(_)) | Err(Stop::Connection(_)) => Ok(false),
         Err(other) => Err(other),
     }
 }

@@ -1,8 +1,8 @@
 //! Which versions the server speaks.
 #![forbid(unsafe_code)]
 
-use super::raw::{Answer, Ask};
-use super::session::Want;
+use super::raw::{HelloAnswer, HelloOffer};
+use super::session::SessionLimits;
 use super::{Scan, Stop};
 use crate::probe::result::Version::{self, Ssl3, Tls10, Tls11, Tls12, Tls13};
 use crate::probe::{groups, suites};
@@ -69,10 +69,10 @@ fn above(scan: &mut Scan<'_>, highest: Version) {
 fn anything(scan: &mut Scan<'_>) -> Result<Option<String>, Stop> {
     let mut suites = all_suites(Tls13);
     suites.extend(all_suites(Tls12));
-    let mut ask = Ask::new(Tls13, suites, usual_groups(Tls13));
+    let mut ask = HelloOffer::new(Tls13, suites, usual_groups(Tls13));
     ask.older = &[Tls12, Tls11, Tls10];
     match scan.ask(&ask) {
-        Ok(Answer::Flight(flight)) => {
+        Ok(HelloAnswer::Flight(flight)) => {
             if let Some(version) = Version::from_number(flight.hello.version) {
                 above(scan, version);
                 scan.seen
@@ -81,7 +81,7 @@ fn anything(scan: &mut Scan<'_>) -> Result<Option<String>, Stop> {
                     .or_insert(flight.hello.suite);
             }
         }
-        Ok(Answer::Refused(why)) | Err(Stop::Connection(why)) => {
+        Ok(HelloAnswer::Refused(why)) | Err(Stop::Connection(why)) => {
             scan.facts.handshake.get_or_insert(why.clone());
             return Ok(Some(why));
         }
@@ -92,7 +92,7 @@ fn anything(scan: &mut Scan<'_>) -> Result<Option<String>, Stop> {
 
 /// TLS 1.2 by a whole session, which may be resumed later.
 fn twelve(scan: &mut Scan<'_>) -> Result<(), Stop> {
-    let want = Want {
+    let want = SessionLimits {
         versions: (Tls12, Tls12),
         signatures: None,
     };
@@ -115,9 +115,9 @@ fn twelve(scan: &mut Scan<'_>) -> Result<(), Stop> {
 
 /// An older version by a hello of our own.
 fn older(scan: &mut Scan<'_>, version: Version) -> Result<(), Stop> {
-    let ask = Ask::new(version, all_suites(version), usual_groups(version));
+    let ask = HelloOffer::new(version, all_suites(version), usual_groups(version));
     match scan.ask(&ask) {
-        Ok(Answer::Flight(flight)) => {
+        Ok(HelloAnswer::Flight(flight)) => {
             let found = Version::from_number(flight.hello.version);
             if found != Some(version) {
                 scan.seen.versions.insert(version, false);
@@ -129,7 +129,7 @@ fn older(scan: &mut Scan<'_>, version: Version) -> Result<(), Stop> {
                     .or_insert(flight.hello.suite);
             }
         }
-        Ok(Answer::Refused(why)) | Err(Stop::Connection(why)) => {
+        Ok(HelloAnswer::Refused(why)) | Err(Stop::Connection(why)) => {
             scan.facts.handshake.get_or_insert(why);
             scan.seen.versions.insert(version, false);
         }

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use super::Connections;
 use crate::report::{TEMPORARY, reason};
-use crate::sys::crowd::Crowd;
+use crate::sys::poll_set::PollSet;
 use crate::sys::poll::{self, Ready};
 use crate::sys::process;
 use crate::sys::user::{Holder, Identity, Powers};
@@ -30,7 +30,7 @@ impl Connections<'_> {
             let log = std::io::stderr();
             let channels = self.all.values().filter_map(|one| one.messages.as_ref());
             let mut kept: Vec<BorrowedFd<'_>> = channels.map(AsFd::as_fd).collect();
-            kept.extend([log.as_fd(), self.crowd.as_fd()]);
+            kept.extend([log.as_fd(), self.poll_set.as_fd()]);
             forked.close_all_but(&kept);
             let confined = match self.setup.powers {
                 Powers::Many => Identity::of_this_process(Holder::Engine).assume(),
@@ -50,12 +50,12 @@ impl Connections<'_> {
         }
     }
 
-    /// Makes a crowd of this process's own.
+    /// Makes a set of this process's own.
     fn gather(&mut self) -> io::Result<()> {
-        self.crowd = Crowd::new()?;
+        self.poll_set = PollSet::new()?;
         for (id, connection) in &self.all {
             if let Some(messages) = &connection.messages {
-                self.crowd.enter(messages, *id)?;
+                self.poll_set.enter(messages, *id)?;
             }
         }
         Ok(())
@@ -63,7 +63,7 @@ impl Connections<'_> {
 
     fn log_on(&mut self) {
         while self.all.values().any(|one| one.messages.is_some()) {
-            let mut wanted = [(self.crowd.as_fd(), Ready::READ)];
+            let mut wanted = [(self.poll_set.as_fd(), Ready::READ)];
             if poll::wait(&mut wanted, None).is_err() {
                 return;
             }

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use super::{Connection, ConnectionId, Connections, Part, Phase};
 use crate::keyholder::LinkId;
-use crate::program::sslserver::delayed::{Kept, Terms};
+use crate::program::sslserver::delayed::{EngineEnds, Terms};
 use crate::program::sslserver::messages::{LineKind, Receiver};
 use crate::sys::process::ProcessId;
 
-/// What tells a control socket from a connection's messages in the crowd's keys: no
+/// What tells a control socket from a connection's messages in the set's keys: no
 /// connection's number is so large.
 const CONTROL: u64 = 1 << 62;
 
@@ -24,7 +24,7 @@ pub(super) fn asking(key: u64) -> Option<ConnectionId> {
 
 /// What an engine will be made of.
 pub(in crate::program::sslserver) struct Waiting {
-    pub kept: Kept,
+    pub kept: EngineEnds,
     /// `None` until the launcher has told.
     pub terms: Option<Terms>,
     /// Since when an engine is wanted that could not be started.
@@ -32,7 +32,7 @@ pub(in crate::program::sslserver) struct Waiting {
 }
 
 impl Waiting {
-    pub(super) fn new(kept: Kept) -> Waiting {
+    pub(super) fn new(kept: EngineEnds) -> Waiting {
         Waiting {
             kept,
             terms: None,
@@ -64,7 +64,7 @@ impl Connections<'_> {
         if let Some(waiting) = &mut connection.waiting {
             waiting.terms = Some(terms);
             let control = waiting.kept.control();
-            if self.crowd.enter(control, id | CONTROL).is_err() {
+            if self.poll_set.enter(control, id | CONTROL).is_err() {
                 // Nobody would hear it ask.
                 waiting.asked = Some(Instant::now());
                 self.asking.push(id);
@@ -92,7 +92,7 @@ impl Connections<'_> {
     /// As [`Connections::asking`], for one of them.
     pub fn take_waiting(&mut self, id: ConnectionId) -> Option<Waiting> {
         let waiting = self.all.get_mut(&id)?.waiting.take()?;
-        self.crowd.leave(waiting.kept.control());
+        self.poll_set.leave(waiting.kept.control());
         Some(waiting)
     }
 
@@ -100,7 +100,7 @@ impl Connections<'_> {
     pub fn put_back(&mut self, id: ConnectionId, waiting: Waiting) {
         // It was there a moment ago: where it cannot enter now, the end of its program
         // is heard.
-        let _ = self.crowd.enter(waiting.kept.control(), id | CONTROL);
+        let _ = self.poll_set.enter(waiting.kept.control(), id | CONTROL);
         self.keep(id, waiting);
     }
 
@@ -140,7 +140,7 @@ impl Connections<'_> {
         self.close_channel(id);
         self.set_deadline(id, None);
         // As where a connection begins.
-        let _ = self.crowd.enter(&begun.messages, id);
+        let _ = self.poll_set.enter(&begun.messages, id);
         let Some(connection) = self.all.get_mut(&id) else {
             return;
         };

@@ -36,7 +36,7 @@ enum Denial {
 }
 
 /// What the rules that a connection meets come to.
-struct Met<'a> {
+struct MatchedRules<'a> {
     settings: Cow<'a, Settings>,
     variables: Edits,
     /// How many connections at once its address may have, where a rule says so.
@@ -141,7 +141,7 @@ fn judge<'a>(
     access: &Access,
     own: &'a Settings,
     connection: &Connection,
-) -> Result<Met<'a>, Denial> {
+) -> Result<MatchedRules<'a>, Denial> {
     let mut met = early(access, connection)?;
     if let Some(rules) = access.usable_main().map_err(Denial::Unable)? {
         let client = Client::new(
@@ -170,7 +170,7 @@ fn judge<'a>(
             variables.set(name, value);
         }
     }
-    Ok(Met {
+    Ok(MatchedRules {
         settings,
         variables,
         limit,

@@ -11,25 +11,25 @@ use crate::child::Child;
 use crate::connection::Connection;
 use crate::control;
 use crate::environ::Edits;
-use crate::program::sslserver::delayed::{Given, Terms};
+use crate::program::sslserver::delayed::{ProgramEnds, Terms};
 use crate::program::sslserver::messages::Message;
 use crate::program::sslserver::{Setup, engine_answer};
 use crate::report::{Fail, TEMPORARY};
 use crate::sys::fd;
 
 /// What the program begins with.
-pub(super) enum Beginning {
+pub(super) enum ProgramStart {
     /// A session in TLS.
     Session(Started),
     /// The client's own socket (`-n`), and what it needs to ask for TLS.
-    Plaintext(TcpStream, Given, Terms),
+    Plaintext(TcpStream, ProgramEnds, Terms),
 }
 
 /// Waits for the engine (without `-n`), and becomes the program. Returns only with
 /// the reason why not.
 pub(super) fn hand_over(
     launcher: &Launcher<'_>,
-    beginning: Beginning,
+    beginning: ProgramStart,
     connection: &Connection,
     of_rules: Edits,
 ) -> Stop {
@@ -39,14 +39,14 @@ pub(super) fn hand_over(
     edits.extend(connection.variables(common.family, common.tcp_names));
     edits.extend(of_rules);
     let descriptors = match beginning {
-        Beginning::Plaintext(client, given, terms) => {
+        ProgramStart::Plaintext(client, given, terms) => {
             // A program may ask as soon as it runs.
             if !launcher.supervisor.tell_long(&Message::Plaintext(terms)) {
                 return Fail::from("the settings of its rules are too long").into();
             }
             start_in_plaintext(setup, &mut edits, client.into(), given)
         }
-        Beginning::Session(Started { control, program }) => {
+        ProgramStart::Session(Started { control, program }) => {
             let Some(tls) = engine_answer::wait(&control) else {
                 // The engine said why.
                 return Stop::Told(TEMPORARY);
@@ -77,9 +77,9 @@ fn start_in_plaintext(
     setup: &Setup,
     edits: &mut Edits,
     plain: OwnedFd,
-    given: Given,
+    given: ProgramEnds,
 ) -> io::Result<Vec<(OwnedFd, RawFd)>> {
-    let Given { control, program } = given;
+    let ProgramEnds { control, program } = given;
     fd::write_all(&plain, setup.options.banner.as_bytes())?;
     let inherited = setup.program.inherited.iter().map(AsRawFd::as_raw_fd);
     let first = inherited.max().unwrap_or(2) + 1;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::Supervisor;
 use crate::listener::Accepted;
 use crate::options::sslserver::Options;
-use crate::program::sslserver::connections::{Beginning, Later};
+use crate::program::sslserver::connections::{NewConnection, TlsPart};
 use crate::program::sslserver::launcher::{Launcher, Tls};
 use crate::program::sslserver::setup::connections;
 use crate::program::sslserver::{delayed, messages};
@@ -116,7 +116,7 @@ impl Supervisor<'_> {
         });
         match (forked, place) {
             (Ok(launcher), _) => {
-                self.connections.begin(Beginning {
+                self.connections.begin(NewConnection {
                     launcher,
                     address,
                     counted,
@@ -128,7 +128,7 @@ impl Supervisor<'_> {
                 Ok(())
             }
             (Err(error), Some((client, _))) => {
-                if let Later::Link(link) = later {
+                if let TlsPart::Link(link) = later {
                     self.keyholder.done(link);
                 }
                 self.tell_count(self.connections.count());
@@ -140,14 +140,14 @@ impl Supervisor<'_> {
     }
 
     /// What a connection needs for TLS, now or later: ours, and its launcher's.
-    fn prepare_tls(&mut self, client: &TcpStream) -> io::Result<(Later, Tls)> {
+    fn prepare_tls(&mut self, client: &TcpStream) -> io::Result<(TlsPart, Tls)> {
         let options = &self.setup.options;
         if options.delayed {
             let (kept, given) = delayed::sides(client, options)?;
-            return Ok((Later::Engine(kept), Tls::WhenAsked(given)));
+            return Ok((TlsPart::Engine(kept), Tls::WhenAsked(given)));
         }
         let (link, end) = self.keyholder.link(link_seconds(options))?;
-        Ok((Later::Link(link), Tls::AtOnce(end)))
+        Ok((TlsPart::Link(link), Tls::AtOnce(end)))
     }
 
     /// Whether something is to be told again, which was last told then.

@@ -9,7 +9,7 @@ use super::Supervisor;
 use crate::keyholder::Keyholder;
 use crate::program::sslserver::Setup;
 use crate::program::sslserver::connections::{Begun, ConnectionId, Waiting};
-use crate::program::sslserver::delayed::{Kept, Terms, Wish};
+use crate::program::sslserver::delayed::{EngineEnds, Terms, ControlUse};
 use crate::program::sslserver::engine::Engine;
 use crate::program::sslserver::generation::{Generation, Material};
 use crate::program::sslserver::messages::{
@@ -21,7 +21,7 @@ use crate::sys::process::{self, Forked, ProcessId};
 use crate::sys::signal;
 
 /// An engine to be, as its process finds it.
-struct Asked<'a> {
+struct EngineStart<'a> {
     setup: &'a Setup,
     generation: &'a Generation,
     keyholder: &'a Keyholder,
@@ -37,13 +37,13 @@ impl Supervisor<'_> {
     pub(super) fn begin_engines(&mut self) {
         let mut open = Vec::new();
         while let Some((id, waiting)) = self.connections.asking() {
-            match waiting.kept.wish() {
-                Wish::Open if waiting.asked.is_none() => open.push((id, waiting)),
-                Wish::Plaintext => {
+            match waiting.kept.control_use() {
+                ControlUse::Open if waiting.asked.is_none() => open.push((id, waiting)),
+                ControlUse::Plaintext => {
                     drop(waiting);
                     self.connections.stay_in_plaintext(id);
                 }
-                Wish::Open | Wish::Tls => {
+                ControlUse::Open | ControlUse::Tls => {
                     let limit = self.setup.options.handshake_seconds;
                     self.begin_engine(id, waiting, limit);
                 }
@@ -81,7 +81,7 @@ impl Supervisor<'_> {
         let Some((launcher, told)) = self.connections.launcher(id) else {
             return self.keyholder.done(link);
         };
-        let engine = Asked {
+        let engine = EngineStart {
             setup: self.setup,
             generation: &self.generation,
             keyholder: &self.keyholder,
@@ -127,9 +127,9 @@ impl Supervisor<'_> {
     }
 }
 
-impl Asked<'_> {
+impl EngineStart<'_> {
     /// The whole process.
-    fn run(&self, forked: &Forked, kept: Kept, link: OwnedFd) -> u8 {
+    fn run(&self, forked: &Forked, kept: EngineEnds, link: OwnedFd) -> u8 {
         signal::ignore_others();
         let told = match self.terms {
             Some(_) => None,

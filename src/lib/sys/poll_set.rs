@@ -1,5 +1,5 @@
 //! Many descriptors that are waited for as one, however many they are: what is
-//! waited for is the crowd.
+//! waited for is the set.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -9,18 +9,18 @@ use epoll as queue;
 #[cfg(not(target_os = "linux"))]
 use kqueue as queue;
 
-/// A crowd. It belongs to the process that made it: not every system lets a forked
+/// A set. It belongs to the process that made it: not every system lets a forked
 /// one have it.
 #[derive(Debug)]
-pub struct Crowd(queue::Queue);
+pub struct PollSet(queue::Queue);
 
-impl Crowd {
+impl PollSet {
     /// An empty one.
     ///
     /// # Errors
     /// As epoll_create1(2) or kqueue(2).
-    pub fn new() -> io::Result<Crowd> {
-        Ok(Crowd(queue::new()?))
+    pub fn new() -> io::Result<PollSet> {
+        Ok(PollSet(queue::new()?))
     }
 
     /// Waits for bytes on this one too, which is `key` to the caller.
@@ -45,7 +45,7 @@ impl Crowd {
     }
 }
 
-impl AsFd for Crowd {
+impl AsFd for PollSet {
     fn as_fd(&self) -> BorrowedFd<'_> {
         queue::descriptor(&self.0)
     }

@@ -7,22 +7,22 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// A probe's number.
-pub(super) type Who = usize;
+pub(super) type ProbeId = usize;
 
 /// The state of all addresses.
 #[derive(Debug)]
-pub(super) struct Manners {
+pub(super) struct Pacing {
     interval: Duration,
     gap: Duration,
-    held: HashMap<IpAddr, Who>,
+    held: HashMap<IpAddr, ProbeId>,
     closed: HashMap<IpAddr, Instant>,
     next: Option<Instant>,
 }
 
-impl Manners {
+impl Pacing {
     /// `interval` between two connections to an address, `rate` a second in all.
-    pub(super) fn new(interval: Duration, rate: u32) -> Manners {
-        Manners {
+    pub(super) fn new(interval: Duration, rate: u32) -> Pacing {
+        Pacing {
             interval,
             gap: Duration::from_secs(1) / rate.max(1),
             held: HashMap::new(),
@@ -33,7 +33,7 @@ impl Manners {
 
     /// Gives a probe an address of its own, where no other has it; what it had
     /// before is free again.
-    pub(super) fn begin(&mut self, who: Who, address: IpAddr) -> bool {
+    pub(super) fn begin(&mut self, who: ProbeId, address: IpAddr) -> bool {
         match self.held.get(&address) {
             Some(holder) if *holder != who => false,
             _ => {
@@ -69,7 +69,7 @@ impl Manners {
     }
 
     /// A probe is over, or goes on with another address.
-    pub(super) fn end(&mut self, who: Who) {
+    pub(super) fn end(&mut self, who: ProbeId) {
         self.held.retain(|_, holder| *holder != who);
     }
 }
@@ -84,31 +84,31 @@ mod tests {
 
     #[test]
     fn an_address_belongs_to_one_probe_until_that_ends() {
-        let mut manners = Manners::new(Duration::ZERO, 1000);
-        assert!(manners.begin(1, at(1)) && manners.begin(1, at(1)));
-        assert!(!manners.begin(2, at(1)) && manners.begin(2, at(2)));
-        assert!(manners.begin(1, at(3)), "the next address of the same host");
-        assert!(manners.begin(3, at(1)));
-        manners.end(2);
-        assert!(manners.begin(1, at(2)));
+        let mut pacing = Pacing::new(Duration::ZERO, 1000);
+        assert!(pacing.begin(1, at(1)) && pacing.begin(1, at(1)));
+        assert!(!pacing.begin(2, at(1)) && pacing.begin(2, at(2)));
+        assert!(pacing.begin(1, at(3)), "the next address of the same host");
+        assert!(pacing.begin(3, at(1)));
+        pacing.end(2);
+        assert!(pacing.begin(1, at(2)));
     }
 
     #[test]
     fn connections_keep_their_distance() {
-        let mut manners = Manners::new(Duration::from_secs(2), 4);
+        let mut pacing = Pacing::new(Duration::from_secs(2), 4);
         let now = Instant::now();
         let later = |millis| now + Duration::from_millis(millis);
-        assert_eq!(manners.connect(at(1), now), Ok(()));
+        assert_eq!(pacing.connect(at(1), now), Ok(()));
         assert_eq!(
-            manners.connect(at(2), now),
+            pacing.connect(at(2), now),
             Err(later(250)),
             "four a second in all"
         );
-        assert_eq!(manners.connect(at(2), later(250)), Ok(()));
-        manners.closed(at(1), later(300));
-        assert_eq!(manners.connect(at(1), later(500)), Err(later(2300)));
-        assert_eq!(manners.connect(at(1), later(2300)), Ok(()));
-        let mut quick = Manners::new(Duration::ZERO, 100_000);
+        assert_eq!(pacing.connect(at(2), later(250)), Ok(()));
+        pacing.closed(at(1), later(300));
+        assert_eq!(pacing.connect(at(1), later(500)), Err(later(2300)));
+        assert_eq!(pacing.connect(at(1), later(2300)), Ok(()));
+        let mut quick = Pacing::new(Duration::ZERO, 100_000);
         quick.closed(at(1), now);
         assert_eq!(quick.connect(at(1), now), Ok(()));
     }

@@ -1,4 +1,4 @@
-//! The process that keeps order: it starts a process for each host, lets each of
+//! The process that schedules: it starts a process for each host, lets each of
 //! them connect when its turn has come, and hands on what they found.
 #![forbid(unsafe_code)]
 
@@ -10,8 +10,8 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use super::destination::Unit;
-use super::manners::Manners;
-use super::turn::Said;
+use super::pacing::Pacing;
+use super::turn::ProbeMessage;
 use super::worker::{self, Setup};
 use crate::options::sslprobe::Options;
 use crate::probe::result::{Finding, HostResult, Severity};
@@ -24,7 +24,7 @@ const LINE_LIMIT: usize = 4 << 20;
 
 /// What a probe waits for.
 #[derive(Clone, Copy, Debug)]
-enum Wish {
+enum Request {
     Begin(IpAddr),
     Connect,
 }
@@ -45,7 +45,7 @@ struct Worker {
     buffer: Vec<u8>,
     unit: Unit,
     address: Option<IpAddr>,
-    wish: Option<Wish>,
+    request: Option<Request>,
     /// When its host must have been looked up, until it has said so.
     looks_until: Option<Instant>,
     /// Since when it waits.
@@ -53,22 +53,22 @@ struct Worker {
     results: usize,
 }
 
-/// All of them.
-pub(super) struct Crew<'a> {
+/// All probes, at work and waiting.
+pub(super) struct Scheduler<'a> {
     setup: &'a Setup,
     limit: usize,
-    manners: Manners,
+    pacing: Pacing,
     waiting: VecDeque<Unit>,
     workers: Vec<Worker>,
     started: usize,
 }
 
-impl<'a> Crew<'a> {
-    pub(super) fn new(setup: &'a Setup, options: &Options, units: Vec<Unit>) -> Crew<'a> {
-        Crew {
+impl<'a> Scheduler<'a> {
+    pub(super) fn new(setup: &'a Setup, options: &Options, units: Vec<Unit>) -> Scheduler<'a> {
+        Scheduler {
             setup,
             limit: options.limit,
-            manners: Manners::new(options.interval, options.rate),
+            pacing: Pacing::new(options.interval, options.rate),
             waiting: units.into(),
             workers: Vec::new(),
             started: 0,
@@ -139,7 +139,7 @@ impl<'a> Crew<'a> {
             buffer: Vec::new(),
             unit,
             address: None,
-            wish: None,
+            request: None,
             looks_until,
             since: Instant::now(),
             results: 0,
@@ -154,19 +154,19 @@ impl<'a> Crew<'a> {
         let mut waiting: Vec<&mut Worker> = self.workers.iter_mut().collect();
         waiting.sort_by_key(|worker| worker.since);
         for worker in waiting {
-            let granted = match worker.wish {
+            let granted = match worker.request {
                 None => false,
-                Some(Wish::Begin(address)) => {
-                    let free = self.manners.begin(worker.number, address);
+                Some(Request::Begin(address)) => {
+                    let free = self.pacing.begin(worker.number, address);
                     if free {
                         worker.address = Some(address);
                     }
                     free
                 }
-                Some(Wish::Connect) => {
+                Some(Request::Connect) => {
                     let now = Instant::now();
                     let address = worker.address;
-                    match address.map(|address| self.manners.connect(address, now)) {
+                    match address.map(|address| self.pacing.connect(address, now)) {
                         Some(Err(from)) => {
                             wake = Some(wake.map_or(from, |wake| wake.min(from)));
                             false
@@ -176,7 +176,7 @@ impl<'a> Crew<'a> {
                 }
             };
             if granted {
-                worker.wish = None;
+                worker.request = None;
                 // One that is gone is found out when it is listened to.
                 let _ = (&worker.stream).write_all(b"+");
             }
@@ -203,7 +203,7 @@ impl<'a> Crew<'a> {
         while at < self.workers.len() {
             let worker = &mut self.workers[at];
             let open = worker.read();
-            let sound = worker.lines(&mut self.manners, &mut events);
+            let sound = worker.lines(&mut self.pacing, &mut events);
             let late = worker
                 .looks_until
                 .is_some_and(|until| until <= Instant::now());
@@ -212,7 +212,7 @@ impl<'a> Crew<'a> {
                 continue;
             }
             let worker = self.workers.swap_remove(at);
-            self.manners.end(worker.number);
+            self.pacing.end(worker.number);
             if !sound || late {
                 process::kill(worker.id);
             }
@@ -249,26 +249,26 @@ impl Worker {
         }
     }
 
-    fn wants(&mut self, wish: Wish) {
-        self.wish = Some(wish);
+    fn wants(&mut self, request: Request) {
+        self.request = Some(request);
         self.since = Instant::now();
     }
 
     /// Acts on the lines that are whole; false where one is none.
-    fn lines(&mut self, manners: &mut Manners, events: &mut Vec<Event>) -> bool {
+    fn lines(&mut self, pacing: &mut Pacing, events: &mut Vec<Event>) -> bool {
         while let Some(end) = self.buffer.iter().position(|&byte| byte == b'\n') {
             let line: Vec<u8> = self.buffer.drain(..=end).collect();
             self.looks_until = None;
-            let said = std::str::from_utf8(&line[..end]).ok().and_then(Said::parse);
+            let said = std::str::from_utf8(&line[..end]).ok().and_then(ProbeMessage::parse);
             match said {
-                Some(Said::Begin(address)) => self.wants(Wish::Begin(address)),
-                Some(Said::Connect) => self.wants(Wish::Connect),
-                Some(Said::Closed) => {
+                Some(ProbeMessage::Begin(address)) => self.wants(Request::Begin(address)),
+                Some(ProbeMessage::Connect) => self.wants(Request::Connect),
+                Some(ProbeMessage::Closed) => {
                     if let Some(address) = self.address {
-                        manners.closed(address, Instant::now());
+                        pacing.closed(address, Instant::now());
                     }
                 }
-                Some(Said::Result(result)) => {
+                Some(ProbeMessage::Result(result)) => {
                     self.results += 1;
                     events.push(Event::Result(result));
                 }
@@ -300,8 +300,8 @@ impl Worker {
 }
 
 /// Why a process gave no result.
-fn premature(ended: Option<process::Ended>) -> String {
-    match ended.and_then(process::Ended::signal) {
+fn premature(ended: Option<process::EndedChild>) -> String {
+    match ended.and_then(process::EndedChild::signal) {
         Some(signal) => format!("the process for this host was ended by signal {signal}"),
         None => "the process for this host ended without a result".to_owned(),
     }
