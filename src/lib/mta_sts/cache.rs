@@ -425,7 +425,10 @@ mod tests {
             cache.write(&domain(), &id, 2, POLICY).expect("writes");
             assert_eq!(folder.names(), ["a.test"], "{id}");
             let found = cache.read(&domain());
-            assert!(matches!(found, CacheEntry::Policy(one) if one.id == id), "{id}");
+            assert!(
+                matches!(found, CacheEntry::Policy(one) if one.id == id),
+                "{id}"
+            );
             let mode = fs::metadata(folder.0.join("a.test")).expect("it is there");
             assert_eq!(mode.permissions().mode() & 0o7777, 0o644);
         }

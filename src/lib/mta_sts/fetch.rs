@@ -223,7 +223,8 @@ fn answer() -> Result<Vec<u8>, PolicyFailure> {
     if !matches!(read, Some(Ok(_))) {
         return Err(failed("nobody said what is to be fetched"));
     }
-    let wanted = FetchOrder::read(&told).ok_or_else(|| failed("nobody said what is to be fetched"))?;
+    let wanted =
+        FetchOrder::read(&told).ok_or_else(|| failed("nobody said what is to be fetched"))?;
     let client = Client::new().map_err(|fail| failed(fail.to_string()))?;
     if user::is_root() {
         // Where root cannot become anybody else it stays what it is, in its sandbox.

@@ -97,7 +97,8 @@ pub fn line(partner: &Partner<'_>, hosts: &[PartnerHost<'_>]) -> Option<String> 
 /// domain where one names only that. Where all do, the field is empty.
 fn names(partner: &Partner<'_>, hosts: &[PartnerHost<'_>]) -> String {
     let named = |one: &&PartnerHost<'_>| one.certificates().all(|one| one.names_host);
-    let (hosts, others): (Vec<&PartnerHost<'_>>, Vec<&PartnerHost<'_>>) = hosts.iter().partition(named);
+    let (hosts, others): (Vec<&PartnerHost<'_>>, Vec<&PartnerHost<'_>>) =
+        hosts.iter().partition(named);
     if hosts.is_empty() {
         return String::new();
     }

@@ -251,7 +251,11 @@ impl Store {
     ///
     /// # Errors
     /// The first thing that is wrong: variable, path, reason.
-    pub fn load(settings: &Settings, ask: CertificateRequest, signers: &dyn SignerSource) -> Result<Store, Fail> {
+    pub fn load(
+        settings: &Settings,
+        ask: CertificateRequest,
+        signers: &dyn SignerSource,
+    ) -> Result<Store, Fail> {
         let offer = Offer::of(settings, "CIPHERS", OfferedBy::Server)?;
         let mut findings = offer.findings.clone();
         findings.extend(open_files(settings));
@@ -556,7 +560,9 @@ fn fingerprint(digits: &str) -> Option<Fingerprint> {
 fn asked(settings: &Settings, ask: CertificateRequest) -> CertificateRequest {
     match settings.client_certificate() {
         ClientCertificate::Off => CertificateRequest::No,
-        ClientCertificate::Required if ask != CertificateRequest::Named => CertificateRequest::Required,
+        ClientCertificate::Required if ask != CertificateRequest::Named => {
+            CertificateRequest::Required
+        }
         _ => ask,
     }
 }
@@ -575,7 +581,9 @@ fn expectation(ask: CertificateRequest, pins: Vec<Fingerprint>) -> Expectation {
             .collect(),
         tolerated: match ask {
             CertificateRequest::Optional => Tolerated::Unverified,
-            CertificateRequest::No | CertificateRequest::Required | CertificateRequest::Named => Tolerated::Nothing,
+            CertificateRequest::No | CertificateRequest::Required | CertificateRequest::Named => {
+                Tolerated::Nothing
+            }
         },
     }
 }

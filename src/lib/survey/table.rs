@@ -135,13 +135,6 @@ fn of_port(number: u16, port: &Port) -> Vec<Table> {
         head: vec![head, "hosts"],
         rows,
     };
-    let preferred = port.preferred.iter().flat_map(|(version, suites)| {
-        let hosts: u64 = suites.values().sum();
-        by_count(suites, hosts).into_iter().map(move |row| {
-            let version = std::iter::once(version.to_string());
-            version.chain(row).collect::<Vec<String>>()
-        })
-    });
     let all_keys = port.keys.values().sum();
     let tables = vec![
         counts("versions", "version", in_order(&port.versions, port.tls)),
@@ -153,7 +146,7 @@ fn of_port(number: u16, port: &Port) -> Vec<Table> {
         Table {
             title: title("preferred suites"),
             head: vec!["version", "suite", "hosts"],
-            rows: preferred.collect(),
+            rows: preferred(port),
         },
         counts(
             "key exchange below TLS 1.3",
@@ -188,6 +181,17 @@ fn of_port(number: u16, port: &Port) -> Vec<Table> {
         .into_iter()
         .filter(|table| !table.rows.is_empty())
         .collect()
+}
+
+/// Which suites servers choose of all, by version.
+fn preferred(port: &Port) -> Vec<Vec<String>> {
+    let mut rows = Vec::new();
+    for (version, suites) in &port.preferred {
+        for row in by_count(suites, suites.values().sum()) {
+            rows.push([vec![version.to_string()], row].concat());
+        }
+    }
+    rows
 }
 
 fn certificates(sums: &Certificates) -> Vec<Vec<String>> {

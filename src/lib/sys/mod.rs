@@ -5,7 +5,6 @@
 pub mod channel;
 pub mod child;
 pub mod clock;
-pub mod poll_set;
 pub mod fd;
 #[cfg(gmp)]
 pub mod gmp;
@@ -14,6 +13,7 @@ pub mod large_pages;
 pub mod memory;
 pub mod parcel;
 pub mod poll;
+pub mod poll_set;
 pub mod process;
 pub mod sandbox;
 pub mod signal;

@@ -96,7 +96,10 @@ impl Rule {
             return names.map(|name| wanted(name, false)).collect();
         }
         if let (RuleForm::Exact, Scope::Host(key)) = (self.form, &self.scope) {
-            return vec![wanted(key, self.by == FoundBy::Exchanger && to.is_from_dns())];
+            return vec![wanted(
+                key,
+                self.by == FoundBy::Exchanger && to.is_from_dns(),
+            )];
         }
         let domain = wanted(to.domain, false);
         match to.way {

@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::key::{RuleForm, Scope};
 
-use super::{Anchors, FoundBy, Check, Destination, Port, Rule, Tls, TlsMode, Value, Way};
+use super::{Anchors, Check, Destination, FoundBy, Port, Rule, Tls, TlsMode, Value, Way};
 use crate::text;
 
 impl Rule {

@@ -26,7 +26,7 @@ mod remarks;
 mod value;
 
 pub use compile::compile;
-pub use destination::{FoundBy, Destination, Way};
+pub use destination::{Destination, FoundBy, Way};
 #[cfg(feature = "remote")]
 pub use key::international;
 pub use key::{RuleForm, Scope};
@@ -35,7 +35,7 @@ pub use remarks::{Remark, remarks, rules};
 pub use value::{Anchors, Pin, Port, TlsMode, Value};
 
 use key::canonical;
-use line::{SourceLine, Line};
+use line::{Line, SourceLine};
 
 /// Whether TLS is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -322,7 +322,11 @@ impl Destinations {
     }
 
     /// The rule of the first key that has a line for this sender.
-    fn first(&self, keys: &[(FoundBy, String)], sender: Option<&str>) -> Option<Result<Rule, Unusable>> {
+    fn first(
+        &self,
+        keys: &[(FoundBy, String)],
+        sender: Option<&str>,
+    ) -> Option<Result<Rule, Unusable>> {
         let mut keys = keys.iter();
         match &self.0 {
             Source::Missing => None,

@@ -415,7 +415,9 @@ fn judge(context: &mut X509StoreContextRef) -> bool {
             if !complete || leaf.is_none() {
                 // Libcrypto gave up: nobody knows what it did not look at.
                 let words = failure.error_string();
-                judgement.failures.add(Refusal::plain(Fault::Unjudged, words));
+                judgement
+                    .failures
+                    .add(Refusal::plain(Fault::Unjudged, words));
             }
             let judgement = &mut *judgement;
             let judged = if judgement.expectation.demand == Demand::Records {
@@ -428,7 +430,9 @@ fn judge(context: &mut X509StoreContextRef) -> bool {
                 )
             } else {
                 let leaf = leaf.map(|leaf| &**leaf);
-                judgement.expectation.judge(&judgement.failures, leaf, &judgement.names)
+                judgement
+                    .expectation
+                    .judge(&judgement.failures, leaf, &judgement.names)
             };
             let besides = judgement.besides.as_ref().map(|(expectation, names)| {
                 let leaf = chain.first().map(|leaf| &**leaf);

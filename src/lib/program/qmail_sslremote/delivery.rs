@@ -8,7 +8,7 @@ use openssl::ssl::SslRef;
 
 use super::control_files::ControlFiles;
 use super::envelope::{self, Envelope};
-use super::failure::{Circumstances, EndedSession, Failure, NoTls, Obstacle, Stage, NextStep};
+use super::failure::{Circumstances, EndedSession, Failure, NextStep, NoTls, Obstacle, Stage};
 use super::message::Message;
 use super::plan::{Plan, Server};
 use super::qmtp;

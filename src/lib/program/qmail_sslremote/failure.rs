@@ -264,7 +264,9 @@ impl Failure {
     #[must_use]
     pub fn stage(&self) -> Stage {
         match self {
-            Failure::Excluded(_) | Failure::Origin { .. } | Failure::Unreachable(_) => Stage::Planned,
+            Failure::Excluded(_) | Failure::Origin { .. } | Failure::Unreachable(_) => {
+                Stage::Planned
+            }
             Failure::NoGreeting(_)
             | Failure::Greeting(_)
             | Failure::NoHello(_)
@@ -287,7 +289,9 @@ impl Failure {
         use Disposition::{Later, Never};
         use NextStep::{End, InPlain, Last, Next};
         match self {
-            Failure::Excluded(_) | Failure::Origin { .. } | Failure::Unreachable(_) => (Later, Next),
+            Failure::Excluded(_) | Failure::Origin { .. } | Failure::Unreachable(_) => {
+                (Later, Next)
+            }
 
             Failure::Greeting(reply) if !reply.is_temporary() => (Later, Last),
             Failure::NoGreeting(_)

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use openssl::x509::X509;
 
-use super::failure::{Exclusion, Excluded};
+use super::failure::{Excluded, Exclusion};
 use super::hosts::{Host, Resolver, SMTP};
 use super::records;
 use super::report_text::Say;

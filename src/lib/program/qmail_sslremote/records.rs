@@ -2,10 +2,10 @@
 //! where it must not be called for them.
 #![forbid(unsafe_code)]
 
-use super::failure::{Exclusion, Excluded};
+use super::failure::{Excluded, Exclusion};
 use super::hosts::{Host, Resolver};
 use super::report_text::Say;
-use crate::dane::{self, AddressFrom, Dane, TlsaFound, Lack};
+use crate::dane::{self, AddressFrom, Dane, Lack, TlsaFound};
 use crate::dns;
 use crate::text;
 use crate::tlsdestinations::{Destination, Rule};
@@ -27,7 +27,10 @@ pub fn place(host: &Host, port: u16) -> Option<dns::Endpoint> {
 ///
 /// # Errors
 /// What control files say of the resolver cannot be followed.
-pub fn look_up(places: &[Option<dns::Endpoint>], resolver: &Resolver) -> Result<Vec<TlsaFound>, Say> {
+pub fn look_up(
+    places: &[Option<dns::Endpoint>],
+    resolver: &Resolver,
+) -> Result<Vec<TlsaFound>, Say> {
     let mut asked: Vec<dns::Endpoint> = Vec::new();
     for place in places.iter().flatten() {
         if !asked.contains(place) {

@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::net::IpAddr;
 use std::path::Path;
 
-use super::failure::{Exclusion, Excluded, Failure, NoTls, Obstacle, Stage};
+use super::failure::{Excluded, Exclusion, Failure, NoTls, Obstacle, Stage};
 use super::plan::Server;
 use super::session::{Encryption, Session};
 use super::sts::Followed;
@@ -181,7 +181,10 @@ impl Reporting {
             let text = excluded.say.text.lines().collect::<Vec<_>>().join(" ");
             let policy = match excluded.reason {
                 Exclusion::Unlisted => server.applied.of_certificate(),
-                Exclusion::Line | Exclusion::Lookup | Exclusion::NoRecords | Exclusion::Unusable => &server.applied.first,
+                Exclusion::Line
+                | Exclusion::Lookup
+                | Exclusion::NoRecords
+                | Exclusion::Unusable => &server.applied.first,
             };
             self.keep(server, policy, None, Some((result, text)));
         }

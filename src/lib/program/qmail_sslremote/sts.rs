@@ -14,7 +14,7 @@ use super::report_text::Say;
 use crate::dns::name::DomainName;
 use crate::dns::{NoAnswer, Texts};
 use crate::https;
-use crate::mta_sts::cache::{self, Cache, FOLDER, CacheEntry, Remembered, Standing};
+use crate::mta_sts::cache::{self, Cache, CacheEntry, FOLDER, Remembered, Standing};
 use crate::mta_sts::fetch::{Fetched, Fetching};
 use crate::mta_sts::policy::Mode;
 use crate::mta_sts::{Policy, PolicyDomain, PolicyFailure, PolicyFailureKind, record};

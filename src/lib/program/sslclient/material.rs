@@ -10,6 +10,7 @@ use crate::program;
 use crate::report::Fail;
 use crate::secret::Secret;
 use crate::settings::Settings;
+use crate::store::Named;
 use crate::store::client::{Setup, Store, Trust};
 use crate::text;
 use crate::trust::{Demand, Expectation, Tolerated};
@@ -56,20 +57,7 @@ pub(super) fn store(options: &Options, plan: &Plan) -> Result<Store, Fail> {
             None => BY_LETTER,
         },
     };
-    let certificate = options
-        .certificate
-        .as_deref()
-        .filter(|path| !path.is_empty());
-    let key = options.key.as_deref().filter(|path| !path.is_empty());
-    if key.is_some() && certificate.is_none() {
-        return Err(TABLE.usage("-k has no effect without -c"));
-    }
-    let given = certificate.map(|path| {
-        (
-            ("-c", Path::new(path)),
-            ("-k", Path::new(key.unwrap_or(path))),
-        )
-    });
+    let given = given_certificate(options)?;
     let file = options
         .anchor_file
         .as_deref()
@@ -100,6 +88,19 @@ pub(super) fn store(options: &Options, plan: &Plan) -> Result<Store, Fail> {
         ..setup
     };
     Store::load(&settings, &setup.with_own(own_line.as_ref()), &keys)
+}
+
+/// The files of `-c` and `-k`.
+fn given_certificate(options: &Options) -> Result<Option<(Named<'_>, Named<'_>)>, Fail> {
+    let path = |word: &Option<String>| word.as_deref().filter(|path| !path.is_empty());
+    match (path(&options.certificate), path(&options.key)) {
+        (None, Some(_)) => Err(TABLE.usage("-k has no effect without -c")),
+        (None, None) => Ok(None),
+        (Some(certificate), key) => Ok(Some((
+            ("-c", Path::new(certificate)),
+            ("-k", Path::new(key.unwrap_or(certificate))),
+        ))),
+    }
 }
 
 /// What the letters expect of a server.

@@ -10,7 +10,9 @@ use crate::options::sslclient::Options;
 use crate::report::Fail;
 use crate::store::client;
 use crate::text;
-use crate::tlsdestinations::{self, FoundBy, Check, Destination, Destinations, Rule, Tls, TlsMode, Way};
+use crate::tlsdestinations::{
+    self, Check, Destination, Destinations, FoundBy, Rule, Tls, TlsMode, Way,
+};
 use crate::trust::{Name, Reference, Verdict};
 
 /// What the options and the policy of `-P` come to.

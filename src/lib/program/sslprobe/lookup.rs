@@ -107,7 +107,11 @@ fn plain(destination: &ProbeDestination, host: &str) -> Target {
 }
 
 /// A host by its name or address.
-fn host(destination: &ProbeDestination, dns: Result<&Dns, &Fail>, families: &[IpFamily]) -> Vec<Target> {
+fn host(
+    destination: &ProbeDestination,
+    dns: Result<&Dns, &Fail>,
+    families: &[IpFamily],
+) -> Vec<Target> {
     let mut target = plain(destination, &destination.host);
     if let Ok(ip) = destination.host.parse::<IpAddr>() {
         return by_family(&target, Ok(&[ip]), families);

@@ -31,20 +31,20 @@ use crate::text;
 use crate::tlsdestinations::Destinations;
 use crate::trust::{Demand, Expectation};
 
-mod scheduler;
 mod destination;
 mod lookup;
 mod pacing;
 mod progress;
 mod scan;
+mod scheduler;
 mod turn;
 mod worker;
 
-use scheduler::{Scheduler, Event};
 use destination::{ProbeDestination, Unit};
 use lookup::IpFamily;
 use progress::{Progress, destinations};
 use scan::Terms;
+use scheduler::{Event, Scheduler};
 use worker::Setup;
 
 /// The exit code where something was found that should be mended.

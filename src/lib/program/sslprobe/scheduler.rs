@@ -259,7 +259,9 @@ impl Worker {
         while let Some(end) = self.buffer.iter().position(|&byte| byte == b'\n') {
             let line: Vec<u8> = self.buffer.drain(..=end).collect();
             self.looks_until = None;
-            let said = std::str::from_utf8(&line[..end]).ok().and_then(ProbeMessage::parse);
+            let said = std::str::from_utf8(&line[..end])
+                .ok()
+                .and_then(ProbeMessage::parse);
             match said {
                 Some(ProbeMessage::Begin(address)) => self.wants(Request::Begin(address)),
                 Some(ProbeMessage::Connect) => self.wants(Request::Connect),

@@ -92,7 +92,10 @@ mod tests {
     #[test]
     fn a_line_that_is_none_says_nothing() {
         let address = IpAddr::from([127, 0, 0, 1]);
-        assert_eq!(ProbeMessage::parse("B127.0.0.1"), Some(ProbeMessage::Begin(address)));
+        assert_eq!(
+            ProbeMessage::parse("B127.0.0.1"),
+            Some(ProbeMessage::Begin(address))
+        );
         assert_eq!(ProbeMessage::parse("C"), Some(ProbeMessage::Connect));
         assert_eq!(ProbeMessage::parse("D"), Some(ProbeMessage::Closed));
         assert!(matches!(

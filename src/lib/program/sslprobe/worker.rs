@@ -12,7 +12,7 @@ use super::turn::Turn;
 use crate::confine;
 use crate::mta_sts::cache::{Cache, FOLDER};
 use crate::probe::findings::{self, Facts};
-use crate::probe::partner::{self, PartnerHost, Partner};
+use crate::probe::partner::{self, Partner, PartnerHost};
 use crate::probe::result::{HostResult, StartTls};
 use crate::qmail_home;
 use crate::report::Fail;

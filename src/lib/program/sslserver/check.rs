@@ -117,7 +117,9 @@ fn describe_store(out: &mut String, served: &Served, wrong: &mut Vec<String>) {
         crate::options::sslserver::CertificateRequest::No => "not asked for",
         crate::options::sslserver::CertificateRequest::Optional => "asked for, not required",
         crate::options::sslserver::CertificateRequest::Required => "required",
-        crate::options::sslserver::CertificateRequest::Named => "required, and must name the client's host",
+        crate::options::sslserver::CertificateRequest::Named => {
+            "required, and must name the client's host"
+        }
     };
     let _ = writeln!(out, "  client certificate: {asked}");
     tell(out, wrong, store.findings.iter().cloned());

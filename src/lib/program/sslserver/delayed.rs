@@ -50,7 +50,10 @@ pub(super) enum ControlUse {
 ///
 /// # Errors
 /// Out of descriptors or memory.
-pub(super) fn sides(client: &TcpStream, options: &Options) -> io::Result<(EngineEnds, ProgramEnds)> {
+pub(super) fn sides(
+    client: &TcpStream,
+    options: &Options,
+) -> io::Result<(EngineEnds, ProgramEnds)> {
     let (given, control) = fd::stream_pair()?;
     let (channel, program) = Channel::new(descriptors(options))?;
     let kept = EngineEnds {

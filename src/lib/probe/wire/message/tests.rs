@@ -151,9 +151,16 @@ fn what_is_no_tls_is_told_by_its_first_bytes() {
         b"\0",
         b"\x16\x02\x00",
     ] {
-        assert_eq!(read(text), Ok(Some(ServerReply::Other(text.to_vec()))), "{text:?}");
+        assert_eq!(
+            read(text),
+            Ok(Some(ServerReply::Other(text.to_vec()))),
+            "{text:?}"
+        );
     }
-    assert_eq!(read(&record(21, &[2, 40])), Ok(Some(ServerReply::Alert(40))));
+    assert_eq!(
+        read(&record(21, &[2, 40])),
+        Ok(Some(ServerReply::Alert(40)))
+    );
     assert_eq!(read(b""), Ok(None));
     let long = [&[22, 3, 3][..], &[0xff, 0xff]].concat();
     assert!(matches!(read(&long), Err(Malformed::Record(_))));

@@ -141,7 +141,10 @@ fn under(scan: &mut Scan<'_>, of_target: &TargetRule) -> Result<(MailOutcome, St
         note_agreement(scan, &outcome);
     }
     Ok(match (outcome, &scan.facts.inside) {
-        (Ok(()), None) => (MailOutcome::Through, format!("{place}: mail would get through")),
+        (Ok(()), None) => (
+            MailOutcome::Through,
+            format!("{place}: mail would get through"),
+        ),
         (Ok(()), Some(how)) => not_by_tls(scan, of_target, &format!("inside TLS: {how}")),
         (Err(failure), _) => not_by_tls(scan, of_target, &failed(&failure)),
     })

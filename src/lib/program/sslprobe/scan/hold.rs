@@ -5,7 +5,7 @@
 use super::agreement::verified;
 use super::{Scan, Stop, TargetRule};
 use crate::options::sslprobe::Depth;
-use crate::probe::partner::{self, PartnerHost, Hold, Partner};
+use crate::probe::partner::{self, Hold, Partner, PartnerHost};
 use crate::probe::result::{HostResult, Version};
 use crate::report::Fail;
 use crate::tlsdestinations::Destinations;

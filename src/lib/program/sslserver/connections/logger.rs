@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use super::Connections;
 use crate::report::{TEMPORARY, reason};
-use crate::sys::poll_set::PollSet;
 use crate::sys::poll::{self, Ready};
+use crate::sys::poll_set::PollSet;
 use crate::sys::process;
 use crate::sys::user::{Holder, Identity, Powers};
 use crate::sys::{sandbox, signal};

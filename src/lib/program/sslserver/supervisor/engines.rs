@@ -9,7 +9,7 @@ use super::Supervisor;
 use crate::keyholder::Keyholder;
 use crate::program::sslserver::Setup;
 use crate::program::sslserver::connections::{Begun, ConnectionId, Waiting};
-use crate::program::sslserver::delayed::{EngineEnds, Terms, ControlUse};
+use crate::program::sslserver::delayed::{ControlUse, EngineEnds, Terms};
 use crate::program::sslserver::engine::Engine;
 use crate::program::sslserver::generation::{Generation, Material};
 use crate::program::sslserver::messages::{
