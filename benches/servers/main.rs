@@ -5,6 +5,7 @@
 //! the wall time that is told beside a delivery's.
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods, reason = "tests have threads")]
+#![allow(clippy::too_many_lines, reason = "a table may be long")]
 #![allow(
     clippy::incompatible_msrv,
     reason = "rust-version is that of the programs"

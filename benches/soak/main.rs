@@ -3,6 +3,7 @@
 //! hours; it says what it counted, and fails where something was lost.
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods, reason = "tests have threads")]
+#![allow(clippy::too_many_lines, reason = "a table may be long")]
 #![allow(
     clippy::incompatible_msrv,
     reason = "rust-version is that of the programs"

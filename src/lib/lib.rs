@@ -6,6 +6,7 @@
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests have threads"))]
 #![cfg_attr(test, allow(clippy::incompatible_msrv, reason = "of the programs"))]
+#![cfg_attr(test, allow(clippy::too_many_lines, reason = "a table may be long"))]
 
 /// A peer's bytes made safe to show; numbers within limits; hex and base32.
 mod text;

@@ -232,7 +232,6 @@ json.dump(report, sys.stdout)
     report
 }
 
-#[allow(clippy::too_many_lines)] // the whole of a report
 #[test]
 fn a_report_says_what_was_kept_of_a_day() {
     need!("nsd");

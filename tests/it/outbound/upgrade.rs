@@ -132,7 +132,6 @@ fn ehlo_has_the_local_name_or_the_address() {
 }
 
 #[test]
-#[allow(clippy::too_many_lines)] // a table
 fn no_program_runs_where_there_is_no_upgrade() {
     let place = Place::new("no-upgrade");
     for (protocol, greeting, answers, said) in [

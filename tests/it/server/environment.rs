@@ -388,7 +388,6 @@ fn host_names_are_lower_case() {
 }
 
 #[test]
-#[allow(clippy::too_many_lines)] // one list of names and values
 fn the_full_set_names_both_certificates() {
     let place = Place::new("full-set");
     let subject = name(&[

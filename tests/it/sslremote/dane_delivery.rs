@@ -54,7 +54,6 @@ fn in_clear(servers: &[&Running]) -> usize {
         .count()
 }
 
-#[allow(clippy::too_many_lines)] // a table
 #[test]
 fn signed_records_decide_and_the_report_says_how() {
     need_root!();

@@ -220,7 +220,6 @@ fn a_connection_that_ends_is_a_duplicate_only_after_the_dot() {
 }
 
 #[test]
-#[allow(clippy::too_many_lines)] // a table
 fn a_required_rule_never_delivers_otherwise_and_never_bounces() {
     let place = Place::new("remote-required");
     let other = || peer::context(&Leaf::new("x").dns("other.example").issue(), |_| ());

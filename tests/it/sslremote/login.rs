@@ -124,7 +124,6 @@ const ALL: &str = "250-AUTH PLAIN LOGIN CRAM-MD5\r\n";
 const TOKEN: &str = "AHRpbQB0YW5zdGFhZg==";
 
 #[test]
-#[allow(clippy::too_many_lines)] // a table
 fn a_login_that_fails_is_tried_again_later_and_shows_no_secret() {
     let place = Place::new("remote-login-fails");
     for (fake, sign, policy, said) in [

@@ -19,7 +19,6 @@ fn told(remote: &Remote<'_>, domains: &[&str]) -> String {
 }
 
 #[test]
-#[allow(clippy::too_many_lines)] // what is printed, whole
 fn it_says_what_a_delivery_would_meet_and_calls_nobody() {
     need_root!();
     let place = Place::new("preview");

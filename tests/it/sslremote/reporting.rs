@@ -52,7 +52,6 @@ fn keeps_sessions(place: &Place) {
     fs::create_dir_all(place.path("tlsrpt")).unwrap();
 }
 
-#[allow(clippy::too_many_lines)] // a table
 #[test]
 fn each_session_has_one_line_with_at_most_one_word() {
     need_root!();

@@ -109,7 +109,6 @@ enum End {
 }
 use End::{Kept, Sent};
 
-#[allow(clippy::too_many_lines)] // a table
 #[test]
 fn each_row_of_keys_asks_what_it_says() {
     need_root!();

@@ -79,7 +79,6 @@ fn theirs(words: &str) -> Opinion {
 }
 
 #[test]
-#[allow(clippy::too_many_lines)] // a table
 fn postfix_judges_servers_and_their_records_as_we_do() {
     need_root!();
     let place = Place::new("dane-postfix");

@@ -70,7 +70,6 @@ fn leaf(kind: &str) -> Leaf {
 }
 
 #[test]
-#[allow(clippy::too_many_lines)] // a table
 fn a_policy_decides_by_its_mode_who_gets_the_mail() {
     need_root!();
     need!("nsd");
@@ -394,7 +393,6 @@ fn what_a_delivery_was_started_with_is_no_matter_for_a_policy() {
 }
 
 #[test]
-#[allow(clippy::too_many_lines)] // a table
 fn what_web_servers_give_in_the_place_of_a_policy() {
     need_root!();
     need!("nsd");

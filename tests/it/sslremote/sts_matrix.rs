@@ -53,7 +53,6 @@ fn seen(running: &Running, before: usize) -> Fate {
 }
 
 #[test]
-#[allow(clippy::too_many_lines)] // a world, and what becomes of mail in it
 fn no_line_no_record_and_no_policy_softens_another() {
     need_root!();
     let place = Place::new("sts-all");

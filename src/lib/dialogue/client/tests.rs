@@ -204,7 +204,6 @@ fn an_answer_before_its_command_is_no_answer() {
 }
 
 #[test]
-#[allow(clippy::too_many_lines)] // a table
 fn a_refusal_shows_the_reply() {
     for (protocol, greeting, parts, wanted) in [
         (

@@ -92,8 +92,13 @@ pub(super) fn store(options: &Options, plan: &Plan) -> Result<Store, Fail> {
 
 /// The files of `-c` and `-k`.
 fn given_certificate(options: &Options) -> Result<Option<(Named<'_>, Named<'_>)>, Fail> {
-    let path = |word: &Option<String>| word.as_deref().filter(|path| !path.is_empty());
-    match (path(&options.certificate), path(&options.key)) {
+    fn path(word: Option<&String>) -> Option<&str> {
+        word.map(String::as_str).filter(|path| !path.is_empty())
+    }
+    match (
+        path(options.certificate.as_ref()),
+        path(options.key.as_ref()),
+    ) {
         (None, Some(_)) => Err(TABLE.usage("-k has no effect without -c")),
         (None, None) => Ok(None),
         (Some(certificate), key) => Ok(Some((
