@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll, ppoll};
 use nix::sys::signal::SigSet;
-use nix::sys::time::{TimeSpec, TimeValLike as _};
+use nix::sys::time::TimeSpec;
 
 /// What to wait for on one descriptor, and after the wait what came.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,6 +90,9 @@ fn timeout(left: Option<Duration>) -> nix::poll::PollTimeout {
     }
 }
 
+/// Longer waits are cut: every system takes this one.
+const LONGEST: Duration = Duration::from_secs(1_000_000);
+
 /// Waits for descriptors or a signal of those that `mask` lets through; true
 /// when a descriptor is ready.
 ///
@@ -104,9 +107,8 @@ pub fn wait_with_signals(
         .iter()
         .map(|(fd, ready)| PollFd::new(*fd, ready.flags()))
         .collect();
-    let time = time.map(|time| {
-        TimeSpec::milliseconds(i64::try_from(time.as_millis()).unwrap_or(i64::MAX / 2))
-    });
+    // To the nanosecond: one that ends early is a turn for nothing, and then another.
+    let time = time.map(|time| TimeSpec::from(time.min(LONGEST)));
     let count = match ppoll(&mut fds, time, Some(mask)) {
         Err(Errno::EINTR) => 0,
         other => other?,
@@ -119,4 +121,18 @@ pub fn wait_with_signals(
         };
     }
     Ok(count > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_for_a_part_of_a_millisecond_is_waited_out() {
+        let time = Duration::from_micros(1900);
+        let began = Instant::now();
+        let mask = SigSet::thread_get_mask().expect("this thread's");
+        let any = wait_with_signals(&mut [], Some(time), mask).expect("a wait");
+        assert!(!any && began.elapsed() >= time);
+    }
 }

@@ -27,6 +27,7 @@ pub(super) struct Access {
     /// There is no file where a database should be.
     missing: bool,
     limits: bool,
+    mixes: bool,
 }
 
 impl Access {
@@ -40,9 +41,11 @@ impl Access {
             main,
             missing: early_missing || main_missing,
             limits: false,
+            mixes: false,
         };
         let limits = access.all().any(|rule| rule_limit(&rule).is_some());
         access.limits = limits;
+        access.mixes = access.lookups_with_settings() > 1;
         access
     }
 
@@ -93,6 +96,23 @@ impl Access {
     /// knows before they have been met.
     pub fn limits(&self) -> bool {
         self.limits
+    }
+
+    /// Whether a client may meet rules that choose a store only together.
+    pub fn mixes(&self) -> bool {
+        self.mixes
+    }
+
+    /// How many of the rules that one client meets may have settings: one of the client's
+    /// and one of the local address's in each database.
+    fn lookups_with_settings(&self) -> usize {
+        let databases = [self.early(), self.main()].into_iter().flatten();
+        let lookups = databases.flat_map(|rules| [(rules, Scope::Client), (rules, Scope::Local)]);
+        let has_settings = |(rules, scope): &(&Rules, Scope)| {
+            let mut looked_at = rules.iter().filter(|rule| rule.scope() == *scope);
+            looked_at.any(|rule| !rule_settings(&rule).is_empty())
+        };
+        lookups.filter(has_settings).count()
     }
 
     /// Whether there is no file where a database should be.

@@ -38,7 +38,10 @@ const STOPPED: Duration = Duration::from_secs(10);
 const LONGEST_STOPPED: Duration = Duration::from_secs(3600);
 /// How many lines an engine may have for the log: honest ones have a few.
 const LINES: u32 = 32;
-/// How often all are heard for the message of an engine that has ended.
+/// How many messages of one connection are heard before others: as many as an honest one
+/// has in its handshake.
+const AT_ONCE: usize = 4;
+/// How often all are heard for the message of an engine that has ended or was stopped.
 const MANY: usize = 64;
 
 /// Names a connection; no number is used twice.
@@ -223,13 +226,13 @@ impl<'a> Connections<'a> {
         self.deadlines.extend(deadline.map(|at| (at, id)));
     }
 
-    /// Hears those that have something to tell, one message of each: of further
+    /// Hears those that have something to tell, a few messages of each: of further
     /// ones the next wait tells.
     pub fn hear(&mut self) {
         for key in self.poll_set.ready() {
             match waiting::asking(key) {
                 Some(id) => self.asking.push(id),
-                None => self.hear_one(key, 1),
+                None => self.hear_one(key, AT_ONCE),
             }
         }
     }
@@ -442,7 +445,7 @@ impl<'a> Connections<'a> {
 
     /// A signal stopped a process, or let it go on.
     pub fn stopped(&mut self, process: ProcessId, stopped: bool) {
-        if let Some(&(id, Part::Engine)) = self.processes.get(&process) {
+        if let Some((id, Part::Engine)) = self.whose(process) {
             if let Some(connection) = self.all.get_mut(&id) {
                 connection.stopped = stopped;
                 self.bound_engine(id);
@@ -506,19 +509,25 @@ impl<'a> Connections<'a> {
         }
     }
 
-    /// A process ended, and perhaps its connection with it.
-    pub fn ended(&mut self, ended: EndedChild) {
-        // An engine says whose it is before it does anything that could end it;
-        // and what a process has said comes before its end.
+    /// Which connection a process belongs to, and as what. An engine says so before it
+    /// does anything that could end or stop it.
+    fn whose(&mut self, process: ProcessId) -> Option<(ConnectionId, Part)> {
         for _ in 0..MANY {
-            if self.processes.contains_key(&ended.id) {
+            if self.processes.contains_key(&process) {
                 break;
             }
             self.hear();
         }
-        let Some((id, part)) = self.processes.remove(&ended.id) else {
+        self.processes.get(&process).copied()
+    }
+
+    /// A process ended, and perhaps its connection with it.
+    pub fn ended(&mut self, ended: EndedChild) {
+        let Some((id, part)) = self.whose(ended.id) else {
             return;
         };
+        self.processes.remove(&ended.id);
+        // What a process has said comes before its end.
         self.hear_one(id, usize::MAX);
         let Some(connection) = self.all.get_mut(&id) else {
             return;

@@ -39,6 +39,9 @@ const BUSY: u32 = 8;
 /// each that ends, and how soon they are for those that nothing was heard of.
 const MANY: usize = 32;
 const SCAN: Duration = Duration::from_millis(50);
+/// How long those that need no answer wait to be heard, all together: most are heard by
+/// then, at the end of a process of theirs.
+const BATCH: Duration = Duration::from_millis(50);
 /// How often dates of certificates are looked at.
 const DAY: Duration = Duration::from_secs(86400);
 
@@ -84,6 +87,8 @@ pub(super) struct Supervisor<'a> {
     /// When all children are looked through.
     scan_at: Option<Instant>,
     connections: Connections<'a>,
+    /// Until when nothing that connections tell ends a wait.
+    batch_until: Option<Instant>,
     /// A client that was accepted when there was no process for it.
     held: Option<(TcpStream, SocketAddr)>,
     /// When it was last told that `-c` is reached, and what the system lacks.
@@ -134,6 +139,7 @@ impl<'a> Supervisor<'a> {
             busy: 0,
             scan_at: None,
             connections: Connections::new(setup)?,
+            batch_until: None,
             held: None,
             full_told: None,
             lack_told: None,
@@ -192,8 +198,10 @@ impl<'a> Supervisor<'a> {
         self.begin_engines();
         self.tidy();
         self.notifier.send(&self.setup.report);
+        self.batch_until = self.batch_until.filter(|until| now < *until);
         let others = [
             self.resting,
+            self.batch_until,
             self.scan_at,
             self.notifier.wake(),
             self.keyholder.wake(),
@@ -215,6 +223,7 @@ impl<'a> Supervisor<'a> {
         keyholder.attend(awaited, came.keyholder, &self.setup.report);
         if came.connections {
             self.connections.hear();
+            self.begin_batch();
         }
         self.begin_engines();
         self.tidy();
@@ -228,6 +237,24 @@ impl<'a> Supervisor<'a> {
             self.resting = self.accept().map(|()| Instant::now() + REST);
         }
         Ok(came.also)
+    }
+
+    /// Has what connections tell from now on wait for a while, unless one may wait for
+    /// an answer.
+    fn begin_batch(&mut self) {
+        let options = &self.setup.options;
+        let access = &self.generation.access;
+        let asks = options.delayed || self.counts_late() || access.mixes();
+        if !asks {
+            self.batch_until
+                .get_or_insert_with(|| Instant::now() + BATCH);
+        }
+    }
+
+    /// Whether only its launcher knows whom a connection counts for: a sender's address
+    /// says nothing of the client's, and rules are met by names too.
+    fn counts_late(&self) -> bool {
+        self.setup.senders.is_some() || self.generation.access.limits()
     }
 
     fn heed_signals(&mut self) {
@@ -300,7 +327,10 @@ impl<'a> Supervisor<'a> {
             time
         };
         let mut wanted = Vec::with_capacity(4);
-        wanted.push((self.connections.as_fd(), Ready::READ));
+        let listening = self.batch_until.is_none();
+        if listening {
+            wanted.push((self.connections.as_fd(), Ready::READ));
+        }
         if accepting {
             wanted.push((self.listener.as_fd(), Ready::READ));
         }
@@ -313,7 +343,7 @@ impl<'a> Supervisor<'a> {
         let mut came = wanted.into_iter().map(|(_, came)| came.read || came.gone);
         let mut next = || came.next().unwrap_or(false);
         Ok(Woken {
-            connections: next(),
+            connections: listening && next(),
             client: accepting && next(),
             also: also.is_some() && next(),
             keyholder: came.any(|came| came),

@@ -83,10 +83,7 @@ impl Supervisor<'_> {
         client: TcpStream,
         address: SocketAddr,
     ) -> Result<(), (TcpStream, std::io::Error)> {
-        let senders = &self.setup.senders;
-        // A sender's address says nothing of the client's, and rules are met by
-        // names too.
-        let counted = senders.is_none() && !self.generation.access.limits();
+        let counted = !self.counts_late();
         let limit = self.setup.limits.per_address;
         if counted && !self.connections.admission.has_room(address.ip(), limit) {
             return Ok(());
@@ -124,6 +121,7 @@ impl Supervisor<'_> {
                     messages,
                     tcp,
                 });
+                self.begin_batch();
                 self.tell_full();
                 Ok(())
             }
