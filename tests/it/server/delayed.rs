@@ -5,6 +5,7 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
+use std::process::Command;
 
 use nix::sys::signal::Signal;
 use openssl::pkey::Id;
@@ -215,4 +216,29 @@ fn a_program_has_its_descriptors_wherever_the_server_has_them() {
         }
         server.quiet();
     }
+}
+
+/// An engine is made of a supervisor that has no descriptor left, and has room itself.
+#[test]
+fn a_program_has_tls_from_a_server_that_may_open_nothing_more() {
+    need!("bash");
+    let prlimit = need!("prlimit");
+    let place = Place::new("full");
+    let server = asking(&place, ASKING).options("-n").start();
+    let client = ready(&server);
+    let folder = format!("/proc/{}/fd", server.pid());
+    let taken: Vec<String> = fs::read_dir(folder)
+        .unwrap()
+        .map(|one| one.unwrap().file_name().into_string().unwrap())
+        .collect();
+    // Four are for the engine: its channel to the keyholder, and one to its maker.
+    let is_free = |number: &usize| !taken.contains(&number.to_string());
+    let last = (0..).filter(is_free).nth(3).unwrap();
+    let pid = server.pid().to_string();
+    let limit = format!("--nofile={}:", last + 1);
+    let mut command = Command::new(prlimit);
+    let set = process::run(command.args(["--pid", &pid, &limit]), b"");
+    assert_eq!(set.code, Some(0), "{}", set.stderr);
+    ends(secured(&server, client));
+    server.quiet();
 }

@@ -64,9 +64,6 @@ impl Engine<'_> {
         }
         memory::populate_heap(HEAP);
         process::name("engine");
-        // Under `-n` the program has the socket too: closing ours would not end the
-        // connection.
-        let plain = delayed.then(|| ends.client.try_clone()).transpose();
         // The log is not among them: whoever holds a descriptor of it could write
         // lines of others'.
         let mut kept = vec![
@@ -77,10 +74,13 @@ impl Engine<'_> {
         ];
         kept.extend(ends.program.descriptors());
         kept.extend(self.setup.sandbox.descriptor());
+        forked.close_all_but(&kept);
+        // Under `-n` the program has the socket too: closing ours would not end the
+        // connection. A supervisor that may open nothing more leaves room only now.
+        let plain = delayed.then(|| ends.client.try_clone()).transpose();
         if let Ok(Some(plain)) = &plain {
             kept.push(plain.as_fd());
         }
-        forked.close_all_but(&kept);
         let highest = kept.iter().map(AsRawFd::as_raw_fd).max().unwrap_or(2);
         let confined = self.give_up_rights(forked, highest);
         #[cfg(feature = "internals")]
