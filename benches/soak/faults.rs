@@ -73,8 +73,9 @@ const FAULTS: [Fault; 15] = [
 /// Whose connection a killed process was.
 enum Hit {
     Client(Ipv4Addr),
-    /// A launcher, whom the log names.
-    Launcher(i32),
+    /// A launcher, whom the log names, but for one that had no time to say whose it
+    /// was.
+    Launcher(i32, Option<Ipv4Addr>),
 }
 
 /// What a run has seen so far.
@@ -365,7 +366,7 @@ fn hold(server: &Server, dice: &mut Dice, role: &str) -> Option<(i32, Option<Hit
             }
             client.map(|client| (pid, Some(Hit::Client(client))))
         }
-        "launcher" => Some((pid, Some(Hit::Launcher(pid)))),
+        "launcher" => Some((pid, Some(Hit::Launcher(pid, client_of(pid))))),
         _ => Some((pid, None)),
     }
 }
@@ -427,13 +428,21 @@ struct Losses {
 
 fn losses(seen: &Seen, log: &str) -> Losses {
     let journal = Journal::read(log);
+    // Those of whose launcher there is its end alone.
+    let mut ended = BTreeSet::new();
     let mut hit = BTreeSet::new();
     for one in seen.hits.lock().unwrap().iter() {
         match one {
             Hit::Client(client) => {
                 hit.insert(*client);
             }
-            Hit::Launcher(pid) => hit.extend(journal.clients_of(*pid)),
+            Hit::Launcher(pid, client) => {
+                hit.extend(journal.clients_of(*pid));
+                if let (Some(client), true) = (client, journal.ended_badly(*pid)) {
+                    hit.insert(*client);
+                    ended.insert(*client);
+                }
+            }
         }
     }
     let new_keys = *seen.new_keys.lock().unwrap();
@@ -454,7 +463,9 @@ fn losses(seen: &Seen, log: &str) -> Losses {
                 continue;
             }
             Lost::Ended(..) if !hit.contains(client) => " though no process of its was hit",
-            Lost::Ended(..) if said.is_none() => ", which the log does not explain",
+            Lost::Ended(..) if said.is_none() && !ended.contains(client) => {
+                ", which the log does not explain"
+            }
             Lost::Ended(..) => {
                 losses.hit += 1;
                 continue;
@@ -490,7 +501,8 @@ fn verdict(
         truth.oldest().as_millis(),
     );
     if !bad.is_empty() {
-        let kept = std::env::temp_dir().join(format!("soak-{}.log", std::process::id()));
+        let name = format!("soak-{}-{}.log", std::process::id(), way.name());
+        let kept = std::env::temp_dir().join(name.replace(' ', "-"));
         let kept = fs::write(&kept, log)
             .map_or_else(|error| error.to_string(), |()| kept.display().to_string());
         let told = bad.iter().take(TOLD).cloned().collect::<Vec<_>>();

@@ -9,7 +9,7 @@ use crate::harness::process::descriptors;
 /// One look at a supervisor.
 #[derive(Clone, Copy, Debug)]
 pub struct Gauge {
-    /// Proportional set size, in KiB.
+    /// What is its own, in KiB: what it shares depends on who else is there.
     pub memory: u64,
     pub descriptors: usize,
     /// Processor time so far, in nanoseconds.
@@ -22,14 +22,14 @@ impl Gauge {
         let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
         let memory = rollup
             .lines()
-            .find_map(|line| line.strip_prefix("Pss:"))
+            .find_map(|line| line.strip_prefix("Anonymous:"))
             .and_then(|rest| rest.split_whitespace().next()?.parse().ok());
         // The first number is the time on a processor: Documentation/scheduler/
         // sched-stats.rst of the kernel.
         let stat = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap();
         let time = stat.split_whitespace().next().and_then(|n| n.parse().ok());
         Gauge {
-            memory: memory.expect("a Pss"),
+            memory: memory.expect("a size"),
             descriptors: descriptors(pid),
             time: time.expect("a time"),
         }

@@ -2,13 +2,15 @@
 //! was said of each client.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 /// A whole log.
 pub struct Journal {
     /// By process number, in the order of the log: numbers come again.
     clients: BTreeMap<i32, Vec<Ipv4Addr>>,
+    /// Processes that the log tells no good end of.
+    ended_badly: BTreeSet<i32>,
     /// Whom a line says something bad of.
     explained: BTreeMap<Ipv4Addr, String>,
 }
@@ -17,6 +19,7 @@ impl Journal {
     pub fn read(log: &str) -> Journal {
         let mut journal = Journal {
             clients: BTreeMap::new(),
+            ended_badly: BTreeSet::new(),
             explained: BTreeMap::new(),
         };
         for line in log.lines() {
@@ -34,12 +37,11 @@ impl Journal {
                 }
             }
             ["sslserver:", "end", pid, "status", status] => {
-                let last = pid.parse().ok().and_then(|pid: i32| {
-                    let all = self.clients.get(&pid)?;
-                    all.last().copied()
-                });
-                if let (Some(address), true) = (last, status != "0") {
-                    self.explain(address, line);
+                if let (Ok(pid), true) = (pid.parse(), status != "0") {
+                    self.ended_badly.insert(pid);
+                    if let Some(address) = self.clients_of(pid).last().copied() {
+                        self.explain(address, line);
+                    }
                 }
             }
             ["sslserver:", "status:" | "ok" | "deny" | "tls", ..] => {}
@@ -49,6 +51,11 @@ impl Journal {
                 }
             }
         }
+    }
+
+    /// Whether a process of this number ended in another way than it should.
+    pub fn ended_badly(&self, pid: i32) -> bool {
+        self.ended_badly.contains(&pid)
     }
 
     /// Whom processes of this number served.

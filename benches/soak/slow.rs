@@ -5,7 +5,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,15 +27,28 @@ const LONGEST: Duration = Duration::from_secs(20);
 const TIME: Duration = Duration::from_secs(8);
 
 /// What a client does, until it is to end.
-type Deed = fn(&Server, Ipv4Addr, &AtomicBool);
+type Deed = fn(&Greed<'_>, Ipv4Addr, &AtomicBool);
+
+/// Whom slow and greedy clients come to, and how often they have connected.
+struct Greed<'a> {
+    server: &'a Server,
+    way: Way,
+    connected: AtomicU64,
+}
 
 pub fn run(_: &Settings, seed: u64) -> Outcome {
-    let kinds: [(&str, Way, Deed); 7] = [
+    let kinds: [(&str, Way, Deed); 9] = [
         ("40 silent clients", Way::AtOnce, silent),
         ("40 silent clients", Way::StartTls, silent),
+        ("40 silent clients", Way::Delayed, silent),
         (
             "a byte a second of a ClientHello",
             Way::AtOnce,
+            hello_by_byte,
+        ),
+        (
+            "a byte a second of a ClientHello",
+            Way::StartTls,
             hello_by_byte,
         ),
         (
@@ -60,6 +73,11 @@ fn one_kind(title: &str, way: Way, deed: Deed, seed: u64) -> Result<String, Stri
     let server = service::setup(&place, way, 40)
         .options("-c 60 -C 20 -T 5")
         .start();
+    let greed = Greed {
+        server: &server,
+        way,
+        connected: AtomicU64::new(0),
+    };
     let over = AtomicBool::new(false);
     let client = Client::new(None);
     let mut waits = Vec::new();
@@ -67,9 +85,9 @@ fn one_kind(title: &str, way: Way, deed: Deed, seed: u64) -> Result<String, Stri
     thread::scope(|scope| {
         let _stop = Stop(&over);
         for number in 0..MANY {
-            let (server, over) = (&server, &over);
+            let (greed, over) = (&greed, &over);
             let from = Ipv4Addr::new(127, 210, 0, 1 + number % 2);
-            scope.spawn(move || deed(server, from, over));
+            scope.spawn(move || deed(greed, from, over));
         }
         let end = Instant::now() + TIME;
         let mut number = 0;
@@ -89,11 +107,13 @@ fn one_kind(title: &str, way: Way, deed: Deed, seed: u64) -> Result<String, Stri
             waits.push(came.elapsed());
         }
     });
+    let connected = greed.connected.into_inner();
     server.quiet();
     server.stop();
     let longest = waits.iter().max().copied().unwrap_or_default();
     let line = format!(
-        "{}: {title}: {} ordinary clients served meanwhile, the slowest in {} ms; no process left",
+        "{}: {title} ({connected} connections): {} ordinary clients served meanwhile, the slowest in {} ms; \
+         no process left",
         way.name(),
         waits.len(),
         longest.as_millis()
@@ -105,8 +125,29 @@ fn one_kind(title: &str, way: Way, deed: Deed, seed: u64) -> Result<String, Stri
     }
 }
 
-fn connect(server: &Server, from: Ipv4Addr) -> Option<TcpStream> {
-    dial::try_tcp(server.at, Some(SocketAddr::from((from, 0))), None).ok()
+impl Greed<'_> {
+    fn connect(&self, from: Ipv4Addr) -> Option<TcpStream> {
+        let from = Some(SocketAddr::from((from, 0)));
+        let stream = dial::try_tcp(self.server.at, from, None).ok()?;
+        self.connected.fetch_add(1, Ordering::Relaxed);
+        Some(stream)
+    }
+
+    /// Up to where TLS begins.
+    fn connect_for_tls(&self, from: Ipv4Addr) -> Option<TcpStream> {
+        let mut stream = self.connect(from)?;
+        if self.way == Way::StartTls {
+            stream.write_all(b"STARTTLS\r\n").ok()?;
+            // The greeting, and the word to begin.
+            let mut lines = 0;
+            while lines < 2 {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).ok()?;
+                lines += u8::from(byte == *b"\n");
+            }
+        }
+        Some(stream)
+    }
 }
 
 /// Until the end, or the server's.
@@ -122,9 +163,9 @@ fn wait_on(stream: &TcpStream, over: &AtomicBool) {
     }
 }
 
-fn silent(server: &Server, from: Ipv4Addr, over: &AtomicBool) {
+fn silent(greed: &Greed<'_>, from: Ipv4Addr, over: &AtomicBool) {
     while !over.load(Ordering::Relaxed) {
-        if let Some(stream) = connect(server, from) {
+        if let Some(stream) = greed.connect(from) {
             wait_on(&stream, over);
         }
         thread::sleep(Duration::from_millis(200));
@@ -145,32 +186,32 @@ fn drip(mut write: impl FnMut(u8) -> bool, bytes: impl Iterator<Item = u8>, over
     }
 }
 
-fn hello_by_byte(server: &Server, from: Ipv4Addr, over: &AtomicBool) {
+fn hello_by_byte(greed: &Greed<'_>, from: Ipv4Addr, over: &AtomicBool) {
     // A handshake record of 500 bytes, a ClientHello in it of 496.
     let head = [22, 3, 1, 1, 244, 1, 0, 1, 240, 3, 3];
     while !over.load(Ordering::Relaxed) {
-        if let Some(mut stream) = connect(server, from) {
+        if let Some(mut stream) = greed.connect_for_tls(from) {
             let bytes = head.into_iter().chain(std::iter::repeat(7));
             drip(|byte| stream.write_all(&[byte]).is_ok(), bytes, over);
         }
     }
 }
 
-fn commands_by_byte(server: &Server, from: Ipv4Addr, over: &AtomicBool) {
+fn commands_by_byte(greed: &Greed<'_>, from: Ipv4Addr, over: &AtomicBool) {
     while !over.load(Ordering::Relaxed) {
-        if let Some(mut stream) = connect(server, from) {
+        if let Some(mut stream) = greed.connect(from) {
             let bytes = b"EHLO slow\r\nNOOP\r\n".iter().copied().cycle();
             drip(|byte| stream.write_all(&[byte]).is_ok(), bytes, over);
         }
     }
 }
 
-fn data_by_byte(server: &Server, from: Ipv4Addr, over: &AtomicBool) {
+fn data_by_byte(greed: &Greed<'_>, from: Ipv4Addr, over: &AtomicBool) {
     while !over.load(Ordering::Relaxed) {
-        let Some(stream) = connect(server, from) else {
+        let Some(stream) = greed.connect(from) else {
             continue;
         };
-        if let Ok(mut tls) = Dial::to(server).over(stream) {
+        if let Ok(mut tls) = Dial::to(greed.server).over(stream) {
             let bytes = std::iter::repeat(b'x');
             drip(|byte| tls.stream.write_all(&[byte]).is_ok(), bytes, over);
         }
@@ -178,15 +219,16 @@ fn data_by_byte(server: &Server, from: Ipv4Addr, over: &AtomicBool) {
 }
 
 /// Sends what comes back, and reads none of it.
-fn unread(server: &Server, from: Ipv4Addr, over: &AtomicBool) {
+fn unread(greed: &Greed<'_>, from: Ipv4Addr, over: &AtomicBool) {
     let context = SslContext::builder(SslMethod::tls_client())
         .unwrap()
         .build();
     while !over.load(Ordering::Relaxed) {
         let at = Some(SocketAddr::from((from, 0)));
-        let Ok(stream) = dial::try_tcp(server.at, at, Some(2048)) else {
+        let Ok(stream) = dial::try_tcp(greed.server.at, at, Some(2048)) else {
             continue;
         };
+        greed.connected.fetch_add(1, Ordering::Relaxed);
         let Ok(mut tls) = Ssl::new(&context).unwrap().connect(stream) else {
             continue;
         };
@@ -201,11 +243,11 @@ fn unread(server: &Server, from: Ipv4Addr, over: &AtomicBool) {
     }
 }
 
-/// Forty that connect as often as they can: a thousand times a second, if the
-/// machine lets them.
-fn greedy(server: &Server, from: Ipv4Addr, over: &AtomicBool) {
+/// Forty that connect as often as they can from one address: a thousand times a
+/// second, if the machine lets them.
+fn greedy(greed: &Greed<'_>, _: Ipv4Addr, over: &AtomicBool) {
     while !over.load(Ordering::Relaxed) {
-        drop(connect(server, from));
+        drop(greed.connect(Ipv4Addr::new(127, 210, 0, 1)));
         thread::sleep(Duration::from_millis(40));
     }
 }
