@@ -4,14 +4,14 @@
 //! [`Database::open`] reads the whole file into memory and proves it sound: the
 //! records fill the space between header and tables, the tables fill the rest,
 //! and every record can be found by its hash. So no later look-up can fail, and
-//! a file that was cut, overwritten or garbled is refused as a whole. [`Index`]
-//! reads what a look-up needs and no more, for a process that lives for one.
+//! a file that was cut, overwritten or garbled is refused as a whole: that there is
+//! no rule may mean that all is allowed, or that mail needs no TLS.
 #![forbid(unsafe_code)]
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use crate::report::Fail;
@@ -25,10 +25,6 @@ const HEADER: usize = 2048;
 const LIMIT: u64 = 16 << 20;
 /// The same in words.
 const TOO_LARGE: &str = "larger than 16 MB";
-
-/// The largest file that is looked into without being read whole, in bytes: some
-/// ten million records.
-const INDEX_LIMIT: u64 = 1 << 30;
 
 /// How often a file that changes while it is read is read again.
 const TRIES: usize = 3;
@@ -114,96 +110,6 @@ impl Database {
             position = next;
             Some((key, data))
         })
-    }
-}
-
-/// An open cdb of which only the header was read: records are looked up in the
-/// file. A file that was cut is refused at once, for its tables end it; whatever
-/// else is wrong is an error where a look-up comes upon it.
-#[derive(Debug)]
-pub struct Index {
-    file: File,
-    header: Vec<u8>,
-    data_end: usize,
-}
-
-impl Index {
-    /// Opens a file, and checks that its tables fill it to its end.
-    ///
-    /// # Errors
-    /// As [`Database::open`].
-    pub fn open(path: &Path) -> io::Result<Index> {
-        // Opening a fifo would wait for its writer.
-        if !fs::metadata(path)?.is_file() {
-            return Err(invalid("not a regular file"));
-        }
-        let file = File::open(path)?;
-        let size = file.metadata()?.len();
-        if size > INDEX_LIMIT {
-            return Err(invalid("it is larger than 1 GB"));
-        }
-        let mut header = Vec::new();
-        (&file).take(HEADER as u64).read_to_end(&mut header)?;
-        let size = usize::try_from(size).unwrap_or(usize::MAX);
-        let (_, data_end) = tables(&header, size).ok_or_else(damaged)?;
-        if data_end < HEADER {
-            return Err(damaged());
-        }
-        Ok(Index {
-            file,
-            header,
-            data_end,
-        })
-    }
-
-    /// The data of the first record with this key.
-    ///
-    /// # Errors
-    /// As pread(2); [`io::ErrorKind::InvalidData`] where the search leads out of
-    /// the records.
-    pub fn find(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
-        let hash = hash(key);
-        let table = Table::of(&self.header, hash & 0xff).ok_or_else(damaged)?;
-        let Some(first) = table.start(hash) else {
-            return Ok(None);
-        };
-        for slot in (first..table.slots).chain(0..first) {
-            let (found, position) = self.pair(table.position + slot * 8)?;
-            if position == 0 {
-                return Ok(None);
-            }
-            if found == hash {
-                if let Some(data) = self.data(position as usize, key)? {
-                    return Ok(Some(data));
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    /// The data of the record at `position`, if it has this key.
-    fn data(&self, position: usize, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
-        let (key_length, data_length) = self.pair(position)?;
-        let (key_length, data_length) = (key_length as usize, data_length as usize);
-        let end = [8, key_length, data_length]
-            .iter()
-            .try_fold(position, |end, length| end.checked_add(*length));
-        if position < HEADER || end.is_none_or(|end| end > self.data_end) {
-            return Err(damaged());
-        }
-        if key_length != key.len() {
-            return Ok(None);
-        }
-        let mut both = vec![0; key_length + data_length];
-        self.file.read_exact_at(&mut both, position as u64 + 8)?;
-        let data = both.split_off(key_length);
-        Ok((both == key).then_some(data))
-    }
-
-    fn pair(&self, position: usize) -> io::Result<(u32, u32)> {
-        let mut bytes = [0; 8];
-        self.file.read_exact_at(&mut bytes, position as u64)?;
-        pair(&bytes, 0).ok_or_else(damaged)
     }
 }
 
@@ -419,6 +325,11 @@ impl Table {
 /// The tables that are not empty, and where the records end, in a file of that
 /// size: without gap or overlap, up to the last byte, so no cut goes unnoticed.
 fn tables(header: &[u8], size: usize) -> Option<(Vec<Table>, usize)> {
+    // Even the tables of an empty database stand somewhere. After a power failure a
+    // file may be all zeros.
+    if header.iter().take(HEADER).all(|&byte| byte == 0) {
+        return None;
+    }
     let mut tables = (0..256)
         .map(|number| Table::of(header, number))
         .collect::<Option<Vec<_>>>()?;
@@ -518,63 +429,39 @@ mod tests {
         image
     }
 
-    /// The image in a file, opened both ways where that can be.
-    fn index(name: &str, image: &[u8]) -> io::Result<Index> {
-        let path = std::env::temp_dir().join(format!("index-{name}-{}", std::process::id()));
-        fs::write(&path, image).expect("written");
-        let index = Index::open(&path);
-        fs::remove_file(&path).expect("removed");
-        index
-    }
-
     #[test]
-    fn an_index_finds_what_the_database_finds() {
-        let keys: Vec<Vec<u8>> = (0..300).map(|n| format!("key{n}").into_bytes()).collect();
-        let path = std::env::temp_dir().join(format!("index-all-{}", std::process::id()));
-        let temporary = path.with_extension("tmp");
-        let records = keys.iter().map(|key| (&key[..], &key[3..]));
-        replace(&path, &temporary, records).expect("written");
-        let (whole, index) = (Database::open(&path), Index::open(&path));
-        let image = fs::read(&path).expect("read");
-        fs::remove_file(&path).expect("removed");
-        let (whole, index) = (whole.expect("sound"), index.expect("sound"));
-        for key in keys.iter().chain([&b"key300".to_vec(), &Vec::new()]) {
-            let found = index.find(key).expect("sound");
-            let wanted = whole.find(key).map(|(_, data)| data.to_vec());
-            assert_eq!(found, wanted, "{key:?}");
+    fn no_cut_no_zeros_and_no_bit_of_a_key_go_unnoticed() {
+        let keys: Vec<Vec<u8>> = (0..30).map(|n| format!("key{n}").into_bytes()).collect();
+        let records = keys.iter().map(|key| (&key[..], &b""[..]));
+        let sound = image(records).expect("small");
+        let refused = |image: Vec<u8>| {
+            let refused = Database::from_image(image).expect_err("damaged");
+            assert_eq!(refused.kind(), io::ErrorKind::InvalidData);
+        };
+        for size in 0..sound.len() {
+            refused(sound[..size].to_vec());
         }
-        // Wherever it is cut.
-        for size in (0..image.len()).step_by(37) {
-            let cut = self::index("cut", &image[..size]);
-            assert_eq!(cut.expect_err("cut").kind(), io::ErrorKind::InvalidData);
+        for (from, to) in [(0, HEADER), (0, sound.len()), (HEADER, sound.len())] {
+            let mut zeros = sound.clone();
+            zeros[from..to].fill(0);
+            refused(zeros);
+        }
+        refused(vec![0; HEADER]);
+        // Where a table without slots stands is no matter, and there is no data in which
+        // any bit may be right.
+        let is_nowhere = |byte: usize| {
+            byte < HEADER && byte % 8 < 4 && pair(&sound, byte / 8 * 8).is_some_and(|at| at.1 == 0)
+        };
+        for byte in (0..sound.len()).filter(|byte| !is_nowhere(*byte)) {
+            for bit in 0..8 {
+                let mut turned = sound.clone();
+                turned[byte] ^= 1 << bit;
+                refused(turned);
+            }
         }
         // An empty list of rules.
-        let none = self::index("none", &[[0, 8, 0, 0, 0, 0, 0, 0]; 256].concat());
-        assert_eq!(none.expect("sound").find(b"key").expect("sound"), None);
-    }
-
-    #[test]
-    fn a_look_up_that_comes_upon_damage_is_an_error() {
-        let key: &[u8] = b"key";
-        let image = crowded(&[key], 3);
-        let sound = index("sound", &image).expect("sound").find(key);
-        assert_eq!(sound.expect("sound"), Some(Vec::new()));
-        let slots = image.len() - 24;
-        for (position, value) in [(HEADER, 1000_u32), (HEADER + 4, 1), (HEADER + 4, u32::MAX)] {
-            let mut bad = image.clone();
-            bad[position..position + 4].copy_from_slice(&value.to_le_bytes());
-            let found = index("bad", &bad).expect("its tables are").find(key);
-            assert_eq!(found.expect_err("bad").kind(), io::ErrorKind::InvalidData);
-        }
-        for position in [1, 2040, u32::MAX - 8] {
-            let mut bad = image.clone();
-            for slot in (slots..bad.len()).step_by(8) {
-                bad[slot..slot + 4].copy_from_slice(&hash(key).to_le_bytes());
-                bad[slot + 4..slot + 8].copy_from_slice(&position.to_le_bytes());
-            }
-            let found = index("astray", &bad).expect("its tables are").find(key);
-            assert!(found.is_err(), "{position}");
-        }
+        let none = Database::from_image([[0, 8, 0, 0, 0, 0, 0, 0]; 256].concat());
+        assert_eq!(none.expect("sound").find(b"key"), None);
     }
 
     #[test]

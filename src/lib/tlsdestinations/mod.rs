@@ -14,7 +14,7 @@ use std::io;
 use std::path::Path;
 
 use crate::report::{self, Fail};
-use crate::rulesdb::Index;
+use crate::rulesdb::Database;
 use crate::text;
 
 mod compile;
@@ -217,7 +217,7 @@ pub struct Destinations(Source);
 enum Source {
     Missing,
     Text(Lines),
-    Compiled(Index),
+    Compiled(Database),
 }
 
 /// The lines of a text, in their order.
@@ -247,7 +247,7 @@ impl Destinations {
 
     /// The rules of a database that [`compile`] filled.
     #[must_use]
-    pub fn from_database(database: Index) -> Destinations {
+    pub fn from_database(database: Database) -> Destinations {
         Destinations(Source::Compiled(database))
     }
 
@@ -268,8 +268,8 @@ impl Destinations {
         };
         let (text, database) = (time(path)?, time(compiled)?);
         if database.is_some() && database >= text {
-            let database =
-                Index::open(compiled).map_err(Fail::unable(format!("read {}", shown(compiled))))?;
+            let database = Database::open(compiled)
+                .map_err(Fail::unable(format!("read {}", shown(compiled))))?;
             return Ok(Destinations::from_database(database));
         }
         if text.is_none() {
@@ -341,12 +341,10 @@ impl Destinations {
                     written,
                     value,
                 };
-                match database.find(written) {
-                    Ok(data) => compile::entries(&data?)
-                        .map(line)
-                        .find_map(|line| decide(line, *by, sender)),
-                    Err(_) => decide(line((0, Err(Wrong::Damaged))), *by, sender),
-                }
+                let (_, data) = database.find(written)?;
+                compile::entries(data)
+                    .map(line)
+                    .find_map(|line| decide(line, *by, sender))
             }),
         }
     }
@@ -358,10 +356,10 @@ impl Destinations {
             return false;
         };
         compile(text).is_ok_and(|records| {
-            records.iter().any(|(key, data)| {
-                let found = database.find(key).ok().flatten();
-                found.as_deref() != Some(data)
-            })
+            let is_other = |(key, data): &(Vec<u8>, Vec<u8>)| {
+                database.find(key).map(|(_, found)| found) != Some(data)
+            };
+            records.iter().any(is_other)
         })
     }
 }

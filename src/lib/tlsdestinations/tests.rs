@@ -81,9 +81,9 @@ fn database<'a>(
     fs::create_dir(&folder).expect("a folder");
     let (cdb, temporary) = (folder.join("cdb"), folder.join("tmp"));
     crate::rulesdb::replace(&cdb, &temporary, records).expect("written");
-    let index = Index::open(&cdb).expect("sound");
+    let database = Database::open(&cdb).expect("sound");
     fs::remove_dir_all(&folder).expect("removed");
-    Destinations::from_database(index)
+    Destinations::from_database(database)
 }
 
 /// The compiled form.

@@ -660,10 +660,25 @@ fn the_compiled_form_is_used_where_it_is_not_older() {
     age("tlsdestinations.cdb", 50);
     std::fs::remove_file(place.path("tlsdestinations")).unwrap();
     assert_eq!(trial.with(plain(&unknown)).code, Some(111), "alone");
-    place.write("tlsdestinations.cdb", "no cdb");
-    trial
-        .at(1)
-        .failed(111, "tlsdestinations.cdb: damaged or not a cdb");
+    // As a file system may leave a file after a power failure, too: no rule in it would
+    // mean that no TLS is needed.
+    let sound = std::fs::read(place.path("tlsdestinations.cdb")).unwrap();
+    let mut turned = sound.clone();
+    turned[2048 + 8] ^= 1;
+    let zeros_from = |at: usize| [&sound[..at], &vec![0; sound.len() - at]].concat();
+    for damaged in [
+        b"no cdb".to_vec(),
+        vec![0; 2048],
+        vec![0; 4096],
+        zeros_from(0),
+        zeros_from(2048),
+        [&[0; 2048], &sound[2048..]].concat(),
+        turned,
+    ] {
+        place.write("tlsdestinations.cdb", &damaged);
+        let ended = trial.at(1);
+        ended.failed(111, "tlsdestinations.cdb: damaged or not a cdb");
+    }
     for (text, said) in [
         ("a:\n:x\n", "line 2 \"\": the key is empty"),
         ("=a:||x\n", "line 1 \"=a\": the depth"),
