@@ -79,9 +79,11 @@ impl Drop for Pages {
 pub struct Compact(#[expect(dead_code, reason = "held until it is dropped")] Vec<Vec<u8>>);
 
 impl Compact {
-    /// Fills them. Where the C library is not glibc this does nothing.
+    /// Fills them, as far as they are not whole pages: these go back to the system,
+    /// and no fork copies them. Where the C library is not glibc this does nothing.
     #[must_use]
     pub fn heap() -> Compact {
+        heap::give_back();
         let mut fillers = Vec::with_capacity(4096);
         let end = heap::end();
         // From the largest gap to the smallest. What comes from behind the end is no
