@@ -2,14 +2,13 @@
 //! kept as raw bytes while the handshake may succeed and read when it failed.
 #![forbid(unsafe_code)]
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use openssl::error::ErrorStack;
-use openssl::ex_data::Index;
 use openssl::nid::Nid;
-use openssl::ssl::{Ssl, SslAlert, SslContextBuilder, SslRef, SslVersion};
+use openssl::ssl::{SslAlert, SslContextBuilder, SslRef, SslVersion};
 
-use crate::tls_ffi;
+use crate::tls_ffi::{self, ex_data::ExData};
 
 /// Extension numbers, IANA's "TLS ExtensionType Values".
 const SERVER_NAME: u16 = 0;
@@ -57,21 +56,12 @@ pub struct Cipher {
     pub forward_secret: bool,
 }
 
-type HelloIndex = Index<Ssl, Hello>;
-
-fn index() -> Result<HelloIndex, ErrorStack> {
-    static INDEX: OnceLock<HelloIndex> = OnceLock::new();
-    if let Some(index) = INDEX.get() {
-        return Ok(*index);
-    }
-    let index = Ssl::new_ex_index()?;
-    Ok(*INDEX.get_or_init(|| index))
-}
+static HELLO: ExData<Hello> = ExData::new();
 
 /// The ClientHello of a connection whose context [`record`]s, if one came.
 #[must_use]
 pub fn of(ssl: &SslRef) -> Option<&Hello> {
-    ssl.ex_data(index().ok()?)
+    HELLO.of(ssl)
 }
 
 /// A finite-field group of RFC 7919, by the bits of its prime.
@@ -161,16 +151,7 @@ impl Terms {
 pub type Chooser =
     Arc<dyn Fn(&mut SslRef, &[u8]) -> Result<Option<Arc<Terms>>, SslAlert> + Send + Sync>;
 
-type ChooserIndex = Index<Ssl, Chooser>;
-
-fn chooser_index() -> Result<ChooserIndex, ErrorStack> {
-    static INDEX: OnceLock<ChooserIndex> = OnceLock::new();
-    if let Some(index) = INDEX.get() {
-        return Ok(*index);
-    }
-    let index = Ssl::new_ex_index()?;
-    Ok(*INDEX.get_or_init(|| index))
-}
+static CHOOSER: ExData<Chooser> = ExData::new();
 
 /// Lets the server name of this connection choose, before anything else is
 /// decided: before a session is resumed, a version or a suite agreed on, a
@@ -179,8 +160,7 @@ fn chooser_index() -> Result<ChooserIndex, ErrorStack> {
 /// # Errors
 /// Libcrypto has no room for per-connection data.
 pub fn choose_by(ssl: &mut SslRef, chooser: Chooser) -> Result<(), ErrorStack> {
-    ssl.set_ex_data(chooser_index()?, chooser);
-    Ok(())
+    CHOOSER.set(ssl, chooser)
 }
 
 /// Has the connections of a context keep their ClientHello, and lets a name in it
@@ -190,8 +170,8 @@ pub fn choose_by(ssl: &mut SslRef, chooser: Chooser) -> Result<(), ErrorStack> {
 /// # Errors
 /// Libcrypto has no room for per-connection data.
 pub fn record(context: &mut SslContextBuilder, terms: Arc<Terms>) -> Result<(), ErrorStack> {
-    let index = index()?;
-    let chooser_index = chooser_index()?;
+    HELLO.index()?;
+    CHOOSER.index()?;
     context.set_client_hello_callback(move |ssl, alert| {
         let mut hello = Hello::read(ssl);
         // RFC 8446 section 4.1.2: after a HelloRetryRequest it is the first one
@@ -201,7 +181,7 @@ pub fn record(context: &mut SslContextBuilder, terms: Arc<Terms>) -> Result<(), 
             return Err(ErrorStack::get());
         }
         // What the first one chose holds on.
-        let chooser = ssl.ex_data(chooser_index).filter(|_| of(ssl).is_none());
+        let chooser = CHOOSER.of(ssl).filter(|_| of(ssl).is_none());
         let chosen = match (chooser.cloned(), hello.server_name()) {
             (Some(chooser), Some(name)) => chooser(ssl, name),
             _ => Ok(None),
@@ -211,7 +191,7 @@ pub fn record(context: &mut SslContextBuilder, terms: Arc<Terms>) -> Result<(), 
             Err(refusal) => {
                 *alert = *refusal;
                 // The log names it.
-                ssl.set_ex_data(index, hello);
+                HELLO.set(ssl, hello)?;
                 return Err(ErrorStack::get());
             }
         };
@@ -227,7 +207,7 @@ pub fn record(context: &mut SslContextBuilder, terms: Arc<Terms>) -> Result<(), 
         if !hello.accepts(terms.finite_field) {
             ssl.set_cipher_list(&format!("{}:!kDHE", terms.ciphers))?;
         }
-        ssl.set_ex_data(index, hello);
+        HELLO.set(ssl, hello)?;
         Ok(openssl::ssl::ClientHelloResponse::SUCCESS)
     });
     Ok(())

@@ -4,15 +4,14 @@
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use openssl::dh::Dh;
 use openssl::error::ErrorStack;
-use openssl::ex_data::Index;
 use openssl::pkey::PKey;
 use openssl::sha::Sha256;
 use openssl::ssl::{
-    AlpnError, Ssl, SslAlert, SslContext, SslContextBuilder, SslMethod, SslOptions, SslRef,
+    AlpnError, SslAlert, SslContext, SslContextBuilder, SslMethod, SslOptions, SslRef,
     SslSessionCacheMode,
 };
 use openssl::stack::Stack;
@@ -30,7 +29,7 @@ use crate::options::sslserver::CertificateRequest;
 use crate::report::Fail;
 use crate::settings::{ClientCertificate, Filter, Settings, Version};
 use crate::text;
-use crate::tls_ffi::{self, tickets};
+use crate::tls_ffi::{self, ex_data::ExData, tickets};
 use crate::tlsdestinations::Pin;
 use crate::trust::{self, Demand, Expectation, Fingerprint, Tolerated};
 
@@ -149,19 +148,10 @@ pub struct Chosen {
 /// What a connection's server name chose, if it chose anything.
 #[must_use]
 pub fn chosen(ssl: &SslRef) -> Option<&Chosen> {
-    ssl.ex_data(chosen_index().ok()?)
+    CHOSEN.of(ssl)
 }
 
-type ChosenIndex = Index<Ssl, Chosen>;
-
-fn chosen_index() -> Result<ChosenIndex, ErrorStack> {
-    static INDEX: OnceLock<ChosenIndex> = OnceLock::new();
-    if let Some(index) = INDEX.get() {
-        return Ok(*index);
-    }
-    let index = Ssl::new_ex_index()?;
-    Ok(*INDEX.get_or_init(|| index))
-}
+static CHOSEN: ExData<Chosen> = ExData::new();
 
 /// Gives a connection the certificates of its server name.
 fn serve_name(ssl: &mut SslRef, pairs: &[Pair]) -> Result<(), ErrorStack> {
@@ -180,8 +170,7 @@ fn serve_name(ssl: &mut SslRef, pairs: &[Pair]) -> Result<(), ErrorStack> {
     }
     let kinds = pairs.iter().map(|pair| pair.certificate.kind).collect();
     let versions = None;
-    ssl.set_ex_data(chosen_index()?, Chosen { kinds, versions });
-    Ok(())
+    CHOSEN.set(ssl, Chosen { kinds, versions })
 }
 
 /// Everything that serves connections of one kind.
@@ -243,8 +232,7 @@ impl Store {
             kinds: certificates.map(|certificate| certificate.kind).collect(),
             versions: Some(self.versions),
         };
-        ssl.set_ex_data(chosen_index()?, chosen);
-        Ok(())
+        CHOSEN.set(ssl, chosen)
     }
 
     /// Reads and checks all that the settings name.

@@ -1,13 +1,13 @@
 //! Which alerts a connection received and sent: `SSL_CTX_set_info_callback`.
 
 use std::ffi::c_int;
-use std::sync::OnceLock;
 
 use foreign_types::ForeignTypeRef as _;
 use openssl::error::ErrorStack;
-use openssl::ex_data::Index;
-use openssl::ssl::{Ssl, SslContextBuilder, SslRef};
+use openssl::ssl::{SslContextBuilder, SslRef};
 use openssl_sys as ffi;
+
+use super::ex_data::ExData;
 
 /// One alert, RFC 8446 section 6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,17 +21,7 @@ pub struct Alert {
 /// `close_notify`: the end of a direction, not a failure.
 const CLOSE_NOTIFY: u8 = 0;
 
-type AlertsIndex = Index<Ssl, Vec<Alert>>;
-
-/// The place of the alerts in each SSL object.
-fn index() -> Result<AlertsIndex, ErrorStack> {
-    static INDEX: OnceLock<AlertsIndex> = OnceLock::new();
-    if let Some(index) = INDEX.get() {
-        return Ok(*index);
-    }
-    let index = Ssl::new_ex_index()?;
-    Ok(*INDEX.get_or_init(|| index))
-}
+static ALERTS: ExData<Vec<Alert>> = ExData::new();
 
 /// Has the connections of a context remember their alerts.
 ///
@@ -44,7 +34,7 @@ pub fn record(context: &mut SslContextBuilder) -> Result<(), ErrorStack> {
             callback: Option<unsafe extern "C" fn(*const ffi::SSL, c_int, c_int)>,
         );
     }
-    index()?;
+    ALERTS.index()?;
     // SAFETY: the builder wraps a valid SSL_CTX; the callback is a plain
     // function, valid for ever.
     unsafe { SSL_CTX_set_info_callback(context.as_ptr(), Some(remember)) };
@@ -54,10 +44,7 @@ pub fn record(context: &mut SslContextBuilder) -> Result<(), ErrorStack> {
 /// Failure alerts of a connection so far, in order; without `close_notify`.
 #[must_use]
 pub fn seen(ssl: &SslRef) -> &[Alert] {
-    index()
-        .ok()
-        .and_then(|index| ssl.ex_data(index))
-        .map_or(&[], Vec::as_slice)
+    ALERTS.of(ssl).map_or(&[], Vec::as_slice)
 }
 
 unsafe extern "C" fn remember(ssl: *const ffi::SSL, place: c_int, value: c_int) {
@@ -68,7 +55,7 @@ unsafe extern "C" fn remember(ssl: *const ffi::SSL, place: c_int, value: c_int) 
     if place & ALERT == 0 || number == CLOSE_NOTIFY {
         return;
     }
-    let Ok(index) = index() else { return };
+    let Ok(index) = ALERTS.index() else { return };
     // SAFETY: libssl calls with a valid SSL, and nobody else holds a reference
     // into its ex_data during the call: `seen` borrows end before I/O.
     let ssl = unsafe { SslRef::from_ptr_mut(ssl.cast_mut()) };

@@ -15,6 +15,7 @@ use openssl_sys as ffi;
 pub mod alerts;
 pub mod chain;
 pub mod dane;
+pub mod ex_data;
 pub mod freed;
 pub mod names;
 pub mod provider;

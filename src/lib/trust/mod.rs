@@ -8,16 +8,15 @@
 //! shared by a context's connections.
 #![forbid(unsafe_code)]
 
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use openssl::error::ErrorStack;
-use openssl::ex_data::Index;
 use openssl::hash::{MessageDigest, hash};
-use openssl::ssl::{Ssl, SslContextBuilder, SslRef, SslVerifyMode};
+use openssl::ssl::{SslContextBuilder, SslRef, SslVerifyMode};
 use openssl::x509::{X509, X509Ref, X509StoreContext, X509StoreContextRef};
 
 use crate::tls_ffi::chain::{judge_chains, result_of};
-use crate::tls_ffi::{self, names};
+use crate::tls_ffi::{self, ex_data::ExData, names};
 use crate::tlsdestinations::Pin;
 
 pub mod dane;
@@ -131,16 +130,7 @@ struct Judgement {
     judged_besides: Option<Result<Verdict, Refusal>>,
 }
 
-type JudgementIndex = Index<Ssl, Mutex<Judgement>>;
-
-fn index() -> Result<JudgementIndex, ErrorStack> {
-    static INDEX: OnceLock<JudgementIndex> = OnceLock::new();
-    if let Some(index) = INDEX.get() {
-        return Ok(*index);
-    }
-    let index = Ssl::new_ex_index()?;
-    Ok(*INDEX.get_or_init(|| index))
-}
+static JUDGEMENT: ExData<Mutex<Judgement>> = ExData::new();
 
 /// Has the chains of a context's connections judged here. A connection of which
 /// nothing was [`expect`]ed accepts no certificate.
@@ -148,7 +138,7 @@ fn index() -> Result<JudgementIndex, ErrorStack> {
 /// # Errors
 /// Libcrypto has no room for per-connection data.
 pub fn judge_in(context: &mut SslContextBuilder, mode: SslVerifyMode) -> Result<(), ErrorStack> {
-    index()?;
+    JUDGEMENT.index()?;
     context.set_verify_callback(mode, collect);
     judge_chains(context, judge);
     Ok(())
@@ -225,8 +215,7 @@ fn keep(
         judged: None,
         judged_besides: None,
     };
-    ssl.set_ex_data(index()?, Mutex::new(judgement));
-    Ok(())
+    JUDGEMENT.set(ssl, Mutex::new(judgement))
 }
 
 /// Expects something else of a connection's peer, before its chain is there: what
@@ -316,10 +305,10 @@ pub fn refusal(ssl: &SslRef) -> Option<Refusal> {
 }
 
 fn judgement(ssl: &SslRef) -> Option<&Mutex<Judgement>> {
-    ssl.ex_data(index().ok()?)
+    JUDGEMENT.of(ssl)
 }
 
-fn place_of(context: &X509StoreContextRef) -> Option<&Mutex<Judgement>> {
+fn judgement_of(context: &X509StoreContextRef) -> Option<&Mutex<Judgement>> {
     judgement(ssl_of(context)?)
 }
 
@@ -383,7 +372,7 @@ fn collect(good: bool, context: &mut X509StoreContextRef) -> bool {
         naming: None,
     };
     // A failure that could not be kept must not be passed by.
-    match place_of(context).map(Mutex::lock) {
+    match judgement_of(context).map(Mutex::lock) {
         Some(Ok(mut judgement)) => {
             let refusal = match certificate {
                 Some(leaf) if error.as_raw() == code::HOSTNAME_MISMATCH => {
@@ -410,7 +399,7 @@ fn judge(context: &mut X509StoreContextRef) -> bool {
     });
     let leaf = chain.first();
     let matched = ssl_of(context).and_then(tls_ffi::dane::matched);
-    let code = match place_of(context).map(Mutex::lock) {
+    let code = match judgement_of(context).map(Mutex::lock) {
         Some(Ok(mut judgement)) => {
             if !complete || leaf.is_none() {
                 // Libcrypto gave up: nobody knows what it did not look at.
