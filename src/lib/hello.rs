@@ -10,6 +10,10 @@ use openssl::ssl::{SslAlert, SslContextBuilder, SslRef, SslVersion};
 
 use crate::tls_ffi::{self, ex_data::ExData};
 
+mod names;
+
+pub use names::{group_name, signature_name, version_name};
+
 /// Extension numbers, IANA's "TLS ExtensionType Values".
 const SERVER_NAME: u16 = 0;
 const SUPPORTED_GROUPS: u16 = 10;
@@ -437,82 +441,6 @@ pub fn scheme_of_curve(curve: Nid) -> Option<u16> {
     }
 }
 
-/// The name of a SignatureScheme.
-#[must_use]
-pub fn signature_name(scheme: u16) -> String {
-    let name = match scheme {
-        0x0101 => "rsa_pkcs1_md5",
-        0x0201 => "rsa_pkcs1_sha1",
-        0x0202 => "dsa_sha1",
-        0x0203 => "ecdsa_sha1",
-        0x0301 => "rsa_pkcs1_sha224",
-        0x0303 => "ecdsa_sha224",
-        0x0401 => "rsa_pkcs1_sha256",
-        0x0403 => "ecdsa_secp256r1_sha256",
-        0x0501 => "rsa_pkcs1_sha384",
-        0x0503 => "ecdsa_secp384r1_sha384",
-        0x0601 => "rsa_pkcs1_sha512",
-        0x0603 => "ecdsa_secp521r1_sha512",
-        0x0804 => "rsa_pss_rsae_sha256",
-        0x0805 => "rsa_pss_rsae_sha384",
-        0x0806 => "rsa_pss_rsae_sha512",
-        0x0807 => "ed25519",
-        0x0808 => "ed448",
-        0x0809 => "rsa_pss_pss_sha256",
-        0x080a => "rsa_pss_pss_sha384",
-        0x080b => "rsa_pss_pss_sha512",
-        _ => return format!("0x{scheme:04X}"),
-    };
-    name.to_owned()
-}
-
-/// Groups (IANA's "TLS Supported Groups") by the names that `TLS_GROUPS` takes,
-/// also where this OpenSSL has none.
-const GROUPS: &[(u16, &str)] = &[
-    (0x0016, "secp256k1"),
-    (0x0017, "P-256"),
-    (0x0018, "P-384"),
-    (0x0019, "P-521"),
-    (0x001a, "brainpoolP256r1"),
-    (0x001b, "brainpoolP384r1"),
-    (0x001c, "brainpoolP512r1"),
-    (0x001d, "X25519"),
-    (0x001e, "X448"),
-    (0x0100, "ffdhe2048"),
-    (0x0101, "ffdhe3072"),
-    (0x0102, "ffdhe4096"),
-    (0x0103, "ffdhe6144"),
-    (0x0104, "ffdhe8192"),
-    (0x0200, "MLKEM512"),
-    (0x0201, "MLKEM768"),
-    (0x0202, "MLKEM1024"),
-    (0x11eb, "SecP256r1MLKEM768"),
-    (0x11ec, "X25519MLKEM768"),
-    (0x11ed, "SecP384r1MLKEM1024"),
-    (0x6399, "X25519Kyber768Draft00"),
-];
-
-/// The name of a group.
-#[must_use]
-pub fn group_name(group: u16) -> String {
-    let known = GROUPS.iter().find(|(number, _)| *number == group);
-    known.map_or_else(|| format!("0x{group:04X}"), |(_, name)| (*name).to_owned())
-}
-
-/// The name of a version on the wire.
-#[must_use]
-pub fn version_name(version: u16) -> &'static str {
-    match version {
-        0x0002 => "SSLv2",
-        0x0300 => "SSLv3",
-        0x0301 => "TLSv1",
-        0x0302 => "TLSv1.1",
-        0x0303 => "TLSv1.2",
-        0x0304 => "TLSv1.3",
-        _ => "an unknown version",
-    }
-}
-
 /// 16-bit numbers; an odd byte at the end is dropped.
 fn pairs(bytes: &[u8]) -> impl Iterator<Item = u16> + '_ {
     bytes
@@ -571,14 +499,10 @@ mod tests {
         assert_eq!(signature_needs(0x0807), Authentication::Ecdsa);
         assert_eq!(signature_needs(0x0402), Authentication::Other);
         assert_eq!(signature_needs(0xfafa), Authentication::Other);
-        assert_eq!(signature_name(0xfafa), "0xFAFA");
     }
 
     #[test]
-    fn groups_have_names() {
-        assert_eq!(group_name(0x11eb), "SecP256r1MLKEM768");
-        assert_eq!(group_name(0x17), "P-256");
-        assert_eq!(group_name(0xfefe), "0xFEFE");
+    fn grease_is_known() {
         assert!(is_grease(0x3a3a) && !is_grease(0x3a4a) && !is_grease(0x1a2a));
     }
 }

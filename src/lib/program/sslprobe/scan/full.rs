@@ -6,6 +6,7 @@ use super::groups::among;
 use super::raw::{HelloAnswer, HelloOffer};
 use super::versions::{all_suites, usual_groups};
 use super::{Scan, Stop, suites};
+use crate::hello::group_name;
 use crate::probe::groups;
 use crate::probe::result::{KeyType, Version};
 use crate::probe::suites::{self as table, Suite};
@@ -73,7 +74,7 @@ fn other_curves(scan: &mut Scan<'_>, version: Version) -> Result<(), Stop> {
         return Ok(());
     }
     let mut list = groups::curves();
-    list.retain(|number| !scan.seen.groups.contains(&groups::name(*number)));
+    list.retain(|number| !scan.seen.groups.contains(&group_name(*number)));
     while !list.is_empty() {
         let offered = [&*list, &*kept].concat();
         let answer = scan.ask(&HelloOffer::new(version, suites.clone(), offered))?;
@@ -94,7 +95,7 @@ fn own_curves(scan: &Scan<'_>) -> Vec<u16> {
     let numbers = groups::curves().into_iter();
     let names: Vec<String> = ecdsa.map(|one| name(one.bits)).collect();
     numbers
-        .filter(|number| names.contains(&groups::name(*number)))
+        .filter(|number| names.contains(&group_name(*number)))
         .collect()
 }
 
@@ -102,7 +103,7 @@ fn own_curves(scan: &Scan<'_>) -> Vec<u16> {
 /// yet: what is asked about suites then tells of groups, too.
 fn unseen_first(scan: &Scan<'_>, version: Version) -> Vec<u16> {
     let mut list = usual_groups(version);
-    list.sort_by_key(|number| scan.seen.groups.contains(&groups::name(*number)));
+    list.sort_by_key(|number| scan.seen.groups.contains(&group_name(*number)));
     list
 }
 
@@ -143,14 +144,12 @@ fn every_suite(scan: &mut Scan<'_>, version: Version) -> Result<(), Stop> {
 /// All groups of TLS 1.3, in the server's order where the handshakes suffice for
 /// that; else those that were not seen yet.
 fn every_group(scan: &mut Scan<'_>) -> Result<(), Stop> {
-    let mut list: Vec<u16> = groups::numbers(groups::HYBRIDS)
-        .chain(groups::numbers(groups::GROUPS))
-        .collect();
+    let mut list = [groups::HYBRIDS, groups::GROUPS].concat();
     scan.facts.hybrids_asked = true;
     let seen = std::mem::take(&mut scan.seen.groups);
     let enough = usize::try_from(scan.left()).is_ok_and(|left| left > list.len());
     if !enough {
-        list.retain(|number| !seen.contains(&groups::name(*number)));
+        list.retain(|number| !seen.contains(&group_name(*number)));
         scan.seen.groups.clone_from(&seen);
     }
     let listed = groups_among(scan, list);

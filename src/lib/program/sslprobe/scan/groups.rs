@@ -13,9 +13,9 @@ pub(super) fn run(scan: &mut Scan<'_>) -> Result<(), Stop> {
     }
     scan.facts.hybrids_asked = true;
     if !scan.seen.groups.iter().any(|name| groups::is_hybrid(name)) {
-        among(scan, groups::numbers(groups::HYBRIDS).collect())?;
+        among(scan, groups::HYBRIDS.to_vec())?;
     }
-    among(scan, groups::numbers(groups::GROUPS).collect())?;
+    among(scan, groups::GROUPS.to_vec())?;
     Ok(())
 }
 

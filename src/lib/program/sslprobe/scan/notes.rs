@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Scan;
+use crate::hello::group_name;
 use crate::probe::result::{Certificate, Version};
 use crate::probe::wire::message::{KeyExchange, bits};
 use crate::probe::wire::reader::Flight;
-use crate::probe::{groups, primes, suites};
+use crate::probe::{primes, suites};
 
 /// What was seen.
 #[derive(Debug, Default)]
@@ -65,10 +66,10 @@ impl Scan<'_> {
         self.seen.versions.insert(version, true);
         self.seen.suite(version, flight.hello.suite);
         if let Some(group) = flight.hello.group {
-            self.seen.group(groups::name(group));
+            self.seen.group(group_name(group));
         }
         match &flight.exchange {
-            Some(KeyExchange::Curve(curve)) => self.seen.group(groups::name(*curve)),
+            Some(KeyExchange::Curve(curve)) => self.seen.group(group_name(*curve)),
             Some(KeyExchange::FiniteField(prime)) => {
                 self.seen.primes.push((bits(prime), prime.clone()));
             }

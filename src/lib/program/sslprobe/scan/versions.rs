@@ -18,7 +18,7 @@ pub(super) fn all_suites(version: Version) -> Vec<u16> {
 /// that DHE keeps the server's own prime (RFC 7919 section 4).
 pub(super) fn usual_groups(version: Version) -> Vec<u16> {
     match version {
-        Tls13 => groups::numbers(groups::GROUPS).collect(),
+        Tls13 => groups::GROUPS.to_vec(),
         _ => groups::curves(),
     }
 }
