@@ -71,7 +71,7 @@ impl SignerSource for OwnKey {
         let failed = |why: Fail| why.of(format_args!("unable to load key: {place}"));
         freed::wipe_freed(true);
         let key = read(&place.path, self.password.as_ref(), self.given).map_err(failed)?;
-        if !store::server::fits(&key, public) {
+        if !key.public_eq(public) {
             return Err(place.unfit());
         }
         provider::sign_with(Some(Box::new(move |wanted| {

@@ -30,6 +30,7 @@ use crate::tls_ffi;
 mod anchors;
 pub mod certificate;
 pub mod client;
+mod client_certificates;
 mod fit;
 pub mod jail;
 mod offer;
