@@ -5,7 +5,7 @@ use std::fmt;
 
 use openssl::x509::{X509Ref, X509VerifyResult};
 
-use super::expected::{Name, Reference};
+use super::reference::{Name, Reference};
 use super::{code, fingerprint};
 use crate::text;
 use crate::tls_ffi::chain::result_of;
