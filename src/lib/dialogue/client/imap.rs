@@ -9,22 +9,8 @@ use crate::dialogue::line::literal;
 
 /// The dialogue up to the go-ahead; the greeting without its capabilities.
 pub(super) fn upgrade<S: Read + Write>(lines: &mut Lines<S>) -> Result<Vec<u8>, DialogueError> {
-    let greeting = lines.line("before its greeting")?;
-    match words(&greeting) {
-        (b"*", status) if status.eq_ignore_ascii_case(b"OK") => {}
-        (b"*", status) if status.eq_ignore_ascii_case(b"PREAUTH") => {
-            return Err(DialogueError::PreAuthenticated(greeting));
-        }
-        (b"*", status) if status.eq_ignore_ascii_case(b"BYE") => {
-            return Err(DialogueError::Refused("the connection", greeting));
-        }
-        _ => return Err(DialogueError::Malformed("before its greeting", greeting)),
-    }
-    let mut listed = command(lines, "a1", "CAPABILITY", "after CAPABILITY")?;
-    listed.retain(|line| {
-        let (star, word) = words(line);
-        star == b"*" && word.eq_ignore_ascii_case(b"CAPABILITY")
-    });
+    let greeting = greeting(lines)?;
+    let listed = capabilities(lines, "a1")?;
     let offered = listed
         .iter()
         .flat_map(|line| line.trim_ascii_end().split(|&byte| byte == b' '))
@@ -37,11 +23,46 @@ pub(super) fn upgrade<S: Read + Write>(lines: &mut Lines<S>) -> Result<Vec<u8>, 
     Ok(without_capabilities(&greeting))
 }
 
+/// Reads the greeting.
+///
+/// # Errors
+/// It is none, or one that leaves no room for an upgrade.
+pub fn greeting<S: Read + Write>(lines: &mut Lines<S>) -> Result<Vec<u8>, DialogueError> {
+    let place = "before its greeting";
+    let line = lines.line(place)?;
+    match words(&line) {
+        (b"*", status) if status.eq_ignore_ascii_case(b"OK") => Ok(line),
+        (b"*", status) if status.eq_ignore_ascii_case(b"PREAUTH") => {
+            Err(DialogueError::PreAuthenticated(line))
+        }
+        (b"*", status) if status.eq_ignore_ascii_case(b"BYE") => {
+            Err(DialogueError::Refused("the connection", line))
+        }
+        _ => Err(DialogueError::Malformed(place, line)),
+    }
+}
+
+/// Asks for the lines with the capabilities.
+///
+/// # Errors
+/// As [`command`].
+pub fn capabilities<S: Read + Write>(
+    lines: &mut Lines<S>,
+    tag: &str,
+) -> Result<Vec<Vec<u8>>, DialogueError> {
+    let mut listed = command(lines, tag, "CAPABILITY", "after CAPABILITY")?;
+    listed.retain(|line| {
+        let (star, word) = words(line);
+        star == b"*" && word.eq_ignore_ascii_case(b"CAPABILITY")
+    });
+    Ok(listed)
+}
+
 /// Sends a command and reads up to its tagged OK; the untagged lines before it.
 ///
 /// # Errors
 /// NO, BAD or BYE, an answer that came too early, or a failure of the stream.
-pub fn command<S: Read + Write>(
+fn command<S: Read + Write>(
     lines: &mut Lines<S>,
     tag: &str,
     command: &'static str,

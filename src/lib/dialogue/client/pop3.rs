@@ -8,16 +8,17 @@ use super::lines::{Lines, REPLY_LIMIT};
 
 /// The dialogue up to the go-ahead; the greeting.
 pub(super) fn upgrade<S: Read + Write>(lines: &mut Lines<S>) -> Result<Vec<u8>, DialogueError> {
-    let greeting = lines.line("before its greeting")?;
-    if !is_good(&greeting, "before its greeting")? {
-        return Err(DialogueError::Refused("the connection", greeting));
-    }
-    lines.command("CAPA", "after its greeting")?;
-    let answer = lines.line("after CAPA")?;
+    let greeting = greeting(lines)?;
     // A server without CAPA (RFC 2449) may know STLS all the same: its answer
     // to STLS tells.
-    if is_good(&answer, "after CAPA")? {
-        capabilities(lines, answer)?;
+    if let Some(listed) = capabilities(lines)? {
+        let stls = |line: &Vec<u8>| {
+            let word = line.trim_ascii_end().split(|&byte| byte == b' ').next();
+            word.is_some_and(|word| word.eq_ignore_ascii_case(b"STLS"))
+        };
+        if !listed.iter().skip(1).any(stls) {
+            return Err(DialogueError::NotOffered("STLS", listed.concat()));
+        }
     }
     lines.command("STLS", "before STLS")?;
     let answer = lines.line("after STLS")?;
@@ -28,29 +29,44 @@ pub(super) fn upgrade<S: Read + Write>(lines: &mut Lines<S>) -> Result<Vec<u8>, 
     Ok(greeting)
 }
 
-/// Reads the list; it must hold STLS.
-fn capabilities<S: Read + Write>(
-    lines: &mut Lines<S>,
-    mut all: Vec<u8>,
-) -> Result<(), DialogueError> {
-    let mut offered = false;
-    loop {
-        let line = lines.line("after CAPA")?;
-        let body = line.trim_ascii_end();
-        if body == b"." {
-            break;
-        }
-        let word = body.split(|&byte| byte == b' ').next();
-        offered |= word.is_some_and(|word| word.eq_ignore_ascii_case(b"STLS"));
-        all.extend_from_slice(&line);
-        if all.len() > REPLY_LIMIT {
-            return Err(DialogueError::TooLong("after CAPA"));
-        }
-    }
-    if offered {
-        Ok(())
+/// Reads the greeting.
+///
+/// # Errors
+/// It is none, or a refusal.
+pub fn greeting<S: Read + Write>(lines: &mut Lines<S>) -> Result<Vec<u8>, DialogueError> {
+    let line = lines.line("before its greeting")?;
+    if is_good(&line, "before its greeting")? {
+        Ok(line)
     } else {
-        Err(DialogueError::NotOffered("STLS", all))
+        Err(DialogueError::Refused("the connection", line))
+    }
+}
+
+/// The answer to CAPA: its first line, and those of the list. `None` where the
+/// server knows no such command.
+///
+/// # Errors
+/// The answer is none, or too long; a failure of the stream.
+pub fn capabilities<S: Read + Write>(
+    lines: &mut Lines<S>,
+) -> Result<Option<Vec<Vec<u8>>>, DialogueError> {
+    let place = "after CAPA";
+    lines.command("CAPA", place)?;
+    let mut all = vec![lines.line(place)?];
+    if !is_good(&all[0], place)? {
+        return Ok(None);
+    }
+    let mut size = 0;
+    loop {
+        let line = lines.line(place)?;
+        if line.trim_ascii_end() == b"." {
+            return Ok(Some(all));
+        }
+        size += line.len();
+        if size > REPLY_LIMIT {
+            return Err(DialogueError::TooLong(place));
+        }
+        all.push(line);
     }
 }
 

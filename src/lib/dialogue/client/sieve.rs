@@ -10,26 +10,14 @@ use crate::dialogue::line::{Literal, literal};
 /// The dialogue up to the go-ahead. The greeting is a list of capabilities, and
 /// the server sends it again inside TLS: nothing of this one is handed on.
 pub(super) fn upgrade<S: Read + Write>(lines: &mut Lines<S>) -> Result<Vec<u8>, DialogueError> {
-    let place = "before its greeting";
-    let mut all = Vec::new();
-    let mut offered = false;
-    loop {
-        let line = logical_line(lines, place)?;
-        all.extend_from_slice(&line);
-        if all.len() > REPLY_LIMIT {
-            return Err(DialogueError::TooLong(place));
-        }
-        if line.starts_with(b"\"") || line.starts_with(b"{") {
-            offered |= name(&line).is_some_and(|name| name.eq_ignore_ascii_case(b"STARTTLS"));
-            continue;
-        }
-        if !is_good(&line, place)? {
-            return Err(DialogueError::Refused("the connection", line));
-        }
-        break;
-    }
-    if !offered {
-        return Err(DialogueError::NotOffered("STARTTLS", all));
+    let (listed, last) = capabilities(lines, "before its greeting")?;
+    let starttls =
+        |line: &Vec<u8>| name(line).is_some_and(|name| name.eq_ignore_ascii_case(b"STARTTLS"));
+    if !listed.iter().any(starttls) {
+        return Err(DialogueError::NotOffered(
+            "STARTTLS",
+            [listed.concat(), last].concat(),
+        ));
     }
     lines.command("STARTTLS", "before STARTTLS")?;
     let answer = logical_line(lines, "after STARTTLS")?;
@@ -38,6 +26,32 @@ pub(super) fn upgrade<S: Read + Write>(lines: &mut Lines<S>) -> Result<Vec<u8>, 
     }
     lines.nothing_waits(&answer)?;
     Ok(Vec::new())
+}
+
+/// The lines of capabilities, and the OK that ends them.
+///
+/// # Errors
+/// The server refuses, sends something else, or too much.
+pub fn capabilities<S: Read + Write>(
+    lines: &mut Lines<S>,
+    place: &'static str,
+) -> Result<(Vec<Vec<u8>>, Vec<u8>), DialogueError> {
+    let mut listed = Vec::new();
+    let mut size = 0;
+    loop {
+        let line = logical_line(lines, place)?;
+        size += line.len();
+        if size > REPLY_LIMIT {
+            return Err(DialogueError::TooLong(place));
+        }
+        if line.starts_with(b"\"") || line.starts_with(b"{") {
+            listed.push(line);
+        } else if is_good(&line, place)? {
+            return Ok((listed, line));
+        } else {
+            return Err(DialogueError::Refused("the connection", line));
+        }
+    }
 }
 
 /// A line with the literals in it: `{n}` or `{n+}` at an end stands for n bytes

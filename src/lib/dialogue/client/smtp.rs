@@ -101,10 +101,7 @@ pub(super) fn upgrade<S: Read + Write>(
     hello: &str,
     name: &str,
 ) -> Result<Vec<u8>, DialogueError> {
-    let greeting = Reply::read(lines, "before its greeting")?;
-    if !greeting.is_good() {
-        return Err(DialogueError::Refused("the connection", greeting.text));
-    }
+    let greeting = greeting(lines)?;
     lines.command(&format!("{hello} {name}"), "after its greeting")?;
     let capabilities = Reply::read(lines, "after EHLO")?;
     if !capabilities.is_good() {
@@ -114,7 +111,20 @@ pub(super) fn upgrade<S: Read + Write>(
         return Err(DialogueError::NotOffered("STARTTLS", capabilities.text));
     }
     start_tls(lines)?;
-    Ok(greeting.text)
+    Ok(greeting)
+}
+
+/// Reads the greeting.
+///
+/// # Errors
+/// It is none, or a refusal.
+pub fn greeting<S: Read + Write>(lines: &mut Lines<S>) -> Result<Vec<u8>, DialogueError> {
+    let reply = Reply::read(lines, "before its greeting")?;
+    if reply.is_good() {
+        Ok(reply.text)
+    } else {
+        Err(DialogueError::Refused("the connection", reply.text))
+    }
 }
 
 /// STARTTLS and its answer.

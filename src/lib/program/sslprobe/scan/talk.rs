@@ -5,9 +5,9 @@
 use std::io::{Read, Write};
 
 use crate::dialogue::Protocol;
-use crate::dialogue::client::lines::{Lines, REPLY_LIMIT};
-use crate::dialogue::client::smtp::Reply;
-use crate::dialogue::client::{DialogueError, imap, sieve};
+use crate::dialogue::client::lines::Lines;
+use crate::dialogue::client::smtp::{self, Reply};
+use crate::dialogue::client::{DialogueError, imap, pop3, sieve};
 
 /// A server's capabilities.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,67 +45,14 @@ impl<S: Read + Write> Talk<S> {
 
     /// Reads the greeting.
     pub(super) fn greet(&mut self) -> Result<Vec<u8>, DialogueError> {
-        let place = "before its greeting";
-        let refused = |text| Err(DialogueError::Refused("the connection", text));
         match self.protocol {
-            Protocol::Lmtp | Protocol::Smtp => {
-                let reply = Reply::read(&mut self.lines, place)?;
-                if reply.is_good() {
-                    Ok(reply.text)
-                } else {
-                    refused(reply.text)
-                }
-            }
-            Protocol::Imap => {
-                let line = self.lines.line(place)?;
-                let upper = line.to_ascii_uppercase();
-                if upper.starts_with(b"* OK") {
-                    Ok(line)
-                } else if upper.starts_with(b"* PREAUTH") {
-                    Err(DialogueError::PreAuthenticated(line))
-                } else if upper.starts_with(b"* BYE") {
-                    refused(line)
-                } else {
-                    Err(DialogueError::Malformed(place, line))
-                }
-            }
-            Protocol::Pop3 => {
-                let line = self.lines.line(place)?;
-                if line.starts_with(b"+OK") {
-                    Ok(line)
-                } else if line.starts_with(b"-ERR") {
-                    refused(line)
-                } else {
-                    Err(DialogueError::Malformed(place, line))
-                }
-            }
+            Protocol::Lmtp | Protocol::Smtp => smtp::greeting(&mut self.lines),
+            Protocol::Imap => imap::greeting(&mut self.lines),
+            Protocol::Pop3 => pop3::greeting(&mut self.lines),
             Protocol::Sieve => {
-                let (list, last) = self.sieve_list(place)?;
-                self.listed = Some(list);
+                let (listed, last) = sieve::capabilities(&mut self.lines, "before its greeting")?;
+                self.listed = Some(Capabilities::of(&listed));
                 Ok(last)
-            }
-        }
-    }
-
-    /// The capabilities of ManageSieve, up to its OK, which is the last line.
-    fn sieve_list(
-        &mut self,
-        place: &'static str,
-    ) -> Result<(Capabilities, Vec<u8>), DialogueError> {
-        let mut list = Capabilities::default();
-        let mut size = 0;
-        loop {
-            let line = sieve::logical_line(&mut self.lines, place)?;
-            size += line.len();
-            if size > REPLY_LIMIT {
-                return Err(DialogueError::TooLong(place));
-            }
-            if line.starts_with(b"\"") || line.starts_with(b"{") {
-                list.lines.push(line.trim_ascii_end().to_vec());
-            } else if sieve::is_good(&line, place)? {
-                return Ok((list, line));
-            } else {
-                return Err(DialogueError::Refused("the connection", line));
             }
         }
     }
@@ -117,20 +64,24 @@ impl<S: Read + Write> Talk<S> {
             Protocol::Lmtp => self.hello("LHLO"),
             Protocol::Imap => {
                 let tag = self.next_tag();
-                let place = "after CAPABILITY";
-                let lines = imap::command(&mut self.lines, &tag, "CAPABILITY", place)?;
-                let wanted =
-                    |line: &Vec<u8>| line.to_ascii_uppercase().starts_with(b"* CAPABILITY");
-                let lines = lines.into_iter().filter(wanted);
-                Ok(Capabilities {
-                    lines: lines.map(|line| line.trim_ascii_end().to_vec()).collect(),
-                    ..Capabilities::default()
-                })
+                let listed = imap::capabilities(&mut self.lines, &tag)?;
+                Ok(Capabilities::of(&listed))
             }
-            Protocol::Pop3 => self.pop3_list(),
+            Protocol::Pop3 => match pop3::capabilities(&mut self.lines) {
+                Ok(Some(listed)) => Ok(Capabilities::of(&listed[1..])),
+                // Whatever it said to a command that it does not know.
+                Ok(None) | Err(DialogueError::Malformed(..)) => Ok(Capabilities {
+                    unknown: true,
+                    ..Capabilities::default()
+                }),
+                Err(error) => Err(error),
+            },
             Protocol::Sieve => match self.listed.take() {
                 Some(list) => Ok(list),
-                None => Ok(self.sieve_list("after STARTTLS")?.0),
+                None => {
+                    let (listed, _) = sieve::capabilities(&mut self.lines, "after STARTTLS")?;
+                    Ok(Capabilities::of(&listed))
+                }
             },
         }
     }
@@ -158,32 +109,6 @@ impl<S: Read + Write> Talk<S> {
             refusal: (!reply.is_good()).then(|| reply.text.clone()),
             ..Capabilities::default()
         })
-    }
-
-    fn pop3_list(&mut self) -> Result<Capabilities, DialogueError> {
-        let place = "after CAPA";
-        self.lines.command("CAPA", place)?;
-        let answer = self.lines.line(place)?;
-        if !answer.starts_with(b"+OK") {
-            return Ok(Capabilities {
-                unknown: true,
-                ..Capabilities::default()
-            });
-        }
-        let mut list = Capabilities::default();
-        let mut size = 0;
-        loop {
-            let line = self.lines.line(place)?;
-            size += line.len();
-            if size > REPLY_LIMIT {
-                return Err(DialogueError::TooLong(place));
-            }
-            let line = line.trim_ascii_end();
-            if line == b"." {
-                return Ok(list);
-            }
-            list.lines.push(line.to_vec());
-        }
     }
 
     /// The upgrade command and its answer; with `injected`, a NOOP behind it in
@@ -294,7 +219,7 @@ impl<S: Read + Write> Talk<S> {
             }
             Protocol::Sieve => {
                 let _ = self.lines.send(b"LOGOUT\r\n", place);
-                (0..3).all(|_| self.sieve_list(place).is_ok())
+                (0..3).all(|_| sieve::capabilities(&mut self.lines, place).is_ok())
             }
         }
     }
@@ -304,6 +229,14 @@ impl<S: Read + Write> Talk<S> {
 const INJECTED: &str = "injected";
 
 impl Capabilities {
+    fn of(lines: &[Vec<u8>]) -> Capabilities {
+        let lines = lines.iter().map(|line| line.trim_ascii_end().to_vec());
+        Capabilities {
+            lines: lines.collect(),
+            ..Capabilities::default()
+        }
+    }
+
     /// Whether the upgrade is listed; who knows no list may know it all the same.
     pub(super) fn offers_upgrade(&self, protocol: Protocol) -> bool {
         self.unknown
