@@ -19,10 +19,10 @@ mod diagnosis;
 mod failure;
 mod wire;
 
-#[cfg(feature = "remote")]
-pub use failure::refuses_certificate;
-pub use failure::{HandshakeFailure, later_failure, refusal};
+pub use failure::{HandshakeFailure, later_failure};
 use failure::{explain, gone, lateness, lost};
+#[cfg(feature = "remote")]
+pub use failure::{last_alert, refuses_certificate};
 pub use wire::Wire;
 
 /// How long a failed handshake waits for its alert to be read.

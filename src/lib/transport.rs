@@ -77,9 +77,9 @@ impl Transport {
     /// The alert by which the server has refused the session, with what it probably
     /// means.
     #[must_use]
-    pub fn refusal(&self) -> Option<String> {
+    pub fn last_alert(&self) -> Option<String> {
         match &self.inner {
-            Inner::Tls(session) => handshake::refusal(session.ssl()),
+            Inner::Tls(session) => handshake::last_alert(session.ssl()),
             Inner::Clear(_) | Inner::Ended => None,
         }
     }

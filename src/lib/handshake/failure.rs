@@ -97,7 +97,7 @@ pub(super) fn explain(
         }
     }
     let alert = alert_text(ssl);
-    if let Some(received) = refusal(ssl) {
+    if let Some(received) = last_alert(ssl) {
         return HandshakeFailure::Refused(received);
     }
     let Some(stack) = error.ssl_error() else {
@@ -182,7 +182,7 @@ fn received_hint(number: u8, by_client: bool) -> &'static str {
 /// The peer's last alert. A server may send one after the handshake: in TLS 1.3 it
 /// judges our certificate only then.
 #[must_use]
-pub fn refusal(ssl: &SslRef) -> Option<String> {
+pub fn last_alert(ssl: &SslRef) -> Option<String> {
     let received = alerts::seen(ssl).iter().rfind(|alert| !alert.sent);
     received.map(|alert| shown(*alert, ssl))
 }

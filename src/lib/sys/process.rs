@@ -4,7 +4,6 @@ use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 
 use nix::sys::resource::{Resource, getrlimit};
-use nix::sys::stat::{Mode, umask};
 use nix::unistd::{ForkResult, fork};
 
 use super::fd;
@@ -20,7 +19,9 @@ pub fn own_id() -> ProcessId {
 
 /// Has files that are made from now on their modes, but for what the group and others
 /// may write: whoever started us may want his own files to be his alone (umask(2)).
+#[cfg(feature = "remote")]
 pub fn open_modes() {
+    use nix::sys::stat::{Mode, umask};
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
 }
 

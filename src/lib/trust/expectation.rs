@@ -65,6 +65,10 @@ impl Failures {
     pub(super) fn add(&mut self, refusal: Refusal) {
         self.0.push(refusal);
     }
+
+    pub(super) fn first(&self) -> Option<&Refusal> {
+        self.0.first()
+    }
 }
 
 impl Expectation {

@@ -273,7 +273,7 @@ fn judge_records(
         reason: format!("{} ({})", refusal.reason, dane::compared(records, chain)),
         ..refusal
     };
-    match (failures.0.first(), matched, chain.first()) {
+    match (failures.first(), matched, chain.first()) {
         (None, Some(_), Some(leaf))
             if !names.is_empty() && !names.iter().any(|one| one.is_in(leaf)) =>
         {

@@ -364,7 +364,7 @@ impl<'a> Session<'a> {
     /// What came in the place of the first good answer inside TLS: in TLS 1.3 a
     /// server that refuses us says so only after our side of the handshake is done.
     fn late(&mut self, failure: Failure) -> Failure {
-        if let Some(alert) = self.talk.transport().refusal() {
+        if let Some(alert) = self.talk.transport().last_alert() {
             let why = format!("the handshake failed: {alert}");
             return no_tls(Obstacle::Handshake, why, None);
         }
