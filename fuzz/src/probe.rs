@@ -6,7 +6,7 @@ use openssl::hash::MessageDigest;
 use openssl::pkey::PKey;
 use openssl::x509::extension::SubjectAlternativeName;
 use openssl::x509::{X509, X509NameBuilder};
-use ucspi_tls::internals::probe::{HostResult, Judge, Reader, ServerReply, certificates};
+use ucspi_tls::internals::probe::{HostResult, Verifier, Reader, ServerReply, certificates};
 
 /// The most of a flight that is kept, in bytes.
 const LIMIT: usize = 300 * 1024;
@@ -146,7 +146,7 @@ pub fn certificate_list(bytes: &[u8]) {
     let Ok(list) = certificates(bytes) else {
         return;
     };
-    let judge = Judge::new(Vec::new()).expect("a store");
+    let judge = Verifier::new(Vec::new()).expect("a store");
     match judge.certificate(&list, &[]) {
         Err(why) => {
             let why = why.to_string();

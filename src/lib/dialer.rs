@@ -83,14 +83,14 @@ impl Dialer {
 
 /// A connected socket whose reads and writes wait no longer than a deadline,
 /// however the peer's bytes drip.
-pub struct Clear<'a> {
+pub struct DeadlineSocket<'a> {
     /// The socket; whether it waits by itself makes no difference.
     pub socket: &'a TcpStream,
     /// When reading and writing fail with [`io::ErrorKind::TimedOut`].
     pub deadline: Instant,
 }
 
-impl Clear<'_> {
+impl DeadlineSocket<'_> {
     fn wait(&self, ready: Ready) -> io::Result<()> {
         let mut wanted = [(self.socket.as_fd(), ready)];
         poll::wait(&mut wanted, Some(self.deadline))?;
@@ -101,7 +101,7 @@ impl Clear<'_> {
     }
 }
 
-impl Read for Clear<'_> {
+impl Read for DeadlineSocket<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             self.wait(Ready::READ)?;
@@ -113,7 +113,7 @@ impl Read for Clear<'_> {
     }
 }
 
-impl Write for Clear<'_> {
+impl Write for DeadlineSocket<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             self.wait(Ready::WRITE)?;

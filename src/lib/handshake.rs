@@ -78,7 +78,7 @@ pub fn perform(
             ErrorCode::WANT_WRITE => Ready::WRITE,
             _ => {
                 let failure = explain(&stream, &error, side);
-                part(&mut stream);
+                linger(&mut stream);
                 return Err(failure);
             }
         };
@@ -101,7 +101,7 @@ fn wait(stream: &mut Session, ready: Ready, deadline: Instant) -> bool {
 
 /// Ends a connection so that the peer can read our alert: bytes of its that are
 /// left unread would make the kernel throw away what we sent.
-fn part(stream: &mut Session) {
+fn linger(stream: &mut Session) {
     let deadline = Instant::now() + PARTING;
     let wire = stream.get_mut();
     let _ = wire.push();

@@ -66,7 +66,7 @@ pub mod options {
 }
 #[cfg(feature = "remote")]
 pub mod probe {
-    pub use crate::probe::certificate::Judge;
+    pub use crate::probe::certificate::Verifier;
     pub use crate::probe::result::HostResult;
     pub use crate::probe::wire::message::{KeyExchange, ServerHello, certificates};
     pub use crate::probe::wire::reader::{Reader, ServerReply};

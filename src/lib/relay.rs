@@ -237,7 +237,7 @@ impl Relay {
         });
         if !matches!(ending, Ending::Lost(_)) && self.parted.is_none() {
             // Whatever the cause: the peer is told that this is the end.
-            self.part();
+            self.half_close();
         }
         self.program.close();
         ending
@@ -426,7 +426,7 @@ impl Relay {
     }
 
     /// Tells the peer that no more comes, whether or not all of it could be sent.
-    fn part(&mut self) {
+    fn half_close(&mut self) {
         self.parted = Some(Instant::now());
         self.notify();
         let wire = self.session.get_mut();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use openssl::ssl::{ErrorCode, ShutdownState, SslRef};
 
-use crate::dialer::Clear;
+use crate::dialer::DeadlineSocket;
 use crate::handshake::{self, Session, later_failure};
 use crate::sys::poll::{self, Ready};
 
@@ -113,7 +113,7 @@ impl Transport {
     }
 
     /// Ends TLS as it should be ended; waits for nothing.
-    pub fn part(&mut self) {
+    pub fn close_notify(&mut self) {
         if let Inner::Tls(session) = &mut self.inner {
             let _ = session.shutdown();
             let _ = session.get_mut().push();
@@ -173,7 +173,7 @@ impl Read for Transport {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let deadline = self.deadline;
         let session = match &mut self.inner {
-            Inner::Clear(socket) => return Clear { socket, deadline }.read(buffer),
+            Inner::Clear(socket) => return DeadlineSocket { socket, deadline }.read(buffer),
             Inner::Ended => return Err(io::ErrorKind::NotConnected.into()),
             Inner::Tls(session) => session,
         };
@@ -202,7 +202,7 @@ impl Write for Transport {
             Inner::Clear(socket) if watched && speaks(socket.as_fd(), deadline)? => {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
-            Inner::Clear(socket) => return Clear { socket, deadline }.write(bytes),
+            Inner::Clear(socket) => return DeadlineSocket { socket, deadline }.write(bytes),
             Inner::Ended => return Err(io::ErrorKind::NotConnected.into()),
             Inner::Tls(session) => session,
         };

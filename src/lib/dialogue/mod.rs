@@ -86,7 +86,7 @@ impl Protocol {
 
 /// What is left to do between client and program inside TLS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Between {
+pub struct InsideTls {
     /// The program's greeting is not for the client, and the server doesn't drop
     /// it.
     pub drops_greeting: bool,
@@ -202,7 +202,7 @@ impl Dialogue {
     /// A dialogue inside TLS with a program that is started afresh: everything
     /// passes but what `between` says.
     #[must_use]
-    pub fn inside(settings: Settings, between: Between) -> Dialogue {
+    pub fn inside(settings: Settings, between: InsideTls) -> Dialogue {
         let mut dialogue = Dialogue::new(Settings {
             allow_clear: true,
             ..settings

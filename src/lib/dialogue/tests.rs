@@ -591,7 +591,7 @@ fn pop3_offers_tls_and_hides_passwords() {
     );
 }
 
-fn inside(protocol: Protocol, between: Between, steps: &[Step]) {
+fn inside(protocol: Protocol, between: InsideTls, steps: &[Step]) {
     all(
         || Dialogue::inside(settings(protocol, false), between),
         steps,
@@ -601,7 +601,7 @@ fn inside(protocol: Protocol, between: Between, steps: &[Step]) {
 #[test]
 fn inside_tls_pop3_answers_capa_again_where_the_program_has_none() {
     for drops_greeting in [true, false] {
-        let between = Between {
+        let between = InsideTls {
             drops_greeting,
             lists_capabilities: true,
         };
@@ -641,7 +641,7 @@ fn inside_tls_pop3_answers_capa_again_where_the_program_has_none() {
         );
     }
     // A program that has one keeps it as it is.
-    let between = Between {
+    let between = InsideTls {
         drops_greeting: false,
         lists_capabilities: true,
     };
@@ -659,7 +659,7 @@ fn inside_tls_pop3_answers_capa_again_where_the_program_has_none() {
 
 #[test]
 fn inside_tls_a_greeting_is_dropped_whole_and_nothing_else() {
-    let between = Between {
+    let between = InsideTls {
         drops_greeting: true,
         lists_capabilities: false,
     };

@@ -181,7 +181,7 @@ impl Client {
         if response.end == End::Closed && !transport.was_closed() {
             response.end = End::Torn;
         }
-        transport.part();
+        transport.close_notify();
         Ok(response)
     }
 

@@ -13,7 +13,7 @@ use super::link;
 use super::loading::{KeyTable, Recipe};
 use super::permits::Permits;
 use super::process::order;
-use super::worker::{Health, Held, LONGEST_SILENCE, Worker};
+use super::worker::{Health, LONGEST_SILENCE, Worker, WorkerLink};
 use crate::report::{Fail, Report};
 use crate::store::KeyPlace;
 use crate::store::permit::Permit;
@@ -44,7 +44,7 @@ pub struct Keyholder {
     permits: Permits,
     workers: Vec<Worker>,
     /// Copies of the workers' ends, for whoever takes a dead worker's place.
-    links: HashMap<LinkId, Held>,
+    links: HashMap<LinkId, WorkerLink>,
     spares: Spares,
     sweep_at: usize,
     /// Some of the links may not have been sent.
@@ -200,7 +200,7 @@ impl Keyholder {
             .map(|step| turn.wrapping_add(step) % workers.len())
             .find(|&at| workers[at].control.is_some())
             .unwrap_or(0);
-        let mut held = Held {
+        let mut held = WorkerLink {
             socket,
             worker,
             end: (seconds > 0).then(|| now + Duration::from_secs(seconds.into())),

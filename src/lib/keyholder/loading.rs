@@ -45,7 +45,7 @@ pub struct KeyTable {
 
 /// What a key that is to be used again is to the keyholder at work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Taken {
+enum KeyReuse {
     /// The one that it has, under the number that it has.
     Kept,
     /// Read for another store since, under a number of its own.
@@ -96,15 +96,15 @@ impl KeyTable {
 
     /// Has the key of this path, under the number that `before` has it under unless
     /// its file changed since. `None` where it is to be read.
-    fn take_over(&mut self, before: &KeyTable, path: &Path) -> Option<Taken> {
+    fn take_over(&mut self, before: &KeyTable, path: &Path) -> Option<KeyReuse> {
         let old = before.get(path);
         if let Some((number, _)) = self.get(path) {
             let kept = old.is_some_and(|(old, _)| old == number);
-            return Some(if kept { Taken::Kept } else { Taken::Anew });
+            return Some(if kept { KeyReuse::Kept } else { KeyReuse::Anew });
         }
         let (number, key) = old.filter(|(_, key)| key.file.changed() == Changed::No)?;
         self.insert(number, key.clone());
-        Some(Taken::Kept)
+        Some(KeyReuse::Kept)
     }
 
     fn are_slow(&self) -> bool {
@@ -194,7 +194,7 @@ impl<'a> Loading<'a> {
     }
 
     /// Takes over a key that the keyholder at work has, if its file is the same.
-    fn take_over(&self, place: &KeyPlace) -> Option<Taken> {
+    fn take_over(&self, place: &KeyPlace) -> Option<KeyReuse> {
         let keys = &mut self.wanted.borrow_mut().keys;
         keys.take_over(&self.before, &place.path)
     }
@@ -254,7 +254,7 @@ impl KeySource for Loading<'_> {
         // A signer knows its key by the number: one that was read again, under
         // another, is no key of theirs, even if it is the same.
         keys.iter()
-            .all(|place| self.take_over(place) == Some(Taken::Kept))
+            .all(|place| self.take_over(place) == Some(KeyReuse::Kept))
     }
 
     fn serve_names(&self, keys: &[KeyPlace]) {
@@ -429,13 +429,13 @@ mod tests {
             wanted.take_over(&before, Path::new("/nonexistent/other")),
             None
         );
-        assert_eq!(wanted.take_over(&before, path), Some(Taken::Kept));
-        assert_eq!(wanted.take_over(&before, path), Some(Taken::Kept));
+        assert_eq!(wanted.take_over(&before, path), Some(KeyReuse::Kept));
+        assert_eq!(wanted.take_over(&before, path), Some(KeyReuse::Kept));
         assert_eq!(wanted.get(path).map(|(number, _)| number), Some(0));
 
         let mut wanted = KeyTable::default();
         wanted.insert(1, loaded(path, &public));
-        assert_eq!(wanted.take_over(&before, path), Some(Taken::Anew));
+        assert_eq!(wanted.take_over(&before, path), Some(KeyReuse::Anew));
         assert_eq!(wanted.get(path).map(|(number, _)| number), Some(1));
     }
 }

@@ -27,7 +27,7 @@ const SILENCE: Duration = Duration::from_millis(500);
 pub(super) const LONGEST_SILENCE: Duration = Duration::from_secs(8);
 
 /// A connection's link, as a worker gets it.
-pub(super) struct Held {
+pub(super) struct WorkerLink {
     pub(super) socket: OwnedFd,
     pub(super) worker: usize,
     pub(super) end: Option<Instant>,
@@ -231,7 +231,7 @@ impl Worker {
     }
 
     /// Gives it a link; one that it cannot take now waits.
-    pub(super) fn send(&mut self, held: &mut Held, signatures: u8, now: Instant) {
+    pub(super) fn send(&mut self, held: &mut WorkerLink, signatures: u8, now: Instant) {
         let Some(control) = &self.control else {
             return;
         };

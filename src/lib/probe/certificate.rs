@@ -25,17 +25,17 @@ const CHAIN: usize = 100;
 const NAME_LIMIT: usize = 1000;
 
 /// Who verifies certificates, and with which anchors.
-pub struct Judge {
+pub struct Verifier {
     anchors: Vec<X509>,
     store: X509Store,
 }
 
-impl Judge {
+impl Verifier {
     /// With these anchors.
     ///
     /// # Errors
     /// Libcrypto has no memory.
-    pub fn new(anchors: Vec<X509>) -> Result<Judge, ErrorStack> {
+    pub fn new(anchors: Vec<X509>) -> Result<Verifier, ErrorStack> {
         let mut store = X509StoreBuilder::new()?;
         for anchor in &anchors {
             store.add_cert(anchor.clone())?;
@@ -48,7 +48,7 @@ impl Judge {
         let mut param = X509VerifyParam::new()?;
         param.set_auth_level(i32::try_from(level).unwrap_or(0));
         store.set_param(&param)?;
-        Ok(Judge {
+        Ok(Verifier {
             anchors,
             store: store.build(),
         })
@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn what_is_no_certificate_is_said_so() {
-        let judge = Judge::new(Vec::new()).expect("a store");
+        let judge = Verifier::new(Vec::new()).expect("a store");
         let said = |sent: &[Vec<u8>]| {
             judge
                 .certificate(sent, &[])

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use crate::connection::{Connection, Naming, shown};
-use crate::dialer::{Clear, Dialer};
+use crate::dialer::{DeadlineSocket, Dialer};
 use crate::dialogue::{self, Protocol};
 use crate::handshake::{self, HandshakeFailure, Session, Side};
 use crate::keyholder::OwnKey;
@@ -172,7 +172,7 @@ fn upgrade(
     deadline: Instant,
 ) -> Result<Vec<u8>, Fail> {
     let name = hello_name(connection);
-    let mut stream = Clear {
+    let mut stream = DeadlineSocket {
         socket: stream,
         deadline,
     };

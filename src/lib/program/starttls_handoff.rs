@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use crate::child::Child;
-use crate::dialogue::{Between, Dialogue, Protocol, Settings};
+use crate::dialogue::{Dialogue, InsideTls, Protocol, Settings};
 use crate::environ::Edits;
 use crate::options::starttls_handoff::{
     self as command_line, Line, Options, POLICY, TABLE, TlsUse,
@@ -153,7 +153,7 @@ enum Upgraded {
     /// The connection is over, with this exit code.
     Not(u8),
     /// TLS is up: its variables, and what is left to do inside it.
-    To(Edits, Between),
+    To(Edits, InsideTls),
 }
 
 /// One connection.
@@ -253,7 +253,7 @@ impl Handoff<'_> {
             return dropped(&reason);
         }
         let replies = self.protocol.greeting_replies();
-        let between = Between {
+        let between = InsideTls {
             drops_greeting: replies > 0 && !control.drops_replies,
             lists_capabilities: phase.has_listed_capabilities(),
         };
@@ -277,10 +277,10 @@ impl Handoff<'_> {
         control: Control,
         session: Edits,
         settings: Settings,
-        between: Between,
+        between: InsideTls,
     ) -> Result<u8, Fail> {
         self.report_tls(&session);
-        if between == Between::default() {
+        if between == InsideTls::default() {
             let descriptors = vec![(control.read, 0), (control.write, 1)];
             return Err(self.program.exec(session, descriptors));
         }

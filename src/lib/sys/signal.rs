@@ -19,7 +19,7 @@ static CHILDREN: [AtomicI32; 16] = [const { AtomicI32::new(0) }; 16];
 
 /// Signals that came since the last look.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct Signals {
     /// TERM or INT: end.
     pub terminate: bool,
     /// HUP: reload.
@@ -131,11 +131,11 @@ pub fn let_in() {
 
 /// What came since the last call.
 #[must_use]
-pub fn seen() -> Seen {
+pub fn seen() -> Signals {
     let child = CHILD.swap(false, Ordering::Relaxed);
     let told = CHILDREN.iter().filter(|_| child);
     let told = told.map(|place| place.swap(0, Ordering::Relaxed));
-    Seen {
+    Signals {
         children: told.filter(|id| *id != 0).collect(),
         child,
         terminate: TERMINATE.swap(false, Ordering::Relaxed),

@@ -12,11 +12,11 @@ use openssl_sys as ffi;
 
 /// Verifies a chain; false ends the handshake with the alert that libssl has for
 /// the error that was set.
-pub type Judge = fn(&mut X509StoreContextRef) -> bool;
+pub type VerifyCallback = fn(&mut X509StoreContextRef) -> bool;
 
 /// Has the chains that a context's connections receive verified by `judge`:
 /// `SSL_CTX_set_cert_verify_callback`.
-pub fn judge_chains(context: &mut SslContextBuilder, judge: Judge) {
+pub fn judge_chains(context: &mut SslContextBuilder, judge: VerifyCallback) {
     unsafe extern "C" {
         fn SSL_CTX_set_cert_verify_callback(
             ctx: *mut ffi::SSL_CTX,
@@ -34,11 +34,11 @@ pub fn judge_chains(context: &mut SslContextBuilder, judge: Judge) {
 /// Returns 1 for a chain that is accepted.
 unsafe extern "C" fn call(context: *mut ffi::X509_STORE_CTX, argument: *mut c_void) -> c_int {
     // SAFETY: libssl calls with a valid X509_STORE_CTX, which nobody else uses
-    // during the call; the argument is the Judge that was given with this
+    // during the call; the argument is the VerifyCallback that was given with this
     // callback, and a function pointer has the size of any other.
     let (judge, context) = unsafe {
         (
-            std::mem::transmute::<*mut c_void, Judge>(argument),
+            std::mem::transmute::<*mut c_void, VerifyCallback>(argument),
             X509StoreContextRef::from_ptr_mut(context),
         )
     };

@@ -170,7 +170,9 @@ fn keep(
 /// Nothing was expected before, or the chain was judged already.
 pub fn replace(ssl: &mut SslRef, expectation: Arc<Expectation>) -> Result<(), ErrorStack> {
     ssl.set_verify(expectation.mode(ssl.is_server()));
-    unjudged(ssl, |judgement| judgement.expectation = expectation)
+    unjudged(ssl, |judgement| {
+        judgement.expectation = expectation;
+    })
 }
 
 /// Changes what is expected, as long as nothing was judged.
@@ -197,7 +199,7 @@ pub fn expect_besides(
     names: Vec<Name>,
 ) -> Result<(), ErrorStack> {
     unjudged(ssl, |judgement| {
-        judgement.besides = Some((expectation, names))
+        judgement.besides = Some((expectation, names));
     })
 }
 

@@ -97,7 +97,7 @@ impl Reader {
     /// What the server said so far, where it went away in the middle, or where
     /// something is wrong: a hello without what should come behind it.
     #[must_use]
-    pub fn part(self, fault: Option<Malformed>) -> Option<Flight> {
+    pub fn so_far(self, fault: Option<Malformed>) -> Option<Flight> {
         self.seen_hello.then_some(Flight {
             fault,
             ..self.flight

@@ -58,7 +58,7 @@ impl Exclusion {
 
 /// A policy as lines have it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Published {
+struct PolicyLines {
     kind: PolicyType,
     text: Vec<String>,
     hosts: Vec<String>,
@@ -68,23 +68,23 @@ struct Published {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Applied {
     /// The strongest.
-    first: Published,
+    first: PolicyLines,
     /// That of MTA-STS below TLSA records none of which is of use, which leave the
     /// certificate to it.
-    below: Option<Published>,
+    below: Option<PolicyLines>,
 }
 
-impl Published {
-    fn nothing(kind: PolicyType) -> Published {
-        Published {
+impl PolicyLines {
+    fn nothing(kind: PolicyType) -> PolicyLines {
+        PolicyLines {
             kind,
             text: Vec::new(),
             hosts: Vec::new(),
         }
     }
 
-    fn sts(Followed { policy, .. }: &Followed) -> Published {
-        Published {
+    fn sts(Followed { policy, .. }: &Followed) -> PolicyLines {
+        PolicyLines {
             kind: PolicyType::Sts,
             text: bounded(&policy.lines),
             hosts: bounded(&policy.patterns),
@@ -96,29 +96,29 @@ impl Applied {
     /// From its TLSA records, where they are weighed or asked for, and the domain's
     /// policy, where that is followed.
     pub fn of(found: &dane::TlsaFound, asked: bool, followed: Option<&Followed>) -> Applied {
-        let sts = followed.map(Published::sts);
+        let sts = followed.map(PolicyLines::sts);
         let first = match found {
             // Of use or not: that they are not is told.
             Ok(Some(tlsa)) => {
                 return Applied {
-                    first: Published {
+                    first: PolicyLines {
                         text: bounded(&tlsa.texts),
-                        ..Published::nothing(PolicyType::Tlsa)
+                        ..PolicyLines::nothing(PolicyType::Tlsa)
                     },
                     below: sts,
                 };
             }
             Ok(None) if !asked => sts,
-            Ok(None) | Err(_) => Some(Published::nothing(PolicyType::Tlsa)),
+            Ok(None) | Err(_) => Some(PolicyLines::nothing(PolicyType::Tlsa)),
         };
         Applied {
-            first: first.unwrap_or_else(|| Published::nothing(PolicyType::NoPolicyFound)),
+            first: first.unwrap_or_else(|| PolicyLines::nothing(PolicyType::NoPolicyFound)),
             below: None,
         }
     }
 
     /// The policy that made a certificate, or a host, count for nothing.
-    fn of_certificate(&self) -> &Published {
+    fn of_certificate(&self) -> &PolicyLines {
         self.below.as_ref().unwrap_or(&self.first)
     }
 }
@@ -220,7 +220,7 @@ impl Reporting {
     fn keep(
         &self,
         server: &Server,
-        policy: &Published,
+        policy: &PolicyLines,
         from: Option<IpAddr>,
         result: Option<(ResultType, String)>,
     ) {
@@ -231,7 +231,7 @@ impl Reporting {
             return;
         };
         let (result, reason) = result.unzip();
-        let Published { kind, text, hosts } = policy.clone();
+        let PolicyLines { kind, text, hosts } = policy.clone();
         let host = server.host.name.as_bytes();
         let session = tlsrpt::Session {
             time: calendar::at(calendar::now()),

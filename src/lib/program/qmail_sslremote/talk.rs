@@ -200,7 +200,7 @@ impl Talk {
         if !self.over {
             let _ = self.send(b"QUIT", "at the end");
         }
-        self.transport().part();
+        self.transport().close_notify();
     }
 
     /// The connection.

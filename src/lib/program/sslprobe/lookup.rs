@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::destination::{ProbeDestination, Unit};
-use super::scan::{DomainPolicy, Published, Target};
+use super::scan::{DomainPolicy, HostRecords, Target};
 use crate::dns::name::DomainName;
 use crate::dns::{Answer, Dns, Endpoint, NoAnswer};
 use crate::https;
@@ -215,7 +215,7 @@ fn exchangers(
 }
 
 /// The TLSA records of a host.
-fn published(dns: &Dns, host: &DomainName, answer: &Answer<IpAddr>, port: u16) -> Published {
+fn published(dns: &Dns, host: &DomainName, answer: &Answer<IpAddr>, port: u16) -> HostRecords {
     let place = Endpoint {
         host: host.clone(),
         end: answer.name.clone(),
@@ -223,7 +223,7 @@ fn published(dns: &Dns, host: &DomainName, answer: &Answer<IpAddr>, port: u16) -
         port,
     };
     let tlsa = dns.tlsa(std::slice::from_ref(&place)).pop();
-    Published {
+    HostRecords {
         place,
         tlsa: tlsa.unwrap_or(Ok(None)),
     }

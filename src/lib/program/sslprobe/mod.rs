@@ -19,7 +19,7 @@ use crate::confine;
 use crate::keyholder::OwnKey;
 use crate::mta_sts::fetch;
 use crate::options::sslprobe::{Options, TABLE};
-use crate::probe::certificate::Judge;
+use crate::probe::certificate::Verifier;
 use crate::probe::report_text;
 use crate::probe::result::{HostResult, Severity};
 use crate::report::{Fail, Report, TEMPORARY};
@@ -125,7 +125,7 @@ fn setup(report: &Report, options: &Options) -> Result<Setup, Fail> {
             interval: options.interval,
             anchor_file: options.anchor_file.as_deref().map(whole_path),
             policies: Store::load(&Settings::default(), &policies(&anchors), &NO_KEY)?,
-            judge: Judge::new(anchors).map_err(internal)?,
+            judge: Verifier::new(anchors).map_err(internal)?,
             records: Store::load(&Settings::default(), &records(), &NO_KEY)?,
         },
         families: match (options.four, options.six) {

@@ -212,13 +212,13 @@ fn refuse_existing(path: &Path) -> Result<(), Fail> {
 }
 
 /// What was begun beside its place, and goes away unless it is moved there.
-struct Begun(PathBuf);
+struct Staged(PathBuf);
 
-impl Begun {
+impl Staged {
     /// Hidden, so that a scanner of that directory starts no half of a service.
-    fn beside(place: &Path) -> Begun {
+    fn beside(place: &Path) -> Staged {
         let name = format!(".sslserver-conf.{}", process::own_id());
-        Begun(place.with_file_name(name))
+        Staged(place.with_file_name(name))
     }
 }
 
@@ -240,7 +240,7 @@ fn parent_of(place: &Path) -> Result<(), Fail> {
         })
 }
 
-impl Drop for Begun {
+impl Drop for Staged {
     fn drop(&mut self) {
         // Nothing more can be done, and what failed is told already.
         let _ = fs::remove_dir_all(&self.0).or_else(|_| fs::remove_file(&self.0));
@@ -272,7 +272,7 @@ fn write_directory(service: &Service, log: &Identity) -> Result<(), Fail> {
     let place = &service.directory;
     parent_of(place)?;
     refuse_existing(place)?;
-    let begun = Begun::beside(place);
+    let begun = Staged::beside(place);
     let folder = begun.0.as_path();
     // Nobody asked for the name that it has until it is complete.
     fs::create_dir(folder).map_err(unable("create", place))?;
@@ -316,7 +316,7 @@ fn write_unit(service: &Service) -> Result<(), Fail> {
     if !folder.is_dir() {
         refuse_existing(folder)?;
         let name = unit_name(&own)?;
-        let begun = Begun::beside(folder);
+        let begun = Staged::beside(folder);
         fs::create_dir(&begun.0).map_err(unable("create", folder))?;
         set_mode(&begun.0, 0o755)?;
         let unit = begun.0.join(name);
@@ -328,7 +328,7 @@ fn write_unit(service: &Service) -> Result<(), Fail> {
     let name = format!("sslserver-{}", service.port);
     let place = folder.join(unit_name(&name)?);
     refuse_existing(&place)?;
-    let begun = Begun::beside(&place);
+    let begun = Staged::beside(&place);
     let certificate = Path::new("/etc/sslserver").join(&name).join("cert.pem");
     write_file(&begun.0, 0o644, &service.unit(&certificate))?;
     // Unlike rename(2), link(2) never takes another file's place.

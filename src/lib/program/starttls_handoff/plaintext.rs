@@ -147,7 +147,7 @@ impl<'a> Phase<'a> {
 
     /// Tells the client that there is nothing to serve it.
     pub(super) fn excuse(&mut self) {
-        self.part(Farewell::Unavailable);
+        self.close_with(Farewell::Unavailable);
     }
 
     /// Relays until the client may begin TLS, or the end.
@@ -161,7 +161,7 @@ impl<'a> Phase<'a> {
             if self.transfer(limit.map(|(at, _)| at))? {
                 last_byte = Instant::now();
             } else if let Some((_, late)) = limit.filter(|(at, _)| Instant::now() >= *at) {
-                self.part(Farewell::Idle);
+                self.close_with(Farewell::Idle);
                 return self.dropped(late.to_string());
             }
         }
@@ -216,23 +216,23 @@ impl<'a> Phase<'a> {
                     return self.dropped(reason).map(Some);
                 }
                 Some(Event::LineTooLong) => {
-                    self.part(Farewell::LineTooLong);
+                    self.close_with(Farewell::LineTooLong);
                     let reason = format!("client sent a line over {LINE_LIMIT} bytes");
                     return self.dropped(reason).map(Some);
                 }
                 Some(Event::Malformed) => {
-                    self.part(Farewell::Malformed);
+                    self.close_with(Farewell::Malformed);
                     let reason = "client sent an ambiguous command".to_owned();
                     return self.dropped(reason).map(Some);
                 }
                 Some(Event::HiddenPassword) => {
-                    self.part(Farewell::Malformed);
+                    self.close_with(Farewell::Malformed);
                     let reason = "client sent a password command after an ambiguous end of message"
                         .to_owned();
                     return self.dropped(reason).map(Some);
                 }
                 Some(Event::ProgramLineTooLong) => {
-                    self.part(Farewell::Unavailable);
+                    self.close_with(Farewell::Unavailable);
                     let reason = format!("program sent a line over {LINE_LIMIT} bytes");
                     return self.dropped(reason).map(Some);
                 }
@@ -449,7 +449,7 @@ impl<'a> Phase<'a> {
     /// Sends a last line. The client may be in the middle of a flood: what it
     /// still sends is read for a while, or the reset of a socket with unread
     /// bytes would overtake the line.
-    fn part(&mut self, why: Farewell) {
+    fn close_with(&mut self, why: Farewell) {
         let deadline = Instant::now() + PARTING;
         self.dialogue.bid_farewell(why);
         if !self.flush(deadline).unwrap_or(false) {

@@ -38,7 +38,7 @@ const ALL: &[Process] = &[
 
 /// What an argument of a call must be.
 #[derive(Clone, Copy, Debug)]
-enum Only {
+enum Argument {
     /// Anything goes.
     Any,
     /// Argument `.0` is one of `.1`.
@@ -53,7 +53,7 @@ enum Only {
 struct Call {
     number: libc::c_long,
     processes: &'static [Process],
-    only: Only,
+    only: Argument,
     /// Why; the documentation is held against it.
     #[allow(dead_code, reason = "for whoever reads or prints the list")]
     reason: &'static str,
@@ -62,7 +62,7 @@ struct Call {
 const fn call(
     number: libc::c_long,
     processes: &'static [Process],
-    only: Only,
+    only: Argument,
     reason: &'static str,
 ) -> Call {
     Call {
@@ -84,45 +84,45 @@ const UNSENT: u64 = libc::TIOCOUTQ as u64;
 /// process. A call may stand in it twice if neither allows any arguments.
 #[rustfmt::skip]
 const CALLS: &[Call] = &[
-    call(libc::SYS_read, ENGINES, Only::Any, "the program's output; the control socket of delayed TLS"),
-    call(libc::SYS_write, ALL, Only::Any, "the program's input, the verdict, the log"),
-    call(libc::SYS_recvfrom, ALL, Only::Any, "the peer's bytes; requests and answers of the keyholder"),
-    call(libc::SYS_sendto, ALL, Only::Any, "bytes to the peer; requests and answers of the keyholder"),
-    call(libc::SYS_recvmsg, KEYHOLDER, Only::Any, "a new connection's link comes with a descriptor"),
+    call(libc::SYS_read, ENGINES, Argument::Any, "the program's output; the control socket of delayed TLS"),
+    call(libc::SYS_write, ALL, Argument::Any, "the program's input, the verdict, the log"),
+    call(libc::SYS_recvfrom, ALL, Argument::Any, "the peer's bytes; requests and answers of the keyholder"),
+    call(libc::SYS_sendto, ALL, Argument::Any, "bytes to the peer; requests and answers of the keyholder"),
+    call(libc::SYS_recvmsg, KEYHOLDER, Argument::Any, "a new connection's link comes with a descriptor"),
     #[cfg(target_arch = "x86_64")]
-    call(libc::SYS_poll, ALL, Only::Any, "waiting"),
-    call(libc::SYS_ppoll, ALL, Only::Any, "waiting, where poll is made of it"),
-    call(libc::SYS_shutdown, ALL, Only::Any, "the half-close behind close_notify; a link that has had its signature"),
-    call(libc::SYS_close, ALL, Only::Any, "pipes and links that are done with"),
-    call(libc::SYS_socket, CALLERS, Only::Among(0, &[libc::AF_INET as u64, libc::AF_INET6 as u64]), "the next server"),
-    call(libc::SYS_bind, REMOTE, Only::Any, "the sender's own address"),
-    call(libc::SYS_connect, CALLERS, Only::Any, "the next server"),
-    call(libc::SYS_setsockopt, CALLERS, Only::Among(1, &[libc::SOL_SOCKET as u64, libc::SOL_TCP as u64]), "no waiting for more to send; an address that was just in use"),
-    call(libc::SYS_getsockname, REMOTE, Only::Any, "the address that a server was called from, for TLS reports"),
-    call(libc::SYS_lseek, REMOTE, Only::Any, "the message again, for the next server"),
-    call(libc::SYS_ioctl, ENGINES, Only::Among(1, &[UNSENT]), "whether the peer has got everything"),
-    call(libc::SYS_getsockopt, ENGINES, Only::Exactly(&[(1, libc::SOL_TCP as u64), (2, libc::TCP_INFO as u64)]), "whether the peer has got everything"),
-    call(libc::SYS_getsockopt, CALLERS, Only::Exactly(&[(1, libc::SOL_SOCKET as u64), (2, libc::SO_ERROR as u64)]), "how connecting ended"),
-    call(libc::SYS_fcntl, ALL, Only::Among(1, &[libc::F_GETFL as u64, libc::F_SETFL as u64, libc::F_GETFD as u64]), "pipes that never wait; a debug build looks before it closes"),
-    call(libc::SYS_wait4, &[Process::Client], Only::Any, "the exit code of the program"),
-    call(libc::SYS_sigaltstack, &[Process::Client, Process::Remote, Process::Fetcher], Only::Any, "Rust's run-time takes its signal stack down at the end"),
-    call(libc::SYS_getpid, ALL, Only::Any, "libcrypto asks whether it was forked; the log names the process"),
-    call(libc::SYS_getrandom, ALL, Only::Any, "randomness"),
-    call(libc::SYS_brk, ALL, Only::Any, "memory"),
-    call(MMAP, ALL, Only::Without(2, EXECUTABLE), "memory, never executable"),
-    call(libc::SYS_mprotect, ALL, Only::Without(2, EXECUTABLE), "memory of musl's allocator, never executable"),
-    call(libc::SYS_munmap, ALL, Only::Any, "memory given back"),
-    call(libc::SYS_mremap, ALL, Only::Any, "large buffers that grow"),
-    call(libc::SYS_madvise, ALL, Only::Any, "idle buffers given back"),
-    call(libc::SYS_futex, ALL, Only::Any, "libcrypto's run-once and locks"),
-    call(libc::SYS_clock_gettime, ALL, Only::Any, "time, where the kernel maps no clock"),
-    call(libc::SYS_gettimeofday, ALL, Only::Any, "time, where the kernel maps no clock"),
+    call(libc::SYS_poll, ALL, Argument::Any, "waiting"),
+    call(libc::SYS_ppoll, ALL, Argument::Any, "waiting, where poll is made of it"),
+    call(libc::SYS_shutdown, ALL, Argument::Any, "the half-close behind close_notify; a link that has had its signature"),
+    call(libc::SYS_close, ALL, Argument::Any, "pipes and links that are done with"),
+    call(libc::SYS_socket, CALLERS, Argument::Among(0, &[libc::AF_INET as u64, libc::AF_INET6 as u64]), "the next server"),
+    call(libc::SYS_bind, REMOTE, Argument::Any, "the sender's own address"),
+    call(libc::SYS_connect, CALLERS, Argument::Any, "the next server"),
+    call(libc::SYS_setsockopt, CALLERS, Argument::Among(1, &[libc::SOL_SOCKET as u64, libc::SOL_TCP as u64]), "no waiting for more to send; an address that was just in use"),
+    call(libc::SYS_getsockname, REMOTE, Argument::Any, "the address that a server was called from, for TLS reports"),
+    call(libc::SYS_lseek, REMOTE, Argument::Any, "the message again, for the next server"),
+    call(libc::SYS_ioctl, ENGINES, Argument::Among(1, &[UNSENT]), "whether the peer has got everything"),
+    call(libc::SYS_getsockopt, ENGINES, Argument::Exactly(&[(1, libc::SOL_TCP as u64), (2, libc::TCP_INFO as u64)]), "whether the peer has got everything"),
+    call(libc::SYS_getsockopt, CALLERS, Argument::Exactly(&[(1, libc::SOL_SOCKET as u64), (2, libc::SO_ERROR as u64)]), "how connecting ended"),
+    call(libc::SYS_fcntl, ALL, Argument::Among(1, &[libc::F_GETFL as u64, libc::F_SETFL as u64, libc::F_GETFD as u64]), "pipes that never wait; a debug build looks before it closes"),
+    call(libc::SYS_wait4, &[Process::Client], Argument::Any, "the exit code of the program"),
+    call(libc::SYS_sigaltstack, &[Process::Client, Process::Remote, Process::Fetcher], Argument::Any, "Rust's run-time takes its signal stack down at the end"),
+    call(libc::SYS_getpid, ALL, Argument::Any, "libcrypto asks whether it was forked; the log names the process"),
+    call(libc::SYS_getrandom, ALL, Argument::Any, "randomness"),
+    call(libc::SYS_brk, ALL, Argument::Any, "memory"),
+    call(MMAP, ALL, Argument::Without(2, EXECUTABLE), "memory, never executable"),
+    call(libc::SYS_mprotect, ALL, Argument::Without(2, EXECUTABLE), "memory of musl's allocator, never executable"),
+    call(libc::SYS_munmap, ALL, Argument::Any, "memory given back"),
+    call(libc::SYS_mremap, ALL, Argument::Any, "large buffers that grow"),
+    call(libc::SYS_madvise, ALL, Argument::Any, "idle buffers given back"),
+    call(libc::SYS_futex, ALL, Argument::Any, "libcrypto's run-once and locks"),
+    call(libc::SYS_clock_gettime, ALL, Argument::Any, "time, where the kernel maps no clock"),
+    call(libc::SYS_gettimeofday, ALL, Argument::Any, "time, where the kernel maps no clock"),
     #[cfg(target_arch = "x86_64")]
-    call(libc::SYS_time, ALL, Only::Any, "time, where the kernel maps no clock"),
-    call(libc::SYS_rt_sigreturn, ALL, Only::Any, "the end of a signal's handler"),
-    call(libc::SYS_restart_syscall, ALL, Only::Any, "a wait that a stop interrupted"),
-    call(libc::SYS_exit, ALL, Only::Any, "the end"),
-    call(libc::SYS_exit_group, ALL, Only::Any, "the end"),
+    call(libc::SYS_time, ALL, Argument::Any, "time, where the kernel maps no clock"),
+    call(libc::SYS_rt_sigreturn, ALL, Argument::Any, "the end of a signal's handler"),
+    call(libc::SYS_restart_syscall, ALL, Argument::Any, "a wait that a stop interrupted"),
+    call(libc::SYS_exit, ALL, Argument::Any, "the end"),
+    call(libc::SYS_exit_group, ALL, Argument::Any, "the end"),
 ];
 
 /// A filter, for the kernel.
@@ -145,18 +145,18 @@ pub(super) fn filter(process: Process) -> Result<Filter, Fail> {
         };
         let rule = |conditions| SeccompRule::new(conditions).map_err(failed);
         let allowed = match call.only {
-            Only::Any => Vec::new(),
-            Only::Among(argument, values) => values
+            Argument::Any => Vec::new(),
+            Argument::Among(argument, values) => values
                 .iter()
                 .map(|value| rule(vec![condition(argument, SeccompCmpOp::Eq, *value)?]))
                 .collect::<Result<_, _>>()?,
-            Only::Exactly(arguments) => vec![rule(
+            Argument::Exactly(arguments) => vec![rule(
                 arguments
                     .iter()
                     .map(|(argument, value)| condition(*argument, SeccompCmpOp::Eq, *value))
                     .collect::<Result<_, _>>()?,
             )?],
-            Only::Without(argument, bits) => {
+            Argument::Without(argument, bits) => {
                 vec![rule(vec![condition(
                     argument,
                     SeccompCmpOp::MaskedEq(bits),
@@ -275,7 +275,7 @@ mod tests {
                 });
                 let alone = same.count() == 1;
                 // One that allows everything would lose that to the other.
-                let narrow = !matches!(call.only, Only::Any);
+                let narrow = !matches!(call.only, Argument::Any);
                 assert!(alone || narrow, "{} stands twice", call.number);
             }
         }
@@ -349,12 +349,14 @@ mod tests {
                     let wanted = listed(nr).any(|call| {
                         call.processes.contains(process)
                             && match call.only {
-                                Only::Any => true,
-                                Only::Among(at, values) => values.contains(&args[usize::from(at)]),
-                                Only::Exactly(all) => all
+                                Argument::Any => true,
+                                Argument::Among(at, values) => {
+                                    values.contains(&args[usize::from(at)])
+                                }
+                                Argument::Exactly(all) => all
                                     .iter()
                                     .all(|(at, value)| args[usize::from(*at)] == *value),
-                                Only::Without(at, bits) => args[usize::from(at)] & bits == 0,
+                                Argument::Without(at, bits) => args[usize::from(at)] & bits == 0,
                             }
                     });
                     let (allowed, steps) = decide(nr, arch, args);
@@ -366,19 +368,19 @@ mod tests {
                 for call in listed(nr).filter(|call| call.processes.contains(process)) {
                     let mut args = [1; 6];
                     match call.only {
-                        Only::Among(at, values) => {
+                        Argument::Among(at, values) => {
                             for value in values {
                                 args[usize::from(at)] = *value;
                                 assert!(decide(nr, arch, args).0, "{process:?} {nr} {args:?}");
                             }
                         }
-                        Only::Exactly(all) => {
+                        Argument::Exactly(all) => {
                             for (at, value) in all {
                                 args[usize::from(*at)] = *value;
                             }
                             assert!(decide(nr, arch, args).0, "{process:?} {nr} {args:?}");
                         }
-                        Only::Any | Only::Without(..) => {}
+                        Argument::Any | Argument::Without(..) => {}
                     }
                 }
             }

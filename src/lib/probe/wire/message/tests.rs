@@ -107,7 +107,7 @@ fn a_flight_that_is_cut_short_is_not_over() {
         let mut reader = Reader::default();
         assert_eq!(reader.take(&pieces[..end]), Ok(None), "{end}");
         let hello = hello(0x0300, 0x0014).len() * 6;
-        assert_eq!(reader.part(None).is_some(), end >= hello, "{end}");
+        assert_eq!(reader.so_far(None).is_some(), end >= hello, "{end}");
     }
 }
 

@@ -185,7 +185,7 @@ fn inside(
         }
     }
     scan.keep(&transport);
-    transport.part();
+    transport.close_notify();
     drop(transport);
     scan.hang_up(true);
     ended

@@ -22,7 +22,7 @@ pub(super) fn run(scan: &mut Scan<'_>) -> Result<(), Stop> {
             Ok((mut transport, _)) => {
                 let answered =
                     Talk::new(&mut transport, protocol, &scan.terms.name).answers_injected();
-                transport.part();
+                transport.close_notify();
                 drop(transport);
                 scan.hang_up(true);
                 answered

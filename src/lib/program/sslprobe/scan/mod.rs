@@ -14,7 +14,7 @@ use crate::dane::{self, AddressFrom, Dane, Lack};
 use crate::dns::{Endpoint, NoAnswer, Tlsa};
 use crate::mta_sts;
 use crate::options::sslprobe::{Depth, Start};
-use crate::probe::certificate::Judge;
+use crate::probe::certificate::Verifier;
 use crate::probe::findings::{self, Facts};
 use crate::probe::partner::Hold;
 use crate::probe::result::{HostResult, Version};
@@ -50,7 +50,7 @@ use session::Resumables;
 
 /// What DNS has of a host: where its TLSA records are, and what was found there.
 #[derive(Clone, Debug)]
-pub(super) struct Published {
+pub(super) struct HostRecords {
     /// Its place.
     pub(super) place: Endpoint,
     /// Its TLSA records; none, too, where its addresses are not signed.
@@ -83,7 +83,7 @@ pub(super) struct Target {
     /// The mail domain under `-M`, and whether the MX answer was signed.
     pub(super) mx_of: Option<(String, bool)>,
     /// What DNS has of it; `None`: it was not asked.
-    pub(super) published: Option<Published>,
+    pub(super) published: Option<HostRecords>,
     /// The mail domain's policy.
     pub(super) policy: DomainPolicy,
     /// How long all that was asked for, which is a part of its time.
@@ -228,7 +228,7 @@ pub(super) struct Terms {
     /// The file of trust anchors, as a line of tlsdestinations names it.
     pub(super) anchor_file: Option<String>,
     /// Who verifies certificates.
-    pub(super) judge: Judge,
+    pub(super) judge: Verifier,
     /// For TLSA records.
     pub(super) records: Store,
     /// For policies of MTA-STS.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use openssl::rand::rand_bytes;
 
 use super::{Scan, Stop};
-use crate::dialer::Clear;
+use crate::dialer::DeadlineSocket;
 use crate::probe::result::Version;
 use crate::probe::wire::farewell;
 use crate::probe::wire::hello::{ALL_SIGNATURES, ClientHello};
@@ -137,7 +137,7 @@ fn exchange(
     hello: &[u8],
     in_two: bool,
 ) -> Result<HelloAnswer, Stop> {
-    let mut clear = Clear {
+    let mut clear = DeadlineSocket {
         socket,
         deadline: until,
     };
@@ -174,17 +174,17 @@ fn exchange(
             }
             Err(malformed) => {
                 let words = malformed.to_string();
-                let flight = reader.part(Some(malformed)).map(Box::new);
+                let flight = reader.so_far(Some(malformed)).map(Box::new);
                 HelloAnswer::Flight(flight.ok_or(Stop::Connection(words))?)
             }
         };
-        part(&mut clear, &answer);
+        say_farewell(&mut clear, &answer);
         return Ok(answer);
     }
 }
 
 /// Sends a hello whole, or in two segments.
-fn send(clear: &mut Clear<'_>, hello: &[u8], in_two: bool) -> io::Result<()> {
+fn send(clear: &mut DeadlineSocket<'_>, hello: &[u8], in_two: bool) -> io::Result<()> {
     if !in_two {
         return clear.write_all(hello);
     }
@@ -196,7 +196,7 @@ fn send(clear: &mut Clear<'_>, hello: &[u8], in_two: bool) -> io::Result<()> {
 
 /// What a connection that ended leaves behind.
 fn ended(reader: Reader, error: Option<&io::Error>) -> HelloAnswer {
-    if let Some(flight) = reader.part(None) {
+    if let Some(flight) = reader.so_far(None) {
         return HelloAnswer::Flight(Box::new(flight));
     }
     HelloAnswer::Refused(match error {
@@ -206,7 +206,7 @@ fn ended(reader: Reader, error: Option<&io::Error>) -> HelloAnswer {
 }
 
 /// Says farewell, so that the server need not wait for the rest.
-fn part(clear: &mut Clear<'_>, answer: &HelloAnswer) {
+fn say_farewell(clear: &mut DeadlineSocket<'_>, answer: &HelloAnswer) {
     if let HelloAnswer::Flight(flight) = answer {
         let version = flight.hello.version.min(Version::Tls12.number());
         let _ = clear.write_all(&farewell(version));

@@ -158,7 +158,7 @@ impl Scan<'_> {
             None => wait_for_ticket(&mut transport),
         }
         self.keep(&transport);
-        transport.part();
+        transport.close_notify();
         drop(transport);
         self.hang_up(true);
     }

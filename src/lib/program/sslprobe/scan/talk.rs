@@ -76,13 +76,13 @@ impl<S: Read + Write> Talk<S> {
                 }),
                 Err(error) => Err(error),
             },
-            Protocol::Sieve => match self.listed.take() {
-                Some(list) => Ok(list),
-                None => {
-                    let (listed, _) = sieve::capabilities(&mut self.lines, "after STARTTLS")?;
-                    Ok(Capabilities::of(&listed))
+            Protocol::Sieve => {
+                if let Some(list) = self.listed.take() {
+                    return Ok(list);
                 }
-            },
+                let (listed, _) = sieve::capabilities(&mut self.lines, "after STARTTLS")?;
+                Ok(Capabilities::of(&listed))
+            }
         }
     }
 
