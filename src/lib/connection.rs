@@ -207,9 +207,7 @@ fn ident(local: SocketAddr, remote: SocketAddr, limit: Duration) -> io::Result<O
     // The answer is about a pair of addresses: ask from the right one.
     socket::bind_local(&fd, from)?;
     let wait = |on: BorrowedFd<'_>, ready| -> io::Result<()> {
-        let mut wanted = [(on, ready)];
-        poll::wait(&mut wanted, Some(deadline))?;
-        if wanted[0].1 == Ready::default() {
+        if poll::one(on, ready, deadline)?.is_nothing() {
             return Err(io::ErrorKind::TimedOut.into());
         }
         Ok(())

@@ -70,9 +70,7 @@ impl Dialer {
             socket::bind_local(&fd, local)?;
         }
         if !socket::begin_connect(&fd, address)? {
-            let mut wanted = [(fd.as_fd(), Ready::WRITE)];
-            poll::wait(&mut wanted, Some(deadline))?;
-            let (_, came) = wanted[0];
+            let came = poll::one(fd.as_fd(), Ready::WRITE, deadline)?;
             if !came.write && !came.gone {
                 return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
             }
@@ -92,9 +90,8 @@ pub struct DeadlineSocket<'a> {
 
 impl DeadlineSocket<'_> {
     fn wait(&self, ready: Ready) -> io::Result<()> {
-        let mut wanted = [(self.socket.as_fd(), ready)];
-        poll::wait(&mut wanted, Some(self.deadline))?;
-        if wanted[0].1 == Ready::default() || Instant::now() >= self.deadline {
+        let came = poll::one(self.socket.as_fd(), ready, self.deadline)?;
+        if came.is_nothing() || Instant::now() >= self.deadline {
             return Err(io::ErrorKind::TimedOut.into());
         }
         Ok(())

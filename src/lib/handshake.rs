@@ -95,8 +95,7 @@ pub fn perform(
 
 /// Waits; false when the time is over.
 fn wait(stream: &mut Session, ready: Ready, deadline: Instant) -> bool {
-    let mut wanted = [(stream.get_mut().pollable(), ready)];
-    poll::wait(&mut wanted, Some(deadline)).is_ok() && wanted[0].1 != Ready::default()
+    poll::one(stream.get_mut().pollable(), ready, deadline).is_ok_and(|came| !came.is_nothing())
 }
 
 /// Ends a connection so that the peer can read our alert: bytes of its that are
@@ -112,10 +111,8 @@ fn linger(stream: &mut Session) {
             Ok(0) => return,
             Ok(_) if Instant::now() < deadline => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let mut wanted = [(wire.socket().as_fd(), Ready::READ)];
-                if poll::wait(&mut wanted, Some(deadline)).is_err()
-                    || wanted[0].1 == Ready::default()
-                {
+                let came = poll::one(wire.socket().as_fd(), Ready::READ, deadline);
+                if came.is_ok_and(Ready::is_nothing) || came.is_err() {
                     return;
                 }
             }

@@ -122,9 +122,8 @@ impl Transport {
 }
 
 fn wait(session: &mut Session, ready: Ready, deadline: Instant) -> io::Result<()> {
-    let mut wanted = [(session.get_mut().pollable(), ready)];
-    poll::wait(&mut wanted, Some(deadline))?;
-    if wanted[0].1 == Ready::default() || Instant::now() >= deadline {
+    let came = poll::one(session.get_mut().pollable(), ready, deadline)?;
+    if came.is_nothing() || Instant::now() >= deadline {
         return Err(io::ErrorKind::TimedOut.into());
     }
     Ok(())
@@ -132,9 +131,7 @@ fn wait(session: &mut Session, ready: Ready, deadline: Instant) -> io::Result<()
 
 /// Waits until there is room, or the server has said something; which it is.
 fn speaks(socket: BorrowedFd<'_>, deadline: Instant) -> io::Result<bool> {
-    let mut wanted = [(socket, BOTH)];
-    poll::wait(&mut wanted, Some(deadline))?;
-    Ok(wanted[0].1.read)
+    poll::one(socket, BOTH, deadline).map(|came| came.read)
 }
 
 const BOTH: Ready = Ready {

@@ -155,9 +155,7 @@ fn read_to_end(from: &mut File, deadline: Instant) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut piece = [0; 4096];
     loop {
-        let mut wanted = [(from.as_fd(), Ready::READ)];
-        poll::wait(&mut wanted, Some(deadline))?;
-        if wanted[0].1 == Ready::default() {
+        if poll::one(from.as_fd(), Ready::READ, deadline)?.is_nothing() {
             return Err(io::ErrorKind::TimedOut.into());
         }
         match from.read(&mut piece)? {

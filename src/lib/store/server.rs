@@ -246,12 +246,7 @@ impl Store {
         let mut context = SslContextBuilder::new(SslMethod::tls_server()).map_err(internal)?;
         super::apply_common(&mut context, &offer).map_err(internal)?;
         context.set_options(SslOptions::CIPHER_SERVER_PREFERENCE);
-        let (finite_field, finite) = set_dh(
-            &mut context,
-            settings,
-            &offer.finite_groups,
-            certificates.clone(),
-        )?;
+        let (finite_field, finite) = set_dh(&mut context, settings, &offer, certificates.clone())?;
         let keys: Vec<KeyPlace> = pairs.iter().map(|pair| pair.key.clone()).collect();
         let permit = permit(&offer, certificates, finite)?;
         let expectation = Arc::new(expectation(ask, pins(settings)?));
@@ -435,9 +430,10 @@ fn pair(
 fn set_dh<'a>(
     context: &mut SslContextBuilder,
     settings: &Settings,
-    asked: &[FiniteGroup],
+    offer: &Offer,
     mut certificates: impl Iterator<Item = &'a Certificate>,
 ) -> Result<(FiniteField, Option<Finite>), Fail> {
+    let asked = &offer.finite_groups;
     if let Some(path) = settings.path("DHFILE") {
         let finite = own_dh(context, path, asked.first())
             .map_err(|why| why.of(unable("set cipher parameters", ("DHFILE", path))))?;

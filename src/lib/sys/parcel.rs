@@ -67,9 +67,8 @@ pub fn end(socket: impl AsFd) {
 /// Whether nobody has the other end any more.
 #[must_use]
 pub fn has_ended(socket: impl AsFd) -> bool {
-    let mut wanted = [(socket.as_fd(), Ready::default())];
-    let waited = poll::wait(&mut wanted, Some(Instant::now()));
-    waited.is_err() || wanted[0].1.gone
+    let came = poll::one(socket.as_fd(), Ready::default(), Instant::now());
+    came.is_ok_and(|came| came.gone) || came.is_err()
 }
 
 /// Receives a message without waiting; 0 is the other side's end. A message

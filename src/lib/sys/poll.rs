@@ -34,6 +34,12 @@ impl Ready {
         gone: false,
     };
 
+    /// Nothing came: the time is over.
+    #[must_use]
+    pub fn is_nothing(self) -> bool {
+        self == Ready::default()
+    }
+
     fn flags(self) -> PollFlags {
         let mut flags = PollFlags::empty();
         flags.set(PollFlags::POLLIN, self.read);
@@ -49,6 +55,16 @@ impl Ready {
             gone: flags.intersects(PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL),
         }
     }
+}
+
+/// What comes of one descriptor before the deadline.
+///
+/// # Errors
+/// As [`wait`].
+pub fn one(fd: BorrowedFd<'_>, ready: Ready, deadline: Instant) -> io::Result<Ready> {
+    let mut wanted = [(fd, ready)];
+    wait(&mut wanted, Some(deadline))?;
+    Ok(wanted[0].1)
 }
 
 /// Waits until one of the descriptors is ready or the deadline has passed

@@ -68,6 +68,5 @@ impl Client {
 }
 
 fn is_readable(fd: BorrowedFd<'_>) -> bool {
-    let mut wanted = [(fd, Ready::READ)];
-    poll::wait(&mut wanted, Some(Instant::now())).is_ok() && wanted[0].1 != Ready::default()
+    poll::one(fd, Ready::READ, Instant::now()).is_ok_and(|came| !came.is_nothing())
 }

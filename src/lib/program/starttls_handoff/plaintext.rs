@@ -190,9 +190,8 @@ impl<'a> Phase<'a> {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return self.dropped(report::reason(&error)),
             }
-            let mut wanted = [(self.client.input.as_fd(), Ready::READ)];
-            poll::wait(&mut wanted, Some(deadline)).map_err(Fail::unable("wait"))?;
-            if wanted[0].1 == Ready::default() {
+            let came = poll::one(self.client.input.as_fd(), Ready::READ, deadline);
+            if came.map_err(Fail::unable("wait"))?.is_nothing() {
                 return self.dropped("client sent no handshake in time".to_owned());
             }
         }
@@ -458,8 +457,7 @@ impl<'a> Phase<'a> {
         self.client.end_output();
         let mut buffer = [0; PIECE];
         while Instant::now() < deadline {
-            let mut wanted = [(self.client.input.as_fd(), Ready::READ)];
-            if poll::wait(&mut wanted, Some(deadline)).is_err() {
+            if poll::one(self.client.input.as_fd(), Ready::READ, deadline).is_err() {
                 return;
             }
             match self.client.receive(&mut buffer) {
@@ -477,9 +475,8 @@ impl<'a> Phase<'a> {
             let Some(output) = &self.client.output else {
                 return Ok(false);
             };
-            let mut wanted = [(output.as_fd(), Ready::WRITE)];
-            poll::wait(&mut wanted, Some(deadline)).map_err(Fail::unable("wait"))?;
-            if wanted[0].1 == Ready::default() {
+            let came = poll::one(output.as_fd(), Ready::WRITE, deadline);
+            if came.map_err(Fail::unable("wait"))?.is_nothing() {
                 return Ok(false);
             }
             self.move_bytes(Side::ToClient);

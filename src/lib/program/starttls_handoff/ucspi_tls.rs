@@ -114,9 +114,7 @@ impl Control {
     /// Whether the server could still start TLS: it says nothing before it is
     /// asked, so anything to read is its end.
     pub(super) fn is_alive(&self) -> bool {
-        let mut wanted = [(self.socket.as_fd(), Ready::READ)];
-        let looked = poll::wait(&mut wanted, Some(Instant::now()));
-        looked.is_ok() && wanted[0].1 == Ready::default()
+        poll::one(self.socket.as_fd(), Ready::READ, Instant::now()).is_ok_and(Ready::is_nothing)
     }
 
     /// Asks for TLS. Where the server can, it drops so many replies of the
@@ -140,9 +138,8 @@ impl Control {
             if let Some(edits) = variables(&answer) {
                 return Ok(Answer::Up(edits));
             }
-            let mut wanted = [(self.socket.as_fd(), Ready::READ)];
-            poll::wait(&mut wanted, Some(deadline)).map_err(Fail::unable("wait for TLS"))?;
-            if wanted[0].1 == Ready::default() {
+            let came = poll::one(self.socket.as_fd(), Ready::READ, deadline);
+            if came.map_err(Fail::unable("wait for TLS"))?.is_nothing() {
                 return Ok(Answer::Late);
             }
             match fd::read_some(&self.socket, &mut piece[..most]) {

@@ -80,8 +80,7 @@ fn first_byte(setup: &Setup) -> Duration {
 /// Whether the client ends the connection, in whatever way, instead of a first
 /// byte.
 fn has_left(client: &TcpStream, first: Duration) -> bool {
-    let mut wanted = [(client.as_fd(), Ready::READ)];
-    if poll::wait(&mut wanted, Some(Instant::now() + first)).is_err() {
+    if poll::one(client.as_fd(), Ready::READ, Instant::now() + first).is_err() {
         return false;
     }
     match socket::peek(client, &mut [0]) {
@@ -96,12 +95,11 @@ fn header(client: &TcpStream) -> Result<Option<Header>, Fail> {
     let mut reader = Reader::new();
     let mut glance = [0; GLANCE];
     loop {
-        let mut wanted = [(client.as_fd(), Ready::READ)];
-        poll::wait(&mut wanted, Some(deadline))?;
+        let came = poll::one(client.as_fd(), Ready::READ, deadline)?;
         // Bytes that keep coming must not hold the deadline off, and a header
         // that came whole is not late where only we are.
         let taken = reader.taken();
-        if (taken > 0 && Instant::now() >= deadline) || wanted[0].1 == Ready::default() {
+        if (taken > 0 && Instant::now() >= deadline) || came.is_nothing() {
             return Err(late(taken));
         }
         let count = match socket::peek(client, &mut glance) {

@@ -60,9 +60,7 @@ impl Meanwhile for Serving<'_, '_> {
         // What is quick is done at one go: who comes then is served with what
         // is new.
         let quick = deadline.min(self.begun + QUICK);
-        let mut wanted = [(on, Ready::READ)];
-        poll::wait(&mut wanted, Some(quick))?;
-        if wanted[0].1.read {
+        if poll::one(on, Ready::READ, quick)?.read {
             return Ok(());
         }
         while !self.turn(Some((on, deadline)))? && Instant::now() < deadline {}
