@@ -146,20 +146,13 @@ mod tests {
             versions: Some(BTreeMap::from([(Version::Tls12, Some(true))])),
             certificates: vec![Certificate {
                 key: KeyType::Rsa,
-                modulus: None,
                 bits: 2048,
-                subject: String::new(),
-                issuer: String::new(),
-                names: Vec::new(),
-                signature: String::new(),
-                not_before: String::new(),
-                not_after: String::new(),
-                sha256: String::new(),
                 spki: spki.repeat(32),
                 chain: Chain::Complete,
                 verify: verify.to_owned(),
                 name_ok: Some(true),
                 names_host: true,
+                ..Certificate::default()
             }],
             ..HostResult::default()
         }

@@ -133,18 +133,12 @@ mod tests {
                 key: KeyType::Rsa,
                 modulus: Some(format!("{modulus:x}")),
                 bits: 64,
-                subject: String::new(),
-                issuer: String::new(),
-                names: Vec::new(),
-                signature: String::new(),
-                not_before: String::new(),
-                not_after: String::new(),
                 sha256: certificate.repeat(32),
-                spki: String::new(),
                 chain: Chain::Complete,
                 verify: "ok".to_owned(),
                 name_ok: Some(true),
                 names_host: true,
+                ..Certificate::default()
             }],
             ..HostResult::default()
         }
