@@ -112,7 +112,7 @@ fn linger(stream: &mut Session) {
             Ok(_) if Instant::now() < deadline => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 let came = poll::one(wire.socket().as_fd(), Ready::READ, deadline);
-                if came.is_ok_and(Ready::is_nothing) || came.is_err() {
+                if came.map_or(true, Ready::is_nothing) {
                     return;
                 }
             }

@@ -208,7 +208,7 @@ fn digest_of(length: usize) -> Option<MessageDigest> {
 mod tests {
     use super::*;
     use crate::tls_ffi::chain::result_of;
-    use crate::trust::{Reference, fingerprint};
+    use crate::trust::{Reference, dane, fingerprint};
     use openssl::asn1::Asn1Time;
     use openssl::pkey::PKey;
     use openssl::x509::extension::SubjectAlternativeName;
