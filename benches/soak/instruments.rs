@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::{self, Read as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -111,5 +111,63 @@ impl Clock {
     pub fn set(&self, seconds: i64) {
         use std::os::unix::fs::FileExt as _;
         self.0.write_all_at(&seconds.to_ne_bytes(), 0).unwrap();
+    }
+}
+
+/// Processes that may have so much memory together: a control group, of either
+/// version.
+pub struct MemoryGroup {
+    folder: PathBuf,
+    limit: &'static str,
+    used: &'static str,
+}
+
+impl MemoryGroup {
+    /// An empty one without a limit; none where this system or user has no such
+    /// thing.
+    pub fn new() -> Option<MemoryGroup> {
+        let versions = [
+            ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+            ("", "memory.max", "memory.current"),
+        ];
+        let all = Path::new("/sys/fs/cgroup");
+        versions.into_iter().find_map(|(place, limit, used)| {
+            let folder = all.join(place).join(format!("soak-{}", std::process::id()));
+            fs::create_dir(&folder).ok()?;
+            let group = MemoryGroup {
+                folder,
+                limit,
+                used,
+            };
+            group.folder.join(limit).exists().then_some(group)
+        })
+    }
+
+    /// What a shell does to be in it, and all of its children.
+    pub fn join(&self) -> String {
+        format!("echo $$ >{}/cgroup.procs", self.folder.display())
+    }
+
+    /// Bytes that its processes have.
+    pub fn used(&self) -> u64 {
+        let text = fs::read_to_string(self.folder.join(self.used)).unwrap();
+        text.trim_end().parse().unwrap()
+    }
+
+    /// So many bytes at most.
+    pub fn limit(&self, bytes: u64) {
+        fs::write(self.folder.join(self.limit), bytes.to_string()).unwrap();
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        // Its last processes may be ending.
+        for _ in 0..100 {
+            if fs::remove_dir(&self.folder).is_ok() {
+                break;
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
     }
 }

@@ -13,8 +13,8 @@ use crate::Outcome;
 use crate::client::{Client, Errand, Lost};
 use crate::dice::Dice;
 use crate::harness::process::Stop;
-use crate::harness::{Place, Server, Setup, root};
-use crate::instruments::{self, LogReader};
+use crate::harness::{Place, Server, Setup, ports, root};
+use crate::instruments::{self, LogReader, MemoryGroup};
 use crate::load::address;
 use crate::options::Settings;
 use crate::service::{self, Way};
@@ -52,7 +52,10 @@ fn crowd(server: &Server, seed: u64, meanwhile: impl FnOnce()) -> Crowd {
                         Ok(()) => {
                             served.fetch_add(1, Ordering::Relaxed);
                         }
-                        Err(why) => lost.lock().unwrap().push(why.to_string()),
+                        Err(why) => {
+                            lost.lock().unwrap().push(why.to_string());
+                            thread::sleep(Duration::from_millis(50));
+                        }
                     }
                     let mut longest = longest.lock().unwrap();
                     *longest = came.elapsed().max(*longest);
@@ -99,9 +102,10 @@ impl Crowd {
 }
 
 pub fn run(_: &Settings, seed: u64) -> Outcome {
-    let wants: [fn(u64) -> Result<String, String>; 5] = [
+    let wants: [fn(u64) -> Result<String, String>; 6] = [
         few_descriptors,
         little_memory,
+        little_memory_for_all,
         full_disk,
         reader_that_hangs,
         reader_that_is_gone,
@@ -149,6 +153,49 @@ fn little_memory(seed: u64) -> Result<String, String> {
     );
     if explained == 0 && !during.lost.is_empty() {
         return Err(format!("{line}: none explained"));
+    }
+    after.all_served(&format!("{line}; and then"))
+}
+
+/// All processes together have too little for forty clients. The kernel ends one or
+/// the other, the server's first one if it is the largest: what supervises it starts
+/// it again. Nobody is served anything wrong, and everybody when there is more.
+fn little_memory_for_all(seed: u64) -> Result<String, String> {
+    let Some(group) = MemoryGroup::new() else {
+        return Ok("memory of all processes: not tried: no control group can be made".to_owned());
+    };
+    let place = Place::new("soak-memory-of-all");
+    const AGAIN: &str = "soak: again";
+    // As supervise does it, without its second of rest.
+    let script = format!(
+        "{}; \"$@\"; while :; do echo {AGAIN} >&2; \"$@\" >/dev/null; done",
+        group.join()
+    );
+    let words = ["/bin/sh", "-c", &script, "sh"].map(str::to_owned);
+    let server = setup(&place).through(words).port(ports::free()).start();
+    let during = crowd(&server, seed, || {
+        group.limit(group.used() + 12_000_000);
+        thread::sleep(TIME);
+    });
+    group.limit(1 << 40);
+    // The last that was ended is started again.
+    thread::sleep(Duration::from_secs(1));
+    let after = crowd(&server, seed, || thread::sleep(TIME));
+    let log = server.log();
+    drop(server);
+    let count = |part: &str| log.lines().filter(|line| line.contains(part)).count();
+    // The kernel's KILL, of a program or of an engine.
+    let ended = count(" status 9") + count("was killed by signal 9");
+    let line = format!(
+        "12 MB for all processes: {} served, {} lost; {ended} processes of connections ended by \
+         the kernel, and the server {} times",
+        during.served,
+        during.lost.len(),
+        count(AGAIN),
+    );
+    let wrong = during.lost.iter().find(|why| why.starts_with("WRONG"));
+    if let Some(wrong) = wrong {
+        return Err(format!("{line}: {wrong}"));
     }
     after.all_served(&format!("{line}; and then"))
 }
