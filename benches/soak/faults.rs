@@ -73,6 +73,8 @@ const FAULTS: [Fault; 15] = [
 /// Whose connection a killed process was.
 enum Hit {
     Client(Ipv4Addr),
+    /// A key process, and when.
+    Keyholder(i32, Instant),
     /// A launcher, whom the log names, but for one that had no time to say whose it
     /// was.
     Launcher(i32, Option<Ipv4Addr>),
@@ -367,6 +369,7 @@ fn hold(server: &Server, dice: &mut Dice, role: &str) -> Option<(i32, Option<Hit
             client.map(|client| (pid, Some(Hit::Client(client))))
         }
         "launcher" => Some((pid, Some(Hit::Launcher(pid, client_of(pid))))),
+        "keyholder" => Some((pid, Some(Hit::Keyholder(pid, Instant::now())))),
         _ => Some((pid, None)),
     }
 }
@@ -423,6 +426,8 @@ struct Losses {
     hit: usize,
     /// Whose key process was, when the key was on no disk any more.
     with_key: usize,
+    /// Whose key process was that of before a reload: nobody takes its place.
+    retired: usize,
     bad: Vec<String>,
 }
 
@@ -431,10 +436,17 @@ fn losses(seen: &Seen, log: &str) -> Losses {
     // Those of whose launcher there is its end alone.
     let mut ended = BTreeSet::new();
     let mut hit = BTreeSet::new();
+    let mut retired = Vec::new();
     for one in seen.hits.lock().unwrap().iter() {
         match one {
             Hit::Client(client) => {
                 hit.insert(*client);
+            }
+            Hit::Keyholder(pid, at) => {
+                // Of one that serves the log tells the end.
+                if !log.contains(&format!("keyholder {pid} ")) {
+                    retired.push(*at);
+                }
             }
             Hit::Launcher(pid, client) => {
                 hit.extend(journal.clients_of(*pid));
@@ -449,17 +461,25 @@ fn losses(seen: &Seen, log: &str) -> Losses {
     let mut losses = Losses {
         hit: 0,
         with_key: 0,
+        retired: 0,
         bad: Vec::new(),
     };
     for Loss { client, why, at } in seen.lost.lock().unwrap().iter() {
         let said = journal.explanation(*client);
-        let lost_key = new_keys.is_some_and(|since| *at > since)
-            && said.is_some_and(|lines| lines.contains("the keyholder is gone"));
+        let gone = said.is_some_and(|lines| lines.contains("the keyholder is gone"));
+        let lost_key = gone && new_keys.is_some_and(|since| *at > since);
+        let was_retired =
+            |killed: &Instant| *at > *killed && at.duration_since(*killed) < Duration::from_secs(5);
+        let lost_retired = gone && retired.iter().any(was_retired);
         let fault = match why {
             Lost::Wrong(_) => "",
             Lost::Late(_) => ", which is the soak's own time limit",
             Lost::Ended(..) if lost_key => {
                 losses.with_key += 1;
+                continue;
+            }
+            Lost::Ended(..) if lost_retired => {
+                losses.retired += 1;
                 continue;
             }
             Lost::Ended(..) if !hit.contains(client) => " though no process of its was hit",
@@ -484,12 +504,18 @@ fn verdict(
     log: &str,
     number: u64,
 ) -> Result<String, String> {
-    let Losses { hit, with_key, bad } = losses(seen, log);
+    let Losses {
+        hit,
+        with_key,
+        retired,
+        bad,
+    } = losses(seen, log);
     let served = seen.served.lock().unwrap();
     let (gap, hung) = gaps(&served, &seen.hung.lock().unwrap());
     let line = format!(
         "{}: {} faults on {number} connections: {} served, {} refused as they must be, {hit} lost \
-         whose process was killed, {with_key} whose key was; longest time without anybody served \
+         whose process was killed, {with_key} whose key was, \
+         {retired} whose key process was that of before a reload; longest time without anybody served \
          {} ms ({} ms where the key master hung or nothing could be opened), oldest thing served {} ms after it was \
          replaced; no process left",
         way.name(),

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::Outcome;
 use crate::client::{Client, Errand, Lost};
 use crate::dice::Dice;
-use crate::harness::process::Stop;
+use crate::harness::process::{Stop, status_field};
 use crate::harness::{Place, Server, Setup, ports, root};
 use crate::instruments::{self, LogReader, MemoryGroup};
 use crate::load::address;
@@ -130,14 +130,22 @@ fn few_descriptors(seed: u64) -> Result<String, String> {
     crowd.all_served("60 descriptors, for some 9 of 40 at once")
 }
 
-/// Where a process meets its limit it ends, and its connection with it; the server
-/// serves the others, and everybody again once there is more.
+/// Each process may have what the server's first one has, and a little: one that
+/// wants more ends, and its connection with it. Everybody is served again once there
+/// is more.
 fn little_memory(seed: u64) -> Result<String, String> {
+    /// In KiB.
+    const ROOM: u64 = 160;
     let place = Place::new("soak-memory");
     let server = setup(&place).start();
     let during = crowd(&server, seed, || {
-        // The launchers and engines that are forked now have it too.
-        instruments::limit(&server, "--data=1000000:");
+        // The launchers and engines that are forked now have it too. The first one
+        // needs some for each of the clients.
+        let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+        let has = status_field(&status, "VmData");
+        let has: u64 = has.trim_end_matches(" kB").parse().unwrap();
+        let most = (has + ROOM) * 1024;
+        instruments::limit(&server, &format!("--data={most}:"));
         thread::sleep(TIME);
     });
     instruments::limit(&server, "--data=unlimited:");

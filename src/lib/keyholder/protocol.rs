@@ -369,6 +369,24 @@ mod tests {
         assert!(Request::parse(&most).is_err());
     }
 
+    /// There are keys in it: where there was less room, copies of them stayed in memory.
+    #[test]
+    fn room_is_made_for_the_longest_answer_and_no_more() {
+        let key = TicketKey::new(&[9; TicketKey::LENGTH]);
+        let new = NewTicket {
+            name: [1; 16],
+            key: key.clone(),
+        };
+        let longest = Answer {
+            tickets: Some(TicketsGiven {
+                shown: Some(ShownTicket::Old(key)),
+                new: vec![new; tickets::PER_HANDSHAKE],
+            }),
+            signature: Some(vec![1; SIGNATURE_LIMIT]),
+        };
+        assert_eq!(Answer::to_bytes(Ok(&longest), 5).len(), REPLY_LIMIT);
+    }
+
     #[test]
     fn answers_arrive_as_they_were_given() {
         let key = TicketKey::new(&[9; TicketKey::LENGTH]);
@@ -399,7 +417,8 @@ mod tests {
             }
             let refused = Answer::to_bytes(Err(NotSigned::Shape), 5);
             let said = Answer::parse(&request, &refused).expect("its own");
-            assert_eq!(said, Err(NotSigned::Shape.to_string().into()));
+            let words = "a message that is not of a TLS server's handshake";
+            assert_eq!(said, Err(words.to_owned().into()));
             let earlier = Answer::to_bytes(Err(NotSigned::Shape), 4);
             assert_eq!(Answer::parse(&request, &earlier), None);
             for bytes in [&b""[..], b"\x05", b"\x05\x02x"] {
