@@ -169,11 +169,11 @@ fn little_memory(seed: u64) -> Result<String, String> {
 /// the other, the server's first one if it is the largest: what supervises it starts
 /// it again. Nobody is served anything wrong, and everybody when there is more.
 fn little_memory_for_all(seed: u64) -> Result<String, String> {
+    const AGAIN: &str = "soak: again";
     let Some(group) = MemoryGroup::new() else {
         return Ok("memory of all processes: not tried: no control group can be made".to_owned());
     };
     let place = Place::new("soak-memory-of-all");
-    const AGAIN: &str = "soak: again";
     // As supervise does it, without its second of rest.
     let script = format!(
         "{}; \"$@\"; while :; do echo {AGAIN} >&2; \"$@\" >/dev/null; done",
