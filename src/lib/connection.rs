@@ -57,7 +57,7 @@ impl Connection {
     #[must_use]
     pub fn new(local: SocketAddr, remote: SocketAddr) -> Connection {
         let end = |address| End {
-            address: plain(address),
+            address: canonical(address),
             name: None,
         };
         Connection {
@@ -178,7 +178,7 @@ impl Connection {
 }
 
 /// A socket address without the IPv4-mapped form.
-fn plain(address: SocketAddr) -> SocketAddr {
+fn canonical(address: SocketAddr) -> SocketAddr {
     match address {
         SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
             Some(v4) => SocketAddr::new(v4.into(), v6.port()),
@@ -192,7 +192,7 @@ fn plain(address: SocketAddr) -> SocketAddr {
 /// block lists, SPF and log scanners know no other form.
 #[must_use]
 pub fn shown(address: IpAddr) -> String {
-    resolve::plain(address).to_string()
+    address.to_canonical().to_string()
 }
 
 /// Asks a host's ident server who owns a connection (RFC 1413): the user id of
@@ -268,7 +268,7 @@ mod tests {
                 name: Some(b"mail.example.com".to_vec()),
             },
             remote: End {
-                address: plain(remote.parse().expect("an address")),
+                address: canonical(remote.parse().expect("an address")),
                 name: None,
             },
             info: Some(b"me:\nand".to_vec()),

@@ -182,6 +182,6 @@ fn reach(address: SocketAddr, only_v6: bool) -> String {
             format!("every IPv6 address, port {port}")
         }
         ip if ip.is_unspecified() => format!("every address, port {port}"),
-        ip => format!("{} port {port}", resolve::plain(ip)),
+        ip => format!("{} port {port}", ip.to_canonical()),
     }
 }

@@ -142,13 +142,7 @@ pub fn resolves_to(name: &[u8], address: IpAddr) -> bool {
     };
     (name, 0)
         .to_socket_addrs()
-        .is_ok_and(|mut found| found.any(|found| plain(found.ip()) == address))
-}
-
-/// An IPv4-mapped IPv6 address as the IPv4 address that it is.
-#[must_use]
-pub fn plain(address: IpAddr) -> IpAddr {
-    address.to_canonical()
+        .is_ok_and(|mut found| found.any(|found| found.ip().to_canonical() == address))
 }
 
 /// The address a server binds for the words of its `host` argument, and whether

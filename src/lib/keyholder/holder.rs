@@ -271,7 +271,7 @@ impl Keyholder {
         for worker in &self.workers {
             if let Some(control) = &worker.control {
                 // One that does not take it is replaced, or ends.
-                let _ = parcel::give(control, &[order::RENEW]);
+                let _ = parcel::send(control, &[order::RENEW]);
             }
         }
     }

@@ -121,7 +121,7 @@ impl<S: AsFd> Link<S> {
         let bytes = request.to_bytes();
         let mut buffer = Secret::new(vec![0; REPLY_LIMIT]);
         while Instant::now() < self.deadline {
-            match parcel::give(&self.socket, &bytes) {
+            match parcel::send(&self.socket, &bytes) {
                 Err(error) if is_end(&error) => {}
                 other => other.map_err(lost)?,
             }
@@ -129,7 +129,7 @@ impl<S: AsFd> Link<S> {
             loop {
                 let mut wanted = [(self.socket.as_fd(), Ready::READ)];
                 poll::wait(&mut wanted, Some(until)).map_err(lost)?;
-                let length = match parcel::take(&self.socket, &mut buffer) {
+                let length = match parcel::receive(&self.socket, &mut buffer) {
                     Ok(0) => return Err("the keyholder is gone".into()),
                     Ok(length) => length,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn an_answer_counts_that_came_before_a_question_was_asked_again() {
         let (engine, keyholder) = parcel::pair().expect("a pair");
-        parcel::give(&keyholder, &answered()).expect("sent");
+        parcel::send(&keyholder, &answered()).expect("sent");
         parcel::end(&keyholder);
         let answer = link(engine).exchange(None, Some(SIGNING));
         let signature = answer.map(|answer| answer.signature);
@@ -183,8 +183,8 @@ mod tests {
     #[test]
     fn an_answer_counts_whose_sender_has_not_read_all() {
         let (engine, keyholder) = parcel::pair().expect("a pair");
-        parcel::give(&engine, b"asked again").expect("sent");
-        parcel::give(&keyholder, &answered()).expect("sent");
+        parcel::send(&engine, b"asked again").expect("sent");
+        parcel::send(&keyholder, &answered()).expect("sent");
         drop(keyholder);
         let answer = link(engine).exchange(None, Some(SIGNING));
         let signature = answer.map(|answer| answer.signature);

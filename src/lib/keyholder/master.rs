@@ -90,7 +90,7 @@ impl Master {
     /// Forks a worker: its process number and its control socket.
     pub(super) fn fork(&self, meanwhile: &mut dyn Meanwhile) -> io::Result<(ProcessId, OwnedFd)> {
         let (control, other) = parcel::pair()?;
-        parcel::give_with(&self.socket, &[order::FORK], other.as_fd())?;
+        parcel::send_with(&self.socket, &[order::FORK], other.as_fd())?;
         drop(other);
         let patience = meanwhile.patience();
         let answer = receive(&self.socket, patience, meanwhile);
@@ -115,7 +115,7 @@ impl Master {
     /// Has it make new keys for tickets: no old ticket is taken any more.
     pub fn renew_tickets(&self) {
         // Those of a master that is gone went with it.
-        let _ = parcel::give(&self.socket, &[order::RENEW]);
+        let _ = parcel::send(&self.socket, &[order::RENEW]);
     }
 }
 
@@ -127,7 +127,7 @@ pub(super) fn receive(
 ) -> io::Result<Vec<u8>> {
     let mut buffer = vec![0; keyholder::ANSWER_LIMIT];
     meanwhile.wait(socket.as_fd(), Instant::now() + patience)?;
-    let length = match parcel::take(socket, &mut buffer) {
+    let length = match parcel::receive(socket, &mut buffer) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
             return Err(io::Error::from(io::ErrorKind::TimedOut));
         }
@@ -151,7 +151,7 @@ fn run(
         Ok(prepared) => prepared,
         Err(fail) => {
             let text = fail.to_string();
-            let _ = parcel::give(socket, &[&[1], text.as_bytes()].concat());
+            let _ = parcel::send(socket, &[&[1], text.as_bytes()].concat());
             return report::TEMPORARY;
         }
     };
@@ -165,7 +165,7 @@ fn run(
         report,
         workers: HashMap::new(),
     };
-    if parcel::give(socket, &[0]).is_err() {
+    if parcel::send(socket, &[0]).is_err() {
         return report::TEMPORARY;
     }
     loop {
@@ -223,7 +223,7 @@ impl Forker<'_> {
     /// Does what was asked for; false at the supervisor's end.
     fn obey(&mut self) -> bool {
         let mut buffer = [0; 16];
-        let (length, passed) = match parcel::take_with(self.socket, &mut buffer) {
+        let (length, passed) = match parcel::receive_with(self.socket, &mut buffer) {
             Ok((0, _)) => return false,
             Ok(taken) => taken,
             Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
@@ -234,7 +234,7 @@ impl Forker<'_> {
                     Ok(id) => id,
                     Err(error) => -error.raw_os_error().unwrap_or(libc::EAGAIN),
                 };
-                let _ = parcel::give(self.socket, &answer.to_ne_bytes());
+                let _ = parcel::send(self.socket, &answer.to_ne_bytes());
             }
             ([order::RENEW], _) => {
                 if let Some(Ok(hours)) = self.hours.as_ref().map(|old| Hours::fresh(old.life())) {
@@ -264,7 +264,7 @@ impl Forker<'_> {
         if let Some(hours) = &self.hours {
             let message = hours.to_bytes();
             for worker in self.workers.values() {
-                let _ = parcel::give(worker, &message);
+                let _ = parcel::send(worker, &message);
             }
         }
     }

@@ -96,7 +96,7 @@ impl Inherited<'_> {
         let mut buffer = vec![0; ORDER_LIMIT];
         loop {
             poll::wait(&mut [(self.control.as_fd(), Ready::READ)], None).ok()?;
-            let length = parcel::take(&self.control, &mut buffer).ok()?;
+            let length = parcel::receive(&self.control, &mut buffer).ok()?;
             match buffer[..length].split_first()? {
                 (&order::LOAD, [high, low, path @ ..]) => {
                     let number = u16::from_be_bytes([*high, *low]);
@@ -105,11 +105,11 @@ impl Inherited<'_> {
                         Ok(public) => [&[answer::KEY], &public[..]].concat(),
                         Err(why) => answer::error(&why),
                     };
-                    parcel::give(&self.control, &reply).ok()?;
+                    parcel::send(&self.control, &reply).ok()?;
                 }
                 (&(order::PERMIT | order::GRANT), _) => {
                     keys.learn(&buffer[..length]);
-                    parcel::give(&self.control, &[answer::KNOWN]).ok()?;
+                    parcel::send(&self.control, &[answer::KNOWN]).ok()?;
                 }
                 (&order::SEAL, _) => break,
                 _ => return None,
@@ -123,7 +123,7 @@ impl Inherited<'_> {
             Ok(missing) => [&[answer::SEALED], missing.join("\n").as_bytes()].concat(),
             Err(why) => answer::error(&why),
         };
-        parcel::give(&self.control, &reply).ok()?;
+        parcel::send(&self.control, &reply).ok()?;
         (reply[0] == answer::SEALED).then_some(keys)
     }
 

@@ -146,7 +146,7 @@ impl Service {
     fn hear_master(&mut self) {
         let mut buffer = Secret::new(vec![0; hours::MESSAGE_LIMIT]);
         while let Some(master) = &self.master {
-            match parcel::take(master, &mut buffer) {
+            match parcel::receive(master, &mut buffer) {
                 Ok(length @ 1..) => {
                     if let Some(hours) = Hours::parse(&buffer[..length], self.hours.life()) {
                         self.hours = hours;
@@ -162,7 +162,7 @@ impl Service {
     fn obey(&mut self) {
         let mut buffer = [0; ORDER_LIMIT];
         while let Some(control) = &self.control {
-            let (length, passed) = match parcel::take_with(control, &mut buffer) {
+            let (length, passed) = match parcel::receive_with(control, &mut buffer) {
                 Ok((0, _)) => {
                     self.control = None;
                     return;
@@ -209,7 +209,7 @@ impl Service {
             if alive {
                 if let Some(control) = &self.control {
                     // A supervisor that is gone is found out by the next message.
-                    let _ = parcel::give(control, &[answer::ALIVE]);
+                    let _ = parcel::send(control, &[answer::ALIVE]);
                 }
             }
         }
@@ -218,7 +218,7 @@ impl Service {
     /// Serves one link; false when that was its last time.
     fn sign(&mut self, link: &mut EngineLink) -> bool {
         let mut buffer = [0; REQUEST_LIMIT];
-        let request = match parcel::take(&link.socket, &mut buffer) {
+        let request = match parcel::receive(&link.socket, &mut buffer) {
             Ok(length @ 1..) => Request::parse(&buffer[..length]),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
             Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(NotSigned::Malformed),
@@ -245,7 +245,7 @@ impl Service {
         let reply = Answer::to_bytes(answered.as_ref().map_err(|refusal| *refusal), exchange);
         // It fits: the engine has had little else to read. One that is gone is no
         // matter.
-        let _ = parcel::give(&link.socket, &reply);
+        let _ = parcel::send(&link.socket, &reply);
         link.answered = exchange;
         let more = answered.is_ok() && link.left > 0;
         if !more {
@@ -360,12 +360,12 @@ mod tests {
             }),
         };
         let order = [&[order::PERMIT][..], &permit.to_bytes()].concat();
-        parcel::give(&supervisor, &order).expect("a permit");
-        parcel::give(&supervisor, &[order::GRANT, 0, 0, 0, 3]).expect("a grant");
-        parcel::give(&engine, &request.to_bytes()).expect("a request");
+        parcel::send(&supervisor, &order).expect("a permit");
+        parcel::send(&supervisor, &[order::GRANT, 0, 0, 0, 3]).expect("a grant");
+        parcel::send(&engine, &request.to_bytes()).expect("a request");
         assert!(service.serve());
         let mut reply = [0; 1024];
-        let length = parcel::take(&engine, &mut reply).expect("an answer");
+        let length = parcel::receive(&engine, &mut reply).expect("an answer");
         let said = String::from_utf8_lossy(&reply[..length]);
         assert_eq!(reply[..2], [1, 0], "{said}");
     }

@@ -95,7 +95,7 @@ impl Worker {
         meanwhile: &mut dyn Meanwhile,
     ) -> Result<Vec<u8>, NotDone> {
         let exchange = |control| {
-            parcel::give(control, &[&[order], text].concat())?;
+            parcel::send(control, &[&[order], text].concat())?;
             receive(control, PATIENCE, meanwhile)
         };
         let control = self.control.as_ref();
@@ -148,7 +148,7 @@ impl Worker {
             return Ok(());
         };
         for order in &orders[self.learned.min(orders.len())..] {
-            parcel::give(control, order).map_err(Fail::unable("talk to the keyholder"))?;
+            parcel::send(control, order).map_err(Fail::unable("talk to the keyholder"))?;
             self.learned += 1;
         }
         Ok(())
@@ -183,7 +183,7 @@ impl Worker {
         let mut buffer = [0; 16];
         // Its answer may have come since the wait.
         while heard || overdue(self.asked, self.silence) {
-            match parcel::take(control, &mut buffer) {
+            match parcel::receive(control, &mut buffer) {
                 Ok(1..) => self.asked = None,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 _ => {
@@ -198,7 +198,7 @@ impl Worker {
         let due = self.next_question(awaited).is_some_and(|at| now >= at);
         if due && self.asked.is_none() {
             // A full socket is silence too.
-            let _ = parcel::give(control, &[order::PING]);
+            let _ = parcel::send(control, &[order::PING]);
             self.ask_now(now);
         }
         Health::Sound
@@ -245,7 +245,7 @@ impl Worker {
         let question = self.asked.is_none() && now >= self.last_asked + QUESTION;
         let mut message = vec![order::LINK, signatures, u8::from(question)];
         message.extend(seconds.to_be_bytes());
-        if parcel::give_with(control, &message, held.socket.as_fd()).is_err() {
+        if parcel::send_with(control, &message, held.socket.as_fd()).is_err() {
             // Whatever it is: it is tried again, and a worker that is gone is
             // found out at the next look.
             return;

@@ -31,12 +31,12 @@ impl Misspelt {
             return None;
         }
         let blank = text.trim() != text;
-        let bare = plain(text);
+        let bare = normalized(text);
         let first = |fits: &dyn Fn(&str) -> bool| settings.iter().find(|setting| fits(setting));
         let meant = first(&|setting| blank && setting == text.trim())
-            .or_else(|| first(&|setting| plain(setting) == bare))
+            .or_else(|| first(&|setting| normalized(setting) == bare))
             .or_else(|| first(&|setting| differs_in_prefix(&bare, setting)))
-            .or_else(|| first(&|setting| is_one_slip(&bare, &plain(setting))))?;
+            .or_else(|| first(&|setting| is_one_slip(&bare, &normalized(setting))))?;
         Some(Misspelt {
             shown: text::excerpt(name, 60),
             blank,
@@ -72,7 +72,7 @@ pub fn misspelt_in_environment(settings: &[&'static str]) -> Vec<String> {
 }
 
 /// A name in capitals, without what is easily added or left out.
-fn plain(name: &str) -> String {
+fn normalized(name: &str) -> String {
     name.chars()
         .filter(|letter| !matches!(letter, '_' | '-' | ' ' | '\t'))
         .map(|letter| letter.to_ascii_uppercase())
@@ -86,7 +86,7 @@ fn differs_in_prefix(bare: &str, setting: &str) -> bool {
         let rest = name.strip_prefix("SSL").or(name.strip_prefix("TLS"))?;
         Some(rest.to_owned())
     };
-    let setting = plain(setting);
+    let setting = normalized(setting);
     strip(bare)
         .is_some_and(|rest| rest == setting || strip(&setting).is_some_and(|own| own == rest))
 }

@@ -132,7 +132,7 @@ impl Channel {
     pub fn end_input(&mut self) {
         if let Some(input) = self.input.take() {
             // A pipe is ended by closing it.
-            let _ = socket::finish(&input);
+            let _ = socket::end_output(&input);
         }
     }
 
@@ -205,7 +205,7 @@ mod tests {
     fn a_program_may_end_its_output_and_read_on() {
         let (mut channel, side) = Channel::new(Descriptors::Socket).expect("descriptors");
         fd::write_all(&side.writes, b"all").expect("room");
-        socket::finish(&side.writes).expect("a socket");
+        socket::end_output(&side.writes).expect("a socket");
         assert_eq!(all(&mut channel), b"all");
         assert!(channel.output().is_none());
         assert_eq!(channel.write(b"more"), Moved::Bytes(4));

@@ -8,7 +8,7 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockFlag, SockType,
-    recv, recvmsg, send, sendmsg, shutdown, socketpair,
+    recv, recvmsg, sendmsg, shutdown, socketpair,
 };
 
 use super::poll::{self, Ready};
@@ -30,10 +30,10 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 ///
 /// # Errors
 /// As send(2); `WouldBlock` where the other side has too much unread.
-pub fn give(to: impl AsFd, message: &[u8]) -> io::Result<()> {
+pub fn send(to: impl AsFd, message: &[u8]) -> io::Result<()> {
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
     loop {
-        match send(to.as_fd().as_raw_fd(), message, flags) {
+        match nix::sys::socket::send(to.as_fd().as_raw_fd(), message, flags) {
             Err(Errno::EINTR) => {}
             other => return Ok(other.map(drop)?),
         }
@@ -44,7 +44,7 @@ pub fn give(to: impl AsFd, message: &[u8]) -> io::Result<()> {
 ///
 /// # Errors
 /// As sendmsg(2).
-pub fn give_with(to: impl AsFd, message: &[u8], passed: BorrowedFd<'_>) -> io::Result<()> {
+pub fn send_with(to: impl AsFd, message: &[u8], passed: BorrowedFd<'_>) -> io::Result<()> {
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
     let numbers = [passed.as_raw_fd()];
     let rights = [ControlMessage::ScmRights(&numbers)];
@@ -76,7 +76,7 @@ pub fn has_ended(socket: impl AsFd) -> bool {
 ///
 /// # Errors
 /// As recv(2).
-pub fn take(from: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
+pub fn receive(from: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         // MSG_TRUNC tells the whole length of a message that was cut.
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
@@ -88,11 +88,11 @@ pub fn take(from: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-/// As [`take`], with the descriptor that came along, close-on-exec.
+/// As [`receive`], with the descriptor that came along, close-on-exec.
 ///
 /// # Errors
 /// As recvmsg(2).
-pub fn take_with(from: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
+pub fn receive_with(from: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
     let mut space = nix::cmsg_space!(RawFd);
     let mut parts = [IoSliceMut::new(buffer)];
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
@@ -127,24 +127,24 @@ mod tests {
     fn messages_stay_whole_and_carry_descriptors() {
         let (one, other) = pair().expect("a pair");
         let (inner, outer) = pair().expect("a pair");
-        give(&one, b"first").expect("sent");
-        give_with(&one, b"second", inner.as_fd()).expect("sent");
+        send(&one, b"first").expect("sent");
+        send_with(&one, b"second", inner.as_fd()).expect("sent");
         let mut buffer = [0; 16];
-        assert_eq!(take(&other, &mut buffer).expect("it"), 5);
-        let (length, passed) = take_with(&other, &mut buffer).expect("it");
+        assert_eq!(receive(&other, &mut buffer).expect("it"), 5);
+        let (length, passed) = receive_with(&other, &mut buffer).expect("it");
         assert_eq!(&buffer[..length], b"second");
-        give(passed.expect("a descriptor"), b"x").expect("sent");
-        assert_eq!(take(&outer, &mut buffer).expect("it"), 1);
-        let nothing = take(&other, &mut buffer).expect_err("no message");
+        send(passed.expect("a descriptor"), b"x").expect("sent");
+        assert_eq!(receive(&outer, &mut buffer).expect("it"), 1);
+        let nothing = receive(&other, &mut buffer).expect_err("no message");
         assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
-        give(&one, &[0; 17]).expect("sent");
-        assert!(take(&other, &mut buffer).is_err(), "too long");
-        give(&one, b"last").expect("sent");
+        send(&one, &[0; 17]).expect("sent");
+        assert!(receive(&other, &mut buffer).is_err(), "too long");
+        send(&one, b"last").expect("sent");
         let copy = one.try_clone().expect("a copy");
         end(&one);
-        assert_eq!(take(&other, &mut buffer).expect("it"), 4);
-        assert!(give(&other, b"x").is_err());
+        assert_eq!(receive(&other, &mut buffer).expect("it"), 4);
+        assert!(send(&other, b"x").is_err());
         drop(copy);
-        assert_eq!(take(&other, &mut buffer).expect("the end"), 0);
+        assert_eq!(receive(&other, &mut buffer).expect("the end"), 0);
     }
 }

@@ -27,14 +27,14 @@ impl PollSet {
     ///
     /// # Errors
     /// As epoll_ctl(2) or kevent(2).
-    pub fn enter(&self, fd: impl AsFd, key: u64) -> io::Result<()> {
-        queue::enter(&self.0, fd.as_fd(), key)
+    pub fn add(&self, fd: impl AsFd, key: u64) -> io::Result<()> {
+        queue::add(&self.0, fd.as_fd(), key)
     }
 
     /// Waits for it no more. To be called before the descriptor is closed:
     /// another process may still have a copy.
-    pub fn leave(&self, fd: impl AsFd) {
-        let _ = queue::leave(&self.0, fd.as_fd());
+    pub fn remove(&self, fd: impl AsFd) {
+        let _ = queue::remove(&self.0, fd.as_fd());
     }
 
     /// The keys of those that have bytes, or whose other side is gone: some of
@@ -65,11 +65,11 @@ mod epoll {
         Ok(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?)
     }
 
-    pub fn enter(queue: &Queue, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
+    pub fn add(queue: &Queue, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
         Ok(queue.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, key))?)
     }
 
-    pub fn leave(queue: &Queue, fd: BorrowedFd<'_>) -> io::Result<()> {
+    pub fn remove(queue: &Queue, fd: BorrowedFd<'_>) -> io::Result<()> {
         Ok(queue.delete(fd)?)
     }
 
@@ -107,11 +107,11 @@ mod kqueue {
         Ok(())
     }
 
-    pub fn enter(queue: &Queue, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
+    pub fn add(queue: &Queue, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
         change(queue, fd, key, EvFlags::EV_ADD)
     }
 
-    pub fn leave(queue: &Queue, fd: BorrowedFd<'_>) -> io::Result<()> {
+    pub fn remove(queue: &Queue, fd: BorrowedFd<'_>) -> io::Result<()> {
         change(queue, fd, 0, EvFlags::EV_DELETE)
     }
 

@@ -61,7 +61,7 @@ pub fn spawn(body: impl FnOnce(Forked) -> u8) -> io::Result<ProcessId> {
     // leaves by `_exit` or exec.
     match unsafe { fork()? } {
         ForkResult::Parent { child } => Ok(child.as_raw()),
-        ForkResult::Child => end(contained(body)),
+        ForkResult::Child => exit_now(contained(body)),
     }
 }
 
@@ -108,7 +108,7 @@ pub fn spawn_sibling(body: impl FnOnce(Forked) -> u8) -> io::Result<ProcessId> {
     // tells a child by its process number. The child leaves by `_exit`.
     match unsafe { libc::syscall(libc::SYS_clone, first, second, 0, 0, 0) } {
         -1 => Err(io::Error::last_os_error()),
-        0 => end(contained(body)),
+        0 => exit_now(contained(body)),
         child => Ok(i32::try_from(child).unwrap_or_default()),
     }
 }
@@ -158,7 +158,7 @@ fn contained(body: impl FnOnce(Forked) -> u8) -> u8 {
 }
 
 /// Ends this process at once: no handler of the parent's runs twice.
-pub fn end(code: u8) -> ! {
+pub fn exit_now(code: u8) -> ! {
     // SAFETY: _exit never returns and runs no code of ours.
     unsafe { libc::_exit(i32::from(code)) }
 }

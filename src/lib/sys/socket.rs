@@ -294,7 +294,7 @@ fn transmit_with(socket: impl AsFd, bytes: &[u8], how: MsgFlags) -> io::Result<u
 ///
 /// # Errors
 /// As shutdown(2).
-pub fn finish(socket: impl AsFd) -> io::Result<()> {
+pub fn end_output(socket: impl AsFd) -> io::Result<()> {
     let fd = socket.as_fd().as_raw_fd();
     Ok(nix::sys::socket::shutdown(
         fd,

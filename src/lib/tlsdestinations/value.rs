@@ -58,7 +58,7 @@ pub struct Port {
 impl Port {
     /// A port by its number: 465 and 6209 begin with TLS.
     #[must_use]
-    pub fn plain(number: u16) -> Port {
+    pub fn of_number(number: u16) -> Port {
         let mode = match number {
             465 => TlsMode::Implicit,
             6209 => TlsMode::Qmtps,
@@ -75,7 +75,7 @@ impl Port {
             None => (word, false),
         };
         let number = text::number(digits, 1..=65535)?;
-        let mut port = Port::plain(u16::try_from(number).ok()?);
+        let mut port = Port::of_number(u16::try_from(number).ok()?);
         if at_once && port.mode == TlsMode::StartTls {
             port.mode = TlsMode::Implicit;
         }

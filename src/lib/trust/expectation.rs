@@ -93,7 +93,7 @@ impl Expectation {
         if self.may_be_absent() {
             return Ok(Verdict::Absent);
         }
-        Err(Refusal::plain(
+        Err(Refusal::new(
             Fault::Absent,
             if server {
                 "the client showed no certificate"
@@ -238,7 +238,7 @@ mod tests {
     fn failures(codes: &[i32]) -> Failures {
         let mut failures = Failures::default();
         for code in codes {
-            failures.add(Refusal::plain(Fault::Chain(result_of(*code)), "x"));
+            failures.add(Refusal::new(Fault::Chain(result_of(*code)), "x"));
         }
         failures
     }
@@ -404,7 +404,7 @@ mod tests {
         }
         // Where libcrypto gave up, nobody knows what it did not look at.
         let mut given_up = failures(&[ISSUER]);
-        given_up.add(Refusal::plain(Fault::Unjudged, "x"));
+        given_up.add(Refusal::new(Fault::Unjudged, "x"));
         assert!(expectation.judge(&given_up, Some(&leaf), &[]).is_err());
     }
 }

@@ -209,7 +209,7 @@ pub fn expect_besides(
 /// What is wrong; the session must not be used.
 #[cfg(feature = "remote")]
 pub fn verdict_besides(ssl: &SslRef) -> Result<Option<Verdict>, Refusal> {
-    let nobody = || Refusal::plain(Fault::Unjudged, "its certificate was not checked");
+    let nobody = || Refusal::new(Fault::Unjudged, "its certificate was not checked");
     let judgement = judgement(ssl).ok_or_else(nobody)?;
     let judgement = judgement.lock().map_err(|_| nobody())?;
     match (
@@ -232,7 +232,7 @@ pub fn verdict_besides(ssl: &SslRef) -> Result<Option<Verdict>, Refusal> {
 /// # Errors
 /// What is wrong; the session must not be used.
 pub fn verdict(ssl: &SslRef) -> Result<Verdict, Refusal> {
-    let nobody = || Refusal::plain(Fault::Unjudged, "its certificate was not checked");
+    let nobody = || Refusal::new(Fault::Unjudged, "its certificate was not checked");
     let judgement = judgement(ssl).ok_or_else(nobody)?;
     let judgement = judgement.lock().map_err(|_| nobody())?;
     match (&judgement.judged, ssl.peer_certificate()) {
@@ -288,7 +288,7 @@ fn judge_records(
         }),
         (Some(refusal), ..) if refusal.code() != code::DANE_NO_MATCH => Err(told(refusal.clone())),
         (.., Some(leaf)) => Err(Refusal::records(leaf, &dane::compared(records, chain))),
-        (.., None) => Err(Refusal::plain(
+        (.., None) => Err(Refusal::new(
             Fault::Absent,
             "the server showed no certificate",
         )),
@@ -350,9 +350,7 @@ fn judge(context: &mut X509StoreContextRef) -> bool {
             if !complete || leaf.is_none() {
                 // Libcrypto gave up: nobody knows what it did not look at.
                 let words = failure.error_string();
-                judgement
-                    .failures
-                    .add(Refusal::plain(Fault::Unjudged, words));
+                judgement.failures.add(Refusal::new(Fault::Unjudged, words));
             }
             let judgement = &mut *judgement;
             let judged = if judgement.expectation.demand == Demand::Records {

@@ -57,7 +57,7 @@ pub struct Naming {
 
 impl Refusal {
     /// One that is about no certificate.
-    pub(super) fn plain(fault: Fault, reason: &str) -> Refusal {
+    pub(super) fn new(fault: Fault, reason: &str) -> Refusal {
         Refusal {
             fault,
             depth: 0,
@@ -234,7 +234,7 @@ mod tests {
         let refusal = Refusal {
             subject: "/CN=x".to_owned(),
             depth: 1,
-            ..Refusal::plain(Fault::Fingerprint, "no good")
+            ..Refusal::new(Fault::Fingerprint, "no good")
         };
         let signed = Name::new(Reference::Host("mx.example".to_owned()));
         let forged = Name {
@@ -278,7 +278,7 @@ mod tests {
             assert_eq!(verdict.refusal(), bad.then_some(&refusal));
         }
         // Who is not there has no subject.
-        let absent = Refusal::plain(Fault::Absent, "there is none");
+        let absent = Refusal::new(Fault::Absent, "there is none");
         assert_eq!(absent.to_string(), "there is none");
     }
 }

@@ -377,7 +377,7 @@ fn port(rule: Option<&Rule>, route: &Route) -> Port {
     let given = route.port.or(rule.and_then(|rule| rule.value.port));
     let required = rule.is_some_and(|rule| rule.tls() == Tls::Required);
     given.unwrap_or_else(|| {
-        Port::plain(match route.protocol {
+        Port::of_number(match route.protocol {
             Protocol::Qmtp if required => QMTPS,
             Protocol::Qmtp => QMTP,
             Protocol::Smtp => SMTP,

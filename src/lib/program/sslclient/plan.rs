@@ -61,7 +61,7 @@ impl Plan {
         let port = rule
             .value
             .port
-            .unwrap_or(tlsdestinations::Port::plain(port));
+            .unwrap_or(tlsdestinations::Port::of_number(port));
         let upgrade = match port.mode {
             TlsMode::Implicit | TlsMode::Qmtps => None,
             TlsMode::StartTls => Some(options.upgrade.unwrap_or(Protocol::Smtp)),

@@ -93,7 +93,7 @@ fn by_family(
     families.iter().map(of).collect()
 }
 
-fn plain(destination: &ProbeDestination, host: &str) -> Target {
+fn target_of(destination: &ProbeDestination, host: &str) -> Target {
     Target {
         host: host.to_owned(),
         port: destination.port,
@@ -112,7 +112,7 @@ fn host(
     dns: Result<&Dns, &Fail>,
     families: &[IpFamily],
 ) -> Vec<Target> {
-    let mut target = plain(destination, &destination.host);
+    let mut target = target_of(destination, &destination.host);
     if let Ok(ip) = destination.host.parse::<IpAddr>() {
         return by_family(&target, Ok(&[ip]), families);
     }
@@ -168,7 +168,7 @@ fn exchangers(
 ) -> Vec<Target> {
     let domain = &destination.host;
     let failed = |why: Fail| {
-        let mut target = plain(destination, domain);
+        let mut target = target_of(destination, domain);
         target.mx_of = Some((domain.clone(), false));
         target.addresses = Err(why);
         vec![target]
@@ -202,7 +202,7 @@ fn exchangers(
     let policy = domain_policy(dns, domain);
     let looked_up = dns.addresses_of(&hosts[..hosts.len().min(MOST_HOSTS)]);
     for (host, answer) in hosts.iter().zip(looked_up) {
-        let mut target = plain(destination, &host.to_string());
+        let mut target = target_of(destination, &host.to_string());
         target.mx_of = Some((domain.clone(), signed));
         target.policy = policy.clone();
         if let Ok(answer) = &answer {

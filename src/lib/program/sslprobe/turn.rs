@@ -73,14 +73,14 @@ impl Turn {
     fn say(&mut self, line: &str) {
         if self.stream.write_all(line.as_bytes()).is_err() {
             // Nobody wants the result any more.
-            process::end(0);
+            process::exit_now(0);
         }
     }
 
     /// Waits until the request is granted: a byte comes.
     fn wait(&mut self) {
         if self.stream.read_exact(&mut [0]).is_err() {
-            process::end(0);
+            process::exit_now(0);
         }
     }
 }

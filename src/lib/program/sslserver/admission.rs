@@ -10,7 +10,6 @@ use std::net::IpAddr;
 use super::Setup;
 use super::messages::{Message, Sender};
 use crate::connection::shown;
-use crate::resolve;
 use crate::settings;
 
 /// The supervisor's end: the connections in progress, by address.
@@ -75,7 +74,7 @@ impl<'a> Admission<'a> {
 
 /// What counts as one client: an IPv4 address, or the /64 of an IPv6 address.
 fn client(address: IpAddr) -> IpAddr {
-    match resolve::plain(address) {
+    match address.to_canonical() {
         IpAddr::V6(address) => {
             let network = u128::from(address) & !u128::from(u64::MAX);
             IpAddr::V6(network.into())

@@ -189,7 +189,7 @@ impl<'a> Connections<'a> {
             self.admission.enter(address.ip());
         }
         // Where that fails it is heard when one of its processes ends.
-        let _ = self.poll_set.enter(&messages, id);
+        let _ = self.poll_set.add(&messages, id);
         self.processes.insert(launcher, (id, Part::Launcher));
         self.all.insert(
             id,
@@ -262,7 +262,7 @@ impl<'a> Connections<'a> {
     fn close_channel(&mut self, id: ConnectionId) {
         if let Some(connection) = self.all.get_mut(&id) {
             if let Some(messages) = connection.messages.take() {
-                self.poll_set.leave(messages);
+                self.poll_set.remove(messages);
             }
         }
     }

@@ -154,7 +154,7 @@ impl Sender {
     /// Tells the supervisor. One that is gone needs to be told nothing: its
     /// connections live on. Few messages are ever sent, so they fit.
     pub fn tell(&self, message: &Message) {
-        let _ = parcel::give(&self.0, &message.to_bytes());
+        let _ = parcel::send(&self.0, &message.to_bytes());
     }
 
     /// As [`Sender::tell`], for a message that others make long: false where it is longer
@@ -162,7 +162,7 @@ impl Sender {
     pub fn tell_long(&self, message: &Message) -> bool {
         let bytes = message.to_bytes();
         if bytes.len() <= MESSAGE_LIMIT {
-            let _ = parcel::give(&self.0, &bytes);
+            let _ = parcel::send(&self.0, &bytes);
         }
         bytes.len() <= MESSAGE_LIMIT
     }
@@ -177,13 +177,13 @@ impl Sender {
         if bytes.len() > MESSAGE_LIMIT {
             return Ok(None);
         }
-        match parcel::give(&self.0, &bytes) {
+        match parcel::send(&self.0, &bytes) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(None),
             other => other?,
         }
         poll::wait(&mut [(self.as_fd(), Ready::READ)], None)?;
         let mut answer = [0; 1];
-        match parcel::take(&self.0, &mut answer) {
+        match parcel::receive(&self.0, &mut answer) {
             Ok(count) => Ok(Some(answer[..count] != *NO)),
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
             Err(error) => Err(error),
@@ -203,7 +203,7 @@ impl Receiver {
     /// # Errors
     /// Nobody is there any more, or what came is no message (`InvalidData`).
     pub fn next(&self, buffer: &mut MessageBuffer) -> io::Result<Option<Message>> {
-        match parcel::take(&self.0, buffer) {
+        match parcel::receive(&self.0, buffer) {
             Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(length) => match Message::from_bytes(&buffer[..length]) {
                 Some(message) => Ok(Some(message)),
@@ -217,7 +217,7 @@ impl Receiver {
     /// Answers a launcher that asked.
     pub fn answer(&self, yes: bool) {
         // A launcher that has ended is reaped like any other.
-        let _ = parcel::give(&self.0, if yes { YES } else { NO });
+        let _ = parcel::send(&self.0, if yes { YES } else { NO });
     }
 }
 

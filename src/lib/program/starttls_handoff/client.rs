@@ -28,7 +28,7 @@ impl Client {
     pub(super) fn end_output(&mut self) {
         if let Some(output) = self.output.take() {
             // A pipe is ended by closing it.
-            let _ = socket::finish(&output);
+            let _ = socket::end_output(&output);
         }
     }
 

@@ -352,14 +352,14 @@ pub(super) fn run(
         }
     }
     let facts = time_facts();
-    let mut result = plain(target);
+    let mut result = empty_result(target);
     result.error = Some(failed);
     result.findings = findings::of(&result, &facts);
     (result, facts)
 }
 
 /// A result that says nothing yet.
-fn plain(target: &Target) -> HostResult {
+fn empty_result(target: &Target) -> HostResult {
     HostResult {
         host: target.host.clone(),
         port: target.port,
@@ -391,7 +391,7 @@ impl<'a> Scan<'a> {
         address: IpAddr,
     ) -> Scan<'a> {
         let begin = Instant::now();
-        let mut result = plain(target);
+        let mut result = empty_result(target);
         result.address = Some(address.to_string());
         Scan {
             target,

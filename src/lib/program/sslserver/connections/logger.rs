@@ -55,7 +55,7 @@ impl Connections<'_> {
         self.poll_set = PollSet::new()?;
         for (id, connection) in &self.all {
             if let Some(messages) = &connection.messages {
-                self.poll_set.enter(messages, *id)?;
+                self.poll_set.add(messages, *id)?;
             }
         }
         Ok(())

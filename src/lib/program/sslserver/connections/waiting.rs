@@ -64,7 +64,7 @@ impl Connections<'_> {
         if let Some(waiting) = &mut connection.waiting {
             waiting.terms = Some(terms);
             let control = waiting.kept.control();
-            if self.poll_set.enter(control, id | CONTROL).is_err() {
+            if self.poll_set.add(control, id | CONTROL).is_err() {
                 // Nobody would hear it ask.
                 waiting.asked = Some(Instant::now());
                 self.asking.push(id);
@@ -92,7 +92,7 @@ impl Connections<'_> {
     /// As [`Connections::asking`], for one of them.
     pub fn take_waiting(&mut self, id: ConnectionId) -> Option<Waiting> {
         let waiting = self.all.get_mut(&id)?.waiting.take()?;
-        self.poll_set.leave(waiting.kept.control());
+        self.poll_set.remove(waiting.kept.control());
         Some(waiting)
     }
 
@@ -100,7 +100,7 @@ impl Connections<'_> {
     pub fn put_back(&mut self, id: ConnectionId, waiting: Waiting) {
         // It was there a moment ago: where it cannot enter now, the end of its program
         // is heard.
-        let _ = self.poll_set.enter(waiting.kept.control(), id | CONTROL);
+        let _ = self.poll_set.add(waiting.kept.control(), id | CONTROL);
         self.keep(id, waiting);
     }
 
@@ -140,7 +140,7 @@ impl Connections<'_> {
         self.close_channel(id);
         self.set_deadline(id, None);
         // As where a connection begins.
-        let _ = self.poll_set.enter(&begun.messages, id);
+        let _ = self.poll_set.add(&begun.messages, id);
         let Some(connection) = self.all.get_mut(&id) else {
             return;
         };
