@@ -5,7 +5,7 @@
 use openssl::error::ErrorStack;
 use openssl::ssl::Ssl;
 
-use crate::dns::Tlsa;
+use crate::dns::{NoAnswer, Tlsa};
 use crate::dns::name::DomainName;
 use crate::store::client::Store;
 use crate::tlsdestinations::{Destination, Rule, Way};
@@ -13,7 +13,7 @@ use crate::trust::{Name, Published, Reference};
 
 /// What was found for a server: its records, or that it has none that are signed.
 /// `Err`: nobody could tell, and it must not be called.
-pub type TlsaFound = Result<Option<Tlsa>, String>;
+pub type TlsaFound = Result<Option<Tlsa>, NoAnswer>;
 
 /// How a server's address is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ pub fn weighed(
         Ok(Some(tlsa)) => tlsa,
         Ok(None) if rule.value.dane => return Err(Lack::NoRecords(why_none(address))),
         Ok(None) => return Ok(None),
-        Err(why) => return Err(Lack::Lookup(why.clone())),
+        Err(why) => return Err(Lack::Lookup(why.to_string())),
     };
     if let (true, true, Some(why)) = (
         rule.value.dane,

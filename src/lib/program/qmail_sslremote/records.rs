@@ -6,7 +6,7 @@ use super::failure::{Excluded, Exclusion};
 use super::hosts::{Host, Resolver};
 use super::report_text::Say;
 use crate::dane::{self, AddressFrom, Dane, Lack, TlsaFound};
-use crate::dns;
+use crate::dns::{self, NoAnswer};
 use crate::text;
 use crate::tlsdestinations::{Destination, Rule};
 use crate::trust::Name;
@@ -47,8 +47,7 @@ pub fn look_up(
         };
         let at = asked.iter().position(|one| one == place);
         let answer = at.and_then(|at| answers.get(at)).cloned();
-        let answer = answer.map(|found| found.map_err(|trouble| trouble.to_string()));
-        answer.unwrap_or_else(|| Err("there is no answer".to_owned()))
+        answer.unwrap_or_else(|| Err(NoAnswer::Temporary("there is no answer".to_owned())))
     };
     Ok(places.iter().map(answer).collect())
 }

@@ -129,7 +129,7 @@ impl Target {
         let published = self.published.as_ref().filter(|_| rule.weighs_records());
         let is_address = matches!(Reference::new(&self.host), Reference::Address(_));
         let found = match published {
-            Some(published) => published.tlsa.clone().map_err(|why| why.to_string()),
+            Some(published) => published.tlsa.clone(),
             None if rule.value.dane && !is_address => {
                 return Err(Lack::Lookup("its address is not from DNS".to_owned()));
             }
