@@ -5,8 +5,8 @@
 use openssl::error::ErrorStack;
 use openssl::ssl::Ssl;
 
-use crate::dns::{NoAnswer, Tlsa};
 use crate::dns::name::DomainName;
+use crate::dns::{NoAnswer, Tlsa};
 use crate::store::client::Store;
 use crate::tlsdestinations::{Destination, Rule, Way};
 use crate::trust::{Name, Published, Reference};
