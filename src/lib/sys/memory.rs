@@ -84,21 +84,29 @@ impl Compact {
     #[must_use]
     pub fn heap() -> Compact {
         heap::give_back();
-        let mut fillers = Vec::with_capacity(4096);
+        let mut fillers = Vec::new();
+        if fillers.try_reserve_exact(4096).is_err() {
+            return Compact::default();
+        }
         let end = heap::end();
         // From the largest gap to the smallest. What comes from behind the end is no
         // gap any more.
         let mut size = heap::LARGEST;
-        while size > 0 {
-            let filler = Vec::with_capacity(size);
-            if (filler.as_ptr() as usize) < end {
-                fillers.push(filler);
-            } else {
-                size = heap::next_smaller(size);
+        while size > 0 && fillers.try_reserve(1).is_ok() {
+            match piece(size) {
+                Some(filler) if (filler.as_ptr() as usize) < end => fillers.push(filler),
+                _ => size = heap::next_smaller(size),
             }
         }
         Compact(fillers)
     }
+}
+
+/// So much of the heap, if there is so much: what only makes forks cheaper ends
+/// nobody who is short of memory.
+fn piece(size: usize) -> Option<Vec<u8>> {
+    let mut piece = Vec::new();
+    piece.try_reserve_exact(size).ok().map(|()| piece)
 }
 
 /// Has the kernel give this process, newly forked, the pages that its next `length`
@@ -146,7 +154,10 @@ mod heap {
         }
         let mut grown: Vec<Vec<u8>> = Vec::new();
         while rest() < READY && grown.len() < 64 {
-            grown.push(Vec::with_capacity(LARGEST));
+            let Some(piece) = super::piece(LARGEST) else {
+                break;
+            };
+            grown.push(piece);
         }
         drop(grown);
         rest_begin()

@@ -896,6 +896,51 @@ fn a_keyholder_that_dies_during_a_reload_leaves_nobody_behind() {
     server.quiet();
 }
 
+/// What makes forks cheaper takes no memory that is not there.
+#[test]
+fn a_reload_without_a_byte_to_spare_ends_nobody() {
+    let prlimit = need!("prlimit");
+    let place = Place::new("no-byte");
+    let (certificate, key) = place.identity("live", &called("first").issue());
+    let server = Setup::new(&place, &["cat"])
+        .options("-v")
+        .pair(certificate, key)
+        .start();
+    assert_eq!(served(&server), "first");
+    let pid = server.pid().to_string();
+    let limit = |data: &str| {
+        let mut command = Command::new(&prlimit);
+        let set = run(
+            command.args(["--pid", &pid, &format!("--data={data}:")]),
+            b"",
+        );
+        assert_eq!(set.code, Some(0), "{}", set.stderr);
+    };
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let has = status_field(&status, "VmData");
+    let has: u64 = has.trim_end_matches(" kB").parse().unwrap();
+    // A reload gives back what its heap has ready, and may take less than that.
+    limit(&((has - 200) * 1024).to_string());
+    replace(&place, "live.pem", called("second").issue().chain_pem());
+    server.signal(Signal::SIGHUP);
+    eventually("it has tried", || {
+        let log = server.log();
+        let tried = log.contains("changed: ") || log.contains("unable to reload");
+        tried.then_some(())
+    });
+    // The reload is over: a client is served, or its engine is short of memory.
+    let before = server.log().matches(" from 127.0.0.1").count();
+    let _ = Dial::to(&server).attempt();
+    eventually("another client has come", || {
+        let now = server.log().matches(" from 127.0.0.1").count();
+        (now > before).then_some(())
+    });
+    limit("unlimited");
+    until_served(&server, "second");
+    server.quiet();
+    server.stop();
+}
+
 #[test]
 fn a_reload_whose_process_died_is_tried_again() {
     need!("openssl");
