@@ -80,25 +80,31 @@ pub struct Compact(#[expect(dead_code, reason = "held until it is dropped")] Vec
 
 impl Compact {
     /// Fills them, as far as they are not whole pages: these go back to the system,
-    /// and no fork copies them. Where the C library is not glibc this does nothing.
+    /// and no fork copies them. Where the C library is not glibc this does nothing,
+    /// and where memory is short, in which the gaps may be all that is left.
     #[must_use]
     pub fn heap() -> Compact {
         heap::give_back();
+        Compact::filled().unwrap_or_default()
+    }
+
+    fn filled() -> Option<Compact> {
         let mut fillers = Vec::new();
-        if fillers.try_reserve_exact(4096).is_err() {
-            return Compact::default();
-        }
-        let end = heap::end();
+        fillers.try_reserve_exact(4096).ok()?;
+        let end = heap::end()?;
         // From the largest gap to the smallest. What comes from behind the end is no
         // gap any more.
         let mut size = heap::LARGEST;
-        while size > 0 && fillers.try_reserve(1).is_ok() {
-            match piece(size) {
-                Some(filler) if (filler.as_ptr() as usize) < end => fillers.push(filler),
-                _ => size = heap::next_smaller(size),
+        while size > 0 {
+            let filler = piece(size)?;
+            if (filler.as_ptr() as usize) < end {
+                fillers.try_reserve(1).ok()?;
+                fillers.push(filler);
+            } else {
+                size = heap::next_smaller(size);
             }
         }
-        Compact(fillers)
+        Some(Compact(fillers))
     }
 }
 
@@ -142,8 +148,8 @@ mod heap {
     }
 
     /// Where the unused rest of the heap begins, which is as large as a connection
-    /// needs.
-    pub(super) fn end() -> usize {
+    /// needs; none where there is not so much.
+    pub(super) fn end() -> Option<usize> {
         for (number, value) in [
             (libc::M_TOP_PAD, READY),
             (libc::M_TRIM_THRESHOLD, 2 * READY),
@@ -154,13 +160,10 @@ mod heap {
         }
         let mut grown: Vec<Vec<u8>> = Vec::new();
         while rest() < READY && grown.len() < 64 {
-            let Some(piece) = super::piece(LARGEST) else {
-                break;
-            };
-            grown.push(piece);
+            grown.push(super::piece(LARGEST)?);
         }
         drop(grown);
-        rest_begin()
+        Some(rest_begin())
     }
 
     /// Bytes that were never allocated, or have been given back, at the heap's end.
@@ -206,8 +209,8 @@ mod heap {
         0
     }
 
-    pub(super) fn end() -> usize {
-        0
+    pub(super) fn end() -> Option<usize> {
+        Some(0)
     }
 
     pub(super) fn populate(_: usize) {}
