@@ -153,7 +153,8 @@ impl Rule {
         self.value.dane || (self.form != RuleForm::Never && self.scope == Scope::All)
     }
 
-    /// Whether the domain's policy (MTA-STS) is weighed: not under rows 1 to 6.
+    /// Whether the domain's policy (MTA-STS) is weighed: under the rows for everybody
+    /// alone, and not where TLS is never used.
     #[cfg(feature = "remote")]
     #[must_use]
     pub fn weighs_policy(&self) -> bool {
