@@ -6,7 +6,7 @@ use openssl::hash::MessageDigest;
 use openssl::pkey::PKey;
 use openssl::x509::extension::SubjectAlternativeName;
 use openssl::x509::{X509, X509NameBuilder};
-use ucspi_tls::internals::probe::{HostResult, Verifier, Reader, ServerReply, certificates};
+use ucspi_tls::internals::probe::{HostResult, Reader, ServerReply, Verifier, certificates};
 
 /// The most of a flight that is kept, in bytes.
 const LIMIT: usize = 300 * 1024;
@@ -87,7 +87,9 @@ pub fn first_flight(bytes: &[u8]) {
     }
     match (&at_once, &piecewise) {
         // How much of what is no TLS is shown depends on how much has come.
-        (Ok(Some(ServerReply::Other(all))), Ok(Some(ServerReply::Other(part)))) => assert!(all.starts_with(part)),
+        (Ok(Some(ServerReply::Other(all))), Ok(Some(ServerReply::Other(part)))) => {
+            assert!(all.starts_with(part))
+        }
         _ => assert_eq!(at_once, piecewise),
     }
     if let Ok(Some(ServerReply::Flight(flight))) = at_once {

@@ -2,7 +2,7 @@
 
 use ucspi_tls::internals::client::lines::{LINE_LIMIT, Lines, REPLY_LIMIT};
 use ucspi_tls::internals::client::qmtp::{Disposition, Response, netstring};
-use ucspi_tls::internals::client::sasl::{Failure, Mechanism, log_in};
+use ucspi_tls::internals::client::sasl::{LoginFailure, Mechanism, log_in};
 
 use crate::Server;
 
@@ -44,11 +44,11 @@ pub fn logins(bytes: &[u8]) {
     let cancelled = heard.ends_with("\r\n*\r\n");
     match result {
         Ok(()) => assert!(!cancelled),
-        Err(Failure::Stopped(_)) => assert!(cancelled),
-        Err(Failure::Refused(codes)) => {
+        Err(LoginFailure::Stopped(_)) => assert!(cancelled),
+        Err(LoginFailure::Refused(codes)) => {
             assert!(codes.len() <= 15 && codes.bytes().all(|byte| b"0123456789. ".contains(&byte)));
         }
-        Err(Failure::Lost(_)) => {}
+        Err(LoginFailure::Lost(_)) => {}
     }
     if mechanism == Mechanism::CramMd5 {
         assert!(!heard.contains("dGFuc3RhYWY") && heard.lines().count() <= 3);
