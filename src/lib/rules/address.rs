@@ -182,9 +182,10 @@ fn network(ip: &[u8], prefix: &[u8]) -> Result<Vec<u8>, Wrong> {
         .ok()
         .filter(|&prefix| prefix <= most)
         .ok_or(Wrong::Prefix)?;
-    // Mapped clients are looked up as IPv4, so their networks are IPv4's.
+    // Mapped clients are looked up as IPv4, so their networks are IPv4's. No prefix
+    // of an IPv4 address is as long.
     let (ip, prefix) = match (ip.to_canonical(), prefix.checked_sub(96)) {
-        (mapped @ IpAddr::V4(_), Some(prefix)) if ip.is_ipv6() => (mapped, prefix),
+        (mapped @ IpAddr::V4(_), Some(prefix)) => (mapped, prefix),
         _ => (ip, prefix),
     };
     let mut key = bits(ip);
@@ -394,6 +395,7 @@ mod tests {
             "1.",
             "1.2.",
             "1.2.3.",
+            "192.168.",
             "joe@1.2.3.4",
             "j@k@1.2.3.4",
             "joe@=a",
