@@ -326,6 +326,28 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_says_what_its_record_has() {
+        let key = address::key(b"10.0.0.0/8").expect("a network");
+        let denies = Rule {
+            key: &key,
+            data: b"D\0",
+        };
+        assert_eq!(denies.key(), key);
+        assert_eq!(denies.address(), "10.0.0.0/8");
+        assert_eq!(denies.scope(), Scope::Client);
+        assert_eq!(denies.action(), Action::Deny);
+        let allows = Rule {
+            key: b"sni=a",
+            data: b"+A=b\0",
+        };
+        assert_eq!(allows.scope(), address::scope(b"sni=a"));
+        assert_ne!(allows.scope(), Scope::Client);
+        assert_eq!(allows.action(), Action::Allow);
+        let variables: Vec<_> = allows.variables().collect();
+        assert_eq!(variables, [(&b"A"[..], &b"b"[..])]);
+    }
+
+    #[test]
     fn ipv6_is_looked_up_in_both_cases_and_mapped_addresses_as_ipv4() {
         let client = Client::new("2001:db8::1".parse().expect("an address"), None, None);
         let seen = keys(&client);
