@@ -6,6 +6,7 @@ use openssl::hash::MessageDigest;
 use openssl::pkey::PKey;
 use openssl::x509::extension::SubjectAlternativeName;
 use openssl::x509::{X509, X509NameBuilder};
+use ucspi_tls::internals::anchor_pool::AnchorPool;
 use ucspi_tls::internals::probe::{HostResult, Reader, ServerReply, Verifier, certificates};
 
 /// The most of a flight that is kept, in bytes.
@@ -148,7 +149,7 @@ pub fn certificate_list(bytes: &[u8]) {
     let Ok(list) = certificates(bytes) else {
         return;
     };
-    let judge = Verifier::new(Vec::new()).expect("a store");
+    let judge = Verifier::new(AnchorPool::default()).expect("a store");
     match judge.certificate(&list, &[]) {
         Err(why) => {
             let why = why.to_string();

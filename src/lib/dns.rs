@@ -130,16 +130,22 @@ impl Checks {
     }
 }
 
+/// The servers that `DNSCACHEIP` names.
+///
+/// # Errors
+/// It names something else.
+pub fn named_servers() -> Result<Vec<IpAddr>, Fail> {
+    let named = settings::word_of_environment("DNSCACHEIP")?.unwrap_or_default();
+    servers_of(&named).ok_or_else(|| Fail::temporary("DNSCACHEIP is not an IP address"))
+}
+
 impl Dns {
     /// One that asks as `DNSCACHEIP` and the control files of a folder say.
     ///
     /// # Errors
     /// That cannot be read or followed.
     pub fn configured(folder: &Path) -> Result<Dns, Fail> {
-        let named = settings::word_of_environment("DNSCACHEIP")?.unwrap_or_default();
-        let servers =
-            servers_of(&named).ok_or_else(|| Fail::temporary("DNSCACHEIP is not an IP address"))?;
-        Dns::new(&servers, Trust::read(folder)?)
+        Dns::new(&named_servers()?, Trust::read(folder)?)
     }
 
     /// Asks the resolver that is trusted, else these servers, else those of

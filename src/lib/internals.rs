@@ -8,6 +8,8 @@ pub use crate::dialogue::client;
 #[cfg(feature = "remote")]
 pub use crate::dns::name;
 pub use crate::keyholder::{OwnKey, hours, judge, link, protocol};
+#[cfg(feature = "remote")]
+pub use crate::store::pool as anchor_pool;
 pub use crate::store::{client as client_store, permit};
 pub use crate::sys::{fd, socket};
 pub use crate::tls_ffi::{provider, resume, tickets, update_keys};

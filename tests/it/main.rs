@@ -25,6 +25,8 @@
 mod harness;
 
 mod agreement;
+#[cfg(feature = "remote")]
+mod anchors;
 mod client;
 mod closed;
 mod conf;

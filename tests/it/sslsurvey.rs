@@ -176,6 +176,45 @@ fn shared_keys_and_certificates_name_their_hosts() {
     assert!(plain.contains("a.example b.example c.example"), "{plain}");
 }
 
+#[test]
+fn a_row_names_the_first_of_many_hosts() {
+    let hosts = |count| {
+        let all: Vec<Value> = (0..count)
+            .map(|number| result(&format!("h{number:02}.example"), "aa"))
+            .collect();
+        lines(&all)
+    };
+    let plain = printed(&[], &hosts(20));
+    assert!(plain.contains(" h18.example h19.example\n"), "{plain}");
+    let many = hosts(31);
+    let cut = " h18.example h19.example and 11 others";
+    for words in [&[][..], &["-m"]] {
+        let table = printed(words, &many);
+        assert_eq!(table.matches(cut).count(), 2, "{table}");
+        assert!(!table.contains("h20.example"), "{table}");
+    }
+    let answer = parsed(&printed(&["-j"], &many));
+    let named = answer["shared_keys"][0]["hosts"].as_array();
+    assert_eq!(named.map(Vec::len), Some(31), "JSON names all");
+}
+
+#[test]
+fn a_port_that_nobody_says_is_unknown() {
+    let place = Place::new("sslsurvey-portless");
+    let portless = "{\"host\":\"h.example\",\"listens\":true}\n";
+    let answer = parsed(&printed(&["-j"], portless));
+    assert_eq!(answer["ports"]["unknown"]["listening"], 1, "{answer}");
+    let table = printed(&[], portless);
+    assert!(table.contains("\n  unknown  1 "), "{table}");
+    let chart = place.text("chart.svg");
+    printed(&["-o", &chart], portless);
+    let drawn = std::fs::read_to_string(&chart).expect("drawn");
+    assert!(drawn.contains("Port unknown: 1 hosts"), "{drawn}");
+    let (old, new) = (place.write("old", ""), place.write("new", portless));
+    let compared = printed(&[&old, &new], "");
+    assert!(compared.contains("\n  h.example\n"), "{compared}");
+}
+
 /// Two different primes of 512 bits and one that both moduli share.
 fn moduli_with_a_common_factor() -> (BigNum, [String; 3]) {
     let prime = || {

@@ -13,7 +13,8 @@ use crate::handshake::{self, HandshakeFailure, Side};
 use crate::keyholder::OwnKey;
 use crate::report::{self, Fail};
 use crate::settings::{Settings, Version};
-use crate::store::client::{self, Setup, Store, Trust};
+use crate::store::client::{Setup, Store, Trust};
+use crate::store::pool;
 use crate::text;
 use crate::transport::Transport;
 use crate::trust::{self, Demand, Expectation, Name, Reference, Tolerated};
@@ -126,9 +127,9 @@ impl Client {
     /// # Errors
     /// Libssl cannot be set up.
     pub fn new() -> Result<Client, Fail> {
-        let anchors = client::system_anchors();
+        let anchors = pool::of_system().pool;
         let setup = Setup {
-            trust: Trust::Loaded(&anchors),
+            trust: Trust::Pool(&anchors),
             certificate: None,
             depth: None,
             expectation: Expectation {

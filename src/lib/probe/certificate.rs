@@ -7,13 +7,14 @@ use openssl::error::ErrorStack;
 use openssl::pkey::{Id, PKey, Public};
 use openssl::ssl::{SslContextBuilder, SslMethod};
 use openssl::stack::Stack;
-use openssl::x509::store::{X509Store, X509StoreBuilder};
+use openssl::x509::store::X509Store;
 use openssl::x509::verify::X509VerifyParam;
 use openssl::x509::{X509, X509PurposeId, X509Ref, X509StoreContext};
 
 use super::result::{Certificate, Chain, KeyType};
 use crate::calendar;
 use crate::report::Fail;
+use crate::store::pool::AnchorPool;
 use crate::text;
 use crate::tls_ffi::{self, names};
 use crate::trust::dane::key_digest;
@@ -26,7 +27,7 @@ const NAME_LIMIT: usize = 1000;
 
 /// Who verifies certificates, and with which anchors.
 pub struct Verifier {
-    anchors: Vec<X509>,
+    anchors: AnchorPool,
     store: X509Store,
 }
 
@@ -35,11 +36,8 @@ impl Verifier {
     ///
     /// # Errors
     /// Libcrypto has no memory.
-    pub fn new(anchors: Vec<X509>) -> Result<Verifier, ErrorStack> {
-        let mut store = X509StoreBuilder::new()?;
-        for anchor in &anchors {
-            store.add_cert(anchor.clone())?;
-        }
+    pub fn new(anchors: AnchorPool) -> Result<Verifier, ErrorStack> {
+        let mut store = anchors.store()?;
         store.set_purpose(X509PurposeId::SSL_SERVER)?;
         // What libssl would refuse does not verify here either.
         let level = SslContextBuilder::new(SslMethod::tls_client())?
@@ -56,7 +54,7 @@ impl Verifier {
 
     /// The anchors.
     #[must_use]
-    pub fn anchors(&self) -> &[X509] {
+    pub fn anchors(&self) -> &AnchorPool {
         &self.anchors
     }
 
@@ -149,7 +147,8 @@ impl Verifier {
                 break;
             }
         }
-        let anchored = self.anchors.iter().any(|anchor| signs(anchor, last));
+        let issuers = self.anchors.of_subject(last.issuer_name());
+        let anchored = issuers.iter().any(|anchor| signs(anchor, last));
         match (anchored, in_order) {
             (false, _) => Chain::Incomplete,
             (true, true) => Chain::Complete,
@@ -216,7 +215,7 @@ mod tests {
 
     #[test]
     fn what_is_no_certificate_is_said_so() {
-        let judge = Verifier::new(Vec::new()).expect("a store");
+        let judge = Verifier::new(AnchorPool::default()).expect("a store");
         let said = |sent: &[Vec<u8>]| {
             judge
                 .certificate(sent, &[])

@@ -15,8 +15,10 @@ use super::{FILE_LIMIT, FILES_LIMIT, Named, pem, read_file, unable};
 use crate::report::Fail;
 use crate::tls_ffi;
 
+/// The label of a certificate with what it is trusted for.
+pub(super) const TRUSTED: &str = "TRUSTED CERTIFICATE";
 /// The labels that libcrypto takes for a certificate.
-const CERTIFICATE: &[&str] = &["CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE"];
+pub(super) const CERTIFICATE: &[&str] = &["CERTIFICATE", "X509 CERTIFICATE", TRUSTED];
 /// The label of a revocation list.
 const LIST: &[&str] = &["X509 CRL"];
 
@@ -99,35 +101,6 @@ pub(super) fn check_lists(store: &mut X509StoreBuilder, bytes: &[u8]) -> Result<
     Ok(store.set_flags(X509VerifyFlags::CRL_CHECK | X509VerifyFlags::CRL_CHECK_ALL)?)
 }
 
-/// All of the system's anchors, for a process that opens no file later: those
-/// of libcrypto's default file, and of the files in its default directories
-/// whose names libcrypto would look up (`openssl rehash`'s).
-#[cfg(feature = "remote")]
-#[must_use]
-pub(super) fn system_anchors() -> Vec<X509> {
-    let (file, directories) = tls_ffi::anchor_places();
-    let mut found = read_certificates(&file).unwrap_or_default();
-    for directory in directories {
-        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-            if is_hashed(&entry.file_name().to_string_lossy()) {
-                found.extend(read_certificates(&entry.path()).unwrap_or_default());
-            }
-        }
-    }
-    found
-}
-
-/// Whether a file's name is a hash of a subject and a number: `0a1b2c3d.0`.
-#[cfg(feature = "remote")]
-fn is_hashed(name: &str) -> bool {
-    name.split_once('.').is_some_and(|(hash, number)| {
-        hash.len() == 8
-            && hash.bytes().all(|byte| byte.is_ascii_hexdigit())
-            && !number.is_empty()
-            && number.bytes().all(|byte| byte.is_ascii_digit())
-    })
-}
-
 /// Every certificate of a file; blocks of other kinds are passed by.
 pub(super) fn read_certificates(path: &Path) -> Result<Vec<X509>, Fail> {
     let bytes = read_file(path)?;
@@ -178,7 +151,7 @@ pub(super) fn holds_lists(bytes: &[u8]) -> bool {
 }
 
 /// Whether each block that begins also ends, and was read.
-fn whole(bytes: &[u8], labels: &[&str], found: usize) -> Result<(), Fail> {
+pub(super) fn whole(bytes: &[u8], labels: &[&str], found: usize) -> Result<(), Fail> {
     let (begun, ended) = (count(bytes, "BEGIN", labels), count(bytes, "END", labels));
     if begun == found && ended == found {
         return Ok(());
@@ -198,9 +171,15 @@ fn count(bytes: &[u8], word: &str, labels: &[&str]) -> usize {
                 .and_then(|line| line.strip_prefix(word.as_bytes()))
                 .and_then(|line| line.strip_prefix(b" "))
                 .and_then(|line| line.strip_suffix(b"-----"));
-            label.is_some_and(|label| labels.iter().any(|known| known.as_bytes() == label))
+            label.is_some_and(|label| known(label, labels).is_some())
         })
         .count()
+}
+
+/// Which of these labels one is.
+pub(super) fn known<'a>(label: &[u8], labels: &[&'a str]) -> Option<&'a str> {
+    let mut labels = labels.iter().copied();
+    labels.find(|known| known.as_bytes() == label)
 }
 
 fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {

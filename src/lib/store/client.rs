@@ -11,6 +11,8 @@ use openssl::ssl::{
 use openssl::x509::X509;
 
 use super::offer::{Offer, OfferedBy};
+#[cfg(feature = "remote")]
+use super::pool::AnchorPool;
 use super::{Certificate, KeyPlace, Named, SignerSource, anchors, internal, unable};
 use crate::domaincerts::OwnCertificate;
 use crate::report::Fail;
@@ -20,13 +22,16 @@ use crate::tlsdestinations::{Anchors, Check, Destination, Rule, Tls};
 use crate::trust::{self, Demand, Expectation, Name, Naming, Reference, Refusal, Tolerated};
 
 /// Trust anchors.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub enum Trust<'a> {
     /// Those of a file and of a directory, which take the place of the system's;
     /// an empty name stands for none.
     Files(Option<Named<'a>>, Option<Named<'a>>),
+    /// Nobody's.
+    Nobody,
     /// These.
-    Loaded(&'a [X509]),
+    #[cfg(feature = "remote")]
+    Pool(&'a AnchorPool),
     /// The system's; libcrypto opens its files when it needs one.
     System,
 }
@@ -260,8 +265,10 @@ pub fn mismatch(refusal: &Refusal, cure: Option<&str>) -> Option<String> {
 fn set_anchors(context: &mut SslContextBuilder, trust: Trust<'_>) -> Result<(), Fail> {
     let (file, directory) = match trust {
         Trust::Files(file, directory) => (file, directory),
-        Trust::Loaded(loaded) => {
-            let store = anchors::anchor_store(loaded).map_err(internal)?;
+        Trust::Nobody => (None, None),
+        #[cfg(feature = "remote")]
+        Trust::Pool(pool) => {
+            let store = pool.store().map_err(internal)?;
             context.set_cert_store(store.build());
             return Ok(());
         }
@@ -291,20 +298,4 @@ fn set_anchors(context: &mut SslContextBuilder, trust: Trust<'_>) -> Result<(), 
     }
     context.set_cert_store(store.build());
     Ok(())
-}
-
-/// The anchors of a file that an option names.
-///
-/// # Errors
-/// It cannot be read, is damaged, or holds none.
-#[cfg(feature = "remote")]
-pub fn file_anchors(option: &'static str, path: &Path) -> Result<Vec<X509>, Fail> {
-    anchors::of_file(Some((option, path)))
-}
-
-/// All of the system's anchors, for a process that opens no file later.
-#[cfg(feature = "remote")]
-#[must_use]
-pub fn system_anchors() -> Vec<X509> {
-    anchors::system_anchors()
 }

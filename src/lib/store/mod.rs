@@ -36,6 +36,8 @@ pub mod jail;
 mod offer;
 pub mod pem;
 pub mod permit;
+#[cfg(feature = "remote")]
+pub mod pool;
 pub mod server;
 
 pub use offer::unknown_words as unknown_cipher_words;

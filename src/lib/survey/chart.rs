@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use super::tally::{Port, Tally, most_first};
+use super::tally::{Port, Tally, most_first, port_name};
 use crate::probe::result::Version;
 
 /// Sizes, in pixels.
@@ -32,7 +32,7 @@ pub fn svg(tally: &Tally) -> String {
         y: MARGIN,
     };
     for (number, port) in &tally.ports {
-        chart.port(*number, port);
+        chart.port(&port_name(*number), port);
     }
     let height = chart.y + MARGIN;
     let hosts = tally.results;
@@ -46,9 +46,9 @@ pub fn svg(tally: &Tally) -> String {
 }
 
 impl Chart {
-    fn port(&mut self, number: u16, port: &Port) {
+    fn port(&mut self, name: &str, port: &Port) {
         self.head(&format!(
-            "Port {number}: {} hosts, {} with TLS",
+            "Port {name}: {} hosts, {} with TLS",
             port.hosts, port.tls
         ));
         for version in Version::ALL {
@@ -63,7 +63,7 @@ impl Chart {
         for (version, suites) in &port.preferred {
             let all = most_first(suites);
             let hosts = suites.values().sum();
-            self.head(&format!("Port {number}: suite preferred in {version}"));
+            self.head(&format!("Port {name}: suite preferred in {version}"));
             for (suite, count) in all.iter().take(SUITES) {
                 self.bar(suite, *count, hosts, "#4f8a5b");
             }

@@ -7,7 +7,10 @@ use super::Survey;
 use super::changes::{Change, Changes};
 use super::factors::{Holder, Pair};
 use super::shared::Shared;
-use super::tally::{Certificates, Counts, Port, Tally, most_first};
+use super::tally::{Certificates, Counts, Port, Tally, most_first, port_name};
+
+/// How many hosts a row names: a certificate may be on thousands. JSON has them all.
+const NAMED: usize = 20;
 
 /// How tables are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +33,7 @@ struct Table {
 pub fn survey(survey: &Survey, layout: Layout) -> String {
     let mut tables = vec![reached(&survey.tally)];
     for (number, port) in &survey.tally.ports {
-        tables.extend(of_port(*number, port));
+        tables.extend(of_port(&port_name(*number), port));
     }
     tables.push(shared(
         "Keys shared between hosts",
@@ -54,12 +57,11 @@ pub fn changes(changes: &Changes, pairs: Option<&[Pair]>, layout: Layout) -> Str
     let list = |title: &str, all: &[Change]| {
         let rows = all.iter().flat_map(|change| {
             let family = change.family.map(|family| format!(" ({family})"));
-            let name = format!(
-                "{}:{}{}",
-                change.host,
-                change.port,
-                family.unwrap_or_default()
-            );
+            let port = match change.port {
+                0 => String::new(),
+                number => format!(":{number}"),
+            };
+            let name = format!("{}{port}{}", change.host, family.unwrap_or_default());
             match &*change.what {
                 [] => vec![vec![name]],
                 what => {
@@ -100,7 +102,7 @@ fn reached(tally: &Tally) -> Table {
     let rows = tally.ports.iter().map(|(number, port)| {
         let word = |word: &str| port.starttls.get(word).copied().unwrap_or_default();
         vec![
-            number.to_string(),
+            port_name(*number),
             port.hosts.to_string(),
             share(port.listening, port.hosts),
             share(port.tls, port.hosts),
@@ -128,8 +130,8 @@ fn reached(tally: &Tally) -> Table {
     }
 }
 
-fn of_port(number: u16, port: &Port) -> Vec<Table> {
-    let title = |what: &str| format!("Port {number}: {what}");
+fn of_port(name: &str, port: &Port) -> Vec<Table> {
+    let title = |what: &str| format!("Port {name}: {what}");
     let counts = |what, head, rows| Table {
         title: title(what),
         head: vec![head, "hosts"],
@@ -212,11 +214,21 @@ fn certificates(sums: &Certificates) -> Vec<Vec<String>> {
 
 fn shared(title: &str, head: &'static str, all: &[Shared]) -> Table {
     let rows = all.iter();
-    let rows = rows.map(|one| vec![one.sha256.clone(), one.hosts.join(" ")]);
+    let rows = rows.map(|one| vec![one.sha256.clone(), some(&one.hosts)]);
     Table {
         title: format!("{title}: {}", all.len()),
         head: vec![head, "hosts"],
         rows: rows.collect(),
+    }
+}
+
+/// Names with blanks between; of many the first, and how many others there are.
+fn some(names: &[String]) -> String {
+    match names.split_at_checked(NAMED) {
+        Some((first, others)) if !others.is_empty() => {
+            format!("{} and {} others", first.join(" "), others.len())
+        }
+        _ => names.join(" "),
     }
 }
 
@@ -226,7 +238,7 @@ fn common(pairs: &[Pair]) -> Table {
         let names: Vec<String> = names
             .map(|one| format!("{} ({})", one.host, one.certificate))
             .collect();
-        names.join(" ")
+        some(&names)
     };
     let rows = pairs.iter();
     Table {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::printable;
 use crate::probe::result::{Certificate, Chain, HostResult, Severity, StartTls, Version};
@@ -17,8 +17,26 @@ pub type Counts<T> = BTreeMap<T, u64>;
 pub struct Tally {
     /// Results that were read: one a host, port and address family.
     pub results: u64,
-    /// By port.
+    /// By port; 0: it is not known which.
+    #[serde(serialize_with = "by_name")]
     pub ports: BTreeMap<u16, Port>,
+}
+
+/// A port's name.
+#[must_use]
+pub fn port_name(number: u16) -> String {
+    match number {
+        0 => "unknown".to_owned(),
+        number => number.to_string(),
+    }
+}
+
+fn by_name<S: Serializer>(ports: &BTreeMap<u16, Port>, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(
+        ports
+            .iter()
+            .map(|(number, port)| (port_name(*number), port)),
+    )
 }
 
 /// What the servers on one port speak. All but [`Keys`] counts results; a `host`

@@ -13,6 +13,8 @@ use openssl::stack::StackRef;
 use openssl_sys as ffi;
 
 pub mod alerts;
+#[cfg(feature = "remote")]
+pub mod anchors;
 pub mod chain;
 pub mod dane;
 pub mod ex_data;

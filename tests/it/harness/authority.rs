@@ -149,6 +149,20 @@ impl Authority {
         Authority::sign(self.certificate.subject_name(), key, None)
     }
 
+    /// A certificate for this one's name and key by another.
+    pub fn cross_signed_by(&self, above: &Authority) -> Authority {
+        Authority::sign(
+            self.certificate.subject_name(),
+            self.key.clone(),
+            Some(above),
+        )
+    }
+
+    /// A root with this one's key and another name.
+    pub fn called(&self, name: &X509NameRef) -> Authority {
+        Authority::sign(name, self.key.clone(), None)
+    }
+
     fn sign(subject: &X509NameRef, key: PKey<Private>, above: Option<&Authority>) -> Authority {
         let issuer = above.map_or(subject, |above| above.certificate.subject_name());
         let mut builder = begin(subject, issuer, (-1, 3650));

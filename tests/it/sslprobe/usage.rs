@@ -48,6 +48,23 @@ fn a_missing_file_is_an_error_before_anything_is_probed() {
 }
 
 #[test]
+fn a_dns_server_that_is_none_is_told_once() {
+    let run_with = |destinations: &[&str]| {
+        let mut command = command(&["-j"]);
+        command.args(destinations).env("DNSCACHEIP", "junk");
+        run(&mut command, b"")
+    };
+    let ended = run_with(&["a.example", "b.example", "127.0.0.1:9"]);
+    assert_eq!(ended.code, Some(111), "{ended:?}");
+    let said = "sslprobe: fatal: DNSCACHEIP is not an IP address\n";
+    assert_eq!((&*ended.stderr, &*ended.stdout), (said, &b""[..]));
+    // Where nothing is looked up it is no matter.
+    let closed = Closed::new();
+    let ended = run_with(&[&closed.at.to_string()]);
+    assert_eq!(objects(&ended).len(), 1, "{ended:?}");
+}
+
+#[test]
 fn a_closed_port_and_an_unknown_name_are_one_line_each() {
     let closed = Closed::new();
     let at = closed.at.to_string();

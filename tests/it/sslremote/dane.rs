@@ -8,6 +8,7 @@ use openssl::hash::{MessageDigest, hash};
 use openssl::x509::X509;
 
 use ucspi_tls::internals::OwnKey;
+use ucspi_tls::internals::anchor_pool::AnchorPool;
 use ucspi_tls::internals::client_store::{Setup, Store, Trust};
 use ucspi_tls::internals::dane::Record;
 use ucspi_tls::internals::handshake::{self, HandshakeFailure, Side};
@@ -57,9 +58,10 @@ fn meet(identity: &Identity, records: Vec<Record>) -> (Result<String, HandshakeF
             stream.ssl_read(&mut byte).is_ok_and(|count| count == 1)
         })
     });
-    let roots = [Authority::shared_root().certificate.clone()];
+    let roots = vec![Authority::shared_root().certificate.clone()];
+    let roots = AnchorPool::of(roots).unwrap();
     let setup = Setup {
-        trust: Trust::Loaded(&roots),
+        trust: Trust::Pool(&roots),
         certificate: None,
         depth: None,
         expectation: Expectation::default(),

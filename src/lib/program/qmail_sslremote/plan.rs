@@ -5,8 +5,6 @@ use std::cell::{OnceCell, RefCell};
 use std::path::Path;
 use std::rc::Rc;
 
-use openssl::x509::X509;
-
 use super::failure::{Excluded, Exclusion};
 use super::hosts::{Host, Resolver, SMTP};
 use super::records;
@@ -22,6 +20,7 @@ use crate::report::Fail;
 use crate::routes::{Login, Protocol, Route};
 use crate::settings::Settings;
 use crate::store::client::{self, Setup, Store, Trust};
+use crate::store::pool::{self, AnchorPool};
 use crate::text;
 use crate::tlsdestinations::{
     self, Destination, Destinations, Port, Rule, Tls, TlsMode, Unusable, Way,
@@ -39,7 +38,7 @@ pub struct Rules {
     weighs_published: bool,
     sender: Option<String>,
     own: Option<OwnCertificate>,
-    system_anchors: OnceCell<Vec<X509>>,
+    system_anchors: OnceCell<AnchorPool>,
     /// One for each rule that was met, and what stands above it: names belong to
     /// connections.
     stores: RefCell<Vec<(Rule, AboveRule, Rc<Store>)>>,
@@ -301,8 +300,8 @@ impl Rules {
     }
 
     /// The system's anchors, read once, and at all before the sandbox.
-    fn system_anchors(&self) -> &[X509] {
-        self.system_anchors.get_or_init(client::system_anchors)
+    fn system_anchors(&self) -> &AnchorPool {
+        self.system_anchors.get_or_init(|| pool::of_system().pool)
     }
 
     /// The store of a rule, made when it is first met.
@@ -326,9 +325,9 @@ impl Rules {
             given: BY_LINE,
         };
         let anchors = if rule.verifies() || above.policy {
-            Trust::Loaded(self.system_anchors())
+            Trust::Pool(self.system_anchors())
         } else {
-            Trust::Loaded(&[])
+            Trust::Nobody
         };
         let mut setup = Setup::under(rule, anchors).with_own(own);
         // A CA of the postmaster's own that may fail says nothing of a policy.

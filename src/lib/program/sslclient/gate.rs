@@ -268,7 +268,7 @@ fn check(rule: &Rule) -> Result<(), Fail> {
     let setup = Setup {
         // The line is named where this is told.
         lines: (None, None),
-        ..Setup::under(rule, Trust::Loaded(&[]))
+        ..Setup::under(rule, Trust::Nobody)
     };
     Store::load(&settings, &setup, &OwnKey::NONE).map(|_| ())
 }

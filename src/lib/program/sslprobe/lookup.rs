@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::destination::{ProbeDestination, Unit};
 use super::scan::{DomainPolicy, HostRecords, Target};
 use crate::dns::name::DomainName;
-use crate::dns::{Answer, Dns, Endpoint, NoAnswer};
+use crate::dns::{self, Answer, Dns, Endpoint, NoAnswer};
 use crate::https;
 use crate::mta_sts::fetch::Fetching;
 use crate::mta_sts::policy::Mode;
@@ -47,6 +47,22 @@ impl IpFamily {
 /// Whether hosts are looked up in DNS directly.
 fn is_direct() -> bool {
     env::var_os("DNSCACHEIP").is_some_and(|word| !word.is_empty())
+}
+
+/// Whether the servers can be asked that `DNSCACHEIP` names, if anything is to be looked
+/// up: what is wrong with it is wrong for all destinations.
+///
+/// # Errors
+/// It names something else.
+pub(super) fn check(units: &[Unit]) -> Result<(), Fail> {
+    let is_name = |one: &ProbeDestination| one.host.parse::<IpAddr>().is_err();
+    if units
+        .iter()
+        .any(|unit| unit.destinations.iter().any(is_name))
+    {
+        dns::named_servers()?;
+    }
+    Ok(())
 }
 
 /// The targets of a unit: one for each destination and family, under `-M` one for

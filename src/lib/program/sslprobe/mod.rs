@@ -13,8 +13,6 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use openssl::x509::X509;
-
 use crate::confine;
 use crate::keyholder::OwnKey;
 use crate::mta_sts::fetch;
@@ -25,6 +23,7 @@ use crate::probe::result::{HostResult, Severity};
 use crate::report::{Fail, Report, TEMPORARY};
 use crate::settings::Settings;
 use crate::store::client::{self, Store, Trust};
+use crate::store::pool::{self, AnchorPool};
 use crate::sys::sandbox::Process;
 use crate::sys::{socket, standard};
 use crate::text;
@@ -45,7 +44,7 @@ use lookup::IpFamily;
 use progress::{Progress, destinations};
 use scan::Terms;
 use scheduler::{Event, Scheduler};
-use worker::Setup;
+use worker::{Compared, Setup};
 
 /// The exit code where something was found that should be mended.
 const FOUND: u8 = 1;
@@ -60,6 +59,7 @@ pub fn main() -> ExitCode {
     TABLE.run(|report| {
         let (options, operands) = TABLE.parse(env::args_os().skip(1))?;
         let units = units(&options, &operands)?;
+        lookup::check(&units)?;
         let setup = setup(report, &options)?;
         progress::announce(report, &options, &units, setup.families.len());
         let mut output = Output::new(&options, Progress::new(report, destinations(&units)));
@@ -108,10 +108,20 @@ fn setup(report: &Report, options: &Options) -> Result<Setup, Fail> {
         ))
     };
     let anchors = match &options.anchor_file {
-        Some(path) => client::file_anchors("-a", Path::new(path))?,
+        Some(path) => AnchorPool::of_file(("-a", Path::new(path)))?,
         None => system_anchors(report),
     };
-    let destinations = options.destinations.as_deref().map(compared).transpose()?;
+    let compared = options.destinations.as_deref().map(|path| {
+        Ok::<_, Fail>(Compared {
+            destinations: compared(path)?,
+            // Whatever -a says: a delivery knows nothing of it.
+            anchors: match options.anchor_file {
+                Some(_) => pool::of_system().pool,
+                None => anchors.clone(),
+            },
+        })
+    });
+    let compared = compared.transpose()?;
     Ok(Setup {
         terms: Terms {
             depth: options.depth,
@@ -134,27 +144,25 @@ fn setup(report: &Report, options: &Options) -> Result<Setup, Fail> {
             (false, true) => vec![IpFamily::Six],
             (true, true) => vec![IpFamily::Four, IpFamily::Six],
         },
-        destinations,
+        compared,
     })
 }
 
 /// The system's CAs, with a word where that is not what was meant: each partner would be
 /// told that a certificate does not verify.
-fn system_anchors(report: &Report) -> Vec<X509> {
-    let named = env::var_os("SSL_CERT_FILE").filter(|path| !path.is_empty());
-    if let Some(path) = named {
-        if let Err(fail) = client::file_anchors("SSL_CERT_FILE", Path::new(&path)) {
-            report.warning(format_args!("{fail}"));
-        }
+fn system_anchors(report: &Report) -> AnchorPool {
+    let found = pool::of_system();
+    let is_named = env::var_os("SSL_CERT_FILE").is_some_and(|path| !path.is_empty());
+    if let (true, Err(fail)) = (is_named, found.file) {
+        report.warning(format_args!("{fail}"));
     }
-    let found = client::system_anchors();
-    if found.is_empty() {
+    if found.pool.is_empty() {
         report.warning(
             "no CA is known, so that no certificate will verify; install ca-certificates, or \
              name a file with -a",
         );
     }
-    found
+    found.pool
 }
 
 fn unnamed() -> String {
@@ -184,9 +192,9 @@ fn whole_path(path: &str) -> String {
 const NO_KEY: OwnKey = OwnKey::NONE;
 
 /// What is verified where a policy of MTA-STS asks for it.
-fn policies(anchors: &[X509]) -> client::Setup<'_> {
+fn policies(anchors: &AnchorPool) -> client::Setup<'_> {
     client::Setup {
-        trust: Trust::Loaded(anchors),
+        trust: Trust::Pool(anchors),
         expectation: Expectation {
             demand: Demand::Name,
             ..Expectation::default()
@@ -198,7 +206,7 @@ fn policies(anchors: &[X509]) -> client::Setup<'_> {
 /// What is verified where TLSA records take the place of anchors.
 fn records() -> client::Setup<'static> {
     client::Setup {
-        trust: Trust::Loaded(&[]),
+        trust: Trust::Nobody,
         certificate: None,
         depth: None,
         expectation: Expectation::default(),

@@ -16,7 +16,7 @@ use crate::probe::partner::{self, Partner, PartnerHost};
 use crate::probe::result::{HostResult, StartTls};
 use crate::qmail_home;
 use crate::report::Fail;
-use crate::store::client;
+use crate::store::pool::AnchorPool;
 use crate::sys::fd;
 use crate::sys::process::Forked;
 use crate::sys::sandbox::Process;
@@ -31,7 +31,15 @@ pub(super) struct Setup {
     /// Families of addresses, one result each.
     pub(super) families: Vec<IpFamily>,
     /// Rules to compare with.
-    pub(super) destinations: Option<Destinations>,
+    pub(super) compared: Option<Compared>,
+}
+
+/// What mail would be sent under.
+pub(super) struct Compared {
+    /// The rules.
+    pub(super) destinations: Destinations,
+    /// Who is trusted where they name nobody.
+    pub(super) anchors: AnchorPool,
 }
 
 /// The whole life of the process; its exit code.
@@ -61,10 +69,13 @@ pub(super) fn main(forked: &Forked, setup: &Setup, unit: &Unit, stream: UnixStre
 
 /// The rule that is for a target.
 fn rule(setup: &Setup, target: &Target) -> Option<TargetRule> {
-    let destinations = setup.destinations.as_ref()?;
-    Some(match destinations.look_up(&target.as_destination(), None) {
+    let compared = setup.compared.as_ref()?;
+    let found = compared
+        .destinations
+        .look_up(&target.as_destination(), None);
+    Some(match found {
         Ok(rule) => {
-            let mut rule = TargetRule::new(rule, target, &client::system_anchors());
+            let mut rule = TargetRule::new(rule, target, &compared.anchors);
             let folder = qmail_home::folder().join(FOLDER);
             rule.follows_policies = Cache::open(&folder).is_some();
             rule

@@ -7,7 +7,6 @@ use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use openssl::error::ErrorStack;
-use openssl::x509::X509;
 
 use crate::calendar;
 use crate::dane::{self, AddressFrom, Dane, Lack};
@@ -21,6 +20,7 @@ use crate::probe::result::{HostResult, Version};
 use crate::report::{self, Fail};
 use crate::settings::Settings;
 use crate::store::client::{self, Setup, Store, Trust};
+use crate::store::pool::AnchorPool;
 use crate::text;
 use crate::tlsdestinations::{Destination, Port, Rule, Tls, TlsMode, Unusable, Way};
 use crate::trust::{Name, Reference};
@@ -174,11 +174,11 @@ pub(super) struct TargetRule {
 
 impl TargetRule {
     /// With these anchors where the rule names none.
-    pub(super) fn new(rule: Rule, target: &Target, anchors: &[X509]) -> TargetRule {
+    pub(super) fn new(rule: Rule, target: &Target, anchors: &AnchorPool) -> TargetRule {
         let settings = Settings::default().with_ciphers(rule.value.ciphers.as_ref());
         let names = client::names(&rule, &target.as_destination());
         let dane = target.dane(&rule, names.clone());
-        let mut setup = Setup::under(&rule, Trust::Loaded(anchors));
+        let mut setup = Setup::under(&rule, Trust::Pool(anchors));
         // RFC 7672, 8.2: what has no certificate matches no record.
         setup.anonymous &= !matches!(dane, Ok(Some(_)));
         TargetRule {
