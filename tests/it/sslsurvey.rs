@@ -210,7 +210,8 @@ fn a_port_that_nobody_says_is_unknown() {
     printed(&["-o", &chart], portless);
     let drawn = std::fs::read_to_string(&chart).expect("drawn");
     assert!(drawn.contains("Port unknown: 1 hosts"), "{drawn}");
-    let (old, new) = (place.write("old", ""), place.write("new", portless));
+    let old = place.write("old", lines(&[result("a.example", "aa")]));
+    let new = place.write("new", portless);
     let compared = printed(&[&old, &new], "");
     assert!(compared.contains("\n  h.example\n"), "{compared}");
 }

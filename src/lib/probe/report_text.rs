@@ -186,10 +186,10 @@ fn behaviour(result: &HostResult) -> Option<String> {
     );
     say(
         result.large_hello,
-        "takes a large hello",
+        "accepts a large hello",
         "refuses a large hello",
     );
-    say(result.grease, "takes GREASE", "refuses GREASE");
+    say(result.grease, "accepts GREASE", "refuses GREASE");
     let resumed = result.resumption.iter().flatten();
     parts.extend(resumed.map(|(version, resumed)| {
         format!(

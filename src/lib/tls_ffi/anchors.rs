@@ -210,7 +210,7 @@ fn method() -> Option<*mut ffi::X509_LOOKUP_METHOD> {
     static METHOD: OnceLock<Option<Method>> = OnceLock::new();
     let made = METHOD.get_or_init(|| {
         // SAFETY: the name is a static text, which is copied.
-        let method = unsafe { X509_LOOKUP_meth_new(c"anchors in memory".as_ptr()) };
+        let method = unsafe { X509_LOOKUP_meth_new(c"anchors".as_ptr()) };
         if method.is_null() {
             return None;
         }

@@ -229,7 +229,7 @@ fn tolerance(found: &mut Findings, result: &HostResult, facts: &Facts) {
     if facts.unlisted {
         found.note(
             "not-all-listed",
-            "The server takes more suites or groups than 60 handshakes can list",
+            "The server accepts more suites or groups than 60 handshakes can list",
         );
     }
     if facts.wants_certificate {

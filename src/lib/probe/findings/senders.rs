@@ -112,7 +112,7 @@ fn cure(result: &HostResult, facts: &Facts, sender: &Sender) -> String {
             && suite.is_some_and(|one| one.fits(version) && !one.has_finite_field() && has_key(one))
     });
     match wanted {
-        Some(name) => format!("take {name}, too"),
-        None => "take more suites".to_owned(),
+        Some(name) => format!("accept {name}, too"),
+        None => "accept more suites".to_owned(),
     }
 }

@@ -75,7 +75,7 @@ fn weak(found: &mut Findings, result: &HostResult) {
         severity,
         "weak-suite",
         format!(
-            "Weak suites are taken ({}), such as {example}: switch them off",
+            "The server accepts weak suites ({}), such as {example}: switch them off",
             kinds.join(", ")
         ),
     );
