@@ -8,12 +8,12 @@ cp "$folder/sslserver" "$folder/sslclient" "$empty/"
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost \
   -addext subjectAltName=DNS:localhost -keyout "$empty/key.pem" -out "$empty/cert.pem" 2>/dev/null ||
   fail 'openssl req'
-mkfifo "$work/port"
+mkfifo "$work/static-port"
 # The program is one of ours, since there is no other: it says its version.
 env -i PATH="$PATH" CERTFILE=/cert.pem KEYFILE=/key.pem chroot "$empty" /sslserver -v1RHl0 127.0.0.1 0 \
-  /sslclient --version >"$work/port" 2>"$work/log" &
+  /sslclient --version >"$work/static-port" 2>"$work/log" &
 server=$!
-port=$(timeout 30 head -n 1 "$work/port")
+port=$(timeout 30 head -n 1 "$work/static-port")
 [ -n "$port" ] || { cat "$work/log" >&2; fail 'sslserver did not start'; }
 answer=$(openssl s_client -connect "127.0.0.1:$port" -CAfile "$empty/cert.pem" -verify_return_error -quiet </dev/null 2>/dev/null)
 kill "$server" && wait "$server" || fail 'sslserver did not end well'
