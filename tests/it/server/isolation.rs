@@ -276,8 +276,10 @@ fn no_key_that_opens_another_client_s_ticket_is_in_an_engine() {
     need_root!();
     need!("openssl");
     let place = Place::new("ticket-keys");
-    let server = Setup::script(&place, "echo $SSL_SESSION_RESUMED; exec cat").start();
-    // Launcher and engine of a client that says nothing.
+    // Launcher and engine of a client that says nothing: for as long as this takes.
+    let server = Setup::script(&place, "echo $SSL_SESSION_RESUMED; exec cat")
+        .options("-T 600")
+        .start();
     let _silent = dial::plain(server.at);
     eventually("both are there", || {
         let all = group(server.pid());
@@ -309,6 +311,7 @@ fn the_search_finds_a_ticket_s_key_in_an_engine_that_keeps_it() {
     need_root!();
     let place = Place::new("ticket-keys-control");
     let server = Setup::new(&place, &["cat"])
+        .options("-T 600")
         .taken_over("keep-ticket")
         .start();
     // One in the middle of its connection, and one whose client says nothing. (A
