@@ -316,7 +316,7 @@ fn senders_that_lack_a_suite_are_told_with_one_that_would_serve_them() {
     let (found, _) = result(&[&server.at]);
     assert_eq!(
         text(&found, "senders-refused"),
-        "Cannot connect: Exchange 2013 (Windows Server 2012 R2); take ECDHE-RSA-AES256-SHA384, too"
+        "Cannot connect: Exchange 2013 (Windows Server 2012 R2); accept ECDHE-RSA-AES256-SHA384, too"
     );
     // What is said to help does.
     let words = [
