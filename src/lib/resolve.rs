@@ -62,7 +62,7 @@ pub fn addresses(
 ) -> Result<Vec<SocketAddr>, Fail> {
     let shown = || text::excerpt(host.as_bytes(), 100);
     let found: Vec<SocketAddr> = match host.parse::<IpAddr>() {
-        Ok(address) => vec![SocketAddr::new(address, port)],
+        Ok(address) => vec![SocketAddr::new(address.to_canonical(), port)],
         Err(_) => (host, port)
             .to_socket_addrs()
             .map_err(|error| {
@@ -270,5 +270,10 @@ mod tests {
         let (address, only_v6) = listening_address("::", 25, Family::Any, None).expect("numeric");
         assert_eq!((address.to_string().as_str(), only_v6), ("[::]:25", true));
         assert!(listening_address("::1", 25, Family::Four, None).is_err());
+        // A socket for IPv6 alone could not be bound to it.
+        for family in [Family::Any, Family::Four] {
+            let mapped = listening_address("::ffff:127.0.0.1", 25, family, None);
+            assert_eq!(mapped.expect("numeric").0.to_string(), "127.0.0.1:25");
+        }
     }
 }
