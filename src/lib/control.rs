@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::AsFd;
 
 use crate::report::Fail;
-use crate::sys::fd;
+use crate::sys::{fd, socket};
 use crate::text;
 
 /// The extensions that `SSLCTLEXT` announces.
@@ -104,6 +104,15 @@ pub fn wait_for_start(control: impl AsFd) -> Result<Option<TlsCommand>, Fail> {
         if let Some(start) = parser.feed(byte[0])? {
             return Ok(Some(start));
         }
+    }
+}
+
+/// Ends the socket in good order: what the program sent and nobody read, by now or
+/// from now on, would make its end of file a reset.
+pub fn end(control: impl AsFd) {
+    if socket::refuse(&control).is_ok() {
+        let mut scrap = [0; 512];
+        while matches!(socket::receive(&control, &mut scrap), Ok(1..)) {}
     }
 }
 

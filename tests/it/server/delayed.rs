@@ -242,3 +242,32 @@ fn a_program_has_tls_from_a_server_that_may_open_nothing_more() {
     ends(secured(&server, client));
     server.quiet();
 }
+
+/// Whatever the program writes to its control socket, it reads an end of file there,
+/// and no error.
+#[test]
+fn the_control_socket_ends_in_good_order() {
+    need!("bash");
+    let place = Place::new("control-end");
+    for (command, is_one) in [("xyz", false), ("R9:", false), ("yy", true), ("y\\n", true)] {
+        let script = format!(
+            "echo ready; read word; printf '{command}' >&$SSLCTLFD; cat <&$SSLCTLFD; \
+             echo ended $? >&2; exec cat <&$SSLREADFD >&$SSLWRITEFD"
+        );
+        let server = asking(&place, &script).options("-nv").start();
+        let mut client = ready(&server);
+        if is_one {
+            ends(secured(&server, client));
+            // A handshake that fails ends it, too.
+            client = ready(&server);
+            client.write_all(b"tls\nno handshake").unwrap();
+        } else {
+            client.write_all(b"tls\n").unwrap();
+            server.line("the program sent an unknown command: ");
+        }
+        let _ = client.read_to_end(&mut Vec::new());
+        server.lines("ended 0", 1 + usize::from(is_one));
+        server.quiet();
+        assert!(!server.log().contains("reset"), "{}", server.log());
+    }
+}

@@ -144,7 +144,7 @@ impl Engine<'_> {
                 drop_replies: 0,
             }));
         }
-        let command = control::wait_for_start(control)?;
+        let command = control::wait_for_start(control).inspect_err(|_| control::end(control))?;
         if command.is_some() {
             self.supervisor.tell(&Message::Begun);
         }
@@ -159,6 +159,7 @@ impl Engine<'_> {
             link,
         } = ends;
         let session = self.handshake(client, link).inspect_err(|_| {
+            control::end(&control);
             if let Some(plain) = &plain {
                 let _ = plain.shutdown(Shutdown::Both);
             }
@@ -180,6 +181,7 @@ impl Engine<'_> {
         if command.answer {
             engine_answer::tell(&control, &variables);
         }
+        control::end(&control);
         drop(control);
         let mut relay = Relay::new(session, program, self.setup.idle)
             .map_err(Fail::unable("start the relay"))?;
