@@ -29,6 +29,9 @@ mod qmail_home;
 /// The operating system's calls, made safe.
 mod sys;
 
+/// Descriptor 2 of a server, which waits for no reader of it.
+mod log;
+
 /// OpenSSL's calls that the openssl crate lacks, made safe.
 mod tls_ffi;
 

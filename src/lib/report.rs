@@ -5,6 +5,7 @@
 use std::fmt;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use openssl::error::ErrorStack;
 
@@ -295,14 +296,45 @@ impl Report {
     }
 
     fn line(&self, text: &str) {
+        pass_on(compose(self.program, text).as_bytes());
+    }
+}
+
+/// Who takes lines in place of descriptor 2.
+#[derive(Debug)]
+pub struct Sink {
+    /// Takes a whole line, its newline included.
+    pub line: fn(&[u8]),
+    /// This process was forked: what was taken before is its parent's to write.
+    pub forked: fn(),
+}
+
+static SINK: OnceLock<Sink> = OnceLock::new();
+
+/// From now on this one takes lines. It stays.
+pub fn write_to(sink: Sink) {
+    let _ = SINK.set(sink);
+}
+
+/// What every process that was forked begins with.
+pub fn forked() {
+    if let Some(sink) = SINK.get() {
+        (sink.forked)();
+    }
+}
+
+/// Writes a line that a process of ours composed.
+pub fn pass_on(line: &[u8]) {
+    match SINK.get() {
+        Some(sink) => (sink.line)(line),
         // If descriptor 2 is gone there is nobody left to tell.
-        let _ = io::stderr().write_all(compose(self.program, text).as_bytes());
+        None => drop(io::stderr().write_all(line)),
     }
 }
 
 /// `program: text` and a newline, with what could forge or break a line escaped
 /// whoever wrote it, and cut where it is too long.
-fn compose(program: &str, text: &str) -> String {
+pub fn compose(program: &str, text: &str) -> String {
     let mut line = format!("{program}: {}", text::printable(text.as_bytes()));
     if line.len() >= LINE_LIMIT {
         line.truncate(LINE_LIMIT - 4);

@@ -94,6 +94,7 @@ fn misbehave(moment: Moment<'_>) {
         ("keep", Some(reach)) => tell(&keep_ticket(reach.keyholder)),
         ("say", Some(reach)) => match what {
             "forged" => tell("x\nsslserver: ok 1 forged"),
+            "long" => (0..30).for_each(|at| tell(&format!("{at} {}", "x".repeat(900)))),
             "much" => (0..1000).for_each(|_| tell("much")),
             // Another process in the place of its own.
             _ => say(reach.supervisor, &[b"P", &1i32.to_ne_bytes()[..]].concat()),

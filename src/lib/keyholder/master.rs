@@ -17,6 +17,7 @@ use super::hours::Hours;
 use super::local::Password;
 use super::meanwhile::Meanwhile;
 use super::process as keyholder;
+use crate::log;
 use crate::report::{self, Fail, Report};
 use crate::sys::poll::{self, Ready};
 use crate::sys::process::{self, Change, Forked, ProcessId};
@@ -194,8 +195,8 @@ fn prepare(
     ticket_life: Duration,
 ) -> Result<(Option<Password>, Hours, SigSet), Fail> {
     // The supervisor's standard output must not stay open here.
-    let log = io::stderr();
-    let mut kept = vec![log.as_fd(), socket.as_fd()];
+    let mut kept = vec![socket.as_fd()];
+    kept.extend(log::descriptors());
     kept.extend(password.as_ref().map(|descriptor| descriptor.as_fd()));
     forked.close_all_but(&kept);
     fd::detach_standard().map_err(Fail::unable("open the null device"))?;
@@ -277,8 +278,8 @@ impl Forker<'_> {
         let (sandbox, report) = (&self.sandbox, self.report);
         let places = (&mut secret, &mut hours);
         let id = process::spawn(|forked| {
-            let log = io::stderr();
-            let mut kept = vec![log.as_fd(), control.as_fd(), other.as_fd()];
+            let mut kept = vec![control.as_fd(), other.as_fd()];
+            kept.extend(log::descriptors());
             kept.extend(sandbox.descriptor());
             forked.close_all_but(&kept);
             signal::ignore_others();

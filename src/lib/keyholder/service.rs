@@ -12,6 +12,7 @@ use super::hours::{self, Hours};
 use super::keys::Keys;
 use super::process::{ORDER_LIMIT, answer, order};
 use super::protocol::{Answer, NotSigned, REQUEST_LIMIT, Request};
+use crate::log;
 use crate::report::Report;
 use crate::secret::Secret;
 use crate::sys::parcel;
@@ -77,6 +78,8 @@ impl Service {
 
     /// Serves until neither supervisor nor engines are left.
     pub fn run(mut self) {
+        // Everybody waits for it.
+        log::keep();
         while self.serve() {}
     }
 
@@ -105,15 +108,20 @@ impl Service {
                     .map(|other| (other.as_fd(), Ready::READ)),
             )
             .collect();
+        wanted.extend(log::waiting().map(|log| (log, Ready::WRITE)));
         if poll::wait(&mut wanted, end).is_err() {
             return false;
         }
+        log::write_on();
         let ready: Vec<bool> = wanted
             .iter()
             .map(|(_, came)| came.read || came.gone)
             .collect();
-        let ordered = self.control.is_some() && ready.last() == Some(&true);
-        if self.master.is_some() && ready.get(self.links.len()) == Some(&true) {
+        let mut others = ready.iter().skip(self.links.len()).copied();
+        let mut has_come = |one: &Option<OwnedFd>| one.is_some() && others.next() == Some(true);
+        let told = has_come(&self.master);
+        let ordered = has_come(&self.control);
+        if told {
             self.hear_master();
         }
         let links = std::mem::take(&mut self.links);

@@ -10,6 +10,7 @@ use crate::dialer::{DeadlineSocket, Dialer};
 use crate::dialogue::{self, Protocol};
 use crate::handshake::{self, HandshakeFailure, Session, Side};
 use crate::keyholder::OwnKey;
+use crate::log;
 use crate::options::sslclient::{Options, TABLE};
 use crate::report::{Fail, Report, tls_reason};
 use crate::resolve;
@@ -51,6 +52,8 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     let common = &options.common;
     report.verbosity = common.verbosity;
     let report = *report;
+    // -w ends the session, whoever reads what is said of it.
+    let _log = log::begin(report.program);
     tls_ffi::freed::take_over();
     let (host, port, program) = TABLE.host_port_program(operands)?;
     let host = if matches!(host.as_str(), "0" | "") {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crate::child::Child;
 use crate::dialogue::{Dialogue, InsideTls, Protocol, Settings};
 use crate::environ::Edits;
+use crate::log;
 use crate::options::starttls_handoff::{
     self as command_line, Line, Options, POLICY, TABLE, TlsUse,
 };
@@ -113,6 +114,8 @@ pub fn main() -> ExitCode {
             program,
         } = line;
         report.verbosity = options.verbosity;
+        // -t ends the session, whoever reads what is said of it.
+        let _log = log::begin(report.program);
         for misspelt in settings::misspelt_in_environment(&[POLICY]) {
             report.warning(misspelt);
         }

@@ -11,6 +11,7 @@ pub mod gmp;
 #[cfg(target_os = "linux")]
 pub mod large_pages;
 pub mod memory;
+pub mod outlet;
 pub mod parcel;
 pub mod poll;
 pub mod poll_set;

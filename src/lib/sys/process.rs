@@ -7,6 +7,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{ForkResult, fork};
 
 use super::fd;
+use crate::report;
 
 /// A process number.
 pub type ProcessId = i32;
@@ -150,10 +151,13 @@ pub fn adopt_orphans() -> io::Result<()> {
     Ok(())
 }
 
-/// A panic must not run on into the parent's code: where it unwinds, as in a build
-/// for tests, it aborts here, as it does at once in what is installed.
+/// A forked process. A panic must not run on into the parent's code: where it unwinds,
+/// as in a build for tests, it aborts here, as it does at once in what is installed.
 fn contained(body: impl FnOnce(Forked) -> u8) -> u8 {
-    let body = std::panic::AssertUnwindSafe(|| body(Forked(())));
+    let body = std::panic::AssertUnwindSafe(|| {
+        report::forked();
+        body(Forked(()))
+    });
     std::panic::catch_unwind(body).unwrap_or_else(|_| std::process::abort())
 }
 

@@ -38,6 +38,7 @@ pub struct Setup<'a> {
     prog: Vec<String>,
     env: Vec<(String, OsString)>,
     stdin: Option<OwnedFd>,
+    stderr: Option<OwnedFd>,
     program: String,
     patience: Duration,
 }
@@ -65,6 +66,7 @@ impl<'a> Setup<'a> {
             prog: prog.iter().map(|&word| word.to_owned()).collect(),
             env: vec![("PATH".into(), path)],
             stdin: None,
+            stderr: None,
             program: ours("sslserver"),
             patience: PATIENCE,
         };
@@ -122,6 +124,13 @@ impl<'a> Setup<'a> {
     /// What it is started with as descriptor 0, in place of the null device.
     pub fn stdin(mut self, fd: impl Into<OwnedFd>) -> Self {
         self.stdin = Some(fd.into());
+        self
+    }
+
+    /// What it is started with as descriptor 2, in place of the file that
+    /// [`Server::log`] reads.
+    pub fn stderr(mut self, fd: impl Into<OwnedFd>) -> Self {
+        self.stderr = Some(fd.into());
         self
     }
 
@@ -211,11 +220,13 @@ impl<'a> Setup<'a> {
     /// Starts it and waits for its port line.
     pub fn start(&self) -> Server {
         let log = self.place.fresh("log");
+        let file = fs::File::create(&log).unwrap();
+        let stderr = self.stderr.as_ref().map(|fd| fd.try_clone().unwrap());
         let mut child = self
             .command()
             .stdin(self.descriptor_0())
             .stdout(Stdio::piped())
-            .stderr(fs::File::create(&log).unwrap())
+            .stderr(stderr.unwrap_or(file.into()))
             .process_group(0)
             .spawn()
             .unwrap();

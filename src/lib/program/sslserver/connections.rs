@@ -14,7 +14,7 @@ use super::delayed::EngineEnds;
 use super::messages::{LineKind, MESSAGE_LIMIT, Message, MessageBuffer, Receiver};
 use crate::connection::shown;
 use crate::keyholder::LinkId;
-use crate::report::{Fail, TEMPORARY, reason};
+use crate::report::{self, Fail, TEMPORARY, reason};
 use crate::settings::Settings;
 use crate::sys::poll_set::PollSet;
 use crate::sys::process::{self, EndedChild, ProcessId};
@@ -278,6 +278,7 @@ impl<'a> Connections<'a> {
                 connection.address = address;
                 self.admit(id, limit);
             }
+            (Message::Said(line), Phase::Settling) => report::pass_on(&line),
             (Message::Store(settings), Phase::Settling) => self.unmade.push((id, settings)),
             (Message::Plaintext(terms), Phase::Settling) if connection.waiting.is_some() => {
                 self.wait_for_program(id, terms);

@@ -10,9 +10,10 @@ use self::hand_over::ProgramStart;
 use super::Setup;
 use super::delayed::{ProgramEnds, Terms};
 use super::generation::Generation;
-use super::messages::Sender;
+use super::messages::{Message, Sender};
 use crate::connection::Connection;
 use crate::keyholder::Keyholder;
+use crate::log;
 use crate::report::{Fail, TEMPORARY};
 use crate::sys::process::{self, Forked};
 use crate::sys::{signal, socket, standard};
@@ -78,16 +79,18 @@ impl Launcher<'_> {
         let mut kept = vec![
             standard.0.as_fd(),
             standard.1.as_fd(),
-            standard.2.as_fd(),
             client.as_fd(),
             self.supervisor.as_fd(),
         ];
+        kept.extend(log::descriptors());
         kept.extend(tls.descriptors());
         kept.extend(self.setup.sandbox.descriptor());
         kept.extend(self.setup.program.inherited.iter().map(AsFd::as_fd));
         forked.close_all_but(&kept);
         signal::ignore_others();
         process::name("launcher");
+        let supervisor = self.supervisor.clone();
+        log::give(move |line| supervisor.hands(&Message::Said(line.to_vec())));
         match self.serve(client, address, tls) {
             Stop::Told(code) => code,
             Stop::Dropped(why) => {
@@ -113,6 +116,8 @@ impl Launcher<'_> {
             Ok(settled) => settled,
             Err(stop) => return stop,
         };
+        // From here on the supervisor hears an engine.
+        log::wait();
         let beginning = match tls {
             Tls::AtOnce(link) => {
                 let started =

@@ -6,6 +6,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 
 use super::delayed::Terms;
 use crate::report::{LINE_LIMIT, Verbosity};
@@ -36,6 +37,9 @@ pub(super) enum Message {
     /// Under `-n` the launcher becomes the program: so an engine is to serve the client
     /// when it asks for TLS. Its last message.
     Plaintext(Terms),
+    /// A line of the launcher's for the log, as it is to be written: there was no room for
+    /// it.
+    Said(Vec<u8>),
     /// The engine's process number: its first message, where its launcher started it.
     Engine(ProcessId),
     /// The engine begins the handshake: under `-n`, where the program says when.
@@ -93,6 +97,7 @@ impl Message {
                 let settings = settings.unwrap_or_default();
                 [b"N", &is_own[..], host, b"\0", &settings].concat()
             }
+            Message::Said(line) => [b"L", &line[..]].concat(),
             Message::Engine(id) => [b"P", &id.to_ne_bytes()[..]].concat(),
             Message::Begun => b"B".to_vec(),
             Message::Over => b"O".to_vec(),
@@ -122,6 +127,7 @@ impl Message {
                     host: (!host.is_empty()).then(|| host.to_vec()),
                 })
             }
+            (b'L', line) => Message::Said(line.to_vec()),
             (b'P', id) => Message::Engine(ProcessId::from_ne_bytes(id.try_into().ok()?)),
             (b'B', []) => Message::Begun,
             (b'O', []) => Message::Over,
@@ -134,8 +140,8 @@ impl Message {
 }
 
 /// The connection's end.
-#[derive(Debug)]
-pub(super) struct Sender(OwnedFd);
+#[derive(Clone, Debug)]
+pub(super) struct Sender(Rc<OwnedFd>);
 
 /// The supervisor's end.
 #[derive(Debug)]
@@ -147,14 +153,19 @@ pub(super) struct Receiver(OwnedFd);
 /// As socketpair(2).
 pub(super) fn pair() -> io::Result<(Receiver, Sender)> {
     let (one, other) = parcel::pair()?;
-    Ok((Receiver(one), Sender(other)))
+    Ok((Receiver(one), Sender(Rc::new(other))))
 }
 
 impl Sender {
     /// Tells the supervisor. One that is gone needs to be told nothing: its
     /// connections live on. Few messages are ever sent, so they fit.
     pub fn tell(&self, message: &Message) {
-        let _ = parcel::send(&self.0, &message.to_bytes());
+        let _ = self.hands(message);
+    }
+
+    /// As [`Sender::tell`]; whether somebody takes it.
+    pub fn hands(&self, message: &Message) -> bool {
+        parcel::send(&*self.0, &message.to_bytes()).is_ok()
     }
 
     /// As [`Sender::tell`], for a message that others make long: false where it is longer
@@ -162,7 +173,7 @@ impl Sender {
     pub fn tell_long(&self, message: &Message) -> bool {
         let bytes = message.to_bytes();
         if bytes.len() <= MESSAGE_LIMIT {
-            let _ = parcel::send(&self.0, &bytes);
+            let _ = parcel::send(&*self.0, &bytes);
         }
         bytes.len() <= MESSAGE_LIMIT
     }
@@ -177,13 +188,13 @@ impl Sender {
         if bytes.len() > MESSAGE_LIMIT {
             return Ok(None);
         }
-        match parcel::send(&self.0, &bytes) {
+        match parcel::send(&*self.0, &bytes) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(None),
             other => other?,
         }
         poll::wait(&mut [(self.as_fd(), Ready::READ)], None)?;
         let mut answer = [0; 1];
-        match parcel::receive(&self.0, &mut answer) {
+        match parcel::receive(&*self.0, &mut answer) {
             Ok(count) => Ok(Some(answer[..count] != *NO)),
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
             Err(error) => Err(error),
@@ -246,6 +257,7 @@ mod tests {
                 settings: Some(Settings::from_bytes(b"CERTFILE=/a=b\0TLS_MIN=1.3\0")),
                 host: Some(b"mail.example.org".to_vec()),
             }),
+            Message::Said(b"sslserver: pid 1 from 192.0.2.7\n".to_vec()),
             Message::Begun,
             Message::Over,
             Message::Line(LineKind::Dropped, "why".to_owned()),

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::keyholder::{Alone, KeyTable, Keyholder, Loading, Master, hours};
 use crate::listener::Listener;
+use crate::log;
 use crate::manager::{self, Notifier};
 use crate::options::sslserver::{Options, TABLE};
 use crate::report::{Fail, Report};
@@ -57,6 +58,7 @@ fn run(report: &mut Report, ticket_life: Duration) -> Result<u8, Fail> {
     let given = given_socket(&options)?;
     let password = super::password_descriptor(options.common.password)?;
     let inherited = inherited(password.as_ref());
+    let _log = log::begin(report.program);
     let mut setup = setup::settle(*report, options, program, inherited)?;
     setup.bound_by_descriptors()?;
     let options = &setup.options;
@@ -95,6 +97,7 @@ fn run(report: &mut Report, ticket_life: Duration) -> Result<u8, Fail> {
         standard::write(line.as_bytes()).map_err(Fail::unable("write the port"))?;
     }
     fd::detach_standard().map_err(Fail::unable("open the null device"))?;
+    log::keep();
     supervisor.run()
 }
 

@@ -14,6 +14,7 @@ use super::connections::Connections;
 use super::generation::Generation;
 use crate::keyholder::{Keyholder, Master};
 use crate::listener::Listener;
+use crate::log;
 use crate::manager::{Notifier, State};
 use crate::report::Fail;
 use crate::sys::memory::Compact;
@@ -53,6 +54,8 @@ struct Woken {
     client: bool,
     /// The descriptor of a longer work is readable.
     also: bool,
+    /// There is room for what the log has not taken yet.
+    log: bool,
     /// A keyholder has something to tell, or is gone.
     keyholder: bool,
 }
@@ -218,6 +221,9 @@ impl<'a> Supervisor<'a> {
         let accepting = self.has_room() && self.resting.is_none();
         let time = wake.saturating_duration_since(now);
         let came = self.wait(accepting, also.map(|(on, _)| on), time)?;
+        if came.log {
+            log::write_on();
+        }
         let awaited = self.connections.next_deadline().is_some();
         let keyholder = &mut self.keyholder;
         keyholder.attend(awaited, came.keyholder, &self.setup.report);
@@ -335,17 +341,20 @@ impl<'a> Supervisor<'a> {
             wanted.push((self.listener.as_fd(), Ready::READ));
         }
         wanted.extend(also.map(|on| (on, Ready::READ)));
+        let log = log::waiting();
+        wanted.extend(log.map(|log| (log, Ready::WRITE)));
         let controls = self.keyholder.descriptors();
         wanted.extend(controls.map(|control| (control, Ready::READ)));
         let any = poll::wait_with_signals(&mut wanted, Some(time), self.mask)
             .map_err(Fail::unable("wait for connections"))?;
         self.busy = if any { self.busy + 1 } else { 0 };
-        let mut came = wanted.into_iter().map(|(_, came)| came.read || came.gone);
+        let mut came = wanted.into_iter().map(|(_, came)| came != Ready::default());
         let mut next = || came.next().unwrap_or(false);
         Ok(Woken {
             connections: listening && next(),
             client: accepting && next(),
             also: also.is_some() && next(),
+            log: log.is_some() && next(),
             keyholder: came.any(|came| came),
         })
     }

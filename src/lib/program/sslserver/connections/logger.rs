@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::Connections;
+use crate::log;
 use crate::report::{TEMPORARY, reason};
 use crate::sys::poll::{self, Ready};
 use crate::sys::poll_set::PollSet;
@@ -20,17 +21,20 @@ impl Connections<'_> {
         if !self.all.values().any(|one| one.messages.is_some()) {
             return;
         }
+        let mut queue = Some(log::hand_on());
         let forked = process::spawn(|forked| {
             self.retired = true;
+            log::keep();
+            queue.take().into_iter().for_each(log::take_over);
             process::name("logger");
             signal::ignore_others();
             if self.gather().is_err() {
                 return TEMPORARY;
             }
-            let log = std::io::stderr();
             let channels = self.all.values().filter_map(|one| one.messages.as_ref());
             let mut kept: Vec<BorrowedFd<'_>> = channels.map(AsFd::as_fd).collect();
-            kept.extend([log.as_fd(), self.poll_set.as_fd()]);
+            kept.extend(log::descriptors());
+            kept.push(self.poll_set.as_fd());
             forked.close_all_but(&kept);
             let confined = match self.setup.powers {
                 Powers::Many => Identity::of_this_process(Holder::Engine).assume(),
@@ -43,6 +47,7 @@ impl Connections<'_> {
             0
         });
         if let Err(error) = forked {
+            queue.into_iter().for_each(log::take_over);
             let reason = reason(&error);
             self.setup.report.warning(format_args!(
                 "unable to fork: {reason}: nothing more is logged of the connections in progress"
@@ -63,14 +68,17 @@ impl Connections<'_> {
 
     fn log_on(&mut self) {
         while self.all.values().any(|one| one.messages.is_some()) {
-            let mut wanted = [(self.poll_set.as_fd(), Ready::READ)];
+            let mut wanted = vec![(self.poll_set.as_fd(), Ready::READ)];
+            wanted.extend(log::waiting().map(|log| (log, Ready::WRITE)));
             if poll::wait(&mut wanted, None).is_err() {
-                return;
+                break;
             }
+            log::write_on();
             self.hear();
             while let Some((id, _)) = self.unmade() {
                 self.made(id, false);
             }
         }
+        log::finish();
     }
 }
