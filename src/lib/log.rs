@@ -110,14 +110,11 @@ impl Queue {
 }
 
 fn lost(program: &str, count: u64) -> String {
-    let lines = match count {
-        1 => "1 log line was".to_owned(),
-        count => format!("{count} log lines were"),
+    let lost = match count {
+        1 => "1 log line was lost: the log's reader was too slow".to_owned(),
+        count => format!("{count} log lines were lost: the log's reader was too slow"),
     };
-    report::compose(
-        program,
-        &format!("warning: {lines} lost: the log's reader was too slow"),
-    )
+    report::compose(program, &format!("warning: {lost}"))
 }
 
 /// Takes a line; false where nobody is there any more.

@@ -6,12 +6,15 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use openssl::pkey::Id;
 
 use crate::harness::{
-    Dial, Identity, KeyKind, Place, Server, Setup, Tls, compile, dial, eventually, need, process,
+    Dial, Identity, KeyKind, Place, Server, Setup, Tls, compile, dial, eventually, need, overlay,
+    process, root, skip,
 };
 
 /// Says that it is there, and asks for TLS behind a line.
@@ -270,4 +273,69 @@ fn the_control_socket_ends_in_good_order() {
         server.quiet();
         assert!(!server.log().contains("reset"), "{}", server.log());
     }
+}
+
+/// Words that run the rest as a user who may have so many processes. Nothing else runs
+/// as that user, not even what a killed run of the tests has left behind.
+fn with_processes(most: u32) -> Vec<String> {
+    let user = (10_000 + std::process::id() % 20_000).to_string();
+    let limit = format!("--nproc={most}:{most}");
+    let words = [
+        "setpriv",
+        "--reuid",
+        &user,
+        "--regid",
+        &user,
+        "--clear-groups",
+    ];
+    let words = words.into_iter().chain(["prlimit", &limit]);
+    words.map(str::to_owned).collect()
+}
+
+/// Where the system has no process for it, an engine is tried again, but no longer than
+/// -T says.
+#[test]
+fn a_program_waits_for_an_engine_that_no_process_is_there_for() {
+    if !root() || !overlay::reachable() {
+        skip!("only root can be another user, who must reach the program");
+    }
+    need!("bash");
+    need!("prlimit");
+    let place = Place::new("no-process");
+    // The supervisor, two key processes, and the programs of two clients.
+    let start = |options| {
+        let server = asking(&place, ASKING)
+            .options(options)
+            .through(with_processes(5))
+            .start();
+        let (other, mut client) = (ready(&server), ready(&server));
+        client.write_all(b"tls\n").unwrap();
+        eventually("the program has asked", || {
+            (count(&server, "cat") == 1).then_some(())
+        });
+        (server, other, client)
+    };
+    let (server, other, client) = start("-nv");
+    let tls = thread::spawn({
+        let dial = Dial::to(&server);
+        move || dial.over(client).expect("a handshake")
+    });
+    // It waits as long as both have their programs: no claim about time, but for that.
+    thread::sleep(Duration::from_millis(500));
+    assert_eq!(count(&server, "engine"), 0);
+    assert!(!tls.is_finished());
+    drop(other);
+    let mut client = tls.join().unwrap();
+    client.send("inside");
+    assert_eq!(client.read_exact(6), b"inside");
+    ends(client);
+    server.quiet();
+    assert!(!server.log().contains("dropping"), "{}", server.log());
+    // The next one is the same user's.
+    server.stop();
+    let (server, other, mut client) = start("-nvT1");
+    server.line(" from 127.0.0.1: unable to fork: try again");
+    assert_eq!(client.read(&mut [0]).unwrap_or(0), 0);
+    drop(other);
+    server.quiet();
 }

@@ -66,6 +66,38 @@ impl Supervisor<'_> {
         Ok((next, Some(made)))
     }
 
+    /// As [`Supervisor::load_next`], again where files changed under it: a renewal in
+    /// between has the certificate of before it, and the key of after.
+    fn load_whole(
+        &mut self,
+        anew: bool,
+        watch: &mut Watch,
+    ) -> Result<(Generation, Option<Keyholder>), Fail> {
+        let mut loaded = self.load_next(anew, watch);
+        for _ in 0..AGAIN {
+            // Another master comes first where this one hangs.
+            let vain = self.ending || self.master.is_silent();
+            if loaded.is_ok() || vain || watch.changed() == Changed::No {
+                break;
+            }
+            *watch = Watch::default();
+            loaded = self.load_next(anew, watch);
+        }
+        loaded
+    }
+
+    /// Serves with the next generation from now on.
+    fn serve_with(&mut self, next: Generation, keyholder: Option<Keyholder>) {
+        let report = &self.setup.report;
+        next.tell_changes(&self.generation, report);
+        next.warn(Some(&self.generation), report);
+        self.generation = next;
+        if let Some(mut keyholder) = keyholder {
+            self.generation.rehearse(&mut keyholder);
+            self.keyholder = keyholder;
+        }
+    }
+
     /// Loads the next generation beside this one, and swaps it in if all that
     /// served before can be served again.
     pub(super) fn reload(&mut self) {
@@ -77,18 +109,7 @@ impl Supervisor<'_> {
         // HUP has everything read again, changed or not.
         let anew = std::mem::take(&mut self.wants_all);
         let mut watch = Watch::default();
-        let mut loaded = self.load_next(anew, &mut watch);
-        for _ in 0..AGAIN {
-            // Another master comes first where this one hangs.
-            let vain = self.ending || self.master.is_silent();
-            if loaded.is_ok() || vain || watch.changed() == Changed::No {
-                break;
-            }
-            // A renewal in between: the certificate of before it, and the key of
-            // after.
-            watch = Watch::default();
-            loaded = self.load_next(anew, &mut watch);
-        }
+        let loaded = self.load_whole(anew, &mut watch);
         self.end_silent_master();
         if matches!(loaded, Ok((_, Some(_)))) {
             // A keyholder that died meanwhile has left clients that wait for it: the
@@ -98,19 +119,9 @@ impl Supervisor<'_> {
         if self.ending {
             return;
         }
-        let failed = match loaded {
-            Ok((next, keyholder)) => {
-                next.tell_changes(&self.generation, report);
-                next.warn(Some(&self.generation), report);
-                self.generation = next;
-                if let Some(mut keyholder) = keyholder {
-                    self.generation.rehearse(&mut keyholder);
-                    self.keyholder = keyholder;
-                }
-                None
-            }
-            Err(why) => Some(why),
-        };
+        let failed = loaded
+            .map(|(next, keyholder)| self.serve_with(next, keyholder))
+            .err();
         self.compact();
         if failed.is_some() {
             // It may have failed before it came to a file that the last
