@@ -55,7 +55,7 @@ impl Log {
         while !(text.contains("sslserver: end ") && text.ends_with("status: 0/40\n")) {
             let count = self.reader.read(&mut piece).unwrap();
             assert!(count > 0, "{text}");
-            text.push_str(str::from_utf8(&piece[..count]).unwrap());
+            text.push_str(std::str::from_utf8(&piece[..count]).unwrap());
         }
     }
 
