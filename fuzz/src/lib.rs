@@ -14,7 +14,7 @@ pub mod reports;
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
 
-use ucspi_tls::internals::client::lines::{LINE_LIMIT, REPLY_LIMIT};
+use ucspi_tls::internals::client::lines::{LINE_LIMIT, REPLY_LIMIT, Stream};
 use ucspi_tls::internals::client::upgrade;
 use ucspi_tls::internals::dialogue::Protocol;
 use ucspi_tls::internals::domaincerts;
@@ -439,6 +439,13 @@ impl Read for Server<'_> {
         self.bytes = &self.bytes[count..];
         self.given += count;
         Ok(count)
+    }
+}
+
+impl Stream for Server<'_> {
+    fn has_spoken(&mut self) -> io::Result<bool> {
+        // A line is there when it is read, no sooner.
+        Ok(false)
     }
 }
 

@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
+use crate::dialogue::client::lines::Stream;
 use crate::sys::poll::{self, Ready};
 use crate::sys::socket;
 
@@ -107,6 +108,13 @@ impl Read for DeadlineSocket<'_> {
                 other => return other,
             }
         }
+    }
+}
+
+impl Stream for DeadlineSocket<'_> {
+    fn has_spoken(&mut self) -> io::Result<bool> {
+        // Reading tells of a failure, too.
+        Ok(socket::peek(self.socket, &mut [0]).is_ok_and(|count| count > 0))
     }
 }
 

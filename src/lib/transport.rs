@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use openssl::ssl::{ErrorCode, ShutdownState, SslRef};
 
 use crate::dialer::DeadlineSocket;
+use crate::dialogue::client::lines::Stream;
 use crate::handshake::{self, Session, later_failure};
 use crate::sys::poll::{self, Ready};
 
@@ -188,6 +189,25 @@ impl Read for Transport {
                     _ => return Err(io::Error::other(later_failure(session.ssl(), &error))),
                 },
             }
+        }
+    }
+}
+
+impl Stream for Transport {
+    fn has_spoken(&mut self) -> io::Result<bool> {
+        let deadline = self.deadline;
+        let session = match &mut self.inner {
+            Inner::Clear(socket) => return DeadlineSocket { socket, deadline }.has_spoken(),
+            Inner::Ended => return Err(io::ErrorKind::NotConnected.into()),
+            Inner::Tls(session) => session,
+        };
+        match session.ssl_peek(&mut [0]) {
+            Ok(count) => Ok(count > 0),
+            Err(error) => match error.code() {
+                ErrorCode::WANT_READ | ErrorCode::WANT_WRITE | ErrorCode::ZERO_RETURN => Ok(false),
+                // libssl tells of it once.
+                _ => Err(io::Error::other(later_failure(session.ssl(), &error))),
+            },
         }
     }
 }

@@ -212,7 +212,7 @@ fn no_program_runs_where_there_is_no_upgrade() {
                 "* CAPABILITY STARTTLS\r\na1 OK\r\n",
                 "a2 OK\r\n* CAPABILITY AUTH=PLAIN\r\n",
             ],
-            "not asked for",
+            "not asked for: a2 OK",
         ),
         (
             "imap",

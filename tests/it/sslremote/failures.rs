@@ -89,6 +89,13 @@ fn replies_become_what_qmail_remote_makes_of_them() {
         let (report, _) = deliver(&place, Fake::plain().reply(verb, reply), OFFERED);
         assert!(report.starts_with(said), "{verb} {reply}: {report}");
     }
+    // Whoever refuses EHLO offers nothing, and that refusal is why.
+    let old = Fake::plain().reply("EHLO", "502 what\r\n");
+    let old = old.reply("HELO", "250-old.example\r\n250 STARTTLS\r\n");
+    let (report, _) = deliver(&place, old, REQUIRED);
+    let said = "but it does not offer STARTTLS; tlsdestinations line 1 requires TLS. (#4.7.5)\nRemote \
+                host said: 502 what\n";
+    assert!(report.ends_with(said), "{report}");
     for code in ["550", "450"] {
         let no = format!("{code} no\r\n");
         for policy in [OFFERED, REQUIRED] {

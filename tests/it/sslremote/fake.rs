@@ -42,6 +42,8 @@ pub enum Fault {
     Refusal(&'static [u8]),
     /// It sends this once, and then as [`Fault::Silence`].
     Deaf(&'static [u8]),
+    /// It sends this once, and reads on; in the message alone.
+    Early(&'static [u8]),
 }
 
 /// How a server behaves.
@@ -216,6 +218,10 @@ impl Connection {
                     thread::park();
                 }
             }
+            Fault::Early(bytes) => {
+                let _ = stream.write_all(bytes).and_then(|()| stream.flush());
+                return false;
+            }
             Fault::Refusal(bytes) => {
                 let _ = stream.write_all(bytes).and_then(|()| stream.flush());
             }
@@ -339,8 +345,10 @@ impl Connection {
             if line == b".\r\n" {
                 break;
             }
+            let once = matches!(self.fake.fault, Some((_, Fault::Early(_))));
+            let first = message.is_empty();
             message.extend_from_slice(&line);
-            if self.fails(stream, "CONTENT") {
+            if (first || !once) && self.fails(stream, "CONTENT") {
                 return false;
             }
         }

@@ -23,7 +23,8 @@ fn tls() -> Fake {
     Fake::tls(peer::context(&leaf, |_| ()))
 }
 
-/// A home whose mail goes to this server, with time limits of a second.
+/// A home whose mail goes to this server, with short time limits; a busy machine gets
+/// as far as a fault within them.
 fn remote<'a>(place: &'a Place, at: SocketAddr, policy: &str) -> Remote<'a> {
     // A rule's port counts where the route has none.
     let route = if policy.contains("||;") {
@@ -33,8 +34,8 @@ fn remote<'a>(place: &'a Place, at: SocketAddr, policy: &str) -> Remote<'a> {
     };
     Remote::new(place)
         .control("smtproutes", &route)
-        .control("timeoutconnect", "1\n")
-        .control("timeoutremote", "1\n")
+        .control("timeoutconnect", "5\n")
+        .control("timeoutremote", "5\n")
         .policy(policy)
 }
 
@@ -311,6 +312,94 @@ fn a_server_that_says_more_than_it_was_asked_doubles_nothing() {
                 "{reply:?}: {parts:?}"
             );
             assert_eq!((running.messages(), running.seen().len()), (1, 1));
+        }
+    }
+}
+
+/// What was there before a question answers nothing: mail that is refused in the end
+/// would be reported as accepted.
+#[test]
+fn a_reply_before_its_question_is_no_answer() {
+    for offered in ["PIPELINING", "HELP"] {
+        let clear = || Fake::plain().offers(&format!("250-fake\r\n250 {offered}\r\n"));
+        let safe = || tls().offers(&format!("250-fake\r\n250-STARTTLS\r\n250 {offered}\r\n"));
+        let refusing = |fake: Fake| fake.reply("DOT", "552 5.3.4 no\r\n");
+        let greeting = Fake::plain().greeting("220 a\r\n250 early\r\n");
+        let mut cases = vec![(refusing(greeting), "-:\n")];
+        let mut wanted = vec!["250 early"];
+        for (verb, inside, reply, shown) in [
+            ("EHLO", "S: EHLO", "250 fake\r\n250 early\r\n", "250 early"),
+            ("MAIL", "MAIL", "250 ok\r\n250 early\r\n", "250 early"),
+            ("MAIL", "MAIL", "250 ok\r\n550 early\r\n", "550 early"),
+            (
+                "RCPT",
+                "RCPT",
+                "250 ok\r\n354 go\r\n250 early\r\n",
+                "354 go / 250 early",
+            ),
+            ("RCPT", "RCPT", "250 ok\r\n2", "2"),
+            ("DATA", "DATA", "354 go\r\n250 early\r\n", "250 early"),
+        ] {
+            // Within a group of commands nobody can tell when a reply was sent.
+            if offered == "PIPELINING" && verb == "MAIL" {
+                continue;
+            }
+            cases.push((refusing(clear()).reply(verb, reply), "-:\n"));
+            cases.push((refusing(safe()).reply(inside, reply), REQUIRED));
+            wanted.extend([shown; 2]);
+        }
+        for (shown, (parts, running)) in wanted.iter().zip(deliver(&cases, MESSAGE.as_bytes())) {
+            let said = format!(
+                "ZConnected to 127.0.0.1 but it does not talk SMTP. (#4.5.0)\nReason: server sent a \
+                 reply that was not asked for: {shown}\n"
+            );
+            assert_eq!(parts.last(), Some(&said), "{offered}");
+            assert_eq!(running.messages(), 0, "{offered} {shown}");
+        }
+    }
+}
+
+#[test]
+fn a_word_in_the_middle_of_the_message_is_no_answer_to_it() {
+    let long = [
+        b"Subject: x\n\n".to_vec(),
+        b"0123456789\n".repeat(2_000_000),
+    ]
+    .concat();
+    let early = Fault::Early(b"250 early\r\n");
+    let refusing = |fake: Fake| fake.reply("DOT", "552 no\r\n").fault("CONTENT", early);
+    let cases = [
+        (refusing(Fake::plain()), "-:\n"),
+        (refusing(tls()), REQUIRED),
+    ];
+    for (parts, running) in deliver(&cases, &long) {
+        let said = "ZConnected to 127.0.0.1 but it does not talk SMTP. (#4.5.0)\nReason: server \
+                    sent a reply that was not asked for: 250 early\n";
+        assert_eq!(parts, ["r", said]);
+        assert_eq!(running.messages(), 0);
+    }
+}
+
+/// A server may close at any time, and says so with 421.
+#[test]
+fn a_server_that_closes_is_believed_before_it_is_asked() {
+    for (verb, reply) in [
+        ("EHLO", "250 fake\r\n421 closing\r\n"),
+        ("MAIL", "250 ok\r\n421 closing\r\n"),
+        ("RCPT", "250 ok\r\n421 closing\r\n"),
+    ] {
+        let cases = [(Fake::plain().reply(verb, reply), "-:\n")];
+        for (parts, running) in deliver(&cases, MESSAGE.as_bytes()) {
+            let report = parts.last().unwrap();
+            let said = "Remote host said: 421 closing\n";
+            assert!(
+                report.starts_with('Z') && report.ends_with(said),
+                "{parts:?}"
+            );
+            assert_eq!(
+                running.only().commands.last().map(|last| &last[..4]),
+                Some(verb)
+            );
         }
     }
 }

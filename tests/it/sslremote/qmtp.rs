@@ -216,6 +216,34 @@ fn scripted(answer: &'static [u8]) -> (SocketAddr, Receiver<Vec<u8>>) {
     (at, receiver)
 }
 
+#[test]
+fn a_response_before_the_package_is_none() {
+    let place = Place::new("remote-qmtp-early");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = listener.local_addr().unwrap();
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(b"9:Ktoo soon,").unwrap();
+        let package = package(&mut stream);
+        let _ = stream.write_all(b"7:Dreject,");
+        package
+    });
+    // Long enough that its beginning is read before its end is sent.
+    let message = [
+        b"Subject: x\n\n".to_vec(),
+        b"0123456789\n".repeat(2_000_000),
+    ]
+    .concat();
+    let route = format!("far.example:[127.0.0.1];{}\n", at.port());
+    let remote = Remote::new(&place).control("qmtproutes", &route).policy("");
+    let parts = remote.parts(&["far.example", "a@b", "c@far.example"], &message);
+    let said = "ZConnected to 127.0.0.1 but it does not talk QMTP. (#4.5.0)\nReason: server sent a \
+                reply that was not asked for: 9:Ktoo soon,\n";
+    assert_eq!(parts, [said]);
+    assert!(server.join().unwrap().is_none());
+}
+
 /// Three netstrings; `None` where there is something else.
 fn package(stream: &mut TcpStream) -> Option<Vec<u8>> {
     let mut all = Vec::new();

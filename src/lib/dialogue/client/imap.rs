@@ -1,14 +1,12 @@
 //! IMAP: STARTTLS (RFC 9051 section 6.2.1, RFC 3501 the same).
 #![forbid(unsafe_code)]
 
-use std::io::{Read, Write};
-
 use super::DialogueError;
-use super::lines::{Lines, REPLY_LIMIT};
+use super::lines::{Lines, REPLY_LIMIT, Stream};
 use crate::dialogue::line::literal;
 
 /// The dialogue up to the go-ahead; the greeting without its capabilities.
-pub(super) fn upgrade<S: Read + Write>(lines: &mut Lines<S>) -> Result<Vec<u8>, DialogueError> {
+pub(super) fn upgrade<S: Stream>(lines: &mut Lines<S>) -> Result<Vec<u8>, DialogueError> {
     let greeting = greeting(lines)?;
     let listed = capabilities(lines, "a1")?;
     let offered = listed
@@ -18,8 +16,8 @@ pub(super) fn upgrade<S: Read + Write>(lines: &mut Lines<S>) -> Result<Vec<u8>, 
     if !offered {
         return Err(DialogueError::NotOffered("STARTTLS", listed.concat()));
     }
-    command(lines, "a2", "STARTTLS", "after STARTTLS")?;
-    lines.nothing_waits(b"")?;
+    let answer = command(lines, "a2", "STARTTLS", "after STARTTLS")?;
+    lines.nothing_waits(&answer.tagged, "after STARTTLS")?;
     Ok(without_capabilities(&greeting))
 }
 
@@ -27,7 +25,7 @@ pub(super) fn upgrade<S: Read + Write>(lines: &mut Lines<S>) -> Result<Vec<u8>, 
 ///
 /// # Errors
 /// It is none, or one that leaves no room for an upgrade.
-pub fn greeting<S: Read + Write>(lines: &mut Lines<S>) -> Result<Vec<u8>, DialogueError> {
+pub fn greeting<S: Stream>(lines: &mut Lines<S>) -> Result<Vec<u8>, DialogueError> {
     let place = "before its greeting";
     let line = lines.line(place)?;
     match words(&line) {
@@ -46,11 +44,11 @@ pub fn greeting<S: Read + Write>(lines: &mut Lines<S>) -> Result<Vec<u8>, Dialog
 ///
 /// # Errors
 /// As [`command`].
-pub fn capabilities<S: Read + Write>(
+pub fn capabilities<S: Stream>(
     lines: &mut Lines<S>,
     tag: &str,
 ) -> Result<Vec<Vec<u8>>, DialogueError> {
-    let mut listed = command(lines, tag, "CAPABILITY", "after CAPABILITY")?;
+    let mut listed = command(lines, tag, "CAPABILITY", "after CAPABILITY")?.untagged;
     listed.retain(|line| {
         let (star, word) = words(line);
         star == b"*" && word.eq_ignore_ascii_case(b"CAPABILITY")
@@ -58,17 +56,26 @@ pub fn capabilities<S: Read + Write>(
     Ok(listed)
 }
 
-/// Sends a command and reads up to its tagged OK; the untagged lines before it.
+/// What a command was answered with.
+struct Answer {
+    /// The untagged lines.
+    untagged: Vec<Vec<u8>>,
+    /// The OK with the command's tag.
+    tagged: Vec<u8>,
+}
+
+/// Sends a command and reads up to its tagged OK.
 ///
 /// # Errors
 /// NO, BAD or BYE, an answer that came too early, or a failure of the stream.
-fn command<S: Read + Write>(
+fn command<S: Stream>(
     lines: &mut Lines<S>,
     tag: &str,
     command: &'static str,
     place: &'static str,
-) -> Result<Vec<Vec<u8>>, DialogueError> {
+) -> Result<Answer, DialogueError> {
     // Untagged data may come at any time; an answer before its command may not.
+    lines.unasked(place)?;
     let mut untagged = Vec::new();
     while lines.has_line() {
         let line = lines.line(place)?;
@@ -97,7 +104,10 @@ fn command<S: Read + Write>(
             (b"*", _) => untagged.push(line),
             (found, status) if found == tag.as_bytes() => {
                 if status.eq_ignore_ascii_case(b"OK") {
-                    return Ok(untagged);
+                    return Ok(Answer {
+                        untagged,
+                        tagged: line,
+                    });
                 }
                 return Err(DialogueError::Refused(command, line));
             }

@@ -6,6 +6,22 @@ use std::io::{self, Read, Write};
 
 use super::DialogueError;
 
+/// A connection to a server that may speak out of turn.
+pub trait Stream: Read + Write {
+    /// Whether bytes of the server's are there now; an end is none. Nothing is taken,
+    /// and nothing is waited for.
+    ///
+    /// # Errors
+    /// The connection failed, in a way that reading would not tell any more.
+    fn has_spoken(&mut self) -> io::Result<bool>;
+}
+
+impl<S: Stream> Stream for &mut S {
+    fn has_spoken(&mut self) -> io::Result<bool> {
+        (**self).has_spoken()
+    }
+}
+
 /// The longest line, in bytes with its end. RFC 5321 (4.5.3.1.5) wants 512.
 pub const LINE_LIMIT: usize = 4096;
 /// The longest reply, in bytes.
@@ -21,7 +37,7 @@ pub struct Lines<S> {
     start: usize,
 }
 
-impl<S: Read + Write> Lines<S> {
+impl<S: Stream> Lines<S> {
     /// Nothing was read yet.
     pub fn new(stream: S) -> Lines<S> {
         Lines {
@@ -95,16 +111,36 @@ impl<S: Read + Write> Lines<S> {
         Ok(count)
     }
 
-    /// Bytes that were read and not yet taken.
+    /// What was read and not yet taken.
+    fn rest(&self) -> &[u8] {
+        &self.buffer[self.start..]
+    }
+
+    /// How many bytes that is.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.buffer.len() - self.start
+        self.rest().len()
+    }
+
+    /// What the server has said by now and nobody has taken. Before a question was
+    /// sent to its end nothing of it can be the answer. Nothing is waited for.
+    ///
+    /// # Errors
+    /// A failure of the stream.
+    pub fn unasked(&mut self, place: &'static str) -> Result<&[u8], DialogueError> {
+        if self.waiting() == 0 {
+            let spoken = self.stream.has_spoken();
+            if spoken.map_err(|error| DialogueError::Io(place, error))? {
+                self.fill(place)?;
+            }
+        }
+        Ok(self.rest())
     }
 
     /// Whether a whole line was read and not yet taken.
     #[must_use]
     pub fn has_line(&self) -> bool {
-        self.buffer[self.start..].contains(&b'\n')
+        self.rest().contains(&b'\n')
     }
 
     /// Sends bytes as they are.
@@ -123,16 +159,20 @@ impl<S: Read + Write> Lines<S> {
     /// # Errors
     /// As [`Lines::send`]; [`DialogueError::Injection`] where the server spoke first.
     pub fn command(&mut self, command: &str, place: &'static str) -> Result<(), DialogueError> {
-        self.nothing_waits(b"")?;
+        self.nothing_waits(b"", place)?;
         self.send(format!("{command}\r\n").as_bytes(), place)
     }
 
-    /// Fails where bytes were read behind the reply that was taken last.
+    /// Fails where bytes came behind the reply that was taken last.
     ///
     /// # Errors
-    /// [`DialogueError::Injection`].
-    pub fn nothing_waits(&self, reply: &[u8]) -> Result<(), DialogueError> {
-        match self.waiting() {
+    /// [`DialogueError::Injection`], or a failure of the stream.
+    pub fn nothing_waits(
+        &mut self,
+        reply: &[u8],
+        place: &'static str,
+    ) -> Result<(), DialogueError> {
+        match self.unasked(place)?.len() {
             0 => Ok(()),
             count => Err(DialogueError::Injection(count, reply.to_vec())),
         }

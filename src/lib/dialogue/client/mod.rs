@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io;
 
 use super::Protocol;
 use crate::text;
@@ -22,7 +22,7 @@ pub mod sasl;
 pub mod sieve;
 pub mod smtp;
 
-use lines::Lines;
+use lines::{Lines, Stream};
 
 /// How much of a server's reply a message shows, in bytes.
 const SHOWN: usize = 400;
@@ -46,6 +46,8 @@ pub enum DialogueError {
     PreAuthenticated(Vec<u8>),
     /// The server answered something with a refusal.
     Refused(&'static str, Vec<u8>),
+    /// A reply was there before a command was sent to its end: it answers nothing.
+    Unasked(Vec<u8>),
 }
 
 impl DialogueError {
@@ -58,7 +60,8 @@ impl DialogueError {
             | DialogueError::Malformed(_, reply)
             | DialogueError::NotOffered(_, reply)
             | DialogueError::PreAuthenticated(reply)
-            | DialogueError::Refused(_, reply) => Some(reply),
+            | DialogueError::Refused(_, reply)
+            | DialogueError::Unasked(reply) => Some(reply),
         }
     }
 }
@@ -91,6 +94,9 @@ impl fmt::Display for DialogueError {
                 out.write_str("server's greeting is PREAUTH, which leaves no room for STARTTLS")
             }
             DialogueError::Refused(what, _) => write!(out, "server refused {what}"),
+            DialogueError::Unasked(_) => {
+                out.write_str("server sent a reply that was not asked for")
+            }
         }?;
         match self.reply() {
             Some(reply) if !reply.is_empty() => write!(out, ": {}", shown(reply)),
@@ -126,7 +132,7 @@ pub fn shown(reply: &[u8]) -> String {
 /// # Errors
 /// Why there is no upgrade; the connection is of no use any more.
 pub fn upgrade(
-    stream: &mut (impl Read + Write),
+    stream: &mut impl Stream,
     protocol: Protocol,
     name: &str,
 ) -> Result<Vec<u8>, DialogueError> {

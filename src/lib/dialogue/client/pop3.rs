@@ -1,13 +1,11 @@
 //! POP3: STLS (RFC 2595 section 4).
 #![forbid(unsafe_code)]
 
-use std::io::{Read, Write};
-
 use super::DialogueError;
-use super::lines::{Lines, REPLY_LIMIT};
+use super::lines::{Lines, REPLY_LIMIT, Stream};
 
 /// The dialogue up to the go-ahead; the greeting.
-pub(super) fn upgrade<S: Read + Write>(lines: &mut Lines<S>) -> Result<Vec<u8>, DialogueError> {
+pub(super) fn upgrade<S: Stream>(lines: &mut Lines<S>) -> Result<Vec<u8>, DialogueError> {
     let greeting = greeting(lines)?;
     // A server without CAPA (RFC 2449) may know STLS all the same: its answer
     // to STLS tells.
@@ -25,7 +23,7 @@ pub(super) fn upgrade<S: Read + Write>(lines: &mut Lines<S>) -> Result<Vec<u8>, 
     if !is_good(&answer, "after STLS")? {
         return Err(DialogueError::Refused("STLS", answer));
     }
-    lines.nothing_waits(&answer)?;
+    lines.nothing_waits(&answer, "after STLS")?;
     Ok(greeting)
 }
 
@@ -33,7 +31,7 @@ pub(super) fn upgrade<S: Read + Write>(lines: &mut Lines<S>) -> Result<Vec<u8>, 
 ///
 /// # Errors
 /// It is none, or a refusal.
-pub fn greeting<S: Read + Write>(lines: &mut Lines<S>) -> Result<Vec<u8>, DialogueError> {
+pub fn greeting<S: Stream>(lines: &mut Lines<S>) -> Result<Vec<u8>, DialogueError> {
     let line = lines.line("before its greeting")?;
     if is_good(&line, "before its greeting")? {
         Ok(line)
@@ -47,7 +45,7 @@ pub fn greeting<S: Read + Write>(lines: &mut Lines<S>) -> Result<Vec<u8>, Dialog
 ///
 /// # Errors
 /// The answer is none, or too long; a failure of the stream.
-pub fn capabilities<S: Read + Write>(
+pub fn capabilities<S: Stream>(
     lines: &mut Lines<S>,
 ) -> Result<Option<Vec<Vec<u8>>>, DialogueError> {
     let place = "after CAPA";

@@ -2,10 +2,8 @@
 //! response for each recipient back, all in netstrings.
 #![forbid(unsafe_code)]
 
-use std::io::{Read, Write};
-
 use super::DialogueError;
-use super::lines::{Lines, REPLY_LIMIT};
+use super::lines::{Lines, REPLY_LIMIT, Stream};
 
 /// What a server says of one recipient.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +32,7 @@ impl Response {
     /// [`DialogueError::TooLong`] over [`REPLY_LIMIT`] bytes, before any of them is
     /// waited for; [`DialogueError::Malformed`] where it is no netstring or begins with
     /// another letter; failures of [`Lines`].
-    pub fn read<S: Read + Write>(
+    pub fn read<S: Stream>(
         lines: &mut Lines<S>,
         place: &'static str,
     ) -> Result<Response, DialogueError> {
@@ -92,7 +90,7 @@ pub fn tail(sender: &[u8], recipients: &[Vec<u8>]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{self, Cursor};
+    use std::io::{self, Cursor, Read, Write};
 
     /// Gives one byte at a time.
     struct Drip(Cursor<Vec<u8>>);
@@ -101,6 +99,12 @@ mod tests {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
             let one = buffer.len().min(1);
             self.0.read(&mut buffer[..one])
+        }
+    }
+
+    impl Stream for Drip {
+        fn has_spoken(&mut self) -> io::Result<bool> {
+            Ok(false)
         }
     }
 

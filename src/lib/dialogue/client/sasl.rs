@@ -7,15 +7,13 @@
 //! could.
 #![forbid(unsafe_code)]
 
-use std::io::{Read, Write};
-
 use openssl::base64;
 use openssl::hash::MessageDigest;
 use openssl::pkey::PKey;
 use openssl::sign::Signer;
 
 use super::DialogueError;
-use super::lines::Lines;
+use super::lines::{Lines, Stream};
 use super::smtp::Reply;
 use crate::secret::Secret;
 use crate::text;
@@ -122,7 +120,7 @@ fn codes(reply: &Reply) -> String {
 ///
 /// # Errors
 /// The server refuses, asks for what the mechanism does not have, or is gone.
-pub fn log_in<S: Read + Write>(
+pub fn log_in<S: Stream>(
     lines: &mut Lines<S>,
     mechanism: Mechanism,
     user: &[u8],
@@ -166,7 +164,7 @@ pub fn log_in<S: Read + Write>(
 const AFTER: &str = "after AUTH";
 
 /// PLAIN, with its only message in the command itself where it fits.
-fn plain<S: Read + Write>(
+fn plain<S: Stream>(
     lines: &mut Lines<S>,
     user: &[u8],
     password: &[u8],
@@ -185,20 +183,27 @@ fn plain<S: Read + Write>(
 }
 
 /// Sends AUTH with an initial response, if there is one.
-fn command<S: Read + Write>(
+fn command<S: Stream>(
     lines: &mut Lines<S>,
     command: &[u8],
     initial: &[u8],
 ) -> Result<(), LoginFailure> {
     let between: &[u8] = if initial.is_empty() { b"" } else { b" " };
     let line = Secret::new([command, between, initial, b"\r\n"].concat());
-    // An answer that is there before its question would be taken for the next.
-    lines.nothing_waits(b"")?;
-    Ok(lines.send(&line, "at AUTH")?)
+    send(lines, &line)
+}
+
+/// Sends a line. An answer that is there before it would be taken for its answer.
+fn send<S: Stream>(lines: &mut Lines<S>, line: &[u8]) -> Result<(), LoginFailure> {
+    if !lines.unasked("at AUTH")?.is_empty() {
+        // Without the words: they may repeat what was sent.
+        return Err(DialogueError::Unasked(Vec::new()).into());
+    }
+    Ok(lines.send(line, "at AUTH")?)
 }
 
 /// The server's go-ahead.
-fn more<S: Read + Write>(lines: &mut Lines<S>) -> Result<Reply, LoginFailure> {
+fn more<S: Stream>(lines: &mut Lines<S>) -> Result<Reply, LoginFailure> {
     let reply = Reply::read(lines, AFTER)?;
     if reply.code == 334 {
         Ok(reply)
@@ -208,19 +213,18 @@ fn more<S: Read + Write>(lines: &mut Lines<S>) -> Result<Reply, LoginFailure> {
 }
 
 /// Sends bytes in base64.
-fn respond<S: Read + Write>(lines: &mut Lines<S>, bytes: &[u8]) -> Result<(), LoginFailure> {
+fn respond<S: Stream>(lines: &mut Lines<S>, bytes: &[u8]) -> Result<(), LoginFailure> {
     let encoded = Secret::new(base64::encode_block(bytes).into_bytes());
     let line = Secret::new([&encoded, &b"\r\n"[..]].concat());
     if line.len() > RESPONSE_LIMIT {
         return stop(lines, "user or password is too long for it");
     }
-    lines.nothing_waits(b"")?;
-    Ok(lines.send(&line, "at AUTH")?)
+    send(lines, &line)
 }
 
 /// RFC 4954, 4: `*` cancels; the server answers that with 501.
-fn stop<S: Read + Write, T>(lines: &mut Lines<S>, why: &'static str) -> Result<T, LoginFailure> {
-    lines.send(b"*\r\n", "at AUTH")?;
+fn stop<S: Stream, T>(lines: &mut Lines<S>, why: &'static str) -> Result<T, LoginFailure> {
+    send(lines, b"*\r\n")?;
     Reply::read(lines, AFTER)?;
     Err(LoginFailure::Stopped(why))
 }
@@ -253,7 +257,7 @@ fn digest(challenge: &[u8], password: &[u8]) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
     use std::collections::VecDeque;
-    use std::io;
+    use std::io::{self, Read, Write};
 
     /// A server that answers each line with the next of its replies.
     struct Script {
@@ -268,6 +272,12 @@ mod tests {
             buffer[..count].copy_from_slice(&self.ready[..count]);
             self.ready.drain(..count);
             Ok(count)
+        }
+    }
+
+    impl Stream for Script {
+        fn has_spoken(&mut self) -> io::Result<bool> {
+            Ok(!self.ready.is_empty())
         }
     }
 

@@ -1,15 +1,13 @@
 //! ManageSieve: STARTTLS (RFC 5804 section 2.2).
 #![forbid(unsafe_code)]
 
-use std::io::{Read, Write};
-
 use super::DialogueError;
-use super::lines::{Lines, REPLY_LIMIT};
+use super::lines::{Lines, REPLY_LIMIT, Stream};
 use crate::dialogue::line::{Literal, literal};
 
 /// The dialogue up to the go-ahead. The greeting is a list of capabilities, and
 /// the server sends it again inside TLS: nothing of this one is handed on.
-pub(super) fn upgrade<S: Read + Write>(lines: &mut Lines<S>) -> Result<Vec<u8>, DialogueError> {
+pub(super) fn upgrade<S: Stream>(lines: &mut Lines<S>) -> Result<Vec<u8>, DialogueError> {
     let (listed, last) = capabilities(lines, "before its greeting")?;
     let starttls =
         |line: &Vec<u8>| name(line).is_some_and(|name| name.eq_ignore_ascii_case(b"STARTTLS"));
@@ -24,7 +22,7 @@ pub(super) fn upgrade<S: Read + Write>(lines: &mut Lines<S>) -> Result<Vec<u8>, 
     if !is_good(&answer, "after STARTTLS")? {
         return Err(DialogueError::Refused("STARTTLS", answer));
     }
-    lines.nothing_waits(&answer)?;
+    lines.nothing_waits(&answer, "after STARTTLS")?;
     Ok(Vec::new())
 }
 
@@ -32,7 +30,7 @@ pub(super) fn upgrade<S: Read + Write>(lines: &mut Lines<S>) -> Result<Vec<u8>, 
 ///
 /// # Errors
 /// The server refuses, sends something else, or too much.
-pub fn capabilities<S: Read + Write>(
+pub fn capabilities<S: Stream>(
     lines: &mut Lines<S>,
     place: &'static str,
 ) -> Result<(Vec<Vec<u8>>, Vec<u8>), DialogueError> {
@@ -59,7 +57,7 @@ pub fn capabilities<S: Read + Write>(
 ///
 /// # Errors
 /// As [`Lines::line`].
-pub fn logical_line<S: Read + Write>(
+pub fn logical_line<S: Stream>(
     lines: &mut Lines<S>,
     place: &'static str,
 ) -> Result<Vec<u8>, DialogueError> {

@@ -2,10 +2,8 @@
 //! 3207).
 #![forbid(unsafe_code)]
 
-use std::io::{Read, Write};
-
 use super::DialogueError;
-use super::lines::{Lines, REPLY_LIMIT};
+use super::lines::{Lines, REPLY_LIMIT, Stream};
 
 /// A reply of one or more lines with one code.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +20,7 @@ impl Reply {
     /// # Errors
     /// [`DialogueError::Malformed`] where a line has no code or another one than the
     /// first; limits and failures of [`Lines`].
-    pub fn read<S: Read + Write>(
+    pub fn read<S: Stream>(
         lines: &mut Lines<S>,
         place: &'static str,
     ) -> Result<Reply, DialogueError> {
@@ -96,7 +94,7 @@ fn parse(line: &[u8]) -> Option<(u16, bool)> {
 }
 
 /// The dialogue up to the go-ahead; the greeting.
-pub(super) fn upgrade<S: Read + Write>(
+pub(super) fn upgrade<S: Stream>(
     lines: &mut Lines<S>,
     hello: &str,
     name: &str,
@@ -118,7 +116,7 @@ pub(super) fn upgrade<S: Read + Write>(
 ///
 /// # Errors
 /// It is none, or a refusal.
-pub fn greeting<S: Read + Write>(lines: &mut Lines<S>) -> Result<Vec<u8>, DialogueError> {
+pub fn greeting<S: Stream>(lines: &mut Lines<S>) -> Result<Vec<u8>, DialogueError> {
     let reply = Reply::read(lines, "before its greeting")?;
     if reply.is_good() {
         Ok(reply.text)
@@ -131,11 +129,11 @@ pub fn greeting<S: Read + Write>(lines: &mut Lines<S>) -> Result<Vec<u8>, Dialog
 ///
 /// # Errors
 /// The server does not go ahead, or says more than that.
-pub fn start_tls<S: Read + Write>(lines: &mut Lines<S>) -> Result<(), DialogueError> {
+pub fn start_tls<S: Stream>(lines: &mut Lines<S>) -> Result<(), DialogueError> {
     lines.command("STARTTLS", "before STARTTLS")?;
     let answer = Reply::read(lines, "after STARTTLS")?;
     if answer.code != 220 {
         return Err(DialogueError::Refused("STARTTLS", answer.text));
     }
-    lines.nothing_waits(&answer.text)
+    lines.nothing_waits(&answer.text, "after STARTTLS")
 }

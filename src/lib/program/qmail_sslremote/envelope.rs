@@ -6,7 +6,7 @@ use std::io;
 use super::failure::{EndedSession, Failure, Mildest};
 use super::message::Message;
 use super::report_text::{Disposition, Report, Say};
-use super::session::Session;
+use super::session::{Capabilities, Session};
 use super::talk::{Unsent, is_closing};
 use crate::dialogue::client::smtp::Reply;
 
@@ -56,7 +56,7 @@ pub fn transmit(
 
 /// MAIL's line with the parameters that apply.
 fn mail(
-    capabilities: &Reply,
+    capabilities: &Capabilities,
     envelope: &Envelope<'_>,
     message: &Message,
 ) -> Result<Vec<u8>, Failure> {
@@ -89,24 +89,27 @@ fn addresses(
     };
     let mail = mail(&session.capabilities, envelope, message)?;
     session.forget_key();
-    session.talk.send(&mail, "at MAIL").map_err(Failure::Lost)?;
-    let mut sender_waits = true;
+    // Whose answer is read with the first group's; nothing is sent before that.
+    let mut unsent = Some(mail);
     if group == 1 {
+        let mail = unsent.take().unwrap_or_default();
+        session.talk.send(&mail, "at MAIL").map_err(Failure::Lost)?;
         sender_answered(session)?;
-        sender_waits = false;
     }
     let mut answers = Answers::default();
     for some in envelope.recipients.chunks(group) {
-        let lines: Vec<Vec<u8>> = some
+        let mail = unsent.take();
+        let with_mail = mail.is_some();
+        let recipients = some
             .iter()
-            .map(|address| [b"RCPT TO:<", address.as_slice(), b">"].concat())
-            .collect();
+            .map(|address| [b"RCPT TO:<", address.as_slice(), b">"].concat());
+        let lines: Vec<Vec<u8>> = mail.into_iter().chain(recipients).collect();
         let lines = lines.join(&b"\r\n"[..]);
         session
             .talk
             .send(&lines, "at RCPT")
             .map_err(Failure::Lost)?;
-        if std::mem::take(&mut sender_waits) {
+        if with_mail {
             sender_answered(session)?;
         }
         for _ in some {
@@ -184,12 +187,14 @@ fn content(session: &mut Session<'_>, message: &mut Message) -> Result<Say, Fail
         return Err(Failure::Data(reply));
     }
     let mut unsent = None;
-    let sent = message.send(|piece| {
+    let mut put = |piece: &[u8]| {
         talk.put_content(piece).map_err(|why| {
             unsent = Some(why);
-            io::ErrorKind::BrokenPipe.into()
+            io::Error::from(io::ErrorKind::BrokenPipe)
         })
-    });
+    };
+    // The last one finds out what the server has said up to here.
+    let sent = message.send(&mut put).and_then(|()| put(b""));
     if sent.is_err() {
         // Without the dot the server throws away what it has; QUIT would be a line
         // of the message.
@@ -201,8 +206,7 @@ fn content(session: &mut Session<'_>, message: &mut Message) -> Result<Say, Fail
         None => sent.map_err(|_| Failure::Unreadable)?,
     }
     // From here on the server may have it.
-    talk.send(b".", "at the dot")
-        .map_err(Failure::LostAfterDot)?;
+    talk.put_end().map_err(Failure::LostAfterDot)?;
     let reply = talk.reply("after the message");
     let reply = reply.map_err(Failure::LostAfterDot)?;
     if !reply.is_good() {

@@ -439,7 +439,10 @@ fn lost(at: &Circumstances<'_>, why: &DialogueError, warning: &str) -> String {
         Protocol::Smtp => "SMTP",
     };
     match why {
-        DialogueError::Malformed(..) | DialogueError::TooLong(_) | DialogueError::Injection(..) => {
+        DialogueError::Injection(..)
+        | DialogueError::Malformed(..)
+        | DialogueError::TooLong(_)
+        | DialogueError::Unasked(_) => {
             format!("it does not talk {protocol}. {warning}(#4.5.0)")
         }
         _ => format!("connection died. {warning}(#4.4.2)"),

@@ -58,6 +58,7 @@ fn exchange(
     }
     // The connection ends within the package: the server throws it away.
     sent.map_err(|_| Failure::Unreadable)?;
+    talk.expect_silence().map_err(Failure::Lost)?;
     // With its last byte the server may have it.
     talk.put(&tail(envelope.sender, envelope.recipients))
         .map_err(Failure::LostAfterDot)?;

@@ -31,12 +31,41 @@ pub struct Session<'a> {
     plan: &'a Plan,
     /// What is said.
     pub talk: Talk,
-    /// What the server offers; of no use before the name was taken.
-    pub capabilities: Reply,
+    /// What the server offers; nothing before the name was taken.
+    pub capabilities: Capabilities,
     protection: Protection,
     /// Our key was wiped.
     key_is_gone: bool,
     local_ip: Option<IpAddr>,
+}
+
+/// What a server offers.
+pub enum Capabilities {
+    /// The answer to EHLO.
+    Listed(Reply),
+    /// EHLO was refused in these words, and HELO offers nothing.
+    Refused(Reply),
+    /// EHLO was not asked yet in this session.
+    Unasked,
+}
+
+impl Capabilities {
+    /// The parameters of a capability.
+    #[must_use]
+    pub fn capability(&self, word: &str) -> Option<&[u8]> {
+        match self {
+            Capabilities::Listed(reply) => reply.capability(word),
+            Capabilities::Refused(_) | Capabilities::Unasked => None,
+        }
+    }
+
+    /// What the server said of them.
+    fn reply(&self) -> Option<&Reply> {
+        match self {
+            Capabilities::Listed(reply) | Capabilities::Refused(reply) => Some(reply),
+            Capabilities::Unasked => None,
+        }
+    }
 }
 
 /// What protects a session; as a report says it.
@@ -118,7 +147,7 @@ impl<'a> Session<'a> {
             server,
             plan,
             talk: Talk::new(Transport::clear(socket), delivery.control.remote),
-            capabilities: no_capabilities(),
+            capabilities: Capabilities::Unasked,
             protection,
             key_is_gone: false,
             local_ip,
@@ -273,14 +302,14 @@ impl<'a> Session<'a> {
     fn hello(&mut self) -> Result<(), Failure> {
         let reply = self.name_ourselves("EHLO")?;
         if reply.code == 250 {
-            self.capabilities = reply;
+            self.capabilities = Capabilities::Listed(reply);
             return Ok(());
         }
         if is_closing(&reply) {
             return Err(Failure::Hello(reply));
         }
+        self.capabilities = Capabilities::Refused(reply);
         let reply = self.name_ourselves("HELO")?;
-        self.capabilities = no_capabilities();
         match reply.code {
             250 => Ok(()),
             _ => Err(Failure::Hello(reply)),
@@ -303,7 +332,7 @@ impl<'a> Session<'a> {
         let required = self.plan.demand.is_some();
         if self.capabilities.capability("STARTTLS").is_none() {
             if required {
-                let said = Some(self.capabilities.text.as_slice());
+                let said = self.capabilities.reply().map(|reply| &*reply.text);
                 return Err(no_tls(
                     Obstacle::NotOffered,
                     "it does not offer STARTTLS",
@@ -336,12 +365,12 @@ impl<'a> Session<'a> {
         }
         self.handshake()?;
         // RFC 3207, 4.2: what was learnt in the clear is forgotten.
-        self.capabilities = no_capabilities();
+        self.capabilities = Capabilities::Unasked;
         // A server that took our name before has no reason to mind EHLO now.
         let reply = self.name_ourselves("EHLO");
         match reply {
             Ok(reply) if reply.code == 250 => {
-                self.capabilities = reply;
+                self.capabilities = Capabilities::Listed(reply);
                 Ok(())
             }
             Ok(reply) => Err(self.late(Failure::Hello(reply))),
@@ -391,6 +420,8 @@ impl<'a> Session<'a> {
             return failure;
         }
         match failure {
+            // Whoever speaks inside TLS has taken it.
+            Failure::Lost(DialogueError::Unasked(_)) => failure,
             Failure::Lost(why) => {
                 self.talk.hear_alert();
                 self.late(Failure::NoHello(why))
@@ -421,11 +452,14 @@ impl<'a> Session<'a> {
     fn log_in(&mut self, login: &Login, place: &str) -> Result<(), Failure> {
         let of = format!("the login of {place}");
         let clear = self.talk.is_clear();
-        if self.capabilities.capability("AUTH").is_none() {
-            let why = format!("it does not offer AUTH, for {of}");
-            return Err(Failure::NoMechanism(why));
-        }
-        let mechanisms = Mechanism::offered(&self.capabilities, clear);
+        let listed = match &self.capabilities {
+            Capabilities::Listed(reply) if reply.capability("AUTH").is_some() => reply,
+            _ => {
+                let why = format!("it does not offer AUTH, for {of}");
+                return Err(Failure::NoMechanism(why));
+            }
+        };
+        let mechanisms = Mechanism::offered(listed, clear);
         let mut refused = Failure::NoMechanism(if clear {
             format!(
                 "it does not offer AUTH CRAM-MD5, for {of}; no other mechanism is used without TLS"
@@ -464,14 +498,6 @@ impl<'a> Session<'a> {
                 Failure::LoginStopped(format!("AUTH {mechanism} failed with {of}"), why)
             }
         }
-    }
-}
-
-/// Of a server that knows no EHLO.
-fn no_capabilities() -> Reply {
-    Reply {
-        code: 250,
-        text: b"250 \r\n".to_vec(),
     }
 }
 

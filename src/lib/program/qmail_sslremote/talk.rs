@@ -45,8 +45,8 @@ pub struct Talk {
     time: Duration,
     /// Nobody listens any more, or what is sent would be taken for the message.
     over: bool,
-    /// A reply that came before its time.
-    early: Option<Reply>,
+    /// The server's word that it closes, which needs no question.
+    closing: Option<Reply>,
 }
 
 impl Talk {
@@ -57,7 +57,7 @@ impl Talk {
             lines: Lines::new(transport),
             time,
             over: false,
-            early: None,
+            closing: None,
         }
     }
 
@@ -84,20 +84,55 @@ impl Talk {
     /// # Errors
     /// The connection failed, or what came is no reply.
     pub fn reply(&mut self, place: &'static str) -> Result<Reply, DialogueError> {
-        if let Some(early) = self.early.take() {
-            return Ok(early);
+        if let Some(closing) = self.closing.take() {
+            return Ok(closing);
         }
         let reply = Reply::read(self.lines(), place);
         self.over |= reply.as_ref().map_or(true, is_closing);
         reply
     }
 
-    /// Sends a command.
+    /// Sends commands, one or several, none of whose answers may be there already. A
+    /// server that has said that it closes is sent nothing; that is its answer.
     ///
     /// # Errors
-    /// The connection failed.
-    pub fn send(&mut self, command: &[u8], place: &'static str) -> Result<(), DialogueError> {
-        self.send_bytes(&[command, b"\r\n"].concat(), place)
+    /// The server has said something else, or the connection failed.
+    pub fn send(&mut self, commands: &[u8], place: &'static str) -> Result<(), DialogueError> {
+        let unasked = self.lines().unasked(place).map(<[u8]>::to_vec);
+        self.over |= !matches!(&unasked, Ok(said) if said.is_empty());
+        let unasked = unasked?;
+        if unasked.is_empty() {
+            let sent = self.send_bytes(&[commands, b"\r\n"].concat(), place);
+            return sent.or_else(|why| match self.last_words() {
+                Some(reply) => self.closes(reply),
+                None => Err(why),
+            });
+        }
+        if !unasked.starts_with(CLOSING.to_string().as_bytes()) {
+            return Err(DialogueError::Unasked(unasked));
+        }
+        let reply = Reply::read(&mut self.lines, place)?;
+        self.closes(reply)
+    }
+
+    /// Takes a reply that was not asked for.
+    fn closes(&mut self, reply: Reply) -> Result<(), DialogueError> {
+        if !is_closing(&reply) {
+            return Err(DialogueError::Unasked(reply.text));
+        }
+        self.closing = Some(reply);
+        Ok(())
+    }
+
+    /// Fails where the server has said anything by now.
+    ///
+    /// # Errors
+    /// It has, or the connection failed.
+    pub fn expect_silence(&mut self) -> Result<(), DialogueError> {
+        match self.lines().unasked(IN_THE_MESSAGE)? {
+            [] => Ok(()),
+            said => Err(DialogueError::Unasked(said.to_vec())),
+        }
     }
 
     /// Sends bytes, whatever the server says meanwhile.
@@ -114,13 +149,18 @@ impl Talk {
         sent
     }
 
-    /// Sends bytes of a message that the server may refuse before its end.
+    /// Sends bytes of a message that the server may refuse before its end; without
+    /// any, all that was given so far.
     ///
     /// # Errors
-    /// It does, or the connection failed.
+    /// It does, or says something else, or the connection failed.
     pub fn put_content(&mut self, bytes: &[u8]) -> Result<(), Unsent> {
-        let watch = self.early.is_none();
-        self.lines().stream().watch(watch);
+        match self.lines().unasked(IN_THE_MESSAGE).map(<[u8]>::is_empty) {
+            Ok(true) => {}
+            Ok(false) => return Err(self.interruption()),
+            Err(why) => return Err(Unsent::Lost(why)),
+        }
+        self.transport().watch(true);
         let mut rest = bytes;
         loop {
             let transport = self.transport();
@@ -132,7 +172,9 @@ impl Talk {
                 Ok(None) => break,
                 Ok(Some(count)) => rest = rest.get(count..).unwrap_or_default(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.listen()?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Err(self.interruption());
+                }
                 Err(error) => {
                     self.over = true;
                     let lost = Unsent::Lost(DialogueError::Io(IN_THE_MESSAGE, error));
@@ -145,15 +187,22 @@ impl Talk {
         Ok(())
     }
 
-    /// What the server says in the middle of the message.
-    fn listen(&mut self) -> Result<(), Unsent> {
-        let reply = self.reply(IN_THE_MESSAGE).map_err(Unsent::Lost)?;
-        if is_refusal(&reply) {
-            return Err(Unsent::Refused(reply));
+    /// The end of a message, all of whose bytes were sent.
+    ///
+    /// # Errors
+    /// The connection failed.
+    pub fn put_end(&mut self) -> Result<(), DialogueError> {
+        self.send_bytes(b".\r\n", "at the dot")
+    }
+
+    /// What the server says in the middle of the message. It may refuse it; a word of
+    /// another kind is no answer to a message that it does not have yet.
+    fn interruption(&mut self) -> Unsent {
+        match self.reply(IN_THE_MESSAGE) {
+            Ok(reply) if is_refusal(&reply) => Unsent::Refused(reply),
+            Ok(reply) => Unsent::Lost(DialogueError::Unasked(reply.text)),
+            Err(why) => Unsent::Lost(why),
         }
-        self.early = Some(reply);
-        self.transport().watch(false);
-        Ok(())
     }
 
     /// What a server said before the connection failed.
@@ -170,16 +219,13 @@ impl Talk {
         let _ = transport.read(&mut [0]);
     }
 
-    /// A command and its reply. Where it cannot be sent any more, but the server has
-    /// said why, that is the reply.
+    /// A command and its reply.
     ///
     /// # Errors
-    /// As [`Talk::reply`].
+    /// As [`Talk::send`] and [`Talk::reply`].
     pub fn ask(&mut self, command: &[u8], place: &'static str) -> Result<Reply, DialogueError> {
-        match self.send(command, place) {
-            Ok(()) => self.reply(place),
-            Err(why) => self.last_words().ok_or(why),
-        }
+        self.send(command, place)?;
+        self.reply(place)
     }
 
     /// STARTTLS, up to the go-ahead.

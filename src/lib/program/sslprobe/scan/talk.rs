@@ -2,10 +2,8 @@
 //! No command is sent that logs in or sends mail.
 #![forbid(unsafe_code)]
 
-use std::io::{Read, Write};
-
 use crate::dialogue::Protocol;
-use crate::dialogue::client::lines::Lines;
+use crate::dialogue::client::lines::{Lines, Stream};
 use crate::dialogue::client::smtp::{self, Reply};
 use crate::dialogue::client::{DialogueError, imap, pop3, sieve};
 
@@ -22,7 +20,7 @@ pub(super) struct Capabilities {
 }
 
 /// A dialogue with a server.
-pub(super) struct Talk<S: Read + Write> {
+pub(super) struct Talk<S: Stream> {
     lines: Lines<S>,
     protocol: Protocol,
     name: String,
@@ -31,7 +29,7 @@ pub(super) struct Talk<S: Read + Write> {
     listed: Option<Capabilities>,
 }
 
-impl<S: Read + Write> Talk<S> {
+impl<S: Stream> Talk<S> {
     /// `name` is what EHLO calls this host.
     pub(super) fn new(stream: S, protocol: Protocol, name: &str) -> Talk<S> {
         Talk {
@@ -116,7 +114,7 @@ impl<S: Read + Write> Talk<S> {
     pub(super) fn start_tls(&mut self, injected: bool) -> Result<(), DialogueError> {
         let command = self.protocol.upgrade_command();
         let place = "after STARTTLS";
-        self.lines.nothing_waits(b"")?;
+        self.lines.nothing_waits(b"", place)?;
         let (tag, noop) = match self.protocol {
             Protocol::Imap => (self.next_tag() + " ", format!("{INJECTED} NOOP\r\n")),
             _ => (String::new(), "NOOP\r\n".to_owned()),
@@ -150,7 +148,7 @@ impl<S: Read + Write> Talk<S> {
         if !good {
             return Err(DialogueError::Refused(command, answer));
         }
-        self.lines.nothing_waits(&answer)
+        self.lines.nothing_waits(&answer, place)
     }
 
     /// Takes leave; whether the server answers is its business.
@@ -340,6 +338,8 @@ pub(super) fn is_overwritten(greeting: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+
     use super::*;
 
     /// A server whose words are known beforehand.
@@ -361,6 +361,13 @@ mod tests {
             buffer[..count].copy_from_slice(&rest[..count]);
             self.at += count;
             Ok(count)
+        }
+    }
+
+    impl Stream for Script {
+        fn has_spoken(&mut self) -> std::io::Result<bool> {
+            // A line is there when it is read, no sooner.
+            Ok(false)
         }
     }
 
