@@ -22,7 +22,9 @@ pub struct Checked {
 
 #[cfg(validator)]
 mod built_in {
+    use std::cell::RefCell;
     use std::ffi::CString;
+    use std::io;
     use std::net::SocketAddr;
     use std::time::{Duration, Instant};
 
@@ -38,8 +40,24 @@ mod built_in {
 
     /// libunbound, with its cache.
     pub struct Validator {
-        resolver: Resolver,
+        resolver: RefCell<Resolver>,
         server: SocketAddr,
+        trust: Trust,
+    }
+
+    fn resolver(server: SocketAddr, trust: &Trust) -> io::Result<Resolver> {
+        let excepted = trust.excepted().iter();
+        let insecure: Vec<String> = excepted.map(DomainName::in_zone_form).collect();
+        Resolver::new(&Setup {
+            servers: &[server],
+            anchors: trust.anchors(),
+            insecure: &insecure,
+        })
+    }
+
+    /// libunbound's own word where no answer came that it could use.
+    fn failed(answer: &Answer) -> bool {
+        answer.rcode == i32::from(Rcode::SERVFAIL.to_int())
     }
 
     impl Validator {
@@ -48,18 +66,21 @@ mod built_in {
         /// # Errors
         /// It cannot be had: words that end a sentence.
         pub fn new(server: SocketAddr, trust: &Trust) -> Result<Validator, Fail> {
-            let insecure: Vec<String> = trust
-                .excepted()
-                .iter()
-                .map(DomainName::in_zone_form)
-                .collect();
-            let resolver = Resolver::new(&Setup {
-                servers: &[server],
-                anchors: trust.anchors(),
-                insecure: &insecure,
-            });
-            let resolver = resolver.map_err(Fail::unable("start libunbound"))?;
-            Ok(Validator { resolver, server })
+            let resolver = resolver(server, trust).map_err(Fail::unable("start libunbound"))?;
+            Ok(Validator {
+                resolver: RefCell::new(resolver),
+                server,
+                trust: trust.clone(),
+            })
+        }
+
+        /// Begins anew. A question that a server leaves without an answer counts
+        /// against the server with libunbound, which then asks it nothing at all for a
+        /// while; but one that swallows one kind of question answers the others.
+        fn forgive(&self) {
+            if let Ok(resolver) = resolver(self.server, &self.trust) {
+                self.resolver.replace(resolver);
+            }
         }
 
         /// The answers of questions that are put at the same time.
@@ -77,13 +98,20 @@ mod built_in {
                     (name, kind.to_int())
                 })
                 .collect();
-            let found = match self.resolver.ask(&asked, deadline) {
+            let answers = self.resolver.borrow().ask(&asked, deadline);
+            let found = match answers {
                 Ok(found) => found,
                 Err(error) => {
                     let trouble = NoAnswer::Temporary(report::reason(&error));
                     return questions.iter().map(|_| Err(trouble.clone())).collect();
                 }
             };
+            if found
+                .iter()
+                .any(|answer| answer.as_ref().is_none_or(failed))
+            {
+                self.forgive();
+            }
             let found = questions.iter().zip(found);
             found
                 .map(|((name, kind), answer)| match answer {
@@ -106,8 +134,7 @@ mod built_in {
             if let Some(why) = answer.bogus {
                 return Err(bogus(name, kind, &text::excerpt(why.as_bytes(), 400)));
             }
-            // libunbound's own word where no answer came that it could use.
-            let failed = answer.rcode == i32::from(Rcode::SERVFAIL.to_int());
+            let failed = failed(&answer);
             match message::taken(answer.packet) {
                 Some(message) if !failed => Ok(Checked {
                     message,

@@ -3,6 +3,7 @@
 
 use std::net::UdpSocket;
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use ucspi_tls::internals::dns::{Dns, NoAnswer, Trust};
@@ -214,6 +215,56 @@ fn silent_servers_are_passed_over() {
     assert!(said.starts_with("ZDNS ") && said.contains(&want), "{said}");
     let said = remote("192.0.2.1.9".to_owned()).send("d.signed");
     assert!(said.contains("DNSCACHEIP is not an IP address"), "{said}");
+}
+
+/// A server, or a firewall before it, may swallow one kind of question and answer all
+/// others: what was not answered is missing, and nothing else.
+#[cfg(validator)]
+#[test]
+fn a_question_without_an_answer_costs_no_other() {
+    need_root!();
+    let place = Place::new("dns-swallows");
+    let [ip, first] = [fresh_ip(), fresh_ip()];
+    let lines = format!(
+        "d IN MX 10 mx\ntwo IN MX 10 one\ntwo IN MX 20 mx\nmx IN A {ip}\none IN A {first}\n"
+    );
+    let Some(names) = world(&place, &lines) else {
+        skip!("nsd or ldnsutils is not installed");
+    };
+    let server = Fake::plain().at(ip);
+    let real = names.ip;
+    let cases = [
+        ("d", Rtype::TXT, "_mta-sts."),
+        ("d", Rtype::AAAA, ""),
+        ("two", Rtype::A, "one."),
+    ];
+    let zones = ["signed", "plain"];
+    let cases = cases.map(|(name, kind, begins)| zones.map(|zone| (name, zone, kind, begins)));
+    let cases = cases.concat();
+    thread::scope(|scope| {
+        for &(name, zone, kind, begins) in &cases {
+            let anchors = &names.anchors;
+            scope.spawn(move || {
+                let swallowing = Forwarder::start(move |question| {
+                    let lost = question.kind == kind && question.name.starts_with(begins);
+                    (!lost).then(|| ask(real, question))
+                });
+                let home = Place::new("dns-swallows-home");
+                std::fs::create_dir(home.path("mta-sts")).unwrap();
+                let remote = Remote::new(&home)
+                    .dns(swallowing.ip)
+                    .control("dnssecanchors", anchors);
+                let said = remote.send(&format!("{name}.{zone}"));
+                let asked = swallowing.take();
+                assert!(
+                    said.starts_with('K'),
+                    "{name}.{zone} {kind}: {said} {asked:?}"
+                );
+                assert!(asked.iter().any(|one| one.ends_with(&format!(" {kind}"))));
+            });
+        }
+    });
+    assert_eq!(server.messages(), cases.len());
 }
 
 #[cfg(validator)]
