@@ -1,6 +1,7 @@
 //! TLSA records (RFC 6698, 7671): what a domain publishes of its servers' keys.
 #![forbid(unsafe_code)]
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use openssl::error::ErrorStack;
@@ -108,13 +109,18 @@ impl Record {
 const NAMED: usize = 4;
 
 /// What was compared with what: each record with what the chain has in its place,
-/// its own certificate or the last one of it.
+/// its own certificate or the last one of it. A server that sends its own alone, which
+/// another one issued, has nothing in an authority's place.
 #[must_use]
 pub fn compared(records: &[Record], chain: &[X509]) -> String {
     let one = |record: &Record| {
-        let (whose, certificate) = match record.usage {
-            END_ENTITY => ("its own", chain.first()),
-            _ => ("its last issuer's", chain.last()),
+        let (whose, certificate) = match (record.usage, chain) {
+            (END_ENTITY, _) | (_, [_] | []) => ("its own", chain.first()),
+            (_, [.., last]) => ("its last issuer's", Some(last)),
+        };
+        let alone = match (record.usage, chain) {
+            (ANCHOR, [own]) if !is_its_own_issuer(own) => ", without the certificate of its issuer",
+            _ => "",
         };
         let what = if record.selector == 0 {
             "certificate"
@@ -123,7 +129,7 @@ pub fn compared(records: &[Record], chain: &[X509]) -> String {
         };
         let has = certificate.and_then(|certificate| record.of(certificate).ok());
         let has = has.unwrap_or_default();
-        format!("{record} is published, and {whose} {what} is {has}")
+        format!("{record} is published, and {whose} {what} is {has}{alone}")
     };
     // Of digests the strongest alone counts: RFC 7671, 9.
     let counts = |record: &&Record| {
@@ -139,6 +145,11 @@ pub fn compared(records: &[Record], chain: &[X509]) -> String {
         all.push(format!("and {} more", records.len() - NAMED));
     }
     all.join("; ")
+}
+
+fn is_its_own_issuer(certificate: &X509Ref) -> bool {
+    let (issuer, subject) = (certificate.issuer_name(), certificate.subject_name());
+    issuer.try_cmp(subject).is_ok_and(Ordering::is_eq)
 }
 
 /// The SHA-256 of a certificate's public key, which lives as long as the key,
@@ -229,12 +240,21 @@ mod tests {
     use super::*;
 
     fn certificate() -> X509 {
+        issued_by("")
+    }
+
+    fn issued_by(issuer: &str) -> X509 {
         let key = PKey::generate_ed25519().expect("a key");
         let mut builder = X509::builder().expect("a builder");
         builder.set_pubkey(&key).expect("a certificate with a key");
         let now = openssl::asn1::Asn1Time::days_from_now(0).expect("today");
         builder.set_not_before(&now).expect("a beginning");
         builder.set_not_after(&now).expect("an end");
+        if !issuer.is_empty() {
+            let mut name = openssl::x509::X509Name::builder().expect("a builder");
+            name.append_entry_by_text("CN", issuer).expect("an entry");
+            builder.set_issuer_name(&name.build()).expect("an issuer");
+        }
         builder
             .sign(&key, openssl::hash::MessageDigest::null())
             .expect("a signature");
@@ -300,6 +320,16 @@ mod tests {
         );
         has(&text, &sha256(&issuer.to_der().expect("DER")));
         has(&one(record(2, 1, 1)), &sha256(&issuer_key));
+        // Of a chain of one, an authority's record meets no authority.
+        let alone = compared(&[record(2, 1, 1)], &[issued_by("CA")]);
+        assert!(
+            alone.contains(" its own key is ")
+                && alone.ends_with(", without the certificate of its issuer"),
+            "{alone}"
+        );
+        let itself = compared(&[record(2, 1, 1)], &chain[..1]);
+        assert!(itself.contains(" its own key is "), "{itself}");
+        has(&itself, &sha256(&own_key));
         // The strongest digest of a kind, whole ones, and four at most.
         let count = |records: &[Record]| compared(records, &chain).matches("published").count();
         assert_eq!(count(&[record(3, 1, 1), record(3, 1, 2)]), 1);

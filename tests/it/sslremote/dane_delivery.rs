@@ -152,7 +152,7 @@ fn signed_records_decide_and_the_report_says_how() {
             "",
             "tanone.signed",
             'Z',
-            "2 1 1 00112233 is published, and its last issuer's key is ",
+            "2 1 1 00112233 is published, and its own key is ",
         ),
         ("", "alias.signed", 'K', matched),
         ("", "own.signed", 'K', matched),

@@ -150,6 +150,30 @@ fn it_says_where_nothing_is_validated() {
     assert!(text.ends_with(&end), "{text}");
 }
 
+/// What a delivery refuses is not said to be sent.
+#[test]
+fn an_address_of_this_host_is_no_destination() {
+    let place = Place::new("preview-own");
+    for own in ["127.0.0.1", "[127.0.0.1]", "[::1]", "0.0.0.0"] {
+        let remote = Remote::new(&place);
+        let report = remote.send(own);
+        assert!(
+            report.starts_with('D') && report.contains("(#5.4.6)"),
+            "{report}"
+        );
+        let text = told(&remote, &[own]);
+        assert!(text.contains("(#5.4.6)"), "{text}");
+        assert!(!text.contains("a delivery now"), "{text}");
+        // On another port somebody else may listen.
+        let text = told(&remote.policy("*:;26\n"), &[own]);
+        assert!(
+            text.contains("a delivery now uses TLS if it is offered"),
+            "{text}"
+        );
+        place.write("control/tlsdestinations", "");
+    }
+}
+
 #[test]
 fn mail_to_a_domain_of_that_name_is_mail() {
     let place = Place::new("preview-mail");

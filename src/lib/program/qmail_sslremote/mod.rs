@@ -168,11 +168,7 @@ fn servers(
         None => hosts::of_domain(&resolver, destination)?,
     };
     let found = hosts::of_family(found, origin)?;
-    let servers = rules.servers(&found, &spelt(destination), route, &resolver, &search)?;
-    if let (None, [one]) = (&route.relay, &servers[..]) {
-        hosts::not_ourselves(one.host.ip, one.port.number)?;
-    }
-    Ok(servers)
+    rules.servers(&found, &spelt(destination), route, &resolver, &search)
 }
 
 fn run(words: &[Vec<u8>]) -> Result<Report, Say> {

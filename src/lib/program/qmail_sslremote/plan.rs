@@ -6,7 +6,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 use super::failure::{Excluded, Exclusion};
-use super::hosts::{Host, Resolver, SMTP};
+use super::hosts::{self, Host, Resolver, SMTP};
 use super::records;
 use super::report_text::Say;
 use super::reporting;
@@ -171,7 +171,8 @@ impl Rules {
     /// What holds for servers that are called with mail to a domain.
     ///
     /// # Errors
-    /// What control files say of the resolver cannot be followed.
+    /// What control files say of the resolver cannot be followed, or the only one is
+    /// this host.
     pub fn servers(
         &self,
         hosts: &[Host],
@@ -199,7 +200,7 @@ impl Rules {
             None
         };
         let servers = applied.into_iter().zip(found).zip(weighed);
-        Ok(servers
+        let servers: Vec<Server> = servers
             .map(|((applied, found), weighed)| {
                 let known = known.as_ref().filter(|_| weighed);
                 let followed = known.and_then(|known| search.followed(known, applied.host));
@@ -216,7 +217,11 @@ impl Rules {
                     port: applied.port,
                 }
             })
-            .collect())
+            .collect();
+        if let (None, [one]) = (&route.relay, &servers[..]) {
+            hosts::not_ourselves(one.host.ip, one.port.number)?;
+        }
+        Ok(servers)
     }
 
     /// The line that decides for a server, and how it is called.
