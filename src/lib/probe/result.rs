@@ -295,7 +295,7 @@ pub struct HostResult {
     pub error: Option<String>,
     /// Which versions it speaks: all five, once it has spoken TLS, with `None` for
     /// those that nobody asked about.
-    #[serde(deserialize_with = "by_version")]
+    #[serde(deserialize_with = "asked_by_version")]
     pub versions: Option<BTreeMap<Version, Option<bool>>>,
     /// The suites that it takes, as far as it was asked.
     #[serde(deserialize_with = "by_version")]
@@ -380,8 +380,8 @@ where
     Option::deserialize(from).map(Option::unwrap_or_default)
 }
 
-/// What is told by version, of those that are known here.
-fn by_version<'a, D, T>(from: D) -> Result<Option<BTreeMap<Version, T>>, D::Error>
+/// What is told by version, of those that are known here; `None` where it is null.
+fn asked_by_version<'a, D, T>(from: D) -> Result<Option<BTreeMap<Version, Option<T>>>, D::Error>
 where
     D: Deserializer<'a>,
     T: Deserialize<'a>,
@@ -390,7 +390,21 @@ where
     let known = |name: &str| Version::ALL.into_iter().find(|one| one.to_string() == name);
     Ok(told.map(|told| {
         let told = told.into_iter();
-        told.filter_map(|(name, what)| known(&name).zip(what))
+        told.filter_map(|(name, what)| Some((known(&name)?, what)))
+            .collect()
+    }))
+}
+
+/// The same without what is null.
+fn by_version<'a, D, T>(from: D) -> Result<Option<BTreeMap<Version, T>>, D::Error>
+where
+    D: Deserializer<'a>,
+    T: Deserialize<'a>,
+{
+    let told = asked_by_version(from)?;
+    Ok(told.map(|told| {
+        let told = told.into_iter();
+        told.filter_map(|(version, what)| Some((version, what?)))
             .collect()
     }))
 }
@@ -551,6 +565,11 @@ mod tests {
         assert_eq!((result.dane, result.listens), (None, false));
         let versions = Version::ALL.map(|version| result.knows(version));
         assert_eq!(versions, [None, None, None, Some(true), None]);
+        // Null is a key all the same.
+        let keys = result
+            .versions
+            .map(|all| all.into_keys().collect::<Vec<_>>());
+        assert_eq!(keys, Some(vec![Version::Ssl3, Version::Tls12]));
         assert_eq!(result.preferred.map(|all| all.len()), Some(1));
         assert_eq!(result.resumption, Some(BTreeMap::new()));
         assert_eq!(result.findings[0].severity, Severity::Note);

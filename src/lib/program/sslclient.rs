@@ -20,6 +20,7 @@ use crate::store::client::{self, Store};
 use crate::sys::process;
 use crate::text;
 use crate::tls_ffi;
+use crate::tlsdestinations;
 use crate::trust::{self, Reference, Refusal};
 
 mod gate;
@@ -48,7 +49,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(report: &mut Report) -> Result<u8, Fail> {
-    let (options, operands) = TABLE.parse(std::env::args_os().skip(1))?;
+    let (mut options, operands) = TABLE.parse(std::env::args_os().skip(1))?;
     let common = &options.common;
     report.verbosity = common.verbosity;
     let report = *report;
@@ -67,6 +68,8 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     if program.is_empty() {
         return Err(TABLE.usage("too few arguments"));
     }
+    let host = &*in_ascii(host)?;
+    options.name = options.name.as_deref().map(in_ascii).transpose()?;
     for misspelt in settings::misspelt_in_environment(&SETTINGS) {
         report.warning(misspelt);
     }
@@ -107,6 +110,14 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     edits.extend(connection.variables(common.family, common.tcp_names));
     edits.extend(account.variables(common.full));
     serve::serve(&report, &options, session, &greeting, &program, &edits)
+}
+
+/// A name as DNS and the server have it.
+fn in_ascii(name: &str) -> Result<String, Fail> {
+    tlsdestinations::in_ascii(name).ok_or_else(|| {
+        let shown = text::excerpt(name.as_bytes(), 255);
+        Fail::temporary(format!("{shown} is no host name: IDNA has no form of it"))
+    })
 }
 
 /// A connection to the first address that answers.

@@ -124,6 +124,16 @@ pub fn canonical(destination: &str) -> String {
     labels.collect::<Vec<_>>().join(".")
 }
 
+/// A host's name as DNS, certificates and SNI have it: IDNA where it is not ASCII, and
+/// else as it is. `None`: it has no such form.
+#[must_use]
+pub fn in_ascii(host: &str) -> Option<String> {
+    if host.is_ascii() {
+        return Some(host.to_owned());
+    }
+    Some(canonical(host)).filter(|name| name.is_ascii())
+}
+
 /// The ASCII form of a label that has bytes over 127 (IDNA). `None`: it has none.
 #[must_use]
 pub fn international(label: &[u8]) -> Option<String> {

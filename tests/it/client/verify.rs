@@ -148,6 +148,16 @@ fn names_are_matched_as_rfc_9525_says() {
         ),
         ("xn--mller-kva.example.com", &["*.example.com"], true),
         (
+            "M\u{fc}ller.example.com",
+            &["xn--mller-kva.example.com"],
+            true,
+        ),
+        (
+            "m\u{f6}ller.example.com",
+            &["xn--mller-kva.example.com"],
+            false,
+        ),
+        (
             "mail.example.com",
             &["mail.example.com.evil.example"],
             false,

@@ -178,10 +178,16 @@ fn agreement(found: &mut Findings, result: &HostResult, facts: &Facts) {
         },
         None => {}
     }
-    if result.sts == Some(Agreement::Mismatch) {
-        found.high(
+    match result.sts {
+        Some(Agreement::Mismatch) if facts.tests_policy => found.medium(
+            "sts-mismatch",
+            "The server does not agree with the domain's MTA-STS policy, whose mode is testing: \
+             mail is delivered, and senders report it",
+        ),
+        Some(Agreement::Mismatch) => found.high(
             "sts-mismatch",
             "The server does not agree with the domain's MTA-STS policy: senders keep their mail",
-        );
+        ),
+        _ => {}
     }
 }

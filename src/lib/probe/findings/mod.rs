@@ -47,6 +47,8 @@ pub struct Facts {
     pub others: Vec<Certificate>,
     /// Why the TLSA records are of no use, where none is.
     pub unusable_records: Option<String>,
+    /// The domain's policy (MTA-STS) is in mode testing: mail is delivered all the same.
+    pub tests_policy: bool,
     /// What was compared with the TLSA records that do not match.
     pub records_refused: Option<String>,
     /// A ClientHello that offers TLS 1.3 came to nothing where one that does not was

@@ -269,6 +269,10 @@ const FAULTS: &[(Severity, &str, Change)] = &[
     (Severity::High, "injection", |result, _| {
         result.injection = Some(Injection::Answered);
     }),
+    (Severity::Medium, "sts-mismatch", |result, facts| {
+        result.sts = Some(Agreement::Mismatch);
+        facts.tests_policy = true;
+    }),
     (Severity::Medium, "large-hello-refused", |result, _| {
         result.large_hello = Some(false);
     }),

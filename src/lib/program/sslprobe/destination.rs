@@ -6,11 +6,12 @@ use std::net::IpAddr;
 use crate::options::sslprobe::{Options, Start};
 use crate::report::Fail;
 use crate::text;
+use crate::tlsdestinations;
 
 /// Where a probe goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ProbeDestination {
-    /// The host, or the mail domain, as it was given.
+    /// The host, or the mail domain, as it was given; in ASCII, as DNS has it.
     pub(super) host: String,
     /// Where it is called.
     pub(super) port: u16,
@@ -41,9 +42,9 @@ pub(super) fn parse(word: &str, options: &Options) -> Result<ProbeDestination, F
         && host.len() <= 255
         && !host.starts_with('-')
         && !host.contains(|c: char| c.is_whitespace() || c.is_control() || "[]/@".contains(c));
-    if !sound {
-        return Err(format!("\"{}\" is not host, host:port or [address]:port", shown()).into());
-    }
+    let host = tlsdestinations::in_ascii(host).filter(|_| sound);
+    let host =
+        host.ok_or_else(|| format!("\"{}\" is not host, host:port or [address]:port", shown()))?;
     let port = match port {
         None => options.port,
         Some(port) => text::number(port, 1..=65535)
@@ -51,7 +52,7 @@ pub(super) fn parse(word: &str, options: &Options) -> Result<ProbeDestination, F
             .ok_or_else(|| format!("\"{}\": the port is not a number from 1 to 65535", shown()))?,
     };
     Ok(ProbeDestination {
-        host: host.to_owned(),
+        host,
         port,
         start: options.start.unwrap_or_else(|| Start::of_port(port)),
     })
@@ -108,6 +109,7 @@ mod tests {
             ("mx.example", "mx.example", 25),
             ("mx.example:587", "mx.example", 587),
             ("127.0.0.1:2525", "127.0.0.1", 2525),
+            ("m\u{fc}nchen.example:587", "xn--mnchen-3ya.example", 587),
             ("[::1]:993", "::1", 993),
             ("[::1]", "::1", 25),
             ("::1", "::1", 25),

@@ -89,7 +89,9 @@ fn units(options: &Options, operands: &[OsString]) -> Result<Vec<Unit>, Fail> {
                 }
             }
         } else {
-            add(&text::printable(word.as_bytes()), "")?;
+            // What is no text is refused, in words that can be shown.
+            let shown = || text::printable(word.as_bytes());
+            add(&word.to_str().map_or_else(shown, str::to_owned), "")?;
         }
     }
     if destinations.is_empty() {

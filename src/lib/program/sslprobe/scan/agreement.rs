@@ -231,6 +231,10 @@ fn domain_policy(scan: &mut Scan<'_>) -> Result<(), Stop> {
 /// Whether the domain's policy lists the host; where it does not, or there is none, that
 /// is all there is to it.
 fn lists(scan: &mut Scan<'_>) -> bool {
+    scan.facts.tests_policy = matches!(
+        &scan.target.policy,
+        DomainPolicy::Policy(policy) if policy.mode == Mode::Testing
+    );
     scan.result.sts = match &scan.target.policy {
         DomainPolicy::Unknown => None,
         DomainPolicy::Nothing => Some(Agreement::None),
