@@ -185,7 +185,7 @@ impl Grammar for Imap {
         } else if verb.eq_ignore_ascii_case(b"NOOP") {
             format!("{tag} OK done")
         } else if verb.eq_ignore_ascii_case(b"LOGOUT") {
-            wire.tell("* BYE");
+            wire.tell("* BYE bye");
             wire.tell(&format!("{tag} OK done"));
             wire.end();
             return;

@@ -1040,7 +1040,7 @@ fn alone_it_greets_and_refuses_everything_but_the_upgrade() {
                  e BAD Must issue a STARTTLS command first\r\n\
                  f BAD Must issue a STARTTLS command first\r\n\
                  x BAD Must issue a STARTTLS command first\r\n\
-                 * BYE\r\ng OK done\r\n",
+                 * BYE bye\r\ng OK done\r\n",
             ),
             Came(Event::Ended),
         ],

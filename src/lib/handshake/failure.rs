@@ -24,8 +24,8 @@ pub enum HandshakeFailure {
     Gone(String),
     /// Anything else, in full.
     Refused(String),
-    /// The peer's certificate does not verify.
-    Certificate(trust::Refusal),
+    /// The peer's certificate does not verify; the alert, where one was sent.
+    Certificate(trust::Refusal, Option<String>),
     /// The server name that the client asked for is not served; the alert.
     Name(Vec<u8>, String),
 }
@@ -37,7 +37,7 @@ impl fmt::Display for HandshakeFailure {
             | HandshakeFailure::Gone(text)
             | HandshakeFailure::Refused(text)
             | HandshakeFailure::Name(_, text) => out.write_str(text),
-            HandshakeFailure::Certificate(refusal) => {
+            HandshakeFailure::Certificate(refusal, _) => {
                 write!(out, "certificate did not verify: {refusal}")
             }
         }
@@ -91,12 +91,12 @@ pub(super) fn explain(
             .and_then(|chosen| chosen.versions)
             .unwrap_or(side.versions),
     };
+    let alert = alert_text(ssl);
     if let Some(refusal) = trust::refusal(ssl) {
         if error.ssl_error().is_some() && !alerts::seen(ssl).iter().any(|alert| !alert.sent) {
-            return HandshakeFailure::Certificate(refusal);
+            return HandshakeFailure::Certificate(refusal, alert);
         }
     }
-    let alert = alert_text(ssl);
     if let Some(received) = last_alert(ssl) {
         return HandshakeFailure::Refused(received);
     }

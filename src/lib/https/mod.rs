@@ -245,7 +245,7 @@ impl Client {
         };
         let session =
             handshake::perform(ssl, socket, left(deadline), side).map_err(|why| match why {
-                HandshakeFailure::Certificate(refusal) => {
+                HandshakeFailure::Certificate(refusal, _) => {
                     let names = refusal.naming.as_ref().map(|naming| &naming.borne);
                     let names =
                         names.map_or_else(String::new, |names| format!(": it names {names}"));

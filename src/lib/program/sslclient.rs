@@ -231,7 +231,7 @@ fn secure(
         versions: (crate::settings::Version::Tls12, None),
     };
     handshake::perform(ssl, stream, limit, side).map_err(|failure| match failure {
-        HandshakeFailure::Certificate(refusal) => untrusted(&refusal, plan),
+        HandshakeFailure::Certificate(refusal, _) => untrusted(&refusal, plan),
         other => Fail::temporary(format!("unable to SSL connect: {other}")),
     })
 }

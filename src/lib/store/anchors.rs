@@ -11,9 +11,10 @@ use openssl::x509::store::X509StoreBuilder;
 use openssl::x509::verify::X509VerifyFlags;
 use openssl::x509::{X509, X509Crl};
 
+use super::certificate::issued;
 use super::{FILE_LIMIT, FILES_LIMIT, Named, pem, read_file, unable};
 use crate::report::Fail;
-use crate::tls_ffi;
+use crate::tls_ffi::{self, chain};
 
 /// The label of a certificate with what it is trusted for.
 pub(super) const TRUSTED: &str = "TRUSTED CERTIFICATE";
@@ -82,6 +83,44 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, Fail> {
     }
     paths.sort();
     Ok(paths)
+}
+
+/// Makes anchors of the authorities that are listed, whether or not a root is. An
+/// intermediate from which listed ones lead to a root needs nothing: chains go on to
+/// the root, past whatever lists revoke on the way.
+///
+/// # Errors
+/// Libcrypto has no memory.
+pub(super) fn trust_listed(listed: &mut [X509]) -> Result<(), ErrorStack> {
+    let mut led: Vec<bool> = listed.iter().map(|one| chain::is_root(one)).collect();
+    let may_issue = |at: &usize| led[*at] || chain::is_authority(&listed[*at]);
+    let issuers: Vec<usize> = (0..listed.len()).filter(may_issue).collect();
+    let lower: Vec<usize> = issuers.iter().copied().filter(|at| !led[*at]).collect();
+    let above: Vec<Vec<usize>> = lower
+        .iter()
+        .map(|at| {
+            let all = issuers.iter().copied();
+            all.filter(|other| issued(&listed[*other], &listed[*at]))
+                .collect()
+        })
+        .collect();
+    loop {
+        while let Some((at, _)) = lower
+            .iter()
+            .zip(&above)
+            .find(|(at, above)| !led[**at] && above.iter().any(|above| led[*above]))
+        {
+            led[*at] = true;
+        }
+        let left = || lower.iter().zip(&above).filter(|(at, _)| !led[**at]);
+        // Of authorities that signed each other, and that nobody else did, any will do.
+        let highest = left().find(|(_, above)| above.is_empty());
+        let Some((highest, _)) = highest.or_else(|| left().next()) else {
+            return Ok(());
+        };
+        listed[*highest] = chain::trusted(&listed[*highest])?;
+        led[*highest] = true;
+    }
 }
 
 /// A store of anchors.

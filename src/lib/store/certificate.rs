@@ -53,7 +53,7 @@ fn none_in(path: &Path) -> Fail {
 }
 
 /// Whether one certificate issued another: names, and the signature.
-fn issued(issuer: &X509Ref, subject: &X509Ref) -> bool {
+pub(super) fn issued(issuer: &X509Ref, subject: &X509Ref) -> bool {
     issuer.issued(subject) == X509VerifyResult::OK
         && issuer
             .public_key()

@@ -285,6 +285,7 @@ fn set_anchors(context: &mut SslContextBuilder, trust: Trust<'_>) -> Result<(), 
         return Err(Fail::from("no certificate file in it").of(what));
     }
     found.extend(in_folder);
+    anchors::trust_listed(&mut found).map_err(internal)?;
     let mut store = anchors::anchor_store(&found).map_err(internal)?;
     if let Some(named) = file {
         super::read_file(named.1)

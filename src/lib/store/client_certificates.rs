@@ -180,6 +180,7 @@ pub(super) fn set_client_verification(
     for anchor in &found {
         print.update(&anchor.to_der().unwrap_or_default());
     }
+    anchors::trust_listed(&mut found).map_err(internal)?;
     let mut store = anchors::anchor_store(&found).map_err(internal)?;
     if let Some(path) = settings.path("CRLFILE") {
         read_file(path)

@@ -68,7 +68,9 @@ impl AnchorPool {
     /// # Errors
     /// It cannot be read, is damaged, or holds none.
     pub fn of_file(named: Named<'_>) -> Result<AnchorPool, Fail> {
-        AnchorPool::of(anchors::of_file(Some(named))?)
+        let mut found = anchors::of_file(Some(named))?;
+        anchors::trust_listed(&mut found).map_err(internal)?;
+        AnchorPool::of(found)
     }
 
     /// Whether there is none.

@@ -4,10 +4,11 @@
 use std::ffi::{c_int, c_void};
 
 use foreign_types::ForeignTypeRef as _;
+use openssl::asn1::Asn1Object;
 use openssl::error::ErrorStack;
 use openssl::ssl::SslContextBuilder;
 use openssl::x509::store::X509StoreBuilderRef;
-use openssl::x509::{X509CrlRef, X509Ref, X509StoreContextRef, X509VerifyResult};
+use openssl::x509::{X509, X509CrlRef, X509Ref, X509StoreContextRef, X509VerifyResult};
 use openssl_sys as ffi;
 
 /// Verifies a chain; false ends the handshake with the alert that libssl has for
@@ -64,10 +65,45 @@ pub fn add_list(store: &mut X509StoreBuilderRef, list: &X509CrlRef) -> Result<()
 pub fn is_authority(certificate: &X509Ref) -> bool {
     /// `EXFLAG_CA` of x509v3.h.
     const AUTHORITY: u32 = 0x10;
+    flags(certificate) & AUTHORITY != 0
+}
+
+/// Whether a chain ends with a certificate, by its names and key identifiers:
+/// `X509_get_extension_flags`.
+#[must_use]
+pub fn is_root(certificate: &X509Ref) -> bool {
+    /// `EXFLAG_SS` of x509v3.h.
+    const SELF_SIGNED: u32 = 0x2000;
+    flags(certificate) & SELF_SIGNED != 0
+}
+
+fn flags(certificate: &X509Ref) -> u32 {
     // SAFETY: the certificate is valid for the whole call, which only fills in what it
     // keeps of its own extensions.
-    let flags = unsafe { ffi::X509_get_extension_flags(certificate.as_ptr()) };
-    flags & AUTHORITY != 0
+    unsafe { ffi::X509_get_extension_flags(certificate.as_ptr()) }
+}
+
+/// A copy of a certificate that ends chains though it is no root, in every store that
+/// holds it: `X509_add1_trust_object` with anyExtendedKeyUsage. It alone is marked, as
+/// `openssl x509 -addtrust` marks one; `X509_V_FLAG_PARTIAL_CHAIN` would have all that
+/// a store holds end chains, leaves too.
+///
+/// # Errors
+/// Libcrypto has no memory.
+pub fn trusted(certificate: &X509Ref) -> Result<X509, ErrorStack> {
+    unsafe extern "C" {
+        fn X509_add1_trust_object(
+            certificate: *mut ffi::X509,
+            purpose: *const ffi::ASN1_OBJECT,
+        ) -> c_int;
+    }
+    // anyExtendedKeyUsage, RFC 5280 section 4.2.1.12.
+    let any = Asn1Object::from_str("2.5.29.37.0")?;
+    let copy = X509::from_der(&certificate.to_der()?)?;
+    // SAFETY: both are valid for the whole call, which takes a copy of the object; the
+    // certificate was made above, so nobody else uses it.
+    super::check(unsafe { X509_add1_trust_object(copy.as_ptr(), any.as_ptr()) })?;
+    Ok(copy)
 }
 
 /// A result of verification by its number, `X509_V_ERR_*`.

@@ -163,7 +163,7 @@ impl Expectation {
 }
 
 /// Whether an error means that nobody can tell if a certificate is revoked.
-fn is_revocation_unknown(code: i32) -> bool {
+pub(super) fn is_revocation_unknown(code: i32) -> bool {
     matches!(
         code,
         code::UNABLE_TO_GET_CRL

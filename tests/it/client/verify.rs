@@ -385,6 +385,28 @@ fn anchors_come_from_a_directory_too() {
 }
 
 #[test]
+fn an_intermediate_alone_is_an_anchor() {
+    let place = Place::new("client-intermediate");
+    let top = Authority::root("Top");
+    let (middle, other) = (top.below("Middle"), top.below("Other"));
+    std::fs::create_dir(place.path("dir")).unwrap();
+    let anchor = place.write("dir/middle.pem", middle.pem());
+    let good = Leaf::localhost().issue_by(&middle);
+    let stranger = Leaf::localhost().issue_by(&other);
+    let folder = place.text("dir");
+    for words in [["-a", &*anchor], ["-A", &*folder]] {
+        let client = Client::bare().options(words[0]).option(words[1]);
+        accepted(&meet(&client, "localhost", &good));
+        let ended = meet(&client, "localhost", &stranger);
+        refused(&ended, &["issuer certificate"]);
+    }
+    // A server's own certificate, which somebody else signed, is none.
+    let own = place.write("own.pem", good.certificate.to_pem().unwrap());
+    let client = Client::bare().options("-a").option(&own);
+    refused(&meet(&client, "localhost", &good), &["issuer certificate"]);
+}
+
+#[test]
 fn the_system_s_store_is_the_default() {
     let place = Place::new("system-store");
     // The library reads another one where its own variables say so.

@@ -1,13 +1,14 @@
 //! Many connections, many bytes, and limits on how many there may be.
 #![forbid(unsafe_code)]
 
+use std::io::Read as _;
 use std::net::SocketAddr;
 use std::thread;
 
 use openssl::ssl::SslVersion;
 
 use crate::harness::dial::{Noise, plain};
-use crate::harness::{Dial, End, Identity, KeyKind, Place, Setup, compile, eventually};
+use crate::harness::{Dial, End, Identity, KeyKind, Place, Setup, compile, eventually, need};
 
 /// One connection to a server whose program is `cat`: every byte comes back.
 fn echo(dial: Dial, seed: u64, size: usize) {
@@ -436,6 +437,45 @@ fn connections_past_the_limit_on_descriptors_wait() {
     echo(Dial::to(&server), 1, 1000);
     server.quiet();
     assert_eq!(server.log(), "");
+}
+
+#[test]
+fn a_limit_on_descriptors_serves_somebody_or_is_refused() {
+    need!("bash");
+    let place = Place::new("few-descriptors");
+    for letters in ["", "-n"] {
+        let mut served = 0;
+        for limit in [8, 12, 14, 16, 17, 18, 19, 20, 21, 22, 24, 60] {
+            let script = format!(
+                "for fd in /proc/self/fd/*; do fd=${{fd##*/}}; [ $fd -le 2 ] || eval \"exec $fd>&-\"; done; ulimit -n {limit}; \
+                 exec \"$@\""
+            );
+            let through = || ["/bin/bash", "-c", &script, "sh"].map(str::to_owned);
+            let setup = |letters: &str| {
+                Setup::new(&place, &["echo", "hi"])
+                    .options(letters)
+                    .through(through())
+            };
+            let check = setup(&format!("-c 1000 -k {letters}")).refused();
+            if check.code == Some(111) {
+                let said = format!("descriptors, and the limit is {limit} (ulimit -n)\n");
+                assert!(check.stderr.ends_with(&said), "{}", check.stderr);
+                continue;
+            }
+            served += 1;
+            let server = setup(letters).start();
+            let text = if letters == "-n" {
+                let mut text = Vec::new();
+                plain(server.at).read_to_end(&mut text).unwrap();
+                text
+            } else {
+                Dial::to(&server).connect().rest().0
+            };
+            assert_eq!(text, b"hi\n", "{limit} {}", server.log());
+        }
+        // 8 is too few and 60 is enough.
+        assert!((1..12).contains(&served), "{letters} {served}");
+    }
 }
 
 #[test]

@@ -57,6 +57,9 @@ fn tolerated(place: &Place, settings: &[(&str, &str)], identity: &Identity, reas
         assert_eq!(both(&strict, identity), None, "{letter}");
         let line = strict.line("did not verify");
         assert!(line.contains(reason), "{line}");
+        // What the client was told.
+        let (_, alert) = line.split_once("; sent alert ").expect(&line);
+        assert!(alert.ends_with(')'), "{line}");
     }
     let open = server(place, "-Y", settings);
     let said = both(&open, identity).unwrap_or_else(|| panic!("refused: {}", open.log()));
@@ -105,6 +108,136 @@ fn a_forged_authority_makes_no_client_s_certificate_good() {
     for letter in ["-Y", "-m"] {
         let said = both(&server(&place, letter, &settings), &good);
         assert_eq!(said.as_deref(), Some("SUCCESS CN=good"));
+    }
+}
+
+#[test]
+fn an_intermediate_alone_is_an_anchor() {
+    need!("openssl");
+    let place = Place::new("intermediate-anchor");
+    let top = Authority::root("Top");
+    let (middle, other) = (top.below("Middle"), top.below("Other"));
+    let good = Leaf::new("good").issue_by(&middle);
+    let below = Leaf::new("below").issue_by(&middle.below("Low"));
+    let bad = Leaf::new("bad").issue_by(&middle);
+    let stranger = Leaf::new("stranger").issue_by(&other);
+    let anchor = place.write("middle.pem", middle.pem());
+    let folder = place.path("folder");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("middle.pem"), middle.pem()).unwrap();
+    let folder = place.text("folder");
+    let settings = [("CAFILE", &*anchor)];
+    for settings in [settings, [("CADIR", &*folder)]] {
+        for letters in ["-m", "-Y"] {
+            let server = server(&place, letters, &settings);
+            assert_eq!(both(&server, &good).as_deref(), Some("SUCCESS CN=good"));
+            assert_eq!(both(&server, &below).as_deref(), Some("SUCCESS CN=below"));
+            assert!(!server.log().contains("warning"), "{}", server.log());
+        }
+        tolerated(&place, &settings, &stranger, "unable to get");
+    }
+    // Its own name is not enough, on a root's certificate or below another.
+    let evil = Authority::root("Evil Root");
+    for authority in [middle.forged_root(), middle.forged_below(&evil)] {
+        let mut forged = Leaf::new("postmaster").issue_by(&authority);
+        forged.between.push(evil.certificate.clone());
+        tolerated(&place, &settings, &forged, "certificate signature failure");
+    }
+    // Intermediates are counted from it.
+    let short = [("CAFILE", &*anchor), ("VERIFYDEPTH", "0")];
+    let server_of_few = server(&place, "-m", &short);
+    assert!(both(&server_of_few, &good).is_some());
+    assert_eq!(both(&server_of_few, &below), None);
+    // Its own list is needed, and none of its issuer's, who is not trusted.
+    let list = middle.crl(&place, &[bad.serial()], false);
+    let above = top.crl(&place, &[], false);
+    for lists in [list.clone(), [list, above.clone()].concat()] {
+        let lists = place.write("lists.pem", lists);
+        let settings = [("CAFILE", &*anchor), ("CRLFILE", &*lists)];
+        for letters in ["-m", "-Y"] {
+            let server = server(&place, letters, &settings);
+            let said = both(&server, &good);
+            assert_eq!(said.as_deref(), Some("SUCCESS CN=good"), "{}", server.log());
+            assert_eq!(both(&server, &bad), None);
+            server.line("certificate revoked");
+        }
+    }
+    let above = place.write("above.pem", above);
+    let settings = [("CAFILE", &*anchor), ("CRLFILE", &*above)];
+    let server = server(&place, "-m", &settings);
+    assert_eq!(both(&server, &good), None);
+    server.line("unable to get certificate CRL");
+}
+
+#[test]
+fn a_listed_leaf_is_an_anchor_only_where_it_signed_itself() {
+    let place = Place::new("leaf-anchor");
+    let middle = Authority::root("Top").below("Middle");
+    let leaf = Leaf::new("leaf").issue_by(&middle);
+    let anchor = place.write("leaf.pem", leaf.certificate.to_pem().unwrap());
+    let server_of_leaf = server(&place, "-m", &[("CAFILE", &anchor)]);
+    assert_eq!(both(&server_of_leaf, &leaf), None);
+    server_of_leaf.line("no certificate of an authority in it (CN=leaf is none)");
+    // Nor beside an intermediate that is one.
+    let other = Authority::root("Other").below("Other Middle");
+    let pem = [leaf.certificate.to_pem().unwrap(), other.pem()].concat();
+    let anchors = place.write("two.pem", pem);
+    tolerated(&place, &[("CAFILE", &anchors)], &leaf, "unable to get");
+    let own = Leaf::new("own").self_signed();
+    let anchor = place.write("own.pem", own.certificate.to_pem().unwrap());
+    let server_of_own = server(&place, "-m", &[("CAFILE", &anchor)]);
+    let said = both(&server_of_own, &own);
+    assert_eq!(said.as_deref(), Some("SUCCESS CN=own"));
+}
+
+#[test]
+fn a_chain_goes_on_to_the_root_where_that_is_listed_too() {
+    need!("openssl");
+    let place = Place::new("intermediate-and-root");
+    let top = Authority::root("Top");
+    let middle = top.below("Middle");
+    let good = Leaf::new("good").issue_by(&middle);
+    let serial = middle.certificate.serial_number().to_bn().unwrap();
+    let serial = serial.to_hex_str().unwrap().to_string();
+    let own = middle.crl(&place, &[], false);
+    // An intermediate of somebody else's, whose root is not there, changes nothing.
+    let other = Authority::root("Other").below("Other Middle");
+    for pem in [
+        [top.pem(), middle.pem()].concat(),
+        [middle.pem(), other.pem(), top.pem()].concat(),
+    ] {
+        let anchors = place.write("anchors.pem", pem);
+        for (revoked, said) in [
+            (vec![], Some("SUCCESS CN=good")),
+            (vec![serial.clone()], None),
+        ] {
+            let lists = [own.clone(), top.crl(&place, &revoked, false)].concat();
+            let lists = place.write("lists.pem", lists);
+            let settings = [("CAFILE", &*anchors), ("CRLFILE", &*lists)];
+            let server = server(&place, "-m", &settings);
+            assert_eq!(both(&server, &good).as_deref(), said, "{}", server.log());
+        }
+    }
+}
+
+#[test]
+fn a_cross_signed_authority_is_an_anchor_without_its_signer() {
+    let place = Place::new("cross-signed");
+    let (one, two) = (Authority::root("One"), Authority::root("Two"));
+    let (one_by_two, two_by_one) = (one.cross_signed_by(&two), two.cross_signed_by(&one));
+    let leaves = [&one, &two].map(|authority| Leaf::new("good").issue_by(authority));
+    for (pem, accepted) in [
+        (one_by_two.pem(), [true, false]),
+        // Each leads to the other, and neither to a root.
+        ([one_by_two.pem(), two_by_one.pem()].concat(), [true, true]),
+        ([one_by_two.pem(), one.pem()].concat(), [true, false]),
+        ([one_by_two.pem(), two.pem()].concat(), [true, true]),
+    ] {
+        let anchors = place.write("anchors.pem", pem);
+        let server = server(&place, "-m", &[("CAFILE", &anchors)]);
+        for (leaf, accepted) in leaves.iter().zip(accepted) {
+            assert_eq!(both(&server, leaf).is_some(), accepted, "{}", server.log());
+        }
     }
 }
 

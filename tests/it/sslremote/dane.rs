@@ -105,7 +105,7 @@ fn assert_matched(identity: &Identity, records: Vec<Record>, wanted: &str) {
 fn refused(identity: &Identity, records: Vec<Record>) -> trust::Refusal {
     let shown = format!("{records:?}");
     match meet(identity, records) {
-        (Err(HandshakeFailure::Certificate(refusal)), false) => refusal,
+        (Err(HandshakeFailure::Certificate(refusal, _)), false) => refusal,
         other => panic!("{shown}: {other:?}"),
     }
 }

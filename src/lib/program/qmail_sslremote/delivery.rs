@@ -186,7 +186,7 @@ impl Delivery<'_> {
         let limit = self.control.connect.max(Duration::from_secs(1));
         let session =
             handshake::perform(ssl, socket, limit, side).map_err(|failure| match failure {
-                HandshakeFailure::Certificate(refusal) => {
+                HandshakeFailure::Certificate(refusal, _) => {
                     NoTls::new(Obstacle::Certificate(refusal.fault), plan.refused(&refusal))
                 }
                 other => NoTls::new(

@@ -226,7 +226,13 @@ impl Engine<'_> {
         let unsigned = keyholder::link::close();
         session.map_err(|failure| match (unsigned, failure) {
             (Some(why), _) => why,
-            (None, handshake::HandshakeFailure::Certificate(refusal)) => self.untrusted(&refusal),
+            (None, handshake::HandshakeFailure::Certificate(refusal, alert)) => {
+                let why = self.untrusted(&refusal);
+                match alert {
+                    Some(alert) => format!("{why}; {alert}").into(),
+                    None => why,
+                }
+            }
             (None, handshake::HandshakeFailure::Name(name, alert)) => {
                 match self.generation.name_refusal(&name) {
                     Some(why) => format!("{why}; {alert}").into(),

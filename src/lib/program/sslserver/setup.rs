@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use crate::connection::Naming;
@@ -63,6 +63,11 @@ pub(super) struct Program {
 /// Descriptors that a supervisor has besides those of its connections: its own,
 /// those of a reload, and what it opens for a moment.
 const OWN_DESCRIPTORS: u64 = 40;
+/// Those without which it cannot begin: what it opens for long, and three more.
+const LEAST_DESCRIPTORS: u64 = 16;
+/// Numbers above those of inherited descriptors that the program of a `-n` connection
+/// is given its own at, and out of whose way they are moved before.
+const PLACES_OF_DELAYED: u64 = 8;
 /// Descriptors that a connection costs its supervisor, at most: its messages, and a
 /// link to the keyholder; under `-n` its messages, and those of an engine to be.
 const PER_CONNECTION: u64 = 2;
@@ -79,14 +84,29 @@ pub(super) fn connections(count: usize) -> String {
 impl Setup {
     /// Serves no more connections at once than there are descriptors for: the
     /// others wait in the backlog.
+    ///
+    /// # Errors
+    /// There are not enough for one.
     pub fn bound_by_descriptors(&mut self) -> Result<(), Fail> {
         let available = process::descriptor_limit().map_err(Fail::unable("get limits"))?;
-        let own = OWN_DESCRIPTORS + self.program.inherited.len() as u64;
+        let inherited = &self.program.inherited;
+        let own = OWN_DESCRIPTORS + inherited.len() as u64;
         let each = if self.options.delayed {
             PER_DELAYED
         } else {
             PER_CONNECTION
         };
+        let highest = inherited.iter().map(AsRawFd::as_raw_fd).max();
+        let places = match highest.and_then(|number| u64::try_from(number).ok()) {
+            Some(number) if self.options.delayed => number + 1 + PLACES_OF_DELAYED,
+            _ => 0,
+        };
+        let least = places.max(LEAST_DESCRIPTORS + inherited.len() as u64 + each);
+        if available < least {
+            return Err(Fail::temporary(format!(
+                "one connection needs {least} descriptors, and the limit is {available} (ulimit -n)"
+            )));
+        }
         let most = (available.saturating_sub(own) / each).max(1);
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         let limit = self.options.limit;

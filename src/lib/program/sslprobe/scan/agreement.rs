@@ -113,7 +113,7 @@ impl TargetRule {
 /// Why no session comes about, as short as a line of the report wants it.
 fn failed(failure: &HandshakeFailure) -> String {
     match failure {
-        HandshakeFailure::Certificate(refusal) if refusal.fault == Fault::Records => {
+        HandshakeFailure::Certificate(refusal, _) if refusal.fault == Fault::Records => {
             format!("DANE: {}", refusal.reason)
         }
         other => other.to_string(),
@@ -154,7 +154,7 @@ fn under(scan: &mut Scan<'_>, of_target: &TargetRule) -> Result<(MailOutcome, St
 fn note_agreement(scan: &mut Scan<'_>, outcome: &Result<(), HandshakeFailure>) {
     match outcome {
         Ok(()) => scan.result.dane = Some(Agreement::Ok),
-        Err(HandshakeFailure::Certificate(refusal)) => {
+        Err(HandshakeFailure::Certificate(refusal, _)) => {
             scan.result.dane = Some(Agreement::Mismatch);
             scan.facts.records_refused = Some(refusal.reason.clone());
         }
@@ -174,7 +174,7 @@ pub(super) fn verified(
         Ok(session) => session,
         Err(failure) => {
             // It is the server's certificate that is at fault.
-            scan.hang_up(matches!(failure, HandshakeFailure::Certificate(_)));
+            scan.hang_up(matches!(failure, HandshakeFailure::Certificate(..)));
             return Ok(Err(failure));
         }
     };
@@ -182,7 +182,9 @@ pub(super) fn verified(
     let mut transport = Transport::tls(session);
     transport.allow(until.saturating_duration_since(Instant::now()));
     scan.leave(transport);
-    Ok(judged.map(drop).map_err(HandshakeFailure::Certificate))
+    Ok(judged
+        .map(drop)
+        .map_err(|refusal| HandshakeFailure::Certificate(refusal, None)))
 }
 
 /// TLSA records.
@@ -221,7 +223,7 @@ fn domain_policy(scan: &mut Scan<'_>) -> Result<(), Stop> {
         let ssl = scan.terms.policies.connection(&reference, names)?;
         match verified(scan, ssl)? {
             Ok(()) => scan.result.sts = Some(Agreement::Ok),
-            Err(HandshakeFailure::Certificate(_)) => scan.result.sts = Some(Agreement::Mismatch),
+            Err(HandshakeFailure::Certificate(..)) => scan.result.sts = Some(Agreement::Mismatch),
             Err(_) => {}
         }
     }
