@@ -441,6 +441,46 @@ pub fn scheme_of_curve(curve: Nid) -> Option<u16> {
     }
 }
 
+/// A curve's number among the groups (RFC 8422 section 5.1.1, RFC 7027), by OpenSSL's
+/// short name for it.
+#[must_use]
+pub fn group_of_curve(name: &str) -> Option<u16> {
+    /// From 1 on.
+    const CURVES: [&str; 28] = [
+        "sect163k1",
+        "sect163r1",
+        "sect163r2",
+        "sect193r1",
+        "sect193r2",
+        "sect233k1",
+        "sect233r1",
+        "sect239k1",
+        "sect283k1",
+        "sect283r1",
+        "sect409k1",
+        "sect409r1",
+        "sect571k1",
+        "sect571r1",
+        "secp160k1",
+        "secp160r1",
+        "secp160r2",
+        "secp192k1",
+        "prime192v1",
+        "secp224k1",
+        "secp224r1",
+        "secp256k1",
+        "prime256v1",
+        "secp384r1",
+        "secp521r1",
+        "brainpoolP256r1",
+        "brainpoolP384r1",
+        "brainpoolP512r1",
+    ];
+    (1..)
+        .zip(CURVES)
+        .find_map(|(number, curve)| (curve == name).then_some(number))
+}
+
 /// 16-bit numbers; an odd byte at the end is dropped.
 fn pairs(bytes: &[u8]) -> impl Iterator<Item = u16> + '_ {
     bytes

@@ -137,6 +137,17 @@ fn no_shared_version(ssl: &SslRef, side: Side<'_>) -> Option<String> {
         ));
     }
     let lowest = *offered.iter().min()?;
+    // It is not spoken with a key that it has no signature for.
+    if lowest >= Version::Tls13.wire()
+        && !side.kinds.is_empty()
+        && !side.kinds.iter().any(|kind| kind.serves_tls13())
+    {
+        let lowest = hello::version_name(lowest);
+        return Some(format!(
+            "no shared version: client offers at least {lowest}, our certificate is {}, for which TLSv1.3 has no signature; an RSA certificate in CERTFILE_ALT, or one on P-256, would serve it",
+            kinds_text(side.kinds)
+        ));
+    }
     let max = max.filter(|max| lowest > max.wire())?;
     Some(format!(
         "no shared version: client offers at least {}, TLS_MAX is {max}",
@@ -243,6 +254,7 @@ fn curve_verdict(hello: &Hello, kinds: &[KeyKind]) -> String {
         KeyKind::Ecdsa(256) => Some(("P-256", 0x17)),
         KeyKind::Ecdsa(384) => Some(("P-384", 0x18)),
         KeyKind::Ecdsa(521) => Some(("P-521", 0x19)),
+        KeyKind::EcdsaOn(curve) => Some((curve.name, curve.group?)),
         _ => None,
     });
     if !hello.shares_a_group() {
@@ -334,9 +346,12 @@ fn signature_verdict(
 
 /// What a client that knows SHA-1 alone needs: a second certificate is no help.
 fn sha1_verdict(what: &str, offer: &str, kinds: &[KeyKind], hello: &Hello) -> String {
-    let able = kinds
-        .iter()
-        .any(|kind| matches!(kind, KeyKind::Rsa(_) | KeyKind::Ecdsa(_)));
+    let able = kinds.iter().any(|kind| {
+        matches!(
+            kind,
+            KeyKind::Rsa(_) | KeyKind::Ecdsa(_) | KeyKind::EcdsaOn(_)
+        )
+    });
     let also = match (able, hello.signatures_are_bounded()) {
         (_, true) => ", with SHA-1 in SIGALGS",
         (true, false) => "",

@@ -25,7 +25,7 @@ pub enum HandshakeFailure {
     /// Anything else, in full.
     Refused(String),
     /// The peer's certificate does not verify; the alert, where one was sent.
-    Certificate(trust::Refusal, Option<String>),
+    Certificate(trust::Refusal, Option<Alert>),
     /// The server name that the client asked for is not served; the alert.
     Name(Vec<u8>, String),
 }
@@ -91,12 +91,12 @@ pub(super) fn explain(
             .and_then(|chosen| chosen.versions)
             .unwrap_or(side.versions),
     };
-    let alert = alert_text(ssl);
     if let Some(refusal) = trust::refusal(ssl) {
         if error.ssl_error().is_some() && !alerts::seen(ssl).iter().any(|alert| !alert.sent) {
-            return HandshakeFailure::Certificate(refusal, alert);
+            return HandshakeFailure::Certificate(refusal, alerts::seen(ssl).last().copied());
         }
     }
+    let alert = alert_text(ssl);
     if let Some(received) = last_alert(ssl) {
         return HandshakeFailure::Refused(received);
     }
@@ -153,13 +153,11 @@ fn alert_text(ssl: &SslRef) -> Option<String> {
 }
 
 fn shown(alert: Alert, ssl: &SslRef) -> String {
-    let (verb, hint) = if alert.sent {
-        ("sent", "")
-    } else {
-        ("received", received_hint(alert.number, ssl.is_server()))
-    };
-    let name = alerts::name(alert.number);
-    format!("{verb} alert {name} ({}){hint}", alert.number)
+    if alert.sent {
+        return alert.to_string();
+    }
+    let hint = received_hint(alert.number, ssl.is_server());
+    format!("{alert}{hint}")
 }
 
 /// What an alert of the peer's probably means for an administrator.

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use openssl::asn1::Asn1Time;
 use openssl::error::ErrorStack;
 use openssl::nid::Nid;
+use openssl::pkey::Id;
 use openssl::ssl::SslContextBuilder;
 use openssl::x509::{X509, X509Ref, X509VerifyResult};
 
-use super::{KeyKind, Signer, anchors, is_self_issued, pem, shown, unable};
+use super::{KeyKind, OddCurve, Signer, anchors, is_self_issued, pem, shown, unable};
 use crate::report::{self, Fail};
 use crate::text;
 use crate::tls_ffi;
@@ -234,9 +235,43 @@ impl Certificate {
         }
     }
 
+    /// Why no client of any version can be served with its key.
+    pub(super) fn serves_nobody(&self) -> Option<Fail> {
+        const CURE: &str = "no client can be served: make one with ECDSA on P-256, or with RSA";
+        match self.kind {
+            KeyKind::EcdsaOn(OddCurve {
+                name,
+                group: None,
+                scheme: None,
+            }) => Some(format!("its key is on {name}, which TLS has no number for: {CURE}").into()),
+            KeyKind::Other if self.leaf.public_key().is_ok_and(|key| key.id() == Id::DSA) => {
+                Some(format!("its key is DSA, which none of our suites takes: {CURE}").into())
+            }
+            _ => None,
+        }
+    }
+
+    /// Whom a key on a curve that few clients have does not serve.
+    fn curve_finding(&self) -> Option<Fail> {
+        let KeyKind::EcdsaOn(curve) = self.kind else {
+            return None;
+        };
+        let whom = if curve.scheme.is_some() {
+            "only the few clients that have this curve"
+        } else {
+            "no client of TLS 1.3, and of TLS 1.2 only the few that offer this curve"
+        };
+        Some(Fail::note(format!(
+            "{}: its key is on {}, and serves {whom}: make one on P-256",
+            self.place(),
+            curve.name
+        )))
+    }
+
     /// All of that.
     pub fn findings(&self) -> impl Iterator<Item = Fail> {
-        self.dates().into_iter().chain(self.chain_finding())
+        let lasting = self.chain_finding().into_iter().chain(self.curve_finding());
+        self.dates().into_iter().chain(lasting)
     }
 
     /// Gives the certificate, its chain and its signer to a context. A second

@@ -4,8 +4,9 @@
 
 use openssl::ssl::SslContextRef;
 
-use super::KeyKind;
 use super::permit::Permit;
+use super::server::Pair;
+use super::{KeyKind, unable};
 use crate::report::Fail;
 use crate::settings::{Settings, Version};
 use crate::tls_ffi;
@@ -28,6 +29,8 @@ impl KeyKind {
                 0x0603 => !thirteen || bits == 521,
                 _ => false,
             },
+            KeyKind::EcdsaOn(curve) if thirteen => curve.scheme == Some(scheme),
+            KeyKind::EcdsaOn(_) => matches!(scheme, 0x0403 | 0x0503 | 0x0603),
             KeyKind::Eddsa => matches!(scheme, 0x0807 | 0x0808),
             KeyKind::Other => false,
         }
@@ -39,7 +42,7 @@ impl KeyKind {
         let old = matches!(scheme >> 8, 2 | 3);
         match self {
             KeyKind::Rsa(_) => old && scheme & 0xff == 1,
-            KeyKind::Ecdsa(_) => old && scheme & 0xff == 3,
+            KeyKind::Ecdsa(_) | KeyKind::EcdsaOn(_) => old && scheme & 0xff == 3,
             _ => false,
         }
     }
@@ -72,13 +75,30 @@ pub(super) fn usable_ciphers(
                     .any(|part| part == word)
             };
             if cipher.version() == "TLSv1.3" {
-                return max.is_none_or(|max| max >= Version::Tls13);
+                return max.is_none_or(|max| max >= Version::Tls13)
+                    && kinds.iter().any(|kind| kind.serves_tls13());
             }
             let exchange = !has("Kx=ECDH") || has_a_curve(groups);
             min < Version::Tls13 && exchange && (has("Au=RSA") && rsa || has("Au=ECDSA") && other)
         })
         .map(|cipher| cipher.name().to_owned())
         .collect()
+}
+
+/// That certificates serve nobody: TLS 1.3 alone may be spoken, and has no signature
+/// for any of their keys.
+pub(super) fn useless(pairs: &[Pair], lowest: Version) -> Option<Fail> {
+    let certificate = &pairs.first()?.certificate;
+    let serves = |pair: &Pair| pair.certificate.kind.serves_tls13();
+    if lowest < Version::Tls13 || pairs.iter().any(serves) {
+        return None;
+    }
+    let why = format!(
+        "its key is {}, for which TLS 1.3 has no signature, and TLS_MIN is {lowest}: no client is served",
+        certificate.kind
+    );
+    let place = (certificate.variable, &*certificate.path);
+    Some(Fail::from(why).of(unable("load certificate", place)))
 }
 
 /// What is wrong with the suites that are left, and with the administrator's
@@ -118,7 +138,9 @@ pub(super) fn findings(
                 .any(|scheme| kind.makes(*scheme, thirteen) || !thirteen && kind.made_once(*scheme))
         })
     };
-    let new = max.is_none_or(|max| max >= Version::Tls13);
+    // Where there is no such algorithm for the curve, SIGALGS is not to blame.
+    let new =
+        max.is_none_or(|max| max >= Version::Tls13) && kinds.iter().any(|kind| kind.serves_tls13());
     // In TLS 1.2 alone the schemes count: before, there were none to choose.
     let old = min <= Version::Tls12 && max.is_none_or(|max| max >= Version::Tls12);
     for (version, missing) in [

@@ -22,6 +22,7 @@ use openssl::x509::{X509, X509Ref, X509StoreContext};
 
 pub use self::certificate::Certificate;
 use self::offer::Offer;
+use crate::hello;
 use crate::report::Fail;
 use crate::settings::Version;
 use crate::text;
@@ -120,22 +121,65 @@ pub enum KeyKind {
     Rsa(u32),
     /// RSA for RSASSA-PSS alone (RFC 4055), with its bits.
     RsaPss(u32),
-    /// ECDSA, with its curve's bits.
+    /// ECDSA on a curve of NIST's that TLS 1.3 has (RFC 8446 section 4.2.3), with its
+    /// bits.
     Ecdsa(u32),
+    /// ECDSA on another curve.
+    EcdsaOn(OddCurve),
     /// Ed25519 or Ed448.
     Eddsa,
     /// Anything else.
     Other,
 }
 
+/// A curve that few clients have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OddCurve {
+    /// OpenSSL's name for it.
+    pub name: &'static str,
+    /// Its number in the list of groups, which a client of TLS 1.2 must name it in
+    /// (RFC 8422 section 5.1).
+    pub group: Option<u16>,
+    /// Its signature scheme in TLS 1.3.
+    pub scheme: Option<u16>,
+}
+
+impl OddCurve {
+    fn of(curve: Option<Nid>) -> OddCurve {
+        let name = curve.and_then(|curve| curve.short_name().ok());
+        OddCurve {
+            name: name.unwrap_or("a curve without a name"),
+            group: name.and_then(hello::group_of_curve),
+            scheme: curve.and_then(hello::scheme_of_curve).filter(|_| {
+                // Brainpool's, which OpenSSL has from 3.2 on.
+                openssl::version::number() >= 0x3020_0000
+            }),
+        }
+    }
+}
+
 impl KeyKind {
+    /// Whether TLS 1.3 has a signature for it.
+    #[must_use]
+    pub fn serves_tls13(self) -> bool {
+        !matches!(self, KeyKind::EcdsaOn(OddCurve { scheme: None, .. }))
+    }
+
     /// The kind of a key.
     #[must_use]
     pub fn of(key: &PKeyRef<Public>) -> KeyKind {
         match key.id() {
             Id::RSA => KeyKind::Rsa(key.bits()),
             Id::RSA_PSS => KeyKind::RsaPss(key.bits()),
-            Id::EC => KeyKind::Ecdsa(key.bits()),
+            Id::EC => {
+                let curve = key.ec_key().ok().and_then(|key| key.group().curve_name());
+                match curve {
+                    Some(Nid::X9_62_PRIME256V1 | Nid::SECP384R1 | Nid::SECP521R1) => {
+                        KeyKind::Ecdsa(key.bits())
+                    }
+                    other => KeyKind::EcdsaOn(OddCurve::of(other)),
+                }
+            }
             Id::ED25519 | Id::ED448 => KeyKind::Eddsa,
             _ => KeyKind::Other,
         }
@@ -147,7 +191,7 @@ impl KeyKind {
         match self {
             KeyKind::Rsa(_) => "rsa",
             KeyKind::RsaPss(_) => "rsa-pss",
-            KeyKind::Ecdsa(_) => "ecdsa",
+            KeyKind::Ecdsa(_) | KeyKind::EcdsaOn(_) => "ecdsa",
             KeyKind::Eddsa => "eddsa",
             KeyKind::Other => "other",
         }
@@ -158,6 +202,7 @@ impl KeyKind {
 impl fmt::Display for KeyKind {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
+            KeyKind::EcdsaOn(curve) => return write!(out, "ECDSA on {}", curve.name),
             KeyKind::Rsa(_) => "RSA",
             KeyKind::RsaPss(_) => "RSASSA-PSS",
             KeyKind::Ecdsa(_) => "ECDSA",

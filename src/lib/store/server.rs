@@ -242,6 +242,9 @@ impl Store {
         findings.extend(open_files(settings));
         let pairs = checked_pairs(settings, signers, &mut findings)?;
         let certificates = pairs.iter().map(|pair| &pair.certificate);
+        if let Some(why) = fit::useless(&pairs, offer.versions.0) {
+            return Err(why);
+        }
         let ask = asked(settings, ask);
         let mut context = SslContextBuilder::new(SslMethod::tls_server()).map_err(internal)?;
         super::apply_common(&mut context, &offer).map_err(internal)?;
@@ -411,6 +414,9 @@ fn pair(
     key_variable: &'static str,
 ) -> Result<(Certificate, KeyPlace), Fail> {
     let certificate = Certificate::read(variable, path)?;
+    if let Some(why) = certificate.serves_nobody() {
+        return Err(why.of(unable("load certificate", (variable, path))));
+    }
     // Unset or empty, the key is in the certificate's file.
     let place = match settings.path(key_variable) {
         Some(path) => KeyPlace {

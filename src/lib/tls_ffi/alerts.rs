@@ -1,6 +1,7 @@
 //! Which alerts a connection received and sent: `SSL_CTX_set_info_callback`.
 
 use std::ffi::c_int;
+use std::fmt;
 
 use foreign_types::ForeignTypeRef as _;
 use openssl::error::ErrorStack;
@@ -16,6 +17,14 @@ pub struct Alert {
     pub sent: bool,
     /// AlertDescription's number.
     pub number: u8,
+}
+
+/// `sent alert handshake_failure (40)`.
+impl fmt::Display for Alert {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verb = if self.sent { "sent" } else { "received" };
+        write!(out, "{verb} alert {} ({})", name(self.number), self.number)
+    }
 }
 
 /// `close_notify`: the end of a direction, not a failure.

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex};
 use openssl::error::ErrorStack;
 use openssl::hash::MessageDigest;
 use openssl::ssl::{SslContextBuilder, SslRef, SslVerifyMode};
+use openssl::stack::StackRef;
 use openssl::x509::{X509, X509Ref, X509StoreContext, X509StoreContextRef};
 
 use crate::tls_ffi::chain::{is_root, judge_chains, result_of};
@@ -312,7 +313,7 @@ fn collect(good: bool, context: &mut X509StoreContextRef) -> bool {
     let certificate = context.current_cert();
     // Where an intermediate is the anchor, nobody can tell whether a list is its
     // issuer's; none is needed.
-    let is_last = || context.chain().map(|chain| chain.len()) == usize::try_from(depth + 1).ok();
+    let is_last = || context.chain().map(StackRef::len) == usize::try_from(depth + 1).ok();
     if depth > 0
         && is_revocation_unknown(error.as_raw())
         && certificate.is_some_and(|one| !is_root(one))

@@ -32,6 +32,10 @@ pub enum KeyKind {
     Ed25519,
     P256,
     P384,
+    /// Curves that TLS 1.3 has no signature for; the last has no number at all.
+    Secp256k1,
+    P224,
+    Prime239,
     Rsa2048,
     Rsa3072,
     RsaPss,
@@ -48,6 +52,9 @@ fn make_key(kind: KeyKind) -> PKey<Private> {
         KeyKind::Ed25519 => PKey::generate_ed25519().unwrap(),
         KeyKind::P256 => curve(Nid::X9_62_PRIME256V1),
         KeyKind::P384 => curve(Nid::SECP384R1),
+        KeyKind::Secp256k1 => curve(Nid::SECP256K1),
+        KeyKind::P224 => curve(Nid::SECP224R1),
+        KeyKind::Prime239 => curve(Nid::X9_62_PRIME239V1),
         KeyKind::Rsa2048 => PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap(),
         KeyKind::Rsa3072 => PKey::from_rsa(Rsa::generate(3072).unwrap()).unwrap(),
         KeyKind::RsaPss => {

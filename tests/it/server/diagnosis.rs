@@ -296,6 +296,60 @@ fn groups_are_named_and_the_certificate_s_curve_is_told_apart() {
 }
 
 #[test]
+fn a_curve_without_a_signature_in_tls_1_3_is_named() {
+    let place = Place::new("odd-curves");
+    for (kind, curve) in [
+        (KeyKind::Secp256k1, "secp256k1"),
+        (KeyKind::P224, "secp224r1"),
+    ] {
+        let identity = Identity::localhost(kind);
+        let setup = || Setup::new(&place, &["true"]).identity(&identity);
+        let known = format!(
+            ": its key is on {curve}, and serves no client of TLS 1.3, and of TLS 1.2 only the few that offer this curve"
+        );
+        let refused = |version: SslVersion| {
+            let server = setup().start();
+            server.line(&known);
+            assert!(Dial::to(&server).version(version).attempt().is_err());
+            reason(&server)
+        };
+        let why = refused(SslVersion::TLS1_3);
+        let said = format!(
+            "no shared version: client offers at least TLSv1.3, our certificate is ECDSA on {curve}, for which TLSv1.3 has no signature; an RSA certificate"
+        );
+        assert!(why.starts_with(&said), "{why}");
+        assert!(why.ends_with("; sent alert protocol_version (70)"), "{why}");
+        let why = refused(SslVersion::TLS1_2);
+        let said = format!("lack the certificate's curve, {curve}; an RSA certificate");
+        assert!(why.contains(&said), "{why}");
+        // Who has the curve is served.
+        let server = setup().start();
+        let dial = Dial::to(&server).blindly().version(SslVersion::TLS1_2);
+        let list = format!("X25519:{curve}");
+        dial.groups(&list).attempt().unwrap().rest();
+        let check = setup().options("-k").refused();
+        assert_eq!(check.code, Some(0), "{}", check.stderr);
+        let text = check.text();
+        assert!(text.contains(&known), "{text}");
+        assert!(
+            text.contains("clients served: only those that have the curve"),
+            "{text}"
+        );
+        let none = setup().env("TLS_MIN", "1.3").refused();
+        none.failed(
+            111,
+            "has no signature, and TLS_MIN is 1.3: no client is served",
+        );
+    }
+    let identity = Identity::localhost(KeyKind::Prime239);
+    let none = Setup::new(&place, &["true"]).identity(&identity).refused();
+    none.failed(
+        111,
+        "its key is on prime239v1, which TLS has no number for: no client",
+    );
+}
+
+#[test]
 fn a_setting_that_forbids_what_is_shared_is_the_one_that_is_named() {
     let place = Place::new("named-setting");
     // ecdsa_secp256r1_sha256, and what SIGALGS below allows an RSA key.

@@ -237,7 +237,11 @@ fn describe_clients(out: &mut String, kinds: &[KeyKind]) {
     let rsa = kinds.iter().any(|kind| matches!(kind, KeyKind::Rsa(_)));
     let ecdsa = kinds.iter().any(|kind| matches!(kind, KeyKind::Ecdsa(_)));
     let pss = kinds.iter().any(|kind| matches!(kind, KeyKind::RsaPss(_)));
+    let odd = kinds.iter().any(|kind| matches!(kind, KeyKind::EcdsaOn(_)));
     let line = match (rsa, ecdsa) {
+        (false, false) if odd => {
+            "only those that have the curve of the key, hardly any: an RSA certificate in CERTFILE_ALT would serve the others"
+        }
         (true, true) => "all kinds",
         (true, false) => "all but those that accept ECDSA only (rare)",
         (false, true) => {
