@@ -8,6 +8,7 @@ use super::message::Message;
 use super::report_text::{Disposition, Report, Say};
 use super::session::{Capabilities, Session};
 use super::talk::{Unsent, is_closing};
+use crate::dialogue::client::DialogueError;
 use crate::dialogue::client::smtp::Reply;
 
 /// How many commands go before their answers are read.
@@ -205,8 +206,17 @@ fn content(session: &mut Session<'_>, message: &mut Message) -> Result<Say, Fail
         Some(Unsent::Refused(reply)) => return Err(Failure::Content(reply)),
         None => sent.map_err(|_| Failure::Unreadable)?,
     }
-    // From here on the server may have it.
-    talk.put_end().map_err(Failure::LostAfterDot)?;
+    let end = talk.put_content(b".\r\n");
+    if end.is_err() {
+        talk.end();
+    }
+    match end {
+        // With the last byte the server may have it.
+        Ok(()) => {}
+        Err(Unsent::Lost(why @ DialogueError::Unasked(_))) => return Err(Failure::Lost(why)),
+        Err(Unsent::Lost(why)) => return Err(Failure::LostAfterDot(why)),
+        Err(Unsent::Refused(reply)) => return Err(Failure::Content(reply)),
+    }
     let reply = talk.reply("after the message");
     let reply = reply.map_err(Failure::LostAfterDot)?;
     if !reply.is_good() {

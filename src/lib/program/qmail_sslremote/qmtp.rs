@@ -8,6 +8,7 @@ use super::failure::{EndedSession, Failure, Mildest};
 use super::message::Message;
 use super::report_text::{Disposition, Report, Say};
 use super::session::Session;
+use crate::dialogue::client::DialogueError;
 use crate::dialogue::client::qmtp::{Response, head, tail};
 
 /// Sends the package and reads the responses. Its addresses are bare: QMTP quotes
@@ -58,10 +59,12 @@ fn exchange(
     }
     // The connection ends within the package: the server throws it away.
     sent.map_err(|_| Failure::Unreadable)?;
-    talk.expect_silence().map_err(Failure::Lost)?;
-    // With its last byte the server may have it.
-    talk.put(&tail(envelope.sender, envelope.recipients))
-        .map_err(Failure::LostAfterDot)?;
+    talk.put_last(&tail(envelope.sender, envelope.recipients))
+        .map_err(|why| match why {
+            DialogueError::Unasked(_) => Failure::Lost(why),
+            // With the last byte the server may have it.
+            _ => Failure::LostAfterDot(why),
+        })?;
     let mut accepted = None;
     let mut last = None;
     for _ in envelope.recipients {

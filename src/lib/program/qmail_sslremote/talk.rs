@@ -160,39 +160,53 @@ impl Talk {
             Ok(false) => return Err(self.interruption()),
             Err(why) => return Err(Unsent::Lost(why)),
         }
-        self.transport().watch(true);
+        match self.write_in_silence(bytes) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(self.interruption()),
+            Err(error) => {
+                self.over = true;
+                let lost = Unsent::Lost(DialogueError::Io(IN_THE_MESSAGE, error));
+                let words = self.last_words().filter(is_refusal);
+                Err(words.map_or(lost, Unsent::Refused))
+            }
+        }
+    }
+
+    /// Sends bytes to the last one while the server says nothing;
+    /// [`io::ErrorKind::WouldBlock`] where it does before they are gone.
+    fn write_in_silence(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let transport = self.transport();
+        transport.watch(true);
         let mut rest = bytes;
-        loop {
-            let transport = self.transport();
+        let written = loop {
             let done = match rest {
                 [] => transport.flush().map(|()| None),
                 some => transport.write(some).map(Some),
             };
             match done {
-                Ok(None) => break,
+                Ok(None) => break Ok(()),
                 Ok(Some(count)) => rest = rest.get(count..).unwrap_or_default(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Err(self.interruption());
-                }
-                Err(error) => {
-                    self.over = true;
-                    let lost = Unsent::Lost(DialogueError::Io(IN_THE_MESSAGE, error));
-                    let words = self.last_words().filter(is_refusal);
-                    return Err(words.map_or(lost, Unsent::Refused));
-                }
+                Err(error) => break Err(error),
             }
-        }
-        self.transport().watch(false);
-        Ok(())
+        };
+        transport.watch(false);
+        written
     }
 
-    /// The end of a message, all of whose bytes were sent.
+    /// Sends the last bytes of a package. What the server says before they are gone
+    /// answers nothing, and then it does not have the package.
     ///
     /// # Errors
-    /// The connection failed.
-    pub fn put_end(&mut self) -> Result<(), DialogueError> {
-        self.send_bytes(b".\r\n", "at the dot")
+    /// [`DialogueError::Unasked`], or the connection failed.
+    pub fn put_last(&mut self, bytes: &[u8]) -> Result<(), DialogueError> {
+        self.expect_silence()?;
+        self.write_in_silence(bytes).map_err(|error| {
+            self.over = true;
+            let spoken = error.kind() == io::ErrorKind::WouldBlock;
+            let said = spoken.then(|| self.expect_silence().err()).flatten();
+            said.unwrap_or(DialogueError::Io(IN_THE_MESSAGE, error))
+        })
     }
 
     /// What the server says in the middle of the message. It may refuse it; a word of
@@ -259,5 +273,55 @@ impl Talk {
         let time = self.time;
         self.transport().allow(time);
         &mut self.lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// A dialogue with a server that has read nothing for so long that no byte more can
+    /// be sent, and the server.
+    fn full() -> (Talk, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let client = TcpStream::connect(listener.local_addr().expect("it")).expect("a server");
+        let (server, _) = listener.accept().expect("a client");
+        client.set_nonblocking(true).expect("a socket");
+        // What was on its way may have made room.
+        for _ in 0..20 {
+            while (&client).write(&[b'x'; 65536]).is_ok() {}
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let talk = Talk::new(Transport::clear(client), Duration::from_secs(30));
+        (talk, server)
+    }
+
+    /// The server speaks while the client waits for room, and only then reads.
+    fn speaks_early(mut server: TcpStream) -> std::thread::JoinHandle<()> {
+        std::thread::spawn(move || {
+            // That the client waits already makes the test sharp, not right.
+            std::thread::sleep(Duration::from_millis(200));
+            server.write_all(b"250 early\r\n").expect("sent");
+            let _ = io::copy(&mut server, &mut io::sink());
+        })
+    }
+
+    #[test]
+    fn what_comes_before_the_last_byte_has_room_answers_nothing() {
+        let (mut talk, server) = full();
+        let server = speaks_early(server);
+        let sent = talk.put_content(b".\r\n");
+        assert!(matches!(sent, Err(Unsent::Lost(DialogueError::Unasked(_)))));
+        drop(talk);
+        server.join().expect("the server");
+
+        let (mut talk, server) = full();
+        let server = speaks_early(server);
+        let sent = talk.put_last(b",");
+        assert!(matches!(sent, Err(DialogueError::Unasked(said)) if said == b"250 early\r\n"));
+        drop(talk);
+        server.join().expect("the server");
     }
 }
