@@ -113,11 +113,14 @@ pub fn of_places(file: &Path, directories: &[PathBuf]) -> SystemAnchors {
     let mut found = Collection::default();
     let of_file = found.add_file(file);
     for directory in directories {
-        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-            if is_hashed(&entry.file_name().to_string_lossy()) {
-                // Libcrypto passes it by, too.
-                let _ = found.add_file(&entry.path());
-            }
+        let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+        let hashed = entries.filter(|entry| is_hashed(&entry.file_name().to_string_lossy()));
+        let mut paths: Vec<PathBuf> = hashed.map(|entry| entry.path()).collect();
+        // Of several with one subject libcrypto tries the first before the second.
+        paths.sort();
+        for path in paths {
+            // Libcrypto passes it by, too.
+            let _ = found.add_file(&path);
         }
     }
     SystemAnchors {
