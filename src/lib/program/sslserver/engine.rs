@@ -91,24 +91,32 @@ impl Engine<'_> {
             };
             taken_over::act(taken_over::Moment::Confined(Some(reach)));
         }
+        let Ends {
+            client,
+            control,
+            program,
+            link,
+        } = ends;
+        let mut control = Some(control);
         let served = confined
             .and_then(|()| plain.map_err(Fail::unable("set up descriptors")))
-            .and_then(|plain| Ok((plain, self.wait_for_start(&ends.control)?)))
-            .and_then(|(plain, command)| {
-                if let Some(command) = command {
-                    self.serve(ends, plain, command)
-                } else {
+            .and_then(|plain| {
+                let Some(command) = self.wait_for_start(control.as_ref())? else {
                     self.tell_plaintext();
-                    Ok(())
-                }
+                    return Ok(());
+                };
+                self.serve((client, link), program, plain, command, &mut control)
             });
-        match served {
+        let code = match served {
             Ok(()) => 0,
             Err(failure) => {
                 self.drop_connection(failure);
                 TEMPORARY
             }
-        }
+        };
+        // Its other side ends with it, which is told behind why.
+        control.iter().for_each(control::end);
+        code
     }
 
     /// Has the supervisor write a line, where it would be written at all.
@@ -137,29 +145,30 @@ impl Engine<'_> {
     }
 
     /// Under `-n`, sleeps until the program asks.
-    fn wait_for_start(&self, control: &OwnedFd) -> Result<Option<TlsCommand>, Fail> {
-        if !self.setup.options.delayed {
+    fn wait_for_start(&self, control: Option<&OwnedFd>) -> Result<Option<TlsCommand>, Fail> {
+        let Some(control) = control.filter(|_| self.setup.options.delayed) else {
             return Ok(Some(TlsCommand {
                 answer: true,
                 drop_replies: 0,
             }));
-        }
-        let command = control::wait_for_start(control).inspect_err(|_| control::end(control))?;
+        };
+        let command = control::wait_for_start(control)?;
         if command.is_some() {
             self.supervisor.tell(&Message::Begun);
         }
         Ok(command)
     }
 
-    fn serve(&self, ends: Ends, plain: Option<TcpStream>, command: TlsCommand) -> Result<(), Fail> {
-        let Ends {
-            client,
-            control,
-            program,
-            link,
-        } = ends;
+    /// `control` is taken where TLS has begun.
+    fn serve(
+        &self,
+        (client, link): (TcpStream, OwnedFd),
+        program: Channel,
+        plain: Option<TcpStream>,
+        command: TlsCommand,
+        control: &mut Option<OwnedFd>,
+    ) -> Result<(), Fail> {
         let session = self.handshake(client, link).inspect_err(|_| {
-            control::end(&control);
             if let Some(plain) = &plain {
                 let _ = plain.shutdown(Shutdown::Both);
             }
@@ -178,11 +187,12 @@ impl Engine<'_> {
         }
         self.supervisor.tell(&Message::Over);
         let variables = account.variables(full);
-        if command.answer {
-            engine_answer::tell(&control, &variables);
+        if let Some(control) = control.take() {
+            if command.answer {
+                engine_answer::tell(&control, &variables);
+            }
+            control::end(&control);
         }
-        control::end(&control);
-        drop(control);
         let mut relay = Relay::new(session, program, self.setup.idle)
             .map_err(Fail::unable("start the relay"))?;
         if !self.setup.options.delayed {
