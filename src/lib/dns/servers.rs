@@ -128,6 +128,15 @@ impl Servers {
         }
     }
 
+    /// All of them, this one first.
+    #[must_use]
+    pub fn beginning_with(&self, first: SocketAddr) -> Vec<SocketAddr> {
+        let list = self.list.borrow();
+        let others = list.iter().map(|server| server.address);
+        let others = others.filter(|address| *address != first);
+        std::iter::once(first).chain(others).collect()
+    }
+
     /// Whether there was any answer yet.
     #[must_use]
     pub fn have_answered(&self) -> bool {

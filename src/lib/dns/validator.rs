@@ -22,7 +22,7 @@ pub struct Checked {
 
 #[cfg(validator)]
 mod built_in {
-    use std::cell::RefCell;
+    use std::cell::{Cell, RefCell};
     use std::ffi::CString;
     use std::io;
     use std::net::SocketAddr;
@@ -38,10 +38,16 @@ mod built_in {
     use crate::sys::unbound::{Answer, Resolver, Setup};
     use crate::text;
 
-    /// libunbound, with its cache.
+    /// How long another server may take to answer in the place of the first, at most.
+    const NEXT_LIMIT: Duration = Duration::from_secs(5);
+
+    /// libunbound, with its cache. It asks one server at a time: of several it would
+    /// choose by itself, those too that drop signatures.
     pub struct Validator {
         resolver: RefCell<Resolver>,
-        server: SocketAddr,
+        servers: Vec<SocketAddr>,
+        /// Which of them is asked.
+        at: Cell<usize>,
         trust: Trust,
     }
 
@@ -61,35 +67,87 @@ mod built_in {
     }
 
     impl Validator {
-        /// One that asks this server.
+        /// One that asks the first of these servers, and another what that leaves
+        /// without an answer.
         ///
         /// # Errors
         /// It cannot be had: words that end a sentence.
-        pub fn new(server: SocketAddr, trust: &Trust) -> Result<Validator, Fail> {
-            let resolver = resolver(server, trust).map_err(Fail::unable("start libunbound"))?;
+        pub fn new(servers: Vec<SocketAddr>, trust: &Trust) -> Result<Validator, Fail> {
+            let first = servers.first().copied();
+            let first = first.ok_or_else(|| Fail::temporary("there is no DNS server"))?;
+            let resolver = resolver(first, trust).map_err(Fail::unable("start libunbound"))?;
             Ok(Validator {
                 resolver: RefCell::new(resolver),
-                server,
+                servers,
+                at: Cell::new(0),
                 trust: trust.clone(),
             })
         }
 
-        /// Begins anew. A question that a server leaves without an answer counts
-        /// against the server with libunbound, which then asks it nothing at all for a
-        /// while; but one that swallows one kind of question answers the others.
-        fn forgive(&self) {
-            if let Ok(resolver) = resolver(self.server, &self.trust) {
+        fn server(&self) -> SocketAddr {
+            self.servers[self.at.get()]
+        }
+
+        /// Begins anew, with the next server if there is one. A question that a server
+        /// leaves without an answer counts against the server with libunbound, which then
+        /// asks it nothing at all for a while; but one that swallows one kind of question
+        /// answers the others.
+        fn begin_anew(&self) {
+            self.at.set((self.at.get() + 1) % self.servers.len());
+            if let Ok(resolver) = resolver(self.server(), &self.trust) {
                 self.resolver.replace(resolver);
             }
         }
 
-        /// The answers of questions that are put at the same time.
+        /// The answers of questions that are put at the same time. Each server has its
+        /// share of the time for those that the ones before it did not answer.
         pub fn ask(
             &self,
             questions: &[(DomainName, Rtype)],
             limit: Duration,
         ) -> Vec<Result<Checked, NoAnswer>> {
             let deadline = Instant::now() + limit;
+            let mut found: Vec<_> = questions
+                .iter()
+                .map(|_| Err(NoAnswer::Temporary("there is no answer".to_owned())))
+                .collect();
+            let mut open: Vec<usize> = (0..questions.len()).collect();
+            for left in (1..=self.servers.len()).rev() {
+                let is_first = left == self.servers.len();
+                let time = deadline.saturating_duration_since(Instant::now());
+                let mut share = time / u32::try_from(left).unwrap_or(u32::MAX);
+                if !is_first {
+                    share = share.min(NEXT_LIMIT);
+                }
+                let asked: Vec<_> = open.iter().map(|at| &questions[*at]).collect();
+                let mut answers = self.ask_one(&asked, share).into_iter();
+                open.retain(|at| {
+                    let Some((answer, is_settled)) = answers.next() else {
+                        return false;
+                    };
+                    // Where the first was silent the others count if what they say can be
+                    // used: one may drop signatures.
+                    let counts = is_first || answer.is_ok();
+                    if counts {
+                        found[*at] = answer;
+                    }
+                    !(counts && is_settled)
+                });
+                if open.is_empty() {
+                    break;
+                }
+                self.begin_anew();
+            }
+            found
+        }
+
+        /// The answers of the server that is asked now, each with whether it is one that
+        /// no other server is asked for.
+        fn ask_one(
+            &self,
+            questions: &[&(DomainName, Rtype)],
+            limit: Duration,
+        ) -> Vec<(Result<Checked, NoAnswer>, bool)> {
             let asked: Vec<(CString, u16)> = questions
                 .iter()
                 .map(|(name, kind)| {
@@ -98,29 +156,32 @@ mod built_in {
                     (name, kind.to_int())
                 })
                 .collect();
-            let answers = self.resolver.borrow().ask(&asked, deadline);
-            let found = match answers {
-                Ok(found) => found,
+            let answers = self.resolver.borrow().ask(&asked, Instant::now() + limit);
+            let answers = match answers {
+                Ok(answers) => answers,
                 Err(error) => {
                     let trouble = NoAnswer::Temporary(report::reason(&error));
-                    return questions.iter().map(|_| Err(trouble.clone())).collect();
+                    return questions
+                        .iter()
+                        .map(|_| (Err(trouble.clone()), true))
+                        .collect();
                 }
             };
-            if found
-                .iter()
-                .any(|answer| answer.as_ref().is_none_or(failed))
-            {
-                self.forgive();
-            }
-            let found = questions.iter().zip(found);
-            found
+            let answers = questions.iter().zip(answers);
+            answers
                 .map(|((name, kind), answer)| match answer {
-                    Some(answer) => self.checked(name, *kind, answer),
-                    None => Err(NoAnswer::Temporary(format!(
-                        "no answer from {} within {} seconds",
-                        self.server.ip(),
-                        limit.as_secs()
-                    ))),
+                    Some(answer) => {
+                        let is_settled = answer.bogus.is_some() || !failed(&answer);
+                        (self.checked(name, *kind, answer), is_settled)
+                    }
+                    None => {
+                        let why = format!(
+                            "no answer from {} within {} seconds",
+                            self.server().ip(),
+                            limit.as_secs()
+                        );
+                        (Err(NoAnswer::Temporary(why)), false)
+                    }
                 })
                 .collect()
         }
@@ -142,7 +203,7 @@ mod built_in {
                 }),
                 _ => Err(NoAnswer::Temporary(format!(
                     "{} gave no answer that can be used",
-                    self.server.ip()
+                    self.server().ip()
                 ))),
             }
         }
@@ -169,7 +230,7 @@ mod missing {
         ///
         /// # Errors
         /// Always.
-        pub fn new(_: SocketAddr, _: &Trust) -> Result<Validator, Fail> {
+        pub fn new(_: Vec<SocketAddr>, _: &Trust) -> Result<Validator, Fail> {
             Err(Fail::temporary(
                 "this program was built without a validator",
             ))

@@ -269,6 +269,42 @@ fn a_question_without_an_answer_costs_no_other() {
 
 #[cfg(validator)]
 #[test]
+fn what_one_server_leaves_without_an_answer_another_is_asked() {
+    need_root!();
+    let place = Place::new("dns-second");
+    let ip = fresh_ip();
+    let Some(names) = world(&place, &format!("d IN MX 10 mx\nmx IN A {ip}\n")) else {
+        skip!("nsd or ldnsutils is not installed");
+    };
+    let server = Fake::plain().at(ip);
+    let real = names.ip;
+    let kinds = [Rtype::MX, Rtype::A, Rtype::TXT];
+    thread::scope(|scope| {
+        for kind in kinds {
+            let anchors = &names.anchors;
+            scope.spawn(move || {
+                let first = Forwarder::start(move |question| {
+                    (question.kind != kind).then(|| ask(real, question))
+                });
+                let second = Forwarder::start(move |question| Some(ask(real, question)));
+                let home = Place::new("dns-second-home");
+                std::fs::create_dir(home.path("mta-sts")).unwrap();
+                let remote = Remote::new(&home)
+                    .env("DNSCACHEIP", &format!("{} {}", first.ip, second.ip))
+                    .control("dnssecanchors", anchors);
+                let said = remote.send("d.signed");
+                let asked = second.take();
+                assert!(said.starts_with('K'), "{kind}: {said} {asked:?}");
+                let wanted = format!(" {kind}");
+                assert!(asked.iter().any(|one| one.ends_with(&wanted)), "{asked:?}");
+            });
+        }
+    });
+    assert_eq!(server.messages(), kinds.len());
+}
+
+#[cfg(validator)]
+#[test]
 fn without_a_thread_for_the_check_mail_waits_and_nothing_hangs() {
     need_root!();
     let Some(prlimit) = program("prlimit") else {
