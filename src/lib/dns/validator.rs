@@ -169,19 +169,17 @@ mod built_in {
             };
             let answers = questions.iter().zip(answers);
             answers
-                .map(|((name, kind), answer)| match answer {
-                    Some(answer) => {
+                .map(|((name, kind), answer)| {
+                    if let Some(answer) = answer {
                         let is_settled = answer.bogus.is_some() || !failed(&answer);
-                        (self.checked(name, *kind, answer), is_settled)
+                        return (self.checked(name, *kind, answer), is_settled);
                     }
-                    None => {
-                        let why = format!(
-                            "no answer from {} within {} seconds",
-                            self.server().ip(),
-                            limit.as_secs()
-                        );
-                        (Err(NoAnswer::Temporary(why)), false)
-                    }
+                    let why = format!(
+                        "no answer from {} within {} seconds",
+                        self.server().ip(),
+                        limit.as_secs()
+                    );
+                    (Err(NoAnswer::Temporary(why)), false)
                 })
                 .collect()
         }

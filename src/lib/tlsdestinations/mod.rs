@@ -27,9 +27,10 @@ mod value;
 
 pub use compile::compile;
 pub use destination::{Destination, FoundBy, Way};
-pub use key::{RuleForm, Scope};
+pub use key::in_ascii;
 #[cfg(feature = "remote")]
-pub use key::{in_ascii, international};
+pub use key::international;
+pub use key::{RuleForm, Scope};
 pub use line::Wrong;
 pub use remarks::{Remark, remarks, rules};
 pub use value::{Anchors, Pin, Port, TlsMode, Value};

@@ -47,6 +47,7 @@ pub enum DialogueError {
     /// The server answered something with a refusal.
     Refused(&'static str, Vec<u8>),
     /// A reply was there before a command was sent to its end: it answers nothing.
+    #[cfg(feature = "remote")]
     Unasked(Vec<u8>),
 }
 
@@ -60,8 +61,9 @@ impl DialogueError {
             | DialogueError::Malformed(_, reply)
             | DialogueError::NotOffered(_, reply)
             | DialogueError::PreAuthenticated(reply)
-            | DialogueError::Refused(_, reply)
-            | DialogueError::Unasked(reply) => Some(reply),
+            | DialogueError::Refused(_, reply) => Some(reply),
+            #[cfg(feature = "remote")]
+            DialogueError::Unasked(reply) => Some(reply),
         }
     }
 }
@@ -94,6 +96,7 @@ impl fmt::Display for DialogueError {
                 out.write_str("server's greeting is PREAUTH, which leaves no room for STARTTLS")
             }
             DialogueError::Refused(what, _) => write!(out, "server refused {what}"),
+            #[cfg(feature = "remote")]
             DialogueError::Unasked(_) => {
                 out.write_str("server sent a reply that was not asked for")
             }
