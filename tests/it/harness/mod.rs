@@ -21,7 +21,7 @@ pub use client::Client;
 pub use dial::{Dial, End, Tls};
 pub use peer::Peer;
 pub use place::Place;
-pub use process::{Finished, eventually, run};
+pub use process::{Finished, as_user_of_its_own, eventually, run};
 pub use programs::{ours, program};
 pub use rules::{compile, compile_destinations, compile_with};
 pub use server::{Server, Setup};

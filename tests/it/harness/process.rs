@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{Read, Write as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -284,4 +284,20 @@ pub fn default_signals(status: &str) {
         // signals 32 and 33 ignored, and no program can change that.
         assert_eq!(bits & !0x1_8000_0000, 0, "{field}: {status}");
     }
+}
+
+/// Words that run the rest as a user that nothing else runs as: no other test of this
+/// run, nor what a killed run of the tests has left behind.
+pub fn as_user_of_its_own() -> Vec<String> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    const USERS: u32 = 64;
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    assert!(number < USERS, "more users than there is room for");
+    let user = 100_000 + std::process::id() % 20_000 * USERS + number;
+    vec![
+        "setpriv".to_owned(),
+        format!("--reuid={user}"),
+        format!("--regid={user}"),
+        "--clear-groups".to_owned(),
+    ]
 }

@@ -13,8 +13,8 @@ use nix::sys::signal::Signal;
 use openssl::pkey::Id;
 
 use crate::harness::{
-    Dial, Identity, KeyKind, Place, Server, Setup, Tls, compile, dial, eventually, need, overlay,
-    process, root, skip,
+    Dial, Identity, KeyKind, Place, Server, Setup, Tls, as_user_of_its_own, compile, dial,
+    eventually, need, overlay, process, root, skip,
 };
 
 /// Says that it is there, and asks for TLS behind a line.
@@ -275,21 +275,12 @@ fn the_control_socket_ends_in_good_order() {
     }
 }
 
-/// Words that run the rest as a user who may have so many processes. Nothing else runs
-/// as that user, not even what a killed run of the tests has left behind.
+/// Words that run the rest as a user who may have so many processes.
 fn with_processes(most: u32) -> Vec<String> {
-    let user = (10_000 + std::process::id() % 20_000).to_string();
     let limit = format!("--nproc={most}:{most}");
-    let words = [
-        "setpriv",
-        "--reuid",
-        &user,
-        "--regid",
-        &user,
-        "--clear-groups",
-    ];
-    let words = words.into_iter().chain(["prlimit", &limit]);
-    words.map(str::to_owned).collect()
+    let mut words = as_user_of_its_own();
+    words.extend(["prlimit".to_owned(), limit]);
+    words
 }
 
 /// Where the system has no process for it, an engine is tried again, but no longer than

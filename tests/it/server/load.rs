@@ -485,22 +485,12 @@ fn connections_past_the_limit_on_processes_wait() {
     }
     crate::harness::need!("prlimit");
     let place = Place::new("processes");
-    // A user that nothing else runs as, not even what a killed run of the tests has
-    // left behind: the supervisor, two key processes, and six of three connections;
-    // then one for a launcher that finds none for its engine.
+    // The supervisor, two key processes, and six of three connections; then one for a
+    // launcher that finds none for its engine.
     for processes in [9, 10] {
+        let mut words = crate::harness::as_user_of_its_own();
         let limit = format!("--nproc={processes}:{processes}");
-        let user = (10_000 + std::process::id() % 20_000 * 2 + processes % 2).to_string();
-        let words = [
-            "setpriv",
-            "--reuid",
-            &user,
-            "--regid",
-            &user,
-            "--clear-groups",
-            "prlimit",
-            &limit,
-        ];
+        words.extend(["prlimit".to_owned(), limit]);
         let server = Setup::new(&place, &["cat"]).through(words).start();
         let mut clients: Vec<_> = (0..3).map(|_| up(Dial::to(&server)).unwrap()).collect();
         let fourth = plain(server.at);

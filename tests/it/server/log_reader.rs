@@ -18,8 +18,8 @@ use openssl::pkey::Id;
 
 use crate::harness::process::{self, PATIENCE};
 use crate::harness::{
-    Client, Dial, Identity, KeyKind, Place, Server, Setup, dial, eventually, ours, overlay,
-    program, root, skip_part,
+    Client, Dial, Identity, KeyKind, Place, Server, Setup, as_user_of_its_own, dial, eventually,
+    ours, overlay, program, root, skip_part,
 };
 
 /// What the log is full of.
@@ -171,16 +171,7 @@ fn lost_lines(line: &str) -> Option<usize> {
 fn ways() -> Vec<(Log, Vec<String>)> {
     let mut ways = vec![(Log::pipe(), Vec::new()), (Log::socket(), Vec::new())];
     if root() && overlay::reachable() && program("setpriv").is_some() {
-        let user = (10_000 + std::process::id() % 20_000).to_string();
-        let words = [
-            "setpriv",
-            "--reuid",
-            &user,
-            "--regid",
-            &user,
-            "--clear-groups",
-        ];
-        ways.push((Log::pipe(), words.map(str::to_owned).to_vec()));
+        ways.push((Log::pipe(), as_user_of_its_own()));
     } else {
         skip_part!("only root can be another user, who must reach the program");
     }
