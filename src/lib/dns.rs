@@ -219,7 +219,7 @@ impl Dns {
         let found = found.unwrap_or_else(|| Err("there is no answer".into()));
         match found {
             Ok(Reply { message, server }) if message::has_signatures(&message) => {
-                match Validator::new(self.servers.beginning_with(server), &self.trust) {
+                match Validator::new(server, self.servers.besides(server), &self.trust) {
                     Ok(validator) => Checks::Here(validator),
                     Err(fail) => Checks::Impossible(fail.to_string()),
                 }

@@ -128,13 +128,12 @@ impl Servers {
         }
     }
 
-    /// All of them, this one first.
+    /// All but this one.
     #[must_use]
-    pub fn beginning_with(&self, first: SocketAddr) -> Vec<SocketAddr> {
+    pub fn besides(&self, one: SocketAddr) -> Vec<SocketAddr> {
         let list = self.list.borrow();
-        let others = list.iter().map(|server| server.address);
-        let others = others.filter(|address| *address != first);
-        std::iter::once(first).chain(others).collect()
+        let addresses = list.iter().map(|server| server.address);
+        addresses.filter(|address| *address != one).collect()
     }
 
     /// Whether there was any answer yet.

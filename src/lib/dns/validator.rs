@@ -67,18 +67,20 @@ mod built_in {
     }
 
     impl Validator {
-        /// One that asks the first of these servers, and another what that leaves
-        /// without an answer.
+        /// One that asks the first server, and another what that leaves without an
+        /// answer.
         ///
         /// # Errors
         /// It cannot be had: words that end a sentence.
-        pub fn new(servers: Vec<SocketAddr>, trust: &Trust) -> Result<Validator, Fail> {
-            let first = servers.first().copied();
-            let first = first.ok_or_else(|| Fail::temporary("there is no DNS server"))?;
+        pub fn new(
+            first: SocketAddr,
+            others: Vec<SocketAddr>,
+            trust: &Trust,
+        ) -> Result<Validator, Fail> {
             let resolver = resolver(first, trust).map_err(Fail::unable("start libunbound"))?;
             Ok(Validator {
                 resolver: RefCell::new(resolver),
-                servers,
+                servers: std::iter::once(first).chain(others).collect(),
                 at: Cell::new(0),
                 trust: trust.clone(),
             })
@@ -228,7 +230,7 @@ mod missing {
         ///
         /// # Errors
         /// Always.
-        pub fn new(_: Vec<SocketAddr>, _: &Trust) -> Result<Validator, Fail> {
+        pub fn new(_: SocketAddr, _: Vec<SocketAddr>, _: &Trust) -> Result<Validator, Fail> {
             Err(Fail::temporary(
                 "this program was built without a validator",
             ))
