@@ -81,6 +81,7 @@ impl Service {
         // Everybody waits for it.
         log::keep();
         while self.serve() {}
+        log::finish(log::PATIENCE);
     }
 
     /// One round: everybody who waits gets a turn. False at the end.

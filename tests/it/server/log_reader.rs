@@ -102,7 +102,7 @@ fn next(lines: &Receiver<String>) -> String {
 }
 
 /// One connection from its beginning to its end.
-fn serve(server: &Server) {
+pub(super) fn serve(server: &Server) {
     let mut client = Dial::to(server).connect();
     client.send("hello");
     assert_eq!(client.read_exact(5), b"hello");
@@ -124,7 +124,7 @@ fn renew(place: &Place, server: &Server) {
 }
 
 /// What a connection's lines begin with under `-V`, by their order.
-const STEPS: [&str; 6] = [
+pub(super) const STEPS: [&str; 6] = [
     "status: 1/40",
     "pid ",
     "ok ",
@@ -140,7 +140,7 @@ fn is_step(line: &str) -> bool {
 }
 
 /// The step of a line, and whose it is.
-fn step(line: &str) -> (usize, Option<u32>) {
+pub(super) fn step(line: &str) -> (usize, Option<u32>) {
     let text = line.trim_start_matches("sslserver: ");
     let at = STEPS.iter().position(|step| text.starts_with(step));
     (
@@ -282,16 +282,23 @@ fn a_server_ends_though_nobody_reads_its_log() {
         drop(client);
         while !next(&lines).contains(" from 127.0.0.1: ") {}
         server.over();
-        // Without a connection nobody is left to write on.
-        let log = Log::pipe();
+        // What has no connection any more is not lost either, when its reader is slow.
+        let mut log = Log::pipe();
         let server = Setup::new(&place, &["cat"])
             .options("-V")
             .stderr(log.writer.try_clone().unwrap())
             .start();
         serve(&server);
+        log.read_on();
         log.fill();
         serve(&server);
-        server.stop();
+        server.retire();
+        let lines = log.wake();
+        for wanted in 0..STEPS.len() {
+            let line = step_of(&lines);
+            assert_eq!(step(&line).0, wanted, "{line}");
+        }
+        server.over();
     }
 }
 

@@ -12,6 +12,7 @@ mod isolation;
 mod keys;
 mod libraries;
 mod load;
+mod log_file;
 mod log_reader;
 mod logging;
 mod manager;

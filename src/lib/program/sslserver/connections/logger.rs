@@ -1,9 +1,11 @@
-//! What stays when the supervisor ends before its connections: a process that goes
-//! on writing what their engines have for the log, and can do nothing else.
+//! What stays when the supervisor ends before its connections, or before its log is
+//! read: a process that goes on writing what engines have for the log and what nobody
+//! has read yet, and can do nothing else.
 #![forbid(unsafe_code)]
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
 use super::Connections;
 use crate::log;
@@ -14,11 +16,18 @@ use crate::sys::process;
 use crate::sys::user::{Holder, Identity, Powers};
 use crate::sys::{sandbox, signal};
 
+/// How long it waits at last for a reader that stands still: multilog tries again every
+/// few seconds where its disk is full, and what reads may be about to be started again.
+const LAST: Duration = Duration::from_secs(60);
+
 impl Connections<'_> {
     /// Leaves a process behind that goes on writing what engines have for the
-    /// log, when their supervisor ends before them. It can do nothing else.
+    /// log, when their supervisor ends before them, or what waits for a reader. It can do
+    /// nothing else.
     pub fn leave_logger(&mut self) {
-        if !self.all.values().any(|one| one.messages.is_some()) {
+        let heard = self.all.values().any(|one| one.messages.is_some());
+        // In a container all processes end with the first: so that one waits a little.
+        if !heard && !log::is_left() {
             return;
         }
         let mut queue = Some(log::hand_on());
@@ -48,6 +57,9 @@ impl Connections<'_> {
         });
         if let Err(error) = forked {
             queue.into_iter().for_each(log::take_over);
+            if !heard {
+                return log::finish(Duration::ZERO);
+            }
             let reason = reason(&error);
             self.setup.report.warning(format_args!(
                 "unable to fork: {reason}: nothing more is logged of the connections in progress"
@@ -79,6 +91,6 @@ impl Connections<'_> {
                 self.made(id, false);
             }
         }
-        log::finish();
+        log::finish(LAST);
     }
 }
