@@ -7,6 +7,7 @@ use openssl::ssl::Ssl;
 
 use crate::dns::name::DomainName;
 use crate::dns::{NoAnswer, Tlsa};
+use crate::host_name::HostName;
 use crate::store::client::Store;
 use crate::tlsdestinations::{Destination, Rule, Way};
 use crate::trust::{Name, Published, Reference};
@@ -29,7 +30,7 @@ pub enum AddressFrom {
 /// DANE where a server has signed records: TLS is required.
 pub struct Dane {
     /// The host whose records they are; the server is told it (SNI).
-    pub host: String,
+    pub host: HostName,
     /// What its certificate is compared with; `None`: no record is of use, and what
     /// the rule asks of a certificate is all that counts.
     pub published: Option<Published>,
@@ -78,7 +79,7 @@ pub fn weighed(
         return Err(Lack::Unusable(format!("no TLSA record is of use: {why}")));
     }
     let published = (!tlsa.usable.is_empty()).then(|| Published {
-        host: tlsa.host.to_string(),
+        host: tlsa.host.host_name(),
         others: others(address, to),
         records: tlsa.usable.clone(),
         names: if rule.asks_for_name() && rule.value.dane {
@@ -88,7 +89,7 @@ pub fn weighed(
         },
     });
     Ok(Some(Dane {
-        host: tlsa.host.to_string(),
+        host: tlsa.host.host_name(),
         published,
         from_dns: to.is_from_dns(),
     }))
@@ -106,7 +107,7 @@ fn why_none(address: AddressFrom) -> &'static str {
 /// The names that an authority's record lets a certificate bear beside that of the
 /// host whose record it is (RFC 7672, 3.2.2): the domain of the mail or the relay,
 /// unless an answer that nobody signed leads from there to the server.
-fn others(address: AddressFrom, to: &Destination<'_>) -> Vec<String> {
+fn others(address: AddressFrom, to: &Destination<'_>) -> Vec<HostName> {
     let next_hop = match to.way {
         Way::Relay { host, .. } => host,
         Way::Itself | Way::Exchanger { .. } => to.domain,
@@ -115,7 +116,7 @@ fn others(address: AddressFrom, to: &Destination<'_>) -> Vec<String> {
         return Vec::new();
     }
     let name = DomainName::parse(next_hop.as_bytes());
-    name.map_or_else(|_| Vec::new(), |name| vec![name.to_string()])
+    name.map_or_else(|_| Vec::new(), |name| vec![name.host_name()])
 }
 
 /// A connection to a server with what its records ask, and else what its rule does.
@@ -124,7 +125,7 @@ fn others(address: AddressFrom, to: &Destination<'_>) -> Vec<String> {
 /// Libssl refuses the name, or none of the records is of use to it.
 pub fn connection(
     store: &Store,
-    host: &str,
+    server: &Reference,
     dane: Option<&Dane>,
     names: Vec<Name>,
 ) -> Result<Ssl, ErrorStack> {
@@ -133,8 +134,8 @@ pub fn connection(
             published: Some(published),
             ..
         }) => store.connection_by_records(published.clone()),
-        Some(dane) => store.connection(&Reference::new(&dane.host), names),
-        None => store.connection(&Reference::new(host), names),
+        Some(dane) => store.connection(&Reference::Host(dane.host.clone()), names),
+        None => store.connection(server, names),
     }
 }
 

@@ -100,6 +100,8 @@ pub mod tlsrpt {
 }
 pub mod trust {
     #[cfg(feature = "remote")]
+    pub use crate::host_name::HostName;
+    #[cfg(feature = "remote")]
     pub use crate::trust::Published;
     pub use crate::trust::{Expectation, Fault, Refusal, verdict};
 }

@@ -50,6 +50,9 @@ mod options;
 /// Names, asked of the system's resolver.
 mod resolve;
 
+/// A host's name as it leaves this machine; whom a certificate must name.
+mod host_name;
+
 /// The service manager: its socket, its messages.
 mod manager;
 

@@ -76,6 +76,45 @@ fn a_port_that_is_no_number_is_wrong_usage_and_an_unknown_service_is_not() {
     );
 }
 
+/// Nothing is called, whoever would answer there.
+#[test]
+fn a_name_that_no_host_can_have_is_wrong_usage() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let long = format!("{}.example", "x".repeat(64));
+    let label = "a label is empty or too long";
+    for (name, why) in [
+        ("m\u{fc}nchen.example..", label),
+        ("mx.example..", label),
+        ("mx..example", label),
+        (".mx.example", label),
+        (".", label),
+        ("m\u{fc}nchen\u{3002}\u{3002}example", label),
+        (&long, label),
+        ("mx.exa\u{378}mple", "IDNA has no form of it"),
+        ("mx example", "it has a character that no host name has"),
+    ] {
+        let ended = sslclient(&["-T1", name, &port, "true"]);
+        ended.failed(100, "sslclient: usage: host \"");
+        assert!(
+            ended.stderr.contains(&format!("is no host name: {why}; ")),
+            "{name}"
+        );
+        if !name.starts_with('.') {
+            let ended = sslclient(&["-m", name, "127.0.0.1", &port, "true"]);
+            ended.failed(100, "sslclient: usage: -m \"");
+        }
+        for option in ["-q", "-M"] {
+            let args = ["-T2", "-t1", option, "-p", &port, name];
+            let ended = run(Command::new(ours("sslprobe")).args(args), b"");
+            ended.failed(100, "sslprobe: ");
+            assert!(ended.stderr.contains(why), "{}", ended.stderr);
+        }
+    }
+    listener.set_nonblocking(true).unwrap();
+    assert!(listener.accept().is_err(), "somebody called");
+}
+
 #[test]
 fn wrong_usage_of_sslclient_is_100() {
     for args in [

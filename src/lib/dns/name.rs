@@ -2,13 +2,11 @@
 //! or a file or an answer, and never read again from its text.
 #![forbid(unsafe_code)]
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
-use crate::tlsdestinations::international;
+use crate::host_name::{HostName, LABEL_LIMIT, international};
 
-/// RFC 1035, 2.3.4, in bytes.
-const LABEL_LIMIT: usize = 63;
-/// The same for a whole name as it is sent, with the lengths of its labels.
+/// RFC 1035, 2.3.4, in bytes, of a whole name as it is sent, with the lengths of its labels.
 const NAME_LIMIT: usize = 255;
 
 /// A name, in lower case.
@@ -98,6 +96,12 @@ impl DomainName {
         rest == other.wire
     }
 
+    /// The name of the host.
+    #[must_use]
+    pub fn host_name(&self) -> HostName {
+        HostName::of_labels(self.labels())
+    }
+
     /// The form of zone files, complete with the dot at its end.
     #[must_use]
     pub fn in_zone_form(&self) -> String {
@@ -134,23 +138,10 @@ impl DomainName {
     }
 }
 
-/// The name for people and for rules, without a dot at its end: a dot within a
-/// label, and bytes that are not printable, are escaped as in RFC 1035, 5.1.
+/// The name for people and for rules, as [`HostName`] has it.
 impl fmt::Display for DomainName {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, label) in self.labels().enumerate() {
-            if number > 0 {
-                out.write_char('.')?;
-            }
-            for &byte in label {
-                match byte {
-                    b'.' | b'\\' => write!(out, "\\{}", char::from(byte))?,
-                    0x21..=0x7e => out.write_char(char::from(byte))?,
-                    _ => write!(out, "\\{byte:03}")?,
-                }
-            }
-        }
-        Ok(())
+        self.host_name().fmt(out)
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::dialer::Dialer;
 use crate::handshake::{self, HandshakeFailure, Side};
+use crate::host_name::HostName;
 use crate::keyholder::OwnKey;
 use crate::report::{self, Fail};
 use crate::settings::{Settings, Version};
@@ -46,7 +47,7 @@ pub enum Method<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request<'a> {
     /// In lower case, without a dot at its end. The certificate must name it.
-    pub host: &'a str,
+    pub host: &'a HostName,
     /// The port; 443 is everybody's.
     pub port: u16,
     /// From the `/` on.
@@ -233,7 +234,7 @@ impl Client {
             NoResponse::new(FailureKind::Unreachable, why)
         })?;
         let _ = socket.set_nodelay(true);
-        let reference = Reference::new(request.host);
+        let reference = Reference::Host(request.host.clone());
         let ssl = self
             .store
             .connection(&reference, vec![Name::new(reference.clone())])
@@ -306,8 +307,9 @@ mod tests {
 
     #[test]
     fn a_request_is_what_rfc_9112_says() {
+        let host = HostName::parse("mta-sts.a.example").expect("a name");
         let get = Request {
-            host: "mta-sts.a.example",
+            host: &host,
             port: 443,
             path: "/.well-known/mta-sts.txt",
             method: Method::Get,

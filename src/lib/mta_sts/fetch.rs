@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::{Policy, PolicyDomain, PolicyFailure, PolicyFailureKind};
 use crate::confine;
+use crate::host_name::HostName;
 use crate::https::{self, Client, End, FailureKind, Limits, Method, Request};
 use crate::report;
 use crate::sys::child::Running;
@@ -192,7 +193,7 @@ pub fn main() -> ExitCode {
 
 /// What is to be fetched.
 struct FetchOrder {
-    host: String,
+    host: HostName,
     time: Duration,
     addresses: Vec<IpAddr>,
 }
@@ -200,7 +201,7 @@ struct FetchOrder {
 impl FetchOrder {
     fn read(text: &str) -> Option<FetchOrder> {
         let mut lines = text.lines();
-        let host = lines.next()?.to_owned();
+        let host = HostName::parse(lines.next()?).ok()?;
         let time = Duration::from_secs(lines.next()?.parse().ok()?);
         let addresses = lines.map(|line| line.parse().ok()).collect::<Option<_>>()?;
         Some(FetchOrder {
@@ -319,7 +320,7 @@ mod tests {
     #[test]
     fn what_is_wanted_is_read_whole_or_not_at_all() {
         let wanted = FetchOrder::read("mta-sts.a.test\n30\n127.0.0.1\n::1\n").expect("it is whole");
-        assert_eq!(wanted.host, "mta-sts.a.test");
+        assert_eq!(wanted.host.as_str(), "mta-sts.a.test");
         assert_eq!(wanted.time, Duration::from_secs(30));
         assert_eq!(wanted.addresses.len(), 2);
         for text in ["", "a", "a\nx\n", "a\n1\nx\n"] {

@@ -20,7 +20,6 @@ use crate::store::client::{self, Store};
 use crate::sys::process;
 use crate::text;
 use crate::tls_ffi;
-use crate::tlsdestinations;
 use crate::trust::{self, Reference, Refusal};
 
 mod gate;
@@ -62,25 +61,29 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     } else {
         &host
     };
+    let (ascii, own) = named("host", host)?;
+    let other = options.name.as_deref().map(|name| named("-m", name));
+    let other = other.transpose()?;
     if options.explain {
         return gate::explain(&options, host);
     }
     if program.is_empty() {
         return Err(TABLE.usage("too few arguments"));
     }
-    let host = &*in_ascii(host)?;
-    options.name = options.name.as_deref().map(in_ascii).transpose()?;
+    let host = ascii;
+    let (name, other) = other.unzip();
+    options.name = name;
+    let reference = other.unwrap_or(own);
     for misspelt in settings::misspelt_in_environment(&SETTINGS) {
         report.warning(misspelt);
     }
     let port = resolve::port(&port).map_err(|wrong| TABLE.misused(wrong))?;
-    let plan = Plan::make(&options, host, port)?;
+    let plan = Plan::make(&options, &host, &reference, port)?;
     let store = material::store(&options, &plan)?;
     for finding in &store.findings {
         report.finding(finding);
     }
-    let reference = Reference::new(options.name.as_deref().unwrap_or(host));
-    let stream = connect(&report, &options, host, plan.port)?;
+    let stream = connect(&report, &options, &host, plan.port)?;
     let connection = describe(&options, &stream)?;
     let (first, second) = options.connect_seconds;
     // Whatever comes before the program is run has this much time in all.
@@ -112,12 +115,17 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     serve::serve(&report, &options, session, &greeting, &program, &edits)
 }
 
-/// A name as DNS and the server have it.
-fn in_ascii(name: &str) -> Result<String, Fail> {
-    tlsdestinations::in_ascii(name).ok_or_else(|| {
-        let shown = text::excerpt(name.as_bytes(), 255);
-        Fail::temporary(format!("{shown} is no host name: IDNA has no form of it"))
-    })
+/// A host as the system's resolver takes it, and as SNI and certificates have it.
+fn named(what: &str, host: &str) -> Result<(String, Reference), Fail> {
+    let reference = Reference::parse(host).map_err(|why| {
+        let shown = text::excerpt(host.as_bytes(), 100);
+        TABLE.usage(format!("{what} \"{shown}\" is no host name: {why}"))
+    })?;
+    let text = match &reference {
+        Reference::Host(name) if !host.is_ascii() => name.to_string(),
+        _ => host.to_owned(),
+    };
+    Ok((text, reference))
 }
 
 /// A connection to the first address that answers.

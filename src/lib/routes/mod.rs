@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use crate::host_name::Reference;
 use crate::report::Fail;
 use crate::secret::Secret;
 use crate::text;
@@ -48,7 +49,7 @@ pub struct Route {
     pub place: String,
     /// What is spoken there.
     pub protocol: Protocol,
-    /// Host or address in brackets; `None`: by MX.
+    /// Host, as DNS has it, or address in brackets; `None`: by MX.
     pub relay: Option<String>,
     /// Port; `None`: the policy's or the protocol's.
     pub port: Option<Port>,
@@ -156,7 +157,7 @@ fn parse(found: &FoundLine<'_>, protocol: Protocol) -> Result<Route, Fail> {
     Ok(route)
 }
 
-fn parts(value: &[u8], protocol: Protocol) -> Result<Route, &'static str> {
+fn parts(value: &[u8], protocol: Protocol) -> Result<Route, Fail> {
     let mut fields = value.splitn(3, |&byte| byte == b'|');
     let target = std::str::from_utf8(fields.next().unwrap_or_default());
     let target = target.map_err(|_| "the relay is not UTF-8")?;
@@ -171,7 +172,7 @@ fn parts(value: &[u8], protocol: Protocol) -> Result<Route, &'static str> {
             in_clear,
         }),
         (None, None) => None,
-        _ => return Err("a login needs a user and a password"),
+        _ => return Err("a login needs a user and a password".into()),
     };
     let name_end = target.find(']').unwrap_or(0);
     let (relay, port) = match target[name_end..].find([':', ';']) {
@@ -191,21 +192,27 @@ fn parts(value: &[u8], protocol: Protocol) -> Result<Route, &'static str> {
     // What has no place would be lost in silence: a port or a login of nobody's,
     // leave to log in without a login, a login where there is no AUTH.
     if relay.is_empty() && port.is_some() {
-        return Err("there is a port but no relay");
+        return Err("there is a port but no relay".into());
     }
     if relay.is_empty() && login.is_some() {
-        return Err("there is a login but no relay");
+        return Err("there is a login but no relay".into());
     }
     if in_clear && login.is_none() {
-        return Err("! allows a login in the clear, but there is no login");
+        return Err("! allows a login in the clear, but there is no login".into());
     }
     if protocol == Protocol::Qmtp && login.is_some() {
-        return Err("QMTP has no login");
+        return Err("QMTP has no login".into());
     }
+    let relay = match Reference::parse(relay) {
+        _ if relay.is_empty() => None,
+        Ok(Reference::Host(name)) => Some(name.to_string()),
+        Ok(_) => Some(relay.to_ascii_lowercase()),
+        Err(why) => return Err(format!("the relay is no host name: {why}").into()),
+    };
     Ok(Route {
         place: String::new(),
         protocol,
-        relay: (!relay.is_empty()).then(|| relay.to_ascii_lowercase()),
+        relay,
         port,
         login,
     })

@@ -5,10 +5,11 @@
 use std::borrow::Cow;
 use std::path::Path;
 
+use crate::host_name::international;
 use crate::report::Fail;
 use crate::secret::Secret;
 use crate::text;
-use crate::tlsdestinations::{key::international, read_optional};
+use crate::tlsdestinations::read_optional;
 
 /// A control file's lines of `key:value`.
 #[derive(Clone, Debug)]

@@ -160,7 +160,9 @@ impl Store {
     pub fn connection(&self, server: &Reference, names: Vec<Name>) -> Result<Ssl, ErrorStack> {
         let mut ssl = Ssl::new(&self.context)?;
         if let Reference::Host(name) = server {
-            ssl.set_hostname(name)?;
+            if let Some(name) = name.server_name() {
+                ssl.set_hostname(name)?;
+            }
         }
         ssl.set_connect_state();
         trust::expect(&mut ssl, Arc::clone(&self.expectation), names)?;
@@ -231,10 +233,7 @@ pub fn names(rule: &Rule, to: &Destination<'_>) -> Vec<Name> {
     let names = rule.names(to).into_iter();
     names
         .map(|wanted| Name {
-            reference: match wanted.name.strip_prefix('.') {
-                Some(domain) => Reference::Below(domain.to_owned()),
-                None => Reference::new(&wanted.name),
-            },
+            reference: wanted.name,
             wildcards: wanted.wildcards,
             from_dns: wanted.from_dns,
         })

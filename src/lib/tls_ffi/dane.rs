@@ -64,7 +64,7 @@ pub fn allow(context: &mut SslContextBuilder) -> Result<(), ErrorStack> {
 pub fn require<'a>(
     ssl: &mut SslRef,
     host: &str,
-    others: &[String],
+    others: &[&str],
     records: impl Iterator<Item = (Numbers, &'a [u8])>,
 ) -> Result<usize, ErrorStack> {
     use openssl::x509::verify::X509CheckFlags;
@@ -77,7 +77,7 @@ pub fn require<'a>(
     let flags = X509CheckFlags::NEVER_CHECK_SUBJECT | X509CheckFlags::NO_PARTIAL_WILDCARDS;
     ssl.param_mut().set_hostflags(flags);
     for other in others {
-        let other = std::ffi::CString::new(other.as_str()).map_err(|_| ErrorStack::get())?;
+        let other = std::ffi::CString::new(*other).map_err(|_| ErrorStack::get())?;
         // SAFETY: the connection is valid, and libssl copies the name.
         super::check(unsafe { SSL_add1_host(ssl.as_ptr(), other.as_ptr()) })?;
     }

@@ -4,6 +4,7 @@
 
 use super::key::{RuleForm, Scope, canonical};
 use super::{Check, Rule};
+use crate::host_name::{HostName, Reference};
 use crate::text;
 
 /// Where mail goes.
@@ -73,9 +74,8 @@ impl<'a> Destination<'a> {
 /// A name that a certificate may bear.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AllowedName {
-    /// A host, an address in brackets, or with a dot before it a domain: one
-    /// label, whichever it is, stands before that.
-    pub name: String,
+    /// The name.
+    pub name: Reference,
     /// A wildcard of the certificate's may stand for it.
     pub wildcards: bool,
     /// An answer of DNS that nobody signed gave it: who forges it chooses it.
@@ -83,36 +83,46 @@ pub struct AllowedName {
 }
 
 impl Rule {
-    /// The names of which a server's certificate must bear one.
+    /// The names of which a server's certificate must bear one; none for a destination
+    /// that no certificate can name.
     #[must_use]
     pub fn names(&self, to: &Destination<'_>) -> Vec<AllowedName> {
-        let wanted = |name: &str, from_dns| AllowedName {
-            name: canonical(name),
-            wildcards: self.form != RuleForm::Exact,
-            from_dns,
+        let texts = self.texts_of_names(to).into_iter();
+        let name = |(text, from_dns): (&str, bool)| {
+            let name = match text.strip_prefix('.') {
+                Some(domain) => HostName::parse(domain).map(Reference::Below),
+                None => Reference::parse(text),
+            };
+            Some(AllowedName {
+                name: name.ok()?,
+                wildcards: self.form != RuleForm::Exact,
+                from_dns,
+            })
         };
+        texts.filter_map(name).collect()
+    }
+
+    /// The same as they are written, and whether only DNS says so.
+    fn texts_of_names<'a>(&'a self, to: &Destination<'a>) -> Vec<(&'a str, bool)> {
         if !self.value.names.is_empty() {
             let names = self.value.names.iter();
-            return names.map(|name| wanted(name, false)).collect();
+            return names.map(|name| (name.as_str(), false)).collect();
         }
         if let (RuleForm::Exact, Scope::Host(key)) = (self.form, &self.scope) {
-            return vec![wanted(
-                key,
-                self.by == FoundBy::Exchanger && to.is_from_dns(),
-            )];
+            return vec![(key, self.by == FoundBy::Exchanger && to.is_from_dns())];
         }
-        let domain = wanted(to.domain, false);
+        let domain = (to.domain, false);
         match to.way {
             Way::Itself => vec![domain],
             // Who owns the domain is not who may have the password.
             Way::Relay { host, login } if login || self.by != FoundBy::Domain => {
-                vec![wanted(host, false)]
+                vec![(host, false)]
             }
-            Way::Relay { host, .. } => vec![wanted(host, false), domain],
+            Way::Relay { host, .. } => vec![(host, false), domain],
             Way::Exchanger { .. } if self.uncounted(to).is_some() => vec![domain],
             Way::Exchanger { host, .. } => {
                 let from_dns = self.by != FoundBy::Domain && to.is_from_dns();
-                vec![wanted(host, from_dns), domain]
+                vec![(host, from_dns), domain]
             }
         }
     }

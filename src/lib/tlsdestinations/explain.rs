@@ -76,9 +76,7 @@ impl Rule {
 
     fn names_of(&self, to: &Destination<'_>) -> String {
         let names = self.names(to).into_iter();
-        let names: Vec<String> = names
-            .map(|one| text::excerpt(one.name.trim_matches(['[', ']']).as_bytes(), 255))
-            .collect();
+        let names: Vec<String> = names.map(|one| one.name.to_string()).collect();
         let names = names.join(" or ");
         let written = !self.value.names.is_empty()
             || self.form == RuleForm::Exact && matches!(self.scope, Scope::Host(_));

@@ -6,6 +6,7 @@ use std::fmt;
 use std::net::Ipv6Addr;
 
 use super::line::Wrong;
+use crate::host_name::{HostName, NoHostName, international};
 use crate::resolve;
 
 /// What a line says of TLS and of the certificate, by its key.
@@ -124,30 +125,6 @@ pub fn canonical(destination: &str) -> String {
     labels.collect::<Vec<_>>().join(".")
 }
 
-/// A host's name as DNS, certificates and SNI have it: IDNA where it is not ASCII, and
-/// else as it is. `None`: it has no such form.
-#[must_use]
-pub fn in_ascii(host: &str) -> Option<String> {
-    if host.is_ascii() {
-        return Some(host.to_owned());
-    }
-    Some(canonical(host)).filter(|name| name.is_ascii())
-}
-
-/// The ASCII form of a label that has bytes over 127 (IDNA). `None`: it has none.
-#[must_use]
-pub fn international(label: &[u8]) -> Option<String> {
-    #[cfg(feature = "remote")]
-    if !label.is_ascii() {
-        use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
-        let allowed = (AsciiDenyList::EMPTY, Hyphens::Allow, DnsLength::Ignore);
-        let ascii = Uts46::new().to_ascii(label, allowed.0, allowed.1, allowed.2);
-        return ascii.ok().map(std::borrow::Cow::into_owned);
-    }
-    let _ = label;
-    None
-}
-
 /// A host name or an address in the spelling of keys.
 ///
 /// # Errors
@@ -187,19 +164,19 @@ pub(crate) fn host_name(written: &str) -> Result<String, Wrong> {
     if !name.chars().all(is_of_names) {
         return bad("no host name has such a character");
     }
-    let labels = name.split('.');
-    if name.len() > 253 || labels.clone().any(|one| one.is_empty() || one.len() > 63) {
-        return bad("a label is empty or too long for a host name");
-    }
+    let host = HostName::parse(written).map_err(|why| {
+        Wrong::Key(match why {
+            NoHostName::Length => "a label is empty or too long for a host name",
+            NoHostName::NoAscii => "IDNA has no form of the name",
+            NoHostName::Character => "no host name has such a character",
+        })
+    })?;
     // No top-level domain is a number: RFC 1123 section 2.1.
-    if labels
-        .clone()
-        .next_back()
-        .is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()))
-    {
+    let last = host.as_str().rsplit('.').next();
+    if last.is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit())) {
         return bad("it is neither a host name nor an address");
     }
-    Ok(canonical(name))
+    Ok(host.as_str().to_owned())
 }
 
 /// Letters of all scripts, and what names in DNS have besides. An invisible

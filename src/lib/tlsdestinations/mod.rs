@@ -27,9 +27,6 @@ mod value;
 
 pub use compile::compile;
 pub use destination::{Destination, FoundBy, Way};
-pub use key::in_ascii;
-#[cfg(feature = "remote")]
-pub use key::international;
 pub use key::{RuleForm, Scope};
 pub use line::Wrong;
 pub use remarks::{Remark, remarks, rules};

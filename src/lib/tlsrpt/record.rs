@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use crate::dns::name::DomainName;
+use crate::host_name::HostName;
 
 /// The record of a domain is below it.
 pub const LABELS: &str = "_smtp._tls";
@@ -28,7 +29,7 @@ pub enum Receiver {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url {
     /// In lower case, without a dot at its end.
-    pub host: String,
+    pub host: HostName,
     /// 443 where none is given.
     pub port: u16,
     /// With the query; begins with `/`.
@@ -189,7 +190,7 @@ fn url(rest: &str) -> Option<Url> {
         query => format!("/{query}"),
     };
     Some(Url {
-        host: host_name(name)?,
+        host: HostName::parse(&host_name(name)?).ok()?,
         port: u16::try_from(port).ok()?,
         path,
     })

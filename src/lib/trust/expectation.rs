@@ -282,7 +282,7 @@ mod tests {
                             pins: pins.clone(),
                             tolerated,
                         };
-                        let names = [Name::new(Reference::new(name))];
+                        let names = [Name::new(Reference::parse(name).expect("a name"))];
                         for list in &lists {
                             let judged = expectation.judge(&failures(list), Some(&leaf), &names);
                             check(&expectation, list, name == "a.example", &judged);

@@ -16,6 +16,8 @@ use openssl::ssl::{SslContextBuilder, SslRef, SslVerifyMode};
 use openssl::stack::StackRef;
 use openssl::x509::{X509, X509Ref, X509StoreContext, X509StoreContextRef};
 
+#[cfg(feature = "remote")]
+use crate::host_name::HostName;
 use crate::tls_ffi::chain::{is_root, judge_chains, result_of};
 use crate::tls_ffi::{self, ex_data::ExData, names};
 
@@ -24,9 +26,10 @@ mod expectation;
 mod reference;
 mod verdict;
 
+pub use crate::host_name::Reference;
 pub use expectation::{Demand, Expectation, Tolerated};
 use expectation::{Failures, is_revocation_unknown};
-pub use reference::{Name, Reference};
+pub use reference::Name;
 pub use verdict::{Fault, Naming, Refusal, Verdict};
 
 /// `X509_V_ERR_*` of x509_vfy.h.
@@ -107,10 +110,10 @@ pub fn expect(
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Published {
     /// The host whose records they are: the server is told it (SNI).
-    pub host: String,
+    pub host: HostName,
     /// Further names that count where an authority's record matches (RFC 7672,
     /// 3.2.2).
-    pub others: Vec<String>,
+    pub others: Vec<HostName>,
     /// The records that can be compared.
     pub records: Vec<dane::Record>,
     /// Names of which the certificate must bear one besides; none: whatever it is.
@@ -131,7 +134,8 @@ pub fn expect_records(ssl: &mut SslRef, published: Published) -> Result<(), Erro
         names,
     } = published;
     let data = records.iter().map(|one| (one.numbers(), &*one.data));
-    if tls_ffi::dane::require(ssl, &host, &others, data)? == 0 {
+    let further: Vec<&str> = others.iter().map(HostName::as_str).collect();
+    if tls_ffi::dane::require(ssl, host.as_str(), &further, data)? == 0 {
         return Err(ErrorStack::get());
     }
     let expectation = Expectation {
@@ -139,7 +143,8 @@ pub fn expect_records(ssl: &mut SslRef, published: Published) -> Result<(), Erro
         ..Expectation::default()
     };
     let hosts = std::iter::once(&host).chain(&others);
-    let hosts = hosts.map(|host| Name::new(Reference::new(host))).collect();
+    let hosts = hosts.map(|host| Name::new(Reference::Host(host.clone())));
+    let hosts = hosts.collect();
     keep(ssl, Arc::new(expectation), names, records, hosts)
 }
 

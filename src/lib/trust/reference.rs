@@ -2,57 +2,12 @@
 //! 9525: only subjectAltName counts, and every entry of it).
 #![forbid(unsafe_code)]
 
-use std::fmt;
 use std::net::IpAddr;
 
 use openssl::x509::X509Ref;
 
-use crate::resolve;
-use crate::text;
+use crate::host_name::{HostName, Reference};
 use crate::tls_ffi::{self, names};
-
-/// Whom a certificate must name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reference {
-    /// An address.
-    Address(IpAddr),
-    /// A domain in lower case, without a dot at its end: any name one label below
-    /// it will do.
-    Below(String),
-    /// A host name in lower case, without a dot at its end.
-    Host(String),
-}
-
-impl Reference {
-    /// A host argument as a reference identifier (RFC 9525 section 6.1).
-    #[must_use]
-    pub fn new(host: &str) -> Reference {
-        match resolve::address_literal(host) {
-            Some(address) => Reference::Address(address),
-            None => Reference::Host(host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()),
-        }
-    }
-
-    /// The name that DNS gives a host, if it is one.
-    #[must_use]
-    pub fn host_name(name: &[u8]) -> Option<Reference> {
-        let name = std::str::from_utf8(name).ok()?;
-        let bare = name.strip_suffix('.').unwrap_or(name);
-        resolve::is_host_name(name.as_bytes()).then(|| Reference::Host(bare.to_ascii_lowercase()))
-    }
-}
-
-impl fmt::Display for Reference {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Reference::Address(address) => address.fmt(out),
-            Reference::Below(domain) => {
-                write!(out, ".{}", text::excerpt(domain.as_bytes(), 255))
-            }
-            Reference::Host(name) => out.write_str(&text::excerpt(name.as_bytes(), 255)),
-        }
-    }
-}
 
 /// One of the names of which a certificate must bear one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,8 +37,8 @@ impl Name {
         let Reference::Below(domain) = &self.reference else {
             return self.is_in(leaf).then(|| self.clone());
         };
-        let found = dns_entries(leaf).find(|entry| self.is_one_below(domain, entry))?;
-        let found = String::from_utf8_lossy(&found).to_ascii_lowercase();
+        let found = dns_entries(leaf).find(|entry| self.is_one_below(domain.as_str(), entry))?;
+        let found = HostName::of_labels(found.split(|&byte| byte == b'.'));
         Some(Name {
             reference: Reference::Host(found),
             ..self.clone()
@@ -104,12 +59,12 @@ impl Name {
     #[must_use]
     pub fn is_in(&self, leaf: &X509Ref) -> bool {
         match &self.reference {
-            Reference::Host(host) if self.wildcards => tls_ffi::names_host(leaf, host),
+            Reference::Host(host) if self.wildcards => tls_ffi::names_host(leaf, host.as_str()),
             Reference::Host(host) => {
-                dns_entries(leaf).any(|entry| entry.eq_ignore_ascii_case(host.as_bytes()))
+                dns_entries(leaf).any(|entry| entry.eq_ignore_ascii_case(host.as_str().as_bytes()))
             }
             Reference::Below(domain) => {
-                dns_entries(leaf).any(|entry| self.is_one_below(domain, &entry))
+                dns_entries(leaf).any(|entry| self.is_one_below(domain.as_str(), &entry))
             }
             Reference::Address(address) => {
                 let bytes = match address {
@@ -140,6 +95,10 @@ fn dns_entries(leaf: &X509Ref) -> impl Iterator<Item = Vec<u8>> {
 mod tests {
     use super::*;
 
+    fn host(name: &str) -> HostName {
+        HostName::parse(name).expect("a name")
+    }
+
     fn bearing(names: &[&str]) -> openssl::x509::X509 {
         let mut builder = openssl::x509::X509Builder::new().expect("a builder");
         builder.set_version(2).expect("version 3");
@@ -158,7 +117,7 @@ mod tests {
     fn a_domain_stands_for_one_label_below_it() {
         let name = |wildcards| Name {
             wildcards,
-            ..Name::new(Reference::Below("a.example".to_owned()))
+            ..Name::new(Reference::Below(host("a.example")))
         };
         for (entry, with, without) in [
             ("x.a.example", true, true),
@@ -177,11 +136,15 @@ mod tests {
             assert_eq!(name(false).is_in(&leaf), without, "{entry}");
             let borne = name(true).borne_by(&leaf).map(|name| name.reference);
             let found = entry.trim_end_matches('.').to_ascii_lowercase();
-            assert_eq!(borne, with.then_some(Reference::Host(found)), "{entry}");
+            assert_eq!(
+                borne,
+                with.then(|| Reference::Host(host(&found))),
+                "{entry}"
+            );
         }
-        let host = |wildcards| Name {
+        let exact = |wildcards| Name {
             wildcards,
-            ..Name::new(Reference::Host("x.a.example".to_owned()))
+            ..Name::new(Reference::Host(host("x.a.example")))
         };
         for (entry, with, without) in [
             ("x.a.example", true, true),
@@ -190,9 +153,9 @@ mod tests {
             ("y.a.example", false, false),
         ] {
             let leaf = bearing(&[entry]);
-            assert_eq!(host(false).is_in(&leaf), without, "{entry}");
+            assert_eq!(exact(false).is_in(&leaf), without, "{entry}");
             if !entry.ends_with('.') {
-                assert_eq!(host(true).is_in(&leaf), with, "{entry}");
+                assert_eq!(exact(true).is_in(&leaf), with, "{entry}");
             }
         }
     }
@@ -202,35 +165,12 @@ mod tests {
         let leaf = bearing(&["x.a.example"]);
         let name = Name {
             from_dns: true,
-            ..Name::new(Reference::Below("a.example".to_owned()))
+            ..Name::new(Reference::Below(host("a.example")))
         };
         let borne = name.borne_by(&leaf).expect("it is");
         assert!(borne.from_dns);
         assert_eq!(borne.reference.to_string(), "x.a.example");
-        let other = Name::new(Reference::Host("y.a.example".to_owned()));
+        let other = Name::new(Reference::Host(host("y.a.example")));
         assert_eq!(other.borne_by(&leaf), None);
-    }
-
-    #[test]
-    fn references_are_hosts_or_addresses() {
-        assert_eq!(
-            Reference::new("MX.example."),
-            Reference::Host("mx.example".into())
-        );
-        for host in ["::1", "[::1]", "[IPv6:::1]", "[ipv6:::1]"] {
-            let address = Reference::Address("::1".parse().expect("an address"));
-            assert_eq!(Reference::new(host), address, "{host}");
-        }
-    }
-
-    #[test]
-    fn neither_the_root_nor_an_address_is_a_host_s_name() {
-        for bad in [&b"."[..], b"127.0.0.1", b"a\xff.example"] {
-            assert_eq!(Reference::host_name(bad), None, "{bad:?}");
-        }
-        assert_eq!(
-            Reference::host_name(b"Host.Example."),
-            Some(Reference::Host("host.example".into()))
-        );
     }
 }

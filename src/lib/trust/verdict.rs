@@ -5,8 +5,9 @@ use std::fmt;
 
 use openssl::x509::{X509Ref, X509VerifyResult};
 
-use super::reference::{Name, Reference};
+use super::reference::Name;
 use super::{code, fingerprint};
+use crate::host_name::Reference;
 use crate::text;
 use crate::tls_ffi::chain::result_of;
 use crate::tls_ffi::names;
@@ -236,7 +237,7 @@ mod tests {
             depth: 1,
             ..Refusal::new(Fault::Fingerprint, "no good")
         };
-        let signed = Name::new(Reference::Host("mx.example".to_owned()));
+        let signed = Name::new(Reference::parse("mx.example").expect("a name"));
         let forged = Name {
             from_dns: true,
             ..signed.clone()

@@ -72,7 +72,7 @@ fn meet(identity: &Identity, records: Vec<Record>) -> (Result<String, HandshakeF
     let keys = OwnKey::NONE;
     let store = Store::load(&Settings::default(), &setup, &keys).unwrap();
     let published = trust::Published {
-        host: HOST.to_owned(),
+        host: trust::HostName::parse(HOST).unwrap(),
         others: Vec::new(),
         records,
         names: Vec::new(),

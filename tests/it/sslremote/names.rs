@@ -2,11 +2,14 @@
 #![forbid(unsafe_code)]
 
 use std::fmt::Write as _;
+use std::fs;
 
+use super::dane_delivery::shows;
 use super::dns::Names;
 use super::fake::Fake;
 use super::remote::{Remote, fresh_ip};
-use crate::harness::{Place, need, need_root};
+use super::reporting::lines;
+use crate::harness::{Authority, Leaf, Place, need, need_root};
 
 #[test]
 fn exchangers_are_tried_in_their_order() {
@@ -227,8 +230,51 @@ fn names_that_cannot_exist_bounce_at_once() {
     // A relay that cannot exist is the postmaster's to mend.
     let remote = remote.control("smtproutes", ":re..lay\n");
     let report = remote.send("a.example");
-    let said = "ZDNS lookup of re..lay failed temporarily. (#4.4.3)\nReason: the relay of smtproutes line 1 is not a valid name\n";
+    let said = "ZUnable to read control files. (#4.3.0)\nReason: smtproutes line 1 is wrong: the relay is no host name: a label is empty or too long\n";
     assert_eq!(report, said);
+}
+
+/// Nobody but the postmaster sees a name as it is written.
+#[test]
+fn a_relay_in_any_script_leaves_in_ascii() {
+    need_root!();
+    need!("nsd");
+    let place = Place::new("remote-relay-idna");
+    fs::create_dir_all(place.path("tlsrpt")).unwrap();
+    let (ip, ascii) = (fresh_ip(), "xn--mnchen-3ya.test");
+    let names = Names::serve(&place, &format!("xn--mnchen-3ya IN A {ip}\n"));
+    let server = shows(&Leaf::new("x").dns(ascii).issue()).at(ip);
+    let authority = place.write("ca.pem", Authority::shared_root().pem());
+    for (route, policy) in [
+        (
+            ":m\u{fc}nchen.test",
+            format!("~m\u{fc}nchen.test:{authority}\n"),
+        ),
+        (":M\u{dc}NCHEN.Test.", format!("={ascii}:{authority}\n")),
+        (":m\u{fc}nchen.test", format!("~*:{authority}\n")),
+        (
+            ":m\u{fc}nchen.test",
+            format!("~{ascii}:{authority}|||| m\u{fc}nchen.test\n"),
+        ),
+    ] {
+        let sent = Remote::new(&place)
+            .dns(names.ip)
+            .control("smtproutes", &format!("{route}\n"))
+            .policy(&policy)
+            .send("a.example");
+        let verified = format!("verified {ascii}");
+        assert!(
+            sent.starts_with('K') && sent.contains(&verified),
+            "{policy}: {sent}"
+        );
+        let seen = server.seen().pop().unwrap();
+        assert_eq!(seen.wanted.as_deref(), Some(ascii), "{route}");
+    }
+    for line in lines(&place) {
+        for key in ["policy-domain", "receiving-mx-hostname"] {
+            assert_eq!(line[key].as_str(), Some(ascii), "{line}");
+        }
+    }
 }
 
 #[test]

@@ -167,8 +167,8 @@ impl Delivery<'_> {
         let setup = |why: String| NoTls::new(Obstacle::Setup, why);
         let store = plan.store.as_ref();
         let store = store.ok_or_else(|| setup("TLS is never tried".to_owned()))?;
-        let host = &server.host.name;
-        let ssl = dane::connection(store, host, plan.dane.as_ref(), plan.names.clone());
+        let named = server.host.reference();
+        let ssl = dane::connection(store, &named, plan.dane.as_ref(), plan.names.clone());
         let ssl = ssl.and_then(|mut ssl| {
             if let Some(sts) = &plan.sts {
                 trust::expect_besides(&mut ssl, sts.expectation(), sts.names())?;

@@ -14,6 +14,7 @@ use crate::resolve;
 use crate::routes::Origin;
 use crate::sys::socket;
 use crate::text;
+use crate::trust::Reference;
 
 /// The port of mail.
 pub const SMTP: u16 = 25;
@@ -23,7 +24,7 @@ const MOST_HOSTS: usize = 100;
 /// A host that may be called: its name and one of its addresses.
 #[derive(Clone, Debug)]
 pub struct Host {
-    /// As MX or a route names it.
+    /// As MX or a route names it, and as DNS has it.
     pub name: String,
     /// Where it is called.
     pub ip: IpAddr,
@@ -52,6 +53,14 @@ impl Host {
             ip,
             signed,
             named: None,
+        }
+    }
+
+    /// Whom its certificate should name, and what SNI says.
+    pub fn reference(&self) -> Reference {
+        match &self.named {
+            Some(named) => Reference::Host(named.host.host_name()),
+            None => Reference::Address(self.ip),
         }
     }
 
@@ -164,15 +173,7 @@ pub fn of_relay(resolver: &Resolver, relay: &str, place: &str) -> Result<Vec<Hos
     let cannot_exist = |_| no_dns(relay, &format!("the relay of {place} is not a valid name"));
     let name = DomainName::parse(relay.as_bytes()).map_err(cannot_exist)?;
     match resolver.dns()?.addresses(&name) {
-        Ok(found) => {
-            let hosts = Host::all(name, false, found).into_iter();
-            // As the route is written: rules are looked up for that.
-            let as_written = |host| Host {
-                name: relay.to_owned(),
-                ..host
-            };
-            Ok(hosts.map(as_written).collect())
-        }
+        Ok(found) => Ok(Host::all(name, false, found)),
         Err(NoAnswer::Temporary(why) | NoAnswer::Bogus(why)) => Err(no_dns(relay, &why)),
         Err(NoAnswer::NoRecords | NoAnswer::NoSuchName) => Err(no_dns(
             relay,

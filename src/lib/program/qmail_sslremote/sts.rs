@@ -80,7 +80,7 @@ pub struct Followed {
     pub policy: Rc<Policy>,
     /// Whether one of its patterns matches the host.
     pub listed: bool,
-    host: String,
+    host: Reference,
 }
 
 impl Search {
@@ -240,7 +240,7 @@ impl Search {
             domain: self.domain().ok()?.clone(),
             policy: Rc::clone(policy),
             listed: name.as_ref().is_some_and(|name| policy.matches(name)),
-            host: host.name.clone(),
+            host: host.reference(),
         })
     }
 }
@@ -339,7 +339,7 @@ impl Followed {
 
     /// The name that the certificate must bear.
     pub fn names(&self) -> Vec<Name> {
-        vec![Name::new(Reference::new(&self.host))]
+        vec![Name::new(self.host.clone())]
     }
 }
 

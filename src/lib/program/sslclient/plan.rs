@@ -27,12 +27,17 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) fn make(options: &Options, host: &str, port: u16) -> Result<Plan, Fail> {
+    pub(super) fn make(
+        options: &Options,
+        host: &str,
+        reference: &Reference,
+        port: u16,
+    ) -> Result<Plan, Fail> {
         let named = options.name.as_deref().unwrap_or(host);
         let Some(path) = &options.destinations else {
             return Ok(Plan {
                 rule: None,
-                names: vec![Name::new(Reference::new(named))],
+                names: vec![Name::new(reference.clone())],
                 cure: None,
                 port,
                 upgrade: options.upgrade,

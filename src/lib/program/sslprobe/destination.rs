@@ -6,13 +6,15 @@ use std::net::IpAddr;
 use crate::options::sslprobe::{Options, Start};
 use crate::report::Fail;
 use crate::text;
-use crate::tlsdestinations;
+use crate::trust::Reference;
 
 /// Where a probe goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ProbeDestination {
     /// The host, or the mail domain, as it was given; in ASCII, as DNS has it.
     pub(super) host: String,
+    /// The same as SNI and certificates have it.
+    pub(super) reference: Reference,
     /// Where it is called.
     pub(super) port: u16,
     /// How TLS is reached.
@@ -38,21 +40,24 @@ pub(super) struct Unit {
 pub(super) fn parse(word: &str, options: &Options) -> Result<ProbeDestination, Fail> {
     let (host, port) = split(word);
     let shown = || text::excerpt(word.as_bytes(), 100);
-    let sound = !host.is_empty()
-        && host.len() <= 255
-        && !host.starts_with('-')
-        && !host.contains(|c: char| c.is_whitespace() || c.is_control() || "[]/@".contains(c));
-    let host = tlsdestinations::in_ascii(host).filter(|_| sound);
-    let host =
-        host.ok_or_else(|| format!("\"{}\" is not host, host:port or [address]:port", shown()))?;
+    let sound = !host.starts_with('-') && !host.contains(['[', ']', '/', '@']);
+    if !sound || host.is_empty() {
+        return Err(format!("\"{}\" is not host, host:port or [address]:port", shown()).into());
+    }
+    let reference = Reference::parse(host).map_err(|why| format!("\"{}\": {why}", shown()))?;
     let port = match port {
         None => options.port,
         Some(port) => text::number(port, 1..=65535)
             .and_then(|number| u16::try_from(number).ok())
             .ok_or_else(|| format!("\"{}\": the port is not a number from 1 to 65535", shown()))?,
     };
+    let host = match &reference {
+        Reference::Host(name) if !host.is_ascii() => name.to_string(),
+        _ => host.to_owned(),
+    };
     Ok(ProbeDestination {
         host,
+        reference,
         port,
         start: options.start.unwrap_or_else(|| Start::of_port(port)),
     })
@@ -131,6 +136,9 @@ mod tests {
             "a\nb",
             "::g:1",
             "-x",
+            "x.example..",
+            "m\u{fc}nchen.example..:25",
+            "a..b",
             "user@example.org",
         ] {
             assert!(parse(bad, &options).is_err(), "{bad:?}");

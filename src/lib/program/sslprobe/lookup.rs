@@ -22,6 +22,7 @@ use crate::qmail_home;
 use crate::report::Fail;
 use crate::resolve;
 use crate::text;
+use crate::trust::Reference;
 
 /// The most MX hosts of a domain that are probed.
 const MOST_HOSTS: usize = 20;
@@ -109,9 +110,10 @@ fn by_family(
     families.iter().map(of).collect()
 }
 
-fn target_of(destination: &ProbeDestination, host: &str) -> Target {
+fn target_of(destination: &ProbeDestination) -> Target {
     Target {
-        host: host.to_owned(),
+        host: destination.host.clone(),
+        reference: destination.reference.clone(),
         port: destination.port,
         start: destination.start,
         addresses: Ok(Vec::new()),
@@ -128,7 +130,7 @@ fn host(
     dns: Result<&Dns, &Fail>,
     families: &[IpFamily],
 ) -> Vec<Target> {
-    let mut target = target_of(destination, &destination.host);
+    let mut target = target_of(destination);
     if let Ok(ip) = destination.host.parse::<IpAddr>() {
         return by_family(&target, Ok(&[ip]), families);
     }
@@ -184,7 +186,7 @@ fn exchangers(
 ) -> Vec<Target> {
     let domain = &destination.host;
     let failed = |why: Fail| {
-        let mut target = target_of(destination, domain);
+        let mut target = target_of(destination);
         target.mx_of = Some((domain.clone(), false));
         target.addresses = Err(why);
         vec![target]
@@ -218,7 +220,12 @@ fn exchangers(
     let policy = domain_policy(dns, domain);
     let looked_up = dns.addresses_of(&hosts[..hosts.len().min(MOST_HOSTS)]);
     for (host, answer) in hosts.iter().zip(looked_up) {
-        let mut target = target_of(destination, &host.to_string());
+        let name = host.host_name();
+        let mut target = Target {
+            host: name.to_string(),
+            reference: Reference::Host(name),
+            ..target_of(destination)
+        };
         target.mx_of = Some((domain.clone(), signed));
         target.policy = policy.clone();
         if let Ok(answer) = &answer {

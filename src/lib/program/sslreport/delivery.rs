@@ -69,7 +69,7 @@ pub fn hand_over(program: &[OsString], message: &str, path: &Path) -> Result<(),
 /// It is not there, or does not take it.
 pub fn post(client: &Client, dns: &Dns, url: &Url, packed: &[u8]) -> Result<(), Fail> {
     let unknown = |_| Fail::temporary("its host is no name");
-    let name = DomainName::parse(url.host.as_bytes()).map_err(unknown)?;
+    let name = DomainName::parse(url.host.as_str().as_bytes()).map_err(unknown)?;
     dns.begin_anew();
     let addresses = dns.addresses(&name);
     let addresses = addresses

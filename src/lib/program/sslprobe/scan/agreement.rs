@@ -19,7 +19,7 @@ use crate::store::client::Store;
 use crate::text;
 use crate::tlsdestinations::{Port, Rule, Tls, TlsMode};
 use crate::transport::Transport;
-use crate::trust::{self, Fault, Name, Reference};
+use crate::trust::{self, Fault, Name};
 
 /// What the domain publishes.
 pub(super) fn run(scan: &mut Scan<'_>) -> Result<(), Stop> {
@@ -132,7 +132,7 @@ fn under(scan: &mut Scan<'_>, of_target: &TargetRule) -> Result<(MailOutcome, St
         let sentence = format!("{place}: TLS is never tried, mail would go in the clear");
         return Ok((MailOutcome::Through, sentence));
     }
-    let ssl = dane::connection(store, &scan.target.host, dane, of_target.names.clone())?;
+    let ssl = dane::connection(store, &scan.target.reference, dane, of_target.names.clone())?;
     let published = dane.and_then(|dane| dane.published.as_ref());
     // The names that a line wants besides are none of the domain's business.
     let by_records_alone = published.is_some_and(|published| published.names.is_empty());
@@ -218,7 +218,7 @@ fn records(scan: &mut Scan<'_>) -> Result<(), Stop> {
 /// The mail domain's policy of MTA-STS.
 fn domain_policy(scan: &mut Scan<'_>) -> Result<(), Stop> {
     if lists(scan) {
-        let reference = Reference::new(&scan.target.host);
+        let reference = scan.target.reference.clone();
         let names = vec![Name::new(reference.clone())];
         let ssl = scan.terms.policies.connection(&reference, names)?;
         match verified(scan, ssl)? {

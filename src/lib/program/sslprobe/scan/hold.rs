@@ -9,7 +9,6 @@ use crate::probe::partner::{self, Hold, Partner, PartnerHost};
 use crate::probe::result::{HostResult, Version};
 use crate::report::Fail;
 use crate::tlsdestinations::Destinations;
-use crate::trust::Reference;
 
 pub(super) fn run(scan: &mut Scan<'_>) -> Result<(), Stop> {
     if scan.of_no_use().is_some() {
@@ -74,7 +73,7 @@ fn holds(scan: &mut Scan<'_>, line: &str) -> Result<Result<(), Fail>, Stop> {
     let rule = TargetRule::new(rule, target, scan.terms.judge.anchors());
     Ok(match rule.store {
         Ok(store) => {
-            let ssl = store.connection(&Reference::new(&target.host), rule.names)?;
+            let ssl = store.connection(&target.reference, rule.names)?;
             verified(scan, ssl)?.map_err(|failure| failure.to_string().into())
         }
         Err(why) => Err(why),

@@ -73,6 +73,8 @@ pub(super) enum DomainPolicy {
 pub(super) struct Target {
     /// As it was given, or as MX names it.
     pub(super) host: String,
+    /// The same as SNI and certificates have it.
+    pub(super) reference: Reference,
     /// Where it is called.
     pub(super) port: u16,
     /// How TLS is reached.
@@ -127,7 +129,7 @@ impl Target {
     /// It would not be called.
     fn dane(&self, rule: &Rule, names: Vec<Name>) -> Result<Option<Dane>, Lack> {
         let published = self.published.as_ref().filter(|_| rule.weighs_records());
-        let is_address = matches!(Reference::new(&self.host), Reference::Address(_));
+        let is_address = matches!(self.reference, Reference::Address(_));
         let found = match published {
             Some(published) => published.tlsa.clone(),
             None if rule.value.dane && !is_address => {
@@ -141,18 +143,19 @@ impl Target {
 
     /// What SNI says: the name of the host, if it has one.
     fn server_name(&self) -> Option<&str> {
-        match Reference::new(&self.host) {
-            Reference::Host(_) => Some(self.host.trim_end_matches('.')),
+        match &self.reference {
+            Reference::Host(name) => name.server_name(),
             _ => None,
         }
     }
 
     /// The names of which its certificate should bear one.
     fn names(&self) -> Vec<Name> {
-        let domain = self.mx_of.iter().map(|(domain, _)| domain);
-        std::iter::once(&self.host)
+        let domain = self.mx_of.iter();
+        let domain = domain.filter_map(|(domain, _)| Reference::parse(domain).ok());
+        std::iter::once(self.reference.clone())
             .chain(domain)
-            .map(|name| Name::new(Reference::new(name)))
+            .map(Name::new)
             .collect()
     }
 }
