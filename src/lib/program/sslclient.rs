@@ -61,19 +61,19 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     } else {
         &host
     };
-    let (ascii, own) = named("host", host)?;
-    let other = options.name.as_deref().map(|name| named("-m", name));
-    let other = other.transpose()?;
+    let called = Called::read(host, options.name.as_deref())?;
     if options.explain {
         return gate::explain(&options, host);
     }
     if program.is_empty() {
         return Err(TABLE.usage("too few arguments"));
     }
-    let host = ascii;
-    let (name, other) = other.unzip();
+    let Called {
+        host,
+        name,
+        reference,
+    } = called;
     options.name = name;
-    let reference = other.unwrap_or(own);
     for misspelt in settings::misspelt_in_environment(&SETTINGS) {
         report.warning(misspelt);
     }
@@ -113,6 +113,29 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     edits.extend(connection.variables(common.family, common.tcp_names));
     edits.extend(account.variables(common.full));
     serve::serve(&report, &options, session, &greeting, &program, &edits)
+}
+
+/// Who is called, in ASCII.
+struct Called {
+    /// As the system's resolver takes it.
+    host: String,
+    /// The same of `-m`.
+    name: Option<String>,
+    /// Whom the certificate must name, and what SNI says.
+    reference: Reference,
+}
+
+impl Called {
+    fn read(host: &str, name: Option<&str>) -> Result<Called, Fail> {
+        let (host, own) = named("host", host)?;
+        let other = name.map(|name| named("-m", name)).transpose()?;
+        let (name, other) = other.unzip();
+        Ok(Called {
+            host,
+            name,
+            reference: other.unwrap_or(own),
+        })
+    }
 }
 
 /// A host as the system's resolver takes it, and as SNI and certificates have it.

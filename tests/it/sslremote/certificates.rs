@@ -4,15 +4,16 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::IpAddr;
 use std::process::Stdio;
 use std::sync::mpsc;
 
 use openssl::ssl::{SslContextBuilder, SslVerifyMode};
 
 use super::dns::Names;
-use super::fake::Fake;
+use super::fake::{Fake, Fault};
 use super::postfix::Postfix;
-use super::remote::{MESSAGE, Remote};
+use super::remote::{MESSAGE, Remote, fresh_ip};
 use crate::harness::daemons::Exim;
 use crate::harness::memory::Needles;
 use crate::harness::process::PATIENCE;
@@ -276,5 +277,78 @@ fn our_key_and_its_password_are_gone_when_the_sender_is_named() {
             // The same search finds what was kept on purpose.
             assert_eq!(!found.is_empty(), keep, "{kind:?}: {found:?}");
         }
+    }
+}
+
+/// A domain with two servers, the better one first.
+fn two_servers(place: &Place) -> (Names, IpAddr, IpAddr) {
+    let (first, second) = (fresh_ip(), fresh_ip());
+    let zone = format!("d IN MX 10 one\nd IN MX 20 two\none IN A {first}\ntwo IN A {second}\n");
+    (Names::serve(place, &zone), first, second)
+}
+
+/// RFC 5321, 4.2.1: such an answer is no other server's.
+#[test]
+fn a_421_leads_to_the_next_server_with_our_certificate() {
+    need_root!();
+    need!("nsd");
+    let place = Place::new("remote-own-next");
+    make(&place, &["all"]);
+    let file = |name: &str| place.text(name);
+    let own = format!("*:{}|{}\n", file("all.pem"), file("all.open"));
+    for verb in ["S: MAIL", "S: RCPT", "S: DATA"] {
+        let (names, first, second) = two_servers(&place);
+        let remote = Remote::new(&place)
+            .dns(names.ip)
+            .policy("-d.test:\n")
+            .control("domaincerts", &own);
+        let two = asking().at(second);
+        let one = asking().reply(verb, "421 busy\r\n").at(first);
+        let report = remote.send("d.test");
+        assert!(
+            report.starts_with(&format!("K{second} ")),
+            "{verb}: {report}"
+        );
+        assert_eq!(one.only().shown.as_deref(), Some("all"), "{verb}");
+        assert_eq!(two.only().shown.as_deref(), Some("all"), "{verb}");
+    }
+}
+
+#[test]
+fn our_key_is_gone_when_the_message_is_sent_though_other_servers_are_left() {
+    need_root!();
+    need!("nsd");
+    let place = Place::new("remote-key-next");
+    let identity = Leaf::new("client").key(KeyKind::P256).issue();
+    place.write("client.pem", identity.chain_pem());
+    place.write("client.key", identity.locked_key_pem(SECRET));
+    let mut needles = Needles::secrets(&identity.key);
+    needles.add("the password", SECRET.as_bytes());
+    let file = |name: &str| place.text(name);
+    let own = format!("*:{}|{}|{SECRET}\n", file("client.pem"), file("client.key"));
+    // MAIL has its answer, the message has none.
+    for (verb, there) in [("S: RCPT", true), ("DOT", false)] {
+        let (names, first, _) = two_servers(&place);
+        let server = asking().fault(verb, Fault::Silence).at(first);
+        let remote = Remote::new(&place)
+            .dns(names.ip)
+            .policy("-d.test:\n")
+            .control("domaincerts", &own);
+        let mut child = remote
+            .command(&["d.test", "a@b", "c@x"])
+            .stdin(fs::File::open(place.write("message", MESSAGE)).unwrap())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        eventually("the server is silent", || {
+            let seen = server.seen().pop()?;
+            let asked = seen.commands.last()?.contains("RCPT");
+            (if there { asked } else { seen.message.is_some() }).then_some(())
+        });
+        let found = needles.found_in(child.id().cast_signed());
+        let _ = child.kill();
+        let _ = child.wait();
+        // The same search finds what is still there.
+        assert_eq!(!found.is_empty(), there, "{verb}: {found:?}");
     }
 }

@@ -82,22 +82,25 @@ impl Delivery<'_> {
         let mut told = Vec::new();
         let mut again = Vec::new();
         let mut standing = None;
+        let is_last = |number: usize| !servers[number + 1..].iter().any(|one| one.plan.is_ok());
         for (number, server) in servers.iter().enumerate() {
-            told.push(Some(match self.attempt(message, server, None) {
-                Outcome::Done(report) => return report,
-                Outcome::Last(report) => {
-                    standing = Some(report);
-                    break;
-                }
-                Outcome::Next(one) => one,
-                Outcome::InPlain(one, why) => {
-                    again.push((number, server, why));
-                    one
-                }
-            }));
+            told.push(Some(
+                match self.attempt(message, server, None, is_last(number)) {
+                    Outcome::Done(report) => return report,
+                    Outcome::Last(report) => {
+                        standing = Some(report);
+                        break;
+                    }
+                    Outcome::Next(one) => one,
+                    Outcome::InPlain(one, why) => {
+                        again.push((number, server, why));
+                        one
+                    }
+                },
+            ));
         }
         for (number, server, why) in again {
-            match self.attempt(message, server, Some(&why)) {
+            match self.attempt(message, server, Some(&why), true) {
                 Outcome::Done(report) => return report,
                 Outcome::Last(report) => {
                     standing.get_or_insert(report);
@@ -111,8 +114,15 @@ impl Delivery<'_> {
         standing.unwrap_or_else(|| told_at_last(told.into_iter().flatten()))
     }
 
-    /// One connection; with `failed`, one without TLS, for that reason.
-    fn attempt(&self, message: &mut Message, server: &Server, failed: Option<&NoTls>) -> Outcome {
+    /// One connection; with `failed`, one without TLS, for that reason. `is_last`: our
+    /// certificate is of no use after it.
+    fn attempt(
+        &self,
+        message: &mut Message,
+        server: &Server,
+        failed: Option<&NoTls>,
+        is_last: bool,
+    ) -> Outcome {
         let nowhere = Circumstances {
             server,
             demand: None,
@@ -126,7 +136,7 @@ impl Delivery<'_> {
                 return outcome(Failure::Excluded(excluded.clone()).into(), &nowhere);
             }
         };
-        let mut session = match session::Session::connect(self, server, plan, failed) {
+        let mut session = match session::Session::connect(self, server, plan, failed, is_last) {
             Ok(session) => session,
             Err(failure) => return outcome(failure.into(), &nowhere),
         };

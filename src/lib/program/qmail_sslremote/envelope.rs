@@ -89,7 +89,7 @@ fn addresses(
         None => 1,
     };
     let mail = mail(&session.capabilities, envelope, message)?;
-    session.forget_key();
+    session.forget_key_at_last();
     // Whose answer is read with the first group's; nothing is sent before that.
     let mut unsent = Some(mail);
     if group == 1 {
@@ -187,6 +187,9 @@ fn content(session: &mut Session<'_>, message: &mut Message) -> Result<Say, Fail
     if reply.code != 354 {
         return Err(Failure::Data(reply));
     }
+    // From here on no other server is called.
+    session.forget_key();
+    let talk = &mut session.talk;
     let mut unsent = None;
     let mut put = |piece: &[u8]| {
         talk.put_content(piece).map_err(|why| {

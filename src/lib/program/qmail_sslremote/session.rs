@@ -34,6 +34,8 @@ pub struct Session<'a> {
     /// What the server offers; nothing before the name was taken.
     pub capabilities: Capabilities,
     protection: Protection,
+    /// No other server is left that could ask for our certificate.
+    is_last: bool,
     /// Our key was wiped.
     key_is_gone: bool,
     local_ip: Option<IpAddr>,
@@ -123,7 +125,8 @@ fn no_tls(obstacle: Obstacle, why: impl Into<String>, reply: Option<&[u8]>) -> F
 
 impl<'a> Session<'a> {
     /// A connection, from the address that domainips gives. With `failed` it does
-    /// without TLS, for that reason.
+    /// without TLS, for that reason. `is_last`: no server after it will want our
+    /// certificate.
     ///
     /// # Errors
     /// There is none.
@@ -132,6 +135,7 @@ impl<'a> Session<'a> {
         server: &'a Server,
         plan: &'a Plan,
         failed: Option<&NoTls>,
+        is_last: bool,
     ) -> Result<Session<'a>, Failure> {
         let socket = call(delivery, server)?;
         let _ = socket.set_nodelay(true);
@@ -149,6 +153,7 @@ impl<'a> Session<'a> {
             talk: Talk::new(Transport::clear(socket), delivery.control.remote),
             capabilities: Capabilities::Unasked,
             protection,
+            is_last,
             key_is_gone: false,
             local_ip,
         })
@@ -164,7 +169,14 @@ impl<'a> Session<'a> {
                 Protection::Failed(failed) | Protection::Refused(failed) => Some(failed),
                 _ => None,
             },
-            no_other: self.key_is_gone && self.delivery.has_key,
+            no_other: self.key_is_gone && !self.is_last && self.delivery.has_key,
+        }
+    }
+
+    /// Wipes our key, unless another server may ask for our certificate.
+    pub fn forget_key_at_last(&mut self) {
+        if self.is_last {
+            self.forget_key();
         }
     }
 
