@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::connection::{Connection, Naming, shown};
 use crate::dialer::{DeadlineSocket, Dialer};
-use crate::dialogue::{self, Protocol};
+use crate::dialogue;
 use crate::handshake::{self, HandshakeFailure, Session, Side};
 use crate::keyholder::OwnKey;
 use crate::log;
@@ -89,11 +89,7 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     // Whatever comes before the program is run has this much time in all.
     let limit = Duration::from_secs(u64::from(first) + u64::from(second));
     let begun = Instant::now();
-    let greeting = match plan.upgrade {
-        Some(protocol) => upgrade(protocol, &connection, &stream, begun + limit)
-            .map_err(|fail| plan::never_in_plaintext(fail, plan.rule.as_ref()))?,
-        None => Vec::new(),
-    };
+    let greeting = upgrade(&plan, &connection, &stream, begun + limit)?;
     let limit = limit.saturating_sub(begun.elapsed());
     let session = secure(&plan, &store, &reference, stream, limit);
     OwnKey::forget();
@@ -209,23 +205,28 @@ fn describe(options: &Options, stream: &TcpStream) -> Result<Connection, Fail> {
     Ok(connection)
 }
 
-/// The dialogue that ends with the server's leave to start TLS; its greeting.
+/// The dialogue that ends with the server's leave to start TLS, where there is one; its
+/// greeting.
 fn upgrade(
-    protocol: Protocol,
+    plan: &Plan,
     connection: &Connection,
     stream: &TcpStream,
     deadline: Instant,
 ) -> Result<Vec<u8>, Fail> {
+    let Some(protocol) = plan.upgrade else {
+        return Ok(Vec::new());
+    };
     let name = hello_name(connection);
     let mut stream = DeadlineSocket {
         socket: stream,
         deadline,
     };
     dialogue::client::upgrade(&mut stream, protocol, &name).map_err(|refusal| {
-        Fail::temporary(format!(
+        let fail = Fail::temporary(format!(
             "unable to start TLS with {}: {refusal}",
             protocol.upgrade_command()
-        ))
+        ));
+        plan::never_in_plaintext(fail, plan.rule.as_ref())
     })
 }
 
