@@ -72,7 +72,7 @@ fn keep_text_apart() {
     };
     let has_large = ["x86_64", "aarch64"].contains(&&*value("CARGO_CFG_TARGET_ARCH"));
     let is_linux = value("CARGO_CFG_TARGET_OS") == "linux";
-    if is_linux && has_large && env::var_os("CARGO_FEATURE_VENDORED").is_some() {
+    if is_linux && has_large {
         println!("cargo::rustc-link-arg-bin=sslserver=-Wl,-z,max-page-size=2097152");
     }
 }

@@ -1,6 +1,6 @@
 //! What sslserver costs beside other servers: processor time per connection and
 //! per GiB, memory per idle connection; and what a delivery of qmail-sslremote
-//! costs beside other clients. Medians over interleaved rounds. `package/bench`
+//! costs beside other clients. Medians over rounds in which all take turns. `package/bench`
 //! runs it; every figure is the kernel's accounting of whole processes, but for
 //! the wall time that is told beside a delivery's.
 #![forbid(unsafe_code)]
@@ -128,7 +128,34 @@ impl Contest {
     }
 }
 
+/// How many connections a server has in a row: so few that what disturbs the machine
+/// for a while disturbs all servers alike.
+const IN_A_ROW: u32 = 10;
+
 impl Load {
+    /// What a server does in each of its turns of a round, and the share of that in the
+    /// round's figure.
+    fn turns(self) -> Vec<(Load, f64)> {
+        let number = match self {
+            Load::Connections { number, .. } | Load::Mail(number) => number,
+            _ => return vec![(self, 1.0)],
+        };
+        let parts = (0..number).step_by(IN_A_ROW as usize);
+        let parts = parts.map(|done| IN_A_ROW.min(number - done));
+        parts
+            .map(|part| {
+                let load = match self {
+                    Load::Connections { resumed, .. } => Load::Connections {
+                        number: part,
+                        resumed,
+                    },
+                    _ => Load::Mail(part),
+                };
+                (load, f64::from(part) / f64::from(number))
+            })
+            .collect()
+    }
+
     /// Whether no other server may run meanwhile.
     fn is_alone(self) -> bool {
         matches!(self, Load::Idle(_) | Load::Crowd { .. })
@@ -567,31 +594,43 @@ fn measure_all(settings: &Settings, cases: &[Case], ground: &Ground) -> Vec<Resu
                     case.title
                 ));
                 let contenders = settings.contenders(case);
-                let servers = contenders.len();
-                // Whoever comes first pays for a cold cache: take turns.
-                for turn in 0..servers {
-                    let index = (turn + round as usize) % servers;
-                    let figures = &mut results.figures[index];
-                    if figures.absent.is_some() {
-                        continue;
-                    }
-                    let contender = &contenders[index];
-                    // Some servers lose an answer now and then; that ends the
-                    // round, is told, and is no reason to give them up.
-                    for attempt in 1..=ATTEMPTS {
-                        match measure(contender, case, ground, &mut running) {
-                            Ok(figure) => {
-                                figures.rounds.push(figure);
+                let mut spent = vec![Spent::default(); contenders.len()];
+                for (turn, (load, share)) in (0..).zip(case.load.turns()) {
+                    let case = Case {
+                        load,
+                        ..case.clone()
+                    };
+                    let turn = turn + round as usize;
+                    for index in order(turn, contenders.len()) {
+                        let (contender, spent) = (&contenders[index], &mut spent[index]);
+                        let figures = &mut results.figures[index];
+                        // Some servers lose an answer now and then; that is told, and
+                        // is no reason to give them up.
+                        for attempt in 1..=ATTEMPTS {
+                            if figures.absent.is_some() {
                                 break;
                             }
-                            Err(why) => {
-                                complain(&format!("{}: {why}", contender.label));
-                                figures.failures += 1;
-                                if attempt == ATTEMPTS {
-                                    figures.absent = Some(why);
+                            let session = &mut spent.session;
+                            match measure(contender, &case, ground, &mut running, session) {
+                                Ok(figure) => {
+                                    spent.figure += figure * share;
+                                    break;
+                                }
+                                Err(why) => {
+                                    *session = None;
+                                    complain(&format!("{}: {why}", contender.label));
+                                    figures.failures += 1;
+                                    if attempt == ATTEMPTS {
+                                        figures.absent = Some(why);
+                                    }
                                 }
                             }
                         }
+                    }
+                }
+                for (figures, spent) in results.figures.iter_mut().zip(spent) {
+                    if figures.absent.is_none() {
+                        figures.rounds.push(spent.figure);
                     }
                 }
             }
@@ -600,18 +639,47 @@ fn measure_all(settings: &Settings, cases: &[Case], ground: &Ground) -> Vec<Resu
     results
 }
 
-/// How often a round is tried.
+/// What a server has taken in a round so far.
+#[derive(Clone, Default)]
+struct Spent {
+    /// As the table has it.
+    figure: f64,
+    /// What its next client may resume.
+    session: Option<Resumable>,
+}
+
+/// In which order servers have their turn. Over many turns each comes as often behind
+/// each other: what the one before has left in the caches is paid for by the next.
+fn order(turn: usize, servers: usize) -> impl Iterator<Item = usize> {
+    let steps: Vec<usize> = (1..servers.max(2))
+        .filter(|&step| is_coprime(step, servers))
+        .collect();
+    let step = steps[turn / servers.max(1) % steps.len()];
+    (0..servers).map(move |at| (turn + at * step) % servers)
+}
+
+/// Whether steps of that length come to each server.
+fn is_coprime(step: usize, servers: usize) -> bool {
+    let (mut one, mut other) = (step, servers);
+    while other != 0 {
+        (one, other) = (other, one % other);
+    }
+    one == 1
+}
+
+/// How often a turn is tried.
 const ATTEMPTS: u32 = 3;
 
 /// What tells two running servers apart: who, which key, which program.
 type Running = HashMap<(String, &'static str, Program), Server>;
 
-/// One round of one case for one server.
+/// One turn of one case for one server.
 fn measure(
     contender: &Contender,
     case: &Case,
     ground: &Ground,
     running: &mut Running,
+    session: &mut Option<Resumable>,
 ) -> Outcome<f64> {
     let client = if contender.encrypts() {
         Client::tls(case.version, &ground.credentials.ca)?.upgrading(contender.upgrades())
@@ -642,7 +710,7 @@ fn measure(
         running.insert(name.clone(), server);
     }
     let server = running.get(&name).ok_or("no server")?;
-    busy(server, &client, case.load).map_err(|why| server.explain(&why))
+    busy(server, &client, case.load, session).map_err(|why| server.explain(&why))
 }
 
 /// First connections, which fault in pages and fill caches.
@@ -657,13 +725,18 @@ fn warm(server: &Server, client: &Client, load: Load) -> Outcome<()> {
     Ok(())
 }
 
-/// Processor time of one round: milliseconds per connection, or seconds per GiB.
-fn busy(server: &Server, client: &Client, load: Load) -> Outcome<f64> {
-    let mut session = None;
-    if matches!(load, Load::Connections { resumed: true, .. }) && client.encrypts() {
+/// Processor time of one turn: milliseconds per connection, or seconds per GiB.
+fn busy(
+    server: &Server,
+    client: &Client,
+    load: Load,
+    session: &mut Option<Resumable>,
+) -> Outcome<f64> {
+    let resumes = matches!(load, Load::Connections { resumed: true, .. });
+    if resumes && client.encrypts() && session.is_none() {
         let mut first = client.connect(server.port)?;
         exchange(client, &mut first, load)?;
-        session = Some(first.resumable().ok_or("no session to resume")?);
+        *session = Some(first.resumable().ok_or("no session to resume")?);
     }
     let before = server.cpu()?;
     #[expect(
@@ -676,7 +749,7 @@ fn busy(server: &Server, client: &Client, load: Load) -> Outcome<f64> {
         | Load::Idle(number)
         | Load::Mail(number) => {
             for _ in 0..number {
-                one_connection(client, server.port, load, &mut session)?;
+                one_connection(client, server.port, load, session)?;
             }
             1e3 / f64::from(number)
         }
@@ -770,13 +843,13 @@ fn beside(server: &mut Server, client: &Client, load: Load, open: u32) -> Outcom
     // What they give back after a while is not this connection's.
     thread::sleep(SILENCE);
     server.rest();
-    busy(server, client, load)
+    busy(server, client, load, &mut None)
 }
 
 fn report(settings: &Settings, results: &[Results]) -> Outcome<()> {
     let mut yardsticks = vec![TCPSERVER, "stunnel"];
     let mut head = format!(
-        "Medians of {} interleaved rounds of {} connections (child: echo ok), {} MiB, {} idle connections (child: cat).\n\
+        "Medians of {} rounds of {} connections (child: echo ok), in turns of {IN_A_ROW}, {} MiB, {} idle connections (child: cat).\n\
          Accounting: {}.\n",
         settings.rounds,
         settings.connections,
