@@ -136,9 +136,8 @@ impl Load {
     /// What a server does in each of its turns of a round, and the share of that in the
     /// round's figure.
     fn turns(self) -> Vec<(Load, f64)> {
-        let number = match self {
-            Load::Connections { number, .. } | Load::Mail(number) => number,
-            _ => return vec![(self, 1.0)],
+        let (Load::Connections { number, .. } | Load::Mail(number)) = self else {
+            return vec![(self, 1.0)];
         };
         let parts = (0..number).step_by(IN_A_ROW as usize);
         let parts = parts.map(|done| IN_A_ROW.min(number - done));
