@@ -35,10 +35,13 @@ const SPARE_SECONDS: u32 = 1;
 /// Names one connection's link; no two keyholders of a process give the same.
 pub type LinkId = u64;
 
-static NEXT_LINK: AtomicU64 = AtomicU64::new(0);
+/// Numbers of links and of keyholders.
+static NEXT: AtomicU64 = AtomicU64::new(0);
 
 /// One generation's keyholder.
 pub struct Keyholder {
+    /// No other of this process has it.
+    number: u64,
     keys: KeyTable,
     /// What may be signed; every worker knows it.
     permits: Permits,
@@ -81,6 +84,7 @@ impl Keyholder {
         missing: Vec<String>,
     ) -> Keyholder {
         Keyholder {
+            number: NEXT.fetch_add(1, Ordering::Relaxed),
             workers,
             keys,
             permits,
@@ -91,6 +95,10 @@ impl Keyholder {
             awaited: false,
             missing,
         }
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.number
     }
 
     /// Its keys, for whoever loads the next generation.
@@ -180,7 +188,7 @@ impl Keyholder {
         }
     }
 
-    fn drop_spares(&mut self) {
+    pub(super) fn drop_spares(&mut self) {
         for (id, _) in std::mem::take(&mut self.spares).links {
             self.done(id);
         }
@@ -191,7 +199,7 @@ impl Keyholder {
             self.sweep();
         }
         let (socket, engine) = parcel::pair()?;
-        let id = NEXT_LINK.fetch_add(1, Ordering::Relaxed);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let workers = &mut self.workers;
         let now = Instant::now();
         let turn = usize::try_from(id).unwrap_or(0);
@@ -214,9 +222,14 @@ impl Keyholder {
         Ok((id, engine))
     }
 
-    /// Nobody uses this link any more.
-    pub fn done(&mut self, id: LinkId) {
-        self.links.remove(&id);
+    /// Nobody uses this link any more. Whether it was one of its.
+    pub(super) fn done(&mut self, id: LinkId) -> bool {
+        self.links.remove(&id).is_some()
+    }
+
+    /// Whether somebody may still want a signature.
+    pub(super) fn has_links(&self) -> bool {
+        !self.links.is_empty()
     }
 
     /// Forgets links whose engine has closed its end.
@@ -235,23 +248,21 @@ impl Keyholder {
     }
 
     /// What to wait for: something comes when [`Keyholder::attend`] has work.
-    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.workers
             .iter()
             .filter_map(|worker| worker.control.as_ref().map(|control| control.as_fd()))
     }
 
     /// When a worker is to be made, if one is missing.
-    #[must_use]
-    pub fn next_worker(&self) -> Option<Instant> {
+    pub(super) fn next_worker(&self) -> Option<Instant> {
         let workers = &self.workers;
         let missing = workers.iter().filter(|worker| worker.control.is_none());
         missing.map(|worker| worker.retry).min()
     }
 
     /// When [`Keyholder::attend`] has work anyway.
-    #[must_use]
-    pub fn wake(&self) -> Option<Instant> {
+    pub(super) fn wake(&self) -> Option<Instant> {
         let workers = &self.workers;
         workers
             .iter()
@@ -267,7 +278,7 @@ impl Keyholder {
 
     /// Has workers that outlived their master make new keys for tickets; the
     /// others hear from it.
-    pub fn renew_tickets(&self) {
+    pub(super) fn renew_tickets(&self) {
         for worker in &self.workers {
             if let Some(control) = &worker.control {
                 // One that does not take it is replaced, or ends.
@@ -277,8 +288,7 @@ impl Keyholder {
     }
 
     /// Which worker another is to be made for now, if any.
-    #[must_use]
-    pub fn wanting(&self, now: Instant) -> Option<usize> {
+    pub(super) fn wanting(&self, now: Instant) -> Option<usize> {
         let workers = &self.workers;
         workers
             .iter()
@@ -286,13 +296,12 @@ impl Keyholder {
     }
 
     /// How many workers it has.
-    #[must_use]
-    pub fn size(&self) -> usize {
+    pub(super) fn size(&self) -> usize {
         self.workers.len()
     }
 
     /// Tries no worker in the place of one before that time.
-    pub fn put_off(&mut self, at: usize, until: Instant) {
+    pub(super) fn put_off(&mut self, at: usize, until: Instant) {
         if let Some(worker) = self.workers.get_mut(at) {
             worker.retry = until;
         }
@@ -300,7 +309,7 @@ impl Keyholder {
 
     /// Puts a worker in another's place, or tries again later where there is
     /// none.
-    pub fn install(&mut self, at: usize, made: Result<Worker, Fail>, report: &Report) {
+    pub(super) fn install(&mut self, at: usize, made: Result<Worker, Fail>, report: &Report) {
         let Some(worker) = self.workers.get_mut(at) else {
             return;
         };
@@ -331,7 +340,7 @@ impl Keyholder {
     /// whether any of [`Keyholder::descriptors`] is readable. Returns at once; call
     /// it often. What it cannot do at once is asked for with
     /// [`Keyholder::wanting`].
-    pub fn attend(&mut self, awaited: bool, heard: bool, report: &Report) {
+    pub(super) fn attend(&mut self, awaited: bool, heard: bool, report: &Report) {
         let now = Instant::now();
         self.awaited = awaited;
         self.drop_old_spares(now);

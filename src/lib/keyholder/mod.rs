@@ -6,11 +6,12 @@
 //! password, makes the keys of tickets ([`hours`]), and forks a keyholder's
 //! workers whenever stores are loaded or a worker died; these, the [`process`]es with
 //! the private keys, sign what the [`judge`] lets pass. A [`Keyholder`] is the
-//! supervisor's end of the workers of one generation of stores, each a [`Worker`];
-//! [`link`] is the engine's end of one connection's link.
+//! supervisor's end of the workers of one generation of stores, each a [`Worker`], and
+//! [`Keyholders`] are all that it has; [`link`] is the engine's end of one connection's link.
 #![forbid(unsafe_code)]
 
 mod holder;
+mod holders;
 pub mod hours;
 pub mod judge;
 mod keys;
@@ -26,7 +27,8 @@ mod service;
 mod worker;
 
 pub use holder::{Keyholder, LinkId};
-pub use loading::{KeySource, KeyTable, Loading};
+pub use holders::Keyholders;
+pub use loading::{KeySource, KeyTable, Loading, Recipe};
 #[cfg(feature = "remote")]
 pub use local::BY_LINE;
 pub use local::{BY_LETTER, BY_LINE_OR_LETTER, OwnKey, Password};

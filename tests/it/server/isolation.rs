@@ -892,7 +892,7 @@ fn the_keyholder_signs_only_what_the_settings_allow() {
 }
 
 /// Waits until so many clients have their engines.
-fn await_engines(server: &Server, least: usize) {
+pub fn await_engines(server: &Server, least: usize) {
     eventually("its engine is there", || {
         let all = group(server.pid());
         let engines = all.iter().filter(|one| role(one, server) == "engine");

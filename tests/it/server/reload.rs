@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::Path;
 use std::process::Command;
@@ -16,12 +16,12 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::isolation::{keyholders, master};
+use super::isolation::{await_engines, keyholders, master};
 use super::stores::{called, presenting};
 use crate::harness::process::{Stop, group, status_field};
 use crate::harness::{
-    Authority, Dial, Identity, KeyKind, Leaf, Place, Server, Setup, compile, eventually, need,
-    need_root, ours, run,
+    Authority, Dial, Identity, KeyKind, Leaf, Place, Server, Setup, compile, dial, eventually,
+    need, need_root, ours, run,
 };
 
 /// Puts a file in another's place as renewal tools do: written beside it, then
@@ -894,6 +894,79 @@ fn a_keyholder_that_dies_during_a_reload_leaves_nobody_behind() {
     assert_eq!(waited.read_exact(6), b"served");
     drop(waited);
     server.quiet();
+}
+
+/// A client in its handshake when files are read again is one of the keyholder of before,
+/// whose place another takes as long as its key is there.
+#[test]
+fn a_keyholder_of_before_a_reload_is_replaced_for_those_that_wait_for_it() {
+    let place = Place::new("retired");
+    for (signal, said) in [
+        (Signal::SIGKILL, "ended; starting another"),
+        (Signal::SIGSTOP, "did not answer for"),
+    ] {
+        let server = begin(&place, &called("first").issue());
+        let waiting = in_handshake(&server);
+        let old = keyholders(&server);
+        replace(&place, "live.pem", called("second").issue().chain_pem());
+        renewed(&server);
+        kill(Pid::from_raw(old[0]), signal).unwrap();
+        server.line(said);
+        let mut waited = Dial::to(&server).over(waiting).expect("a handshake");
+        assert_eq!(waited.server_name(), "first");
+        waited.send("served");
+        assert_eq!(waited.read_exact(6), b"served");
+        assert_eq!(served(&server), "second");
+        drop(waited);
+        server.quiet();
+        // With the last that needs it, it ends.
+        one_keyholder(&server);
+    }
+}
+
+/// A key that was renewed is nowhere any more.
+#[test]
+fn a_keyholder_of_before_a_reload_is_given_up_without_its_key() {
+    let place = Place::new("retired-key");
+    let server = begin(&place, &called("first").issue());
+    let waiting = in_handshake(&server);
+    let old = keyholders(&server);
+    let next = called("second").other_key().issue();
+    replace(&place, "live.pem", next.chain_pem());
+    replace(&place, "live.key", next.key_pem());
+    renewed(&server);
+    kill(Pid::from_raw(old[0]), Signal::SIGKILL).unwrap();
+    server.line("unable to replace the keyholder: the key has changed since it was loaded: ");
+    let now = one_keyholder(&server);
+    assert!(Dial::to(&server).over(waiting).is_err());
+    server.line("the keyholder is gone");
+    for _ in 0..3 {
+        assert_eq!(served(&server), "second");
+    }
+    server.quiet();
+    // It is none of the one at work.
+    assert_eq!(keyholders(&server), [now]);
+    assert_eq!(server.log().matches("unable to ").count(), 1);
+}
+
+fn one_keyholder(server: &Server) -> i32 {
+    eventually("one keyholder is left", || match keyholders(server)[..] {
+        [one] => Some(one),
+        _ => None,
+    })
+}
+
+/// Connected, and silent.
+fn in_handshake(server: &Server) -> TcpStream {
+    let client = dial::plain(server.at);
+    await_engines(server, 1);
+    client
+}
+
+/// HUP, until what was read serves.
+fn renewed(server: &Server) {
+    server.signal(Signal::SIGHUP);
+    server.line(" changed: ");
 }
 
 /// What makes forks cheaper takes no memory that is not there.

@@ -12,7 +12,7 @@ use nix::sys::signal::SigSet;
 use super::Setup;
 use super::connections::Connections;
 use super::generation::Generation;
-use crate::keyholder::{Keyholder, Master};
+use crate::keyholder::{Keyholder, Keyholders, Master};
 use crate::listener::Listener;
 use crate::log;
 use crate::manager::{Notifier, State};
@@ -65,8 +65,8 @@ pub(super) struct Supervisor<'a> {
     setup: &'a Setup,
     listener: Listener,
     generation: Generation,
-    /// What signs for its stores.
-    keyholder: Keyholder,
+    /// What signs for its stores, and for those before it.
+    keyholders: Keyholders,
     master: Rc<Master>,
     /// The master has ended: when another is started.
     next_master: Option<Instant>,
@@ -128,7 +128,7 @@ impl<'a> Supervisor<'a> {
             listener,
             watch: generation.watch.clone(),
             generation,
-            keyholder,
+            keyholders: Keyholders::new(keyholder),
             master,
             next_master: None,
             ending: false,
@@ -207,13 +207,13 @@ impl<'a> Supervisor<'a> {
             self.batch_until,
             self.scan_at,
             self.notifier.wake(),
-            self.keyholder.wake(),
+            self.keyholders.wake(),
             self.connections.next_deadline(),
             also.map(|(_, until)| until),
             // What is to be done at once, and not by this round.
             (self.ending || self.hurried || self.wants_reload && !self.at_work).then_some(now),
         ];
-        let work = [self.next_master, self.keyholder.next_worker()];
+        let work = [self.next_master, self.keyholders.next_worker()];
         let work = work.into_iter().filter(|_| !self.at_work);
         let wake = self.next_dates;
         let others = others.into_iter().chain(work);
@@ -225,8 +225,8 @@ impl<'a> Supervisor<'a> {
             log::write_on();
         }
         let awaited = self.connections.next_deadline().is_some();
-        let keyholder = &mut self.keyholder;
-        keyholder.attend(awaited, came.keyholder, &self.setup.report);
+        let keyholders = &mut self.keyholders;
+        keyholders.attend(awaited, came.keyholder, &self.setup.report);
         if came.connections {
             self.connections.hear();
             self.begin_batch();
@@ -236,7 +236,7 @@ impl<'a> Supervisor<'a> {
         while let Some((id, settings)) = self.connections.unmade() {
             let made = self
                 .generation
-                .mix(self.setup, &mut self.keyholder, &settings);
+                .mix(self.setup, &mut self.keyholders.current, &settings);
             self.connections.made(id, made);
         }
         if accepting && (came.client || self.held.is_some()) {
@@ -281,7 +281,7 @@ impl<'a> Supervisor<'a> {
         }
         if seen.hangup {
             self.master.renew_tickets();
-            self.keyholder.renew_tickets();
+            self.keyholders.renew_tickets();
             self.wants_reload = true;
             self.wants_all = true;
             self.reload_told = true;
@@ -343,7 +343,7 @@ impl<'a> Supervisor<'a> {
         wanted.extend(also.map(|on| (on, Ready::READ)));
         let log = log::waiting();
         wanted.extend(log.map(|log| (log, Ready::WRITE)));
-        let controls = self.keyholder.descriptors();
+        let controls = self.keyholders.descriptors();
         wanted.extend(controls.map(|control| (control, Ready::READ)));
         let any = poll::wait_with_signals(&mut wanted, Some(time), self.mask)
             .map_err(Fail::unable("wait for connections"))?;
@@ -397,7 +397,7 @@ impl<'a> Supervisor<'a> {
     /// What is left to do for connections that have ended, or go on without a keyholder.
     fn tidy(&mut self) {
         for link in self.connections.unneeded() {
-            self.keyholder.done(link);
+            self.keyholders.done(link);
         }
         if self.connections.has_fewer() {
             self.tell_count(self.connections.count());

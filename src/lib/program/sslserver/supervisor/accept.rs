@@ -101,7 +101,7 @@ impl Supervisor<'_> {
         let context = Launcher {
             setup: self.setup,
             generation: &self.generation,
-            keyholder: &self.keyholder,
+            keyholder: &self.keyholders.current,
             supervisor: &sender,
             counted,
         };
@@ -127,7 +127,7 @@ impl Supervisor<'_> {
             }
             (Err(error), Some((client, _))) => {
                 if let TlsPart::Link(link) = later {
-                    self.keyholder.done(link);
+                    self.keyholders.done(link);
                 }
                 self.tell_count(self.connections.count());
                 Err((client, error))
@@ -144,7 +144,7 @@ impl Supervisor<'_> {
             let (kept, given) = delayed::sides(client, options)?;
             return Ok((TlsPart::Engine(kept), Tls::WhenAsked(given)));
         }
-        let (link, end) = self.keyholder.link(link_seconds(options))?;
+        let (link, end) = self.keyholders.current.link(link_seconds(options))?;
         Ok((TlsPart::Link(link), Tls::AtOnce(end)))
     }
 

@@ -71,20 +71,21 @@ impl Supervisor<'_> {
             // Where that fails, the engine finds out why.
             let _ = self
                 .generation
-                .mix(self.setup, &mut self.keyholder, settings);
+                .mix(self.setup, &mut self.keyholders.current, settings);
         }
-        let made = messages::pair().and_then(|ends| Ok((ends, self.keyholder.link(seconds)?)));
+        let made =
+            messages::pair().and_then(|ends| Ok((ends, self.keyholders.current.link(seconds)?)));
         let ((messages, sender), (link, link_end)) = match made {
             Ok(made) => made,
             Err(error) => return self.put_off(id, Waiting { kept, terms, asked }, error),
         };
         let Some((launcher, told)) = self.connections.launcher(id) else {
-            return self.keyholder.done(link);
+            return self.keyholders.done(link);
         };
         let engine = EngineStart {
             setup: self.setup,
             generation: &self.generation,
-            keyholder: &self.keyholder,
+            keyholder: &self.keyholders.current,
             supervisor: &sender,
             launcher,
             terms: terms.as_ref(),
@@ -105,11 +106,11 @@ impl Supervisor<'_> {
                 },
             ),
             (Err(error), Some((kept, _))) => {
-                self.keyholder.done(link);
+                self.keyholders.done(link);
                 self.put_off(id, Waiting { kept, terms, asked }, error);
             }
             // Only the child takes it.
-            (Err(_), None) => self.keyholder.done(link),
+            (Err(_), None) => self.keyholders.done(link),
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::Supervisor;
 use super::meanwhile::{PATIENCE, Serving};
-use crate::keyholder::{Master, Worker};
+use crate::keyholder::{Master, Recipe, Worker};
 use crate::report::Fail;
 use crate::sys::process;
 
@@ -16,25 +16,23 @@ const RETRY: Duration = Duration::from_secs(1);
 
 impl Supervisor<'_> {
     pub(super) fn replace_workers(&mut self) {
-        while let Some(at) = self.keyholder.wanting(Instant::now()) {
+        while let Some((place, recipe)) = self.keyholders.wanting(Instant::now()) {
             if let Some(until) = self.next_master {
-                self.keyholder.put_off(at, until);
+                self.keyholders.put_off(place, until);
                 continue;
             }
-            let made = self.make_worker();
+            let made = self.make_worker(&recipe);
             if self.ending {
                 return;
             }
-            // Its key is nowhere any more: who comes now is served with the next,
-            // and waits for no connection that would have it noticed.
-            self.wants_reload |= made.is_err() && self.keyholder.keys().have_changed();
             let report = &self.setup.report;
-            self.keyholder.install(at, made, report);
+            // Where its key is nowhere any more, who comes now is served with the next,
+            // and waits for no connection that would have it noticed.
+            self.wants_reload |= self.keyholders.install(place, made, report);
         }
     }
 
-    fn make_worker(&mut self) -> Result<Worker, Fail> {
-        let recipe = self.keyholder.recipe();
+    fn make_worker(&mut self, recipe: &Recipe) -> Result<Worker, Fail> {
         let master = Rc::clone(&self.master);
         let made = recipe.make(&master, &mut Serving::new(self));
         self.end_silent_master();
@@ -81,7 +79,7 @@ impl Supervisor<'_> {
             Ok(()) => report.warning("a new key master was started"),
             Err(_) if self.ending => {}
             // A reload brings the keys that are there now, or says why not.
-            Err(_) if self.keyholder.keys().have_changed() => {
+            Err(_) if self.keyholders.current.keys().have_changed() => {
                 report.warning("a new key master was started");
                 self.wants_reload = true;
             }
@@ -98,10 +96,10 @@ impl Supervisor<'_> {
     /// which nobody could end any more. If the keys cannot be loaded again, those
     /// go on while they live.
     fn move_workers(&mut self) -> Result<(), Fail> {
-        for at in 0..self.keyholder.size() {
-            let made = self.make_worker()?;
+        for place in self.keyholders.places() {
+            let made = self.make_worker(&self.keyholders.current.recipe())?;
             let report = &self.setup.report;
-            self.keyholder.install(at, Ok(made), report);
+            self.wants_reload |= self.keyholders.install(place, Ok(made), report);
         }
         Ok(())
     }

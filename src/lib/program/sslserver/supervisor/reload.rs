@@ -48,7 +48,10 @@ impl Supervisor<'_> {
         let before = if anew {
             (Rc::default(), KeyTable::default())
         } else {
-            (self.generation.loaded(), self.keyholder.keys().clone())
+            (
+                self.generation.loaded(),
+                self.keyholders.current.keys().clone(),
+            )
         };
         let mut serving = Serving::new(self);
         let keys = Loading::new(&master, before.1, &mut serving);
@@ -59,7 +62,7 @@ impl Supervisor<'_> {
         if let Some(why) = next.lost_rule(&self.generation) {
             return Err(why);
         }
-        if !anew && wanted.is_held_by(&self.keyholder) {
+        if !anew && wanted.is_held_by(&self.keyholders.current) {
             return Ok((next, None));
         }
         let made = wanted.keyholder(&master, &mut Serving::new(self))?;
@@ -94,7 +97,7 @@ impl Supervisor<'_> {
         self.generation = next;
         if let Some(mut keyholder) = keyholder {
             self.generation.rehearse(&mut keyholder);
-            self.keyholder = keyholder;
+            self.keyholders.succeed(keyholder);
         }
     }
 
@@ -111,11 +114,6 @@ impl Supervisor<'_> {
         let mut watch = Watch::default();
         let loaded = self.load_whole(anew, &mut watch);
         self.end_silent_master();
-        if matches!(loaded, Ok((_, Some(_)))) {
-            // A keyholder that died meanwhile has left clients that wait for it: the
-            // next one knows nothing of them.
-            self.replace_workers();
-        }
         if self.ending {
             return;
         }
