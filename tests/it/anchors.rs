@@ -43,6 +43,11 @@ fn pooled(file: &Path, folder: &Path) -> X509Store {
     built(found.pool.store().unwrap())
 }
 
+/// A store of ours for a process that may open files.
+fn opened(file: &Path, folder: &Path) -> X509Store {
+    built(anchor_pool::store_of_places(file, &[folder.to_owned()]).unwrap())
+}
+
 /// What libcrypto itself makes of the same places.
 fn plain(file: &Path, folder: &Path) -> X509Store {
     let mut store = X509StoreBuilder::new().unwrap();
@@ -75,6 +80,7 @@ fn each_of_the_system_s_anchors_counts_as_in_a_store_of_all() {
     let (bundle, folder, none) = (Path::new(bundle), Path::new(folder), Path::new(NO_FILE));
     let places = [(bundle, none), (none, folder), (bundle, folder)];
     let stores = places.map(|(file, folder)| (pooled(file, folder), plain(file, folder)));
+    let opened = places.map(|(file, folder)| opened(file, folder));
     let stranger = Authority::root("Stranger");
     for one in &all {
         let said = verdict(&whole, one, &[]);
@@ -88,8 +94,13 @@ fn each_of_the_system_s_anchors_counts_as_in_a_store_of_all() {
         assert_eq!(verdict(pooled, one, &[]), said, "{title:?}");
         assert_eq!(verdict(pooled, &forged, &[]), of_forged, "{title:?}");
         // In the directory two of one name may stand in another order.
-        for (pooled, plain) in &stores {
+        for ((pooled, plain), opened) in stores.iter().zip(&opened) {
             for one in [one, &forged] {
+                assert_eq!(
+                    verdict(opened, one, &[]),
+                    verdict(plain, one, &[]),
+                    "{title:?}"
+                );
                 assert_eq!(
                     verdict(pooled, one, &[]),
                     verdict(plain, one, &[]),
@@ -128,7 +139,7 @@ fn with_trust(place: &Place, root: &Authority, word: &str) -> Vec<u8> {
 }
 
 /// A certificate with one byte of it changed: what a subject's key begins with.
-fn damaged(root: &Authority) -> Vec<u8> {
+pub fn damaged(root: &Authority) -> Vec<u8> {
     let der = root.certificate.to_der().unwrap();
     let key = root.key.public_key_to_der().unwrap();
     let at = der.windows(key.len()).position(|part| part == key).unwrap();
@@ -256,8 +267,16 @@ fn a_pool_gives_the_verdicts_of_libcrypto_s_own_store() {
             assert_eq!(said.0, case.good, "{}: {said:?}", case.title);
             // A second chain meets what the first one had parsed.
             assert_eq!(verdict(&pooled, leaf, sent), said, "{}", case.title);
+            // What is in a directory is libcrypto's business here.
+            let opened = verdict(&opened(file, folder), leaf, sent);
+            if file != none {
+                assert_eq!(opened.0, case.good, "{}: {opened:?}", case.title);
+            }
             if is_as_libcrypto(file) {
                 assert_eq!(said, verdict(&plain, leaf, sent), "{}", case.title);
+            }
+            if is_as_libcrypto(file) || file == none {
+                assert_eq!(opened, verdict(&plain, leaf, sent), "{}", case.title);
             }
         }
     }

@@ -11,6 +11,7 @@ use openssl::ssl::{
 use openssl::x509::X509;
 
 use super::offer::{Offer, OfferedBy};
+use super::pool;
 #[cfg(feature = "remote")]
 use super::pool::AnchorPool;
 use super::{Certificate, KeyPlace, Named, SignerSource, anchors, internal, unable};
@@ -32,7 +33,7 @@ pub enum Trust<'a> {
     /// These.
     #[cfg(feature = "remote")]
     Pool(&'a AnchorPool),
-    /// The system's; libcrypto opens its files when it needs one.
+    /// The system's; the files of a directory are opened when a chain asks for one.
     System,
 }
 
@@ -272,7 +273,9 @@ fn set_anchors(context: &mut SslContextBuilder, trust: Trust<'_>) -> Result<(), 
             return Ok(());
         }
         Trust::System => {
-            return context.set_default_verify_paths().map_err(internal);
+            let store = pool::system_store().map_err(internal)?;
+            context.set_cert_store(store.build());
+            return Ok(());
         }
     };
     let file = file.filter(|(_, path)| !path.as_os_str().is_empty());

@@ -17,7 +17,7 @@ use openssl::nid::Nid;
 use openssl::pkey::{Id, PKey, PKeyRef, Private, Public};
 use openssl::ssl::{SslContextBuilder, SslMode, SslOptions, SslVersion};
 use openssl::stack::Stack;
-use openssl::x509::store::{X509Store, X509StoreBuilder};
+use openssl::x509::store::X509Store;
 use openssl::x509::{X509, X509Ref, X509StoreContext};
 
 pub use self::certificate::Certificate;
@@ -37,7 +37,6 @@ pub mod jail;
 mod offer;
 pub mod pem;
 pub mod permit;
-#[cfg(feature = "remote")]
 pub mod pool;
 pub mod server;
 
@@ -285,9 +284,8 @@ pub fn system_knows_issuer(certificate: &X509Ref) -> bool {
         let store = match kept.take() {
             Some((read, store)) if read.elapsed() < SYSTEM_ANCHORS => &kept.insert((read, store)).1,
             _ => {
-                let mut store = X509StoreBuilder::new()?;
-                store.set_default_paths()?;
-                &kept.insert((Instant::now(), store.build())).1
+                let store = pool::system_store()?.build();
+                &kept.insert((Instant::now(), store)).1
             }
         };
         let untrusted = Stack::<X509>::new()?;

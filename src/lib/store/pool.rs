@@ -1,10 +1,13 @@
-//! Trust anchors in memory, for a process that opens no file later. Those of the
-//! system are kept as the bytes that they are, and parsed when a chain asks for them:
+//! Trust anchors in memory: for a process that opens no file later, and because those of
+//! the system are many. They are kept as the bytes that they are, and parsed when a chain asks for them:
 //! OpenSSL 3 takes 0.1 ms for each one's key, and of 140 a chain needs one.
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
+use std::ffi::CString;
+#[cfg(feature = "remote")]
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -12,10 +15,12 @@ use openssl::error::ErrorStack;
 use openssl::x509::store::X509StoreBuilder;
 use openssl::x509::{X509, X509Name, X509NameRef};
 
-use super::{Named, anchors, internal, pem, read_file, unable};
+#[cfg(feature = "remote")]
+use super::{Named, internal, unable};
+use super::{anchors, pem, read_file};
 use crate::report::Fail;
 use crate::tls_ffi;
-use crate::tls_ffi::anchors::{pem_blocks, set_source, trusted_from_der};
+use crate::tls_ffi::anchors::{add_directory, pem_blocks, set_source, trusted_from_der};
 
 /// Trust anchors by their subjects.
 #[derive(Clone, Default)]
@@ -38,6 +43,7 @@ struct Anchor {
 }
 
 /// The system's anchors.
+#[cfg(feature = "remote")]
 pub struct SystemAnchors {
     /// All that can be read.
     pub pool: AnchorPool,
@@ -50,6 +56,7 @@ impl AnchorPool {
     ///
     /// # Errors
     /// Libcrypto has no memory.
+    #[cfg(feature = "remote")]
     pub fn of(certificates: Vec<X509>) -> Result<AnchorPool, Fail> {
         let mut found = Collection::default();
         for certificate in certificates {
@@ -67,6 +74,7 @@ impl AnchorPool {
     ///
     /// # Errors
     /// It cannot be read, is damaged, or holds none.
+    #[cfg(feature = "remote")]
     pub fn of_file(named: Named<'_>) -> Result<AnchorPool, Fail> {
         let mut found = anchors::of_file(Some(named))?;
         anchors::trust_listed(&mut found).map_err(internal)?;
@@ -74,6 +82,7 @@ impl AnchorPool {
     }
 
     /// Whether there is none.
+    #[cfg(feature = "remote")]
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -99,7 +108,38 @@ impl AnchorPool {
     }
 }
 
+/// A store that has the system's anchors, for a process that may open files: what
+/// libcrypto's default directories hold is read when a chain asks for it.
+///
+/// # Errors
+/// Libcrypto has no memory.
+pub fn system_store() -> Result<X509StoreBuilder, ErrorStack> {
+    let (file, directories) = tls_ffi::anchor_places();
+    store_of_places(&file, &directories)
+}
+
+/// The same of a file and of directories; what cannot be read is passed by.
+///
+/// # Errors
+/// Libcrypto has no memory.
+pub fn store_of_places(
+    file: &Path,
+    directories: &[PathBuf],
+) -> Result<X509StoreBuilder, ErrorStack> {
+    let mut found = Collection::default();
+    let _ = found.add_file(file);
+    let mut store = found.pool().store()?;
+    for directory in directories {
+        // No path of the environment's has a NUL.
+        if let Ok(path) = CString::new(directory.as_os_str().as_bytes()) {
+            add_directory(&mut store, &path)?;
+        }
+    }
+    Ok(store)
+}
+
 /// The system's anchors: those of libcrypto's default file and directories.
+#[cfg(feature = "remote")]
 #[must_use]
 pub fn of_system() -> SystemAnchors {
     let (file, directories) = tls_ffi::anchor_places();
@@ -108,6 +148,7 @@ pub fn of_system() -> SystemAnchors {
 
 /// The anchors of a file, and of the files in directories whose names libcrypto would
 /// look up (`openssl rehash`'s).
+#[cfg(feature = "remote")]
 #[must_use]
 pub fn of_places(file: &Path, directories: &[PathBuf]) -> SystemAnchors {
     let mut found = Collection::default();
@@ -130,6 +171,7 @@ pub fn of_places(file: &Path, directories: &[PathBuf]) -> SystemAnchors {
 }
 
 /// Whether a file's name is a hash of a subject and a number: `0a1b2c3d.0`.
+#[cfg(feature = "remote")]
 fn is_hashed(name: &str) -> bool {
     name.split_once('.').is_some_and(|(hash, number)| {
         hash.len() == 8
@@ -203,6 +245,7 @@ impl Collection {
         Ok(())
     }
 
+    #[cfg(feature = "remote")]
     fn add(&mut self, anchor: Anchor) -> Result<(), Fail> {
         let (encoded, name) = named(&anchor)?;
         self.put(encoded, name, anchor);

@@ -181,6 +181,23 @@ pub fn set_source(store: &mut X509StoreBuilderRef, source: Source) -> Result<(),
     super::check(unsafe { X509_LOOKUP_set_method_data(lookup, data.cast()) })
 }
 
+/// Has a store look in a directory as well, by the hash of a subject: what it holds is
+/// read when a chain asks for it: `X509_LOOKUP_hash_dir(3)`.
+///
+/// # Errors
+/// Libcrypto has no memory.
+pub fn add_directory(store: &mut X509StoreBuilderRef, path: &CStr) -> Result<(), ErrorStack> {
+    // SAFETY: it takes nothing, and gives a method that is never freed.
+    let method = unsafe { ffi::X509_LOOKUP_hash_dir() };
+    // SAFETY: the store is valid for the call, and owns the lookup.
+    let lookup = unsafe { ffi::X509_STORE_add_lookup(store.as_ptr(), method) };
+    if lookup.is_null() {
+        return Err(ErrorStack::get());
+    }
+    // SAFETY: the lookup is valid, and the path is copied.
+    super::check(unsafe { ffi::X509_LOOKUP_add_dir(lookup, path.as_ptr(), ffi::X509_FILETYPE_PEM) })
+}
+
 /// The one method of all stores, which are never without it: `X509_LOOKUP_meth_new`.
 fn method() -> Option<*mut ffi::X509_LOOKUP_METHOD> {
     type Call = unsafe extern "C" fn(

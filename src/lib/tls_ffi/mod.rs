@@ -13,7 +13,6 @@ use openssl::stack::StackRef;
 use openssl_sys as ffi;
 
 pub mod alerts;
-#[cfg(feature = "remote")]
 pub mod anchors;
 pub mod chain;
 pub mod dane;
@@ -402,7 +401,6 @@ pub fn names_host(certificate: &openssl::x509::X509Ref, host: &str) -> bool {
 
 /// The file and the directories in which libcrypto looks for the system's
 /// anchors, as `SSL_CERT_FILE` and `SSL_CERT_DIR` say or as it was built.
-#[cfg(feature = "remote")]
 #[must_use]
 pub fn anchor_places() -> (std::path::PathBuf, Vec<std::path::PathBuf>) {
     use std::env;

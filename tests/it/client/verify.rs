@@ -4,9 +4,11 @@
 use openssl::bn::BigNum;
 use openssl::dh::Dh;
 use openssl::ssl::{SslStream, SslVersion};
+use std::fs;
 use std::io::Write as _;
 use std::net::TcpStream;
 
+use crate::anchors::damaged;
 use crate::harness::{
     Authority, Client, Finished, Identity, KeyKind, Leaf, Peer, Place, need, need_root, overlay,
     peer, skip,
@@ -419,6 +421,27 @@ fn the_system_s_store_is_the_default() {
         "localhost",
         &Identity::localhost(KeyKind::P256),
     ));
+    // One that does not parse is none, and takes no other with it.
+    let bad = [
+        damaged(&Authority::root("Bad")),
+        Authority::shared_root().pem(),
+    ];
+    let both = place.write("both.pem", bad.concat());
+    let with_bad = Client::bare()
+        .env("SSL_CERT_FILE", &both)
+        .env("SSL_CERT_DIR", "/nonexistent");
+    let good = Identity::localhost(KeyKind::P256);
+    accepted(&meet(&with_bad, "localhost", &good));
+    // A directory by the hashes of subjects.
+    let folder = place.path("hashed");
+    fs::create_dir(&folder).unwrap();
+    let hash = Authority::shared_root().certificate.subject_name_hash();
+    let file = folder.join(format!("{hash:08x}.0"));
+    fs::write(file, Authority::shared_root().pem()).unwrap();
+    let hashed = Client::bare()
+        .env("SSL_CERT_FILE", "/nonexistent")
+        .env("SSL_CERT_DIR", &place.text("hashed"));
+    accepted(&meet(&hashed, "localhost", &good));
     // A file of one's own replaces it.
     let other = place.write("other.pem", Authority::root("Other").pem());
     let client = client.options("-a").option(&other);
