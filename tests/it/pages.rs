@@ -54,7 +54,7 @@ impl Program {
             .iter()
             .map(|(letter, kind)| match kind {
                 Letter::Flag(_) => (*letter, None),
-                Letter::Value(value, _) => (*letter, Some(*value)),
+                Letter::Value(value, _) | Letter::Bytes(value, _) => (*letter, Some(*value)),
             })
             .collect();
         Program {

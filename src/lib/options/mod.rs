@@ -8,6 +8,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::report::{self, Fail, Report, Verbosity};
@@ -34,6 +35,8 @@ pub enum Letter<T> {
     /// It takes a value: the name in the usage line, and a setter that says
     /// what is wrong with a value that it refuses.
     Value(&'static str, fn(&mut T, &str) -> Result<(), Fail>),
+    /// The same where any bytes are a value: the name of a file, or what a client is sent.
+    Bytes(&'static str, fn(&mut T, &OsStr)),
 }
 
 /// One program's command line.
@@ -61,7 +64,7 @@ pub fn version(program: &str) -> String {
 }
 
 /// The options of a command line, each with its value if it has one, and the operands.
-type Split<T> = (Vec<(char, &'static Letter<T>, String)>, Vec<OsString>);
+type Split<T> = (Vec<(char, &'static Letter<T>, OsString)>, Vec<OsString>);
 
 /// Which Internet protocol is used, and how it is named.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,9 +93,14 @@ impl<T: Default> Table<T> {
             match kind {
                 Letter::Flag(set) => set(&mut options),
                 Letter::Value(_, set) => {
-                    set(&mut options, &value)
+                    let text = value.to_str();
+                    let text = text.ok_or_else(|| {
+                        self.usage(format!("the value of -{letter} is not UTF-8"))
+                    })?;
+                    set(&mut options, text)
                         .map_err(|wrong| self.usage(wrong.of(format_args!("-{letter}"))))?;
                 }
+                Letter::Bytes(_, set) => set(&mut options, &value),
             }
         }
         if operands.len() < self.least {
@@ -111,7 +119,7 @@ impl<T> Table<T> {
         for (letter, kind) in self.letters {
             match kind {
                 Letter::Flag(_) => flags.push(*letter),
-                Letter::Value(value, _) => {
+                Letter::Value(value, _) | Letter::Bytes(value, _) => {
                     values.extend([" [ -", &letter.to_string(), " ", value, " ]"]);
                 }
             }
@@ -187,26 +195,34 @@ impl<T> Table<T> {
             if word.as_bytes().first() != Some(&b'-') || word.len() == 1 {
                 return Ok((given, std::iter::once(word).chain(args).collect()));
             }
-            let mut rest = word.to_str().ok_or("an option is not UTF-8")?.chars();
-            rest.next();
-            while let Some(letter) = rest.next() {
+            let mut rest = &word.as_bytes()[1..];
+            while let [byte, after @ ..] = rest {
+                let letter = char::from(*byte);
                 let known = self.letters.iter().find(|(name, _)| *name == letter);
-                let (_, kind) = known.ok_or_else(|| format!("unknown option -{letter}"))?;
+                let (_, kind) = known.ok_or_else(|| unknown(rest))?;
+                rest = after;
                 let value = match kind {
-                    Letter::Flag(_) => String::new(),
-                    Letter::Value(..) => match std::mem::replace(&mut rest, "".chars()).as_str() {
-                        "" => args
+                    Letter::Flag(_) => OsString::new(),
+                    Letter::Value(..) | Letter::Bytes(..) => match std::mem::take(&mut rest) {
+                        b"" => args
                             .next()
-                            .ok_or_else(|| format!("-{letter} needs a value"))?
-                            .into_string()
-                            .map_err(|_| format!("the value of -{letter} is not UTF-8"))?,
-                        attached => attached.to_owned(),
+                            .ok_or_else(|| format!("-{letter} needs a value"))?,
+                        attached => OsStr::from_bytes(attached).to_owned(),
                     },
                 };
                 given.push((letter, kind, value));
             }
         }
         Ok((given, args.collect()))
+    }
+}
+
+/// What is said of a letter that no table has; `rest` begins with it.
+fn unknown(rest: &[u8]) -> String {
+    let text = std::str::from_utf8(rest).ok();
+    match text.and_then(|text| text.chars().next()) {
+        Some(letter) => format!("unknown option -{letter}"),
+        None => "an option is not UTF-8".to_owned(),
     }
 }
 
@@ -230,6 +246,11 @@ fn set<N: TryFrom<u64>>(field: &mut N, value: &str, low: u64, high: u64) -> Resu
 fn keep(field: &mut Option<String>, value: &str) -> Result<(), Fail> {
     *field = Some(value.to_owned());
     Ok(())
+}
+
+/// A file for a table row.
+fn keep_path(field: &mut Option<PathBuf>, value: &OsStr) {
+    *field = Some(PathBuf::from(value));
 }
 
 /// The longest time that a time option takes, in seconds: 68 years, a signed
@@ -329,8 +350,53 @@ mod tests {
                     .chain(words("-l -x 0 0 p")),
             )
             .expect("parses");
-        assert_eq!(options.banner, "");
+        assert!(options.banner.is_empty());
         assert_eq!(options.common.local_name.as_deref(), Some("-x"));
+    }
+
+    /// A file's name is bytes; a number, a name or a letter is text.
+    #[test]
+    fn a_file_may_have_any_name() {
+        let odd = OsStr::from_bytes(b"/tmp/caf\xe9.pem");
+        for attached in [false, true] {
+            let of = |letter: &str| {
+                if !attached {
+                    return vec![OsString::from(letter), odd.to_owned()];
+                }
+                let word = [letter.as_bytes(), odd.as_bytes()].concat();
+                vec![OsStr::from_bytes(&word).to_owned()]
+            };
+            let parse = |letter: &str| {
+                let words = of(letter).into_iter().chain(words("h 1 p"));
+                sslclient::TABLE.parse(words).map(|(options, _)| options)
+            };
+            let file = Some(PathBuf::from(odd));
+            assert_eq!(parse("-a").expect("a file").anchor_file, file);
+            assert_eq!(parse("-A").expect("a file").anchor_dir, file);
+            assert_eq!(parse("-c").expect("a file").certificate, file);
+            assert_eq!(parse("-C").expect("a file").certificate, file);
+            assert_eq!(parse("-k").expect("a file").key, file);
+            assert_eq!(parse("-K").expect("a file").password_file, file);
+            assert_eq!(parse("-P").expect("a file").destinations, file);
+            assert_eq!(parse("-G").expect("a file").own_certificates, file);
+            for letter in ["-m", "-l", "-I", "-f", "-z", "-i", "-p", "-T", "-y", "-V"] {
+                let fail = parse(letter).expect_err(letter);
+                let why = format!("the value of {letter} is not UTF-8; ");
+                assert!(fail.to_string().starts_with(&why), "{fail}");
+                assert_eq!(fail.code(), 100);
+            }
+            let words = |letter: &str| of(letter).into_iter().chain(words("0 1 p"));
+            let (options, _) = sslserver::TABLE.parse(words("-x")).expect("a file");
+            assert_eq!(options.rules, file);
+            let (options, _) = sslserver::TABLE.parse(words("-B")).expect("bytes");
+            assert_eq!(options.banner, odd);
+        }
+        let fail = sslserver::TABLE.parse([OsStr::from_bytes(b"-\xe9").to_owned()]);
+        let fail = fail.expect_err("no letter").to_string();
+        assert!(fail.starts_with("an option is not UTF-8; "), "{fail}");
+        let fail = sslserver::TABLE.parse(words("-v\u{e9} 0 1 p"));
+        let fail = fail.expect_err("no letter").to_string();
+        assert!(fail.starts_with("unknown option -"), "{fail}");
     }
 
     #[test]

@@ -2,9 +2,10 @@
 #![forbid(unsafe_code)]
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
-use super::Letter::{Flag, Value};
-use super::{Common, Family, LONGEST, Table, keep, number, set};
+use super::Letter::{Bytes, Flag, Value};
+use super::{Common, Family, LONGEST, Table, keep, keep_path, number, set};
 use crate::dialogue::Protocol;
 use crate::report::{Fail, Verbosity};
 
@@ -20,14 +21,14 @@ pub struct Options {
     pub local_address: Option<IpAddr>,
     /// `-p`: local port.
     pub local_port: u16,
-    /// `-a`: file of trust anchors; the empty text: none.
-    pub anchor_file: Option<String>,
-    /// `-A`: directory of trust anchors; the empty text: none.
-    pub anchor_dir: Option<String>,
+    /// `-a`: file of trust anchors; the empty name: none.
+    pub anchor_file: Option<PathBuf>,
+    /// `-A`: directory of trust anchors; the empty name: none.
+    pub anchor_dir: Option<PathBuf>,
     /// `-c` or `-C`: client certificate with its intermediates.
-    pub certificate: Option<String>,
+    pub certificate: Option<PathBuf>,
     /// `-k`: the client certificate's key.
-    pub key: Option<String>,
+    pub key: Option<PathBuf>,
     /// `-z`: cipher list.
     pub ciphers: Option<String>,
     /// `-V`: how long the server's chain may be.
@@ -41,13 +42,13 @@ pub struct Options {
     /// `-y`: the protocol in which the server is asked for TLS.
     pub upgrade: Option<Protocol>,
     /// `-P`: file of the policy for each partner.
-    pub destinations: Option<String>,
+    pub destinations: Option<PathBuf>,
     /// `-f`: the envelope sender of the mail that is to be sent.
     pub sender: Option<String>,
     /// `-G`: file of certificates by sender.
-    pub own_certificates: Option<String>,
+    pub own_certificates: Option<PathBuf>,
     /// `-K`: file whose first line is the key's password.
-    pub password_file: Option<String>,
+    pub password_file: Option<PathBuf>,
     /// `-F`: 111 where the server's text may have been cut off.
     pub whole: bool,
     /// `-W`: say which rule applies and what is wrong with the file, and connect
@@ -174,17 +175,23 @@ pub const TABLE: Table<Options> = Table {
             'I',
             Value("interface", |o, v| keep(&mut o.common.interface, v)),
         ),
-        ('a', Value("cafile", |o, v| keep(&mut o.anchor_file, v))),
-        ('A', Value("cadir", |o, v| keep(&mut o.anchor_dir, v))),
-        ('c', Value("certfile", |o, v| keep(&mut o.certificate, v))),
+        (
+            'a',
+            Bytes("cafile", |o, v| keep_path(&mut o.anchor_file, v)),
+        ),
+        ('A', Bytes("cadir", |o, v| keep_path(&mut o.anchor_dir, v))),
+        (
+            'c',
+            Bytes("certfile", |o, v| keep_path(&mut o.certificate, v)),
+        ),
         (
             'C',
-            Value("certchainfile", |o, v| keep(&mut o.certificate, v)),
+            Bytes("certchainfile", |o, v| keep_path(&mut o.certificate, v)),
         ),
-        ('k', Value("keyfile", |o, v| keep(&mut o.key, v))),
+        ('k', Bytes("keyfile", |o, v| keep_path(&mut o.key, v))),
         (
             'K',
-            Value("keypassfile", |o, v| keep(&mut o.password_file, v)),
+            Bytes("keypassfile", |o, v| keep_path(&mut o.password_file, v)),
         ),
         ('z', Value("ciphers", |o, v| keep(&mut o.ciphers, v))),
         (
@@ -207,12 +214,12 @@ pub const TABLE: Table<Options> = Table {
         ),
         (
             'P',
-            Value("tlsdestinations", |o, v| keep(&mut o.destinations, v)),
+            Bytes("tlsdestinations", |o, v| keep_path(&mut o.destinations, v)),
         ),
         ('f', Value("sender", |o, v| keep(&mut o.sender, v))),
         (
             'G',
-            Value("domaincerts", |o, v| keep(&mut o.own_certificates, v)),
+            Bytes("domaincerts", |o, v| keep_path(&mut o.own_certificates, v)),
         ),
     ],
 };

@@ -1,10 +1,11 @@
 //! sslprobe's command line.
 #![forbid(unsafe_code)]
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Letter::{Flag, Value};
-use super::{Table, keep, set};
+use super::Letter::{Bytes, Flag, Value};
+use super::{Table, keep, keep_path, set};
 use crate::dialogue::Protocol;
 use crate::report::Fail;
 use crate::text;
@@ -101,7 +102,7 @@ pub struct Options {
     /// `-l`: what EHLO calls this host.
     pub name: Option<String>,
     /// `-a`: file of trust anchors.
-    pub anchor_file: Option<String>,
+    pub anchor_file: Option<PathBuf>,
     /// `-j`: JSON.
     pub json: bool,
     /// `-t`: seconds for one connection.
@@ -109,7 +110,7 @@ pub struct Options {
     /// `-T`: seconds for one host.
     pub host_seconds: u32,
     /// `-P`: tlsdestinations to compare with.
-    pub destinations: Option<String>,
+    pub destinations: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -189,12 +190,15 @@ pub const TABLE: Table<Options> = Table {
         ('M', Flag(|o| o.domains = true)),
         ('j', Flag(|o| o.json = true)),
         ('q', Flag(|o| o.depth = Depth::Quick)),
-        ('P', Value("file", |o, v| keep(&mut o.destinations, v))),
+        ('P', Bytes("file", |o, v| keep_path(&mut o.destinations, v))),
         (
             'T',
             Value("seconds", |o, v| set(&mut o.host_seconds, v, 1, DAY)),
         ),
-        ('a', Value("cafile", |o, v| keep(&mut o.anchor_file, v))),
+        (
+            'a',
+            Bytes("cafile", |o, v| keep_path(&mut o.anchor_file, v)),
+        ),
         ('c', Value("hosts", |o, v| set(&mut o.limit, v, 1, 1000))),
         ('i', Value("seconds", |o, v| interval(&mut o.interval, v))),
         ('l', Value("name", |o, v| name(&mut o.name, v))),

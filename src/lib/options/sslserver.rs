@@ -1,8 +1,11 @@
 //! sslserver's command line.
 #![forbid(unsafe_code)]
 
-use super::Letter::{Flag, Value};
-use super::{Common, Family, LONGEST, Table, keep, set};
+use super::Letter::{Bytes, Flag, Value};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use super::{Common, Family, LONGEST, Table, keep, keep_path, set};
 use crate::report::{Fail, Verbosity};
 
 /// Whether a client is asked for a certificate.
@@ -61,7 +64,7 @@ pub struct Options {
     /// `-f`: the program's descriptors are two pipes, not one socket.
     pub pipes: bool,
     /// `-B`: written to the client before the program runs.
-    pub banner: String,
+    pub banner: OsString,
     /// `-g` or `-U`, whichever came later.
     pub group: Option<Account>,
     /// `-u` or `-U`, whichever came later.
@@ -75,9 +78,9 @@ pub struct Options {
     /// `-z -m -Y -Z`.
     pub ask: CertificateRequest,
     /// `-x`: the rules database.
-    pub rules: Option<String>,
+    pub rules: Option<PathBuf>,
     /// `-y`: the rules database that is looked up first, by address alone.
-    pub early_rules: Option<String>,
+    pub early_rules: Option<PathBuf>,
     /// `-X`: a missing rules database allows everything.
     pub missing_rules_allow: bool,
     /// `-n`: the program starts in plaintext and asks for TLS.
@@ -97,7 +100,7 @@ impl Default for Options {
             limit_per_address: None,
             backlog: 20,
             pipes: false,
-            banner: String::new(),
+            banner: OsString::new(),
             group: None,
             user: None,
             keep_source_route: false,
@@ -159,8 +162,8 @@ pub const TABLE: Table<Options> = Table {
         ('Z', Flag(|o| o.ask = CertificateRequest::No)),
         ('X', Flag(|o| o.missing_rules_allow = true)),
         ('k', Flag(|o| o.check = true)),
-        ('x', Value("cdb", |o, v| keep(&mut o.rules, v))),
-        ('y', Value("cdb", |o, v| keep(&mut o.early_rules, v))),
+        ('x', Bytes("cdb", |o, v| keep_path(&mut o.rules, v))),
+        ('y', Bytes("cdb", |o, v| keep_path(&mut o.early_rules, v))),
         (
             'c',
             Value("limit", |o, v| set(&mut o.limit, v, 1, 1_000_000)),
@@ -178,13 +181,7 @@ pub const TABLE: Table<Options> = Table {
             'b',
             Value("backlog", |o, v| set(&mut o.backlog, v, 0, 65535)),
         ),
-        (
-            'B',
-            Value("banner", |o, v| {
-                v.clone_into(&mut o.banner);
-                Ok(())
-            }),
-        ),
+        ('B', Bytes("banner", |o, v| v.clone_into(&mut o.banner))),
         ('g', Value("gid", |o, v| Account::give(&mut o.group, v))),
         ('u', Value("uid", |o, v| Account::give(&mut o.user, v))),
         (

@@ -1,8 +1,10 @@
 //! sslsurvey's command line.
 #![forbid(unsafe_code)]
 
-use super::Letter::{Flag, Value};
-use super::{Table, keep};
+use std::path::PathBuf;
+
+use super::Letter::{Bytes, Flag};
+use super::{Table, keep_path};
 
 /// How the answer is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,7 +26,7 @@ pub struct Options {
     /// `-k`: look for moduli with common factors.
     pub factors: bool,
     /// `-o`: where the chart goes.
-    pub chart: Option<String>,
+    pub chart: Option<PathBuf>,
 }
 
 /// Letters and operands of sslsurvey(1).
@@ -37,6 +39,6 @@ pub const TABLE: Table<Options> = Table {
         ('j', Flag(|o| o.format = Format::Json)),
         ('k', Flag(|o| o.factors = true)),
         ('m', Flag(|o| o.format = Format::Markdown)),
-        ('o', Value("file", |o, v| keep(&mut o.chart, v))),
+        ('o', Bytes("file", |o, v| keep_path(&mut o.chart, v))),
     ],
 };

@@ -1,7 +1,10 @@
 //! The line for tlsdestinations(5) that would hold for a partner today.
 #![forbid(unsafe_code)]
 
+use std::path::Path;
+
 use super::result::{Certificate, HostResult, KeyType, StartTls, Version};
+use crate::tlsdestinations::{Anchors, RuleForm, Value};
 
 /// Whom a line is for.
 #[derive(Clone, Debug)]
@@ -11,7 +14,7 @@ pub struct Partner<'a> {
     /// It is a mail domain, whose MX hosts the results are of.
     pub is_domain: bool,
     /// The file of trust anchors that was given.
-    pub anchor_file: Option<&'a str>,
+    pub anchor_file: Option<&'a Path>,
 }
 
 /// What a line has in the place of ciphers where it lowers libssl's security level.
@@ -46,6 +49,15 @@ pub enum Hold {
     Not(String),
 }
 
+/// A file of trust anchors as a line can name it; `None`: a separator in it, or bytes that
+/// are no text, would make another field of it.
+fn as_field(path: &Path) -> Option<&str> {
+    let text = path.to_str()?;
+    let read = Value::parse(text, RuleForm::Named).ok()?;
+    let same = read.anchors == Some(Anchors::File(text.to_owned()));
+    (same && !text.contains(['\n', '\r'])).then_some(text)
+}
+
 /// The line under which mail to these servers gets through today and an impostor
 /// gets none: verified by name where they all can be, else pinned by key. `None`
 /// where there is no TLS that our own programs speak.
@@ -61,13 +73,18 @@ pub fn line(partner: &Partner<'_>, hosts: &[PartnerHost<'_>]) -> Option<String> 
     }
     let all = || hosts.iter().flat_map(PartnerHost::certificates);
     let verified = all().all(|one| one.verifies() && one.name_ok == Some(true));
-    let (sign, first) = if verified {
-        ("~", partner.anchor_file.unwrap_or_default().to_owned())
-    } else {
-        let mut pins: Vec<String> = all().map(|one| format!("spki:{}", one.spki)).collect();
-        pins.sort();
-        pins.dedup();
-        ("%", pins.join(","))
+    let anchors = match partner.anchor_file {
+        Some(path) => as_field(path),
+        None => Some(""),
+    };
+    let (sign, first) = match anchors.filter(|_| verified) {
+        Some(anchors) => ("~", anchors.to_owned()),
+        None => {
+            let mut pins: Vec<String> = all().map(|one| format!("spki:{}", one.spki)).collect();
+            pins.sort();
+            pins.dedup();
+            ("%", pins.join(","))
+        }
     };
     // Libssl's level 2, which distributions have, wants 2048 bits.
     let small = all().any(|one| one.key == KeyType::Rsa && one.bits < 2048);
@@ -159,6 +176,7 @@ mod tests {
     }
 
     fn host<'a>(destination: &'a str, anchor_file: Option<&'a str>) -> Partner<'a> {
+        let anchor_file = anchor_file.map(Path::new);
         Partner {
             destination,
             is_domain: false,
@@ -190,6 +208,11 @@ mod tests {
     fn what_verifies_is_named_and_the_rest_pinned() {
         let good = result("mx.example", 25, "ok", "11");
         assert_eq!(written(&host("mx.example", None), &[&good]), "~mx.example:");
+        // A file that no line can name.
+        for odd in ["/a|b.pem", "/a;b.pem", "/a\nb.pem", "/a ", "dane"] {
+            let pinned = written(&host("mx.example", Some(odd)), &[&good]);
+            assert!(pinned.starts_with("%mx.example:spki:11"), "{odd}: {pinned}");
+        }
         assert_eq!(
             written(&host("mx.example", Some("/etc/ca.pem")), &[&good]),
             "~mx.example:/etc/ca.pem"

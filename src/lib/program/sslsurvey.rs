@@ -36,7 +36,10 @@ pub fn main() -> ExitCode {
             _ => return Err(TABLE.usage("too many arguments")),
         };
         if let Some(path) = &options.chart {
-            let step = format!("write {}", text::printable(path.as_bytes()));
+            let step = format!(
+                "write {}",
+                text::printable(path.as_os_str().as_encoded_bytes())
+            );
             fs::write(path, chart::svg(&survey.tally)).map_err(Fail::unable(step))?;
         }
         standard::write(answer.as_bytes()).map_err(Fail::unable("write output"))?;

@@ -26,10 +26,9 @@ pub fn explain(options: &Options, host: &str) -> Result<u8, Fail> {
     let Some(path) = &options.destinations else {
         return Err(TABLE.usage("-W needs -P"));
     };
-    let path = Path::new(path);
     let destinations = Destinations::open(path)?;
     if destinations.is_missing() {
-        return Err(super::plan::no_file(&path.to_string_lossy()));
+        return Err(super::plan::no_file(path));
     }
     let mut told = Told {
         host: text::excerpt(
@@ -169,7 +168,7 @@ impl Told {
 
     /// The lines of domaincerts that are wrong, and the one that decides.
     fn own_certificate(&mut self, options: &Options) {
-        let path = options.own_certificates.as_deref().map(Path::new);
+        let path = options.own_certificates.as_deref();
         let text = path.and_then(|path| tlsdestinations::read_optional(path).ok());
         let text = Secret::new(text.unwrap_or_default());
         for wrong in domaincerts::wrong_lines(&text) {

@@ -1,7 +1,7 @@
 //! The certificates, keys, ciphers and expectations that a connection is made with.
 #![forbid(unsafe_code)]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::plan::{Plan, own_certificate};
 use crate::keyholder::{BY_LETTER, BY_LINE_OR_LETTER, OwnKey, Password};
@@ -10,9 +10,8 @@ use crate::program;
 use crate::report::Fail;
 use crate::secret::Secret;
 use crate::settings::Settings;
-use crate::store::Named;
 use crate::store::client::{Setup, Store, Trust};
-use crate::text;
+use crate::store::{self, Named};
 use crate::trust::{Demand, Expectation, Tolerated};
 
 /// The settings that are taken from the environment.
@@ -22,7 +21,7 @@ const OF_TLS: [&str; 4] = ["TLS_MIN", "TLS_MAX", "TLS_GROUPS", "CIPHERSUITES"];
 /// (`-3`).
 fn password(options: &Options) -> Result<Option<Password>, Fail> {
     if let Some(path) = &options.password_file {
-        let shown = text::excerpt(path.as_bytes(), 300);
+        let shown = store::shown(path);
         let bytes = Secret::new(
             std::fs::read(path).map_err(Fail::unable(format!("read password: -K {shown}")))?,
         );
@@ -58,14 +57,8 @@ pub(super) fn store(options: &Options, plan: &Plan) -> Result<Store, Fail> {
         },
     };
     let given = given_certificate(options)?;
-    let file = options
-        .anchor_file
-        .as_deref()
-        .map(|path| ("-a", Path::new(path)));
-    let directory = options
-        .anchor_dir
-        .as_deref()
-        .map(|path| ("-A", Path::new(path)));
+    let file = options.anchor_file.as_deref().map(|path| ("-a", path));
+    let directory = options.anchor_dir.as_deref().map(|path| ("-A", path));
     let trust = match (file, directory) {
         (None, None) => Trust::System,
         _ => Trust::Files(file, directory),
@@ -92,18 +85,15 @@ pub(super) fn store(options: &Options, plan: &Plan) -> Result<Store, Fail> {
 
 /// The files of `-c` and `-k`.
 fn given_certificate(options: &Options) -> Result<Option<(Named<'_>, Named<'_>)>, Fail> {
-    fn path(word: Option<&String>) -> Option<&str> {
-        word.map(String::as_str).filter(|path| !path.is_empty())
+    fn given(path: &Option<PathBuf>) -> Option<&Path> {
+        path.as_deref().filter(|path| !path.as_os_str().is_empty())
     }
-    match (
-        path(options.certificate.as_ref()),
-        path(options.key.as_ref()),
-    ) {
+    match (given(&options.certificate), given(&options.key)) {
         (None, Some(_)) => Err(TABLE.usage("-k has no effect without -c")),
         (None, None) => Ok(None),
         (Some(certificate), key) => Ok(Some((
-            ("-c", Path::new(certificate)),
-            ("-k", Path::new(key.unwrap_or(certificate))),
+            ("-c", certificate),
+            ("-k", key.unwrap_or(certificate)),
         ))),
     }
 }

@@ -8,7 +8,7 @@ use crate::dialogue::Protocol;
 use crate::domaincerts::{self, OwnCertificate};
 use crate::options::sslclient::Options;
 use crate::report::Fail;
-use crate::store::client;
+use crate::store::{self, client};
 use crate::text;
 use crate::tlsdestinations::{
     self, Check, Destination, Destinations, FoundBy, Rule, Tls, TlsMode, Way,
@@ -43,7 +43,7 @@ impl Plan {
                 upgrade: options.upgrade,
             });
         };
-        let destinations = Destinations::open(Path::new(path))?;
+        let destinations = Destinations::open(path)?;
         if destinations.is_missing() {
             return Err(no_file(path));
         }
@@ -99,8 +99,8 @@ impl Plan {
 }
 
 /// A file that was named and is not there: nobody knows what it would ask for.
-pub(super) fn no_file(path: &str) -> Fail {
-    let shown = text::excerpt(path.as_bytes(), 300);
+pub(super) fn no_file(path: &Path) -> Fail {
+    let shown = store::shown(path);
     Fail::temporary(format!(
         "unable to read {shown}: there is no such file; leave -P out to go by the options alone"
     ))
@@ -162,10 +162,10 @@ pub(super) fn own_certificate(options: &Options) -> Result<Option<OwnCertificate
         .sender
         .as_deref()
         .and_then(tlsdestinations::sender_domain);
-    if !Path::new(path).exists() {
-        let shown = text::excerpt(path.as_bytes(), 300);
+    if !path.exists() {
+        let shown = store::shown(path);
         let why = format!("unable to read {shown}: there is no such file, which -G names");
         return Err(Fail::temporary(why));
     }
-    domaincerts::read(Path::new(path), sender.as_deref())
+    domaincerts::read(path, sender.as_deref())
 }

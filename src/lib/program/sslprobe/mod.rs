@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{IsTerminal as _, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use crate::probe::report_text;
 use crate::probe::result::{HostResult, Severity};
 use crate::report::{Fail, Report, TEMPORARY};
 use crate::settings::Settings;
+use crate::store;
 use crate::store::client::{self, Store, Trust};
 use crate::store::pool::{self, AnchorPool};
 use crate::sys::sandbox::Process;
@@ -110,7 +111,7 @@ fn setup(report: &Report, options: &Options) -> Result<Setup, Fail> {
         ))
     };
     let anchors = match &options.anchor_file {
-        Some(path) => AnchorPool::of_file(("-a", Path::new(path)))?,
+        Some(path) => AnchorPool::of_file(("-a", path))?,
         None => system_anchors(report),
     };
     let compared = options.destinations.as_deref().map(|path| {
@@ -172,10 +173,10 @@ fn unnamed() -> String {
 }
 
 /// The rules that `-P` names.
-fn compared(path: &str) -> Result<Destinations, Fail> {
-    let destinations = Destinations::open(Path::new(path))?;
+fn compared(path: &Path) -> Result<Destinations, Fail> {
+    let destinations = Destinations::open(path)?;
     if destinations.is_missing() {
-        let shown = text::excerpt(path.as_bytes(), 300);
+        let shown = store::shown(path);
         return Err(Fail::temporary(format!(
             "unable to read {shown}: there is no such file"
         )));
@@ -184,10 +185,8 @@ fn compared(path: &str) -> Result<Destinations, Fail> {
 }
 
 /// A path that means the same in any directory.
-fn whole_path(path: &str) -> String {
-    let whole = fs::canonicalize(path).ok();
-    let whole = whole.and_then(|path| path.into_os_string().into_string().ok());
-    whole.unwrap_or_else(|| path.to_owned())
+fn whole_path(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// A probe shows no certificate of its own.

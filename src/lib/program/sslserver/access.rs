@@ -52,7 +52,7 @@ impl Access {
     /// Where they are, as far as they are asked for: of `-y` and of `-x`.
     pub fn files(setup: &Setup) -> [Option<&Path>; 2] {
         let options = &setup.options;
-        [&options.early_rules, &options.rules].map(|file| file.as_deref().map(Path::new))
+        [&options.early_rules, &options.rules].map(Option::as_deref)
     }
 
     /// The rules of `-y`, if they are asked for.

@@ -4,7 +4,6 @@
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
-use std::path::Path;
 
 use super::access::listed;
 use super::generation::{Generation, Served};
@@ -60,7 +59,7 @@ pub(super) fn run(setup: &Setup, generation: &Generation) -> Result<u8, Fail> {
         .into_iter()
         .flatten()
     {
-        let open = server::open_file("rules", Path::new(path));
+        let open = server::open_file("rules", path);
         tell(&mut out, &mut wrong, open.into_iter());
     }
     wrong.extend(generation.upgrade_trouble.iter().cloned());

@@ -196,7 +196,7 @@ impl Engine<'_> {
         let mut relay = Relay::new(session, program, self.setup.idle)
             .map_err(Fail::unable("start the relay"))?;
         if !self.setup.options.delayed {
-            relay.begin_with(self.setup.options.banner.as_bytes());
+            relay.begin_with(self.setup.options.banner.as_encoded_bytes());
         }
         relay.drop_replies(command.drop_replies);
         self.tell(&relay.run());

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -229,7 +230,7 @@ pub(super) struct Terms {
     /// Between two connections to one address.
     pub(super) interval: Duration,
     /// The file of trust anchors, as a line of tlsdestinations names it.
-    pub(super) anchor_file: Option<String>,
+    pub(super) anchor_file: Option<PathBuf>,
     /// Who verifies certificates.
     pub(super) judge: Verifier,
     /// For TLSA records.

@@ -80,7 +80,7 @@ fn start_in_plaintext(
     given: ProgramEnds,
 ) -> io::Result<Vec<(OwnedFd, RawFd)>> {
     let ProgramEnds { control, program } = given;
-    fd::write_all(&plain, setup.options.banner.as_bytes())?;
+    fd::write_all(&plain, setup.options.banner.as_encoded_bytes())?;
     let inherited = setup.program.inherited.iter().map(AsRawFd::as_raw_fd);
     let first = inherited.max().unwrap_or(2) + 1;
     let mut descriptors = vec![(plain.try_clone()?, 0), (plain, 1)];
