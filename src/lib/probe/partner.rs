@@ -77,14 +77,13 @@ pub fn line(partner: &Partner<'_>, hosts: &[PartnerHost<'_>]) -> Option<String> 
         Some(path) => as_field(path),
         None => Some(""),
     };
-    let (sign, first) = match anchors.filter(|_| verified) {
-        Some(anchors) => ("~", anchors.to_owned()),
-        None => {
-            let mut pins: Vec<String> = all().map(|one| format!("spki:{}", one.spki)).collect();
-            pins.sort();
-            pins.dedup();
-            ("%", pins.join(","))
-        }
+    let (sign, first) = if let Some(anchors) = anchors.filter(|_| verified) {
+        ("~", anchors.to_owned())
+    } else {
+        let mut pins: Vec<String> = all().map(|one| format!("spki:{}", one.spki)).collect();
+        pins.sort();
+        pins.dedup();
+        ("%", pins.join(","))
     };
     // Libssl's level 2, which distributions have, wants 2048 bits.
     let small = all().any(|one| one.key == KeyType::Rsa && one.bits < 2048);

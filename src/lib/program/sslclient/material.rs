@@ -85,10 +85,14 @@ pub(super) fn store(options: &Options, plan: &Plan) -> Result<Store, Fail> {
 
 /// The files of `-c` and `-k`.
 fn given_certificate(options: &Options) -> Result<Option<(Named<'_>, Named<'_>)>, Fail> {
-    fn given(path: &Option<PathBuf>) -> Option<&Path> {
-        path.as_deref().filter(|path| !path.as_os_str().is_empty())
+    fn given(path: Option<&PathBuf>) -> Option<&Path> {
+        let path = path.map(PathBuf::as_path);
+        path.filter(|path| !path.as_os_str().is_empty())
     }
-    match (given(&options.certificate), given(&options.key)) {
+    match (
+        given(options.certificate.as_ref()),
+        given(options.key.as_ref()),
+    ) {
         (None, Some(_)) => Err(TABLE.usage("-k has no effect without -c")),
         (None, None) => Ok(None),
         (Some(certificate), key) => Ok(Some((
