@@ -381,10 +381,14 @@ pub fn complete_chain(context: &mut SslContextBuilder) {
 /// rules: `X509_check_host` without the subject and without partial wildcards.
 #[must_use]
 pub fn names_host(certificate: &openssl::x509::X509Ref, host: &str) -> bool {
+    // Of no length is, to libcrypto, a string that ends with a NUL somewhere.
+    if host.is_empty() {
+        return false;
+    }
     let flags =
         ffi::X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | ffi::X509_CHECK_FLAG_NEVER_CHECK_SUBJECT;
-    // SAFETY: the certificate is valid for the whole call; the name is passed
-    // with its length and not kept; no matched name is asked for.
+    // SAFETY: the certificate is valid for the whole call; the name is passed with
+    // its length, which is not 0, and not kept; no matched name is asked for.
     let result = unsafe {
         ffi::X509_check_host(
             certificate.as_ptr(),
@@ -460,5 +464,31 @@ mod tests {
         let errors = failure();
         assert!(!errors.errors().is_empty());
         forget_error_texts();
+    }
+
+    #[test]
+    fn a_certificate_names_a_host_and_never_none() {
+        let mut builder = openssl::x509::X509Builder::new().expect("a builder");
+        builder.set_version(2).expect("version 3");
+        let names = openssl::x509::extension::SubjectAlternativeName::new()
+            .dns("mx.a.example")
+            .dns("*.b.example")
+            .build(&builder.x509v3_context(None, None));
+        builder
+            .append_extension(names.expect("names"))
+            .expect("names");
+        let leaf = builder.build();
+        for (host, named) in [
+            ("mx.a.example", true),
+            ("MX.A.example", true),
+            ("x.b.example", true),
+            ("x.y.b.example", false),
+            (".a.example", false),
+            ("a.example", false),
+            // Whatever stands behind a string of no length.
+            (&"mx.a.example\0"[..0], false),
+        ] {
+            assert_eq!(names_host(&leaf, host), named, "{host:?}");
+        }
     }
 }

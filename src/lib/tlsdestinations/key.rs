@@ -145,8 +145,27 @@ pub(crate) fn host(written: &str) -> Result<String, Wrong> {
 /// # Errors
 /// No name server would know it.
 pub(crate) fn host_name(written: &str) -> Result<String, Wrong> {
+    check_characters(written.strip_suffix('.').unwrap_or(written))?;
+    let host = HostName::parse(written).map_err(|why| {
+        Wrong::Key(match why {
+            NoHostName::Length => "a label is empty or too long for a host name",
+            NoHostName::NoAscii => "IDNA has no form of the name",
+            NoHostName::Character => "no host name has such a character",
+        })
+    })?;
+    let name = host.as_str();
+    // IDNA makes signs of their wide forms.
+    check_characters(name)?;
+    // No top-level domain is a number: RFC 1123 section 2.1.
+    let last = name.rsplit('.').next();
+    if last.is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit())) {
+        return Err(Wrong::Key("it is neither a host name nor an address"));
+    }
+    Ok(name.to_owned())
+}
+
+fn check_characters(name: &str) -> Result<(), Wrong> {
     let bad = |why| Err(Wrong::Key(why));
-    let name = written.strip_suffix('.').unwrap_or(written);
     match name.as_bytes().first() {
         None => return bad("there is no host"),
         Some(b'!' | b'%' | b'=' | b'~' | b'-' | b'+') => {
@@ -164,19 +183,7 @@ pub(crate) fn host_name(written: &str) -> Result<String, Wrong> {
     if !name.chars().all(is_of_names) {
         return bad("no host name has such a character");
     }
-    let host = HostName::parse(written).map_err(|why| {
-        Wrong::Key(match why {
-            NoHostName::Length => "a label is empty or too long for a host name",
-            NoHostName::NoAscii => "IDNA has no form of the name",
-            NoHostName::Character => "no host name has such a character",
-        })
-    })?;
-    // No top-level domain is a number: RFC 1123 section 2.1.
-    let last = host.as_str().rsplit('.').next();
-    if last.is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit())) {
-        return bad("it is neither a host name nor an address");
-    }
-    Ok(host.as_str().to_owned())
+    Ok(())
 }
 
 /// Letters of all scripts, and what names in DNS have besides. An invisible

@@ -537,6 +537,7 @@ fn a_wrong_line_is_an_error_for_those_whom_it_decides() {
         ("=a.example:||||x y", "a.example", Wrong::Names),
         ("=a.example:||||x,,y", "a.example", Wrong::Names),
         ("=a.example:||||*x.example", "a.example", Wrong::Names),
+        ("=a.example:||||\u{fe0f}", "a.example", Wrong::Names),
         (
             "a.example:||||x.example",
             "a.example",
@@ -582,7 +583,7 @@ fn a_wrong_line_is_an_error_for_those_whom_it_decides() {
 }
 
 /// Keys that are none of the forms.
-const NO_KEYS: [&str; 27] = [
+const NO_KEYS: [&str; 33] = [
     "=[IPv6:192.0.2.1]",
     "*.x.example",
     "==a.example",
@@ -610,6 +611,13 @@ const NO_KEYS: [&str; 27] = [
     "192.0.2.300",
     ".0.2.1",
     "a/b.example",
+    // What IDNA makes of these is none either.
+    "=\u{fe0f}",
+    "=a.\u{fe0f}.example",
+    "=\u{ff0d}a.example",
+    "~\u{ff05}a.example",
+    "=\u{ff0a}.example",
+    "=\u{3002}a.example",
 ];
 
 #[test]
