@@ -385,5 +385,21 @@ mod tests {
             let found = Record::parse(&[numbers, data].concat());
             assert_eq!(found, Err(why), "{numbers:?}");
         }
+        for (why, words) in [
+            (Unusable::Short, "it is too short"),
+            (Unusable::Usage(1), "its usage 1 is neither 2 nor 3"),
+            (Unusable::Selector(2), "its selector 2 is neither 0 nor 1"),
+            (
+                Unusable::Matching(3),
+                "its matching type 3 is none of 0, 1, 2",
+            ),
+            (
+                Unusable::Length(31),
+                "its digest of 31 bytes has a wrong length",
+            ),
+            (Unusable::Encoding, "it holds no certificate or key"),
+        ] {
+            assert_eq!(why.to_string(), words);
+        }
     }
 }

@@ -322,6 +322,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_asked_for_is_let_in_whoever_signed_a_pinned_one() {
+        each(|expected, list, named, judged| {
+            use Demand as D;
+
+            let pinned = !expected.pins.is_empty();
+            let good = match expected.demand {
+                D::Chain => list.is_empty(),
+                D::Name => list.is_empty() && named,
+                D::Pin => pinned,
+                D::PinAndName => pinned && named,
+                _ => return,
+            };
+            let verdict = match expected.demand {
+                _ if pinned => Verdict::Pinned,
+                D::Name => {
+                    Verdict::Verified(Some(Name::new(Reference::parse("a.example").expect("it"))))
+                }
+                _ => Verdict::Verified(None),
+            };
+            if good && !list.contains(&code::CERT_REVOKED) {
+                assert_eq!(judged, &Ok(verdict), "{expected:?} {list:?} {named}");
+            }
+        });
+    }
+
+    #[test]
     fn a_pin_is_a_digest_of_its_own_length() {
         let (one, other) = (leaf(), leaf());
         for digest in [

@@ -403,3 +403,6 @@ fn judge(context: &mut X509StoreContextRef) -> bool {
     }
     code.is_none()
 }
+
+#[cfg(test)]
+mod tests;

@@ -50,7 +50,7 @@ fn free(server: &Server) -> Circumstances<'_> {
     }
 }
 
-/// A row of the table in qmail-sslremote(8), under EXIT STATUS: a failure; `Z` or `D`
+/// A row of the table in qmail-sslremote(8), in its REPORT: a failure; `Z` or `D`
 /// and what is done next; the report's text.
 type Row = (Failure, (Disposition, NextStep), &'static str);
 
