@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -49,6 +49,8 @@ pub struct Server {
     log: PathBuf,
     first: BTreeSet<i32>,
     first_descriptors: usize,
+    /// With which exit code it may have ended.
+    code: i32,
     pub port: u16,
     pub at: SocketAddr,
 }
@@ -256,6 +258,7 @@ impl<'a> Setup<'a> {
         Server {
             first: pids(child.id()),
             first_descriptors: descriptors(child.id()),
+            code: 0,
             child,
             log,
             port,
@@ -344,6 +347,20 @@ impl Server {
         });
     }
 
+    /// Has its waits fail, as where the system lacks memory, until it has ended for that.
+    /// `strace` is strace(1).
+    pub fn fail(&mut self, strace: &Path) {
+        self.code = 111;
+        let mut command = Command::new(strace);
+        let words = ["-qq", "-o", "/dev/null", "-e", "inject=ppoll:error=ENOMEM"];
+        let pid = self.pid().to_string();
+        run(command.args(words).args(["-p", &pid]), b"");
+        let status = process::wait(&mut self.child, PATIENCE);
+        assert_eq!(status.code(), Some(self.code), "{}", self.log());
+        let said = "fatal: unable to wait for connections: ";
+        assert!(self.log().contains(said), "{}", self.log());
+    }
+
     /// Waits until the connections of a retired server have ended.
     pub fn over(&self) {
         eventually("the last connection ends", || {
@@ -374,7 +391,7 @@ impl Drop for Server {
             return;
         }
         if let Some(status) = died {
-            assert_eq!(status.code(), Some(0), "it died: {}", self.log());
+            assert_eq!(status.code(), Some(self.code), "it died: {}", self.log());
         }
         no_panic(&self.log());
         eventually("the process group is gone", || {

@@ -12,6 +12,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use openssl::pkey::Id;
 
+use super::sockets::strace;
 use crate::harness::{
     Dial, Identity, KeyKind, Place, Server, Setup, Tls, as_user_of_its_own, compile, dial,
     eventually, need, overlay, process, root, skip,
@@ -126,6 +127,25 @@ fn a_session_in_plaintext_outlives_its_server_and_has_tls_then() {
     ends(secured(&server, client));
     drop(silent);
     server.line("in plaintext: the program did not ask for TLS");
+    server.over();
+}
+
+/// The system refuses what it should not: the server ends, and nothing else.
+#[test]
+fn sessions_outlive_a_server_that_cannot_go_on() {
+    need!("bash");
+    let Some(strace) = strace() else {
+        skip!("strace is not installed, or may not trace");
+    };
+    let place = Place::new("outlives-failure");
+    let mut server = asking(&place, ASKING).options("-nv").start();
+    let (client, silent) = (ready(&server), ready(&server));
+    let inside = secured(&server, ready(&server));
+    server.fail(&strace);
+    ends(secured(&server, client));
+    drop(silent);
+    server.line("in plaintext: the program did not ask for TLS");
+    ends(inside);
     server.over();
 }
 

@@ -3,8 +3,9 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
+use std::fmt::Write;
 use std::fs;
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::Path;
@@ -17,11 +18,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::isolation::{await_engines, keyholders, master};
+use super::sockets::strace;
 use super::stores::{called, presenting};
 use crate::harness::process::{Stop, group, status_field};
 use crate::harness::{
     Authority, Dial, Identity, KeyKind, Leaf, Place, Server, Setup, compile, dial, eventually,
-    need, need_root, ours, run,
+    need, need_root, ours, run, skip,
 };
 
 /// Puts a file in another's place as renewal tools do: written beside it, then
@@ -894,6 +896,37 @@ fn a_keyholder_that_dies_during_a_reload_leaves_nobody_behind() {
     assert_eq!(waited.read_exact(6), b"served");
     drop(waited);
     server.quiet();
+}
+
+/// A server that can wait no more, in the middle of a reload, leaves its clients to their
+/// processes.
+#[test]
+fn clients_outlive_a_server_that_cannot_go_on_with_its_reload() {
+    need!("openssl");
+    let Some(strace) = strace() else {
+        skip!("strace is not installed, or may not trace");
+    };
+    let place = Place::new("failed-in-reload");
+    let mut server = slow(&place, &called("first").issue(), 10..13);
+    let before = keyholders(&server);
+    server.quiet();
+    let (waiting, mut wrong) = (in_handshake(&server), dial::plain(server.at));
+    await_engines(&server, 2);
+    let mut open = Dial::to(&server).connect();
+    server.signal(Signal::SIGHUP);
+    loading(&server, &before);
+    server.fail(&strace);
+    let mut waited = Dial::to(&server).over(waiting).expect("a handshake");
+    for client in [&mut open, &mut waited] {
+        client.send("served");
+        assert_eq!(client.read_exact(6), b"served");
+    }
+    assert_eq!(server.log().lines().count(), 1, "{}", server.log());
+    // Somebody writes what their processes say.
+    wrong.write_all(b"EHLO client.example.org\r\n").unwrap();
+    server.line(": not TLS: client sent ");
+    drop((open, waited, wrong));
+    server.over();
 }
 
 /// A client in its handshake when files are read again is one of the keyholder of before,

@@ -156,23 +156,37 @@ impl<'a> Supervisor<'a> {
         })
     }
 
-    /// Serves until TERM.
+    /// Serves until TERM. Connections in progress go on, whatever ends it.
     pub fn run(mut self) -> Result<u8, Fail> {
         self.tell_count(self.connections.count());
         self.tell_manager(&State::Ready);
         self.compact();
+        let ended = self.serve();
+        if ended.is_ok() {
+            self.tell_manager(&State::Stopping);
+        }
+        self.ending = true;
+        self.finish();
+        ended.map(|()| 0)
+    }
+
+    /// Serves until TERM came, or it cannot go on.
+    fn serve(&mut self) -> Result<(), Fail> {
         loop {
             self.turn(None)?;
             if self.ending {
-                self.tell_manager(&State::Stopping);
-                self.finish();
-                return Ok(0);
+                return Ok(());
             }
             self.work();
             if let Some(fail) = self.failed.take() {
                 return Err(fail);
             }
         }
+    }
+
+    /// Whether it ends, for whatever reason: nothing longer is to be done or told.
+    fn is_over(&self) -> bool {
+        self.ending || self.failed.is_some()
     }
 
     /// Has connections find their memory in one piece.

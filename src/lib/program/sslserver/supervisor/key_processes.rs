@@ -22,7 +22,7 @@ impl Supervisor<'_> {
                 continue;
             }
             let made = self.make_worker(&recipe);
-            if self.ending {
+            if self.is_over() {
                 return;
             }
             let report = &self.setup.report;
@@ -42,7 +42,7 @@ impl Supervisor<'_> {
     /// Ends a master that did not do what it was asked for: when it has ended,
     /// another is started.
     pub(super) fn end_silent_master(&self) {
-        if self.master.is_silent() && self.next_master.is_none() && !self.ending {
+        if self.master.is_silent() && self.next_master.is_none() && !self.is_over() {
             let id = self.master.id();
             self.setup.report.warning(format_args!(
                 "key master {id} did not answer for {} seconds, and was killed",
@@ -63,7 +63,7 @@ impl Supervisor<'_> {
             &mut Serving::new(self),
         );
         let master = match started {
-            _ if self.ending => return,
+            _ if self.is_over() => return,
             Ok(master) => master,
             Err(fail) => {
                 report.warning(format_args!(
@@ -77,7 +77,7 @@ impl Supervisor<'_> {
         self.master = master;
         match self.move_workers() {
             Ok(()) => report.warning("a new key master was started"),
-            Err(_) if self.ending => {}
+            Err(_) if self.is_over() => {}
             // A reload brings the keys that are there now, or says why not.
             Err(_) if self.keyholders.current.keys().have_changed() => {
                 report.warning("a new key master was started");

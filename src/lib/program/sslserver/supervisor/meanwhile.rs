@@ -42,7 +42,7 @@ impl<'s, 'a> Serving<'s, 'a> {
             self.supervisor.failed = Some(fail);
             false
         });
-        if self.supervisor.ending || self.supervisor.failed.is_some() {
+        if self.supervisor.is_over() {
             return Err(io::ErrorKind::Interrupted.into());
         }
         Ok(ready)

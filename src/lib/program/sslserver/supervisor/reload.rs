@@ -79,7 +79,7 @@ impl Supervisor<'_> {
         let mut loaded = self.load_next(anew, watch);
         for _ in 0..AGAIN {
             // Another master comes first where this one hangs.
-            let vain = self.ending || self.master.is_silent();
+            let vain = self.is_over() || self.master.is_silent();
             if loaded.is_ok() || vain || watch.changed() == Changed::No {
                 break;
             }
@@ -114,7 +114,7 @@ impl Supervisor<'_> {
         let mut watch = Watch::default();
         let loaded = self.load_whole(anew, &mut watch);
         self.end_silent_master();
-        if self.ending {
+        if self.is_over() {
             return;
         }
         let failed = loaded
