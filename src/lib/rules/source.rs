@@ -340,8 +340,49 @@ mod tests {
         );
         assert_eq!(keys("1.9-8.0-255.0-255.0-255:allow").len(), 0);
         assert_eq!(keys("=a-b:allow"), ["=a-b"]);
-        let wide = compile(b"0-255.0-255.0-255:allow").expect_err("16 million");
+        // As sslrules(1) says: up to 1048576 addresses a line.
+        let all = expand(b"0-255.0-255.0-15").expect("so many");
+        assert_eq!(all.len(), 1_048_576);
+        let wide = compile(b"0-255.0-255.0-16:allow").expect_err("more than that");
         assert_eq!(wide[0].problem, Problem::Range);
+    }
+
+    #[test]
+    fn a_bad_line_says_what_is_wrong_with_it() {
+        for (line, words) in [
+            ("10.0.0/8:allow", "bad address"),
+            ("1.2.3.4", "no colon"),
+            ("1.2.3.4:accept", "no allow or deny"),
+            ("10.0.0.0/33:allow", "prefix length too long"),
+            ("1.2.3.4-x:allow", "bad range"),
+            ("1.2.3.4:allow,A=\"x", "unterminated value"),
+            ("1.2.3.4:allow,A", "not a list of variables"),
+        ] {
+            let bad = compile(line.as_bytes()).expect_err(line);
+            let wanted = format!("line 1: unable to parse this line: {words}: {line}");
+            assert_eq!(bad[0].to_string(), wanted);
+        }
+        let bad = compile(b"1.2.3.4:allow,A=\"\0\"").expect_err("a NUL");
+        assert!(bad[0].to_string().contains(": it holds a NUL: "));
+    }
+
+    #[test]
+    fn each_variable_is_told_with_its_line_and_those_of_server_names_apart() {
+        let text =
+            b"1.2.3.4-5:allow,A=\"1\"\n\nsni=a.example:allow,CERTFILE=\"x\",B=\"2\"\n:deny\n\
+            local=192.0.2.1:allow,CERTFILE=\"y\"\n";
+        let compiled = compile(text).expect("parses");
+        let named = |names: &[(usize, &str)]| -> Vec<(usize, Vec<u8>)> {
+            let names = names.iter();
+            names
+                .map(|(line, name)| (*line, name.as_bytes().to_vec()))
+                .collect()
+        };
+        let by_name = [(3, "CERTFILE"), (3, "B")];
+        let all = [(1, "A"), by_name[0], by_name[1], (5, "CERTFILE")];
+        assert_eq!(compiled.names, named(&all));
+        assert_eq!(compiled.by_server_name, named(&by_name));
+        assert_eq!(compiled.remarks, [] as [&str; 0]);
     }
 
     #[test]

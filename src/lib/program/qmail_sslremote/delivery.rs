@@ -279,3 +279,80 @@ fn verdict_words(plan: &Plan, verdict: &trust::Verdict) -> String {
         other => other.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::failure::tests::{free, reply, server};
+    use super::*;
+    use crate::dialogue::client::DialogueError;
+
+    fn told(stage: Stage, disposition: Disposition, words: &str) -> ToldFailure {
+        ToldFailure {
+            stage,
+            report: Say::new(disposition, words).into(),
+        }
+    }
+
+    /// The words of the failure that is told of several.
+    fn told_of(failures: &[(Stage, Disposition, &str)]) -> String {
+        let failures = failures.iter();
+        let failures =
+            failures.map(|(stage, disposition, words)| told(*stage, *disposition, words));
+        told_at_last(failures).message.text
+    }
+
+    #[test]
+    fn the_failure_of_the_session_that_came_farthest_is_told() {
+        use Disposition::{Later, Never};
+
+        assert_eq!(
+            told_of(&[
+                (Stage::Connected, Later, "a"),
+                (Stage::Greeted, Later, "b"),
+                (Stage::Planned, Later, "c"),
+            ]),
+            "b\n"
+        );
+        let equal = [(Stage::Greeted, Later, "a"), (Stage::Greeted, Later, "b")];
+        assert_eq!(told_of(&equal), "b\n");
+        // 5.6.7 counts only where it is so with all of them.
+        let never = (Stage::Authenticated, Never, "never");
+        let unreachable = (Stage::Planned, Later, "later");
+        assert_eq!(told_of(&[never, unreachable]), "later\n");
+        assert_eq!(told_of(&[never, never]), "never\n");
+        let none = told_at_last(std::iter::empty()).message;
+        assert_eq!(none.disposition, Later);
+        assert!(none.text.contains("(#4.4.1)"), "{}", none.text);
+    }
+
+    #[test]
+    fn what_becomes_of_a_failure_is_what_the_table_says() {
+        let smtp = server(Protocol::Smtp, 25);
+        let at = free(&smtp);
+        let of = |failure: Failure| outcome(failure.into(), &at);
+        let ended = || DialogueError::Ended("here");
+        assert!(matches!(
+            of(Failure::LostAfterDot(ended())),
+            Outcome::Done(report) if report.message.text.contains("Possible duplicate!")
+        ));
+        assert!(matches!(of(Failure::Lost(ended())), Outcome::Last(_)));
+        assert!(matches!(
+            of(Failure::Greeting(reply("450 busy"))),
+            Outcome::Next(one) if one.stage == Stage::Connected
+        ));
+        let no_tls = || Failure::Tls(NoTls::new(Obstacle::GoAhead, "it said nothing"));
+        assert!(matches!(
+            of(no_tls()),
+            Outcome::InPlain(one, why)
+                if one.stage == Stage::Greeted && why.obstacle == Obstacle::GoAhead
+        ));
+        let required = Circumstances {
+            demand: Some("line 1 requires TLS"),
+            ..free(&smtp)
+        };
+        assert!(matches!(
+            outcome(no_tls().into(), &required),
+            Outcome::Next(one) if one.stage == Stage::Greeted
+        ));
+    }
+}

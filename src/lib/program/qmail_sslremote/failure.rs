@@ -478,4 +478,4 @@ impl EndedSession {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

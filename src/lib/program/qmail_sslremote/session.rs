@@ -551,3 +551,78 @@ fn bare(why: &DialogueError) -> String {
         other => format!("STARTTLS failed: {other}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_refusal_in_due_form_the_session_goes_on() {
+        for (reply, on) in [
+            (&b"454 4.7.0 not now\r\n"[..], true),
+            (b"502 what\r\n", true),
+            (b"421 closing\r\n", false),
+            (b"220 go\r\n", false),
+            (b"334 \r\n", false),
+            (b"", false),
+        ] {
+            assert_eq!(goes_on(reply), on, "{reply:?}");
+        }
+    }
+
+    #[test]
+    fn why_there_is_no_tls_does_not_repeat_the_reply() {
+        let reply = || b"454 no\r\n".to_vec();
+        for (why, words) in [
+            (
+                DialogueError::Refused("STARTTLS", reply()),
+                "it refused STARTTLS",
+            ),
+            (
+                DialogueError::Injection(3, reply()),
+                "it sent 3 bytes in the clear that were not asked for",
+            ),
+            (
+                DialogueError::Ended("after STARTTLS"),
+                "STARTTLS failed: server ended the connection after STARTTLS",
+            ),
+        ] {
+            assert_eq!(bare(&why), words);
+        }
+    }
+
+    #[test]
+    fn a_report_says_why_there_is_no_tls() {
+        let failed = || NoTls::new(Obstacle::Handshake, "the handshake failed");
+        for (protection, words) in [
+            (Protection::Forbidden, "no TLS"),
+            (Protection::NotOffered, "no TLS: it was not offered"),
+            (Protection::NoneInQmtp, "no TLS: QMTP has none on this port"),
+            (
+                Protection::Failed(failed()),
+                "no TLS, which failed: the handshake failed",
+            ),
+            (
+                Protection::Refused(failed()),
+                "no TLS: STARTTLS was refused",
+            ),
+        ] {
+            assert_eq!(protection.to_string(), words);
+        }
+    }
+
+    #[test]
+    fn what_a_server_offers_is_what_it_listed_after_ehlo() {
+        let reply = || Reply {
+            code: 250,
+            text: b"250-mx.example\r\n250 SIZE 99\r\n".to_vec(),
+        };
+        let listed = Capabilities::Listed(reply());
+        assert!(listed.capability("SIZE").is_some() && listed.capability("STARTTLS").is_none());
+        assert!(listed.reply().is_some());
+        let refused = Capabilities::Refused(reply());
+        assert!(refused.capability("SIZE").is_none() && refused.reply().is_some());
+        let unasked = Capabilities::Unasked;
+        assert!(unasked.capability("SIZE").is_none() && unasked.reply().is_none());
+    }
+}

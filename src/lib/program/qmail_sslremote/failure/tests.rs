@@ -11,14 +11,14 @@ use crate::tlsdestinations::Port;
 use Disposition::{Later, Never};
 use NextStep::{End, InPlain, Last, Next};
 
-fn reply(text: &str) -> Reply {
+pub(in super::super) fn reply(text: &str) -> Reply {
     Reply {
         code: text[..3].parse().expect("a code"),
         text: format!("{text}\r\n").into_bytes(),
     }
 }
 
-fn server(protocol: Protocol, port: u16) -> Server {
+pub(in super::super) fn server(protocol: Protocol, port: u16) -> Server {
     Server {
         host: Host {
             name: "mx.example".to_owned(),
@@ -41,7 +41,7 @@ fn excluded() -> Excluded {
 }
 
 /// Nothing is required, nothing went before, and other servers may be called.
-fn free(server: &Server) -> Circumstances<'_> {
+pub(in super::super) fn free(server: &Server) -> Circumstances<'_> {
     Circumstances {
         server,
         demand: None,
