@@ -580,8 +580,10 @@ fn measure_all(settings: &Settings, cases: &[Case], ground: &Ground) -> Vec<Resu
     // measured, and a crowd would slow others down: those rounds come last and
     // alone.
     for alone in [false, true] {
-        let mut running = HashMap::new();
         for round in 0..settings.rounds {
+            // Where a process happens to have its memory makes a difference of 2%, which
+            // stays as long as it runs.
+            let mut running = HashMap::new();
             for (case, results) in cases.iter().zip(&mut results) {
                 if case.load.is_alone() != alone {
                     continue;
