@@ -209,6 +209,7 @@ AnonHugePages:         0 kB
     }
 
     #[test]
+    #[allow(clippy::print_stdout, reason = "a skip prints why")]
     fn a_mapping_has_the_same_bytes_and_rights_when_it_was_moved() {
         /// More than a large page, and none to its end.
         const LENGTH: usize = LARGE + 12_345;
