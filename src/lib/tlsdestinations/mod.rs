@@ -355,10 +355,8 @@ impl Destinations {
             return false;
         };
         compile(text).is_ok_and(|records| {
-            let is_other = |(key, data): &(Vec<u8>, Vec<u8>)| {
-                database.find(key).map(|(_, found)| found) != Some(data)
-            };
-            records.iter().any(is_other)
+            let records = records.iter().map(|(key, data)| (&**key, &**data));
+            !database.records().eq(records)
         })
     }
 }

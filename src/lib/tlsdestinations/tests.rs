@@ -863,3 +863,154 @@ fn a_rule_can_be_read() {
         assert_eq!(found.expect("sound").in_words(&to), wanted);
     }
 }
+
+/// What a rule says of the certificate, for the host itself.
+#[test]
+fn what_is_asked_of_a_certificate_can_be_read() {
+    const PRINT: &str = "0123456789abcdef0123456789abcdef01234567";
+    let itself = Destination::itself("mx.example");
+    let key = "ab".repeat(32);
+    for (line, wanted) in [
+        (
+            format!("%mx.example:={PRINT}"),
+            format!("the certificate must have the fingerprint {PRINT}"),
+        ),
+        (
+            format!("mx.example:={PRINT},spki:{key}"),
+            format!("the certificate must have the fingerprint {PRINT} or spki:{key}"),
+        ),
+        (
+            format!("=mx.example:={PRINT}"),
+            format!(
+                "the certificate must have the fingerprint {PRINT} and name mx.example exactly"
+            ),
+        ),
+        ("mx.example:".into(), "any certificate will do".into()),
+        ("-mx.example:".into(), "no certificate is needed".into()),
+        (
+            "~mx.example:/ca".into(),
+            "the certificate must verify with the CAs in /ca and name mx.example or its MX host, \
+             wildcards allowed"
+                .into(),
+        ),
+        (
+            "=*:;6209".into(),
+            "the certificate must verify with the system's CAs and name mx.example or its MX \
+             host exactly; port 6209, QMTPS"
+                .into(),
+        ),
+        (
+            "-mx.example:;26".into(),
+            "no certificate is needed; port 26, STARTTLS".into(),
+        ),
+        (
+            "+*:dane".into(),
+            "the certificate must match a signed TLSA record of its host (DANE)".into(),
+        ),
+        (
+            "=mx.example:dane".into(),
+            "the certificate must match a signed TLSA record of its host (DANE) and name \
+             mx.example exactly"
+                .into(),
+        ),
+        (
+            "~mx.example:dane||||x.example".into(),
+            "the certificate must match a signed TLSA record of its host (DANE) and name \
+             x.example, wildcards allowed"
+                .into(),
+        ),
+    ] {
+        let found = rule(&line, "mx.example", None).expect(&line);
+        let words = found.in_words(&itself);
+        let (_, asked) = words.split_once("; ").expect("what TLS is");
+        assert_eq!(asked, wanted, "{line}");
+    }
+}
+
+#[test]
+fn a_host_that_dns_chose_is_named_with_the_cure() {
+    let (domain, host) = ("a.example", "mx.b.test");
+    let unsigned = exchanger(domain, host, false);
+    let looked_up = |text: &str, to: &Destination<'_>| {
+        Destinations::from_text(text)
+            .look_up(to, None)
+            .expect("sound")
+    };
+    let text = "# c\n~a.example:\n";
+    let cure = looked_up(text, &unsigned).cure(&unsigned).expect("a cure");
+    assert!(cure.starts_with("mx.b.test does not count"), "{cure}");
+    assert!(
+        cure.ends_with("(names) of tlsdestinations line 2"),
+        "{cure}"
+    );
+    let signed = exchanger(domain, host, true);
+    assert_eq!(looked_up(text, &signed).cure(&signed), None);
+    // Whose records count: those of a host that the domain itself names.
+    let below = exchanger(domain, "mx.a.example", false);
+    for (text, to, unproved) in [
+        ("a.example:dane", unsigned, Some(host)),
+        ("~.example:dane", unsigned, Some(host)),
+        ("a.example:dane", signed, None),
+        ("a.example:dane", below, None),
+        ("+*:dane", unsigned, None),
+        ("mx.b.test:dane", unsigned, None),
+        ("a.example:", unsigned, None),
+    ] {
+        assert_eq!(looked_up(text, &to).unproved(&to), unproved, "{text}");
+    }
+}
+
+#[test]
+fn a_compiled_form_is_of_its_text_or_another() {
+    let text = "=a.example:/ca\n*:\n=a.example:/cb|||b.example\n";
+    let of = compiled(text);
+    assert!(!of.is_compiled_from_other(text.as_bytes()));
+    for other in [
+        "=a.example:/cb\n*:\n",
+        "=a.example:/ca\n*:\n",
+        "# c\n=a.example:/ca\n*:\n=a.example:/cb|||b.example\n",
+        "=a.example:/ca\n*:\n=a.example:/cb|||b.example\n-:\n",
+        // A line is gone, and the others have their numbers still.
+        "=a.example:/ca\n\n=a.example:/cb|||b.example\n",
+    ] {
+        assert!(of.is_compiled_from_other(other.as_bytes()), "{other}");
+    }
+    // A wrong text is told elsewhere; a text is of no other.
+    assert!(!of.is_compiled_from_other(b"@x:\n"));
+    assert!(!Destinations::from_text(text).is_compiled_from_other(b"*:\n"));
+}
+
+#[test]
+fn rows_for_everybody_weigh_policies_and_some_rows_ask_for_a_name() {
+    for (line, verifies, policy, name) in [
+        ("!*:", false, false, false),
+        ("=a.example:", true, false, true),
+        ("~a.example:", true, false, true),
+        ("a.example:", false, false, false),
+        ("a.example:/ca", true, false, false),
+        ("a.example:/ca||||x.example", true, false, false),
+        ("-a.example:", false, false, false),
+        ("=*:", true, true, true),
+        ("~*:", true, true, true),
+        ("+*:", false, true, false),
+        ("-*:", false, true, false),
+        ("*:", false, true, false),
+        ("*:/ca", true, true, false),
+        ("-:", false, true, false),
+    ] {
+        let found = rule(line, "a.example", None).expect(line);
+        assert_eq!(found.verifies(), verifies, "{line}");
+        assert_eq!(found.weighs_policy(), policy, "{line}");
+        assert_eq!(found.asks_for_name(), name, "{line}");
+    }
+    let pinned = rule(&with_value("%a.example"), "a.example", None).expect("sound");
+    assert!(pinned.is_pinned() && !pinned.verifies());
+}
+
+#[test]
+fn a_file_that_is_not_there_has_no_lines_and_one_that_cannot_be_read_is_an_error() {
+    let folder = std::env::temp_dir();
+    let missing = folder.join(format!("no-tlsdestinations-{}", std::process::id()));
+    assert_eq!(read_optional(&missing).expect("none"), b"");
+    assert!(read_optional(&folder).is_err());
+}
