@@ -71,6 +71,22 @@ pub(super) fn asked(settings: &Settings, ask: CertificateRequest) -> Certificate
     }
 }
 
+/// Says that the environment asks nobody for a certificate that it requires. In a rule
+/// that is what `CCAFILE=-` is for.
+pub fn contradiction(environment: &Settings, ask: CertificateRequest) -> Option<Fail> {
+    let by = match ask {
+        CertificateRequest::Required => "-m",
+        CertificateRequest::Named => "-z",
+        _ if environment.has("CCAVERIFY") => "CCAVERIFY",
+        CertificateRequest::No | CertificateRequest::Optional => return None,
+    };
+    (environment.client_certificate() == ClientCertificate::Off).then(|| {
+        Fail::warning(format!(
+            "CCAFILE is \"-\": no client is asked for a certificate, and {by} has no effect: unset it, or set it in the rules that it is for"
+        ))
+    })
+}
+
 /// What is expected of a client's certificate.
 pub(super) fn expectation(ask: CertificateRequest, pins: Vec<Fingerprint>) -> Expectation {
     Expectation {

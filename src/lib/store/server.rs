@@ -12,6 +12,7 @@ use openssl::ssl::{
 };
 use openssl::x509::{X509, X509VerifyResult};
 
+pub use super::client_certificates::contradiction;
 use super::client_certificates::{Authorities, asked, expectation, pins, set_client_verification};
 use super::jail::Jail;
 use super::offer::{Offer, OfferedBy};

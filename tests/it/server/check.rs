@@ -148,6 +148,55 @@ fn dates_of_the_whole_chain_count() {
 }
 
 #[test]
+fn what_requires_certificates_that_nobody_is_asked_for_is_told() {
+    let place = Place::new("check-unasked");
+    let (ca, _) = place.identity("ca", &Leaf::localhost().self_signed());
+    let told = |setup: Setup<'_>, by: &str| {
+        let line = format!(
+            "CCAFILE is \"-\": no client is asked for a certificate, and {by} has no effect"
+        );
+        let checked = check(setup);
+        assert!(checked.text().contains(&line), "{by}: {}", checked.text());
+    };
+    let setup = || {
+        let setup = Setup::new(&place, &["true"]);
+        setup.env("CCAFILE", "-").env("CAFILE", &ca)
+    };
+    told(setup().option("-m"), "-m");
+    told(setup().option("-z"), "-z");
+    told(setup().env("CCAVERIFY", "1"), "CCAVERIFY");
+    for silent in [
+        check(setup()),
+        check(setup().option("-Y")),
+        check(
+            Setup::new(&place, &["true"])
+                .env("CAFILE", &ca)
+                .option("-m"),
+        ),
+    ] {
+        assert!(!silent.text().contains("no client is asked"));
+    }
+    let server = setup().option("-m").start();
+    server.line("sslserver: warning: CCAFILE is \"-\": no client is asked for a certificate");
+}
+
+#[test]
+fn a_program_that_does_not_run_is_told_of_with_its_connection() {
+    let place = Place::new("no-program");
+    let server = Setup::new(&place, &["/no/such"]).option("-v").start();
+    let _ = Dial::to(&server).connect().text();
+    let end = server.line(" status 28416");
+    let id = end.split(' ').nth(2).expect("a process");
+    let line = server.line("unable to run");
+    assert_eq!(
+        line,
+        format!(
+            "sslserver: warning: dropping connection, pid {id} from 127.0.0.1: unable to run /no/such: no such file or directory"
+        )
+    );
+}
+
+#[test]
 fn a_program_that_could_not_run_is_wrong() {
     let place = Place::new("check-prog");
     wrong(

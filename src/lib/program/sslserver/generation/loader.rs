@@ -148,6 +148,9 @@ impl Loader<'_> {
             let mut store = Store::load(settings, ask, self.keys.signers())?;
             let warning = self.shared_user(&store).map(Fail::warning);
             store.findings.extend(warning);
+            if *settings == self.setup.settings {
+                store.findings.extend(server::contradiction(settings, ask));
+            }
             (Arc::new(store), files)
         };
         self.keys.permit(&store.keys, &store.permit)?;

@@ -15,7 +15,7 @@ use crate::program::sslserver::delayed::{ProgramEnds, Terms};
 use crate::program::sslserver::messages::Message;
 use crate::program::sslserver::{Setup, engine_answer};
 use crate::report::{Fail, TEMPORARY};
-use crate::sys::fd;
+use crate::sys::{fd, process};
 
 /// What the program begins with.
 pub(super) enum ProgramStart {
@@ -67,7 +67,8 @@ pub(super) fn hand_over(
         descriptors,
     }
     .exec();
-    failure.into()
+    let (id, address) = (process::own_id(), connection.remote_ip());
+    failure.of(format_args!("pid {id} from {address}")).into()
 }
 
 /// Descriptors and variables of a program that asks for TLS itself: it gets the
