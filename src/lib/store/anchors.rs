@@ -132,12 +132,17 @@ pub(super) fn anchor_store(anchors: &[X509]) -> Result<X509StoreBuilder, ErrorSt
     Ok(store)
 }
 
-/// Has chains checked against the revocation lists of a file too.
-pub(super) fn check_lists(store: &mut X509StoreBuilder, bytes: &[u8]) -> Result<(), Fail> {
-    for list in lists(bytes)? {
-        tls_ffi::chain::add_list(store, &list)?;
+/// Has chains checked against the revocation lists of a file too, and returns these.
+pub(super) fn check_lists(
+    store: &mut X509StoreBuilder,
+    bytes: &[u8],
+) -> Result<Vec<X509Crl>, Fail> {
+    let lists = lists(bytes)?;
+    for list in &lists {
+        tls_ffi::chain::add_list(store, list)?;
     }
-    Ok(store.set_flags(X509VerifyFlags::CRL_CHECK | X509VerifyFlags::CRL_CHECK_ALL)?)
+    store.set_flags(X509VerifyFlags::CRL_CHECK | X509VerifyFlags::CRL_CHECK_ALL)?;
+    Ok(lists)
 }
 
 /// Every certificate of a file; blocks of other kinds are passed by.

@@ -16,7 +16,7 @@ use crate::text;
 use crate::tls_ffi;
 
 /// Days before its end from which a certificate is warned about.
-const WARNING_DAYS: u32 = 14;
+pub(super) const WARNING_DAYS: u32 = 14;
 
 /// What a chain is to a client that knows its root alone. Places are counted
 /// from 1, the certificate itself.

@@ -9,8 +9,10 @@ use std::path::Path;
 use openssl::sha::Sha256;
 use openssl::ssl::SslContextBuilder;
 use openssl::stack::Stack;
+use openssl::x509::store::X509StoreBuilder;
 use openssl::x509::{X509, X509Name};
 
+use super::revocation::{self, RevocationList};
 use super::{Named, anchors, internal, is_self_issued, read_file, shown, unable};
 use crate::options::sslserver::CertificateRequest;
 use crate::report::Fail;
@@ -167,13 +169,14 @@ impl<'a> Authorities<'a> {
 }
 
 /// Asks for client certificates as told. Returns what tells one client-certificate
-/// policy from another: sessions of one are not resumed under another.
+/// policy from another (sessions of one are not resumed under another), and the
+/// revocation lists.
 pub(super) fn set_client_verification(
     context: &mut SslContextBuilder,
     settings: &Settings,
     expectation: &Expectation,
     findings: &mut Vec<Fail>,
-) -> Result<[u8; 32], Fail> {
+) -> Result<([u8; 32], Vec<RevocationList>), Fail> {
     let mut print = Sha256::new();
     let depth = settings.verify_depth()?;
     // Another cipher list or version floor is another right, too.
@@ -198,14 +201,7 @@ pub(super) fn set_client_verification(
     }
     anchors::trust_listed(&mut found).map_err(internal)?;
     let mut store = anchors::anchor_store(&found).map_err(internal)?;
-    if let Some(path) = settings.path("CRLFILE") {
-        read_file(path)
-            .and_then(|bytes| {
-                print.update(&bytes);
-                anchors::check_lists(&mut store, &bytes)
-            })
-            .map_err(|why| why.of(unable("load revocation lists", ("CRLFILE", path))))?;
-    }
+    let lists = set_lists(&mut store, settings, &mut print)?;
     context.set_cert_store(store.build());
     context.set_verify_depth(depth);
     let required =
@@ -218,13 +214,32 @@ pub(super) fn set_client_verification(
     }
     if expectation.demand != Demand::Unasked {
         findings.extend(authorities.powerless(&found));
+        findings.extend(revocation::of_strangers(&lists, &found));
     }
     if let Some((variable, path)) = authorities.shown {
         let names = anchors::of_file(Some((variable, path)))?;
         context.set_client_ca_list(ca_names(path, &names)?);
     }
     trust::judge_in(context, expectation.mode(true)).map_err(internal)?;
-    Ok(print.finish())
+    Ok((print.finish(), lists))
+}
+
+/// Has clients judged by the lists of `CRLFILE` too. Returns them.
+fn set_lists(
+    store: &mut X509StoreBuilder,
+    settings: &Settings,
+    print: &mut Sha256,
+) -> Result<Vec<RevocationList>, Fail> {
+    let Some(path) = settings.path("CRLFILE") else {
+        return Ok(Vec::new());
+    };
+    let lists = read_file(path).and_then(|bytes| {
+        print.update(&bytes);
+        anchors::check_lists(store, &bytes)
+    });
+    let lists = lists.map_err(|why| why.of(unable("load revocation lists", ("CRLFILE", path))))?;
+    let known = lists.into_iter();
+    Ok(known.map(|list| RevocationList::new(path, list)).collect())
 }
 
 /// The subjects of certificates as the list that a certificate request carries.

@@ -38,6 +38,7 @@ mod offer;
 pub mod pem;
 pub mod permit;
 pub mod pool;
+mod revocation;
 pub mod server;
 
 pub use offer::unknown_words as unknown_cipher_words;

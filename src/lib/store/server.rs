@@ -17,6 +17,7 @@ use super::client_certificates::{Authorities, asked, expectation, pins, set_clie
 use super::jail::Jail;
 use super::offer::{Offer, OfferedBy};
 use super::permit::{Finite, Permit};
+use super::revocation::RevocationList;
 use super::{
     Certificate, KeyKind, KeyPlace, Signer, SignerSource, anchors, fit, internal, is_self_issued,
     unable,
@@ -192,6 +193,8 @@ pub struct Store {
     pub keys: Vec<KeyPlace>,
     /// What its handshakes can be.
     pub permit: Permit,
+    /// The revocation lists of `CRLFILE`.
+    pub lists: Vec<RevocationList>,
     terms: Arc<Terms>,
     tickets: bool,
     groups: Option<String>,
@@ -199,6 +202,14 @@ pub struct Store {
 }
 
 impl Store {
+    /// What an administrator should know of the dates of its revocation lists, where
+    /// clients are judged by them.
+    pub fn dates_of_lists(&self) -> impl Iterator<Item = Fail> {
+        let judged = self.expectation.demand != Demand::Unasked;
+        let lists = self.lists.iter().filter(move |_| judged);
+        lists.filter_map(RevocationList::date)
+    }
+
     /// Has this store serve a connection that began under another, in the
     /// ClientHello callback: by the context, and by what a connection copies from
     /// its context when it is made.
@@ -254,7 +265,7 @@ impl Store {
         let keys: Vec<KeyPlace> = pairs.iter().map(|pair| pair.key.clone()).collect();
         let permit = permit(&offer, certificates, finite)?;
         let expectation = Arc::new(expectation(ask, pins(settings)?));
-        let session_context =
+        let (session_context, lists) =
             set_client_verification(&mut context, settings, &expectation, &mut findings)?;
         for pair in &pairs {
             pair.certificate.install(&mut context, &pair.signer)?;
@@ -292,6 +303,7 @@ impl Store {
             findings,
             keys,
             permit,
+            lists,
         })
     }
 }

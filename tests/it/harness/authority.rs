@@ -217,6 +217,23 @@ impl Authority {
     /// A revocation list of this authority: the serial numbers (hex), and
     /// whether the list itself is out of date.
     pub fn crl(&self, place: &Place, revoked: &[String], expired: bool) -> Vec<u8> {
+        let old = ["20200101000000Z", "20200102000000Z"].map(str::to_owned);
+        self.crl_with(place, revoked, expired.then_some(old))
+    }
+
+    /// Without any serial number, made and due so many days from now.
+    pub fn crl_for(&self, place: &Place, days: [i64; 2]) -> Vec<u8> {
+        let now = i64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_secs()).unwrap();
+        let date = |days: i64| {
+            let mut date = Command::new("date");
+            let at = format!("@{}", now + days * 86_400);
+            let text = run(date.args(["-u", "+%Y%m%d%H%M%SZ", "-d", &at]), b"").text();
+            text.trim().to_owned()
+        };
+        self.crl_with(place, &[], Some(days.map(date)))
+    }
+
+    fn crl_with(&self, place: &Place, revoked: &[String], dates: Option<[String; 2]>) -> Vec<u8> {
         let at = |name: &str| place.text(name);
         let index = revoked.iter().fold(String::new(), |mut text, serial| {
             let _ = writeln!(
@@ -239,9 +256,8 @@ impl Authority {
         let mut command = Command::new("openssl");
         command.args(["ca", "-gencrl", "-config", &config]);
         command.args(["-keyfile", &at("crl.ca.key"), "-cert", &at("crl.ca.pem")]);
-        if expired {
-            command.args(["-crl_lastupdate", "20200101000000Z"]);
-            command.args(["-crl_nextupdate", "20200102000000Z"]);
+        if let Some([last, next]) = dates {
+            command.args(["-crl_lastupdate", &last, "-crl_nextupdate", &next]);
         }
         let made = run(&mut command, b"");
         assert_eq!(made.code, Some(0), "{}", made.stderr);

@@ -631,3 +631,57 @@ fn a_key_that_openssl_finds_too_short_is_refused_with_the_cure() {
         &format!("unable to load certificate: CERTFILE {both}: its key is too short for OpenSSL's security level: make one with RSA of 2048 bits or more"),
     );
 }
+
+#[test]
+fn revocation_lists_that_refuse_clients_are_wrong_beforehand() {
+    need!("openssl");
+    let place = Place::new("check-lists");
+    let authority = Authority::root("Check Root");
+    let anchor = place.write("anchor.pem", authority.pem());
+    let asking = |list: &[u8]| {
+        let list = place.write("list.pem", list);
+        let setup = Setup::new(&place, &["true"]).option("-m");
+        setup.env("CAFILE", &anchor).env("CRLFILE", list)
+    };
+    let fresh = authority.crl_for(&place, [-1, 30]);
+    let checked = check(asking(&fresh));
+    content(&checked);
+    let text = checked.text();
+    let about = format!(
+        "  CRLFILE {}: list of CN=Check Root, ",
+        place.text("list.pem")
+    );
+    assert!(text.contains(&format!("{about}next update ")), "{text}");
+    assert!(!text.contains("note: CRLFILE"), "{text}");
+    // Its last quarter, of those 14 days that a certificate has.
+    for (days, near) in [([-60, 13], true), ([-60, 16], false), ([-6, 3], false)] {
+        let checked = check(asking(&authority.crl_for(&place, days)));
+        content(&checked);
+        let text = checked.text();
+        let told = text.contains("note: CRLFILE ") && text.contains("Check Root expires at ");
+        assert_eq!(told, near, "{days:?}: {text}");
+    }
+    let over = authority.crl(&place, &[], true);
+    let expired = ": list of CN=Check Root expired at Jan  2 00:00:00 2020 GMT: clients of that authority are refused: put a current list there";
+    wrong(&check(asking(&over)), expired);
+    let early = authority.crl_for(&place, [1, 30]);
+    wrong(
+        &check(asking(&early)),
+        "list of CN=Check Root is not valid before ",
+    );
+    // Nobody is refused where nobody is judged.
+    content(&check(asking(&over).option("-Z")));
+    let server = asking(&over).start();
+    let line = server.line(expired);
+    assert!(line.starts_with("sslserver: warning: CRLFILE "), "{line}");
+    server.stop();
+    let other = Authority::root("Other Root").crl(&place, &[], false);
+    wrong(
+        &check(asking(&other)),
+        ": list of CN=Other Root: its signer is not among CAFILE and CADIR: ",
+    );
+    content(&check(asking(&[other, fresh].concat())));
+    // One who only calls himself so.
+    let forged = authority.forged_root().crl(&place, &[], false);
+    wrong(&check(asking(&forged)), ": its signer is not among");
+}

@@ -387,6 +387,22 @@ fn reaching_c_is_said_once_with_who_has_the_places() {
 }
 
 #[test]
+fn a_limit_per_address_is_advised_only_where_it_would_help() {
+    let place = Place::new("full-of-many");
+    let server = Setup::new(&place, &["cat"]).options("-c 1").start();
+    let client = up(Dial::to(&server));
+    let line = server.line("further clients wait");
+    assert!(line.ends_with("; 127.0.0.1 has 1 of them"), "{line}");
+    drop(client);
+    let server = Setup::new(&place, &["cat"]).options("-c 3").start();
+    let from = |last: u8| up(Dial::to(&server).from(([127, 0, 0, last], 0).into()));
+    let clients = [from(7), from(8), from(9)];
+    let line = server.line("further clients wait");
+    assert!(line.ends_with(" has 1 of them"), "{line}");
+    drop(clients);
+}
+
+#[test]
 fn connections_past_the_limit_on_descriptors_wait() {
     let place = Place::new("descriptors");
     let words = ["/bin/sh", "-c", "ulimit -n 48; exec \"$@\"", "sh"];

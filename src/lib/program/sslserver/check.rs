@@ -121,6 +121,14 @@ fn describe_store(out: &mut String, served: &Served, wrong: &mut Vec<String>) {
         }
     };
     let _ = writeln!(out, "  client certificate: {asked}");
+    for list in &store.lists {
+        let place = list.place();
+        let _ = match list.next_update() {
+            Some(next) => writeln!(out, "  {place}, next update {next}"),
+            None => writeln!(out, "  {place}, without a next update"),
+        };
+    }
+    tell(out, wrong, store.dates_of_lists());
     tell(out, wrong, store.findings.iter().cloned());
     let of_certificates = store.certificates.iter().flat_map(Certificate::findings);
     tell(out, wrong, of_certificates);

@@ -43,6 +43,7 @@ impl Generation {
         warnings.extend(
             of_stores
                 .chain(of_certificates)
+                .chain(self.dates_of_lists())
                 .filter(|finding| finding.severity > Severity::Doubt)
                 .map(|finding| finding.to_string()),
         );
@@ -57,9 +58,15 @@ impl Generation {
         }
     }
 
-    /// Says which certificates are near their end, or past it.
+    fn dates_of_lists(&self) -> impl Iterator<Item = Fail> {
+        let served = self.stores.iter().chain(&self.mixed);
+        served.flat_map(|served| served.store.dates_of_lists())
+    }
+
+    /// Says which certificates and revocation lists are near their end, or past it.
     pub fn warn_of_dates(&self, report: &Report) {
-        let findings: BTreeSet<Fail> = self.certificates().flat_map(Certificate::dates).collect();
+        let of_certificates = self.certificates().flat_map(Certificate::dates);
+        let findings: BTreeSet<Fail> = of_certificates.chain(self.dates_of_lists()).collect();
         for finding in &findings {
             report.finding(finding);
         }

@@ -173,8 +173,12 @@ impl Supervisor<'_> {
             .connections
             .admission
             .fullest()
-            .map(|(address, count)| {
-                format!("; {address} has {count} of them, which -C would limit")
+            .map(|(address, of_it)| {
+                // One place cannot be shared, and where many have a few it is -c that
+                // is too low.
+                let alone = of_it > 1 && of_it * 2 >= count;
+                let advice = if alone { ", which -C would limit" } else { "" };
+                format!("; {address} has {of_it} of them{advice}")
             });
         self.setup.report.warning(format_args!(
             "{} at once, as many as {why} allows: further clients wait{}",
