@@ -353,9 +353,12 @@ const OPTIONS: &[(&CStr, &CStr)] = &[
 
 /// The same, for options that old versions do not know.
 const NEWER_OPTIONS: &[(&CStr, &CStr)] = &[
-    // A server that lost a question is asked again soon, and the next one
-    // takes over.
-    (c"infra-cache-max-rtt:", c"3000"),
+    // A question is put again after so many milliseconds, then after twice and four
+    // times as many. An answer that comes later than that is not taken.
+    (c"infra-cache-min-rtt:", c"700"),
+    // A server for which more is reckoned counts as dead. After a first slow answer
+    // three times as much as it took is reckoned.
+    (c"infra-cache-max-rtt:", c"5500"),
 ];
 
 /// Zones that libunbound answers by itself, and that are the servers' business.
