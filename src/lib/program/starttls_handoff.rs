@@ -176,24 +176,34 @@ impl Handoff<'_> {
             allow_clear: options.allow_clear,
             host: host_name(options),
         };
+        match self.before_tls(options, &settings) {
+            Ok((_, Upgraded::Not(code))) => Ok(self.end(code)),
+            Ok((control, Upgraded::To(session, between))) => {
+                self.serve(control, session, settings, between)
+            }
+            // What ended the connection is told before its end.
+            Err(fail) => {
+                self.report.fatal(&fail);
+                Ok(self.end(fail.code()))
+            }
+        }
+    }
+
+    /// All that comes before TLS, or instead of it.
+    fn before_tls(
+        &self,
+        options: &Options,
+        settings: &Settings,
+    ) -> Result<(Control, Upgraded), Fail> {
         let control = Control::inherit(|name| std::env::var_os(name));
         if self.tls == TlsUse::Off {
             // Taken over, the server's descriptors end with exec.
             let _unused = control;
-            return self.or_end(Err(self.program.exec(Edits::new(), Vec::new())));
+            return Err(self.program.exec(Edits::new(), Vec::new()));
         }
-        let control = self.or_end(control)?;
-        match self.or_end(self.in_plaintext(&control, options, &settings))? {
-            Upgraded::Not(code) => Ok(self.end(code)),
-            Upgraded::To(session, between) => self.serve(control, session, settings, between),
-        }
-    }
-
-    /// A failure before TLS ends the connection without it.
-    fn or_end<T>(&self, result: Result<T, Fail>) -> Result<T, Fail> {
-        result.inspect_err(|fail| {
-            self.end(fail.code());
-        })
+        let control = control?;
+        let upgraded = self.in_plaintext(&control, options, settings)?;
+        Ok((control, upgraded))
     }
 
     fn in_plaintext(
