@@ -7,29 +7,18 @@ use std::fs;
 use std::io;
 use std::ops::Range;
 
+use super::mappings::{self, Mapping};
+
 /// How large they are on x86-64, and on aarch64 with small ones of 4 KiB. build.rs has the
 /// linker keep what is of different rights in different ones.
 const LARGE: usize = 2 * 1024 * 1024;
-
-/// A mapping of this process.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Mapping {
-    range: Range<usize>,
-    /// `r-xp`.
-    rights: String,
-    /// The file, or what else the kernel calls it.
-    name: String,
-}
 
 /// Moves them there, for a process that forks. Where the linker left no room, or the
 /// system has no large pages (`never` in `/sys/kernel/mm/transparent_hugepage/enabled`,
 /// or none free) or does not let memory that was written become text, they stay where
 /// they are.
 pub fn take_text() {
-    let Ok(maps) = fs::read_to_string("/proc/self/maps") else {
-        return;
-    };
-    let all = mappings(&maps);
+    let all = mappings::all();
     for (at, range) in ours(&all, take_text as *const () as usize) {
         let _ = move_over(&all[at], &range);
     }
@@ -40,7 +29,7 @@ fn large_bytes(smaps: &str, range: &Range<usize>) -> usize {
     let mut within = false;
     let mut kilobytes = 0;
     for line in smaps.lines() {
-        if let Some(one) = mappings(line).first() {
+        if let Some(one) = mappings::parse(line).first() {
             within = one.range.start < range.end && range.start < one.range.end;
         } else if let Some(rest) = line.strip_prefix("AnonHugePages:").filter(|_| within) {
             let number = rest.trim().trim_end_matches(" kB").parse();
@@ -48,20 +37,6 @@ fn large_bytes(smaps: &str, range: &Range<usize>) -> usize {
         }
     }
     kilobytes * 1024
-}
-
-fn mappings(maps: &str) -> Vec<Mapping> {
-    let lines = maps.lines().filter_map(|line| {
-        let mut words = line.split_ascii_whitespace();
-        let (start, end) = words.next()?.split_once('-')?;
-        let rights = words.next()?.to_owned();
-        Some(Mapping {
-            range: usize::from_str_radix(start, 16).ok()?..usize::from_str_radix(end, 16).ok()?,
-            rights,
-            name: words.nth(3).unwrap_or_default().to_owned(),
-        })
-    });
-    lines.collect()
 }
 
 /// The mappings of the file that this address is of and which nobody writes to, each
@@ -173,7 +148,7 @@ mod tests {
 
     #[test]
     fn what_shares_its_large_pages_with_nothing_else_is_found() {
-        let all = mappings(MAPS);
+        let all = mappings::parse(MAPS);
         assert_eq!(all.len(), 6);
         let found = ours(&all, 0x55b6_99c0_1234);
         assert_eq!(
@@ -184,9 +159,9 @@ mod tests {
             ]
         );
         let close = MAPS.replace("55b699c00000-", "55b699b97000-");
-        assert_eq!(ours(&mappings(&close), 0x55b6_99c0_1234), []);
+        assert_eq!(ours(&mappings::parse(&close), 0x55b6_99c0_1234), []);
         assert_eq!(ours(&all, 0x1000), []);
-        assert_eq!(mappings("no map\n\n"), []);
+        assert_eq!(mappings::parse("no map\n\n"), []);
     }
 
     #[test]
@@ -254,7 +229,7 @@ AnonHugePages:         0 kB
         let now = unsafe { std::slice::from_raw_parts(from as *const u8, LENGTH) };
         assert!(now == bytes, "the same bytes");
         let maps = fs::read_to_string("/proc/self/maps").expect("maps");
-        let moved = mappings(&maps);
+        let moved = mappings::parse(&maps);
         let moved = moved.iter().find(|one| one.range.contains(&from));
         let moved = moved.expect("a mapping");
         assert_eq!((&*moved.rights, &*moved.name), ("r--p", ""));

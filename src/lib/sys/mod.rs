@@ -10,6 +10,8 @@ pub mod fd;
 pub mod gmp;
 #[cfg(target_os = "linux")]
 pub mod large_pages;
+#[cfg(target_os = "linux")]
+pub mod mappings;
 pub mod memory;
 pub mod outlet;
 pub mod parcel;

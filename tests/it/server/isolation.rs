@@ -1265,3 +1265,43 @@ fn a_key_master_and_its_keyholder_may_hang_together() {
     drop(waited);
     server.quiet();
 }
+
+/// Where a control group is out of memory the kernel ends the largest process: that is
+/// not the one without which nobody is served.
+#[test]
+fn the_first_process_is_smaller_than_any_engine() {
+    need_root!();
+    let place = Place::new("smallest");
+    let (certificate, key) = place.identity("own", &Identity::localhost(KeyKind::P256));
+    let server = Setup::new(&place, &["cat"])
+        .pair(certificate, &key)
+        .options("-v")
+        .start();
+    let smaller = |when: &str| {
+        let mut clients: Vec<Tls> = (0..4).map(|_| live(&server, SslVersion::TLS1_3)).collect();
+        still_served(&mut clients);
+        let first = resident(server.pid().cast_signed());
+        for engine in engines(&server) {
+            let its = resident(engine);
+            assert!(first < its, "{when}: {first} KiB, an engine {its} KiB");
+        }
+        drop(clients);
+        server.quiet();
+    };
+    smaller("after the start");
+    let next = Identity::localhost(KeyKind::Rsa2048);
+    place.identity("own", &next);
+    server.signal(Signal::SIGHUP);
+    server.line(" changed: ");
+    smaller("after a reload");
+    server.stop();
+}
+
+/// What a process has in memory, in KiB.
+fn resident(pid: i32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+    status_field(&text, "Rss")
+        .trim_end_matches(" kB")
+        .parse()
+        .unwrap()
+}

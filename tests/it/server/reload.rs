@@ -921,7 +921,11 @@ fn clients_outlive_a_server_that_cannot_go_on_with_its_reload() {
         client.send("served");
         assert_eq!(client.read_exact(6), b"served");
     }
-    assert_eq!(server.log().lines().count(), 1, "{}", server.log());
+    assert!(
+        !server.log().contains("unable to reload"),
+        "{}",
+        server.log()
+    );
     // Somebody writes what their processes say.
     wrong.write_all(b"EHLO client.example.org\r\n").unwrap();
     server.line(": not TLS: client sent ");

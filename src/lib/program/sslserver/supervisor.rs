@@ -17,6 +17,8 @@ use crate::listener::Listener;
 use crate::log;
 use crate::manager::{Notifier, State};
 use crate::report::Fail;
+#[cfg(target_os = "linux")]
+use crate::sys::mappings;
 use crate::sys::memory::Compact;
 use crate::sys::poll::{self, Ready};
 use crate::sys::process::{self, Change, EndedChild};
@@ -189,10 +191,14 @@ impl<'a> Supervisor<'a> {
         self.ending || self.failed.is_some()
     }
 
-    /// Has connections find their memory in one piece.
+    /// Has connections find their memory in one piece, and keeps none for what a start or
+    /// a reload takes: where a control group is out of memory, the kernel ends the largest
+    /// process, and that is to be one of a connection's.
     fn compact(&mut self) {
         tls_ffi::forget_error_texts();
         self.heap = Compact::heap();
+        #[cfg(target_os = "linux")]
+        mappings::give_back_text();
     }
 
     /// One round of all that needs no waiting; waits until there is something to
