@@ -70,6 +70,12 @@ impl Edits {
         })
     }
 
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Appends the edits of `later`.
     pub fn extend(&mut self, later: Edits) {
         self.0.extend(later.0);

@@ -10,7 +10,7 @@ use openssl::ssl::SslVersion;
 use crate::harness::authority::{hex, name};
 use crate::harness::overlay;
 use crate::harness::{
-    Authority, Dial, Identity, KeyKind, Leaf, Place, Server, Setup, Tls, need, need_root,
+    Authority, Dial, Identity, KeyKind, Leaf, Place, Server, Setup, Tls, compile, need, need_root,
 };
 
 /// What `env -0` printed.
@@ -168,6 +168,25 @@ fn what_the_server_inherited_is_removed() {
     // A full set with a client that shows nothing leaves no forged certificate.
     let found = seen(&setup.options("-se").start());
     assert!(found.values().all(|value| value != "forged"), "{found:?}");
+}
+
+#[test]
+fn a_rule_says_nothing_of_a_session() {
+    let place = Place::new("rule-junk");
+    let line = [
+        "SSL_PEER_S_DN",
+        "SSL_CLIENT_VERIFY",
+        "SSL_CLIENT_S_DN",
+        "SSLCTLFD",
+    ]
+    .map(|name| format!(",{name}=\"forged\""))
+    .concat();
+    let cdb = compile(&place, "rules.cdb", &format!(":allow,OWN=\"kept\"{line}\n"));
+    for words in ["", "-Y", "-s"] {
+        let found = seen(&env(&place).options(words).rules(&cdb).start());
+        expect(&found, &[("OWN", "kept")]);
+        assert!(found.values().all(|value| value != "forged"), "{found:?}");
+    }
 }
 
 #[test]

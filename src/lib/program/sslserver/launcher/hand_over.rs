@@ -15,6 +15,7 @@ use crate::program::sslserver::delayed::{ProgramEnds, Terms};
 use crate::program::sslserver::messages::Message;
 use crate::program::sslserver::{Setup, engine_answer};
 use crate::report::{Fail, TEMPORARY};
+use crate::session;
 use crate::sys::{fd, process};
 
 /// What the program begins with.
@@ -37,7 +38,11 @@ pub(super) fn hand_over(
     let common = &setup.options.common;
     let mut edits = Edits::new();
     edits.extend(connection.variables(common.family, common.tcp_names));
-    edits.extend(of_rules);
+    if !of_rules.is_empty() {
+        edits.extend(of_rules);
+        // What a rule calls so could be taken for what a client has shown.
+        edits.extend(session::stale());
+    }
     let descriptors = match beginning {
         ProgramStart::Plaintext(client, given, terms) => {
             // A program may ask as soon as it runs.
