@@ -74,6 +74,9 @@ const NO_MESSAGES: &[&str] = &[
     "acct logacct dir [ host ] port prog [ args ]",
     "smtp|lmtp|pop3|imap|sieve prog [ args ]",
     "{program} (ucspi-tls) {}, {}\n",
+    // Libssl's own words.
+    "TLSv1.3 early data",
+    "before SSL initialization",
     // Answers of sslrulescheck.
     "default:\nallow connection\n",
     "deny connection\n",

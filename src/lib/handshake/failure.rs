@@ -62,10 +62,14 @@ pub(super) fn lateness(stream: &Session, limit: Duration) -> String {
 }
 
 /// Libssl's words for how far a handshake is. It begins most of them with `SSLv3/TLS`,
-/// whatever version is spoken.
+/// whatever version is spoken, and has two for a server that say something else than what
+/// is: nothing came yet, and everything was sent.
 fn state(ssl: &SslRef) -> &str {
-    let words = ssl.state_string_long();
-    words.strip_prefix("SSLv3/TLS ").unwrap_or(words)
+    match ssl.state_string_long() {
+        "before SSL initialization" => "before the ClientHello",
+        "TLSv1.3 early data" => "awaits the Finished of the client",
+        words => words.strip_prefix("SSLv3/TLS ").unwrap_or(words),
+    }
 }
 
 /// What somebody gave, of which a moment went before: not a second less.

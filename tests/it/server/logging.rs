@@ -1,10 +1,10 @@
 //! The lines of the log, and what an administrator learns from a failure.
 #![forbid(unsafe_code)]
 
-use std::io::{Read as _, Write as _};
-use std::net::Shutdown;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
 
-use openssl::ssl::SslVersion;
+use openssl::ssl::{HandshakeError, SslConnector, SslMethod, SslVersion};
 
 use crate::harness::dial::plain;
 use crate::harness::{Authority, Dial, Identity, KeyKind, Leaf, Place, Server, Setup, eventually};
@@ -450,10 +450,40 @@ fn a_handshake_that_stops_is_told_with_its_state() {
     assert_eq!(stream.read(&mut [0; 10]).unwrap_or(0), 0);
     let why = reason(&server);
     assert!(
-        why.contains("timed out") && why.contains("client sent nothing") && why.contains("state"),
+        why.contains("timed out")
+            && why.contains("client sent nothing (state before the ClientHello)"),
+        "{why}"
+    );
+    // One that says no more than its ClientHello.
+    let client = SslConnector::builder(SslMethod::tls()).unwrap().build();
+    let begun = client.connect("localhost", Deaf(plain(server.at)));
+    assert!(matches!(begun, Err(HandshakeError::WouldBlock(_))));
+    let why = server.lines("dropping TLS connection", 2).pop().unwrap();
+    assert!(
+        why.ends_with(" bytes (state awaits the Finished of the client)"),
         "{why}"
     );
     server.quiet();
+}
+
+/// What a server says never comes.
+#[derive(Debug)]
+struct Deaf(TcpStream);
+
+impl Read for Deaf {
+    fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+        Err(std::io::ErrorKind::WouldBlock.into())
+    }
+}
+
+impl Write for Deaf {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 #[test]
