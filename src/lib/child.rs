@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -48,9 +48,13 @@ impl Child<'_> {
         let error = Command::new(program)
             .args(arguments)
             .env_clear()
-            .envs(self.environment)
+            .envs(&self.environment)
             .exec();
-        unable_to_run(program, error)
+        let of_the_interpreter = error.kind() == io::ErrorKind::NotFound;
+        look_up(program, &self.environment, None)
+            .err()
+            .filter(|_| of_the_interpreter)
+            .unwrap_or_else(|| unable_to_run(program, error))
     }
 }
 
@@ -92,20 +96,46 @@ pub fn look_up(
     let unable = |error| unable_to_run(program, error);
     let path = Path::new(program);
     if program.as_bytes().contains(&b'/') {
-        return executable(path, identity).map_err(unable);
+        executable(path, identity).map_err(unable)?;
+        return interpreted(path, program, identity);
     }
     let search = environment.get(OsStr::new("PATH"));
     let search = search.map_or(OsStr::new(USUAL), OsString::as_os_str);
     let mut failure = io::Error::from_raw_os_error(libc::ENOENT);
     for folder in std::env::split_paths(search) {
-        match executable(&folder.join(path), identity) {
-            Ok(()) => return Ok(()),
+        let file = folder.join(path);
+        match executable(&file, identity) {
+            Ok(()) => return interpreted(&file, program, identity),
             // Like execvp(3): a file that may not be run is told, if no other can.
             Err(error) if error.raw_os_error() == Some(libc::EACCES) => failure = error,
             Err(_) => {}
         }
     }
     Err(unable(failure))
+}
+
+/// Whether what runs a script is there, if the file is a script that we can read: the
+/// kernel says of the script itself that there is none.
+fn interpreted(file: &Path, program: &OsStr, identity: Option<&Identity>) -> Result<(), Fail> {
+    /// What the kernel reads of it: execve(2).
+    const FIRST: u64 = 255;
+    let mut begin = Vec::new();
+    let read = fs::File::open(file).and_then(|file| file.take(FIRST).read_to_end(&mut begin));
+    let (Ok(_), Some(line)) = (read, begin.strip_prefix(b"#!")) else {
+        return Ok(());
+    };
+    let line = line.split(|byte| *byte == b'\n').next().unwrap_or(line);
+    let words = line.split(|byte| matches!(byte, b' ' | b'\t'));
+    let Some(interpreter) = words.into_iter().find(|word| !word.is_empty()) else {
+        return Ok(());
+    };
+    executable(Path::new(OsStr::from_bytes(interpreter)), identity).map_err(|error| {
+        let interpreter = crate::text::excerpt(interpreter, 200);
+        let program = crate::text::excerpt(program.as_bytes(), 200);
+        Fail::unable(format_args!(
+            "run {program}: its interpreter, {interpreter}"
+        ))(error)
+    })
 }
 
 fn executable(path: &Path, identity: Option<&Identity>) -> io::Result<()> {
@@ -142,7 +172,7 @@ fn unable_to_run(program: &OsStr, error: io::Error) -> Fail {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{Read as _, Write as _};
+    use std::io::Write as _;
     use std::os::unix::net::UnixStream;
 
     /// Numbers that nothing else of the tests has.

@@ -7,6 +7,7 @@
 //! address or a server name form a key with an `@`.
 #![forbid(unsafe_code)]
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::text;
@@ -221,17 +222,75 @@ pub(super) fn describe(key: &[u8]) -> String {
     }
 }
 
-/// Whether a key can be met at all.
-pub(super) fn is_reachable(key: &[u8]) -> bool {
+/// Why nobody meets a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unmet {
+    /// No client's address, nor its beginning.
+    Address,
+    /// A name that is not in lower case.
+    Capitals,
+    /// A name with a star.
+    Star,
+    /// A blank before the address.
+    Indented,
+    /// A byte order mark before the address.
+    Mark,
+    /// An IP address in the place of a server name: RFC 6066 section 3.
+    ServerAddress,
+}
+
+/// The reason in parentheses, behind a blank; nothing where there is none to name.
+impl fmt::Display for Unmet {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Unmet::Address => "",
+            Unmet::Capitals => " (names are looked up in small letters)",
+            Unmet::Star => {
+                " (* stands for nothing here: all names below example.com are =.example.com)"
+            }
+            Unmet::Indented => " (a blank before it)",
+            Unmet::Mark => " (a byte order mark before it: save the text without one)",
+            Unmet::ServerAddress => " (an IP address is never sent as server name)",
+        })
+    }
+}
+
+/// Why a key can't be met at all, if so.
+pub(super) fn unmet(key: &[u8]) -> Option<Unmet> {
+    if let (Scope::ServerName, Some(name)) = (scope(key), key.strip_prefix(SERVER_NAME)) {
+        return parse(name).map(|_| Unmet::ServerAddress);
+    }
+    if is_reachable(key) {
+        return None;
+    }
+    let name = key.contains(&b'=');
+    Some(match key {
+        [0xef, 0xbb, 0xbf, ..] => Unmet::Mark,
+        [b' ' | b'\t', ..] => Unmet::Indented,
+        _ if name && key.contains(&b'*') => Unmet::Star,
+        _ if name && key.iter().any(u8::is_ascii_uppercase) => Unmet::Capitals,
+        _ => Unmet::Address,
+    })
+}
+
+fn is_reachable(key: &[u8]) -> bool {
     if key.is_empty() || scope(key) != Scope::Client || decode(key).is_some() {
         return true;
     }
-    // Names are looked up in lower case.
-    let name = |name: &[u8]| !name.iter().any(u8::is_ascii_uppercase);
+    // Names are looked up in lower case, and no host's has a star.
+    let name = |name: &[u8]| {
+        !name
+            .iter()
+            .any(|byte| byte.is_ascii_uppercase() || *byte == b'*')
+    };
     if let Some(host) = key.strip_prefix(b"=") {
         return name(host);
     }
-    let one = |ip: &[u8]| parse(ip).is_some_and(|parsed| single(parsed) == ip);
+    // ucspi-tcp6 writes the digits of an IPv6 address in upper case.
+    let one = |ip: &[u8]| {
+        let single = parse(ip).map(single);
+        single.is_some_and(|single| single == ip || single.to_ascii_uppercase() == ip)
+    };
     let mut ats = key.iter().enumerate().filter(|(_, byte)| **byte == b'@');
     if ats.any(|(at, _)| match &key[at + 1..] {
         [b'=', host @ ..] => name(host),
@@ -418,6 +477,8 @@ mod tests {
             ".",
             " 1.2.3.4",
             "=A",
+            "=*.a",
+            "joe@=*.a",
             "joe@=A",
             "joe@1.2.3.0/24",
             "joe@1.2.",

@@ -15,7 +15,7 @@ use crate::rulesdb::Database;
 mod address;
 mod source;
 
-pub use address::Scope;
+pub use address::{Scope, Unmet};
 pub use source::compile;
 
 /// Who connects, as the look-up sees it.
@@ -116,7 +116,7 @@ fn singles(client: &Client, parsed: Option<IpAddr>) -> Vec<Vec<u8>> {
 }
 
 /// What a rule says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Action {
     /// The connection may come in.
     Allow,
@@ -149,6 +149,12 @@ impl<'a> Rule<'a> {
     #[must_use]
     pub fn scope(&self) -> Scope {
         address::scope(self.key)
+    }
+
+    /// Why nobody ever meets it, whatever the options, if so.
+    #[must_use]
+    pub fn unmet(&self) -> Option<Unmet> {
+        address::unmet(self.key)
     }
 
     /// Allow or deny.

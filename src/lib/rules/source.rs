@@ -4,6 +4,7 @@
 //! range, a NUL).
 #![forbid(unsafe_code)]
 
+use std::collections::HashMap;
 use std::fmt;
 use std::rc::Rc;
 
@@ -59,6 +60,18 @@ pub enum Problem {
     Colon,
     /// Neither `allow` nor `deny`, or something other than a comma behind it.
     Instruction,
+    /// One of them, but for its letters.
+    Capitals,
+    /// A blank behind it.
+    BlankBehind,
+    /// A blank before it.
+    BlankBefore,
+    /// A blank before the address.
+    Indented,
+    /// A carriage return at the end.
+    Return,
+    /// A byte order mark at the beginning of the text.
+    Mark,
     /// A NUL: in the database it would end a value early.
     Nul,
     /// More bits than the address has.
@@ -77,6 +90,12 @@ impl fmt::Display for Problem {
             Problem::Address => "bad address",
             Problem::Colon => "no colon",
             Problem::Instruction => "no allow or deny",
+            Problem::Capitals => "no allow or deny in small letters",
+            Problem::BlankBehind => "a blank behind allow or deny",
+            Problem::BlankBefore => "a blank before allow or deny",
+            Problem::Indented => "a blank before the address",
+            Problem::Return => "a carriage return at its end, as in a DOS file",
+            Problem::Mark => "a byte order mark before it: save the text without one",
             Problem::Nul => "it holds a NUL",
             Problem::Prefix => "prefix length too long",
             Problem::Range => "bad range",
@@ -116,6 +135,7 @@ impl From<Wrong> for Problem {
 pub fn compile(text: &[u8]) -> Result<Compiled, Vec<BadLine>> {
     let mut compiled = Compiled::default();
     let mut bad = Vec::new();
+    let mut known = HashMap::new();
     for (at, line) in text.split(|&byte| byte == b'\n').enumerate() {
         let number = at + 1;
         let end = line
@@ -128,6 +148,7 @@ pub fn compile(text: &[u8]) -> Result<Compiled, Vec<BadLine>> {
         }
         let first = compiled.records.len();
         if let Err(problem) = compile_line(line, &mut compiled.records) {
+            let problem = problem.or_of_the_editor(line, number);
             bad.push(BadLine {
                 line: number,
                 problem,
@@ -146,21 +167,66 @@ pub fn compile(text: &[u8]) -> Result<Compiled, Vec<BadLine>> {
             compiled.by_server_name.extend(names);
         }
         let shown = || text::excerpt(line, SHOWN);
-        if added.is_empty() {
-            let remark = format!("line {number}: this range is empty: {}", shown());
-            compiled.remarks.push(remark);
-        } else if !added
-            .iter()
-            .any(|record| address::is_reachable(&record.key))
-        {
-            let remark = format!("line {number}: no client has this address: {}", shown());
-            compiled.remarks.push(remark);
-        }
+        let mut unmet = added.iter().map(|record| address::unmet(&record.key));
+        let remark = match unmet.next() {
+            None => format!("line {number}: this range is empty: {}", shown()),
+            Some(Some(why)) if unmet.all(|unmet| unmet.is_some()) => {
+                format!(
+                    "line {number}: no client has this address{why}: {}",
+                    shown()
+                )
+            }
+            Some(_) => match repeated(added, number, &mut known) {
+                Some((before, address)) => format!(
+                    "line {number}: line {before} has the same address ({address}), and it alone is met: {}",
+                    shown()
+                ),
+                None => continue,
+            },
+        };
+        compiled.remarks.push(remark);
     }
     if bad.is_empty() {
         Ok(compiled)
     } else {
         Err(bad)
+    }
+}
+
+/// The line that has all of these addresses before this one, with the first of them.
+/// A single address before a range that holds it is as it should be.
+fn repeated(
+    added: &[Record],
+    number: usize,
+    known: &mut HashMap<Vec<u8>, usize>,
+) -> Option<(usize, String)> {
+    let first = added.first()?;
+    let before = known.get(&first.key).copied();
+    let mut fresh = 0;
+    for record in added {
+        known.entry(record.key.clone()).or_insert_with(|| {
+            fresh += 1;
+            number
+        });
+    }
+    let address = || match &*address::describe(&first.key) {
+        "" => "every client".to_owned(),
+        address => address.to_owned(),
+    };
+    before
+        .filter(|_| fresh == 0)
+        .map(|before| (before, address()))
+}
+
+impl Problem {
+    /// What an editor did to the line, if that may be why it cannot be understood.
+    fn or_of_the_editor(self, line: &[u8], number: usize) -> Problem {
+        match line {
+            [0xef, 0xbb, 0xbf, ..] if number == 1 => Problem::Mark,
+            [.., b'\r'] => Problem::Return,
+            [b' ' | b'\t', ..] => Problem::Indented,
+            _ => self,
+        }
     }
 }
 
@@ -197,10 +263,12 @@ fn instructions(text: &[u8]) -> Result<Vec<u8>, Problem> {
     } else if let Some(rest) = text.strip_prefix(b"allow") {
         (Vec::new(), rest)
     } else {
-        return Err(Problem::Instruction);
+        return Err(no_instruction(text));
     };
-    if !matches!(rest.first(), None | Some(b',')) {
-        return Err(Problem::Instruction);
+    match rest.first() {
+        None | Some(b',') => {}
+        Some(b' ' | b'\t') => return Err(Problem::BlankBehind),
+        Some(_) => return Err(Problem::Instruction),
     }
     while !rest.is_empty() {
         let variable = rest.strip_prefix(b",").ok_or(Problem::Variable)?;
@@ -214,6 +282,24 @@ fn instructions(text: &[u8]) -> Result<Vec<u8>, Problem> {
         rest = &value[end + 1..];
     }
     Ok(data)
+}
+
+/// What is wrong with what begins with neither word.
+fn no_instruction(text: &[u8]) -> Problem {
+    let begins = |text: &[u8]| {
+        let word = |word: &str| {
+            let begin = text.get(..word.len());
+            begin.is_some_and(|begin| begin.eq_ignore_ascii_case(word.as_bytes()))
+        };
+        word("allow") || word("deny")
+    };
+    if begins(text) {
+        Problem::Capitals
+    } else if begins(text.trim_ascii_start()) {
+        Problem::BlankBefore
+    } else {
+        Problem::Instruction
+    }
 }
 
 /// Every address that the ranges of an address stand for. Names and ident
@@ -394,9 +480,17 @@ mod tests {
             ("1.2.3.4", Problem::Colon),
             ("allow,A=\"1\"", Problem::Colon),
             ("1.2.3.4:", Problem::Instruction),
-            ("1.2.3.4:Deny", Problem::Instruction),
+            ("1.2.3.4:Deny", Problem::Capitals),
+            ("1.2.3.4:ALLOW,A=\"x\"", Problem::Capitals),
+            ("1.2.3.4: allow", Problem::BlankBefore),
+            ("1.2.3.4:allow ,A=\"x\"", Problem::BlankBehind),
+            ("1.2.3.4:deny\tA=\"x\"", Problem::BlankBehind),
+            (" 10.0.0.0/8:deny", Problem::Indented),
+            ("\t# a remark", Problem::Indented),
+            ("\r", Problem::Return),
+            ("1.2.3.4:allow,A=\"x\"\r", Problem::Return),
             ("1.2.3.4:allowed", Problem::Instruction),
-            ("1.2.3.4:allow\r", Problem::Instruction),
+            ("1.2.3.4:allow\r", Problem::Return),
             ("1.2.3.4:allow,A=\"\0\"", Problem::Nul),
             ("10.0.0.0/33:allow", Problem::Prefix),
             ("::/129:allow", Problem::Prefix),
@@ -424,14 +518,63 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_nobody_meets_are_remarked_on() {
-        let compiled = compile(b"1.2.3.4:allow\n1.2.3:deny\n1.2.3.9-4:deny\n").expect("parses");
+    fn a_byte_order_mark_is_named() {
+        let bad = compile(b"\xef\xbb\xbf# rules\n:allow\n").expect_err("a mark");
+        assert_eq!((bad[0].line, bad[0].problem), (1, Problem::Mark));
+        let compiled = compile(b"\xef\xbb\xbf:deny\n").expect("tcprules takes it");
         assert_eq!(
             compiled.remarks,
             [
-                "line 2: no client has this address: 1.2.3:deny",
-                "line 3: this range is empty: 1.2.3.9-4:deny"
+                "line 1: no client has this address (a byte order mark before it: save the text without one): \\xEF\\xBB\\xBF:deny"
             ]
         );
+    }
+
+    #[test]
+    fn lines_that_nobody_meets_are_remarked_on() {
+        for (text, remarks) in [
+            (
+                "1.2.3.4:allow\n1.2.3:deny\n1.2.3.9-4:deny\n",
+                &[
+                    "line 2: no client has this address: 1.2.3:deny",
+                    "line 3: this range is empty: 1.2.3.9-4:deny",
+                ][..],
+            ),
+            (
+                "=Host:deny\nroot@=Host:deny\n=*.example.com:deny\n 1.2.3.4:deny\n",
+                &[
+                    "line 1: no client has this address (names are looked up in small letters): =Host:deny",
+                    "line 2: no client has this address (names are looked up in small letters): root@=Host:deny",
+                    "line 3: no client has this address (* stands for nothing here: all names below example.com are =.example.com): =*.example.com:deny",
+                    "line 4: no client has this address (a blank before it):  1.2.3.4:deny",
+                ],
+            ),
+            (
+                "sni=192.0.2.1:deny\nsni=a:deny\n",
+                &[
+                    "line 1: no client has this address (an IP address is never sent as server name): sni=192.0.2.1:deny",
+                ],
+            ),
+            (
+                "1.2.3.4:allow\n10.0.0.0/8:allow\n1.2.3.4:deny\n10.1.2.3/8:deny\n:deny\n:allow\nsni=A:deny\nsni=a:deny\n",
+                &[
+                    "line 3: line 1 has the same address (1.2.3.4), and it alone is met: 1.2.3.4:deny",
+                    "line 4: line 2 has the same address (10.0.0.0/8), and it alone is met: 10.1.2.3/8:deny",
+                    "line 6: line 5 has the same address (every client), and it alone is met: :allow",
+                    "line 8: line 7 has the same address (sni=a), and it alone is met: sni=a:deny",
+                ],
+            ),
+            // The exception before the range is no slip; the other way round it is.
+            ("1.2.3.4:deny\n1.2.3.0-9:allow\n", &[]),
+            (
+                "1.2.3.0-9:allow\n1.2.3.4:deny\n",
+                &[
+                    "line 2: line 1 has the same address (1.2.3.4), and it alone is met: 1.2.3.4:deny",
+                ],
+            ),
+        ] {
+            let compiled = compile(text.as_bytes()).expect(text);
+            assert_eq!(compiled.remarks, remarks, "{text}");
+        }
     }
 }

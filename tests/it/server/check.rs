@@ -187,7 +187,7 @@ fn a_program_that_does_not_run_is_told_of_with_its_connection() {
     let _ = Dial::to(&server).connect().text();
     let end = server.line(" status 28416");
     let id = end.split(' ').nth(2).expect("a process");
-    let line = server.line("unable to run");
+    let line = server.line("127.0.0.1: unable to run");
     assert_eq!(
         line,
         format!(
@@ -684,4 +684,95 @@ fn revocation_lists_that_refuse_clients_are_wrong_beforehand() {
     // One who only calls himself so.
     let forged = authority.forged_root().crl(&place, &[], false);
     wrong(&check(asking(&forged)), ": its signer is not among");
+}
+
+#[test]
+fn rules_that_nobody_meets_are_told() {
+    let place = Place::new("check-unmet");
+    let cdb = |text: &str| compile(&place, "rules.cdb", text);
+    let setup = |text: &str, letters: &str| {
+        let setup = Setup::new(&place, &["true"]).options("-h");
+        setup.rules(&cdb(text)).options(letters)
+    };
+    let hosts = "=bad.example.com:deny\n=good.example.com:allow\n";
+    let no_name =
+        " is met by no client: -H looks up no host's name: leave it out, or go by addresses";
+    let checked = check(setup(hosts, "-H"));
+    wrong(&checked, &format!("rule =bad.example.com{no_name}"));
+    let text = checked.text();
+    assert!(
+        text.contains(&format!("note: rule =good.example.com{no_name}\n")),
+        "{text}"
+    );
+    assert!(!text.contains("by whatever name"), "{text}");
+    content(&check(setup(hosts, "-p")));
+    // Whoever is let in by such a rule is not, and that weakens nothing.
+    content(&check(setup("=good.example.com:allow\n:deny\n", "-H")));
+    let ident = "joe@1.2.3.4:deny\n:allow\n";
+    let without = "rule joe@1.2.3.4 is met by no client: without -r no ident server is asked";
+    wrong(&check(setup(ident, "")), without);
+    content(&check(setup(ident, "-r")));
+    for (text, why) in [
+        (
+            "=*.example.com:deny\n",
+            "rule =*.example.com is met by no client (* stands for nothing here: ",
+        ),
+        (
+            "=Bad.example.com:deny\n",
+            "rule =Bad.example.com is met by no client (names are looked up in small",
+        ),
+        ("1.2.3:deny\n", "rule 1.2.3 is met by no client"),
+        (
+            "sni=192.0.2.1:deny\n",
+            "rule sni=192.0.2.1 is met by no client (an IP address is never sent",
+        ),
+    ] {
+        wrong(&check(setup(text, "-p")), why);
+    }
+    let good = "1.2.3.:deny\n10.0.0.0/8:deny\n2001:db8::1:deny\n=.a.example:deny\n\
+                local=192.0.2.1:deny\nsni=*.example.com:deny\n=:deny\n:allow\n";
+    content(&check(setup(good, "-p")));
+    let server = setup(hosts, "-H").start();
+    let line = server.line("=bad.example.com");
+    assert!(line.starts_with("sslserver: warning: rule "), "{line}");
+}
+
+#[test]
+fn z_without_names_is_wrong() {
+    let place = Place::new("check-names");
+    let anchor = place.write("ca.pem", Authority::shared_root().pem());
+    let setup = |letters: &str| {
+        let setup = Setup::new(&place, &["true"]).options(letters);
+        setup.env("CAFILE", &anchor)
+    };
+    let why = "and -H looks none up: every client is refused";
+    wrong(&check(setup("-zH")), why);
+    content(&check(setup("-zh")));
+    content(&check(setup("-mH")));
+    setup("-zH").start().line(why);
+}
+
+#[test]
+fn a_program_that_could_not_run_is_warned_about_at_start() {
+    let place = Place::new("start-prog");
+    let script = place.write("script", "#! /no/such/interpreter -x\n");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let why = format!(
+        "unable to run {script}: its interpreter, /no/such/interpreter: no such file or directory"
+    );
+    wrong(&check(Setup::new(&place, &[&script])), &why);
+    let server = Setup::new(&place, &[&script]).start();
+    let line = server.line(&why);
+    assert_eq!(line, format!("sslserver: warning: {why}"));
+    // What the client meets is told in the same words.
+    let _ = Dial::to(&server).blindly().attempt();
+    server.line("dropping connection, pid ");
+    assert_eq!(server.lines(&why, 2).len(), 2);
+    let server = Setup::new(&place, &["no-such-program"]).start();
+    server.line("warning: unable to run no-such-program: no such file or directory");
+    let good = place.write("good", "#!/bin/sh\necho served\n");
+    fs::set_permissions(&good, fs::Permissions::from_mode(0o755)).unwrap();
+    content(&check(Setup::new(&place, &[&good])));
+    let server = Setup::new(&place, &[&good]).start();
+    assert_eq!(server.log(), "");
 }

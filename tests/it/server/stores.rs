@@ -1072,7 +1072,7 @@ fn k_warns_of_rules_by_names_that_nobody_proved() {
         "rules.cdb",
         "=.example.com:allow\nroot@=host.example.net:allow\n127.0.0.1:allow\n:deny\n",
     );
-    for (letters, warned) in [("-h", true), ("-p", false), ("-pP", true), ("-z", false)] {
+    for (letters, warned) in [("-h", true), ("-hp", false), ("-hpP", true), ("-hz", false)] {
         let ended = Setup::new(&place, &["true"])
             .options(letters)
             .options("-k")

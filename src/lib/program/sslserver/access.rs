@@ -9,8 +9,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Setup;
+use crate::options::Common;
 use crate::report::Fail;
-use crate::rules::{Rule, Rules, Scope};
+use crate::rules::{Action, Rule, Rules, Scope};
 use crate::settings::{self, Misspelt, Setting};
 use crate::text;
 use crate::watch::Watch;
@@ -142,6 +143,30 @@ impl Access {
         self.early().map(never_met).unwrap_or_default()
     }
 
+    /// The rules that nobody meets, ever or under these options: a warning where one
+    /// of them denies, and a note where somebody is only not let in by it, as files
+    /// are often used by several servers.
+    pub fn unmet(&self, options: &Common) -> Vec<Fail> {
+        let of_early = self.early().into_iter().flat_map(Rules::iter);
+        // Rules by name have been told of.
+        let of_early = of_early.filter(|rule| !is_by_name(rule));
+        let mut by_reason: BTreeMap<(Action, String), Vec<String>> = BTreeMap::new();
+        for rule in of_early.chain(self.main().into_iter().flat_map(Rules::iter)) {
+            if let Some(why) = why_unmet(&rule, options) {
+                let addresses = by_reason.entry((rule.action(), why)).or_default();
+                addresses.push(shown(&rule));
+            }
+        }
+        let told = by_reason.into_iter().map(|((action, why), addresses)| {
+            let text = format!("rule {} is met by no client{why}", listed(&addresses));
+            match action {
+                Action::Deny => Fail::warning(text),
+                Action::Allow => Fail::note(text),
+            }
+        });
+        told.collect()
+    }
+
     /// What looks like a setting and is none, in our environment and in rules.
     pub fn misspelt(&self) -> Vec<String> {
         let mut found = settings::misspelt_in_environment(settings::NAMES);
@@ -195,11 +220,7 @@ fn open_rules(file: Option<&Path>, setup: &Setup, watch: &mut Watch) -> (Option<
 fn never_met(rules: &Rules) -> Vec<String> {
     let addresses: Vec<String> = rules
         .iter()
-        .filter(|rule| {
-            let key = rule.key();
-            rule.scope() == Scope::ServerName
-                || rule.scope() == Scope::Client && (key.contains(&b'=') || key.contains(&b'@'))
-        })
+        .filter(is_by_name)
         .map(|rule| shown(&rule))
         .collect();
     if addresses.is_empty() {
@@ -209,6 +230,36 @@ fn never_met(rules: &Rules) -> Vec<String> {
         "rule {} of -y has no effect: -y looks up addresses alone; put it into -x",
         listed(&addresses)
     )]
+}
+
+/// Whether a rule goes by anything but an address.
+fn is_by_name(rule: &Rule<'_>) -> bool {
+    let key = rule.key();
+    match rule.scope() {
+        Scope::ServerName => true,
+        Scope::Local => false,
+        Scope::Client => key.contains(&b'=') || key.contains(&b'@'),
+    }
+}
+
+/// Why nobody meets a rule under these options: in parentheses, or behind a colon with
+/// the option.
+fn why_unmet(rule: &Rule<'_>, options: &Common) -> Option<String> {
+    if let Some(unmet) = rule.unmet() {
+        return Some(unmet.to_string());
+    }
+    let key = rule.key();
+    if rule.scope() != Scope::Client {
+        return None;
+    }
+    let by_host = key.starts_with(b"=") || key.windows(2).any(|two| two == b"@=");
+    if by_host && !options.lookup {
+        Some(": -H looks up no host's name: leave it out, or go by addresses".to_owned())
+    } else if key.contains(&b'@') && !options.ident {
+        Some(": without -r no ident server is asked".to_owned())
+    } else {
+        None
+    }
 }
 
 /// A rule's address as messages show it; the one that every client meets has

@@ -7,8 +7,7 @@ use std::fmt::Write as _;
 
 use super::access::listed;
 use super::generation::{Generation, Served};
-use super::{Setup, advice, upgrade};
-use crate::child;
+use super::{Setup, advice};
 use crate::report::{Fail, Severity, TEMPORARY};
 use crate::settings::Version;
 use crate::store::certificate::Chain;
@@ -39,7 +38,7 @@ pub(super) fn run(setup: &Setup, generation: &Generation) -> Result<u8, Fail> {
         }
     }
     let named = generation.access.client_names();
-    if !setup.naming.paranoid && !named.is_empty() {
+    if setup.naming.lookup && !setup.naming.paranoid && !named.is_empty() {
         let named = listed(&named);
         let _ = writeln!(
             out,
@@ -62,8 +61,7 @@ pub(super) fn run(setup: &Setup, generation: &Generation) -> Result<u8, Fail> {
         let open = server::open_file("rules", path);
         tell(&mut out, &mut wrong, open.into_iter());
     }
-    wrong.extend(generation.upgrade_trouble.iter().cloned());
-    wrong.extend(unable_to_run(setup));
+    tell(&mut out, &mut wrong, generation.forecast.iter().cloned());
     let mut said = HashSet::new();
     for why in wrong.iter().filter(|why| said.insert(*why)) {
         let _ = writeln!(out, "wrong: {why}");
@@ -73,19 +71,6 @@ pub(super) fn run(setup: &Setup, generation: &Generation) -> Result<u8, Fail> {
         return Err(why.clone());
     }
     Ok(if wrong.is_empty() { 0 } else { TEMPORARY })
-}
-
-/// The programs that a connection runs and that cannot be run: the one of the command
-/// line, and the one that starttls-handoff would start.
-fn unable_to_run(setup: &Setup) -> impl Iterator<Item = String> {
-    let program = &setup.program;
-    let own = program.words.first().cloned().unwrap_or_default();
-    let named = std::iter::once(own).chain(upgrade::program_behind(&program.words));
-    named.filter_map(|name| {
-        child::look_up(&name, &program.environment, program.identity.as_ref())
-            .err()
-            .map(|unable| unable.to_string())
-    })
 }
 
 fn describe_store(out: &mut String, served: &Served, wrong: &mut Vec<String>) {

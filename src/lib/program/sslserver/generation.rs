@@ -10,7 +10,7 @@ use std::sync::Arc;
 use self::loader::Loader;
 use self::names::{Choices, Names};
 use super::access::{Access, other_variables, shown};
-use super::{Setup, upgrade};
+use super::{Setup, forecast};
 use crate::environ::Edits;
 use crate::handshake;
 use crate::keyholder::{KeySource, Keyholder};
@@ -43,8 +43,8 @@ pub(super) struct Generation {
     pub broken: BTreeMap<String, Fail>,
     /// Under -k: why no server would start.
     pub trouble: Option<Fail>,
-    /// Why starttls-handoff would drop clients.
-    pub upgrade_trouble: Vec<String>,
+    /// What clients will meet beside the stores.
+    pub forecast: Vec<Fail>,
     /// Which variable named a file; keys are left out.
     files: BTreeMap<PathBuf, &'static str>,
     /// The files that all this was read from, as they were before.
@@ -123,7 +123,7 @@ impl Generation {
             files.insert(path.to_owned(), "rules");
         }
         Ok(Generation {
-            upgrade_trouble: upgrade::trouble(setup, &access),
+            forecast: forecast::of(setup, &access, stores.iter().chain(&mixed)),
             access,
             trouble,
             met: 0,

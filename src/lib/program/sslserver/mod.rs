@@ -27,6 +27,7 @@ mod connections;
 mod delayed;
 mod engine;
 mod engine_answer;
+mod forecast;
 mod generation;
 mod launcher;
 mod messages;

@@ -33,7 +33,6 @@ impl Generation {
         warnings.extend(self.broken_lines());
         warnings.extend(self.access.misspelt());
         warnings.extend(self.access.without_effect());
-        warnings.extend(self.upgrade_trouble.iter().cloned());
         let of_stores = self
             .stores
             .iter()
@@ -44,6 +43,7 @@ impl Generation {
             of_stores
                 .chain(of_certificates)
                 .chain(self.dates_of_lists())
+                .chain(self.forecast.iter().cloned())
                 .filter(|finding| finding.severity > Severity::Doubt)
                 .map(|finding| finding.to_string()),
         );
