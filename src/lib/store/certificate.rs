@@ -268,9 +268,23 @@ impl Certificate {
         )))
     }
 
+    /// That clients take it for no server's.
+    fn purpose_finding(&self) -> Option<Fail> {
+        (!tls_ffi::chain::is_for_servers(&self.leaf)).then(|| {
+            Fail::warning(format!(
+                "{}: its extended key usage has no serverAuth, and clients refuse it: get a certificate for servers",
+                self.place()
+            ))
+        })
+    }
+
     /// All of that.
     pub fn findings(&self) -> impl Iterator<Item = Fail> {
-        let lasting = self.chain_finding().into_iter().chain(self.curve_finding());
+        let lasting = self
+            .chain_finding()
+            .into_iter()
+            .chain(self.curve_finding())
+            .chain(self.purpose_finding());
         self.dates().into_iter().chain(lasting)
     }
 

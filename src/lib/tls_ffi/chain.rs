@@ -77,6 +77,18 @@ pub fn is_root(certificate: &X509Ref) -> bool {
     flags(certificate) & SELF_SIGNED != 0
 }
 
+/// Whether a certificate may be a server's by its extended key usage (RFC 5280 section
+/// 4.2.1.12), which it need not have: `X509_get_extended_key_usage`.
+#[must_use]
+pub fn is_for_servers(certificate: &X509Ref) -> bool {
+    /// `XKU_SSL_SERVER` and `XKU_ANYEKU` of x509v3.h; where there is no such
+    /// extension, all bits are set.
+    const SERVER_OR_ANY: u32 = 0x101;
+    // SAFETY: as in `flags`.
+    let usage = unsafe { ffi::X509_get_extended_key_usage(certificate.as_ptr()) };
+    usage & SERVER_OR_ANY != 0
+}
+
 fn flags(certificate: &X509Ref) -> u32 {
     // SAFETY: the certificate is valid for the whole call, which only fills in what it
     // keeps of its own extensions.

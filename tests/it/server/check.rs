@@ -776,3 +776,21 @@ fn a_program_that_could_not_run_is_warned_about_at_start() {
     let server = Setup::new(&place, &[&good]).start();
     assert_eq!(server.log(), "");
 }
+
+#[test]
+fn a_certificate_that_is_not_for_servers_is_wrong() {
+    let place = Place::new("check-purpose");
+    let why = ": its extended key usage has no serverAuth, and clients refuse it";
+    let setup = |identity: &Identity| Setup::new(&place, &["true"]).identity(identity);
+    let clients = Leaf::localhost().purpose("1.3.6.1.5.5.7.3.2").issue();
+    wrong(&check(setup(&clients)), why);
+    let server = setup(&clients).start();
+    let line = server.line(why);
+    assert!(line.starts_with("sslserver: warning: CERTFILE "), "{line}");
+    let client = Dial::to(&server).attempt();
+    assert!(client.is_err(), "a client takes it");
+    for good in ["1.3.6.1.5.5.7.3.1", "2.5.29.37.0"] {
+        content(&check(setup(&Leaf::localhost().purpose(good).issue())));
+    }
+    content(&check(setup(&Leaf::localhost().issue())));
+}
