@@ -794,3 +794,39 @@ fn a_certificate_that_is_not_for_servers_is_wrong() {
     }
     content(&check(setup(&Leaf::localhost().issue())));
 }
+
+#[test]
+fn server_names_that_no_certificate_bears_are_noted() {
+    let place = Place::new("check-server-names");
+    let named = |name: &str| Leaf::new("own").dns(name).issue();
+    let write = |file: &str, identity: &Identity| {
+        let all = [identity.chain_pem(), identity.key_pem()].concat();
+        place.secret(file, all)
+    };
+    let one = write("one.pem", &named("one.example"));
+    let stars = write("stars.pem", &named("*.two.example"));
+    let text = format!(
+        "sni=one.example:allow,CERTFILE=\"{one}\"\n\
+         sni=other.example:allow,CERTFILE=\"{one}\"\n\
+         sni=*.two.example:allow,CERTFILE=\"{stars}\"\n\
+         sni=*.three.example:allow,CERTFILE=\"{stars}\",TLS_MIN=\"1.3\"\n\
+         sni=localhost:allow,ALPN=\"x\"\n\
+         sni=elsewhere.example:allow,A=\"x\"\n\
+         sni=gone.example:deny\n"
+    );
+    let cdb = compile(&place, "rules.cdb", &text);
+    let checked = check(Setup::new(&place, &["true"]).rules(&cdb));
+    content(&checked);
+    let text = checked.text();
+    let mut noted: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("  note: no certificate here names "))
+        .filter_map(|line| line.strip_suffix(": clients that check names refuse it"))
+        .collect();
+    noted.sort_unstable();
+    assert_eq!(
+        noted,
+        ["*.three.example", "elsewhere.example", "other.example"],
+        "{text}"
+    );
+}

@@ -15,7 +15,7 @@ use crate::store::server::{self, Choice, Pair};
 use crate::store::{self, Certificate, KeyKind};
 use crate::sys::standard;
 use crate::text;
-use crate::tls_ffi::names;
+use crate::tls_ffi::{names, names_host};
 use crate::trust::dane;
 
 /// Prints all of a generation. Returns 0, or 111 where something is wrong.
@@ -27,16 +27,11 @@ pub(super) fn run(setup: &Setup, generation: &Generation) -> Result<u8, Fail> {
     }
     for served in generation.mixed() {
         describe_store(&mut out, served, &mut wrong);
-    }
-    for (address, choice) in generation.named() {
-        let _ = writeln!(out, "rule {address}:");
-        match choice {
-            Choice::Own | Choice::Store(_) => out.push_str("  the connection's own store\n"),
-            Choice::Denied => out.push_str("  denied with the alert unrecognized_name\n"),
-            Choice::Broken => out.push_str("  cannot be loaded, see below\n"),
-            Choice::Pairs(pairs) => describe_pairs(&mut out, pairs, &mut wrong),
+        for address in &served.addresses {
+            note_unnamed(&mut out, address, served.store.certificates.iter());
         }
     }
+    describe_names(&mut out, generation, &mut wrong);
     let named = generation.access.client_names();
     if setup.naming.lookup && !setup.naming.paranoid && !named.is_empty() {
         let named = listed(&named);
@@ -132,6 +127,50 @@ fn describe_pairs(out: &mut String, pairs: &[Pair], wrong: &mut Vec<String>) {
     }
     let kinds: Vec<KeyKind> = pairs.iter().map(|pair| pair.certificate.kind).collect();
     describe_clients(out, &kinds);
+}
+
+/// The rules for server names that choose no store of their own.
+fn describe_names(out: &mut String, generation: &Generation, wrong: &mut Vec<String>) {
+    let stores = || generation.stores().iter();
+    for (address, choice) in generation.named() {
+        let _ = writeln!(out, "rule {address}:");
+        match choice {
+            Choice::Own | Choice::Store(_) => {
+                out.push_str("  the connection's own store\n");
+                let any = stores().flat_map(|served| &served.store.certificates);
+                note_unnamed(out, &address, any);
+            }
+            Choice::Denied => out.push_str("  denied with the alert unrecognized_name\n"),
+            Choice::Broken => out.push_str("  cannot be loaded, see below\n"),
+            Choice::Pairs(pairs) => {
+                describe_pairs(out, pairs, wrong);
+                let own = pairs.iter().map(|pair| &pair.certificate);
+                note_unnamed(out, &address, own);
+            }
+        }
+    }
+}
+
+/// Notes that none of the certificates that may serve a rule's server name names it.
+fn note_unnamed<'a>(
+    out: &mut String,
+    address: &str,
+    mut certificates: impl Iterator<Item = &'a Certificate>,
+) {
+    let Some(name) = address.strip_prefix("sni=") else {
+        return;
+    };
+    // Any name that the rule is for will do.
+    let one = match name.strip_prefix("*.") {
+        Some(domain) => format!("name.{domain}"),
+        None => name.to_owned(),
+    };
+    if !certificates.any(|certificate| names_host(&certificate.leaf, &one)) {
+        let _ = writeln!(
+            out,
+            "  note: no certificate here names {name}: clients that check names refuse it"
+        );
+    }
 }
 
 /// Prints what is only worth a word; keeps what is wrong.
