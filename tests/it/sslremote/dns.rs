@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use domain::base::Rtype;
 
@@ -99,32 +99,6 @@ impl Forwarder {
                     // Who asked may be gone by now.
                     let _ = socket.send_to(&reply.to_vec(), from);
                 }
-            }
-        });
-        Forwarder { ip, seen }
-    }
-
-    /// The same where each answer of a server comes this much later.
-    pub fn late(server: IpAddr, delay: Duration) -> Forwarder {
-        let ip = fresh_ip();
-        let socket = Arc::new(UdpSocket::bind((ip, 53)).unwrap());
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let log = Arc::clone(&seen);
-        thread::spawn(move || {
-            let mut bytes = [0; 4096];
-            while let Ok((count, from)) = socket.recv_from(&mut bytes) {
-                let came = Instant::now();
-                let question = Packet::parse(&bytes[..count]);
-                let words = format!("{} {}", question.name, question.kind);
-                log.lock().unwrap().push(words);
-                let socket = Arc::clone(&socket);
-                thread::spawn(move || {
-                    let mut reply = ask(server, &question);
-                    reply.id = question.id;
-                    // It is what the server is, and no wait for anything.
-                    thread::sleep(delay.saturating_sub(came.elapsed()));
-                    let _ = socket.send_to(&reply.to_vec(), from);
-                });
             }
         });
         Forwarder { ip, seen }

@@ -267,27 +267,6 @@ fn a_question_without_an_answer_costs_no_other() {
     assert_eq!(server.messages(), cases.len());
 }
 
-/// A line to the server may be slow, and questions be asked again before their answer
-/// is there.
-#[cfg(validator)]
-#[test]
-fn a_server_that_answers_late_is_waited_for() {
-    need_root!();
-    let place = Place::new("dns-late");
-    let ip = fresh_ip();
-    let Some(names) = world(&place, &format!("d IN MX 10 mx\nmx IN A {ip}\n")) else {
-        skip!("nsd or ldnsutils is not installed");
-    };
-    let server = Fake::plain().at(ip);
-    let late = Forwarder::late(names.ip, Duration::from_millis(1700));
-    let remote = Remote::new(&place)
-        .dns(late.ip)
-        .control("dnssecanchors", &names.anchors);
-    let said = remote.send("d.plain");
-    assert!(said.starts_with('K'), "{said} {:?}", late.take());
-    assert_eq!(server.messages(), 1);
-}
-
 #[cfg(validator)]
 #[test]
 fn what_one_server_leaves_without_an_answer_another_is_asked() {
