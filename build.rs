@@ -62,9 +62,8 @@ fn main() {
     }
 }
 
-/// Where OpenSSL is part of the programs: leaves the text of sslserver room for large
-/// pages, see src/lib/sys/large_pages.rs. GNU ld, mold and lld know the option; it was the
-/// default on x86-64 once.
+/// Leaves the text of sslserver room for large pages, see src/lib/sys/large_pages.rs. GNU
+/// ld, mold and lld know the option; it was the default on x86-64 once.
 fn keep_text_apart() {
     let value = |name| {
         let value = env::var_os(name).unwrap_or_default();
