@@ -124,6 +124,8 @@ pub(super) struct Connections<'a> {
     processes: HashMap<ProcessId, (ConnectionId, Part)>,
     pub admission: Admission<'a>,
     poll_set: PollSet,
+    /// Control sockets of programs that may ask for TLS.
+    controls: PollSet,
     deadlines: BTreeSet<(Instant, ConnectionId)>,
     /// Launchers that wait for a store.
     unmade: Vec<(ConnectionId, Settings)>,
@@ -142,13 +144,15 @@ pub(super) struct Connections<'a> {
 impl<'a> Connections<'a> {
     pub fn new(setup: &'a Setup) -> Result<Self, Fail> {
         process::adopt_orphans().map_err(Fail::unable("wait for processes"))?;
+        let poll_set = || PollSet::new().map_err(Fail::unable("wait for processes"));
         Ok(Connections {
             setup,
             next: 0,
             all: HashMap::new(),
             processes: HashMap::new(),
             admission: Admission::new(setup),
-            poll_set: PollSet::new().map_err(Fail::unable("wait for processes"))?,
+            poll_set: poll_set()?,
+            controls: poll_set()?,
             deadlines: BTreeSet::new(),
             unmade: Vec::new(),
             unneeded: Vec::new(),
@@ -179,12 +183,12 @@ impl<'a> Connections<'a> {
             messages,
             tcp,
         } = beginning;
-        let (link, waiting) = match later {
-            TlsPart::Link(link) => (Some(link), None),
-            TlsPart::Engine(kept) => (None, Some(Waiting::new(kept))),
-        };
         let id = self.next;
         self.next += 1;
+        let (link, waiting) = match later {
+            TlsPart::Link(link) => (Some(link), None),
+            TlsPart::Engine(kept) => (None, Some(Waiting::new(kept, &self.controls, id))),
+        };
         if counted {
             self.admission.enter(address.ip());
         }
@@ -229,11 +233,8 @@ impl<'a> Connections<'a> {
     /// Hears those that have something to tell, a few messages of each: of further
     /// ones the next wait tells.
     pub fn hear(&mut self) {
-        for key in self.poll_set.ready() {
-            match waiting::asking(key) {
-                Some(id) => self.asking.push(id),
-                None => self.hear_one(key, AT_ONCE),
-            }
+        for id in self.poll_set.ready() {
+            self.hear_one(id, AT_ONCE);
         }
     }
 
@@ -542,7 +543,7 @@ impl<'a> Connections<'a> {
             Part::Launcher => {
                 connection.launcher_ended = true;
                 if connection.phase == Phase::Settling {
-                    connection.waiting = None;
+                    drop(self.take_waiting(id));
                     self.set_deadline(id, None);
                 } else if connection.engine.is_some() {
                     self.bound_engine(id);

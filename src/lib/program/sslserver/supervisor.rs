@@ -52,6 +52,8 @@ const DAY: Duration = Duration::from_secs(86400);
 struct Woken {
     /// A connection's process has something to tell.
     connections: bool,
+    /// A program asks for TLS, or has ended.
+    controls: bool,
     /// A client waits.
     client: bool,
     /// The descriptor of a longer work is readable.
@@ -251,6 +253,9 @@ impl<'a> Supervisor<'a> {
             self.connections.hear();
             self.begin_batch();
         }
+        if came.controls {
+            self.connections.hear_controls();
+        }
         self.begin_engines();
         self.tidy();
         while let Some((id, settings)) = self.connections.unmade() {
@@ -268,9 +273,7 @@ impl<'a> Supervisor<'a> {
     /// Has what connections tell from now on wait for a while, unless one may wait for
     /// an answer.
     fn begin_batch(&mut self) {
-        let options = &self.setup.options;
-        let access = &self.generation.access;
-        let asks = options.delayed || self.counts_late() || access.mixes();
+        let asks = self.counts_late() || self.generation.access.mixes();
         if !asks {
             self.batch_until
                 .get_or_insert_with(|| Instant::now() + BATCH);
@@ -352,10 +355,14 @@ impl<'a> Supervisor<'a> {
         } else {
             time
         };
-        let mut wanted = Vec::with_capacity(4);
+        let mut wanted = Vec::with_capacity(5);
         let listening = self.batch_until.is_none();
         if listening {
             wanted.push((self.connections.as_fd(), Ready::READ));
+        }
+        let delayed = self.setup.options.delayed;
+        if delayed {
+            wanted.push((self.connections.controls(), Ready::READ));
         }
         if accepting {
             wanted.push((self.listener.as_fd(), Ready::READ));
@@ -372,6 +379,7 @@ impl<'a> Supervisor<'a> {
         let mut next = || came.next().unwrap_or(false);
         Ok(Woken {
             connections: listening && next(),
+            controls: delayed && next(),
             client: accepting && next(),
             also: also.is_some() && next(),
             log: log.is_some() && next(),

@@ -2,40 +2,38 @@
 //! yet, and what it will be made of waits here.
 #![forbid(unsafe_code)]
 
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use super::{Connection, ConnectionId, Connections, Part, Phase};
+use super::{AT_ONCE, Connection, ConnectionId, Connections, Part, Phase};
 use crate::keyholder::LinkId;
 use crate::program::sslserver::delayed::{EngineEnds, Terms};
 use crate::program::sslserver::messages::{LineKind, Receiver};
+use crate::sys::poll_set::PollSet;
 use crate::sys::process::ProcessId;
-
-/// What tells a control socket from a connection's messages in the set's keys: no
-/// connection's number is so large.
-const CONTROL: u64 = 1 << 62;
 
 /// How long until an engine that could not be started is tried again.
 const REST: Duration = Duration::from_millis(200);
-
-/// The connection whose control socket has this key; `None`: it is that of messages.
-pub(super) fn asking(key: u64) -> Option<ConnectionId> {
-    (key & CONTROL != 0).then_some(key & !CONTROL)
-}
 
 /// What an engine will be made of.
 pub(in crate::program::sslserver) struct Waiting {
     pub kept: EngineEnds,
     /// `None` until the launcher has told.
     pub terms: Option<Terms>,
+    /// What comes from the control socket is heard.
+    pub heard: bool,
     /// Since when an engine is wanted that could not be started.
     pub asked: Option<Instant>,
 }
 
 impl Waiting {
-    pub(super) fn new(kept: EngineEnds) -> Waiting {
+    pub(super) fn new(kept: EngineEnds, controls: &PollSet, id: ConnectionId) -> Waiting {
+        // Where that fails it is tried again when the launcher has told.
+        let heard = controls.add(kept.control(), id).is_ok();
         Waiting {
             kept,
             terms: None,
+            heard,
             asked: None,
         }
     }
@@ -63,13 +61,40 @@ impl Connections<'_> {
         connection.phase = Phase::InPlaintext;
         if let Some(waiting) = &mut connection.waiting {
             waiting.terms = Some(terms);
-            let control = waiting.kept.control();
-            if self.poll_set.add(control, id | CONTROL).is_err() {
+            if waiting.heard {
+                return;
+            }
+            waiting.heard = self.controls.add(waiting.kept.control(), id).is_ok();
+            if !waiting.heard {
                 // Nobody would hear it ask.
                 waiting.asked = Some(Instant::now());
                 self.asking.push(id);
             }
         }
+    }
+
+    /// Hears of control sockets: a program asks for TLS or has ended; or a launcher, which
+    /// is heard of by its end. What the launcher has told comes first.
+    pub fn hear_controls(&mut self) {
+        for id in self.controls.ready() {
+            self.hear_one(id, AT_ONCE);
+            let Some(connection) = self.all.get_mut(&id) else {
+                continue;
+            };
+            if connection.phase == Phase::Settling {
+                if let Some(waiting) = &mut connection.waiting {
+                    self.controls.remove(waiting.kept.control());
+                    waiting.heard = false;
+                }
+            } else {
+                self.asking.push(id);
+            }
+        }
+    }
+
+    /// What to wait for: something comes when [`Connections::hear_controls`] has work.
+    pub fn controls(&self) -> BorrowedFd<'_> {
+        self.controls.as_fd()
     }
 
     /// A connection whose program may have asked for TLS, and whose it is. It waits no
@@ -91,16 +116,18 @@ impl Connections<'_> {
 
     /// As [`Connections::asking`], for one of them.
     pub fn take_waiting(&mut self, id: ConnectionId) -> Option<Waiting> {
-        let waiting = self.all.get_mut(&id)?.waiting.take()?;
-        self.poll_set.remove(waiting.kept.control());
+        let mut waiting = self.all.get_mut(&id)?.waiting.take()?;
+        if std::mem::take(&mut waiting.heard) {
+            self.controls.remove(waiting.kept.control());
+        }
         Some(waiting)
     }
 
     /// It waits on: its program has said nothing.
-    pub fn put_back(&mut self, id: ConnectionId, waiting: Waiting) {
+    pub fn put_back(&mut self, id: ConnectionId, mut waiting: Waiting) {
         // It was there a moment ago: where it cannot enter now, the end of its program
         // is heard.
-        let _ = self.poll_set.add(waiting.kept.control(), id | CONTROL);
+        waiting.heard = self.controls.add(waiting.kept.control(), id).is_ok();
         self.keep(id, waiting);
     }
 

@@ -66,7 +66,18 @@ impl Supervisor<'_> {
     /// Starts one, which may have its signature for so many seconds (0: for ever); tries
     /// again later where the system lacks something.
     fn begin_engine(&mut self, id: ConnectionId, waiting: Waiting, seconds: u32) {
-        let Waiting { kept, terms, asked } = waiting;
+        let Waiting {
+            kept,
+            terms,
+            heard,
+            asked,
+        } = waiting;
+        let again = |kept, terms| Waiting {
+            kept,
+            terms,
+            heard,
+            asked,
+        };
         if let Some(settings) = terms.as_ref().and_then(|terms| terms.settings.as_ref()) {
             // Where that fails, the engine finds out why.
             let _ = self
@@ -77,7 +88,7 @@ impl Supervisor<'_> {
             messages::pair().and_then(|ends| Ok((ends, self.keyholders.current.link(seconds)?)));
         let ((messages, sender), (link, link_end)) = match made {
             Ok(made) => made,
-            Err(error) => return self.put_off(id, Waiting { kept, terms, asked }, error),
+            Err(error) => return self.put_off(id, again(kept, terms), error),
         };
         let Some((launcher, told)) = self.connections.launcher(id) else {
             return self.keyholders.done(link);
@@ -107,7 +118,7 @@ impl Supervisor<'_> {
             ),
             (Err(error), Some((kept, _))) => {
                 self.keyholders.done(link);
-                self.put_off(id, Waiting { kept, terms, asked }, error);
+                self.put_off(id, again(kept, terms), error);
             }
             // Only the child takes it.
             (Err(_), None) => self.keyholders.done(link),
