@@ -190,6 +190,26 @@ fn rules_say_with_what_a_program_that_asks_is_served() {
     server.quiet();
 }
 
+/// It ends before it can become a program, and its control socket with it.
+#[test]
+fn a_client_that_is_denied_was_in_plaintext_never() {
+    let place = Place::new("delayed-denied");
+    let cdb = compile(&place, "rules.cdb", ":deny\n");
+    let server = asking(&place, ASKING)
+        .options("-nv -x")
+        .option(&cdb)
+        .start();
+    for number in 1..=3 {
+        let mut client = dial::plain(server.at);
+        // It is reset, or sees an end.
+        let mut nothing = [0];
+        assert!(matches!(client.read(&mut nothing), Ok(0) | Err(_)));
+        server.lines("status: 0/40", number + 1);
+    }
+    assert!(!server.log().contains("in plaintext"), "{}", server.log());
+    server.quiet();
+}
+
 #[test]
 fn what_was_renewed_before_a_program_asked_is_what_serves_its_client() {
     need!("bash");
