@@ -4,13 +4,10 @@
 
 use std::ffi::OsString;
 
-use ucspi_tls::internals::control::{TlsCommand, wait_for_start};
+use ucspi_tls::internals::control::{TlsCommand, command_in};
 use ucspi_tls::internals::environ::Edits;
-use ucspi_tls::internals::fd;
+use ucspi_tls::internals::handoff::Variables;
 use ucspi_tls::internals::session;
-
-/// More than this is not written at once: a pipe holds it.
-const PIPE: usize = 4096;
 
 /// Inputs that reach far.
 pub fn seeds() -> Vec<Vec<u8>> {
@@ -34,20 +31,12 @@ pub fn seeds() -> Vec<Vec<u8>> {
 /// variables: no name but a session's gets through, and what is taken says the
 /// same when it is said again.
 pub fn control(bytes: &[u8]) {
-    let (reader, writer) = fd::pipe().expect("a pipe");
-    let told = &bytes[..bytes.len().min(PIPE)];
-    fd::write_all(&writer, told).expect("it fits");
-    drop(writer);
-    let (expected, rest) = read(told);
-    let found = wait_for_start(&reader).map_err(drop);
+    let mut left = bytes.iter();
+    let found = command_in(|| Ok(left.next().copied())).map_err(drop);
+    let (expected, rest) = read(bytes);
     assert_eq!(found, expected);
     if let Ok(Some(_)) = expected {
-        let mut left = [0; PIPE];
-        let mut count = 0;
-        while let Ok(more @ 1..) = fd::read_some(&reader, &mut left[count..]) {
-            count += more;
-        }
-        assert_eq!(&left[..count], rest);
+        assert_eq!(left.as_slice(), rest);
     }
     let Some(mut edits) = Edits::from_wire(bytes) else {
         return;
@@ -61,6 +50,54 @@ pub fn control(bytes: &[u8]) {
     }
     let again = Edits::from_wire(&edits.to_wire()).expect("our own form");
     assert_eq!(again.to_wire(), edits.to_wire());
+}
+
+/// What servers answer a program.
+pub fn handoff_seeds() -> Vec<Vec<u8>> {
+    [
+        &b"\x01SSL_CIPHER=x\0TLS_SNI=y\0PATH=/x\0\0behind"[..],
+        b"\x05SSL_CERT_FILE=/x\0SSL_\0=x\0SSL_=\0\0",
+        b"\x02\0\0",
+    ]
+    .map(<[u8]>::to_vec)
+    .into()
+}
+
+/// Any bytes as the answer to a program that asked for TLS: it ends with the same
+/// byte, and says the same, however it is cut; no name gets through that does not
+/// speak of TLS.
+pub fn handoff(bytes: &[u8]) {
+    let Some((&size, bytes)) = bytes.split_first() else {
+        return;
+    };
+    let read = |size: usize| {
+        let mut answer = Variables::default();
+        for (number, piece) in bytes.chunks(size).enumerate() {
+            if let Some(edits) = answer.take(piece).expect("not too many") {
+                return Some((number, edits.apply([])));
+            }
+        }
+        None
+    };
+    let end = bytes.windows(2).position(|pair| pair == [0, 0]);
+    let bytewise = read(1);
+    assert_eq!(bytewise.as_ref().map(|(number, _)| number - 1), end);
+    let size = usize::from(size).max(1);
+    for other in [read(size), read(bytes.len().max(1))] {
+        assert_eq!(
+            other.map(|(_, all)| all),
+            bytewise.as_ref().map(|(_, all)| all.clone())
+        );
+    }
+    for (name, value) in bytewise.into_iter().flat_map(|(_, all)| all) {
+        let (name, value) = (name.to_string_lossy(), value.to_string_lossy());
+        assert!(
+            name.starts_with("SSL_") || name.starts_with("TLS_"),
+            "{name}"
+        );
+        assert!(name != "SSL_CERT_FILE" && name != "SSL_CERT_DIR");
+        assert!(!name.contains(['=', '\0']) && !value.contains('\0'));
+    }
 }
 
 /// A second opinion on ucspi-tls(7)'s grammar: any number of `R` with a netstring

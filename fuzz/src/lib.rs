@@ -5,6 +5,7 @@
 pub mod control;
 pub mod dialogue;
 pub mod dns;
+pub mod handshake;
 pub mod keyholder;
 pub mod mta_sts;
 pub mod probe;
@@ -165,6 +166,41 @@ pub const TARGETS: &[Target] = &[
         run: tlsdestinations,
         seeds: destination_seeds,
     },
+    Target {
+        name: "client_hello",
+        run: handshake::client_hello,
+        seeds: handshake::seeds,
+    },
+    Target {
+        name: "handoff",
+        run: control::handoff,
+        seeds: control::handoff_seeds,
+    },
+    Target {
+        name: "ident",
+        run: remote::ident,
+        seeds: remote::ident_seeds,
+    },
+    Target {
+        name: "policy_cache",
+        run: mta_sts::cache,
+        seeds: mta_sts::cache_seeds,
+    },
+    Target {
+        name: "routes",
+        run: remote::routes,
+        seeds: remote::route_seeds,
+    },
+    Target {
+        name: "smtp_replies",
+        run: remote::smtp_replies,
+        seeds: remote::smtp_seeds,
+    },
+    Target {
+        name: "survey",
+        run: probe::survey_lines,
+        seeds: probe::survey_seeds,
+    },
 ];
 
 /// Denies some and allows everyone else: who loses a rule gets in.
@@ -231,6 +267,10 @@ fn image(text: &[u8]) -> Option<Vec<u8>> {
     Some(image)
 }
 
+thread_local! {
+    static DENY_IMAGE: Vec<u8> = image(DENY).expect("it compiles");
+}
+
 /// Any bytes as a database: it is refused, or every record of it can be found.
 /// And [`DENY`]'s database with one byte changed: nobody whom it denies gets in.
 pub fn rules_cdb(bytes: &[u8]) {
@@ -249,7 +289,7 @@ pub fn rules_cdb(bytes: &[u8]) {
         }
         return;
     }
-    let mut image = image(DENY).expect("it compiles");
+    let mut image = DENY_IMAGE.with(Vec::clone);
     let [low, high, new, ..] = *rest else {
         return;
     };

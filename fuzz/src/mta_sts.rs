@@ -2,7 +2,7 @@
 //! web server.
 
 use ucspi_tls::internals::https::{End, NoReply, read};
-use ucspi_tls::internals::mta_sts::{Mode, Policy, id};
+use ucspi_tls::internals::mta_sts::{Mode, Policy, id, parsed, written};
 
 use crate::Server;
 
@@ -52,6 +52,48 @@ pub fn policy(bytes: &[u8]) {
         }
     }
     assert!(!policy.matches("") && !policy.matches("."));
+}
+
+/// Files, with a byte before them that says whether the head is still to be made.
+pub fn cache_seeds() -> Vec<Vec<u8>> {
+    let policy = b"version: STSv1\nmode: enforce\nmx: a.test\nmax_age: 100\n";
+    vec![
+        [&[0], &*written("1", 1_700_000_000, policy)].concat(),
+        [&[1][..], policy].concat(),
+        [&[0][..], policy].concat(),
+    ]
+}
+
+/// Any bytes as a remembered policy, and any bytes that are remembered: what is read
+/// from a file is what was written into it, to the byte, and one byte more or another
+/// one is nothing.
+pub fn cache(bytes: &[u8]) {
+    let Some((&mode, rest)) = bytes.split_first() else {
+        return;
+    };
+    if mode == 0 {
+        if let Some(found) = parsed(rest) {
+            let text = found.policy.lines.join("\n");
+            assert_eq!(Policy::parse(text.as_bytes()).as_ref(), Ok(&found.policy));
+            let at = rest
+                .windows(2)
+                .position(|pair| pair == b"\n\n")
+                .expect("a head");
+            assert_eq!(written(&found.id, found.fetched, &rest[at + 2..]), rest);
+        }
+        return;
+    }
+    let mut file = written("a1", u64::from(mode), rest);
+    match (parsed(&file), Policy::parse(rest)) {
+        (Some(found), Ok(policy)) => {
+            assert_eq!((&*found.id, found.fetched), ("a1", u64::from(mode)));
+            assert_eq!(found.policy, policy);
+        }
+        (found, policy) => assert!(found.is_none() && policy.is_err()),
+    }
+    let at = usize::from(mode) * 7 % file.len();
+    file[at] ^= 1;
+    assert_eq!(parsed(&file), None);
 }
 
 /// Records.

@@ -3,11 +3,12 @@
 use openssl::asn1::Asn1Time;
 use openssl::bn::BigNum;
 use openssl::hash::MessageDigest;
-use openssl::pkey::PKey;
+use openssl::pkey::{PKey, Private};
 use openssl::x509::extension::SubjectAlternativeName;
 use openssl::x509::{X509, X509NameBuilder};
 use ucspi_tls::internals::anchor_pool::AnchorPool;
 use ucspi_tls::internals::probe::{HostResult, Reader, ServerReply, Verifier, certificates};
+use ucspi_tls::internals::survey::{Collector, Layout, Run, changes, compare, reader, survey};
 
 /// The most of a flight that is kept, in bytes.
 const LIMIT: usize = 300 * 1024;
@@ -101,6 +102,12 @@ pub fn first_flight(bytes: &[u8]) {
 
 fn certificate() -> Vec<u8> {
     let key = PKey::generate_ed25519().expect("a key");
+    let made = certificate_of(&key, MessageDigest::null());
+    made.to_der().expect("DER")
+}
+
+/// A key's own certificate.
+pub(crate) fn certificate_of(key: &PKey<Private>, digest: MessageDigest) -> X509 {
     let mut name = X509NameBuilder::new().expect("a name");
     name.append_entry_by_text("CN", "mx.example")
         .expect("an entry");
@@ -116,7 +123,7 @@ fn certificate() -> Vec<u8> {
     .expect("set");
     made.set_subject_name(&name).expect("set");
     made.set_issuer_name(&name).expect("set");
-    made.set_pubkey(&key).expect("set");
+    made.set_pubkey(key).expect("set");
     made.set_not_before(&Asn1Time::from_unix(0).expect("a time"))
         .expect("set");
     made.set_not_after(&Asn1Time::from_unix(1 << 31).expect("a time"))
@@ -127,8 +134,8 @@ fn certificate() -> Vec<u8> {
         .build(&made.x509v3_context(None, None))
         .expect("names");
     made.append_extension(names).expect("set");
-    made.sign(&key, MessageDigest::null()).expect("signed");
-    made.build().to_der().expect("DER")
+    made.sign(key, digest).expect("signed");
+    made.build()
 }
 
 /// Bodies of Certificate messages.
@@ -143,14 +150,17 @@ pub fn certificate_seeds() -> Vec<Vec<u8>> {
     ]
 }
 
+thread_local! {
+    static JUDGE: Verifier = Verifier::new(AnchorPool::default()).expect("a store");
+}
+
 /// Any bytes as a Certificate message: what is said of it is printable and comes
 /// back out of JSON as it was.
 pub fn certificate_list(bytes: &[u8]) {
     let Ok(list) = certificates(bytes) else {
         return;
     };
-    let judge = Verifier::new(AnchorPool::default()).expect("a store");
-    match judge.certificate(&list, &[]) {
+    match JUDGE.with(|judge| judge.certificate(&list, &[])) {
         Err(why) => {
             let why = why.to_string();
             assert!(!why.is_empty() && why.is_ascii());
@@ -172,6 +182,67 @@ pub fn certificate_list(bytes: &[u8]) {
             };
             let again = HostResult::from_json(&result.to_json().expect("JSON"));
             assert_eq!(again, Ok(result));
+        }
+    }
+}
+
+/// Lines of sslprobe's.
+pub fn survey_seeds() -> Vec<Vec<u8>> {
+    let certificate = r#"{"key":"rsa","bits":2048,"modulus":"c5","subject":"/CN=|a","sha256":"aa","spki":"bb","chain":"complete","verify":"ok","name_ok":true,"names":["a"]}"#;
+    let line = |host: &str, address: &str| {
+        format!(
+            r#"{{"host":"{host}","port":25,"address":"{address}","listens":true,"versions":{{"TLSv1.2":true,"TLSv1.3":false}},"suites":{{"TLSv1.2":["X"]}},"certificates":[{certificate}],"findings":[{{"severity":"high","code":"expired","text":"x"}}]}}"#
+        )
+    };
+    vec![
+        line("a", "192.0.2.1").into_bytes(),
+        [
+            line("a", "192.0.2.1"),
+            line("a|b", "2001:db8::1"),
+            "{}".to_owned(),
+        ]
+        .join("\n")
+        .into_bytes(),
+        b"\xef\xbb\xbf{\"host\":\"a\"}\n[1]\n\xff\n".to_vec(),
+    ]
+}
+
+/// Any bytes as results: each line that is no blank is one or is skipped; a result comes
+/// out of JSON again as it was; its run differs from itself in nothing; and what is
+/// shown of it all are lines that can be shown.
+pub fn survey_lines(bytes: &[u8]) {
+    let (mut results, mut skipped) = (Vec::new(), 0);
+    let read = reader::read(
+        bytes,
+        |result| results.push(result),
+        |number, why| {
+            skipped += 1;
+            assert!(number > 0 && !why.contains('\n'));
+        },
+    );
+    read.expect("no error of memory's");
+    let lines = bytes.split(|&byte| byte == b'\n').count();
+    assert!(results.len() + skipped <= lines);
+    let (mut collector, mut run) = (Collector::default(), Run::default());
+    for result in &results {
+        let again = HostResult::from_json(&result.to_json().expect("JSON"));
+        assert_eq!(again.as_ref(), Ok(result));
+        collector.add(result);
+        run.add(result);
+    }
+    let same = compare(&run, &run);
+    let all = [&same.better, &same.worse, &same.new, &same.gone];
+    assert!(all.into_iter().all(Vec::is_empty));
+    assert!(same.unchanged <= results.len() as u64);
+    let found = collector.finish(None);
+    let differences = compare(&Run::default(), &run);
+    for layout in [Layout::Plain, Layout::Markdown] {
+        for text in [survey(&found, layout), changes(&differences, None, layout)] {
+            let mut bytes = text.bytes();
+            assert!(
+                bytes.all(|byte| byte == b'\n' || (0x20..0x7f).contains(&byte)),
+                "{text:?}"
+            );
         }
     }
 }

@@ -233,7 +233,8 @@ fn ident(local: SocketAddr, remote: SocketAddr, limit: Duration) -> io::Result<O
 
 /// The user id of `port , port : USERID : system : user`, an answer about these
 /// ports: RFC 1413 section 4 has the pair of the query in it.
-fn ident_user(answer: &[u8], asked: (u16, u16)) -> Option<Vec<u8>> {
+#[must_use]
+pub fn ident_user(answer: &[u8], asked: (u16, u16)) -> Option<Vec<u8>> {
     let line = answer.split(|&byte| byte == b'\n').next()?;
     let mut fields = line.splitn(4, |&byte| byte == b':');
     let port = |field: &[u8]| -> Option<u16> {

@@ -91,20 +91,30 @@ impl Parser {
 /// # Errors
 /// As read(2), or a command that is none.
 pub fn wait_for_start(control: impl AsFd) -> Result<Option<TlsCommand>, Fail> {
-    let mut parser = Parser::new();
     let mut byte = [0];
-    loop {
-        // Byte by byte: nothing behind the command is ours.
-        match fd::read_some(&control, &mut byte) {
-            Ok(0) => return Ok(None),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
-            Err(error) => return Err(error.into()),
-        }
-        if let Some(start) = parser.feed(byte[0])? {
+    command_in(|| match fd::read_some(&control, &mut byte) {
+        Ok(0) => Ok(None),
+        Ok(_) => Ok(Some(byte[0])),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
+        Err(error) => Err(error.into()),
+    })
+}
+
+/// The command in bytes that are asked for one by one: nothing behind it is ours.
+/// `None`: they end before it.
+///
+/// # Errors
+/// As `next`, or a command that is none.
+pub fn command_in(
+    mut next: impl FnMut() -> Result<Option<u8>, Fail>,
+) -> Result<Option<TlsCommand>, Fail> {
+    let mut parser = Parser::new();
+    while let Some(byte) = next()? {
+        if let Some(start) = parser.feed(byte)? {
             return Ok(Some(start));
         }
     }
+    Ok(None)
 }
 
 /// Ends the socket in good order: what the program sent and nobody read, by now or

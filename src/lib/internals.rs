@@ -23,7 +23,7 @@ pub fn sslserver_with_ticket_life(life: std::time::Duration) -> std::process::Ex
 }
 
 pub mod control {
-    pub use crate::control::{TlsCommand, wait_for_start};
+    pub use crate::control::{TlsCommand, command_in};
 }
 pub mod dialogue {
     pub use crate::dialogue::{Dialogue, Event, HIGH_WATER, LINE_LIMIT, Protocol, Settings};
@@ -38,8 +38,15 @@ pub mod domaincerts {
 pub mod environ {
     pub use crate::environ::Edits;
 }
+pub mod handoff {
+    pub use crate::program::starttls_handoff::ucspi_tls::Variables;
+}
 pub mod handshake {
     pub use crate::handshake::{HandshakeFailure, Side, perform};
+}
+pub mod hello {
+    pub use crate::hello::{FiniteField, FiniteGroup, Terms, record};
+    pub use crate::store::KeyKind;
 }
 #[cfg(feature = "remote")]
 pub mod https {
@@ -48,13 +55,16 @@ pub mod https {
         Client, End, FailureKind, LIMITS, Limits, Method, NoResponse, Request, Response,
     };
 }
+pub mod ident {
+    pub use crate::connection::ident_user;
+}
 pub mod manager {
     pub use crate::manager::VARIABLES;
 }
 #[cfg(feature = "remote")]
 pub mod mta_sts {
     pub use crate::mta_sts::PolicyDomain;
-    pub use crate::mta_sts::cache::{Cache, now};
+    pub use crate::mta_sts::cache::{Cache, now, parsed, written};
     pub use crate::mta_sts::policy::{Mode, Policy};
     pub use crate::mta_sts::record::id;
 }
@@ -79,6 +89,10 @@ pub mod proxy {
 pub mod report {
     pub use crate::report::{NEVER, TEMPORARY};
 }
+#[cfg(feature = "remote")]
+pub mod routes {
+    pub use crate::routes::{Origin, Routes, Table};
+}
 pub mod rules {
     pub use crate::rules::{Action, Client, Rules, Scope, compile};
 }
@@ -90,6 +104,12 @@ pub mod session {
 }
 pub mod settings {
     pub use crate::settings::{NAMES, Settings, Version, is_setting};
+}
+#[cfg(feature = "remote")]
+pub mod survey {
+    pub use crate::survey::changes::{Run, compare};
+    pub use crate::survey::table::{Layout, changes, survey};
+    pub use crate::survey::{Collector, reader};
 }
 pub mod tlsdestinations {
     pub use crate::tlsdestinations::{Destination, Destinations, Tls, compile, remarks};

@@ -249,7 +249,8 @@ fn is_in_the_way(error: &io::Error) -> bool {
 }
 
 /// A file's bytes.
-fn written(id: &str, fetched: u64, text: &[u8]) -> Vec<u8> {
+#[must_use]
+pub fn written(id: &str, fetched: u64, text: &[u8]) -> Vec<u8> {
     let head = format!("id: {id}\nfetched: {fetched}\n\n");
     let rest = [head.as_bytes(), text].concat();
     let begin = format!("{BEGIN} {}\n", digest(&rest).unwrap_or_default());
@@ -262,7 +263,8 @@ fn digest(bytes: &[u8]) -> Option<String> {
 }
 
 /// What a file says, if it is whole.
-fn parsed(bytes: &[u8]) -> Option<Remembered> {
+#[must_use]
+pub fn parsed(bytes: &[u8]) -> Option<Remembered> {
     let rest = bytes.strip_prefix(BEGIN.as_bytes())?.strip_prefix(b" ")?;
     let at = rest.iter().position(|&byte| byte == b'\n')?;
     let (told, rest) = (&rest[..at], &rest[at + 1..]);

@@ -24,7 +24,7 @@ use crate::text;
 
 mod client;
 mod plaintext;
-mod ucspi_tls;
+pub(crate) mod ucspi_tls;
 
 use client::Client;
 use plaintext::{Outcome, Phase, Times};

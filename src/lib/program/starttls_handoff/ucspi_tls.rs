@@ -131,37 +131,59 @@ impl Control {
 
     /// Waits for the end of the handshake.
     pub(super) fn answer(&self, deadline: Instant) -> Result<Answer, Fail> {
-        let mut answer = Vec::new();
+        let mut answer = Variables::default();
         let mut piece = [0; 8192];
         let most = if self.shared { 1 } else { piece.len() };
         loop {
-            if let Some(edits) = variables(&answer) {
-                return Ok(Answer::Up(edits));
-            }
             let came = poll::one(self.socket.as_fd(), Ready::READ, deadline);
             if came.map_err(Fail::unable("wait for TLS"))?.is_nothing() {
                 return Ok(Answer::Late);
             }
             match fd::read_some(&self.socket, &mut piece[..most]) {
                 Ok(0) | Err(_) => return Ok(Answer::Failed),
-                Ok(count) => answer.extend_from_slice(&piece[..count]),
-            }
-            if answer.len() > ANSWER_LIMIT {
-                return Err(Fail::temporary(
-                    "the UCSPI-TLS server sent more than 1 MiB of variables",
-                ));
+                Ok(count) => {
+                    if let Some(edits) = answer.take(&piece[..count])? {
+                        return Ok(Answer::Up(edits));
+                    }
+                }
             }
         }
+    }
+}
+
+/// A server's variables as far as they have come.
+#[derive(Debug, Default)]
+pub struct Variables(Vec<u8>);
+
+impl Variables {
+    /// Takes the next bytes, of which none is looked at again. Gives the variables
+    /// when their list is complete.
+    ///
+    /// # Errors
+    /// They are too many.
+    pub fn take(&mut self, bytes: &[u8]) -> Result<Option<Edits>, Fail> {
+        // The first half of its end may be there already.
+        let from = self.0.len().saturating_sub(1);
+        self.0.extend_from_slice(bytes);
+        let end = self.0[from..].windows(2).position(|pair| pair == [0, 0]);
+        if let Some(end) = end {
+            return Ok(Some(edits(&self.0[..from + end])));
+        }
+        if self.0.len() > ANSWER_LIMIT {
+            return Err(Fail::temporary(
+                "the UCSPI-TLS server sent more than 1 MiB of variables",
+            ));
+        }
+        Ok(None)
     }
 }
 
 /// The variables of a complete answer. Those whose names do not speak of TLS
 /// are dropped: the process that sends them reads the client's bytes, and must
 /// not choose, say, the program's `PATH`.
-fn variables(answer: &[u8]) -> Option<Edits> {
-    let end = answer.windows(2).position(|pair| pair == [0, 0])?;
+fn edits(answer: &[u8]) -> Edits {
     let mut edits = Edits::new();
-    for item in answer[..end].split(|&byte| byte == 0) {
+    for item in answer.split(|&byte| byte == 0) {
         let (name, value) = match item.iter().position(|&byte| byte == b'=') {
             Some(at) => (&item[..at], &item[at + 1..]),
             None => continue,
@@ -171,7 +193,7 @@ fn variables(answer: &[u8]) -> Option<Edits> {
             edits.set(name, value);
         }
     }
-    Some(edits)
+    edits
 }
 
 /// Variables that tell a program's own libssl whom to trust.
@@ -190,6 +212,32 @@ mod tests {
             .iter()
             .map(|(name, value)| format!("{}={}", name.display(), value.display()))
             .collect()
+    }
+
+    fn variables(wire: &[u8]) -> Option<Edits> {
+        Variables::default().take(wire).expect("not too many")
+    }
+
+    /// Where the socket is the plaintext's, too, each byte comes by itself: what is
+    /// looked at again with each would take hours.
+    #[test]
+    fn a_long_list_is_read_byte_by_byte() {
+        let long = [
+            &b"SSL_CLIENT_CERT="[..],
+            &vec![b'x'; ANSWER_LIMIT - 20],
+            b"\0\0",
+        ]
+        .concat();
+        let mut answer = Variables::default();
+        let (last, all) = long.split_last().expect("bytes");
+        for byte in all {
+            assert!(answer.take(&[*byte]).expect("not too many").is_none());
+        }
+        let edits = answer.take(&[*last]).expect("not too many");
+        assert_eq!(applied(&edits.expect("complete"))[0].len(), long.len() - 2);
+        let mut answer = Variables::default();
+        assert!(answer.take(&vec![b'x'; ANSWER_LIMIT]).is_ok());
+        assert!(answer.take(b"x").is_err());
     }
 
     #[test]
