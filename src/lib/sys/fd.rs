@@ -68,10 +68,15 @@ pub fn set_close_on_exec(fd: impl AsFd, on: bool) -> io::Result<()> {
 /// A copy of a descriptor at `least` or above, close-on-exec.
 ///
 /// # Errors
-/// As fcntl(2).
+/// As fcntl(2), and `EMFILE` where the limit is below `least`, too.
 pub fn duplicate_above(fd: impl AsFd, least: RawFd) -> io::Result<OwnedFd> {
-    let copy = fcntl(&fd, FcntlArg::F_DUPFD_CLOEXEC(least))?;
-    Ok(owned(copy))
+    match fcntl(&fd, FcntlArg::F_DUPFD_CLOEXEC(least)) {
+        Ok(copy) => Ok(owned(copy)),
+        // fcntl(2): a number that the limit does not allow. "Invalid argument" helps
+        // nobody.
+        Err(Errno::EINVAL) => Err(Errno::EMFILE.into()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Waits until nobody else holds the lock of this file, and takes it. It is
@@ -108,7 +113,7 @@ fn flock(fd: impl AsFd, how: libc::c_int) -> io::Result<()> {
 /// finds the new file behind the same number.
 ///
 /// # Errors
-/// As dup2(2).
+/// As dup2(2), but for `EMFILE` where the limit is not above `target`.
 pub fn place(fd: impl AsFd, target: RawFd) -> io::Result<()> {
     let fd = fd.as_fd();
     if fd.as_raw_fd() == target {
@@ -116,10 +121,14 @@ pub fn place(fd: impl AsFd, target: RawFd) -> io::Result<()> {
     }
     // SAFETY: dup2 takes two numbers and touches no memory of ours. The number
     // `target` is one that the caller gives away by contract.
-    if unsafe { libc::dup2(fd.as_raw_fd(), target) } < 0 {
-        return Err(io::Error::last_os_error());
+    if unsafe { libc::dup2(fd.as_raw_fd(), target) } >= 0 {
+        return Ok(());
     }
-    Ok(())
+    match Errno::last() {
+        // `fd` is open: it is the other number that the limit does not allow.
+        Errno::EBADF => Err(Errno::EMFILE.into()),
+        error => Err(error.into()),
+    }
 }
 
 /// Takes ownership of a descriptor that this process was started with, if there is
@@ -297,6 +306,20 @@ fn owned(number: RawFd) -> OwnedFd {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_number_above_the_limit_is_told_as_the_limit() {
+        let (own, _other) = pipe().unwrap();
+        for failed in [
+            duplicate_above(&own, RawFd::MAX).err(),
+            place(&own, RawFd::MAX).err(),
+        ] {
+            assert_eq!(
+                failed.and_then(|error| error.raw_os_error()),
+                Some(libc::EMFILE)
+            );
+        }
+    }
 
     #[test]
     fn a_descriptor_is_inherited_once_and_never_taken_from_its_owner() {

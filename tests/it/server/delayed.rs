@@ -25,7 +25,8 @@ const ASKING: &str = "echo ready; read word || exit; printf y >&$SSLCTLFD; \
 /// A server whose program is a script for bash: other shells know no descriptor of two
 /// digits.
 fn asking<'a>(place: &'a Place, script: &str) -> Setup<'a> {
-    Setup::new(place, &["bash", "-c", script])
+    // Where its descriptor 0 is a socket it reads the startup file of rshd's users, unless told not to.
+    Setup::new(place, &["bash", "--norc", "-c", script])
 }
 
 /// A client whose program has said that it is there.
@@ -235,30 +236,60 @@ fn what_was_renewed_before_a_program_asked_is_what_serves_its_client() {
     server.quiet();
 }
 
-/// The program's descriptors are behind those that the server was started with, and
-/// may be at the numbers of what the server has for the connection.
+/// The program's descriptors are at none of the numbers that the server was started
+/// with, and may be at those of what the server has for the connection.
 #[test]
 fn a_program_has_its_descriptors_wherever_the_server_has_them() {
     need!("bash");
     let place = Place::new("placed");
-    // A client takes four numbers of the server's: each of these comes to be among
-    // them in another way.
-    for number in 32..36 {
-        // What the tests themselves were started with is closed.
-        let opening = format!(
-            "for open in /proc/$$/fd/*; do open=${{open##*/}}; [ $open -le 2 ] || \
-             eval \"exec $open>&-\"; done; exec {number}</dev/null; exec \"$@\""
-        );
-        let server = asking(&place, ASKING)
-            .through(["bash", "-c", &opening, "bash"].map(str::to_owned))
+    // The last is one that the limit no longer allows.
+    for opened in ["", "3", "4", "5", "3 5", "3 4 5 6 7 8", "251"] {
+        let server = asking(&place, &format!("{}{ASKING}", still_open(opened)))
+            .through(with_descriptors(opened, "ulimit -n 100"))
             .options("-n")
             .start();
-        let clients: Vec<TcpStream> = (0..10).map(|_| ready(&server)).collect();
+        let clients: Vec<TcpStream> = (0..4).map(|_| ready(&server)).collect();
         for client in clients {
             ends(secured(&server, client));
         }
         server.quiet();
     }
+}
+
+/// Words that run the rest with these descriptors above 2 alone, and then something
+/// more done by the shell: what the tests themselves were started with is closed.
+fn with_descriptors(opened: &str, then: &str) -> [String; 4] {
+    let script = format!(
+        "for open in /proc/$$/fd/*; do open=${{open##*/}}; [ $open -le 2 ] || \
+         eval \"exec $open>&-\"; done; for number in {opened}; do \
+         eval \"exec $number</dev/null\"; done; {then}; exec \"$@\""
+    );
+    ["bash", "-c", &script, "bash"].map(str::to_owned)
+}
+
+/// What a program begins with that has to have these descriptors.
+fn still_open(opened: &str) -> String {
+    format!("for number in {opened}; do [ /proc/$$/fd/$number -ef /dev/null ] || exit; done; ")
+}
+
+/// The limit may be lowered while the server runs, below a number that it was started
+/// with.
+#[test]
+fn a_limit_below_an_inherited_descriptor_does_not_stop_programs() {
+    need!("bash");
+    let prlimit = need!("prlimit");
+    let place = Place::new("lowered");
+    let server = asking(&place, &format!("{}{ASKING}", still_open("251")))
+        .through(with_descriptors("251", ":"))
+        .options("-n")
+        .start();
+    ends(secured(&server, ready(&server)));
+    let pid = server.pid().to_string();
+    let mut command = Command::new(prlimit);
+    let set = process::run(command.args(["--pid", &pid, "--nofile=100:"]), b"");
+    assert_eq!(set.code, Some(0), "{}", set.stderr);
+    ends(secured(&server, ready(&server)));
+    server.quiet();
 }
 
 /// An engine is made of a supervisor that has no descriptor left, and has room itself.

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use crate::connection::Naming;
@@ -65,9 +65,6 @@ pub(super) struct Program {
 const OWN_DESCRIPTORS: u64 = 40;
 /// Those without which it cannot begin: what it opens for long, and three more.
 const LEAST_DESCRIPTORS: u64 = 16;
-/// Numbers above those of inherited descriptors that the program of a `-n` connection
-/// is given its own at, and out of whose way they are moved before.
-const PLACES_OF_DELAYED: u64 = 8;
 /// Descriptors that a connection costs its supervisor, at most: its messages, and a
 /// link to the keyholder; under `-n` its messages, and those of an engine to be.
 const PER_CONNECTION: u64 = 2;
@@ -96,12 +93,7 @@ impl Setup {
         } else {
             PER_CONNECTION
         };
-        let highest = inherited.iter().map(AsRawFd::as_raw_fd).max();
-        let places = match highest.and_then(|number| u64::try_from(number).ok()) {
-            Some(number) if self.options.delayed => number + 1 + PLACES_OF_DELAYED,
-            _ => 0,
-        };
-        let least = places.max(LEAST_DESCRIPTORS + inherited.len() as u64 + each);
+        let least = LEAST_DESCRIPTORS + inherited.len() as u64 + each;
         if available < least {
             return Err(Fail::temporary(format!(
                 "one connection needs {least} descriptors, and the limit is {available} (ulimit -n)"

@@ -77,8 +77,8 @@ pub(super) fn hand_over(
 }
 
 /// Descriptors and variables of a program that asks for TLS itself: it gets the
-/// bare socket, and behind the descriptors that we were started with the control
-/// socket and the channel that it is to use from then on.
+/// bare socket, and at the first numbers at which we were started with nothing the
+/// control socket and the channel that it is to use from then on.
 fn start_in_plaintext(
     setup: &Setup,
     edits: &mut Edits,
@@ -87,12 +87,19 @@ fn start_in_plaintext(
 ) -> io::Result<Vec<(OwnedFd, RawFd)>> {
     let ProgramEnds { control, program } = given;
     fd::write_all(&plain, setup.options.banner.as_encoded_bytes())?;
-    let inherited = setup.program.inherited.iter().map(AsRawFd::as_raw_fd);
-    let first = inherited.max().unwrap_or(2) + 1;
+    let inherited: Vec<RawFd> = setup
+        .program
+        .inherited
+        .iter()
+        .map(AsRawFd::as_raw_fd)
+        .collect();
+    // Low ones: a limit may be set while the server runs (prlimit(1)), below a number
+    // that it was started with.
+    let free = (3..).filter(|number| !inherited.contains(number));
     let mut descriptors = vec![(plain.try_clone()?, 0), (plain, 1)];
     for ((name, number), descriptor) in ["SSLCTLFD", "SSLREADFD", "SSLWRITEFD"]
         .iter()
-        .zip(first..)
+        .zip(free)
         .zip([control, program.reads, program.writes])
     {
         edits.set(name, number.to_string());
