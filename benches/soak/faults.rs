@@ -22,7 +22,7 @@ use crate::client::{Client, Errand, Lost};
 use crate::dice::Dice;
 use crate::harness::process::{Process, Stop, descriptors, group};
 use crate::harness::{Authority, Identity, KeyKind, Leaf, Place, Server};
-use crate::instruments::{self, Clock, LogReader};
+use crate::instruments::{self, Clock, Log, LogReader, Missing};
 use crate::journal::Journal;
 use crate::load::address;
 use crate::options::Settings;
@@ -130,8 +130,10 @@ pub fn run(settings: &Settings, seed: u64) -> Outcome {
             &Leaf::new("stranger").issue_by(&Authority::root("Another Root")),
         )),
     };
-    Way::ALL
-        .into_iter()
+    settings
+        .ways
+        .iter()
+        .copied()
         .map(|way| crate::caught(|| one_way(settings, seed, way, &clients)))
         .collect()
 }
@@ -428,11 +430,15 @@ struct Losses {
     with_key: usize,
     /// Whose key process was that of before a reload: nobody takes its place.
     retired: usize,
+    /// Whose line may be among those that the log lost at that time, as it says, and
+    /// of whom there are no more than lines.
+    unlogged: usize,
     bad: Vec<String>,
 }
 
-fn losses(seen: &Seen, log: &str) -> Losses {
-    let journal = Journal::read(log);
+fn losses(seen: &Seen, log: &Log) -> Losses {
+    let journal = Journal::read(&log.text);
+    let mut missing = log.missing();
     // Those of whose launcher there is its end alone.
     let mut ended = BTreeSet::new();
     let mut hit = BTreeSet::new();
@@ -444,7 +450,7 @@ fn losses(seen: &Seen, log: &str) -> Losses {
             }
             Hit::Keyholder(pid, at) => {
                 // Of one that serves the log tells the end.
-                if !log.contains(&format!("keyholder {pid} ")) {
+                if !log.text.contains(&format!("keyholder {pid} ")) {
                     retired.push(*at);
                 }
             }
@@ -462,6 +468,7 @@ fn losses(seen: &Seen, log: &str) -> Losses {
         hit: 0,
         with_key: 0,
         retired: 0,
+        unlogged: 0,
         bad: Vec::new(),
     };
     for Loss { client, why, at } in seen.lost.lock().unwrap().iter() {
@@ -482,6 +489,12 @@ fn losses(seen: &Seen, log: &str) -> Losses {
                 losses.retired += 1;
                 continue;
             }
+            Lost::Ended(..)
+                if said.is_none() && !ended.contains(client) && is_missing(&mut missing, *at) =>
+            {
+                losses.unlogged += 1;
+                continue;
+            }
             Lost::Ended(..) if !hit.contains(client) => " though no process of its was hit",
             Lost::Ended(..) if said.is_none() && !ended.contains(client) => {
                 ", which the log does not explain"
@@ -497,17 +510,26 @@ fn losses(seen: &Seen, log: &str) -> Losses {
     losses
 }
 
+/// Takes one of the lines that are missing at a time, if there is one left.
+fn is_missing(missing: &mut [Missing], at: Instant) -> bool {
+    let one = missing
+        .iter_mut()
+        .find(|one| one.lines > 0 && one.meets(at));
+    one.map(|one| one.lines -= 1).is_some()
+}
+
 fn verdict(
     way: Way,
     seen: &Seen,
     truth: &Truth<'_>,
-    log: &str,
+    log: &Log,
     number: u64,
 ) -> Result<String, String> {
     let Losses {
         hit,
         with_key,
         retired,
+        unlogged,
         bad,
     } = losses(seen, log);
     let served = seen.served.lock().unwrap();
@@ -515,7 +537,8 @@ fn verdict(
     let line = format!(
         "{}: {} faults on {number} connections: {} served, {} refused as they must be, {hit} lost \
          whose process was killed, {with_key} whose key was, \
-         {retired} whose key process was that of before a reload; longest time without anybody served \
+         {retired} whose key process was that of before a reload, {unlogged} without a word in the \
+         log while it lost lines; longest time without anybody served \
          {} ms ({} ms where the key master hung or nothing could be opened), oldest thing served {} ms after it was \
          replaced; no process left",
         way.name(),
@@ -529,7 +552,7 @@ fn verdict(
     if !bad.is_empty() {
         let name = format!("soak-{}-{}.log", std::process::id(), way.name());
         let kept = std::env::temp_dir().join(name.replace(' ', "-"));
-        let kept = fs::write(&kept, log)
+        let kept = fs::write(&kept, &log.text)
             .map_or_else(|error| error.to_string(), |()| kept.display().to_string());
         let told = bad.iter().take(TOLD).cloned().collect::<Vec<_>>();
         return Err(format!(

@@ -44,42 +44,119 @@ pub fn piped(place: &Place, setup: Setup<'_>) -> (Server, fs::File) {
 
 /// One that reads a log to its end, but for the times in which it is stuck.
 pub struct LogReader {
-    stuck: Arc<Mutex<Instant>>,
-    reads: JoinHandle<String>,
+    stuck: Arc<Mutex<Vec<Stuck>>>,
+    reads: JoinHandle<Log>,
+}
+
+/// A time in which nobody read a log.
+#[derive(Clone, Copy)]
+struct Stuck {
+    from: Instant,
+    until: Instant,
+}
+
+/// What was read of a log.
+pub struct Log {
+    pub text: String,
+    /// Up to which byte there was what, at which time.
+    read: Vec<(usize, Instant)>,
+    stuck: Vec<Stuck>,
+}
+
+/// Lines that a log has not, as it says itself.
+pub struct Missing {
+    /// When they would have been written.
+    from: Instant,
+    until: Instant,
+    pub lines: usize,
+}
+
+impl Missing {
+    /// Whether a line of that time may be among them.
+    pub fn meets(&self, at: Instant) -> bool {
+        self.from <= at && at <= self.until
+    }
+}
+
+impl Log {
+    /// What the log says that it lost while it was not read. What it lost at another
+    /// time is nothing that a reader is to blame for.
+    pub fn missing(&self) -> Vec<Missing> {
+        /// Until a server whose log is read again has written what it kept.
+        const REST: Duration = Duration::from_secs(1);
+        let mut missing = Vec::new();
+        let mut end = 0;
+        for line in self.text.split_inclusive('\n') {
+            end += line.len();
+            let Some(lines) = lines_lost(line) else {
+                continue;
+            };
+            let Some((_, read)) = self.read.iter().find(|(upto, _)| end <= *upto) else {
+                continue;
+            };
+            if let Some(stuck) = self.stuck.iter().rev().find(|stuck| stuck.from < *read) {
+                missing.push(Missing {
+                    from: stuck.from,
+                    until: stuck.until + REST,
+                    lines,
+                });
+            }
+        }
+        missing
+    }
+}
+
+/// How many lines a line says were lost because nobody read the log.
+fn lines_lost(line: &str) -> Option<usize> {
+    let said = line.strip_prefix("sslserver: warning: ")?;
+    let (count, rest) = said.split_once(" log line")?;
+    let is_it = rest.ends_with(" lost: the log's reader was too slow\n");
+    is_it.then_some(count.parse().ok()?)
 }
 
 impl LogReader {
     pub fn of(mut pipe: fs::File) -> LogReader {
-        let stuck = Arc::new(Mutex::new(Instant::now()));
-        let until = Arc::clone(&stuck);
+        let stuck = Arc::new(Mutex::new(Vec::<Stuck>::new()));
+        let all = Arc::clone(&stuck);
         let reads = thread::spawn(move || {
-            let mut log = Vec::new();
+            let (mut log, mut read) = (Vec::new(), Vec::new());
             let mut piece = [0; 8192];
             loop {
-                let rest = until
-                    .lock()
-                    .unwrap()
-                    .saturating_duration_since(Instant::now());
-                thread::sleep(rest);
+                let until = all.lock().unwrap().last().map(|stuck| stuck.until);
+                let rest = until.map(|until| until.saturating_duration_since(Instant::now()));
+                thread::sleep(rest.unwrap_or_default());
                 match pipe.read(&mut piece) {
                     Ok(0) => break,
                     Ok(count) => log.extend(&piece[..count]),
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(error) => panic!("the log: {error}"),
                 }
+                read.push((log.len(), Instant::now()));
             }
-            String::from_utf8_lossy(&log).into_owned()
+            // The programs write bytes of ASCII, as our own do: places stay.
+            Log {
+                text: String::from_utf8_lossy(&log).into_owned(),
+                read,
+                stuck: all.lock().unwrap().clone(),
+            }
         });
         LogReader { stuck, reads }
     }
 
     /// Has it read nothing for so long.
     pub fn sticks(&self, time: Duration) {
-        *self.stuck.lock().unwrap() = Instant::now() + time;
+        let from = Instant::now();
+        let until = from + time;
+        let mut all = self.stuck.lock().unwrap();
+        match all.last_mut() {
+            // It still does.
+            Some(last) if last.until >= from => last.until = until.max(last.until),
+            _ => all.push(Stuck { from, until }),
+        }
     }
 
     /// All of it, once no process has the other end.
-    pub fn all(self) -> String {
+    pub fn all(self) -> Log {
         self.reads.join().unwrap()
     }
 }

@@ -39,7 +39,7 @@ pub fn address(number: u64) -> Ipv4Addr {
 
 pub fn run(settings: &Settings, seed: u64) -> Outcome {
     let each = |way| crate::caught(|| one_way(settings, seed, way));
-    Way::ALL.into_iter().map(each).collect()
+    settings.ways.iter().copied().map(each).collect()
 }
 
 fn one_way(settings: &Settings, seed: u64, way: Way) -> Result<String, Bad> {
@@ -57,7 +57,16 @@ fn one_way(settings: &Settings, seed: u64, way: Way) -> Result<String, Bad> {
         let numbers = number * stretch..(number + 1) * stretch;
         stretch_of(&server, &client, way, settings.at_once, seed, numbers)?;
         server.quiet();
-        gauges.push(Gauge::of(&server));
+        let gauge = Gauge::of(&server);
+        eprintln!(
+            "soak: {}: {} connections, {:.0} s: memory {} KiB, descriptors {}",
+            way.name(),
+            (number + 1) * stretch,
+            begin.elapsed().as_secs_f64(),
+            gauge.memory,
+            gauge.descriptors
+        );
+        gauges.push(gauge);
     }
     let time = begin.elapsed().as_secs_f64();
     let log = server.log();

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::service::Way;
+
 /// A part of the soak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -38,6 +40,8 @@ impl Part {
 pub struct Settings {
     /// None: all of them.
     pub parts: Vec<Part>,
+    /// Ways to TLS of the load and of the faults.
+    pub ways: Vec<Way>,
     /// Connections of the plain load, by each way to TLS.
     pub connections: u64,
     /// How many of them there are at one time.
@@ -57,6 +61,12 @@ fn letters() -> getopts::Options {
             "only",
             "only this part: load, faults, straits, deliveries, slow; may be repeated",
             "PART",
+        )
+        .optmulti(
+            "",
+            "way",
+            "load and faults by this way to TLS alone: tls, starttls, delayed (-n); may be repeated",
+            "WAY",
         )
         .optopt("", "connections", "connections of each way (5000)", "N")
         .optopt("", "at-once", "connections at one time (100)", "N")
@@ -97,9 +107,22 @@ pub fn settings(words: &[String]) -> Result<Option<Settings>, String> {
             part.ok_or_else(|| format!("--only {word}: no such part"))
         })
         .collect();
+    let ways: Result<Vec<Way>, String> = found
+        .opt_strs("way")
+        .iter()
+        .map(|word| {
+            let way = Way::ALL.into_iter().find(|way| way.word() == word);
+            way.ok_or_else(|| format!("--way {word}: no such way"))
+        })
+        .collect();
+    let ways = match ways? {
+        none if none.is_empty() => Way::ALL.to_vec(),
+        some => some,
+    };
     let seed = found.opt_present("seed").then(|| number("seed", 1));
     Ok(Some(Settings {
         parts: parts?,
+        ways,
         connections: number("connections", 5000)?,
         at_once: usize::try_from(number("at-once", 100)?).map_err(|why| why.to_string())?,
         mails: number("mails", 300)?,

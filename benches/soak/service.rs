@@ -19,6 +19,15 @@ pub enum Way {
 impl Way {
     pub const ALL: [Way; 3] = [Way::AtOnce, Way::StartTls, Way::Delayed];
 
+    /// As the command line has it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Way::AtOnce => "tls",
+            Way::Delayed => "delayed",
+            Way::StartTls => "starttls",
+        }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Way::AtOnce => "TLS at once",

@@ -247,7 +247,7 @@ fn reader_that_hangs(seed: u64) -> Result<String, String> {
     let crowd = crowd(&server, seed, || thread::sleep(TIME + TIME));
     server.quiet();
     server.stop();
-    let lines = reader.all().lines().count();
+    let lines = reader.all().text.lines().count();
     crowd.all_served(&format!(
         "a log that is not read for {TIME:?} ({lines} lines then)"
     ))
