@@ -53,34 +53,45 @@ pub struct Settings {
     pub seed: Option<u64>,
 }
 
+/// Options with a word, and whether they may be repeated. What they mean stands at
+/// the head of package/soak.
+const WORDS: [(&str, bool); 7] = [
+    ("only", true),
+    ("way", true),
+    ("connections", false),
+    ("at-once", false),
+    ("mails", false),
+    ("rain", false),
+    ("seed", false),
+];
+
 fn letters() -> getopts::Options {
     let mut letters = getopts::Options::new();
+    for (name, many) in WORDS {
+        let described = format!("\n#   --{name} ");
+        assert!(SCRIPT.contains(&described), "package/soak has no --{name}");
+        if many {
+            letters.optmulti("", name, "", "");
+        } else {
+            letters.optopt("", name, "", "");
+        }
+    }
     letters
-        .optmulti(
-            "",
-            "only",
-            "only this part: load, faults, straits, deliveries, slow; may be repeated",
-            "PART",
-        )
-        .optmulti(
-            "",
-            "way",
-            "load and faults by this way to TLS alone: tls, starttls, delayed (-n); may be repeated",
-            "WAY",
-        )
-        .optopt("", "connections", "connections of each way (5000)", "N")
-        .optopt("", "at-once", "connections at one time (100)", "N")
-        .optopt("", "mails", "mails to deliver (300)", "N")
-        .optopt("", "rain", "seconds of faults for each way (30)", "N")
-        .optopt("", "seed", "chance as in the run that printed this", "N")
-        .optflag("h", "help", "print this")
+        .optflag("h", "help", "")
         // Cargo says that this is a benchmark run.
-        .optflag("", "bench", "ignored");
+        .optflag("", "bench", "");
     letters
 }
 
+const SCRIPT: &str = include_str!("../../package/soak");
+
+/// The head of the script.
 pub fn usage() -> String {
-    letters().usage("package/soak [options]")
+    let lines = SCRIPT.lines().skip(1);
+    let lines = lines.map_while(|line| line.strip_prefix('#'));
+    lines
+        .map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line)))
+        .collect()
 }
 
 /// `None` where only the usage was asked for.

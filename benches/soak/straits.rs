@@ -102,8 +102,9 @@ impl Crowd {
 }
 
 pub fn run(_: &Settings, seed: u64) -> Outcome {
-    let wants: [fn(u64) -> Result<String, String>; 6] = [
+    let wants: [fn(u64) -> Result<String, String>; 7] = [
         few_descriptors,
+        least_memory,
         little_memory,
         little_memory_for_all,
         full_disk,
@@ -128,6 +129,19 @@ fn few_descriptors(seed: u64) -> Result<String, String> {
     server.quiet();
     server.stop();
     crowd.all_served("60 descriptors, for some 9 of 40 at once")
+}
+
+/// Each process has what doc/limits.md says is the least, as under softlimit -m: that is
+/// enough for each of them, however many there are.
+fn least_memory(seed: u64) -> Result<String, String> {
+    let place = Place::new("soak-softlimit");
+    // 12,000,000 bytes in KiB: address space, data and stack.
+    let limits = "for kind in v d s; do ulimit -S -$kind 11718 || exit; done";
+    let server = setup(&place).through(instruments::shell(limits)).start();
+    let crowd = crowd(&server, seed, || thread::sleep(TIME));
+    server.quiet();
+    server.stop();
+    crowd.all_served("12 MB for each process (softlimit -m)")
 }
 
 /// Each process may have what the server's first one has, and a little: one that
