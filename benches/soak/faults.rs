@@ -92,7 +92,7 @@ struct Seen {
     /// From when to when a key master was stopped, or nothing could be opened.
     hung: Mutex<Vec<(Instant, Instant)>>,
     refused: AtomicU64,
-    faults: AtomicU64,
+    faults: Mutex<Vec<(Instant, Fault)>>,
 }
 
 /// A connection that was not served as it must be.
@@ -326,7 +326,7 @@ impl Storm<'_> {
                 lasting = Some((until, Lasting::Stopped(pid)));
             }
         }
-        self.seen.faults.fetch_add(1, Ordering::Relaxed);
+        self.seen.faults.lock().unwrap().push((now, fault));
         lasting
     }
 }
@@ -407,19 +407,51 @@ fn client_of(pid: i32) -> Option<Ipv4Addr> {
     })
 }
 
-/// The longest times without anybody served, those in which a key master was
-/// stopped last.
-fn gaps(served: &[Instant], hung: &[(Instant, Instant)]) -> (Duration, Duration) {
+/// A time in which nobody was served to his end.
+#[derive(Clone, Copy)]
+struct Gap {
+    from: Instant,
+    until: Instant,
+}
+
+impl Gap {
+    fn length(&self) -> Duration {
+        self.until - self.from
+    }
+
+    /// What befell the server then, or shortly before.
+    fn faults(&self, all: &[(Instant, Fault)]) -> String {
+        const BEFORE: Duration = Duration::from_secs(1);
+        let told = all.iter().filter_map(|(at, fault)| {
+            let then = *at + BEFORE >= self.from && *at <= self.until;
+            let after = at.saturating_duration_since(self.from).as_millis();
+            then.then(|| format!("{fault:?} at {after}"))
+        });
+        told.collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// The longest times without anybody served, that in which a key master was stopped
+/// last.
+fn gaps(served: &[Instant], hung: &[(Instant, Instant)]) -> Option<(Gap, Gap)> {
     let longest = |of_hung: bool| {
-        let all = served.windows(2).filter(|two| {
+        let all = served.windows(2).map(|two| Gap {
+            from: two[0],
+            until: two[1],
+        });
+        let of_kind = all.filter(|gap| {
             let meets = |&(from, to): &(Instant, Instant)| {
-                from < two[1] && two[0] < to + Duration::from_secs(1)
+                from < gap.until && gap.from < to + Duration::from_secs(1)
             };
             hung.iter().any(meets) == of_hung
         });
-        all.map(|two| two[1] - two[0]).max().unwrap_or_default()
+        of_kind.max_by_key(Gap::length)
     };
-    (longest(false), longest(true))
+    let any = served.first().map(|&at| Gap {
+        from: at,
+        until: at,
+    })?;
+    Some((longest(false).unwrap_or(any), longest(true).unwrap_or(any)))
 }
 
 /// What of the losses has a cause and an explanation, and what has none.
@@ -533,36 +565,50 @@ fn verdict(
         bad,
     } = losses(seen, log);
     let served = seen.served.lock().unwrap();
-    let (gap, hung) = gaps(&served, &seen.hung.lock().unwrap());
+    let faults = seen.faults.lock().unwrap();
+    let Some((gap, hung)) = gaps(&served, &seen.hung.lock().unwrap()) else {
+        return Err(format!("{}: nobody was served", way.name()));
+    };
     let line = format!(
         "{}: {} faults on {number} connections: {} served, {} refused as they must be, {hit} lost \
          whose process was killed, {with_key} whose key was, \
          {retired} whose key process was that of before a reload, {unlogged} without a word in the \
          log while it lost lines; longest time without anybody served \
-         {} ms ({} ms where the key master hung or nothing could be opened), oldest thing served {} ms after it was \
+         {} ms ({} ms where the key master hung or nothing could be opened: {}), oldest thing served {} ms after it was \
          replaced; no process left",
         way.name(),
-        seen.faults.load(Ordering::Relaxed),
+        faults.len(),
         served.len(),
         seen.refused.load(Ordering::Relaxed),
-        gap.as_millis(),
-        hung.as_millis(),
+        gap.length().as_millis(),
+        hung.length().as_millis(),
+        hung.faults(&faults),
         truth.oldest().as_millis(),
     );
     if !bad.is_empty() {
-        let name = format!("soak-{}-{}.log", std::process::id(), way.name());
-        let kept = std::env::temp_dir().join(name.replace(' ', "-"));
-        let kept = fs::write(&kept, &log.text)
-            .map_or_else(|error| error.to_string(), |()| kept.display().to_string());
         let told = bad.iter().take(TOLD).cloned().collect::<Vec<_>>();
         return Err(format!(
-            "{line}; {} wrong: {}; the whole log: {kept}",
+            "{line}; {} wrong: {}; the whole log: {}",
             bad.len(),
-            told.join("; ")
+            told.join("; "),
+            kept(way, log)
         ));
     }
-    if gap >= LONGEST_GAP || hung >= LONGEST_HUNG {
-        return Err(format!("nobody was served for too long: {line}"));
+    if gap.length() >= LONGEST_GAP || hung.length() >= LONGEST_HUNG {
+        let ordinary = gap.faults(&faults);
+        return Err(format!(
+            "nobody was served for too long: {line}; without the key master: {ordinary}; the whole \
+             log: {}",
+            kept(way, log)
+        ));
     }
     Ok(line)
+}
+
+/// Where the log of a run is from now on, or why it is nowhere.
+fn kept(way: Way, log: &Log) -> String {
+    let name = format!("soak-{}-{}.log", std::process::id(), way.word());
+    let kept = std::env::temp_dir().join(name);
+    fs::write(&kept, &log.text)
+        .map_or_else(|error| error.to_string(), |()| kept.display().to_string())
 }
