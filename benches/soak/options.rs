@@ -90,7 +90,7 @@ pub fn usage() -> String {
     let lines = SCRIPT.lines().skip(1);
     let lines = lines.map_while(|line| line.strip_prefix('#'));
     lines
-        .map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line)))
+        .flat_map(|line| [line.strip_prefix(' ').unwrap_or(line), "\n"])
         .collect()
 }
 
