@@ -401,7 +401,7 @@ fn named_keys(host: &str) -> Vec<String> {
         return vec!["!*".to_owned(), String::new()];
     }
     if !host.starts_with('[') {
-        let dots = host.match_indices('.').filter(|(at, _)| *at > 0);
+        let dots = host.match_indices('.');
         below = dots.map(|(at, _)| &host[at..]).collect();
     }
     let walk = |sign: &str| -> Vec<String> {

@@ -1,7 +1,10 @@
 //! The table of tlsdestinations(5), row against row, and its fields.
 #![forbid(unsafe_code)]
 
+use std::fs::File;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime};
 
 use super::*;
 
@@ -70,15 +73,21 @@ fn of_two_keys_the_earlier_row_decides_wherever_it_stands() {
     }
 }
 
-/// A database of these records, through a file that is gone again.
-fn database<'a>(
-    records: impl IntoIterator<Item = (&'a [u8], &'a [u8]), IntoIter: Clone>,
-) -> Destinations {
+/// A new folder, to be removed.
+fn folder() -> PathBuf {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
     let name = format!("tlsdestinations-{}-{number}", std::process::id());
     let folder = std::env::temp_dir().join(name);
     fs::create_dir(&folder).expect("a folder");
+    folder
+}
+
+/// A database of these records, through a file that is gone again.
+fn database<'a>(
+    records: impl IntoIterator<Item = (&'a [u8], &'a [u8]), IntoIter: Clone>,
+) -> Destinations {
+    let folder = folder();
     let (cdb, temporary) = (folder.join("cdb"), folder.join("tmp"));
     crate::rulesdb::replace(&cdb, &temporary, records).expect("written");
     let database = Database::open(&cdb).expect("sound");
@@ -1013,4 +1022,60 @@ fn a_file_that_is_not_there_has_no_lines_and_one_that_cannot_be_read_is_an_error
     let missing = folder.join(format!("no-tlsdestinations-{}", std::process::id()));
     assert_eq!(read_optional(&missing).expect("none"), b"");
     assert!(read_optional(&folder).is_err());
+}
+
+/// The compiled form counts unless it is older than the text, or alone.
+#[test]
+fn of_a_text_and_its_compiled_form_the_newer_counts() {
+    let folder = folder();
+    let text = folder.join("tlsdestinations");
+    let (cdb, temporary) = (folder.join("tlsdestinations.cdb"), folder.join("tmp"));
+    let key = || {
+        let rules = Destinations::open(&text).expect("sound");
+        let found = rules.look_up(&Destination::itself("a.example"), None);
+        (found.expect("sound").key, rules.is_missing())
+    };
+    assert_eq!(key(), ("*".to_owned(), true));
+    fs::write(&text, "=a.example:\n").expect("written");
+    let of_text = ("=a.example".to_owned(), false);
+    assert_eq!(key(), of_text);
+
+    let records = compile(b"~a.example:\n").expect("compiles");
+    let records = records.iter().map(|(key, data)| (&**key, &**data));
+    crate::rulesdb::replace(&cdb, &temporary, records).expect("written");
+    let of_database = ("~a.example".to_owned(), false);
+    let at = |path: &Path, seconds: u64| {
+        let moment = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + seconds);
+        let file = File::options()
+            .append(true)
+            .open(path)
+            .expect("it is there");
+        file.set_modified(moment).expect("set");
+    };
+    for (text_at, database_at, wanted) in
+        [(1, 2, &of_database), (2, 2, &of_database), (3, 2, &of_text)]
+    {
+        at(&text, text_at);
+        at(&cdb, database_at);
+        assert_eq!(key(), *wanted, "{text_at} {database_at}");
+    }
+    fs::remove_file(&text).expect("removed");
+    assert_eq!(key(), of_database);
+    fs::remove_dir_all(&folder).expect("removed");
+}
+
+/// Nobody may take a file that cannot be reached for one that is not there.
+#[test]
+fn a_file_that_cannot_be_reached_is_an_error() {
+    let folder = folder();
+    let file = folder.join("file");
+    fs::write(&file, "").expect("written");
+    let fail = Destinations::open(&file.join("tlsdestinations")).err();
+    let said = fail.expect("a file is no folder").to_string();
+    assert!(said.starts_with("unable to read "), "{said}");
+    assert!(
+        Destinations::open(&folder).is_err(),
+        "nor is a folder a file"
+    );
+    fs::remove_dir_all(&folder).expect("removed");
 }
