@@ -120,7 +120,6 @@ fn covering(own: &RuleKey) -> Vec<(String, bool)> {
     let spelt = own.to_string();
     let mut keys: Vec<String> = Vec::new();
     let (exact, below) = match scope {
-        Scope::Host(name) if name.starts_with('[') => (Some(name), Vec::new()),
         Scope::Host(name) => (Some(name), suffixes(name)),
         Scope::Below(name) => (None, suffixes(name)),
         Scope::All => {

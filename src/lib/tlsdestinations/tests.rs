@@ -411,7 +411,9 @@ fn fields_may_be_empty_or_left_out() {
             " /ca.pem | | 4 ; 25 ",
             ("/ca.pem", "", Some(4), Some((25, TlsMode::StartTls))),
         ),
-    ] as [(&str, Fields<'_>); 19]
+        // With other fields the port stands behind the depth.
+        ("/ca;25|HIGH", ("/ca;25", "HIGH", None, None)),
+    ] as [(&str, Fields<'_>); 20]
     {
         let parsed = Value::parse(value, RuleForm::Exact).expect(value);
         let written = match &parsed.anchors {
@@ -699,7 +701,18 @@ fn what_a_colon_cuts_short_is_no_key() {
         let fail = rule(text, "a.example", None).expect_err(text);
         assert!(matches!(fail.wrong, Wrong::Key(_)), "{text}: {fail}");
     }
+    // Its first word alone would pass for a host's name.
+    for text in ["cafe:db8::1", "=cafe:db8::1:/ca.pem", "~cafe:db8::1|HIGH"] {
+        let fail = rule(text, "cafe", None).expect_err(text);
+        assert_eq!(fail.wrong, Wrong::Key("an IPv6 address needs brackets"));
+    }
     for (text, host) in [
+        ("cafe:a::b.pem", "cafe"),
+        ("%smtp:=0123456789abcdef0123456789abcdef01234567", "smtp"),
+        (
+            "%smtp:SPKI:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+            "smtp",
+        ),
         ("smtp:/ca.pem", "smtp"),
         ("smtp:;465", "smtp"),
         ("=smtp.a.example:/ca.pem", "smtp.a.example"),
@@ -786,6 +799,41 @@ fn wrong_lines_are_named_in_their_order() {
     assert_eq!(
         said[3].text,
         "line 6 \"a.example\" never applies: line 1 comes before it"
+    );
+}
+
+/// The empty key ends the walk over a host's names: only what comes before it keeps
+/// mail from waiting.
+#[test]
+fn whose_mail_waits_for_a_wrong_key_is_said() {
+    let all = "; all mail that no line for a host without - decides is deferred";
+    for (before, waits) in [
+        ("*:", all),
+        ("=*:", all),
+        ("!a.example:", all),
+        ("!*:|||one.example", all),
+        (
+            "!*:",
+            "; it defers no mail, since line 1 \"!*\" decides before it",
+        ),
+        (
+            "!*:|||one.example\n!*:",
+            "; it defers no mail, since line 2 \"!*\" decides before it",
+        ),
+    ] {
+        let said = remarks(format!("{before}\n:x\n").as_bytes());
+        let said = said.iter().find(|one| one.wrong).expect(before);
+        let number = said.line;
+        assert_eq!(
+            said.text,
+            format!("line {number} \"\" is wrong: the key is empty{waits}")
+        );
+    }
+    let said = remarks(b"=:\n");
+    assert_eq!(
+        said[0].text,
+        "line 1 \"=\" is wrong: the key is not valid: there is no host; all mail that no line \
+         before it decides is deferred"
     );
 }
 

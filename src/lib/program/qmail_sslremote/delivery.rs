@@ -325,6 +325,21 @@ mod tests {
         assert!(none.text.contains("(#4.4.1)"), "{}", none.text);
     }
 
+    /// Without TLS a server may fail earlier than it did with TLS, or later.
+    #[test]
+    fn of_two_sessions_with_a_server_the_one_that_came_farther_is_told() {
+        for (earlier, later, wanted) in [
+            (None, Stage::Planned, "later\n"),
+            (Some(Stage::Greeted), Stage::Planned, "earlier\n"),
+            (Some(Stage::Greeted), Stage::Greeted, "later\n"),
+            (Some(Stage::Greeted), Stage::Secured, "later\n"),
+        ] {
+            let earlier = earlier.map(|stage| told(stage, Disposition::Later, "earlier"));
+            let found = told(later, Disposition::Later, "later").or(earlier);
+            assert_eq!(found.report.message.text, wanted);
+        }
+    }
+
     #[test]
     fn what_becomes_of_a_failure_is_what_the_table_says() {
         let smtp = server(Protocol::Smtp, 25);
