@@ -1,7 +1,7 @@
 //! The lines of a file that are wrong, and those that decide for nobody.
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::key::{RuleForm, RuleKey, Scope};
 use super::line::{self, Line, Wrong};
@@ -50,6 +50,7 @@ pub fn remarks(text: &[u8]) -> Vec<Remark> {
         };
         found.extend(wrong.map(|wrong| of_wrong(line, wrong, none_is_tried)));
     }
+    let wrong: HashSet<usize> = found.iter().map(|one| one.line).collect();
     for (number, key, sender) in sound {
         let earlier = covering(&key)
             .into_iter()
@@ -61,7 +62,7 @@ pub fn remarks(text: &[u8]) -> Vec<Remark> {
                 (!same || earlier < number).then_some(earlier)
             });
         if let Some(earlier) = earlier {
-            if !found.iter().any(|one| one.line == number) {
+            if !wrong.contains(&number) {
                 found.push(Remark {
                     line: number,
                     wrong: false,
