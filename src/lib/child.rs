@@ -7,7 +7,6 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
@@ -139,28 +138,12 @@ fn interpreted(file: &Path, program: &OsStr, identity: Option<&Identity>) -> Res
 }
 
 fn executable(path: &Path, identity: Option<&Identity>) -> io::Result<()> {
-    let about = fs::metadata(path)?;
-    let mode = about.permissions().mode();
-    let (user, group) = (
-        identity.and_then(|one| one.user).unwrap_or_else(user::own),
-        identity
-            .and_then(|one| one.group)
-            .unwrap_or_else(user::own_group),
-    );
-    let bits = if user == 0 {
-        0o111
-    } else if about.uid() == user {
-        0o100
-    } else if about.gid() == group || identity.is_some_and(|one| one.groups.contains(&about.gid()))
-    {
-        0o010
-    } else {
-        0o001
-    };
-    if about.is_file() && mode & bits != 0 {
-        Ok(())
-    } else {
-        Err(io::Error::from_raw_os_error(libc::EACCES))
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::from_raw_os_error(libc::EACCES));
+    }
+    match identity {
+        Some(identity) if user::is_root() => user::may_execute_as(identity, path),
+        _ => user::may_execute(path),
     }
 }
 

@@ -32,6 +32,12 @@ impl Networks {
             .map(Networks)
     }
 
+    /// Whether one of them holds every address of a family.
+    #[must_use]
+    pub fn hold_everybody(&self) -> bool {
+        self.0.iter().any(|network| network.prefix == 0)
+    }
+
     /// Whether one of them holds the address; IPv4-mapped ones count as IPv4.
     #[must_use]
     pub fn contain(&self, address: IpAddr) -> bool {

@@ -229,6 +229,12 @@ pub enum Unmet {
     Address,
     /// A name that is not in lower case.
     Capitals,
+    /// `local=` or `sni=` that is not in lower case.
+    CapitalHeading,
+    /// A name with a dot at its end.
+    Dot,
+    /// A name that is not as DNS has it.
+    Unicode,
     /// A name with a star.
     Star,
     /// A blank before the address.
@@ -245,6 +251,9 @@ impl fmt::Display for Unmet {
         out.write_str(match self {
             Unmet::Address => "",
             Unmet::Capitals => " (names are looked up in small letters)",
+            Unmet::CapitalHeading => " (local= and sni= are written in small letters)",
+            Unmet::Dot => " (names are looked up without a dot at the end)",
+            Unmet::Unicode => " (names in DNS are ASCII: write it as xn--...)",
             Unmet::Star => {
                 " (* stands for nothing here: all names below example.com are =.example.com)"
             }
@@ -267,21 +276,28 @@ pub(super) fn unmet(key: &[u8]) -> Option<Unmet> {
     Some(match key {
         [0xef, 0xbb, 0xbf, ..] => Unmet::Mark,
         [b' ' | b'\t', ..] => Unmet::Indented,
+        _ if name && has_heading(&key.to_ascii_lowercase()) => Unmet::CapitalHeading,
         _ if name && key.contains(&b'*') => Unmet::Star,
+        _ if name && key.ends_with(b".") => Unmet::Dot,
+        _ if name && !key.is_ascii() => Unmet::Unicode,
         _ if name && key.iter().any(u8::is_ascii_uppercase) => Unmet::Capitals,
         _ => Unmet::Address,
     })
+}
+
+fn has_heading(key: &[u8]) -> bool {
+    !key.contains(&b'@') && (key.starts_with(LOCAL) || key.starts_with(SERVER_NAME))
 }
 
 fn is_reachable(key: &[u8]) -> bool {
     if key.is_empty() || scope(key) != Scope::Client || decode(key).is_some() {
         return true;
     }
-    // Names are looked up in lower case, and no host's has a star.
+    // Names are looked up in lower case and without the root's dot, and no host's has
+    // a star or, as DNS tells it, a letter of another script.
     let name = |name: &[u8]| {
-        !name
-            .iter()
-            .any(|byte| byte.is_ascii_uppercase() || *byte == b'*')
+        let odd = |byte: &u8| byte.is_ascii_uppercase() || *byte == b'*' || !byte.is_ascii();
+        !name.iter().any(odd) && !name.ends_with(b".")
     };
     if let Some(host) = key.strip_prefix(b"=") {
         return name(host);

@@ -62,6 +62,25 @@ pub(super) fn issued(issuer: &X509Ref, subject: &X509Ref) -> bool {
             .unwrap_or(false)
 }
 
+/// What an administrator should know of a certificate's dates. `which` begins the
+/// sentence.
+pub(super) fn date(which: &str, one: &X509Ref) -> Option<Fail> {
+    let now = Asn1Time::days_from_now(0).ok()?;
+    let soon = Asn1Time::days_from_now(WARNING_DAYS).ok()?;
+    let (begin, end) = (one.not_before(), one.not_after());
+    if *end < *now {
+        Some(Fail::warning(format!("{which} expired at {end}")))
+    } else if *begin > *now {
+        Some(Fail::warning(format!(
+            "{which} is not valid before {begin}"
+        )))
+    } else if *end < *soon {
+        Some(Fail::note(format!("{which} expires at {end}")))
+    } else {
+        None
+    }
+}
+
 /// Whether a certificate has a caIssuers URL, RFC 5280 section 4.2.2.1.
 fn names_issuer_s_place(certificate: &X509Ref) -> bool {
     certificate.authority_info().is_some_and(|access| {
@@ -139,37 +158,15 @@ impl Certificate {
     /// What an administrator should know of its dates, those of the chain too.
     #[must_use]
     pub fn dates(&self) -> Vec<Fail> {
-        let (Ok(now), Ok(soon)) = (
-            Asn1Time::days_from_now(0),
-            Asn1Time::days_from_now(WARNING_DAYS),
-        ) else {
-            return Vec::new();
-        };
         let judge = |(at, one): (usize, &X509)| {
             let place = self.place();
-            let which = if at == 0 {
-                format!("{place}: certificate")
-            } else {
-                format!("{place}: certificate {} of the file", at + 1)
-            };
-            if *one.not_after() < now {
-                Some(Fail::warning(format!(
-                    "{which} expired at {}",
-                    one.not_after()
-                )))
-            } else if *one.not_before() > now {
-                let start = one.not_before();
-                Some(Fail::warning(format!(
-                    "{which} is not valid before {start}"
-                )))
-            } else if *one.not_after() < soon {
-                Some(Fail::note(format!(
-                    "{which} expires at {}",
-                    one.not_after()
-                )))
-            } else {
-                None
-            }
+            date(
+                &match at {
+                    0 => format!("{place}: certificate"),
+                    at => format!("{place}: certificate {} of the file", at + 1),
+                },
+                one,
+            )
         };
         self.all().enumerate().filter_map(judge).collect()
     }

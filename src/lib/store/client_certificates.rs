@@ -12,6 +12,7 @@ use openssl::stack::Stack;
 use openssl::x509::store::X509StoreBuilder;
 use openssl::x509::{X509, X509Name};
 
+use super::judges::Judges;
 use super::revocation::{self, RevocationList};
 use super::{Named, anchors, internal, is_self_issued, read_file, shown, unable};
 use crate::options::sslserver::CertificateRequest;
@@ -130,6 +131,16 @@ impl<'a> Authorities<'a> {
         }
     }
 
+    /// Where the anchors are: `CAFILE path, CADIR path`.
+    fn places(&self) -> String {
+        let named: Vec<String> = [self.file, self.folder]
+            .into_iter()
+            .flatten()
+            .map(|(variable, path)| format!("{variable} {}", shown(path)))
+            .collect();
+        named.join(", ")
+    }
+
     /// Says that none of the anchors could have issued a client's certificate, nor be
     /// one: the server's own certificate is easily taken for its authority's.
     fn powerless(&self, anchors: &[X509]) -> Option<Fail> {
@@ -138,15 +149,10 @@ impl<'a> Authorities<'a> {
         if anchors.iter().any(vouches) {
             return None;
         }
-        let named: Vec<String> = [self.file, self.folder]
-            .into_iter()
-            .flatten()
-            .map(|(variable, path)| format!("{variable} {}", shown(path)))
-            .collect();
         let subject = tls_ffi::names::rfc4514_form(first.subject_name());
         Some(Fail::warning(format!(
             "{}: no certificate of an authority in it ({} is none): no client certificate can verify",
-            named.join(", "),
+            self.places(),
             text::excerpt(&subject, 100)
         )))
     }
@@ -169,14 +175,14 @@ impl<'a> Authorities<'a> {
 }
 
 /// Asks for client certificates as told. Returns what tells one client-certificate
-/// policy from another (sessions of one are not resumed under another), and the
-/// revocation lists.
+/// policy from another (sessions of one are not resumed under another), the anchors and
+/// the revocation lists.
 pub(super) fn set_client_verification(
     context: &mut SslContextBuilder,
     settings: &Settings,
     expectation: &Expectation,
     findings: &mut Vec<Fail>,
-) -> Result<([u8; 32], Vec<RevocationList>), Fail> {
+) -> Result<([u8; 32], Judges, Vec<RevocationList>), Fail> {
     let mut print = Sha256::new();
     let depth = settings.verify_depth()?;
     // Another cipher list or version floor is another right, too.
@@ -201,7 +207,7 @@ pub(super) fn set_client_verification(
     }
     anchors::trust_listed(&mut found).map_err(internal)?;
     let mut store = anchors::anchor_store(&found).map_err(internal)?;
-    let lists = set_lists(&mut store, settings, &mut print)?;
+    let lists = set_lists(&mut store, settings, &found, &mut print)?;
     context.set_cert_store(store.build());
     context.set_verify_depth(depth);
     let required =
@@ -221,13 +227,18 @@ pub(super) fn set_client_verification(
         context.set_client_ca_list(ca_names(path, &names)?);
     }
     trust::judge_in(context, expectation.mode(true)).map_err(internal)?;
-    Ok((print.finish(), lists))
+    if expectation.demand == Demand::Unasked {
+        found.clear();
+    }
+    let judges = Judges::new(authorities.places(), found);
+    Ok((print.finish(), judges, lists))
 }
 
 /// Has clients judged by the lists of `CRLFILE` too. Returns them.
 fn set_lists(
     store: &mut X509StoreBuilder,
     settings: &Settings,
+    signers: &[X509],
     print: &mut Sha256,
 ) -> Result<Vec<RevocationList>, Fail> {
     let Some(path) = settings.path("CRLFILE") else {
@@ -239,7 +250,9 @@ fn set_lists(
     });
     let lists = lists.map_err(|why| why.of(unable("load revocation lists", ("CRLFILE", path))))?;
     let known = lists.into_iter();
-    Ok(known.map(|list| RevocationList::new(path, list)).collect())
+    Ok(known
+        .map(|list| RevocationList::new(path, list, signers))
+        .collect())
 }
 
 /// The subjects of certificates as the list that a certificate request carries.

@@ -34,6 +34,7 @@ pub mod client;
 mod client_certificates;
 mod fit;
 pub mod jail;
+mod judges;
 mod offer;
 pub mod pem;
 pub mod permit;

@@ -22,14 +22,37 @@ pub struct RevocationList {
     /// File it came from.
     path: PathBuf,
     list: X509Crl,
+    /// Which of the anchors signed it, if one of them did.
+    signer: Option<usize>,
 }
 
 impl RevocationList {
-    pub(super) fn new(path: &Path, list: X509Crl) -> RevocationList {
+    pub(super) fn new(path: &Path, list: X509Crl, anchors: &[X509]) -> RevocationList {
         RevocationList {
             path: path.to_owned(),
+            signer: anchors.iter().position(|anchor| signed(anchor, &list)),
             list,
         }
+    }
+
+    /// Whether clients are judged by this list and not by another, which has less time
+    /// left or none: both are of one authority, under one key.
+    #[must_use]
+    pub fn takes_the_place_of(&self, other: &RevocationList) -> bool {
+        let (ours, theirs) = (self.list.issuer_name(), other.list.issuer_name());
+        let one_authority = ours.try_cmp(theirs).is_ok_and(Ordering::is_eq);
+        let outlives = match (self.next_update(), other.next_update()) {
+            (Some(ours), Some(theirs)) => ours > theirs,
+            (ours, theirs) => ours.is_none() && theirs.is_some(),
+        };
+        let current = self.is_current();
+        one_authority && self.signer == other.signer && current && (outlives || !other.is_current())
+    }
+
+    fn is_current(&self) -> bool {
+        Asn1Time::days_from_now(0).is_ok_and(|now| {
+            *self.list.last_update() <= *now && self.next_update().is_none_or(|next| *next >= *now)
+        })
     }
 
     /// `CRLFILE path: list of CN=Example CA`.
@@ -72,24 +95,22 @@ impl RevocationList {
         (next.compare(&soon).ok()? == Ordering::Less && seconds(left) < seconds(whole) / LAST_PART)
             .then(|| Fail::note(format!("{place} expires at {next}")))
     }
+}
 
-    /// Whether one of these certificates is its issuer's: by name and signature.
-    fn is_by_one_of(&self, anchors: &[X509]) -> bool {
-        let by = |anchor: &X509, list: &X509CrlRef| -> Result<bool, ErrorStack> {
-            let names = anchor.subject_name().try_cmp(list.issuer_name())?;
-            Ok(names == Ordering::Equal && list.verify(&*anchor.public_key()?)?)
-        };
-        anchors
-            .iter()
-            .any(|anchor| by(anchor, &self.list).unwrap_or(false))
-    }
+/// Whether a certificate is that of a list's issuer: by name and signature.
+fn signed(anchor: &X509, list: &X509CrlRef) -> bool {
+    let by = || -> Result<bool, ErrorStack> {
+        let names = anchor.subject_name().try_cmp(list.issuer_name())?;
+        Ok(names == Ordering::Equal && list.verify(&*anchor.public_key()?)?)
+    };
+    by().unwrap_or(false)
 }
 
 /// Says that no list is one of an authority that clients are judged by. Those of an
 /// authority below it, whose certificate clients send, may be all that is needed.
 pub(super) fn of_strangers(lists: &[RevocationList], anchors: &[X509]) -> Option<Fail> {
     let first = lists.first()?;
-    let none = !anchors.is_empty() && !lists.iter().any(|list| list.is_by_one_of(anchors));
+    let none = !anchors.is_empty() && lists.iter().all(|list| list.signer.is_none());
     none.then(|| {
         Fail::doubt(format!(
             "{}: its signer is not among CAFILE and CADIR: put that authority's certificate there, \

@@ -15,6 +15,7 @@ use openssl::x509::{X509, X509VerifyResult};
 pub use super::client_certificates::contradiction;
 use super::client_certificates::{Authorities, asked, expectation, pins, set_client_verification};
 use super::jail::Jail;
+use super::judges::Judges;
 use super::offer::{Offer, OfferedBy};
 use super::permit::{Finite, Permit};
 use super::revocation::RevocationList;
@@ -195,6 +196,8 @@ pub struct Store {
     pub permit: Permit,
     /// The revocation lists of `CRLFILE`.
     pub lists: Vec<RevocationList>,
+    /// The anchors that clients are judged by.
+    judges: Judges,
     terms: Arc<Terms>,
     tickets: bool,
     groups: Option<String>,
@@ -202,12 +205,20 @@ pub struct Store {
 }
 
 impl Store {
-    /// What an administrator should know of the dates of its revocation lists, where
-    /// clients are judged by them.
-    pub fn dates_of_lists(&self) -> impl Iterator<Item = Fail> {
-        let judged = self.expectation.demand != Demand::Unasked;
-        let lists = self.lists.iter().filter(move |_| judged);
-        lists.filter_map(RevocationList::date)
+    /// What an administrator should know of the dates of its anchors and revocation
+    /// lists, where clients are judged by them.
+    #[must_use]
+    pub fn dates(&self) -> Vec<Fail> {
+        if self.expectation.demand == Demand::Unasked {
+            return Vec::new();
+        }
+        let replaced = |list: &RevocationList| {
+            let mut others = self.lists.iter();
+            others.any(|other| other.takes_the_place_of(list))
+        };
+        let lists = self.lists.iter().filter(|list| !replaced(list));
+        let of_lists = lists.filter_map(RevocationList::date);
+        self.judges.dates().into_iter().chain(of_lists).collect()
     }
 
     /// Has this store serve a connection that began under another, in the
@@ -265,7 +276,7 @@ impl Store {
         let keys: Vec<KeyPlace> = pairs.iter().map(|pair| pair.key.clone()).collect();
         let permit = permit(&offer, certificates, finite)?;
         let expectation = Arc::new(expectation(ask, pins(settings)?));
-        let (session_context, lists) =
+        let (session_context, judges, lists) =
             set_client_verification(&mut context, settings, &expectation, &mut findings)?;
         for pair in &pairs {
             pair.certificate.install(&mut context, &pair.signer)?;
@@ -304,6 +315,7 @@ impl Store {
             keys,
             permit,
             lists,
+            judges,
         })
     }
 }

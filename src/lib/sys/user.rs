@@ -2,14 +2,12 @@
 
 use std::ffi::CString;
 use std::io;
-#[cfg(feature = "remote")]
 use std::path::Path;
 
-#[cfg(feature = "remote")]
 use nix::fcntl::{AT_FDCWD, AtFlags};
-#[cfg(feature = "remote")]
-use nix::unistd::{AccessFlags, faccessat};
-use nix::unistd::{Gid, Group, Uid, User, getgrouplist, setgroups, setresgid, setresuid};
+use nix::unistd::{
+    AccessFlags, Gid, Group, Uid, User, faccessat, getgrouplist, setgroups, setresgid, setresuid,
+};
 
 /// Whom a process runs as. Looked up at start: nothing is asked of the system's
 /// databases when it is taken on.
@@ -231,6 +229,31 @@ pub fn own_group() -> u32 {
 pub fn may_write(folder: &Path) -> io::Result<()> {
     let wanted = AccessFlags::W_OK | AccessFlags::X_OK;
     Ok(faccessat(AT_FDCWD, folder, wanted, AtFlags::AT_EACCESS)?)
+}
+
+/// Whether this process may execute a file.
+///
+/// # Errors
+/// It may not, as faccessat(2).
+pub fn may_execute(file: &Path) -> io::Result<()> {
+    Ok(faccessat(
+        AT_FDCWD,
+        file,
+        AccessFlags::X_OK,
+        AtFlags::AT_EACCESS,
+    )?)
+}
+
+/// Whether another may, tried in a process that takes it on: what the directories on
+/// the way and their access lists say is the kernel's to find out.
+///
+/// # Errors
+/// It may not, as faccessat(2), or cannot be taken on.
+pub fn may_execute_as(identity: &Identity, file: &Path) -> io::Result<()> {
+    super::process::try_in_child(|| {
+        identity.assume()?;
+        may_execute(file)
+    })
 }
 
 impl Identity {

@@ -34,13 +34,19 @@ pub use verdict::{Fault, Naming, Refusal, Verdict};
 
 /// `X509_V_ERR_*` of x509_vfy.h.
 mod code {
+    pub const UNABLE_TO_GET_ISSUER_CERT: i32 = 2;
     pub const UNABLE_TO_GET_CRL: i32 = 3;
     pub const UNABLE_TO_DECRYPT_CRL_SIGNATURE: i32 = 5;
     pub const CRL_SIGNATURE_FAILURE: i32 = 8;
+    pub const CERT_HAS_EXPIRED: i32 = 10;
     pub const CRL_NOT_YET_VALID: i32 = 11;
     pub const CRL_HAS_EXPIRED: i32 = 12;
     pub const ERROR_IN_CRL_LAST_UPDATE_FIELD: i32 = 15;
     pub const ERROR_IN_CRL_NEXT_UPDATE_FIELD: i32 = 16;
+    pub const DEPTH_ZERO_SELF_SIGNED_CERT: i32 = 18;
+    pub const SELF_SIGNED_CERT_IN_CHAIN: i32 = 19;
+    pub const UNABLE_TO_GET_ISSUER_CERT_LOCALLY: i32 = 20;
+    pub const UNABLE_TO_VERIFY_LEAF_SIGNATURE: i32 = 21;
     pub const CERT_REVOKED: i32 = 23;
     pub const CERT_REJECTED: i32 = 28;
     pub const UNABLE_TO_GET_CRL_ISSUER: i32 = 33;

@@ -120,6 +120,21 @@ impl Refusal {
         }
     }
 
+    /// Whether its chain leads to no anchor, or is past its date: what a pin would have
+    /// excused.
+    #[must_use]
+    pub fn is_of_a_stranger(&self) -> bool {
+        const EXCUSED: [i32; 6] = [
+            code::UNABLE_TO_GET_ISSUER_CERT,
+            code::CERT_HAS_EXPIRED,
+            code::DEPTH_ZERO_SELF_SIGNED_CERT,
+            code::SELF_SIGNED_CERT_IN_CHAIN,
+            code::UNABLE_TO_GET_ISSUER_CERT_LOCALLY,
+            code::UNABLE_TO_VERIFY_LEAF_SIGNATURE,
+        ];
+        matches!(self.fault, Fault::Chain(result) if EXCUSED.contains(&result.as_raw()))
+    }
+
     /// Libcrypto's number for it, which decides the alert.
     pub(super) fn code(&self) -> i32 {
         match self.fault {

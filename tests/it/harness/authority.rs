@@ -165,14 +165,29 @@ impl Authority {
         )
     }
 
+    /// This root with other dates: from so many days from now to so many.
+    pub fn dated(&self, days: (i64, i64)) -> Authority {
+        let name = self.certificate.subject_name();
+        Authority::sign_for(days, name, self.key.clone(), None)
+    }
+
     /// A root with this one's key and another name.
     pub fn called(&self, name: &X509NameRef) -> Authority {
         Authority::sign(name, self.key.clone(), None)
     }
 
     fn sign(subject: &X509NameRef, key: PKey<Private>, above: Option<&Authority>) -> Authority {
+        Authority::sign_for((-1, 3650), subject, key, above)
+    }
+
+    fn sign_for(
+        days: (i64, i64),
+        subject: &X509NameRef,
+        key: PKey<Private>,
+        above: Option<&Authority>,
+    ) -> Authority {
         let issuer = above.map_or(subject, |above| above.certificate.subject_name());
-        let mut builder = begin(subject, issuer, (-1, 3650));
+        let mut builder = begin(subject, issuer, days);
         builder.set_pubkey(&key).unwrap();
         let limits = BasicConstraints::new().critical().ca().build().unwrap();
         builder.append_extension(limits).unwrap();

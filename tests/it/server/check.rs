@@ -303,6 +303,209 @@ fn a_program_that_the_user_of_u_may_not_run_is_wrong() {
     content(&check(Setup::new(&place, &[&script])));
     let setup = Setup::new(&place, &[&script]).options("-u nobody");
     wrong(&check(setup), "permission denied");
+    // Nor may he go where it is.
+    let folder = place.path("closed");
+    fs::create_dir(&folder).unwrap();
+    let inside = place.write("closed/script", "#!/bin/sh\n");
+    fs::set_permissions(&inside, fs::Permissions::from_mode(0o755)).unwrap();
+    for (mode, may) in [(0o700, false), (0o711, true)] {
+        fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).unwrap();
+        let why = format!("unable to run {inside}: permission denied");
+        for words in [vec![&*inside], vec!["setuidgid", "nobody", &inside]] {
+            let as_nobody = match words.len() {
+                1 => Setup::new(&place, &words).options("-u nobody"),
+                _ => Setup::new(&place, &words),
+            };
+            let checked = check(as_nobody);
+            assert_eq!(checked.text().contains(&why), !may, "{}", checked.text());
+        }
+        content(&check(Setup::new(&place, &[&inside])));
+    }
+}
+
+#[test]
+fn what_a_program_would_run_in_its_turn_is_looked_for_too() {
+    let place = Place::new("check-wrappers");
+    let folder = place.path("env");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("PATH"), "/nonexistent \nsecond\n").unwrap();
+    let folder = place.text("env");
+    let none = "no such file or directory";
+    let gone = format!("unable to run gone: {none}");
+    for (line, why) in [
+        ("env gone", &*gone),
+        ("env A=b -x gone", "unable to run -x: "),
+        ("env -i A=b gone x", &gone),
+        ("env PATH=/nonexistent true", "unable to run true: "),
+        ("nice -n 5 gone", &gone),
+        ("nice -n5 nohup -- gone", &gone),
+        ("env starttls-handoff smtp env gone", &gone),
+        ("env starttls-handoff sntp true", "unknown protocol sntp"),
+        (
+            "env UCSPITLS=1 starttls-handoff smtp true",
+            "unable to use UCSPITLS: \"1\"",
+        ),
+        ("env starttls-handoff smtp true", "it needs -n"),
+    ] {
+        let words: Vec<&str> = line.split(' ').collect();
+        wrong(&check(Setup::new(&place, &words)), why);
+    }
+    for line in [
+        "env -i true",
+        "env -S gone",
+        "nice -5 gone",
+        "nice -n 5 true",
+    ] {
+        let words: Vec<&str> = line.split(' ').collect();
+        content(&check(Setup::new(&place, &words)));
+    }
+    let handoff = ours("starttls-handoff");
+    let words = ["env", "UCSPITLS=-", &*handoff, "smtp", "true"];
+    content(&check(Setup::new(&place, &words)));
+    // What these are need not be here to know what they would run.
+    for (words, why) in [
+        (
+            vec!["setuidgid", "no-such-user", "true"],
+            "setuidgid: unknown user no-such-user: every client is dropped",
+        ),
+        (
+            vec!["envdir", "/no/such", "true"],
+            "envdir /no/such: no such file or directory: every client is dropped",
+        ),
+        (vec!["envdir", &folder, "true"], "unable to run true: "),
+        (
+            vec!["qmail-popup", "host", "checkpassword", "gone", "Maildir"],
+            &*gone,
+        ),
+        (
+            vec!["rblsmtpd", "-b", "-r", "zen.example", "recordio", "gone"],
+            &*gone,
+        ),
+        (vec!["softlimit", "-m9000000", "-d", "9", "gone"], &*gone),
+        (vec!["setlock", "-nx", "file", "gone"], &*gone),
+    ] {
+        wrong(&check(Setup::new(&place, &words)), why);
+    }
+    let server = Setup::new(&place, &["env", "gone"]).start();
+    server.line(&format!("warning: {gone}"));
+}
+
+#[test]
+fn what_is_wrong_with_the_store_of_a_rule_names_the_rule() {
+    let place = Place::new("check-rule-stores");
+    let rules = "192.0.2.7:allow,CCAVERIFY=\"1\"\n192.0.2.8:allow,CIPHERS=\"HIGH:NONESUCH\"\n\
+                 192.0.2.9:allow,TICKETS=\"0\"\n:allow\n";
+    let cdb = compile(&place, "rules.cdb", rules);
+    let no_anchors = "rule 192.0.2.7: a client certificate is required, but CAFILE and CADIR";
+    let unknown = "rule 192.0.2.8: CIPHERS: OpenSSL does not know \"NONESUCH\"";
+    let setup = || Setup::new(&place, &["true"]).rules(&cdb);
+    let checked = check(setup());
+    wrong(&checked, no_anchors);
+    wrong(&checked, unknown);
+    let server = setup().start();
+    server.line(&format!("sslserver: warning: {no_anchors}"));
+    server.line(&format!("sslserver: warning: {unknown}"));
+    // What is everybody's is no rule's.
+    let checked = check(setup().env("CIPHERS", "HIGH:UNHEARD"));
+    wrong(
+        &checked,
+        "wrong: CIPHERS: OpenSSL does not know \"UNHEARD\"",
+    );
+    assert!(
+        !checked.text().contains("192.0.2.9: CIPHERS"),
+        "{}",
+        checked.text()
+    );
+}
+
+#[test]
+fn authorities_past_their_date_are_told() {
+    let place = Place::new("check-authorities");
+    let (one, other) = (Authority::root("One Root"), Authority::root("Other Root"));
+    let old = one.dated((-400, -30));
+    let asking = |all: &[&Authority], letter: &str| {
+        let pem: Vec<Vec<u8>> = all.iter().map(|one| one.pem()).collect();
+        let anchors = place.write("anchors.pem", pem.concat());
+        Setup::new(&place, &["true"])
+            .option(letter)
+            .env("CAFILE", anchors)
+    };
+    let about = format!(
+        "CAFILE {}: authority CN=One Root ",
+        place.text("anchors.pem")
+    );
+    let nobody = ": no client certificate can verify: put a current one there";
+    for letter in ["-m", "-Y"] {
+        let checked = check(asking(&[&old], letter));
+        wrong(&checked, nobody);
+        wrong(&checked, &format!("{about}expired at "));
+    }
+    let early = one.dated((2, 30));
+    wrong(
+        &check(asking(&[&early], "-m")),
+        &format!("{about}is not valid before "),
+    );
+    // Others are left, as in a bundle.
+    let checked = check(asking(&[&old, &other], "-m"));
+    content(&checked);
+    let text = checked.text();
+    assert!(
+        text.contains(&format!("note: {about}expired at ")),
+        "{text}"
+    );
+    assert!(
+        text.contains(": certificates that it issued are refused\n"),
+        "{text}"
+    );
+    for (days, told) in [(13, true), (15, false)] {
+        let checked = check(asking(&[&one.dated((-1, days))], "-m"));
+        content(&checked);
+        let noted = checked
+            .text()
+            .contains(&format!("note: {about}expires at "));
+        assert_eq!(noted, told, "{days}");
+    }
+    // It was renewed under its key, or nobody is judged by it.
+    for (all, letter) in [(vec![&old, &one], "-m"), (vec![&old], "-Z")] {
+        let checked = check(asking(&all, letter));
+        content(&checked);
+        assert!(!checked.text().contains("One Root"), "{}", checked.text());
+    }
+    let namesake = one.forged_root();
+    let text = check(asking(&[&old, &namesake], "-m")).text();
+    assert!(
+        text.contains(&format!("note: {about}expired at ")),
+        "{text}"
+    );
+    let server = asking(&[&old], "-m").start();
+    server.line(nobody);
+}
+
+#[test]
+fn believing_the_header_of_everybody_is_wrong() {
+    let place = Place::new("check-senders");
+    let setup = |nets: &str| Setup::new(&place, &["true"]).option("-L").option(nets);
+    for nets in ["0.0.0.0/0", "127.0.0.1,::/0", "::ffff:0:0/96"] {
+        wrong(&check(setup(nets)), "-L names every address: ");
+    }
+    content(&check(setup("10.0.0.0/8,2001:db8::/32")));
+    setup("0.0.0.0/0")
+        .start()
+        .line("warning: -L names every address: ");
+}
+
+#[test]
+fn variables_that_come_too_late_for_a_program_under_n_are_noted() {
+    let place = Place::new("check-late");
+    let rules = "sni=localhost:allow,A=\"b\",TLS_MIN=\"1.3\"\n\
+                 sni=other.example:allow,TLS_MIN=\"1.3\"\n127.0.0.1:allow,A=\"b\"\n:allow\n";
+    let cdb = compile(&place, "rules.cdb", rules);
+    let setup = || Setup::new(&place, &["true"]).rules(&cdb);
+    let why = "note: rule sni=localhost: its variables do not reach the program, which under -n runs before a client names a server\n";
+    let checked = check(setup().option("-n"));
+    content(&checked);
+    assert!(checked.text().contains(why), "{}", checked.text());
+    assert!(!check(setup()).text().contains("do not reach"));
 }
 
 #[test]
@@ -675,6 +878,10 @@ fn revocation_lists_that_refuse_clients_are_wrong_beforehand() {
     let line = server.line(expired);
     assert!(line.starts_with("sslserver: warning: CRLFILE "), "{line}");
     server.stop();
+    // The current one beside it counts, but not one of another key with this name.
+    content(&check(asking(&[over.clone(), fresh.clone()].concat())));
+    let namesake = authority.forged_root().crl(&place, &[], false);
+    wrong(&check(asking(&[over, namesake].concat())), expired);
     let other = Authority::root("Other Root").crl(&place, &[], false);
     wrong(
         &check(asking(&other)),
@@ -722,6 +929,18 @@ fn rules_that_nobody_meets_are_told() {
             "rule =Bad.example.com is met by no client (names are looked up in small",
         ),
         ("1.2.3:deny\n", "rule 1.2.3 is met by no client"),
+        (
+            "=bad.example.com.:deny\n",
+            "rule =bad.example.com. is met by no client (names are looked up without a dot",
+        ),
+        (
+            "=b\u{fc}cher.example:deny\n",
+            "cher.example is met by no client (names in DNS are ASCII: write it as xn--...)",
+        ),
+        (
+            "SNI=a.example:deny\n",
+            "rule SNI=a.example is met by no client (local= and sni= are written in small",
+        ),
         (
             "sni=192.0.2.1:deny\n",
             "rule sni=192.0.2.1 is met by no client (an IP address is never sent",

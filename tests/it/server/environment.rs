@@ -190,6 +190,18 @@ fn a_rule_says_nothing_of_a_session() {
 }
 
 #[test]
+fn the_words_of_a_service_manager_in_a_rule_do_not_reach_the_program() {
+    let place = Place::new("manager-variables");
+    let text = ":allow,NOTIFY_SOCKET=\"/x\",LISTEN_FDS=\"1\",LISTEN_PID=\"1\",OWN=\"kept\"\n";
+    let cdb = compile(&place, "rules.cdb", text);
+    let found = seen(&env(&place).rules(&cdb).start());
+    expect(&found, &[("OWN", "kept")]);
+    for name in ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID"] {
+        assert!(!found.contains_key(name), "{name}: {found:?}");
+    }
+}
+
+#[test]
 fn store_variables_do_not_reach_the_program() {
     let place = Place::new("store-variables");
     let root = place.write("ca.pem", Authority::shared_root().pem());

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Setup;
+use crate::manager;
 use crate::options::Common;
 use crate::report::Fail;
 use crate::rules::{Action, Rule, Rules, Scope};
@@ -167,6 +168,22 @@ impl Access {
         told.collect()
     }
 
+    /// The rules for server names with variables for the program, which under `-n` runs
+    /// before anybody names a server.
+    pub fn too_late_for_program(&self) -> Option<Fail> {
+        let rules = self.main().into_iter().flat_map(Rules::iter);
+        let late = |rule: &Rule<'_>| {
+            rule.scope() == Scope::ServerName && other_variables(rule).next().is_some()
+        };
+        let addresses: Vec<String> = rules.filter(late).map(|rule| shown(&rule)).collect();
+        (!addresses.is_empty()).then(|| {
+            Fail::note(format!(
+                "rule {}: its variables do not reach the program, which under -n runs before a client names a server",
+                listed(&addresses)
+            ))
+        })
+    }
+
     /// What looks like a setting and is none, in our environment and in rules.
     pub fn misspelt(&self) -> Vec<String> {
         let mut found = settings::misspelt_in_environment(settings::NAMES);
@@ -305,10 +322,12 @@ pub(super) fn rule_limit(rule: &Rule<'_>) -> Option<Result<RuleLimit, Fail>> {
     })
 }
 
-/// The variables of a rule that are the program's.
+/// The variables of a rule that are the program's: neither settings nor the words of a
+/// service manager, which are for this server alone.
 pub(super) fn other_variables<'a>(rule: &Rule<'a>) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
     rule.variables()
         .filter(|(name, _)| settings::called(name).is_none())
+        .filter(|(name, _)| !manager::VARIABLES.iter().any(|of| of.as_bytes() == *name))
 }
 
 /// Addresses of rules as a message names them.

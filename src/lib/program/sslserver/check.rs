@@ -31,6 +31,9 @@ pub(super) fn run(setup: &Setup, generation: &Generation) -> Result<u8, Fail> {
             note_unnamed(&mut out, address, served.store.certificates.iter());
         }
     }
+    let of_stores = generation.of_stores().into_iter();
+    let of_stores = of_stores.filter(|one| !is_note(one));
+    wrong.extend(of_stores.map(|one| one.to_string()));
     describe_names(&mut out, generation, &mut wrong);
     let named = generation.access.client_names();
     if setup.naming.lookup && !setup.naming.paranoid && !named.is_empty() {
@@ -108,8 +111,10 @@ fn describe_store(out: &mut String, served: &Served, wrong: &mut Vec<String>) {
             None => writeln!(out, "  {place}, without a next update"),
         };
     }
-    tell(out, wrong, store.dates_of_lists());
-    tell(out, wrong, store.findings.iter().cloned());
+    tell(out, wrong, store.dates().into_iter());
+    // What is wrong is told of all stores together.
+    let notes = store.findings.iter().filter(|one| is_note(one));
+    tell(out, wrong, notes.cloned());
     let of_certificates = store.certificates.iter().flat_map(Certificate::findings);
     tell(out, wrong, of_certificates);
 }
@@ -173,10 +178,14 @@ fn note_unnamed<'a>(
     }
 }
 
+fn is_note(finding: &Fail) -> bool {
+    finding.severity == Severity::Note
+}
+
 /// Prints what is only worth a word; keeps what is wrong.
 fn tell(out: &mut String, wrong: &mut Vec<String>, findings: impl Iterator<Item = Fail>) {
     for finding in findings {
-        if finding.severity == Severity::Note {
+        if is_note(&finding) {
             let _ = writeln!(out, "  note: {finding}");
         } else {
             wrong.push(finding.to_string());

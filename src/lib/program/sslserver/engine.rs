@@ -271,7 +271,15 @@ impl Engine<'_> {
             },
             _ => refusal.clone(),
         };
-        format!("client certificate did not verify: {told}").into()
+        // Which of several stores judged it is not known any more.
+        let alone = self.generation.mixed().is_empty();
+        let pins = &self.material.store.expectation.pins;
+        let pinned = if alone && !pins.is_empty() && refusal.is_of_a_stranger() {
+            "; its fingerprint is not in PINFILE"
+        } else {
+            ""
+        };
+        format!("client certificate did not verify: {told}{pinned}").into()
     }
 
     /// The intermediates that go with the certificate of this session.

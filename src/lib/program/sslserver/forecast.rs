@@ -2,13 +2,14 @@
 //! there is a client: said at start, with new rules, and under `-k`.
 #![forbid(unsafe_code)]
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
 use super::access::Access;
 use super::generation::Served;
-use super::{Setup, upgrade};
+use super::{Setup, upgrade, wrappers};
 use crate::child;
 use crate::options::sslserver::CertificateRequest;
+use crate::proxy::Networks;
 use crate::report::Fail;
 
 /// All of it. `stores` are those that serve.
@@ -18,28 +19,43 @@ pub(super) fn of<'a>(
     mut stores: impl Iterator<Item = &'a Served>,
 ) -> Vec<Fail> {
     let mut found = access.unmet(&setup.options.common);
+    if setup.options.delayed {
+        found.extend(access.too_late_for_program());
+    }
     found.extend(
         upgrade::trouble(setup, access)
             .into_iter()
             .map(Fail::warning),
     );
-    found.extend(unable_to_run(setup).map(|why| Fail::warning(why.to_string())));
+    found.extend(
+        unable_to_run(setup)
+            .into_iter()
+            .map(|why| Fail::warning(why.to_string())),
+    );
     let by_name = |served: &Served| served.store.ask == CertificateRequest::Named;
     if !setup.naming.lookup && stores.any(by_name) {
         found.push(Fail::warning(
             "-z holds a certificate against the client's host name, and -H looks none up: every client is refused: leave out -H, or use -m",
         ));
     }
+    if setup.senders.as_ref().is_some_and(Networks::hold_everybody) {
+        found.push(Fail::warning(
+            "-L names every address: whoever connects may claim to be any client: name the networks of the proxies",
+        ));
+    }
     found
 }
 
 /// Why the programs that a connection runs cannot be run: the one of the command line,
-/// and the one that starttls-handoff would start.
-fn unable_to_run(setup: &Setup) -> impl Iterator<Item = Fail> {
-    let program = &setup.program;
-    let own = program.words.first().cloned().unwrap_or_else(OsString::new);
-    let named = std::iter::once(own).chain(upgrade::program_behind(&program.words));
-    named.filter_map(|name| {
-        child::look_up(&name, &program.environment, program.identity.as_ref()).err()
-    })
+/// and those that it would start in its turn.
+fn unable_to_run(setup: &Setup) -> Vec<Fail> {
+    let (runs, end) = wrappers::runs(&setup.program);
+    let found = runs.iter().filter_map(|run| {
+        let name = run
+            .words
+            .first()
+            .map_or(OsStr::new(""), OsString::as_os_str);
+        child::look_up(name, &run.environment, run.identity.as_ref()).err()
+    });
+    found.chain(end).collect()
 }

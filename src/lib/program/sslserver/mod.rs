@@ -34,6 +34,7 @@ mod messages;
 mod setup;
 mod supervisor;
 mod upgrade;
+mod wrappers;
 
 use self::generation::Generation;
 use self::setup::Setup;

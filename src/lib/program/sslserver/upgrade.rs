@@ -5,32 +5,26 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 
-use super::Setup;
 use super::access::{Access, listed, shown};
+use super::{Setup, wrappers};
 use crate::options::starttls_handoff::{self, POLICY, TlsUse};
 use crate::report::Fail;
 
-/// The program behind it, as far as its command line names one.
-pub(super) fn program_behind(words: &[OsString]) -> Option<OsString> {
-    if !starttls_handoff::is_run_by(words) {
-        return None;
-    }
-    let line = starttls_handoff::read(words.iter().skip(1).cloned()).ok()?;
-    line.program.into_iter().next()
-}
-
 /// Why clients, all or those of some rules, would be dropped.
 pub(super) fn trouble(setup: &Setup, access: &Access) -> Vec<String> {
-    let program = &setup.program;
-    if !starttls_handoff::is_run_by(&program.words) {
+    let (runs, _) = wrappers::runs(&setup.program);
+    let Some(run) = runs
+        .iter()
+        .find(|run| starttls_handoff::is_run_by(&run.words))
+    else {
         return Vec::new();
-    }
+    };
     let mut found = Vec::new();
     let everybody = |why: &str| format!("starttls-handoff: {why}: every client is dropped");
-    if let Err(wrong) = starttls_handoff::read(program.words.iter().skip(1).cloned()) {
+    if let Err(wrong) = starttls_handoff::read(run.words.iter().skip(1).cloned()) {
         found.push(everybody(&wrong.to_string()));
     }
-    let policy = program.environment.get(OsStr::new(POLICY));
+    let policy = run.environment.get(OsStr::new(POLICY));
     let policy = TlsUse::of(policy.map_or(OsStr::new(""), OsString::as_os_str));
     if !setup.options.delayed && policy != Ok(TlsUse::Off) {
         found.push(everybody("it needs -n, which is not given"));

@@ -33,21 +33,38 @@ impl Generation {
         warnings.extend(self.broken_lines());
         warnings.extend(self.access.misspelt());
         warnings.extend(self.access.without_effect());
-        let of_stores = self
-            .stores
-            .iter()
-            .chain(&self.mixed)
-            .flat_map(|served| served.store.findings.iter().cloned());
         let of_certificates = self.certificates().flat_map(Certificate::findings);
         warnings.extend(
-            of_stores
+            self.of_stores()
+                .into_iter()
                 .chain(of_certificates)
-                .chain(self.dates_of_lists())
+                .chain(self.dates_of_judges())
                 .chain(self.forecast.iter().cloned())
                 .filter(|finding| finding.severity > Severity::Doubt)
                 .map(|finding| finding.to_string()),
         );
         warnings
+    }
+
+    /// What is to be said of the stores: each thing once, and with the rules that lead
+    /// to it, unless the environment's own store has it too.
+    pub fn of_stores(&self) -> Vec<Fail> {
+        let mut found: BTreeMap<&Fail, (bool, Vec<&String>)> = BTreeMap::new();
+        for served in self.stores.iter().chain(&self.mixed) {
+            for finding in &served.store.findings {
+                let (own, addresses) = found.entry(finding).or_default();
+                *own |= served.own;
+                addresses.extend(&served.addresses);
+            }
+        }
+        let told = found.into_iter().map(|(finding, (own, addresses))| {
+            if own || addresses.is_empty() {
+                return finding.clone();
+            }
+            let rules = format!("rule {}", listed(&addresses));
+            finding.clone().of(rules)
+        });
+        told.collect()
     }
 
     /// Says it, but for what was said of the generation before.
@@ -58,15 +75,16 @@ impl Generation {
         }
     }
 
-    fn dates_of_lists(&self) -> impl Iterator<Item = Fail> {
+    /// Likewise of the dates of what clients are judged by.
+    fn dates_of_judges(&self) -> impl Iterator<Item = Fail> {
         let served = self.stores.iter().chain(&self.mixed);
-        served.flat_map(|served| served.store.dates_of_lists())
+        served.flat_map(|served| served.store.dates())
     }
 
-    /// Says which certificates and revocation lists are near their end, or past it.
+    /// Says which certificates, authorities and revocation lists are near their end, or past it.
     pub fn warn_of_dates(&self, report: &Report) {
         let of_certificates = self.certificates().flat_map(Certificate::dates);
-        let findings: BTreeSet<Fail> = of_certificates.chain(self.dates_of_lists()).collect();
+        let findings: BTreeSet<Fail> = of_certificates.chain(self.dates_of_judges()).collect();
         for finding in &findings {
             report.finding(finding);
         }
