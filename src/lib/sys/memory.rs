@@ -3,11 +3,14 @@
 
 use std::io;
 use std::num::NonZeroUsize;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
 
 use nix::libc::c_void;
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod kept;
 
 /// A private mapping of a fixed length, zeroed at first use. Unlike a `Vec` it
 /// can drop its pages and stay usable, whatever the allocator does.
@@ -84,8 +87,11 @@ impl Compact {
     /// and where memory is short, in which the gaps may be all that is left.
     #[must_use]
     pub fn heap() -> Compact {
+        heap::let_go();
         heap::give_back();
-        Compact::filled().unwrap_or_default()
+        let compact = Compact::filled().unwrap_or_default();
+        heap::keep();
+        compact
     }
 
     fn filled() -> Option<Compact> {
@@ -122,10 +128,58 @@ pub fn populate_heap(length: usize) {
     heap::populate(length);
 }
 
-/// Gives what was freed of the heap back to the system, as far as it makes whole
-/// pages.
+/// Gives back to the system what was freed of the heap, as far as it makes whole pages,
+/// and what lies below the end of the stack; and shares again with the process that this
+/// one was forked from what is as it was.
 pub fn give_back() {
     heap::give_back();
+    heap::share_again();
+    give_back_stack();
+}
+
+/// Gives back what calls that have returned left on the stack.
+#[cfg(target_os = "linux")]
+#[inline(never)]
+fn give_back_stack() {
+    /// Whole pages of any size: what a handshake takes of it, and more.
+    const LENGTH: usize = 64 * 1024;
+    /// What this call itself needs, and more.
+    const NEEDED: usize = 2048;
+    /// How far below its beginning the first thread's stack ends, at most, where this is
+    /// called; the stacks of other threads are farther away.
+    const DEEPEST: usize = 128 * 1024;
+
+    let mark = 0_u8;
+    let here = std::hint::black_box(&raw const mark) as usize;
+    // SAFETY: asks for a number: where the kernel put bytes above the first stack.
+    let above = unsafe { libc::getauxval(libc::AT_RANDOM) };
+    let is_first =
+        usize::try_from(above).is_ok_and(|above| (here..here + DEEPEST).contains(&above));
+    if is_first {
+        let end = (here - NEEDED) / page_size() * page_size();
+        drop_pages(&(end - LENGTH..end));
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn give_back_stack() {}
+
+/// The system's unit of memory, in bytes.
+#[cfg(target_os = "linux")]
+fn page_size() -> usize {
+    // SAFETY: asks for a number.
+    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+}
+
+/// Gives up this process's copies of pages, for a caller that needs none of what is in
+/// them, or finds the same there afterwards. A failure keeps them.
+#[cfg(target_os = "linux")]
+fn drop_pages(range: &Range<usize>) {
+    if !range.is_empty() {
+        let start = range.start as *mut c_void;
+        // SAFETY: of pages that the caller has no use for, or that are a file's.
+        unsafe { libc::madvise(start, range.len(), libc::MADV_DONTNEED) };
+    }
 }
 
 /// What is to be known of glibc's heap (malloc(3)).
@@ -183,6 +237,12 @@ mod heap {
         unsafe { libc::malloc_trim(0) };
     }
 
+    pub(super) fn keep() {
+        super::kept::keep(rest_begin());
+    }
+
+    pub(super) use super::kept::{let_go, share_again};
+
     pub(super) fn populate(length: usize) {
         /// Those of x86-64; elsewhere pages may be larger.
         const PAGE: usize = 4096;
@@ -216,6 +276,12 @@ mod heap {
     pub(super) fn populate(_: usize) {}
 
     pub(super) fn give_back() {}
+
+    pub(super) fn keep() {}
+
+    pub(super) fn let_go() {}
+
+    pub(super) fn share_again() {}
 }
 
 /// Keeps what this process can write to out of swap: the pages in use now, and

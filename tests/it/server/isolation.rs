@@ -1297,10 +1297,50 @@ fn the_first_process_is_smaller_than_any_engine() {
     server.stop();
 }
 
+/// Most pages that a handshake writes to hold the same afterwards, and are those of the
+/// first process again while nothing flows. Where there may be no file for them they
+/// stay copies, and nothing else differs.
+#[test]
+fn pages_that_are_as_they_were_are_no_memory_of_an_idle_engine() {
+    need_root!();
+    if !cfg!(target_env = "gnu") {
+        skip!("pages are shared again with glibc's allocator only");
+    }
+    let place = Place::new("idle-pages");
+    let limited = Setup::new(&place, &["cat"])
+        .through(["/bin/sh", "-c", "ulimit -f 64; exec \"$0\" \"$@\""])
+        .start();
+    let mut copies = live(&limited, SslVersion::TLS1_3);
+    let server = Setup::new(&place, &["cat"]).start();
+    let mut shares = live(&server, SslVersion::TLS1_3);
+    let heap = |server: &Server| {
+        let maps = fs::read_to_string(format!("/proc/{}/maps", engine(server))).unwrap();
+        let files = maps.lines().filter(|line| line.contains("/memfd:heap"));
+        files.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(heap(&limited), [""; 0], "no file may be so large");
+    let kept = heap(&server);
+    let private = |line: &String| line.split(' ').nth(1).unwrap().ends_with('p');
+    assert!(!kept.is_empty() && kept.iter().all(private), "{kept:?}");
+    eventually("pages are shared again", || {
+        let own = |server| memory(engine(server), "Private_Dirty");
+        (own(&server) + 32 <= own(&limited)).then_some(())
+    });
+    still_served([&mut copies, &mut shares]);
+    drop((copies, shares));
+    server.quiet();
+    limited.quiet();
+}
+
 /// What a process has in memory, in KiB.
 fn resident(pid: i32) -> u64 {
+    memory(pid, "Rss")
+}
+
+/// A sum of all mappings of a process, in KiB.
+fn memory(pid: i32, field: &str) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
-    status_field(&text, "Rss")
+    status_field(&text, field)
         .trim_end_matches(" kB")
         .parse()
         .unwrap()
