@@ -70,7 +70,10 @@ fn is_alone() -> bool {
 /// Which pages of it hold something.
 fn used_pages(heap: &Range<usize>, page: usize) -> io::Result<Vec<bool>> {
     const ENTRY: usize = size_of::<u64>();
-    let mut entries = vec![0; heap.len() / page * ENTRY];
+    let mut entries = Vec::new();
+    // A reload where memory is short is not to end by this.
+    entries.try_reserve_exact(heap.len() / page * ENTRY)?;
+    entries.resize(heap.len() / page * ENTRY, 0);
     let at = (heap.start / page * ENTRY) as u64;
     File::open("/proc/self/pagemap")?.read_exact_at(&mut entries, at)?;
     let entries = entries.chunks_exact(ENTRY);
