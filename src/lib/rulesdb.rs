@@ -16,6 +16,7 @@ use std::path::Path;
 
 use crate::report::Fail;
 use crate::sys::fd;
+use crate::sys::memory::Bytes;
 use crate::text;
 
 /// The header: 256 pairs of a table's position and its number of slots.
@@ -36,7 +37,7 @@ const TRIES_TO_LOCK: usize = 100;
 /// it: a mapped file that someone cuts would end the reader with SIGBUS.
 #[derive(Clone, Debug)]
 pub struct Database {
-    image: Vec<u8>,
+    image: Bytes,
     data_end: usize,
 }
 
@@ -78,7 +79,15 @@ impl Database {
     /// [`io::ErrorKind::InvalidData`] if they are not a sound cdb.
     pub fn from_image(image: Vec<u8>) -> io::Result<Database> {
         let data_end = check(&image).ok_or_else(damaged)?;
+        let image = Bytes::from(image);
         Ok(Database { image, data_end })
+    }
+
+    /// The same where a fork has nothing to do for it, however large it is.
+    #[must_use]
+    pub fn unforked(self) -> Database {
+        let image = self.image.unforked();
+        Database { image, ..self }
     }
 
     /// The first record with this key, key and data.
@@ -215,7 +224,7 @@ fn write<'a>(
     let mut found = Vec::new();
     file.seek(SeekFrom::Start(0))?;
     file.take(LIMIT).read_to_end(&mut found)?;
-    if Database::from_image(found)?.image != image {
+    if *Database::from_image(found)?.image != *image {
         return Err(invalid("it does not hold what was written"));
     }
     file.sync_all()

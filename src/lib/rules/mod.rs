@@ -249,6 +249,14 @@ impl Rules {
         })
     }
 
+    /// The same rules for a process that forks: see [`Database::unforked`].
+    #[must_use]
+    pub fn unforked(self) -> Rules {
+        Rules {
+            database: self.database.map(Database::unforked),
+        }
+    }
+
     /// The rule that a client meets. Without one it is allowed, as with
     /// tcpserver: the text can end with `:deny`.
     #[must_use]

@@ -5,6 +5,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use nix::libc::c_void;
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
@@ -71,6 +72,151 @@ impl Drop for Pages {
         // SAFETY: the mapping was made by `new` with this length, and no slice
         // of it outlives `self`.
         let _ = unsafe { munmap(self.start, self.length) };
+    }
+}
+
+/// Bytes that nobody changes any more.
+#[derive(Clone)]
+pub struct Bytes(Place);
+
+/// Where they are.
+#[derive(Clone)]
+enum Place {
+    Heap(Arc<Vec<u8>>),
+    #[cfg(target_os = "linux")]
+    File(Arc<file::Mapping>),
+}
+
+impl Bytes {
+    /// The same where fork copies no page tables of them: in a file without a name,
+    /// which nobody can write to. Where they are few, or the system has no such file,
+    /// they stay where they are.
+    #[must_use]
+    pub fn unforked(self) -> Bytes {
+        #[cfg(target_os = "linux")]
+        if self.len() >= file::WORTH {
+            if let Ok(mapping) = file::Mapping::of(&self) {
+                return Bytes(Place::File(Arc::new(mapping)));
+            }
+        }
+        self
+    }
+}
+
+impl From<Vec<u8>> for Bytes {
+    fn from(bytes: Vec<u8>) -> Bytes {
+        Bytes(Place::Heap(Arc::new(bytes)))
+    }
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            Place::Heap(bytes) => bytes,
+            #[cfg(target_os = "linux")]
+            Place::File(mapping) => mapping,
+        }
+    }
+}
+
+impl std::fmt::Debug for Bytes {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(to, "{} bytes", self.len())
+    }
+}
+
+/// memfd_create(2): a file in memory. A private mapping of it that nobody has written
+/// to has no pages of its own, so fork leaves it to the child to find the file's.
+#[cfg(target_os = "linux")]
+mod file {
+    use std::fs::File;
+    use std::io::{self, Write as _};
+    use std::num::NonZeroUsize;
+    use std::ops::Deref;
+    use std::os::fd::FromRawFd as _;
+    use std::ptr::NonNull;
+
+    use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+    use nix::libc::c_void;
+    use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+
+    /// From how many bytes on: fewer are copied sooner than they are found again.
+    pub(super) const WORTH: usize = 64 * 1024;
+
+    /// A file without a name, sealed, and all of it mapped to be read.
+    pub(super) struct Mapping {
+        start: NonNull<c_void>,
+        length: usize,
+    }
+
+    // SAFETY: nobody ever writes to what it shows, and only Drop changes it.
+    unsafe impl Send for Mapping {}
+    // SAFETY: as above.
+    unsafe impl Sync for Mapping {}
+
+    impl Mapping {
+        pub(super) fn of(bytes: &[u8]) -> io::Result<Mapping> {
+            let length = NonZeroUsize::new(bytes.len()).ok_or(io::ErrorKind::InvalidInput)?;
+            let mut file = nameless()?;
+            file.write_all(bytes)?;
+            let sealed = SealFlag::F_SEAL_WRITE
+                | SealFlag::F_SEAL_SHRINK
+                | SealFlag::F_SEAL_GROW
+                | SealFlag::F_SEAL_SEAL;
+            fcntl(&file, FcntlArg::F_ADD_SEALS(sealed))?;
+            // SAFETY: a new mapping at an address of the kernel's choice aliases nothing,
+            // and the seals keep everybody from changing or cutting what it shows.
+            let start = unsafe {
+                mmap(
+                    None,
+                    length,
+                    ProtFlags::PROT_READ,
+                    MapFlags::MAP_PRIVATE,
+                    &file,
+                    0,
+                )?
+            };
+            let length = length.get();
+            Ok(Mapping { start, length })
+        }
+    }
+
+    fn nameless() -> io::Result<File> {
+        let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+        let create = |flags| {
+            // SAFETY: takes a string, which ends with NUL, and flags.
+            unsafe { libc::memfd_create(c"unforked".as_ptr(), flags) }
+        };
+        // Linux before 6.3 does not know the first; some later ones insist on it.
+        let number = match create(flags | libc::MFD_NOEXEC_SEAL) {
+            -1 => create(flags),
+            number => number,
+        };
+        if number < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
+        Ok(unsafe { File::from_raw_fd(number) })
+    }
+
+    impl Deref for Mapping {
+        type Target = [u8];
+
+        fn deref(&self) -> &[u8] {
+            // SAFETY: the mapping is readable, `length` bytes long, is never written to,
+            // and lives as long as `self`.
+            unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.length) }
+        }
+    }
+
+    impl Drop for Mapping {
+        fn drop(&mut self) {
+            // SAFETY: the mapping was made by `of` with this length, and no slice of it
+            // outlives `self`.
+            let _ = unsafe { munmap(self.start, self.length) };
+        }
     }
 }
 
@@ -351,6 +497,8 @@ const MCL_ONFAULT: libc::c_int = 4;
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
     use super::*;
 
     #[test]
@@ -361,6 +509,42 @@ mod tests {
         for _ in 0..3 {
             drop(Compact::heap());
         }
+    }
+
+    #[test]
+    fn bytes_stay_the_same_wherever_they_are() {
+        for length in [0, 10, 64 * 1024 + 1, 300_000] {
+            let bytes: Vec<u8> = (0..=250).cycle().take(length).collect();
+            let moved = Bytes::from(bytes.clone()).unforked();
+            assert!(*moved == *bytes, "{length}");
+            let copy = moved.clone();
+            drop(moved);
+            assert!(*copy == *bytes, "{length}");
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn bytes_for_no_fork_are_in_a_file_that_nobody_can_write_to() {
+        use std::fs::OpenOptions;
+
+        let bytes = Bytes::from(vec![7; 100_000]).unforked();
+        let at = bytes.as_ptr() as usize;
+        let all = super::super::mappings::all();
+        let found = all.iter().find(|one| one.range.contains(&at));
+        let found = found.expect("a mapping");
+        assert!(found.name.starts_with("/memfd:"), "{found:?}");
+        assert_eq!(found.rights, "r--p");
+        let Range { start, end } = found.range;
+        let link = format!("/proc/self/map_files/{start:x}-{end:x}");
+        match OpenOptions::new().write(true).open(link) {
+            Ok(mut file) => {
+                std::io::Write::write_all(&mut file, b"x").expect_err("it is sealed");
+            }
+            // It takes rights that a test may lack.
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::PermissionDenied),
+        }
+        assert!(bytes.iter().all(|&byte| byte == 7));
     }
 
     #[test]

@@ -229,7 +229,10 @@ fn open_rules(file: Option<&Path>, setup: &Setup, watch: &mut Watch) -> (Option<
     let missing = matches!(&opened, Err(error) if error.kind() == std::io::ErrorKind::NotFound);
     let path = text::excerpt(file.as_os_str().as_encoded_bytes(), 300);
     let step = format!("read rules {path}");
-    let opened = opened.map(Arc::new).map_err(Fail::unable(step));
+    let opened = opened
+        .map(Rules::unforked)
+        .map(Arc::new)
+        .map_err(Fail::unable(step));
     (Some(opened), missing)
 }
 

@@ -73,11 +73,19 @@ pub(super) struct Served {
     choices: Arc<Choices>,
     /// The environment alone does.
     pub own: bool,
-    /// The rules that do.
+    /// The rules that do; under -k alone, which prints them.
     pub addresses: Vec<String>,
 }
 
 impl Served {
+    /// These rules lead to it, too. They may be many thousands, whose names every fork
+    /// would copy the page tables of.
+    fn lead(&mut self, addresses: Vec<String>, setup: &Setup) {
+        if setup.options.check {
+            self.addresses.extend(addresses);
+        }
+    }
+
     fn material(&self) -> Material {
         Material {
             store: Arc::clone(&self.store),

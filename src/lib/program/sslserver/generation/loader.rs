@@ -281,7 +281,7 @@ impl Loader<'_> {
             }
         };
         match self.load(settings) {
-            Ok(at) => self.stores[at].addresses.extend(addresses),
+            Ok(at) => self.stores[at].lead(addresses, self.setup),
             // One of them was named with what is wrong.
             Err(_)
                 if met.len() > 1

@@ -207,7 +207,7 @@ impl Loader<'_> {
         let at = made?;
         let served = &mut self.mixed[at];
         if !served.addresses.iter().any(|known| known == address) {
-            served.addresses.push(address.to_owned());
+            served.lead(vec![address.to_owned()], self.setup);
         }
         Ok(Arc::clone(&served.store))
     }
