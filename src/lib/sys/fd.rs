@@ -2,6 +2,8 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
+#[cfg(target_os = "linux")]
+use std::sync::OnceLock;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
@@ -228,6 +230,35 @@ fn close_range(first: u32, last: u32) {
     {
         // SAFETY: close takes a number; one that is no longer open is EBADF.
         unsafe { libc::close(number) };
+    }
+}
+
+/// Whether [`copy_below`] can be had: Linux 5.9.
+#[cfg(target_os = "linux")]
+pub(super) fn can_copy_some() -> bool {
+    static CAN: OnceLock<bool> = OnceLock::new();
+    // A number that no table is large enough for; the table is this process's own.
+    *CAN.get_or_init(|| unshare_from(u32::MAX).is_ok())
+}
+
+/// Gives this process a table of its own with the descriptors below `end` of the one that
+/// it shares.
+///
+/// # Errors
+/// As close_range(2): then it still shares it.
+#[cfg(target_os = "linux")]
+pub(super) fn copy_below(end: RawFd) -> io::Result<()> {
+    unshare_from(u32::try_from(end).unwrap_or(u32::MAX))
+}
+
+#[cfg(target_os = "linux")]
+fn unshare_from(first: u32) -> io::Result<()> {
+    let flag = libc::CLOSE_RANGE_UNSHARE;
+    // SAFETY: close_range touches no memory of ours, and closes nothing in a table that
+    // another process has, too.
+    match unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flag) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

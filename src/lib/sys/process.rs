@@ -1,12 +1,21 @@
 //! Making, ending and reaping processes.
 
 use std::io;
-use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
+#[cfg(target_os = "linux")]
+use std::{
+    os::fd::AsFd as _,
+    time::{Duration, Instant},
+};
 
+#[cfg(target_os = "linux")]
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{ForkResult, fork};
 
 use super::fd;
+#[cfg(target_os = "linux")]
+use super::poll::{self, Ready};
 use crate::report;
 
 /// A process number.
@@ -66,6 +75,59 @@ pub fn spawn(body: impl FnOnce(Forked) -> u8) -> io::Result<ProcessId> {
     }
 }
 
+/// As [`spawn`], for a parent that has many descriptors of which the child is to have
+/// those below `end` alone: where it can be done the others are not even copied, which
+/// would take longer than all the rest of a fork, and their closing again.
+///
+/// # Errors
+/// As clone(2).
+#[cfg(target_os = "linux")]
+pub fn spawn_below(end: RawFd, body: impl FnOnce(Forked) -> u8) -> io::Result<ProcessId> {
+    // The parent's table is the child's until that has made its own, of what it keeps.
+    let told = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC)?;
+    if told.as_fd().as_raw_fd() >= end || !fd::can_copy_some() {
+        return spawn(body);
+    }
+    match clone(libc::CLONE_FILES | libc::SIGCHLD)? {
+        None => {
+            // It may not go on with the parent's, which it would close.
+            let own = fd::copy_below(end);
+            let _ = told.write(1);
+            exit_now(own.map_or(report::TEMPORARY, |()| contained(body)))
+        }
+        Some(child) => {
+            // A child that is late costs a copy of the table and no more.
+            let late = Instant::now() + LATE;
+            let _ = poll::one(told.as_fd(), Ready::READ, late);
+            while !has_own_table() {
+                let _ = poll::one(told.as_fd(), Ready::READ, Instant::now() + LATE);
+            }
+            Ok(child)
+        }
+    }
+}
+
+/// Whether this process shares its descriptors with no other, be it by a copy that is
+/// made now.
+#[cfg(target_os = "linux")]
+fn has_own_table() -> bool {
+    // SAFETY: takes flags only, and leaves our descriptors as they are.
+    unsafe { libc::unshare(libc::CLONE_FILES) == 0 }
+}
+
+/// How long a child may take to make its table.
+#[cfg(target_os = "linux")]
+const LATE: Duration = Duration::from_millis(2);
+
+/// As [`spawn`]: elsewhere all of them are copied.
+///
+/// # Errors
+/// As fork(2).
+#[cfg(not(target_os = "linux"))]
+pub fn spawn_below(_: RawFd, body: impl FnOnce(Forked) -> u8) -> io::Result<ProcessId> {
+    spawn(body)
+}
+
 /// Has a child try what this process cannot undo, and returns what came of it.
 ///
 /// # Errors
@@ -97,20 +159,30 @@ pub fn try_in_child(step: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
 /// As clone(2).
 #[cfg(target_os = "linux")]
 pub fn spawn_sibling(body: impl FnOnce(Forked) -> u8) -> io::Result<ProcessId> {
-    let flags = libc::c_long::from(libc::CLONE_PARENT | libc::SIGCHLD);
+    match clone(libc::CLONE_PARENT | libc::SIGCHLD)? {
+        None => exit_now(contained(body)),
+        Some(child) => Ok(child),
+    }
+}
+
+/// A copy of this process, as fork makes one, but for what the flags say; `None` in the
+/// child.
+#[cfg(target_os = "linux")]
+fn clone(flags: libc::c_int) -> io::Result<Option<ProcessId>> {
+    let flags = libc::c_long::from(flags);
     // s390 takes the stack first.
     #[cfg(target_arch = "s390x")]
     let (first, second) = (0, flags);
     #[cfg(not(target_arch = "s390x"))]
     let (first, second) = (flags, 0);
-    // SAFETY: without CLONE_VM this is fork with another parent: the child gets
-    // a copy of everything, the stack included. We are single-threaded, so no
-    // lock is held; fork handlers that do not run are not needed, since libcrypto
-    // tells a child by its process number. The child leaves by `_exit`.
+    // SAFETY: without CLONE_VM this is fork: the child gets a copy of everything, the
+    // stack included. We are single-threaded, so no lock is held; fork handlers that do
+    // not run are not needed, since libcrypto tells a child by its process number. The
+    // callers' child leaves by `_exit` or exec.
     match unsafe { libc::syscall(libc::SYS_clone, first, second, 0, 0, 0) } {
         -1 => Err(io::Error::last_os_error()),
-        0 => exit_now(contained(body)),
-        child => Ok(i32::try_from(child).unwrap_or_default()),
+        0 => Ok(None),
+        child => Ok(Some(i32::try_from(child).unwrap_or_default())),
     }
 }
 

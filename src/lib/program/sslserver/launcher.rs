@@ -71,21 +71,23 @@ impl From<Fail> for Stop {
 }
 
 impl Launcher<'_> {
+    /// The descriptors that it needs beside 0 to 2.
+    pub fn descriptors<'d>(&'d self, client: &'d TcpStream, tls: &'d Tls) -> Vec<BorrowedFd<'d>> {
+        let mut needed = vec![client.as_fd(), self.supervisor.as_fd()];
+        needed.extend(log::descriptors());
+        needed.extend(tls.descriptors());
+        needed.extend(self.setup.sandbox.descriptor());
+        needed.extend(self.setup.program.inherited.iter().map(AsFd::as_fd));
+        needed
+    }
+
     /// The whole process: serves one client. Returns its exit code, unless it
     /// becomes the program.
     pub fn run(&self, forked: &Forked, client: TcpStream, address: SocketAddr, tls: Tls) -> u8 {
         let standard = standard::three();
         // What the supervisor has besides is its own.
-        let mut kept = vec![
-            standard.0.as_fd(),
-            standard.1.as_fd(),
-            client.as_fd(),
-            self.supervisor.as_fd(),
-        ];
-        kept.extend(log::descriptors());
-        kept.extend(tls.descriptors());
-        kept.extend(self.setup.sandbox.descriptor());
-        kept.extend(self.setup.program.inherited.iter().map(AsFd::as_fd));
+        let mut kept = self.descriptors(&client, &tls);
+        kept.extend([standard.0.as_fd(), standard.1.as_fd()]);
         forked.close_all_but(&kept);
         signal::ignore_others();
         process::name("launcher");

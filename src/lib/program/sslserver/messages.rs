@@ -5,15 +5,15 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
 use super::delayed::Terms;
 use crate::report::{LINE_LIMIT, Verbosity};
 use crate::settings::Settings;
-use crate::sys::parcel;
 use crate::sys::poll::{self, Ready};
 use crate::sys::process::ProcessId;
+use crate::sys::{fd, parcel};
 
 /// The longest message, in bytes: settings that a launcher asks a store for.
 pub(super) const MESSAGE_LIMIT: usize = 16384;
@@ -209,6 +209,12 @@ impl AsFd for Sender {
 }
 
 impl Receiver {
+    /// The same with a number from `least` on, if there is one.
+    #[must_use]
+    pub fn moved_above(self, least: RawFd) -> Receiver {
+        fd::duplicate_above(&self.0, least).map_or(self, Receiver)
+    }
+
     /// The next message of a connection; `None` where there is none now.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use super::Supervisor;
@@ -14,13 +15,23 @@ use crate::program::sslserver::launcher::{Launcher, Tls};
 use crate::program::sslserver::setup::connections;
 use crate::program::sslserver::{delayed, messages};
 use crate::report;
-use crate::sys::process;
+use crate::sys::process::{self, Forked};
 use crate::sys::tcp::TcpConnection;
 
 /// How often the same want of the system or of an option is told, at most.
 const MINUTE: Duration = Duration::from_secs(60);
 /// How long the names of a client may take.
 const NAMES_SECONDS: u32 = 120;
+/// Descriptors below this number are those that a launcher may need, where there are more
+/// connections than a few: what the supervisor has for each of these is above, where no
+/// launcher has to copy and close it.
+const LOW: RawFd = 256;
+const FEW: usize = 64;
+
+/// Whether it is among the descriptors that a launcher may need.
+fn is_low(descriptor: &BorrowedFd<'_>) -> bool {
+    descriptor.as_raw_fd() < LOW
+}
 
 impl Supervisor<'_> {
     /// Takes a client, if there is one; `Some` when the system can't. The next wait
@@ -106,13 +117,24 @@ impl Supervisor<'_> {
             counted,
         };
         let tcp = TcpConnection::of(&client, address).ok();
+        let all_low = context.descriptors(&client, &tls).iter().all(is_low);
         let mut place = Some((client, tls));
-        let forked = process::spawn(|forked| match place.take() {
+        let run = |forked: Forked| match place.take() {
             Some((client, tls)) => context.run(&forked, client, address, tls),
             None => report::TEMPORARY,
-        });
+        };
+        let forked = if all_low && self.connections.count() > FEW {
+            process::spawn_below(LOW, run)
+        } else {
+            process::spawn(run)
+        };
         match (forked, place) {
             (Ok(launcher), _) => {
+                let messages = if self.connections.count() < FEW {
+                    messages
+                } else {
+                    messages.moved_above(LOW)
+                };
                 self.connections.begin(NewConnection {
                     launcher,
                     address,
