@@ -31,10 +31,15 @@ impl<'a> Admission<'a> {
         self.by_client.get(&client(address)).copied().unwrap_or(0)
     }
 
+    /// Whether an address has as many as it may. A limit of 0 is none.
+    pub fn is_full(&self, address: IpAddr, limit: usize) -> bool {
+        limit > 0 && self.count(address) >= limit
+    }
+
     /// Whether there is room for one more of that address; says so where there
-    /// is none. A limit of 0 is none.
+    /// is none.
     pub fn has_room(&self, address: IpAddr, limit: usize) -> bool {
-        if limit == 0 || self.count(address) < limit {
+        if !self.is_full(address, limit) {
             return true;
         }
         let word = if self.setup.options.limit_per_address == Some(limit) {

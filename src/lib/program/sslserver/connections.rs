@@ -133,6 +133,9 @@ pub(super) struct Connections<'a> {
     unneeded: Vec<LinkId>,
     /// Those whose programs may have asked for TLS.
     asking: Vec<ConnectionId>,
+    /// Processes whose end is near or past, since that of their connection's other process
+    /// was noticed, or that of its channel.
+    ending: Vec<ProcessId>,
     /// Some have ended since the count was told.
     fewer: bool,
     /// For the next message.
@@ -157,6 +160,7 @@ impl<'a> Connections<'a> {
             unmade: Vec::new(),
             unneeded: Vec::new(),
             asking: Vec::new(),
+            ending: Vec::new(),
             fewer: false,
             buffer: Box::new([0; MESSAGE_LIMIT]),
             retired: false,
@@ -255,7 +259,10 @@ impl<'a> Connections<'a> {
                 }
                 // A denied launcher did not hear why: what it sent is still there.
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
-                Err(_) => self.close_channel(id),
+                Err(_) => {
+                    self.close_channel(id);
+                    self.look_for_end(id);
+                }
             }
         }
     }
@@ -557,7 +564,28 @@ impl<'a> Connections<'a> {
                 report.status(format_args!("end {} status {}", ended.id, ended.status));
             }
         }
+        self.look_for_end(id);
         self.end_if_over(id);
+    }
+
+    /// Has the processes of a connection that are left waited for.
+    fn look_for_end(&mut self, id: ConnectionId) {
+        if let Some(one) = self.all.get(&id) {
+            let launcher = (!one.launcher_ended).then_some(one.launcher);
+            self.ending.extend(launcher.into_iter().chain(one.engine));
+        }
+    }
+
+    /// Whether [`Connections::ending`] has some.
+    pub fn has_ending(&self) -> bool {
+        !self.ending.is_empty()
+    }
+
+    /// Processes that may have ended unheard of, each once.
+    pub fn ending(&mut self) -> Vec<ProcessId> {
+        let mut ending = std::mem::take(&mut self.ending);
+        ending.retain(|process| self.processes.contains_key(process));
+        ending
     }
 
     /// Forgets a connection that nobody serves any more, nor is to serve.

@@ -39,9 +39,13 @@ const REST: Duration = Duration::from_millis(200);
 /// which come by themselves where a round has to wait.
 const BUSY: u32 = 8;
 /// How many connections make so many children that not all are looked through for
-/// each that ends, and how soon they are for those that nothing was heard of.
+/// each that ends.
 const MANY: usize = 32;
-const SCAN: Duration = Duration::from_millis(50);
+/// Of two ends at once one is not heard of. How soon those are waited for that are near
+/// their end, and how soon all are looked through. A client that
+/// has as many connections as it may waits for the first alone.
+const SOON: Duration = Duration::from_millis(50);
+const SCAN: Duration = Duration::from_secs(1);
 /// How long those that need no answer wait to be heard, all together: most are heard by
 /// then, at the end of a process of theirs.
 const BATCH: Duration = Duration::from_millis(50);
@@ -91,8 +95,11 @@ pub(super) struct Supervisor<'a> {
     mask: SigSet,
     /// Rounds in a row that had something to do at once.
     busy: u32,
-    /// When all children are looked through.
+    /// When all children are looked through, and when they were.
     scan_at: Option<Instant>,
+    scanned: Instant,
+    /// When those are waited for that are near their end.
+    look_at: Option<Instant>,
     connections: Connections<'a>,
     /// Until when nothing that connections tell ends a wait.
     batch_until: Option<Instant>,
@@ -145,6 +152,8 @@ impl<'a> Supervisor<'a> {
             mask,
             busy: 0,
             scan_at: None,
+            scanned: Instant::now(),
+            look_at: None,
             connections: Connections::new(setup)?,
             batch_until: None,
             held: None,
@@ -219,6 +228,7 @@ impl<'a> Supervisor<'a> {
         if self.scan_at.is_some_and(|at| now >= at) {
             self.reap();
         }
+        self.look_for_ends(now);
         self.connections.end_late(now);
         self.begin_engines();
         self.tidy();
@@ -228,6 +238,7 @@ impl<'a> Supervisor<'a> {
             self.resting,
             self.batch_until,
             self.scan_at,
+            self.look_at,
             self.notifier.wake(),
             self.keyholders.wake(),
             self.connections.next_deadline(),
@@ -299,7 +310,9 @@ impl<'a> Supervisor<'a> {
             for id in seen.children {
                 self.heed(|| process::reap_one(id));
             }
-            let soon = Instant::now() + SCAN;
+            // Only its launcher is told whether an address has room.
+            let soon = if self.counts_late() { SOON } else { SCAN };
+            let soon = Instant::now() + soon;
             self.scan_at.get_or_insert(soon);
         }
         if seen.hangup {
@@ -390,7 +403,31 @@ impl<'a> Supervisor<'a> {
     /// Looks through all children.
     fn reap(&mut self) {
         self.scan_at = None;
+        self.scanned = Instant::now();
         self.heed(process::reap);
+        // Those were among them.
+        self.connections.ending();
+    }
+
+    /// The same for a client who else would not be let in, where somebody may have ended
+    /// unheard of.
+    fn reap_for_room(&mut self) {
+        if self.scan_at.is_some() && self.scanned.elapsed() >= SOON {
+            self.reap();
+        }
+    }
+
+    /// Waits for those that are near their end, once it is time.
+    fn look_for_ends(&mut self, now: Instant) {
+        if self.look_at.is_some_and(|at| now >= at) {
+            self.look_at = None;
+            for id in self.connections.ending() {
+                self.heed(|| process::reap_one(id));
+            }
+        }
+        if self.connections.has_ending() {
+            self.look_at.get_or_insert(now + SOON);
+        }
     }
 
     /// Takes note of what became of children, while there is something.

@@ -96,6 +96,9 @@ impl Supervisor<'_> {
     ) -> Result<(), (TcpStream, std::io::Error)> {
         let counted = !self.counts_late();
         let limit = self.setup.limits.per_address;
+        if counted && self.connections.admission.is_full(address.ip(), limit) {
+            self.reap_for_room();
+        }
         if counted && !self.connections.admission.has_room(address.ip(), limit) {
             return Ok(());
         }
