@@ -225,9 +225,6 @@ impl<'a> Supervisor<'a> {
         if self.resting.is_some_and(|until| now >= until) {
             self.resting = None;
         }
-        if self.scan_at.is_some_and(|at| now >= at) {
-            self.reap();
-        }
         self.look_for_ends(now);
         self.connections.end_late(now);
         self.begin_engines();
@@ -417,8 +414,12 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// Waits for those that are near their end, once it is time.
+    /// Looks through all children, or waits for those that are near their end, once it is
+    /// time.
     fn look_for_ends(&mut self, now: Instant) {
+        if self.scan_at.is_some_and(|at| now >= at) {
+            self.reap();
+        }
         if self.look_at.is_some_and(|at| now >= at) {
             self.look_at = None;
             for id in self.connections.ending() {

@@ -4,7 +4,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd as _, RawFd};
 use std::time::{Duration, Instant};
 
 use super::Supervisor;
@@ -12,10 +12,11 @@ use crate::listener::Accepted;
 use crate::options::sslserver::Options;
 use crate::program::sslserver::connections::{NewConnection, TlsPart};
 use crate::program::sslserver::launcher::{Launcher, Tls};
+use crate::program::sslserver::messages::Receiver;
 use crate::program::sslserver::setup::connections;
 use crate::program::sslserver::{delayed, messages};
 use crate::report;
-use crate::sys::process::{self, Forked};
+use crate::sys::process::{self, Forked, ProcessId};
 use crate::sys::tcp::TcpConnection;
 
 /// How often the same want of the system or of an option is told, at most.
@@ -28,9 +29,26 @@ const NAMES_SECONDS: u32 = 120;
 const LOW: RawFd = 256;
 const FEW: usize = 64;
 
-/// Whether it is among the descriptors that a launcher may need.
-fn is_low(descriptor: &BorrowedFd<'_>) -> bool {
-    descriptor.as_raw_fd() < LOW
+/// Makes a launcher beside so many connections; it takes the client.
+fn fork(
+    launcher: &Launcher<'_>,
+    address: SocketAddr,
+    place: &mut Option<(TcpStream, Tls)>,
+    beside: usize,
+) -> io::Result<ProcessId> {
+    let all_low = place.as_ref().is_some_and(|(client, tls)| {
+        let needed = launcher.descriptors(client, tls);
+        needed.iter().all(|one| one.as_raw_fd() < LOW)
+    });
+    let run = |forked: Forked| match place.take() {
+        Some((client, tls)) => launcher.run(&forked, client, address, tls),
+        None => report::TEMPORARY,
+    };
+    if beside > FEW && all_low {
+        process::spawn_below(LOW, run)
+    } else {
+        process::spawn(run)
+    }
 }
 
 impl Supervisor<'_> {
@@ -120,30 +138,16 @@ impl Supervisor<'_> {
             counted,
         };
         let tcp = TcpConnection::of(&client, address).ok();
-        let all_low = context.descriptors(&client, &tls).iter().all(is_low);
         let mut place = Some((client, tls));
-        let run = |forked: Forked| match place.take() {
-            Some((client, tls)) => context.run(&forked, client, address, tls),
-            None => report::TEMPORARY,
-        };
-        let forked = if all_low && self.connections.count() > FEW {
-            process::spawn_below(LOW, run)
-        } else {
-            process::spawn(run)
-        };
+        let forked = fork(&context, address, &mut place, self.connections.count());
         match (forked, place) {
             (Ok(launcher), _) => {
-                let messages = if self.connections.count() < FEW {
-                    messages
-                } else {
-                    messages.moved_above(LOW)
-                };
                 self.connections.begin(NewConnection {
                     launcher,
                     address,
                     counted,
                     later,
-                    messages,
+                    messages: self.out_of_the_way(messages),
                     tcp,
                 });
                 self.begin_batch();
@@ -159,6 +163,15 @@ impl Supervisor<'_> {
             }
             // Only the child takes it.
             (Err(_), None) => Ok(()),
+        }
+    }
+
+    /// The same, beside many others, where launchers do not have to copy it.
+    fn out_of_the_way(&self, messages: Receiver) -> Receiver {
+        if self.connections.count() < FEW {
+            messages
+        } else {
+            messages.moved_above(LOW)
         }
     }
 
