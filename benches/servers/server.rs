@@ -63,10 +63,21 @@ pub enum Rules {
 }
 
 impl Rules {
-    /// Compiles them into the directory, and gives the database.
+    /// Compiles them into the directory, once, and gives the database. A server that was
+    /// started while they are made, or right behind it, would read them again under the
+    /// clients that are counted.
     fn compile(self, ground: &Ground, key: Key) -> Outcome<PathBuf> {
         const FILES: u32 = 5;
-        let copy = |at: u32, end: &str| ground.directory.join(format!("store{at}.{key:?}.{end}"));
+        /// From this age on a file is not looked at twice.
+        const SETTLED: Duration = Duration::from_secs(2);
+        let cdb = ground.directory.join(format!("{self:?}.{key:?}.cdb"));
+        if cdb.exists() {
+            return Ok(cdb);
+        }
+        let copy = |at: u32, end: &str| {
+            let name = format!("store{at}.{self:?}.{key:?}.{end}");
+            ground.directory.join(name)
+        };
         for at in 0..FILES {
             fs::copy(ground.credentials.certificate(key), copy(at, "pem"))
                 .and_then(|_| fs::copy(ground.credentials.key(key), copy(at, "key")))
@@ -86,7 +97,6 @@ impl Rules {
         if self == Rules::ForUs {
             let _ = writeln!(text, "127.0.0.1:{}", store(0));
         }
-        let cdb = ground.directory.join(format!("{self:?}.{key:?}.cdb"));
         let mut child = Command::new(env!("CARGO_BIN_EXE_sslrules"))
             .arg(&cdb)
             .arg(cdb.with_extension("tmp"))
@@ -101,6 +111,7 @@ impl Rules {
         let ended = child.wait().map_err(because("wait for sslrules"))?;
         fed.map_err(because("write rules"))?;
         if ended.success() {
+            thread::sleep(SETTLED);
             Ok(cdb)
         } else {
             Err("sslrules failed".to_owned())
