@@ -472,9 +472,10 @@ struct Server<'a> {
 
 impl Read for Server<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let line = self.bytes.iter().position(|&byte| byte == b'\n');
-        let whole = line.map_or(self.bytes.len(), |at| at + 1);
-        let count = whole.min(self.piece).min(buffer.len());
+        // No further than that: a long input would be searched again for each piece.
+        let most = self.piece.min(buffer.len()).min(self.bytes.len());
+        let line = self.bytes[..most].iter().position(|&byte| byte == b'\n');
+        let count = line.map_or(most, |at| at + 1);
         buffer[..count].copy_from_slice(&self.bytes[..count]);
         self.bytes = &self.bytes[count..];
         self.given += count;
