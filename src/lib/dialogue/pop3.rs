@@ -169,6 +169,12 @@ impl Grammar for Pop3 {
                 self.sasl = true;
                 self.answered(wire);
             }
+            // The answer to it would be refused here, and inside TLS another
+            // process of the program compares it with a timestamp of its own.
+            Owed::Greeting if positive && !self.inside && !wire.settings.allow_clear => {
+                wire.relay(&without_timestamp(line));
+                self.answered(wire);
+            }
             Owed::Nothing => wire.relay(line),
             // A response begins with one of two words; what does not is left
             // over from an answer of unknown form.
@@ -208,6 +214,22 @@ fn start(wire: &mut Wire, arguments: &[u8]) {
     } else {
         wire.tell("-ERR STLS takes no argument");
     }
+}
+
+/// A greeting that offers no APOP: without the timestamp, a message identifier
+/// in angle brackets (RFC 1939, section 7), and the blanks before it.
+fn without_timestamp(greeting: &[u8]) -> Vec<u8> {
+    let mut kept = Vec::with_capacity(greeting.len());
+    let mut rest = greeting;
+    while let Some(start) = rest.iter().position(|&byte| byte == b'<') {
+        let Some(length) = rest[start..].iter().position(|&byte| byte == b'>') else {
+            break;
+        };
+        kept.extend_from_slice(rest[..start].trim_ascii_end());
+        rest = &rest[start + length + 1..];
+    }
+    kept.extend_from_slice(rest);
+    kept
 }
 
 /// The capability list where there is none of a program's.

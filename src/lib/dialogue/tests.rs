@@ -546,6 +546,36 @@ fn bytes_behind_the_upgrade_are_an_injection() {
 }
 
 #[test]
+fn a_pop3_greeting_offers_apop_only_where_it_can_succeed() {
+    let greetings = [
+        ("+OK <1.2@mx>\r\n", "+OK\r\n"),
+        ("+OK ready <1.2@mx> now\r\n", "+OK ready now\r\n"),
+        ("+OK <a> <1.2@mx>\n", "+OK\n"),
+        ("+OK a < b\r\n", "+OK a < b\r\n"),
+        ("+OK a > b\r\n", "+OK a > b\r\n"),
+        ("-ERR <1.2@mx>\r\n", "-ERR <1.2@mx>\r\n"),
+    ];
+    for (greeting, shown) in greetings {
+        served(Protocol::Pop3, &[Program(greeting), Shown(shown)]);
+        // Passwords may pass in the clear, and this program has the timestamp.
+        all(
+            || Dialogue::new(settings(Protocol::Pop3, true)),
+            &[Program(greeting), Shown(greeting)],
+        );
+        // Nothing was said before: the client gets the one that counts.
+        let between = InsideTls {
+            drops_greeting: false,
+            lists_capabilities: true,
+        };
+        inside(
+            Protocol::Pop3,
+            between,
+            &[Program(greeting), Shown(greeting)],
+        );
+    }
+}
+
+#[test]
 fn pop3_offers_tls_and_hides_passwords() {
     served(
         Protocol::Pop3,
@@ -557,7 +587,7 @@ fn pop3_offers_tls_and_hides_passwords() {
             Program("+OK list\r\nUSER\r\nTOP\r\nSASL PLAIN\r\nstls\r\nUIDL\r\n"),
             Program(".\r\n"),
             Shown(
-                "+OK ready <1.2@mx>\r\n+OK list\r\nTOP\r\nUIDL\r\nSTLS\r\n.\r\n\
+                "+OK ready\r\n+OK list\r\nTOP\r\nUIDL\r\nSTLS\r\n.\r\n\
                  -ERR [AUTH] Must issue a STLS command first\r\n\
                  -ERR [AUTH] Must issue a STLS command first\r\n",
             ),

@@ -25,6 +25,18 @@ const SIEVE: &str = r#"list() { printf '"IMPLEMENTATION" "x"\r\n"SASL" "PLAIN"\r
     LOGOUT*) printf 'OK "bye %s"\r\n' "$SSL_PROTOCOL"; exit;;
     *) printf 'OK\r\n';; esac; done"#;
 
+/// Like qmail-popup over a checkpassword that knows APOP, and as strict: each
+/// process has a timestamp of its own, and a wrong answer ends it.
+const APOP: &str = r#"stamp="<$$.1@mx>"; printf '+OK %s\r\n' "$stamp"
+    digest=$(printf %ssesame "$stamp" | md5sum | cut -c1-32)
+    cr=$(printf '\r'); while read -r line; do case ${line%"$cr"} in
+    "APOP tester $digest"|"PASS sesame") printf '+OK\r\n';;
+    USER*) printf '+OK\r\n';;
+    LIST) printf '+OK\r\n1 99\r\n.\r\n';;
+    QUIT) printf '+OK\r\n'; exit;;
+    APOP*|PASS*) printf -- '-ERR authorization failed\r\n'; exit;;
+    *) printf -- '-ERR\r\n';; esac; done"#;
+
 fn setup<'a>(place: &'a Place, protocol: &str, prog: &[&str]) -> Setup<'a> {
     let handoff = ours("starttls-handoff");
     let words = [&[&*handoff, "-v", protocol], prog].concat();
@@ -256,6 +268,22 @@ fn mailboxes_are_read_inside_tls_by_curl_and_python() {
         }
         all_inside_tls(&server, sessions);
     }
+}
+
+/// curl prefers APOP to a password, and gives up where it fails.
+#[test]
+fn curl_logs_in_to_a_program_that_greets_with_a_timestamp() {
+    need!("curl");
+    let place = Place::new("handoff-apop");
+    let anchors = anchors(&place);
+    let server = setup(&place, "pop3", &["/bin/sh", "-c", APOP]).start();
+    for (login, code) in [("tester:sesame", 0), ("tester:wrong", 67)] {
+        let ended = curl(&server, &anchors, "pop3", "", &["--user", login]).unwrap();
+        let told = format!("{}{}", ended.stderr, server.log());
+        assert_eq!(ended.code, Some(code), "{told}");
+        assert_eq!(ended.text().contains("1 99"), code == 0, "{told}");
+    }
+    all_inside_tls(&server, 2);
 }
 
 /// Clients that ask for CAPA again inside TLS, from a program that has none.
