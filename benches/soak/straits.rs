@@ -135,13 +135,13 @@ fn few_descriptors(seed: u64) -> Result<String, String> {
 /// enough for each of them, however many there are.
 fn least_memory(seed: u64) -> Result<String, String> {
     let place = Place::new("soak-softlimit");
-    // 12,000,000 bytes in KiB: address space, data and stack.
-    let limits = "for kind in v d s; do ulimit -S -$kind 11718 || exit; done";
+    // 15,000,000 bytes in KiB: address space, data and stack.
+    let limits = "for kind in v d s; do ulimit -S -$kind 14648 || exit; done";
     let server = setup(&place).through(instruments::shell(limits)).start();
     let crowd = crowd(&server, seed, || thread::sleep(TIME));
     server.quiet();
     server.stop();
-    crowd.all_served("12 MB for each process (softlimit -m)")
+    crowd.all_served("15 MB for each process (softlimit -m)")
 }
 
 /// Each process may have what the server's first one has, and a little: one that

@@ -135,13 +135,15 @@ impl Keyholder {
         &self.missing
     }
 
-    /// Lets `rehearsal` have a few signatures in this process.
-    pub fn rehearse(&mut self, rehearsal: impl FnOnce()) {
-        const SECONDS: u32 = 10;
-        let Ok((id, socket)) = self.link_for(SECONDS, 16) else {
+    /// Lets `rehearsal` have a few signatures in this process, which waits so long for
+    /// them and does nothing else meanwhile.
+    pub fn rehearse(&mut self, patience: Duration, rehearsal: impl FnOnce()) {
+        let seconds = u32::try_from(patience.as_secs()).unwrap_or(u32::MAX);
+        let Ok((id, socket)) = self.link_for(seconds.max(1), 16) else {
             return;
         };
-        link::open(socket, Instant::now() + Duration::from_secs(SECONDS.into()));
+        // Where the worker is gone nothing tells: we have its end of the link, too.
+        link::open(socket, Instant::now() + patience);
         rehearsal();
         // It was only to fill caches.
         let _ = link::close();

@@ -933,6 +933,54 @@ fn clients_outlive_a_server_that_cannot_go_on_with_its_reload() {
     server.over();
 }
 
+/// A keyholder that is killed when it has just been made, and is to sign for the first
+/// time, holds up nobody but those who need it.
+#[test]
+fn a_keyholder_that_dies_as_a_reload_ends_does_not_hold_up_its_server() {
+    /// A wait for what it never signs took ten seconds each time.
+    const ROUNDS: u32 = 3;
+    const MOST: Duration = Duration::from_secs(25);
+    let Some(strace) = strace() else {
+        skip!("strace is not installed, or may not trace");
+    };
+    let place = Place::new("rehearsal");
+    let server = Setup::new(&place, &["cat"]).start();
+    let master = master(&server);
+    let mut held_up = Duration::ZERO;
+    for _ in 0..ROUNDS {
+        let trace = place.fresh("trace");
+        // Its key, twice that it knows what may be signed, and that it is confined: the
+        // fifth is a signature.
+        let mut tracer = Command::new(&strace)
+            .args(["-f", "-qq", "-e", "trace=sendto", "-o"])
+            .arg(&trace)
+            .args(["-e", "inject=sendto:signal=KILL:when=5", "-p"])
+            .arg(master.to_string())
+            .spawn()
+            .unwrap();
+        eventually("the master is traced", || {
+            let status = fs::read_to_string(format!("/proc/{master}/status")).unwrap();
+            (status_field(&status, "TracerPid") != "0").then_some(())
+        });
+        server.signal(Signal::SIGHUP);
+        let text = eventually("a keyholder is killed", || {
+            let text = fs::read_to_string(&trace).unwrap();
+            text.contains("killed by SIGKILL").then_some(text)
+        });
+        let begun = Instant::now();
+        assert!(
+            text.contains(r#", "S", 1, "#),
+            "it was not confined: {text}"
+        );
+        kill(Pid::from_raw(tracer.id().cast_signed()), Signal::SIGTERM).unwrap();
+        tracer.wait().unwrap();
+        assert_eq!(served(&server), "localhost");
+        held_up += begun.elapsed();
+    }
+    assert!(held_up < MOST, "{held_up:?}: {}", server.log());
+    server.quiet();
+}
+
 /// A client in its handshake when files are read again is one of the keyholder of before,
 /// whose place another takes as long as its key is there.
 #[test]

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use self::loader::Loader;
 use self::names::{Choices, Names};
@@ -218,9 +219,10 @@ impl Generation {
     }
 
     /// Has a new keyholder sign for a few of the stores, before the first fork: what
-    /// it fills is common to all that use the same algorithms.
-    pub fn rehearse(&self, keyholder: &mut Keyholder) {
-        keyholder.rehearse(|| {
+    /// it fills is common to all that use the same algorithms. It takes no longer than
+    /// that, whatever becomes of the keyholder.
+    pub fn rehearse(&self, keyholder: &mut Keyholder, patience: Duration) {
+        keyholder.rehearse(patience, || {
             for served in self.stores.iter().take(REHEARSALS) {
                 handshake::rehearse(&served.store.context);
             }

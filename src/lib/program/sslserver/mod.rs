@@ -39,6 +39,10 @@ mod wrappers;
 use self::generation::Generation;
 use self::setup::Setup;
 
+/// How long signatures of the start may take that only make forks cheaper: nobody is
+/// served yet.
+const REHEARSAL: Duration = Duration::from_secs(10);
+
 /// The whole program.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -109,7 +113,7 @@ fn load(setup: &Setup, master: &Master) -> Result<(Generation, Keyholder), Fail>
     let keys = Loading::new(master, KeyTable::default(), &mut alone);
     let generation = Generation::load(setup, &keys, Rc::default(), &mut Watch::default())?;
     let mut keyholder = keys.wanted().keyholder(master, &mut Alone)?;
-    generation.rehearse(&mut keyholder);
+    generation.rehearse(&mut keyholder, REHEARSAL);
     Ok((generation, keyholder))
 }
 

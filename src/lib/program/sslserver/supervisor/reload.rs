@@ -21,6 +21,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// takes long is given more time than it takes.
 const RETRY: Duration = Duration::from_secs(5);
 const REST: u32 = 10;
+/// How long clients may wait for signatures that only make forks cheaper: the new
+/// keyholder may be killed or stopped at that very moment.
+const REHEARSAL: Duration = Duration::from_millis(250);
 /// How often a load that failed is tried again at once, whose files changed
 /// under it.
 const AGAIN: usize = 2;
@@ -96,7 +99,7 @@ impl Supervisor<'_> {
         next.warn(Some(&self.generation), report);
         self.generation = next;
         if let Some(mut keyholder) = keyholder {
-            self.generation.rehearse(&mut keyholder);
+            self.generation.rehearse(&mut keyholder, REHEARSAL);
             self.keyholders.succeed(keyholder);
         }
     }
