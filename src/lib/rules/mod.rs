@@ -302,6 +302,9 @@ impl Rules {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use super::*;
 
     fn keys(client: &Client) -> Vec<String> {
@@ -311,6 +314,106 @@ mod tests {
             None::<()>
         });
         seen
+    }
+
+    /// Rules of a text, through a file in a folder that is gone again.
+    fn rules(text: &str) -> io::Result<Rules> {
+        let records = compile(text.as_bytes()).expect(text).records;
+        opened(records.iter().map(|record| (&*record.key, &*record.data)))
+    }
+
+    fn opened<'a>(
+        records: impl IntoIterator<Item = (&'a [u8], &'a [u8]), IntoIter: Clone>,
+    ) -> io::Result<Rules> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("rules-{}-{number}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        fs::create_dir(&folder).expect("a folder");
+        let (cdb, temporary) = (folder.join("cdb"), folder.join("tmp"));
+        crate::rulesdb::replace(&cdb, &temporary, records).expect("written");
+        let rules = Rules::open_or_none(&cdb);
+        fs::remove_dir_all(&folder).expect("removed");
+        rules
+    }
+
+    fn address_of(rule: Option<Rule<'_>>) -> Option<String> {
+        rule.map(|rule| rule.address())
+    }
+
+    #[test]
+    fn a_client_an_address_and_a_server_name_meet_their_own_rules() {
+        let rules = rules(
+            "1.2.3.4:deny\nlocal=192.0.2.10:deny\nsni=mail.example.com:allow\n\
+             sni=*.example.com:deny\n=host.example:deny\n",
+        )
+        .expect("sound");
+        let client = |ip: &str, name| Client::new(ip.parse().expect("an address"), name, None);
+        for (ip, name, wanted) in [
+            ("1.2.3.4", None, Some("1.2.3.4")),
+            ("1.2.3.5", None, None),
+            (
+                "1.2.3.5",
+                Some(&b"HOST.example."[..]),
+                Some("=host.example"),
+            ),
+            ("1.2.3.5", Some(b"."), None),
+            ("192.0.2.10", None, None),
+        ] {
+            let found = address_of(rules.lookup(&client(ip, name)));
+            assert_eq!(found.as_deref(), wanted, "{ip}");
+        }
+        for (ip, wanted) in [
+            ("192.0.2.10", Some("local=192.0.2.10")),
+            ("::ffff:192.0.2.10", Some("local=192.0.2.10")),
+            ("192.0.2.11", None),
+            ("1.2.3.4", None),
+        ] {
+            let found = address_of(rules.lookup_local(ip.parse().expect("an address")));
+            assert_eq!(found.as_deref(), wanted, "{ip}");
+        }
+        for (name, wanted) in [
+            ("mail.example.com", Some("sni=mail.example.com")),
+            ("MAIL.example.COM.", Some("sni=mail.example.com")),
+            ("www.example.com", Some("sni=*.example.com")),
+            ("a.mail.example.com", None),
+            ("example.com", None),
+            ("com", None),
+            ("*.example.com", None),
+            ("", None),
+        ] {
+            let found = address_of(rules.lookup_sni(name.as_bytes()));
+            assert_eq!(found.as_deref(), wanted, "{name}");
+        }
+        let keys: Vec<_> = rules.iter().map(|rule| rule.address()).collect();
+        assert_eq!(
+            keys,
+            [
+                "1.2.3.4",
+                "local=192.0.2.10",
+                "sni=mail.example.com",
+                "sni=*.example.com",
+                "=host.example"
+            ]
+        );
+    }
+
+    #[test]
+    fn without_a_file_there_are_no_rules_and_a_bad_one_is_an_error() {
+        let client = Client::literal(b"1.2.3.4", None, None);
+        let missing = std::env::temp_dir().join(format!("no-rules-{}", std::process::id()));
+        let none = Rules::open_or_none(&missing).expect("allowed");
+        assert_eq!(none.lookup(&client), None);
+        assert_eq!(none.iter().count(), 0);
+        let fail = Rules::open(&missing).expect_err("missing");
+        assert_eq!(fail.kind(), io::ErrorKind::NotFound);
+
+        // One record that is no rule's refuses the whole, whoever would meet it.
+        let records = [("1.2.3.4", "D\0"), ("5.6.7.8", "E\0")];
+        let records = records.map(|(key, data)| (key.as_bytes(), data.as_bytes()));
+        let fail = opened(records).expect_err("no rule");
+        assert_eq!(fail.kind(), io::ErrorKind::InvalidData);
+        assert_eq!(fail.to_string(), "not a rule: 5.6.7.8");
     }
 
     #[test]

@@ -297,4 +297,36 @@ mod tests {
         let absent = Refusal::new(Fault::Absent, "there is none");
         assert_eq!(absent.to_string(), "there is none");
     }
+
+    /// What a pin would have excused is about the way to an anchor, or the date.
+    #[test]
+    fn strangers_are_those_whose_chain_alone_is_at_fault() {
+        for (result, stranger) in [
+            (code::UNABLE_TO_GET_ISSUER_CERT, true),
+            (code::CERT_HAS_EXPIRED, true),
+            (code::DEPTH_ZERO_SELF_SIGNED_CERT, true),
+            (code::SELF_SIGNED_CERT_IN_CHAIN, true),
+            (code::UNABLE_TO_GET_ISSUER_CERT_LOCALLY, true),
+            (code::UNABLE_TO_VERIFY_LEAF_SIGNATURE, true),
+            // X509_V_ERR_CERT_SIGNATURE_FAILURE, X509_V_ERR_CERT_REVOKED.
+            (7, false),
+            (23, false),
+        ] {
+            let refusal = Refusal::new(Fault::Chain(result_of(result)), "no good");
+            assert_eq!(refusal.is_of_a_stranger(), stranger, "{result}");
+            assert_eq!(refusal.code(), result);
+        }
+        let expired = result_of(code::CERT_HAS_EXPIRED);
+        for (fault, number) in [
+            (Fault::Name(expired), code::CERT_HAS_EXPIRED),
+            (Fault::Records, code::DANE_NO_MATCH),
+            (Fault::Absent, code::CERT_REJECTED),
+            (Fault::Fingerprint, code::CERT_REJECTED),
+            (Fault::Unjudged, code::CERT_REJECTED),
+        ] {
+            let refusal = Refusal::new(fault, "no good");
+            assert!(!refusal.is_of_a_stranger(), "{fault:?}");
+            assert_eq!(refusal.code(), number, "{fault:?}");
+        }
+    }
 }
