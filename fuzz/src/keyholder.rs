@@ -84,6 +84,13 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         [&[9; 64][..], &[3, 0, 23, 65], &P256].concat(),
         [&[0x30, 0x81, 130][..], &[9; 61], &[3, 0, 23, 65], &P256].concat(),
         [
+            &[0x30, 0x81, 130, 4, 59][..],
+            &[9; 59],
+            &[3, 0, 23, 65],
+            &P256,
+        ]
+        .concat(),
+        [
             vec![9; 56],
             MARK.to_vec(),
             number(&PRIME),
@@ -254,14 +261,28 @@ fn is_of_a_server(message: &[u8], permit: &Permit) -> bool {
         && message[325..327] == [1, 0]
 }
 
-/// One ASN.1 structure, by the shortest of its encodings (X.690, 10.1).
+/// One ASN.1 structure to its end, by the shortest of its encodings (X.690, 10.1).
 fn is_structure(message: &[u8]) -> bool {
-    match message {
-        [0x30 | 0x31, length, rest @ ..] if *length < 0x80 => rest.len() == usize::from(*length),
-        [0x30 | 0x31, 0x81, length, rest @ ..] => rest.len() == usize::from(*length),
-        [0x30 | 0x31, 0x82, high, low, rest @ ..] => {
-            rest.len() == usize::from(u16::from_be_bytes([*high, *low]))
+    matches!(message.first(), Some(0x30 | 0x31)) && elements(message) == Some(1)
+}
+
+/// How many elements bytes are; `None`: they are none.
+fn elements(mut bytes: &[u8]) -> Option<usize> {
+    let mut count = 0;
+    while let Some((&tag, rest)) = bytes.split_first() {
+        let (length, rest) = match rest {
+            _ if tag & 0x1f == 0x1f => return None,
+            [length @ ..=0x7f, rest @ ..] => (usize::from(*length), rest),
+            [0x81, length, rest @ ..] => (usize::from(*length), rest),
+            [0x82, high, low, rest @ ..] => (u16::from_be_bytes([*high, *low]).into(), rest),
+            _ => return None,
+        };
+        let (inside, behind) = rest.split_at_checked(length)?;
+        if tag & 0x20 != 0 {
+            elements(inside)?;
         }
-        _ => false,
+        bytes = behind;
+        count += 1;
     }
+    Some(count)
 }
