@@ -1,14 +1,16 @@
 //! Many connections, many bytes, and limits on how many there may be.
 #![forbid(unsafe_code)]
 
+use std::fs;
 use std::io::Read as _;
 use std::net::SocketAddr;
 use std::thread;
 
 use openssl::ssl::SslVersion;
 
+use super::sockets::strace;
 use crate::harness::dial::{Noise, plain};
-use crate::harness::{Dial, End, Identity, KeyKind, Place, Setup, compile, eventually, need};
+use crate::harness::{Dial, End, Identity, KeyKind, Place, Setup, compile, eventually, need, skip};
 
 /// One connection to a server whose program is `cat`: every byte comes back.
 fn echo(dial: Dial, seed: u64, size: usize) {
@@ -107,6 +109,88 @@ fn every_end_is_noticed_beside_many_open_connections() {
     left(0);
     let ends = server.log().matches("sslserver: end ").count();
     assert_eq!(ends, OPEN + SHORT, "{}", server.log());
+}
+
+/// How many of the supervisor's descriptors have numbers that no launcher copies.
+fn high(pid: u32) -> usize {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let numbers = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let numbers = numbers.map(|number| number.parse::<i32>().unwrap());
+    numbers.filter(|number| *number >= 256).count()
+}
+
+/// Opens more connections than those that are few: each has a program with the same
+/// descriptors, and its own bytes. Gives what the supervisor had beside them.
+fn open_a_crowd(setup: Setup) -> (Vec<i32>, usize) {
+    const OPEN: usize = 80;
+    let server = setup.options("-c 200").start();
+    let (mut open, mut lists) = (Vec::new(), Vec::new());
+    for _ in 0..OPEN {
+        let mut client = Dial::to(&server).connect();
+        let lines = std::iter::from_fn(|| Some(client.line()).filter(|line| line != ".\n"));
+        let names = lines.filter_map(|line| {
+            let (name, _) = line.rsplit_once(" -> ")?;
+            name.rsplit(' ').next()?.parse::<i32>().ok()
+        });
+        lists.push(names.collect::<Vec<i32>>());
+        open.push(client);
+    }
+    assert!(lists.iter().all(|list| *list == lists[0]), "{lists:?}");
+    let high = high(server.pid());
+    for (number, client) in open.iter_mut().enumerate() {
+        let word = format!("{number:5}");
+        client.send(&word);
+        assert_eq!(client.read_exact(5), word.as_bytes());
+    }
+    drop(open);
+    server.quiet();
+    (lists.remove(0), high)
+}
+
+/// A program that lists its descriptors.
+const LISTING: &str = "ls -l /proc/$$/fd; echo .; exec cat";
+/// Of so many connections the supervisor has descriptors with high numbers: those beyond
+/// what is few, each at least one.
+const HIGH: usize = 15;
+
+/// Beside many connections launchers begin without the descriptors of others, unless what
+/// all programs are to have lies among them.
+#[test]
+fn beside_many_connections_a_program_has_its_own_descriptors_alone() {
+    need!("bash");
+    for number in [8, 300] {
+        let place = Place::new("descriptors-in-a-crowd");
+        let file = place.write("extra", "inherited");
+        let opening = format!("exec {number}<{file}; exec \"$@\"");
+        let setup = Setup::script(&place, LISTING).through(["bash", "-c", &opening, "bash"]);
+        let (list, high) = open_a_crowd(setup);
+        assert!(list.contains(&number), "{list:?}");
+        assert!(high >= HIGH, "{high}");
+    }
+}
+
+/// A launcher that is late with its table, and a kernel that makes none, cost time alone.
+#[test]
+fn beside_many_connections_a_late_launcher_has_its_descriptors_too() {
+    let Some(strace) = strace() else {
+        skip!("strace is not installed, or may not trace");
+    };
+    for fault in ["delay_enter=5000", "error=ENOSYS"] {
+        let place = Place::new("late-in-a-crowd");
+        let inject = format!("inject=close_range:{fault}");
+        let words = [
+            strace.to_str().unwrap(),
+            "-f",
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-e",
+            &inject,
+        ];
+        // A traced process cannot have more system calls filtered than strace knows.
+        let setup = Setup::script(&place, LISTING).env("SSL_SANDBOX", "0");
+        open_a_crowd(setup.through(words));
+    }
 }
 
 #[test]
