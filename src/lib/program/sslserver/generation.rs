@@ -74,15 +74,16 @@ pub(super) struct Served {
     choices: Arc<Choices>,
     /// The environment alone does.
     pub own: bool,
-    /// The rules that do; under -k alone, which prints them.
+    /// The rules that do; under -k, which prints them, and where something is to be said of
+    /// the store.
     pub addresses: Vec<String>,
 }
 
 impl Served {
     /// These rules lead to it, too. They may be many thousands, whose names every fork
-    /// would copy the page tables of.
+    /// would copy the page tables of: they stay only where somebody names them.
     fn lead(&mut self, addresses: Vec<String>, setup: &Setup) {
-        if setup.options.check {
+        if setup.options.check || !self.store.findings.is_empty() {
             self.addresses.extend(addresses);
         }
     }
