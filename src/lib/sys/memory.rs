@@ -3,7 +3,7 @@
 
 use std::io;
 use std::num::NonZeroUsize;
-use std::ops::{Deref, DerefMut, Range};
+use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -320,7 +320,7 @@ fn page_size() -> usize {
 /// Gives up this process's copies of pages, for a caller that needs none of what is in
 /// them, or finds the same there afterwards. A failure keeps them.
 #[cfg(target_os = "linux")]
-fn drop_pages(range: &Range<usize>) {
+fn drop_pages(range: &std::ops::Range<usize>) {
     if !range.is_empty() {
         let start = range.start as *mut c_void;
         // SAFETY: of pages that the caller has no use for, or that are a file's.

@@ -16,7 +16,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use libc::c_void;
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::resource::{Resource, getrlimit, rlim_t};
 
 use crate::sys::mappings;
 
@@ -85,7 +85,7 @@ fn move_to_file(heap: &Range<usize>, used: &[bool], page: usize) -> io::Result<K
     let length = heap.len();
     // A longer file would end this process by SIGXFSZ.
     let (longest, _) = getrlimit(Resource::RLIMIT_FSIZE)?;
-    if longest < length as u64 {
+    if longest < rlim_t::try_from(length).unwrap_or(rlim_t::MAX) {
         return Err(io::ErrorKind::FileTooLarge.into());
     }
     let file = memfd_create(c"heap", MFdFlags::MFD_CLOEXEC)?;
