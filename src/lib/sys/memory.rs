@@ -131,6 +131,7 @@ impl std::fmt::Debug for Bytes {
 /// to has no pages of its own, so fork leaves it to the child to find the file's.
 #[cfg(target_os = "linux")]
 mod file {
+    use std::ffi::CStr;
     use std::fs::File;
     use std::io::{self, Write as _};
     use std::num::NonZeroUsize;
@@ -159,7 +160,7 @@ mod file {
     impl Mapping {
         pub(super) fn of(bytes: &[u8]) -> io::Result<Mapping> {
             let length = NonZeroUsize::new(bytes.len()).ok_or(io::ErrorKind::InvalidInput)?;
-            let mut file = nameless()?;
+            let mut file = nameless(c"unforked")?;
             file.write_all(bytes)?;
             let sealed = SealFlag::F_SEAL_WRITE
                 | SealFlag::F_SEAL_SHRINK
@@ -183,11 +184,15 @@ mod file {
         }
     }
 
-    fn nameless() -> io::Result<File> {
+    /// A file in memory, called so in /proc alone, that no other process can open.
+    ///
+    /// # Errors
+    /// As memfd_create(2).
+    pub(super) fn nameless(called: &CStr) -> io::Result<File> {
         let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
         let create = |flags| {
             // SAFETY: takes a string, which ends with NUL, and flags.
-            unsafe { libc::memfd_create(c"unforked".as_ptr(), flags) }
+            unsafe { libc::memfd_create(called.as_ptr(), flags) }
         };
         // Linux before 6.3 does not know the first; some later ones insist on it.
         let number = match create(flags | libc::MFD_NOEXEC_SEAL) {

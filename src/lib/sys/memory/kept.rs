@@ -15,7 +15,6 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use libc::c_void;
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::resource::{Resource, getrlimit, rlim_t};
 
 use crate::sys::mappings;
@@ -88,8 +87,7 @@ fn move_to_file(heap: &Range<usize>, used: &[bool], page: usize) -> io::Result<K
     if longest < rlim_t::try_from(length).unwrap_or(rlim_t::MAX) {
         return Err(io::ErrorKind::FileTooLarge.into());
     }
-    let file = memfd_create(c"heap", MFdFlags::MFD_CLOEXEC)?;
-    let file = File::from(file);
+    let file = super::file::nameless(c"heap")?;
     file.set_len(length as u64)?;
     for offset in (0..length).step_by(page) {
         if used[offset / page] {
