@@ -18,6 +18,23 @@ fn server(bytes: &[u8], piece: usize) -> Server<'_> {
     }
 }
 
+/// Everything that is read of bytes that come in such pieces, and why no more is.
+fn read_all<T, E: ToString>(
+    bytes: &[u8],
+    piece: usize,
+    one: impl Fn(&mut Lines<&mut Server<'_>>) -> Result<T, E>,
+) -> (Vec<T>, String) {
+    let mut server = server(bytes, piece);
+    let mut lines = Lines::new(&mut server);
+    let mut found = Vec::new();
+    loop {
+        match one(&mut lines) {
+            Ok(whole) => found.push(whole),
+            Err(refusal) => return (found, refusal.to_string()),
+        }
+    }
+}
+
 /// Dialogues that come to their end.
 pub fn login_seeds() -> Vec<Vec<u8>> {
     [
@@ -77,18 +94,7 @@ pub fn smtp_replies(bytes: &[u8]) {
     let [piece, bytes @ ..] = bytes else {
         return;
     };
-    let read = |piece: usize| {
-        let mut server = server(bytes, piece);
-        let mut lines = Lines::new(&mut server);
-        let mut found = Vec::new();
-        let end = loop {
-            match Reply::read(&mut lines, "here") {
-                Ok(reply) => found.push(reply),
-                Err(refusal) => break refusal.to_string(),
-            }
-        };
-        (found, end)
-    };
+    let read = |piece| read_all(bytes, piece, |lines| Reply::read(lines, "here"));
     let (found, end) = read(usize::from(*piece).max(1));
     let mut rest = bytes;
     for reply in &found {
@@ -219,18 +225,7 @@ pub fn responses(bytes: &[u8]) {
     let [piece, bytes @ ..] = bytes else {
         return;
     };
-    let read = |piece: usize| {
-        let mut server = server(bytes, piece);
-        let mut lines = Lines::new(&mut server);
-        let mut found = Vec::new();
-        let end = loop {
-            match Response::read(&mut lines, "here") {
-                Ok(response) => found.push(response),
-                Err(refusal) => break refusal.to_string(),
-            }
-        };
-        (found, end)
-    };
+    let read = |piece| read_all(bytes, piece, |lines| Response::read(lines, "here"));
     let (found, end) = read(usize::from(*piece).max(1));
     let mut rest = bytes;
     for response in &found {

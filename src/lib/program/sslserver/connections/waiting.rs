@@ -21,7 +21,7 @@ pub(in crate::program::sslserver) struct Waiting {
     /// `None` until the launcher has told.
     pub terms: Option<Terms>,
     /// What comes from the control socket is heard.
-    pub heard: bool,
+    heard: bool,
     /// Since when an engine is wanted that could not be started.
     pub asked: Option<Instant>,
 }
@@ -31,10 +31,18 @@ impl Waiting {
         // Where that fails it is tried again when the launcher has told.
         let heard = controls.add(kept.control(), id).is_ok();
         Waiting {
-            kept,
-            terms: None,
             heard,
-            asked: None,
+            ..Waiting::unheard(kept, None, None)
+        }
+    }
+
+    /// One whose control socket nobody listens to.
+    pub fn unheard(kept: EngineEnds, terms: Option<Terms>, asked: Option<Instant>) -> Waiting {
+        Waiting {
+            kept,
+            terms,
+            heard: false,
+            asked,
         }
     }
 

@@ -67,17 +67,9 @@ impl Supervisor<'_> {
     /// again later where the system lacks something.
     fn begin_engine(&mut self, id: ConnectionId, waiting: Waiting, seconds: u32) {
         let Waiting {
-            kept,
-            terms,
-            heard,
-            asked,
+            kept, terms, asked, ..
         } = waiting;
-        let again = |kept, terms| Waiting {
-            kept,
-            terms,
-            heard,
-            asked,
-        };
+        let again = |kept, terms| Waiting::unheard(kept, terms, asked);
         if let Some(settings) = terms.as_ref().and_then(|terms| terms.settings.as_ref()) {
             // Where that fails, the engine finds out why.
             let _ = self
@@ -125,7 +117,7 @@ impl Supervisor<'_> {
         }
     }
 
-    fn put_off(&mut self, id: ConnectionId, waiting: Waiting, error: io::Error) {
+    fn put_off(&mut self, id: ConnectionId, mut waiting: Waiting, error: io::Error) {
         let now = Instant::now();
         let since = waiting.asked.unwrap_or(now);
         let limit = Duration::from_secs(self.setup.options.handshake_seconds.into());
@@ -134,8 +126,8 @@ impl Supervisor<'_> {
             let why = Fail::unable("fork")(error);
             return self.connections.refuse(id, &why.to_string());
         }
-        let asked = Some(since);
-        self.connections.put_off(id, Waiting { asked, ..waiting });
+        waiting.asked = Some(since);
+        self.connections.put_off(id, waiting);
     }
 }
 
