@@ -79,8 +79,11 @@ fn cure(result: &HostResult, facts: &Facts, sender: &Sender) -> String {
         return "update the server, for RFC 5746".to_owned();
     }
     let Some(version) = sender.common_version(|one| result.speaks(one)) else {
-        let highest = sender.versions.iter().max().unwrap_or(&Version::Tls12);
-        return format!("allow {highest}");
+        // TLS 1.2 is enough for those that speak it: the least that helps.
+        let all = sender.versions.iter();
+        let modern = all.clone().filter(|one| **one >= Version::Tls12).min();
+        let wanted = modern.or(all.max()).unwrap_or(&Version::Tls12);
+        return format!("allow {wanted}");
     };
     let fitting = |one: &&super::super::result::Certificate| sender.takes(one.key, one.bits);
     let certificates = &result.certificates;

@@ -394,6 +394,10 @@ fn a_list_of_senders_is_cut_at_a_name_and_says_what_would_help() {
     let only = [(Version::Tls13, Some(true))];
     result.versions = Some(BTreeMap::from(only));
     assert!(text(&result, "senders-without-tls13-refused").ends_with(": allow TLSv1.2"));
+    // One cure for both findings of a server that speaks old versions alone.
+    result.versions = Some(BTreeMap::from([(Version::Tls10, Some(true))]));
+    assert!(text(&result, "old-version").ends_with("; allow TLSv1.2"));
+    assert!(text(&result, "senders-refused").ends_with("; allow TLSv1.2"));
 }
 
 #[test]
