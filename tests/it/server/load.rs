@@ -2,15 +2,18 @@
 #![forbid(unsafe_code)]
 
 use std::fs;
-use std::io::Read as _;
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::thread;
 
+use nix::sys::signal::Signal;
 use openssl::ssl::SslVersion;
 
 use super::sockets::strace;
 use crate::harness::dial::{Noise, plain};
-use crate::harness::{Dial, End, Identity, KeyKind, Place, Setup, compile, eventually, need, skip};
+use crate::harness::{
+    Dial, End, Identity, KeyKind, Place, Setup, compile, eventually, need, process, skip,
+};
 
 /// One connection to a server whose program is `cat`: every byte comes back.
 fn echo(dial: Dial, seed: u64, size: usize) {
@@ -468,6 +471,39 @@ fn reaching_c_is_said_once_with_who_has_the_places() {
         "sslserver: warning: 4 connections at once, as many as -c allows: further clients wait; \
          127.0.0.1 has 3 of them, which -C would limit\n"
     );
+}
+
+/// Beside many connections the server does not look for the end of each at once. Of
+/// children that end together the kernel names one.
+#[test]
+fn connections_that_ended_unheard_of_have_no_place() {
+    let place = Place::new("ended-unheard-of");
+    let server = Setup::new(&place, &["cat"])
+        .options("-n -c 60 -b 60")
+        .start();
+    let up = |mut client: TcpStream| {
+        client.write_all(b"x").unwrap();
+        client.read_exact(&mut [0]).unwrap();
+        client
+    };
+    let mut clients: Vec<_> = (0..55).map(|_| up(plain(server.at))).collect();
+    let pid = server.pid();
+    let stopped = || process::process(pid.cast_signed()).filter(|one| one.state == 'T');
+    server.signal(Signal::SIGSTOP);
+    eventually("the server stopped", stopped);
+    clients.truncate(30);
+    eventually("the ends of 25 programs", || {
+        let of_it = process::group(pid).into_iter();
+        let ended = of_it.filter(|one| one.parent == pid.cast_signed() && one.state == 'Z');
+        (ended.count() >= 25).then_some(())
+    });
+    // 59 in all, which is one fewer than it may have.
+    let more: Vec<_> = (0..29).map(|_| plain(server.at)).collect();
+    server.signal(Signal::SIGCONT);
+    clients.extend(more.into_iter().map(up));
+    drop(clients);
+    server.quiet();
+    assert_eq!(server.log(), "");
 }
 
 #[test]

@@ -198,6 +198,10 @@ impl Supervisor<'_> {
 
     /// Says that no further client is let in, and who has the places.
     fn tell_full(&mut self) {
+        if !self.has_room() && self.scan_at.is_some() {
+            // Whoever has ended unheard of has no place any more.
+            self.reap();
+        }
         if self.has_room() || !Self::due(&mut self.full_told) {
             return;
         }
