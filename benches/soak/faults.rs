@@ -383,7 +383,9 @@ fn began(pid: i32) -> Option<u64> {
     rest.split_whitespace().nth(19)?.parse().ok()
 }
 
-/// The address at the other end of a process's connection.
+/// The address at the other end of a process's connection, if it has one alone: under
+/// `-n` an engine that has only just been forked has those of other clients still, and
+/// the listening socket.
 fn client_of(pid: i32) -> Option<Ipv4Addr> {
     let sockets: BTreeSet<String> = fs::read_dir(format!("/proc/{pid}/fd"))
         .ok()?
@@ -395,7 +397,7 @@ fn client_of(pid: i32) -> Option<Ipv4Addr> {
         })
         .collect();
     let table = fs::read_to_string("/proc/net/tcp").ok()?;
-    table.lines().skip(1).find_map(|line| {
+    let mut clients = table.lines().skip(1).filter_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         if !sockets.contains(*fields.get(9)?) {
             return None;
@@ -404,7 +406,8 @@ fn client_of(pid: i32) -> Option<Ipv4Addr> {
         // As the machine has it in memory.
         let number = u32::from_str_radix(address, 16).ok()?;
         Some(Ipv4Addr::from(number.to_ne_bytes()))
-    })
+    });
+    clients.next().filter(|_| clients.next().is_none())
 }
 
 /// A time in which nobody was served to his end.
