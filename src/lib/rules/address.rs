@@ -41,6 +41,8 @@ pub enum Scope {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wrong {
     Address,
+    /// A server name that is not as DNS has it.
+    Unicode,
     Prefix,
 }
 
@@ -76,7 +78,12 @@ pub(super) fn key(address: &[u8]) -> Result<Vec<u8>, Wrong> {
             Some(rest) => (&b"*."[..], rest),
             None => (&b""[..], name),
         };
-        let name = server_name(rest).ok_or(Wrong::Address)?;
+        let wrong = if rest.is_ascii() {
+            Wrong::Address
+        } else {
+            Wrong::Unicode
+        };
+        let name = server_name(rest).ok_or(wrong)?;
         return Ok([SERVER_NAME, star, &name].concat());
     }
     // A name holds no colon, and tcprules would have cut the address there.
@@ -380,7 +387,6 @@ mod tests {
             "sni=a/b",
             "sni=../a",
             "sni=*.",
-            "sni=\u{e4}.de",
             "sni=a:b",
         ] {
             assert_eq!(key(bad.as_bytes()), Err(Wrong::Address), "{bad}");
@@ -389,6 +395,9 @@ mod tests {
             key(format!("sni={}.a", "x".repeat(64)).as_bytes()),
             Err(Wrong::Address)
         );
+        for unicode in ["sni=\u{e4}.de", "sni=*.\u{e4}.de"] {
+            assert_eq!(key(unicode.as_bytes()), Err(Wrong::Unicode), "{unicode}");
+        }
     }
 
     #[test]

@@ -76,6 +76,8 @@ pub enum Problem {
     Nul,
     /// More bits than the address has.
     Prefix,
+    /// A server name that is not as DNS has it.
+    Unicode,
     /// Not two numbers, or too many addresses.
     Range,
     /// A value without its closing delimiter.
@@ -98,6 +100,7 @@ impl fmt::Display for Problem {
             Problem::Mark => "a byte order mark before it: save the text without one",
             Problem::Nul => "it holds a NUL",
             Problem::Prefix => "prefix length too long",
+            Problem::Unicode => "bad address (names in DNS are ASCII: write it as xn--...)",
             Problem::Range => "bad range",
             Problem::Value => "unterminated value",
             Problem::Variable => "not a list of variables",
@@ -124,6 +127,7 @@ impl From<Wrong> for Problem {
         match wrong {
             Wrong::Address => Problem::Address,
             Wrong::Prefix => Problem::Prefix,
+            Wrong::Unicode => Problem::Unicode,
         }
     }
 }
@@ -448,6 +452,9 @@ mod tests {
             let wanted = format!("line 1: unable to parse this line: {words}: {line}");
             assert_eq!(bad[0].to_string(), wanted);
         }
+        let bad = compile("sni=b\u{fc}cher.example:allow".as_bytes()).expect_err("not ASCII");
+        let cure = ": bad address (names in DNS are ASCII: write it as xn--...): ";
+        assert!(bad[0].to_string().contains(cure), "{}", bad[0]);
         let bad = compile(b"1.2.3.4:allow,A=\"\0\"").expect_err("a NUL");
         assert!(bad[0].to_string().contains(": it holds a NUL: "));
     }

@@ -265,13 +265,15 @@ impl Certificate {
         )))
     }
 
-    /// That clients take it for no server's.
-    fn purpose_finding(&self) -> Option<Fail> {
-        (!tls_ffi::chain::is_for_servers(&self.leaf)).then(|| {
-            Fail::warning(format!(
-                "{}: its extended key usage has no serverAuth, and clients refuse it: get a certificate for servers",
-                self.place()
-            ))
+    /// That clients take it for no server's, or its key for one that does not sign.
+    fn purpose_findings(&self) -> impl Iterator<Item = Fail> {
+        let purpose = (!tls_ffi::chain::is_for_servers(&self.leaf))
+            .then_some("its extended key usage has no serverAuth, and clients refuse it");
+        let usage = (!tls_ffi::chain::may_sign(&self.leaf))
+            .then_some("its key usage has no digitalSignature, and many clients refuse it");
+        purpose.into_iter().chain(usage).map(|why| {
+            let place = self.place();
+            Fail::warning(format!("{place}: {why}: get a certificate for servers"))
         })
     }
 
@@ -281,7 +283,7 @@ impl Certificate {
             .chain_finding()
             .into_iter()
             .chain(self.curve_finding())
-            .chain(self.purpose_finding());
+            .chain(self.purpose_findings());
         self.dates().into_iter().chain(lasting)
     }
 

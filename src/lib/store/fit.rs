@@ -114,23 +114,7 @@ pub(super) fn findings(
     let keys: Vec<String> = kinds.iter().map(KeyKind::to_string).collect();
     let keys = keys.join(" and ");
     let mut found = Vec::new();
-    // Names of TLS 1.3 suites have no hyphen.
-    if min < Version::Tls13 && !suites.iter().any(|name| name.contains('-')) {
-        let served = if suites.is_empty() {
-            "no client is served"
-        } else {
-            "only TLS 1.3 is served"
-        };
-        let why = if has_a_curve(&permit.groups) {
-            format!("CIPHERS: none of its suites fits the key ({keys})")
-        } else {
-            format!("TLS_GROUPS: no curve, which TLS 1.2 needs with this key ({keys})")
-        };
-        found.push(Fail::warning(format!("{why}: {served}")));
-    }
-    if !settings.has("SIGALGS") {
-        return found;
-    }
+    let chosen = settings.has("SIGALGS");
     let fit = |thirteen| {
         kinds.iter().any(|kind| {
             schemes
@@ -143,9 +127,25 @@ pub(super) fn findings(
         max.is_none_or(|max| max >= Version::Tls13) && kinds.iter().any(|kind| kind.serves_tls13());
     // In TLS 1.2 alone the schemes count: before, there were none to choose.
     let old = min <= Version::Tls12 && max.is_none_or(|max| max >= Version::Tls12);
+    let unsigned = chosen && old && !fit(false);
+    // Names of TLS 1.3 suites have no hyphen. Without a signature TLS 1.2 has none of
+    // them, and that is said below.
+    if !unsigned && min < Version::Tls13 && !suites.iter().any(|name| name.contains('-')) {
+        let served = if suites.is_empty() {
+            "no client is served"
+        } else {
+            "only TLS 1.3 is served"
+        };
+        let why = if has_a_curve(&permit.groups) {
+            format!("CIPHERS: none of its suites fits the key ({keys})")
+        } else {
+            format!("TLS_GROUPS: no curve, which TLS 1.2 needs with this key ({keys})")
+        };
+        found.push(Fail::warning(format!("{why}: {served}")));
+    }
     for (version, missing) in [
-        ("TLS 1.3", new && !fit(true)),
-        ("TLS 1.2", old && !fit(false)),
+        ("TLS 1.3", chosen && new && !fit(true)),
+        ("TLS 1.2", unsigned),
     ] {
         if missing {
             found.push(Fail::warning(format!(

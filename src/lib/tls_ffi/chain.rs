@@ -89,6 +89,19 @@ pub fn is_for_servers(certificate: &X509Ref) -> bool {
     usage & SERVER_OR_ANY != 0
 }
 
+/// Whether a certificate's key may sign, as it does in each handshake that is served
+/// here, by its key usage (RFC 5280 section 4.2.1.3), which it need not have:
+/// `X509_get_key_usage`.
+#[must_use]
+pub fn may_sign(certificate: &X509Ref) -> bool {
+    /// `KU_DIGITAL_SIGNATURE` of x509v3.h; where there is no such extension, all bits
+    /// are set.
+    const SIGNATURE: u32 = 0x80;
+    // SAFETY: as in `flags`.
+    let usage = unsafe { ffi::X509_get_key_usage(certificate.as_ptr()) };
+    usage & SIGNATURE != 0
+}
+
 fn flags(certificate: &X509Ref) -> u32 {
     // SAFETY: the certificate is valid for the whole call, which only fills in what it
     // keeps of its own extensions.

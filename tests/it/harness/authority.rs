@@ -351,6 +351,7 @@ pub struct Leaf {
     kind: KeyKind,
     role: &'static str,
     purpose: Option<&'static str>,
+    usage: Option<&'static str>,
     raw_names: Vec<Vec<u8>>,
 }
 
@@ -369,6 +370,7 @@ impl Leaf {
             kind: KeyKind::P256,
             role: "leaf",
             purpose: None,
+            usage: None,
             raw_names: Vec::new(),
         }
     }
@@ -404,6 +406,13 @@ impl Leaf {
     /// certificate is good for everything.
     pub fn purpose(mut self, oid: &'static str) -> Leaf {
         self.purpose = Some(oid);
+        self
+    }
+
+    /// With a key usage, in OpenSSL's words; without one the key is good for
+    /// everything.
+    pub fn usage(mut self, words: &'static str) -> Leaf {
+        self.usage = Some(words);
         self
     }
 
@@ -483,6 +492,17 @@ impl Leaf {
             let oid = openssl::asn1::Asn1Object::from_str("2.5.29.17").unwrap();
             let names = X509Extension::new_from_der(&oid, false, &value).unwrap();
             builder.append_extension2(&names).unwrap();
+        }
+        if let Some(words) = self.usage {
+            let mut usage = KeyUsage::new();
+            for word in words.split(',') {
+                match word {
+                    "digitalSignature" => usage.digital_signature(),
+                    "keyEncipherment" => usage.key_encipherment(),
+                    other => panic!("no key usage of the tests: {other}"),
+                };
+            }
+            builder.append_extension(usage.build().unwrap()).unwrap();
         }
         if let Some(oid) = self.purpose {
             let usage = ExtendedKeyUsage::new().other(oid).build().unwrap();

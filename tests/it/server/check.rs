@@ -591,6 +591,15 @@ fn settings_that_serve_nobody_are_wrong_and_names_of_another_openssl_are_not() {
         &check(setup().env("SIGALGS", "RSA+SHA256:RSA-PSS+SHA256")),
         "SIGALGS: none of its algorithms fits the key (ECDSA) in TLS 1.3",
     );
+    // No other setting is blamed for it.
+    let unsigned = check(setup().env("SIGALGS", "RSA+SHA1"));
+    wrong(
+        &unsigned,
+        "SIGALGS: none of its algorithms fits the key (ECDSA) in TLS 1.2",
+    );
+    for other in ["TLS_GROUPS", "CIPHERS:"] {
+        assert!(!unsigned.text().contains(other), "{}", unsigned.text());
+    }
     // PKCS #1 is of TLS 1.2 alone.
     let rsa = || setup().identity(&Identity::localhost(KeyKind::Rsa2048));
     let list = "RSA+SHA256:ECDSA+SHA256";
@@ -1012,6 +1021,27 @@ fn a_certificate_that_is_not_for_servers_is_wrong() {
         content(&check(setup(&Leaf::localhost().purpose(good).issue())));
     }
     content(&check(setup(&Leaf::localhost().issue())));
+}
+
+#[test]
+fn a_certificate_whose_key_may_not_sign_is_wrong() {
+    let place = Place::new("check-usage");
+    let why = ": its key usage has no digitalSignature, and many clients refuse it";
+    let setup = |identity: &Identity| Setup::new(&place, &["true"]).identity(identity);
+    for kind in [KeyKind::P256, KeyKind::Rsa2048] {
+        let leaf = |words: &'static str| Leaf::localhost().key(kind).usage(words).issue();
+        let encipherment = leaf("keyEncipherment");
+        wrong(&check(setup(&encipherment)), why);
+        let server = setup(&encipherment).start();
+        let line = server.line(why);
+        assert!(line.starts_with("sslserver: warning: CERTFILE "), "{line}");
+        // With RSA OpenSSL leaves the refusal to the client, and its own does not refuse.
+        if kind == KeyKind::P256 {
+            let dial = Dial::to(&server).version(openssl::ssl::SslVersion::TLS1_2);
+            assert!(dial.attempt().is_err(), "a client of TLS 1.2 is served");
+        }
+        content(&check(setup(&leaf("digitalSignature,keyEncipherment"))));
+    }
 }
 
 #[test]
