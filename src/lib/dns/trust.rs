@@ -3,11 +3,11 @@
 #![forbid(unsafe_code)]
 
 use std::fs;
-use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
 use crate::dns::name::DomainName;
+use crate::qmail_home::is_absent;
 use crate::report::Fail;
 use crate::text;
 
@@ -44,9 +44,10 @@ pub struct Trust {
 
 /// The text of a control file, or none; and its name before each reason.
 fn file(folder: &Path, name: &str) -> Result<Option<String>, Fail> {
-    match fs::read_to_string(folder.join(name)) {
+    let path = folder.join(name);
+    match fs::read_to_string(&path) {
         Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if is_absent(&path, &error) => Ok(None),
         Err(error) => Err(Fail::from(error).of(name)),
     }
 }
@@ -237,7 +238,20 @@ fn fits(word: &str, most: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{ROOT, anchors, believed, required};
+    use super::{ROOT, Trust, anchors, believed, required};
+
+    #[test]
+    fn a_link_to_nowhere_is_not_an_absent_file() {
+        let name = format!("dns-trust-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&folder).expect("a folder");
+        assert!(Trust::read(&folder).is_ok());
+        std::os::unix::fs::symlink("/nonexistent/file", folder.join("dnssec")).expect("a link");
+        let read = Trust::read(&folder);
+        std::fs::remove_dir_all(&folder).expect("removed");
+        let why = read.expect_err("unknown wishes").to_string();
+        assert_eq!(why, "dnssec: no such file or directory");
+    }
 
     #[test]
     fn anchors_are_records_of_the_root() {

@@ -10,9 +10,9 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::fs;
-use std::io;
 use std::path::Path;
 
+use crate::qmail_home::is_absent;
 use crate::report::{self, Fail};
 use crate::rulesdb::Database;
 use crate::text;
@@ -262,7 +262,7 @@ impl Destinations {
         let shown = |path: &Path| text::excerpt(path.as_os_str().as_encoded_bytes(), 300);
         let time = |path: &Path| match fs::metadata(path).and_then(|about| about.modified()) {
             Ok(time) => Ok(Some(time)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if is_absent(path, &error) => Ok(None),
             Err(error) => Err(Fail::unable(format!("read {}", shown(path)))(error)),
         };
         let (text, database) = (time(path)?, time(compiled)?);
@@ -423,7 +423,7 @@ fn named_keys(host: &str) -> Vec<String> {
 /// empty one, any other failure an error.
 pub(crate) fn read_optional(path: &Path) -> Result<Vec<u8>, Fail> {
     match fs::read(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) if is_absent(path, &error) => Ok(Vec::new()),
         Err(error) => {
             let shown = text::excerpt(path.as_os_str().as_encoded_bytes(), 300);
             let why = report::reason(&error);

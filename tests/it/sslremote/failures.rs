@@ -502,6 +502,32 @@ fn what_cannot_be_sent_is_said_before_anybody_is_called() {
     assert_eq!(remote.send("x"), wanted);
 }
 
+/// What such a file asked for cannot be known; without one, less would be asked.
+#[test]
+fn a_policy_file_that_is_a_link_to_nowhere_is_not_an_absent_one() {
+    let place = Place::new("remote-links");
+    let running = Fake::plain().listen("127.0.0.1:0".parse().unwrap());
+    let route = format!(":[127.0.0.1]:{}\n", running.at.port());
+    let remote = Remote::new(&place).control("smtproutes", &route);
+    assert!(remote.send("a.example").starts_with('K'));
+    for name in [
+        "tlsdestinations",
+        "tlsdestinations.cdb",
+        "domaincerts",
+        "qmtproutes",
+    ] {
+        let link = place.path(&format!("control/{name}"));
+        std::os::unix::fs::symlink("/nonexistent/file", &link).unwrap();
+        let report = remote.send("a.example");
+        std::fs::remove_file(link).unwrap();
+        assert!(
+            report.starts_with('Z') && report.contains(name) && report.contains("no such file"),
+            "{name}: {report}"
+        );
+    }
+    assert!(remote.send("a.example").starts_with('K'));
+}
+
 #[test]
 fn control_files_of_qmail_remote_stop_no_mail() {
     let place = Place::new("remote-control");
