@@ -166,7 +166,7 @@ fn hosts_that_the_policy_does_not_list_are_passed_over() {
     let [web_ip, bad, good] = [fresh_ip(), fresh_ip(), fresh_ip()];
     let mut zone = String::new();
     let domains = [
-        "both", "none", "testing", "wide", "deep", "address", "bare", "odd",
+        "both", "none", "testing", "aside", "wide", "deep", "address", "bare", "odd",
     ];
     for domain in domains {
         let _ = writeln!(
@@ -178,7 +178,7 @@ fn hosts_that_the_policy_does_not_list_are_passed_over() {
         zone,
         "bad.mx IN A {bad}\ngood.mx IN A {good}\ndeep.good.mx IN A {good}\n\
          both IN MX 10 bad.mx\nboth IN MX 20 good.mx\nnone IN MX 10 bad.mx\n\
-         testing IN MX 10 bad.mx\nwide IN MX 10 good.mx\ndeep IN MX 10 deep.good.mx\n\
+         testing IN MX 10 bad.mx\naside IN MX 10 good.mx\nwide IN MX 10 good.mx\ndeep IN MX 10 deep.good.mx\n\
          address IN MX 10 {bad}.\nbare IN A {good}\nodd IN MX 10 good.mx\n"
     );
     let names = Names::serve(&place, &zone);
@@ -221,6 +221,14 @@ fn hosts_that_the_policy_does_not_list_are_passed_over() {
             &["good.mx.test"],
             "(sts: testing: the MTA-STS policy of testing.test does not list it).\n".to_owned(),
         ),
+        // A certificate that the policy would take makes no listed host of it.
+        (
+            "aside",
+            "testing",
+            &["bad.mx.test"],
+            " unverified) (sts: testing: the MTA-STS policy of aside.test does not list it).\n"
+                .to_owned(),
+        ),
         (
             "wide",
             "enforce",
@@ -258,7 +266,7 @@ fn hosts_that_the_policy_does_not_list_are_passed_over() {
         assert!(report.contains(&said), "{domain}: {report}");
     }
     assert_eq!(bad_server.seen().len(), 1, "of the one in mode testing");
-    assert_eq!(good_server.messages(), 3);
+    assert_eq!(good_server.messages(), 4);
 }
 
 #[test]
