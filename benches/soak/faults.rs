@@ -491,9 +491,17 @@ fn losses(seen: &Seen, log: &Log) -> Losses {
             }
             Hit::Launcher(pid, client) => {
                 hit.extend(journal.clients_of(*pid));
-                if let (Some(client), true) = (client, journal.ended_badly(*pid)) {
-                    hit.insert(*client);
-                    ended.insert(*client);
+                match client {
+                    Some(client) if journal.ended_badly(*pid) => {
+                        hit.insert(*client);
+                        ended.insert(*client);
+                    }
+                    // It was an engine before its first word, which has the name of its
+                    // launcher: the log has to say something.
+                    Some(client) if journal.clients_of(*pid).is_empty() => {
+                        hit.insert(*client);
+                    }
+                    _ => {}
                 }
             }
         }

@@ -18,6 +18,8 @@ pub struct Reach<'a> {
 /// When it does something.
 #[derive(Clone, Copy, Debug)]
 pub enum Moment<'a> {
+    /// An engine begins, and nobody has heard of it.
+    Begun,
     /// It has given up its rights. A delivery has none of an engine's descriptors.
     Confined(Option<Reach<'a>>),
     /// The process that fetches a policy has given up its rights.

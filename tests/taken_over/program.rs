@@ -5,8 +5,8 @@
 //! processes; `short-hours` makes a ticket key last a second. The rest is what an
 //! engine or a delivery does when it has given up its rights: `try-CALL`,
 //! `ask-MESSAGE...`, `say-WHAT`, `keep-ticket`, and of what fetches a policy
-//! `fetch-CALL` and `fetch-say-ANSWER`; and `stay`, where an engine's work is
-//! done.
+//! `fetch-CALL` and `fetch-say-ANSWER`; `stay`, where an engine's work is done;
+//! and `vanish`, where it begins.
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods, reason = "no program that is installed")]
 
@@ -71,10 +71,11 @@ fn misbehave(moment: Moment<'_>) {
             }
             return;
         }
+        Moment::Begun if deed == "vanish" => std::process::abort(),
         Moment::Done if deed == "stay" => loop {
             let _ = poll(&mut [], 1000u16);
         },
-        Moment::Done => return,
+        Moment::Begun | Moment::Done => return,
     };
     let Some((how, what)) = deed.split_once('-') else {
         return;

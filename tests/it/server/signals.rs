@@ -253,6 +253,26 @@ fn an_engine_cannot_write_to_the_log() {
     server.line("sslserver: tls ");
 }
 
+/// Whoever kills it, and when.
+#[test]
+fn an_engine_that_ends_before_its_first_word_is_told_of() {
+    let place = Place::new("vanish");
+    let server = Setup::new(&place, &["cat"])
+        .options("-v")
+        .taken_over("vanish")
+        .start();
+    assert!(Dial::to(&server).attempt().is_err());
+    let line = server.line("the TLS process of pid ");
+    let launcher = server.line("sslserver: pid ");
+    let launcher = launcher.split(' ').nth(2).unwrap();
+    assert_eq!(
+        line,
+        format!("sslserver: warning: the TLS process of pid {launcher} ended as it began")
+    );
+    server.line(&format!("sslserver: end {launcher} status 28416"));
+    server.quiet();
+}
+
 #[test]
 fn a_taken_over_engine_speaks_of_its_own_connection_alone() {
     let place = Place::new("say");

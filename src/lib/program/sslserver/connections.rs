@@ -296,6 +296,14 @@ impl<'a> Connections<'a> {
                 self.processes.insert(engine, (id, Part::Engine));
                 self.begin_handshake(id);
             }
+            (Message::Unanswered, Phase::Settling) => self.setup.report.warning(format_args!(
+                "the TLS process of pid {} ended as it began",
+                connection.launcher
+            )),
+            // The engine said who it is: of its end its status tells.
+            (Message::Unanswered, Phase::Handshake | Phase::Open) => {
+                self.may_speak(id);
+            }
             (Message::Begun, Phase::InPlaintext) => self.begin_handshake(id),
             (Message::Over, Phase::Handshake) => {
                 connection.phase = Phase::Open;
@@ -354,16 +362,27 @@ impl<'a> Connections<'a> {
         self.set_deadline(id, Some(Instant::now() + limit));
     }
 
-    /// Writes an engine's line, in words that say whose it is.
-    fn log(&mut self, id: ConnectionId, kind: LineKind, text: &str) {
+    /// Counts a message; whether there were not too many.
+    fn may_speak(&mut self, id: ConnectionId) -> bool {
         let Some(connection) = self.all.get_mut(&id) else {
-            return;
+            return false;
         };
         connection.lines += 1;
-        if connection.lines > LINES {
+        let many = connection.lines > LINES;
+        if many {
             self.doom(id, "sent too many log messages");
+        }
+        !many
+    }
+
+    /// Writes an engine's line, in words that say whose it is.
+    fn log(&mut self, id: ConnectionId, kind: LineKind, text: &str) {
+        if !self.may_speak(id) {
             return;
         }
+        let Some(connection) = self.all.get(&id) else {
+            return;
+        };
         let (launcher, address) = (connection.launcher, connection.address);
         let (report, address) = (&self.setup.report, shown(address));
         match kind {

@@ -58,6 +58,8 @@ impl Engine<'_> {
     /// The whole process: serves one client. Returns its exit code.
     pub fn run(&self, forked: &Forked, ends: Ends) -> u8 {
         let delayed = self.setup.options.delayed;
+        #[cfg(feature = "internals")]
+        taken_over::act(taken_over::Moment::Begun);
         if !delayed {
             // Before anything that could end it.
             self.supervisor.tell(&Message::Engine(process::own_id()));

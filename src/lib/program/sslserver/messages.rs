@@ -40,6 +40,9 @@ pub(super) enum Message {
     /// A line of the launcher's for the log, as it is to be written: there was no room for
     /// it.
     Said(Vec<u8>),
+    /// The launcher's engine has ended without an answer, and has said why if it has said
+    /// anything. Its last message.
+    Unanswered,
     /// The engine's process number: its first message, where its launcher started it.
     Engine(ProcessId),
     /// The engine begins the handshake: under `-n`, where the program says when.
@@ -98,6 +101,7 @@ impl Message {
                 [b"N", &is_own[..], host, b"\0", &settings].concat()
             }
             Message::Said(line) => [b"L", &line[..]].concat(),
+            Message::Unanswered => b"U".to_vec(),
             Message::Engine(id) => [b"P", &id.to_ne_bytes()[..]].concat(),
             Message::Begun => b"B".to_vec(),
             Message::Over => b"O".to_vec(),
@@ -129,6 +133,7 @@ impl Message {
             }
             (b'L', line) => Message::Said(line.to_vec()),
             (b'P', id) => Message::Engine(ProcessId::from_ne_bytes(id.try_into().ok()?)),
+            (b'U', []) => Message::Unanswered,
             (b'B', []) => Message::Begun,
             (b'O', []) => Message::Over,
             (letter, text) => {
@@ -264,6 +269,7 @@ mod tests {
                 host: Some(b"mail.example.org".to_vec()),
             }),
             Message::Said(b"sslserver: pid 1 from 192.0.2.7\n".to_vec()),
+            Message::Unanswered,
             Message::Begun,
             Message::Over,
             Message::Line(LineKind::Dropped, "why".to_owned()),

@@ -53,7 +53,8 @@ pub(super) fn hand_over(
         }
         ProgramStart::Session(Started { control, program }) => {
             let Some(tls) = engine_answer::wait(&control) else {
-                // The engine said why.
+                // The engine said why, unless it could not say a word.
+                launcher.supervisor.tell(&Message::Unanswered);
                 return Stop::Told(TEMPORARY);
             };
             edits.extend(launcher.generation.name_variables(tls.value("SSL_TLS_SNI")));
