@@ -120,7 +120,7 @@ fn each_recipient_has_an_answer_of_its_own() {
         let words = ["x", "a@b", "one@x", "a b@x", "three@x"];
         let parts = remote.parts(&words, MESSAGE.as_bytes());
         assert_eq!(parts[..3], ["r", "r", "r"]);
-        let commands = running.only().commands;
+        let commands = running.ended().commands;
         assert_eq!(commands[2], "RCPT TO:<one@x>");
         assert_eq!(commands[3], "RCPT TO:<\"a b\"@x>");
         assert_eq!(commands[5..], ["DATA", "QUIT"]);
@@ -311,6 +311,20 @@ fn a_required_rule_never_delivers_otherwise_and_never_bounces() {
             let commands = seen.commands.join("\n");
             assert!(!commands.contains("MAIL"), "{policy}{said}: {commands}");
         }
+    }
+    // The session goes on after 4yz and 5yz, so it is ended in due form; after all
+    // else nothing more is sent in the clear.
+    for (reply, heard) in [
+        ("454 later\r\n", "EHLO STARTTLS QUIT"),
+        ("554 never\r\n", "EHLO STARTTLS QUIT"),
+        ("421 bye\r\n", "EHLO STARTTLS"),
+        ("250 what\r\n", "EHLO STARTTLS"),
+    ] {
+        let (_, running) = deliver(&place, refuse(reply), REQUIRED);
+        let verbs: Vec<String> = (running.ended().commands.iter())
+            .filter_map(|line| line.split(' ').next().map(str::to_owned))
+            .collect();
+        assert_eq!(verbs.join(" "), heard, "{reply}");
     }
     for (policy, name) in [
         (REQUIRED, " 127.0.0.1"),

@@ -11,7 +11,7 @@ use std::thread;
 use openssl::nid::Nid;
 use openssl::ssl::{NameType, Ssl, SslContext};
 
-use crate::harness::process::PATIENCE;
+use crate::harness::process::{PATIENCE, eventually};
 
 /// One connection.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +23,8 @@ pub struct Seen {
     pub tls: bool,
     /// TLS was tried and failed.
     pub broken: bool,
+    /// The connection has ended: nothing more will be seen of it.
+    pub over: bool,
     /// The name that the client asked for in its hello.
     pub wanted: Option<String>,
     /// The common name of the client's certificate, where one was shown.
@@ -141,7 +143,10 @@ impl Fake {
                     number,
                     seen: Arc::clone(&shared),
                 };
-                thread::spawn(move || one.serve(stream));
+                thread::spawn(move || {
+                    one.serve(stream);
+                    one.note(|seen| seen.over = true);
+                });
             }
         });
         Running { at, seen }
@@ -164,6 +169,14 @@ impl Running {
         let mut all = self.seen();
         assert_eq!(all.len(), 1, "{all:?}");
         all.remove(0)
+    }
+
+    /// The only connection, once it has ended. Nobody waits for the answer to QUIT, so
+    /// the client may be gone before the server has read it.
+    pub fn ended(&self) -> Seen {
+        eventually("the connection's end", || {
+            Some(self.only()).filter(|seen| seen.over)
+        })
     }
 
     pub fn messages(&self) -> usize {

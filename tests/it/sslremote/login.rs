@@ -325,7 +325,7 @@ fn a_mechanism_that_is_refused_makes_room_for_the_next() {
             report.ends_with(&format!("Remote host said: {code}\n")),
             "{report}"
         );
-        let commands = running.only().commands;
+        let commands = running.ended().commands;
         assert_eq!(commands.last().unwrap(), last);
         let tried = commands.iter().filter(|line| line.contains("AUTH")).count();
         assert_eq!(tried, 1, "{commands:?}");
@@ -334,7 +334,7 @@ fn a_mechanism_that_is_refused_makes_room_for_the_next() {
     let fake = in_clear(ALL).reply("AUTH", "504 what\r\n");
     let (report, running) = deliver(&place, fake, "!", "");
     assert!(report.contains("(AUTH CRAM-MD5). (#4.7.8)"), "{report}");
-    let commands = running.only().commands;
+    let commands = running.ended().commands;
     assert_eq!(commands[1..], ["AUTH CRAM-MD5", "QUIT"]);
 }
 

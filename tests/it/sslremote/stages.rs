@@ -390,7 +390,7 @@ fn refusals_of_our_name_and_421_lead_to_the_next_server() {
         let two = Two::serve(&place, fake.clone(), Fake::plain(), 25);
         let report = two.send(&place, OFFERED);
         two.assert_at_two(&report, said);
-        let heard = two.better.only().commands;
+        let heard = two.better.ended().commands;
         let heard: Vec<&str> = heard
             .iter()
             .filter_map(|line| line.split(' ').next())
@@ -464,7 +464,7 @@ fn smtputf8_is_for_addresses_and_never_for_the_message() {
     let parts = remote.parts(&["x", "a@b", "\u{e4}@x"], MESSAGE.as_bytes());
     let said = "DConnected to 127.0.0.1 but it does not offer SMTPUTF8, which an address that is not ASCII needs. (#5.6.7)\n";
     assert_eq!(parts, [said]);
-    assert_eq!(running.only().commands.last().unwrap(), "QUIT");
+    assert_eq!(running.ended().commands.last().unwrap(), "QUIT");
     let parts = remote.parts(&["x", "a@b", "c@x"], latin);
     assert!(parts[1].starts_with('K'), "{parts:?}");
     let words = ["d.test", "a@b", "\u{e4}@d.test"];
