@@ -2,6 +2,7 @@
 
 use ucspi_tls::internals::dane::{Record, Unusable};
 use ucspi_tls::internals::dns::message::{self, Rtype, Said};
+use ucspi_tls::internals::dns::servers::listed;
 use ucspi_tls::internals::name::DomainName;
 
 /// `d.test`, as it stands behind the head of a message.
@@ -150,5 +151,35 @@ pub fn names(bytes: &[u8]) {
                 .all(|byte| (0x21..0x7f).contains(&byte))
         );
         assert_eq!(DomainName::from_wire(name.wire()), Some(name));
+    }
+}
+
+/// A file of resolv.conf(5), as DHCP clients write it too.
+pub fn resolver_seeds() -> Vec<Vec<u8>> {
+    let text: &[u8] = b"# x\nsearch a.example\nnameserver 192.0.2.1 # first\n nameserver\t::1\r\n\
+        nameserver junk\nnameserver\nnameservers 192.0.2.9\nnameserver fe80::1%1\n\
+        nameserver fe80::1%lo\nnameserver ::ffff:192.0.2.3\noptions edns0\n";
+    let lines = text.split_inclusive(|&byte| byte == b'\n');
+    lines.map(<[u8]>::to_vec).chain([text.to_vec()]).collect()
+}
+
+/// Any bytes as resolv.conf: at most three servers, each of a line of its own that names
+/// it, in their order.
+pub fn resolvers(bytes: &[u8]) {
+    let found = listed(bytes);
+    assert!(found.len() <= 3);
+    let text = String::from_utf8_lossy(bytes);
+    let mut named = text.split('\n').filter_map(|line| {
+        let rest = line.trim_ascii().strip_prefix("nameserver")?;
+        let word = rest.split_ascii_whitespace().next()?;
+        rest.starts_with(|c: char| c.is_ascii_whitespace())
+            .then(|| word.split('%').next()?.parse::<std::net::IpAddr>().ok())?
+    });
+    for server in &found {
+        assert_eq!(server.port(), 53);
+        assert!(named.any(|ip| ip == server.ip()), "{server}");
+    }
+    if !text.contains('%') && found.len() < 3 {
+        assert_eq!(named.next(), None);
     }
 }

@@ -41,7 +41,7 @@ fn server(highest: Option<SslVersion>) -> SslContext {
     let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).expect("a curve");
     let key = EcKey::generate(&group).and_then(PKey::from_ec_key);
     let key = key.expect("a key");
-    let certificate = crate::probe::certificate_of(&key, openssl::hash::MessageDigest::sha256());
+    let certificate = crate::probe::certificate_of(&key, openssl::hash::MessageDigest::sha256(), 2);
     let mut context = SslContext::builder(SslMethod::tls_server()).expect("a context");
     context
         .set_max_proto_version(highest)

@@ -2,6 +2,7 @@
 //! A target panics where a promise of the library is broken.
 #![forbid(unsafe_code)]
 
+pub mod certificates;
 pub mod control;
 pub mod dialogue;
 pub mod dns;
@@ -40,6 +41,21 @@ pub const TARGETS: &[Target] = &[
         name: "certificate_list",
         run: probe::certificate_list,
         seeds: probe::certificate_seeds,
+    },
+    Target {
+        name: "certificate_names",
+        run: certificates::names,
+        seeds: certificates::name_seeds,
+    },
+    Target {
+        name: "certificate_variables",
+        run: certificates::variables,
+        seeds: certificates::variable_seeds,
+    },
+    Target {
+        name: "resolvers",
+        run: dns::resolvers,
+        seeds: dns::resolver_seeds,
     },
     Target {
         name: "first_flight",

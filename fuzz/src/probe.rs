@@ -102,18 +102,18 @@ pub fn first_flight(bytes: &[u8]) {
 
 fn certificate() -> Vec<u8> {
     let key = PKey::generate_ed25519().expect("a key");
-    let made = certificate_of(&key, MessageDigest::null());
+    let made = certificate_of(&key, MessageDigest::null(), 2);
     made.to_der().expect("DER")
 }
 
-/// A key's own certificate.
-pub(crate) fn certificate_of(key: &PKey<Private>, digest: MessageDigest) -> X509 {
+/// A key's own certificate, of this version.
+pub(crate) fn certificate_of(key: &PKey<Private>, digest: MessageDigest, version: i32) -> X509 {
     let mut name = X509NameBuilder::new().expect("a name");
     name.append_entry_by_text("CN", "mx.example")
         .expect("an entry");
     let name = name.build();
     let mut made = X509::builder().expect("a certificate");
-    made.set_version(2).expect("set");
+    made.set_version(version).expect("set");
     made.set_serial_number(
         &BigNum::from_u32(7)
             .expect("7")

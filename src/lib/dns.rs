@@ -28,7 +28,7 @@ use crate::settings;
 
 pub mod message;
 pub mod name;
-mod servers;
+pub mod servers;
 mod tlsa;
 mod trust;
 mod validator;

@@ -100,7 +100,7 @@ pub mod rulesdb {
     pub use crate::rulesdb::{Database, replace};
 }
 pub mod session {
-    pub use crate::session::is_variable;
+    pub use crate::session::{describe, is_variable};
 }
 pub mod settings {
     pub use crate::settings::{NAMES, Settings, Version, is_setting};
@@ -123,7 +123,7 @@ pub mod trust {
     pub use crate::host_name::HostName;
     #[cfg(feature = "remote")]
     pub use crate::trust::Published;
-    pub use crate::trust::{Expectation, Fault, Refusal, verdict};
+    pub use crate::trust::{Expectation, Fault, Name, Reference, Refusal, verdict};
 }
 pub mod taken_over {
     pub use crate::taken_over::{Deed, Moment, Reach, by};

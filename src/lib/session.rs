@@ -271,11 +271,12 @@ const PARTS: &[(&str, Nid)] = &[
     ("Email", Nid::PKCS9_EMAILADDRESS),
 ];
 
-/// All that mod_ssl tells of a certificate, under `prefix`.
-fn describe(edits: &mut Edits, prefix: &str, certificate: &X509Ref, chain: &[X509], pem: bool) {
+/// All that mod_ssl tells of a certificate, under `prefix`; as PEM too, with its chain,
+/// where that is wanted.
+pub fn describe(edits: &mut Edits, prefix: &str, certificate: &X509Ref, chain: &[X509], pem: bool) {
     edits.set(
         format!("{prefix}_M_VERSION"),
-        (certificate.version() + 1).to_string(),
+        (i64::from(certificate.version()) + 1).to_string(),
     );
     let serial = certificate
         .serial_number()
@@ -338,6 +339,27 @@ fn describe_name(edits: &mut Edits, prefix: &str, name: &X509NameRef) {
             edits.set(
                 format!("{prefix}_{part}"),
                 text::printable(entry.data().as_slice()),
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Libcrypto reads any number there, and a peer sends what it likes.
+    #[test]
+    fn a_certificate_s_version_is_any_number() {
+        for (version, said) in [(2, "3"), (i32::MAX, "2147483648"), (-1, "0")] {
+            let mut builder = X509::builder().expect("a builder");
+            builder.set_version(version).expect("set");
+            let mut edits = Edits::new();
+            describe(&mut edits, "SSL_CLIENT", &builder.build(), &[], false);
+            assert_eq!(
+                edits.value("SSL_CLIENT_M_VERSION"),
+                Some(said.as_bytes()),
+                "{version}"
             );
         }
     }

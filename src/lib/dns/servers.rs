@@ -473,7 +473,8 @@ pub fn servers_of(text: &str) -> Option<Vec<IpAddr>> {
 }
 
 /// The name servers of resolv.conf(5).
-fn listed(text: &[u8]) -> Vec<SocketAddr> {
+#[must_use]
+pub fn listed(text: &[u8]) -> Vec<SocketAddr> {
     let text = String::from_utf8_lossy(text);
     let lines = text.lines().filter_map(|line| {
         let mut words = line.split_ascii_whitespace();

@@ -1,0 +1,4 @@
+//! libFuzzer's way into `certificate_names`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| ucspi_tls_fuzz::certificates::names(bytes));
