@@ -1,5 +1,4 @@
-//! Where qmail lives, the control files of one line in it, and when one of those
-//! that decide over TLS is absent.
+//! Where qmail lives, and the control files of one line in it.
 #![forbid(unsafe_code)]
 
 use std::env;
@@ -19,13 +18,6 @@ pub const CONTROL: &str = "control";
 pub fn folder() -> PathBuf {
     let home = env::var_os("QMAILHOME").filter(|home| !home.is_empty());
     home.map_or_else(|| PathBuf::from(HOME), PathBuf::from)
-}
-
-/// Whether reading a file failed because there is none. A link that leads nowhere is
-/// not that: what it held was asked for, and must not be taken for never said.
-#[must_use]
-pub fn is_absent(path: &Path, error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(path).is_err()
 }
 
 /// A control file's first line without trailing blanks; `None` where there is no

@@ -3,7 +3,9 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
+use std::fs;
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
@@ -189,6 +191,13 @@ impl fmt::Display for Fail {
             Cause::System(_, reason) | Cause::Tls(reason) => write!(out, ": {reason}"),
         }
     }
+}
+
+/// Whether reading a file failed because there is none. A link that leads nowhere is
+/// not that: what it held was asked for, and must not be taken for never said.
+#[must_use]
+pub fn is_absent(path: &Path, error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(path).is_err()
 }
 
 /// The bare errno text in lower case: `io::Error` would add a number.

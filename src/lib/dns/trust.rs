@@ -7,8 +7,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use crate::dns::name::DomainName;
-use crate::qmail_home::is_absent;
-use crate::report::Fail;
+use crate::report::{Fail, is_absent};
 use crate::text;
 
 /// The root's keys of 2017 and 2024, as IANA publishes them in root-anchors.xml.

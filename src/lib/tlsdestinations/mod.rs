@@ -12,8 +12,7 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 
-use crate::qmail_home::is_absent;
-use crate::report::{self, Fail};
+use crate::report::{self, Fail, is_absent};
 use crate::rulesdb::Database;
 use crate::text;
 
