@@ -81,6 +81,7 @@ fn each_session_has_one_line_with_at_most_one_word() {
         domain("stripped", bare, &good),
         domain("none", bare, ""),
         domain("refused", refusing, ""),
+        domain("refusedfor", refusing, &good),
         domain("lateness", late, &good),
         domain("ta", chain, &anchor),
         domain("tawrong", chain, &anchor),
@@ -138,6 +139,13 @@ fn each_session_has_one_line_with_at_most_one_word() {
             "refused",
             'K',
             vec![none("refused", "starttls-not-supported")],
+        ),
+        // The same where TLS is required.
+        (
+            "",
+            "refusedfor",
+            'Z',
+            vec![failure("refusedfor", "starttls-not-supported")],
         ),
         (
             "",

@@ -570,6 +570,32 @@ fn a_refusal_of_our_certificate_in_qmtps_is_no_duplicate_and_leads_to_the_next_s
     }
 }
 
+/// A server that was to be shown a certificate cannot be, once the key was wiped for the
+/// message: it is not called.
+#[test]
+fn a_refusal_of_our_certificate_in_qmtps_leads_to_nobody_without_our_key() {
+    need_root!();
+    need!("nsd");
+    let place = Place::new("remote-late-qmtps-key");
+    let stranger = Leaf::new("client").self_signed();
+    let (certificate, key) = place.identity("client", &stranger);
+    let (first, second) = (fresh_ip(), fresh_ip());
+    let zone = format!("relay IN A {first}\nrelay IN A {second}\n");
+    let names = Names::serve(&place, &zone);
+    let fake = demanding(SslVersion::TLS1_3).at_once();
+    let all = [first, second].map(|ip| fake.clone().listen((ip, 6209).into()));
+    let remote = Remote::new(&place)
+        .dns(names.ip)
+        .control("qmtproutes", ":relay.test;6209\n")
+        .control("domaincerts", &format!("*:{certificate}|{key}\n"))
+        .policy("-*:\n");
+    let report = remote.send("x");
+    assert!(report.starts_with('Z'), "{report}");
+    assert!(report.contains("but the handshake failed: "), "{report}");
+    let called: usize = all.iter().map(|one| one.seen().len()).sum();
+    assert_eq!(called, 1, "{report}");
+}
+
 /// Python's server, whose TLS is another program's than ours: 1.3 only, and with
 /// the alert as the last that comes before a reset.
 #[test]
