@@ -453,6 +453,12 @@ mod tests {
         assert_eq!(denies.address(), "10.0.0.0/8");
         assert_eq!(denies.scope(), Scope::Client);
         assert_eq!(denies.action(), Action::Deny);
+        assert_eq!(denies.unmet(), None);
+        let capitals = Rule {
+            key: b"=Host",
+            data: b"D\0",
+        };
+        assert!(capitals.unmet().is_some());
         let allows = Rule {
             key: b"sni=a",
             data: b"+A=b\0",

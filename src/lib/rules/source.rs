@@ -206,10 +206,10 @@ fn repeated(
 ) -> Option<(usize, String)> {
     let first = added.first()?;
     let before = known.get(&first.key).copied();
-    let mut fresh = 0;
+    let mut fresh = false;
     for record in added {
         known.entry(record.key.clone()).or_insert_with(|| {
-            fresh += 1;
+            fresh = true;
             number
         });
     }
@@ -217,9 +217,7 @@ fn repeated(
         "" => "every client".to_owned(),
         address => address.to_owned(),
     };
-    before
-        .filter(|_| fresh == 0)
-        .map(|before| (before, address()))
+    before.filter(|_| !fresh).map(|before| (before, address()))
 }
 
 impl Problem {
@@ -528,6 +526,10 @@ mod tests {
     fn a_byte_order_mark_is_named() {
         let bad = compile(b"\xef\xbb\xbf# rules\n:allow\n").expect_err("a mark");
         assert_eq!((bad[0].line, bad[0].problem), (1, Problem::Mark));
+        // Only there: elsewhere it has come with a text that was put in.
+        let bad = compile(b":allow\n\xef\xbb\xbfrules\n").expect_err("no rule");
+        assert_eq!(bad[0].line, 2);
+        assert_ne!(bad[0].problem, Problem::Mark);
         let compiled = compile(b"\xef\xbb\xbf:deny\n").expect("tcprules takes it");
         assert_eq!(
             compiled.remarks,
@@ -573,6 +575,7 @@ mod tests {
             ),
             // The exception before the range is no slip; the other way round it is.
             ("1.2.3.4:deny\n1.2.3.0-9:allow\n", &[]),
+            ("1.2.3.0:deny\n1.2.3.0-9:allow\n", &[]),
             (
                 "1.2.3.0-9:allow\n1.2.3.4:deny\n",
                 &[

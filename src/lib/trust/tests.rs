@@ -374,3 +374,34 @@ fn without_a_record_of_use_nothing_can_be_expected() {
     };
     expect_records(&mut judging(&authority), published).expect_err("no record");
 }
+
+#[test]
+fn a_refused_name_says_of_which_kind_it_is_and_what_a_wildcard_would_do() {
+    /// `X509_V_ERR_HOSTNAME_MISMATCH` and `X509_V_ERR_IP_ADDRESS_MISMATCH`.
+    const NAMES: i32 = 62;
+    const ADDRESSES: i32 = 64;
+    let authority = identity("an authority", None);
+    let star = identity("*.a.example", Some(&authority)).certificate;
+    let name = |text: &&str| Name {
+        wildcards: false,
+        ..Name::new(Reference::parse(text).expect(text))
+    };
+    for (wanted, result, wildcard) in [
+        (&[][..], NAMES, false),
+        (&[HOST], NAMES, true),
+        (&["mx.b.example"], NAMES, false),
+        (&["192.0.2.1"], ADDRESSES, false),
+        (&["192.0.2.1", HOST], NAMES, true),
+    ] {
+        let names: Vec<Name> = wanted.iter().map(name).collect();
+        let refusal = Refusal::name(&star, &names);
+        let Fault::Name(found) = refusal.fault else {
+            panic!("{refusal}");
+        };
+        assert_eq!(found.as_raw(), result, "{wanted:?}");
+        let naming = refusal.naming.expect("names");
+        assert_eq!(naming.wildcard, wildcard, "{wanted:?}");
+        assert_eq!(naming.wanted, names);
+        assert_eq!(naming.borne, "*.a.example");
+    }
+}
