@@ -701,6 +701,15 @@ fn what_a_colon_cuts_short_is_no_key() {
         let fail = rule(text, "a.example", None).expect_err(text);
         assert!(matches!(fail.wrong, Wrong::Key(_)), "{text}: {fail}");
     }
+    // A sign that is only another's is named as such.
+    for (text, why) in [
+        ("+a.example:", "+ is allowed only before *"),
+        ("+.a.example:", "+ is allowed only before *"),
+        ("%*:", "% needs one host, not *"),
+    ] {
+        let fail = rule(text, "a.example", None).expect_err(text);
+        assert_eq!(fail.wrong, Wrong::Key(why), "{text}");
+    }
     // Its first word alone would pass for a host's name.
     for text in ["cafe:db8::1", "=cafe:db8::1:/ca.pem", "~cafe:db8::1|HIGH"] {
         let fail = rule(text, "cafe", None).expect_err(text);
