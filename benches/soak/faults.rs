@@ -533,7 +533,12 @@ fn losses(seen: &Seen, log: &Log) -> Losses {
                 continue;
             }
             Lost::Ended(..)
-                if said.is_none() && !ended.contains(client) && is_missing(&mut missing, *at) =>
+                if said.is_none()
+                    && !ended.contains(client)
+                    // Where not even its beginning is in the log, its lines are among the lost.
+                    && is_missing(&mut missing, |one| {
+                        one.meets(*at) || !journal.knows(*client)
+                    }) =>
             {
                 losses.unlogged += 1;
                 continue;
@@ -553,11 +558,9 @@ fn losses(seen: &Seen, log: &Log) -> Losses {
     losses
 }
 
-/// Takes one of the lines that are missing at a time, if there is one left.
-fn is_missing(missing: &mut [Missing], at: Instant) -> bool {
-    let one = missing
-        .iter_mut()
-        .find(|one| one.lines > 0 && one.meets(at));
+/// Takes one of the lines that are missing where they may be those, if there is one left.
+fn is_missing(missing: &mut [Missing], may_be: impl Fn(&Missing) -> bool) -> bool {
+    let one = missing.iter_mut().find(|one| one.lines > 0 && may_be(one));
     one.map(|one| one.lines -= 1).is_some()
 }
 

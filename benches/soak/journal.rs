@@ -63,6 +63,11 @@ impl Journal {
         self.clients.get(&pid).map_or(&[], Vec::as_slice)
     }
 
+    /// Whether any connection of a client's began.
+    pub fn knows(&self, client: Ipv4Addr) -> bool {
+        self.clients.values().flatten().any(|one| *one == client)
+    }
+
     /// The client of the process that a line names.
     fn client_in(&self, words: &[&str]) -> Option<Ipv4Addr> {
         let at = words.iter().position(|&word| word == "pid")?;
