@@ -541,16 +541,21 @@ fn a_bare_cr_is_no_way_to_end_a_message() {
     assert_eq!(parts, [said]);
 }
 
+/// Two servers of QMTPS, both addresses of relay.test, that demand our certificate.
+fn demanding_relay(place: &Place) -> (Names, [Running; 2]) {
+    let (first, second) = (fresh_ip(), fresh_ip());
+    let zone = format!("relay IN A {first}\nrelay IN A {second}\n");
+    let fake = demanding(SslVersion::TLS1_3).at_once();
+    let all = [first, second].map(|ip| fake.clone().listen((ip, 6209).into()));
+    (Names::serve(place, &zone), all)
+}
+
 #[test]
 fn a_refusal_of_our_certificate_in_qmtps_is_no_duplicate_and_leads_to_the_next_server() {
     need_root!();
     need!("nsd");
     let place = Place::new("remote-late-qmtps");
-    let (first, second) = (fresh_ip(), fresh_ip());
-    let zone = format!("relay IN A {first}\nrelay IN A {second}\n");
-    let names = Names::serve(&place, &zone);
-    let fake = demanding(SslVersion::TLS1_3).at_once();
-    let all = [first, second].map(|ip| fake.clone().listen((ip, 6209).into()));
+    let (names, all) = demanding_relay(&place);
     let remote = Remote::new(&place)
         .dns(names.ip)
         .control("qmtproutes", ":relay.test;6209\n")
@@ -579,11 +584,7 @@ fn a_refusal_of_our_certificate_in_qmtps_leads_to_nobody_without_our_key() {
     let place = Place::new("remote-late-qmtps-key");
     let stranger = Leaf::new("client").self_signed();
     let (certificate, key) = place.identity("client", &stranger);
-    let (first, second) = (fresh_ip(), fresh_ip());
-    let zone = format!("relay IN A {first}\nrelay IN A {second}\n");
-    let names = Names::serve(&place, &zone);
-    let fake = demanding(SslVersion::TLS1_3).at_once();
-    let all = [first, second].map(|ip| fake.clone().listen((ip, 6209).into()));
+    let (names, all) = demanding_relay(&place);
     let remote = Remote::new(&place)
         .dns(names.ip)
         .control("qmtproutes", ":relay.test;6209\n")
