@@ -333,7 +333,7 @@ fn is_own(
 }
 
 /// Whether a message has a meaning in another protocol. A handshake begins like
-/// that by chance once in 2^20 at most, or if its client wants to be refused.
+/// that by chance once in 2^28 at most, or if its client wants to be refused.
 fn means_something_else(message: &[u8]) -> bool {
     // OpenSSH's PROTOCOL.sshsig; COSE (RFC 9052 section 4.4).
     const WORDS: [&[u8]; 3] = [b"SSHSIG", b"\x84\x6aSignature1", b"\x85\x69Signature"];

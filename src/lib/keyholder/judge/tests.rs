@@ -556,11 +556,11 @@ fn structures_are_refused_and_what_only_begins_like_one_is_not() {
             long => vec![0x30, 0x81, u8::try_from(long - 1).expect("short")],
         };
         // An element that ends with the message, and one that does not.
-        for (short, said) in [(3, Err(NotSigned::Elsewhere)), (4, Ok(()))] {
+        for (short, said) in [(6, Err(NotSigned::Elsewhere)), (7, Ok(()))] {
             let mut message = good.clone();
             let rest = u8::try_from(good.len() - head.len() - short).expect("short");
             message[..head.len()].copy_from_slice(&head);
-            message[head.len()..head.len() + 3].copy_from_slice(&[4, 0x81, rest]);
+            message[head.len()..head.len() + 6].copy_from_slice(&[2, 1, 7, 6, 0x81, rest]);
             let asked = ask(&message, Padding::Pss, Digest::Sha256, KeyType::Rsa);
             assert_eq!(asked, said, "group {group}");
         }
