@@ -490,6 +490,8 @@ mod tests {
             "local=::1",
             "@1.2.3.4",
             "Joe@::1",
+            "2001:db8::a",
+            "joe@2001:db8::a",
         ] {
             assert!(is_reachable(&key(good.as_bytes()).expect(good)), "{good}");
         }
@@ -512,6 +514,44 @@ mod tests {
             "01.2.3.4",
         ] {
             assert!(!is_reachable(&key(bad.as_bytes()).expect(bad)), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_digits_of_a_key_are_small_or_capital_but_not_both() {
+        for (key, met) in [
+            ("2001:0DB8:0000:0000:0000:0000:0000:000A", true),
+            ("joe@2001:0DB8:0000:0000:0000:0000:0000:000A", true),
+            ("2001:0db8:0000:0000:0000:0000:0000:000A", false),
+            ("2001:db8::a", false),
+        ] {
+            assert_eq!(is_reachable(key.as_bytes()), met, "{key}");
+        }
+    }
+
+    #[test]
+    fn why_nobody_meets_a_key_is_told() {
+        for (key, why) in [
+            ("", None),
+            ("=a", None),
+            ("local=::1", None),
+            ("sni=a", None),
+            ("sni=1.2.3.4", Some(Unmet::ServerAddress)),
+            ("\u{feff}=a", Some(Unmet::Mark)),
+            (" =a", Some(Unmet::Indented)),
+            ("\t1.2.3.4", Some(Unmet::Indented)),
+            ("Local=1.2.3.4", Some(Unmet::CapitalHeading)),
+            ("SNI=*.a", Some(Unmet::CapitalHeading)),
+            ("=*.A", Some(Unmet::Star)),
+            ("joe@=A.", Some(Unmet::Dot)),
+            ("=\u{e4}.A", Some(Unmet::Unicode)),
+            ("joe@=A", Some(Unmet::Capitals)),
+            // Only of names is it told what is wrong with them.
+            ("A*.", Some(Unmet::Address)),
+            ("\u{e4}", Some(Unmet::Address)),
+            ("a=b", Some(Unmet::Address)),
+        ] {
+            assert_eq!(unmet(key.as_bytes()), why, "{key}");
         }
     }
 }
