@@ -318,6 +318,15 @@ mod tests {
             assert_eq!(expectation.mode(true), mode, "{demand:?} {tolerated:?}");
             let to_a_server = if demand == D::Unasked { none } else { ask };
             assert_eq!(expectation.mode(false), to_a_server, "{demand:?}");
+            // The same where libssl let the peer by without one.
+            for (server, who) in [(true, "the client"), (false, "the server")] {
+                let absence = expectation.judge_absence(server);
+                let what = format!("{demand:?} {tolerated:?}: {absence:?}");
+                match absence {
+                    Ok(verdict) => assert!(verdict == Verdict::Absent && mode != must, "{what}"),
+                    Err(why) => assert!(why.reason.starts_with(who) && mode == must, "{what}"),
+                }
+            }
         }
     }
 
