@@ -14,10 +14,6 @@ pub(super) struct Buffer {
 
 impl Buffer {
     pub(super) fn push(&mut self, bytes: &[u8]) {
-        if self.start > 0 && self.start == self.bytes.len() {
-            self.bytes.clear();
-            self.start = 0;
-        }
         self.bytes.extend_from_slice(bytes);
     }
 
@@ -327,6 +323,8 @@ mod tests {
             let count = (round % 11).min(buffer.len());
             given.extend_from_slice(&buffer.front()[..count]);
             buffer.take(count);
+            // What was taken is not kept for ever.
+            assert!(buffer.start <= buffer.len());
         }
         given.extend_from_slice(buffer.front());
         assert_eq!(given, expected);
@@ -444,6 +442,8 @@ mod tests {
             "a\r\n. \r\n",
             ".\n",
             "\n.\nx\nMAIL FROM:<a>\n",
+            // Two of them are no less doubtful than one.
+            "a\n.\nb\n.\n",
         ];
         let commands = [
             "AUTH PLAIN x",
@@ -467,6 +467,8 @@ mod tests {
                 ".AUTH x\n",
                 "AUT H\n",
                 "XAUTH\n",
+                "BUTH x\n",
+                "ABCD x\n",
             ] {
                 let content = format!("{end}{text}\r\n.\r\n");
                 let (count, found) = scanned(content.as_bytes(), Content::default());
@@ -488,6 +490,8 @@ mod tests {
         // The answer came while a line was on its way: it passes whole.
         let mut content = Content::default();
         assert_eq!(content.scan(b"a\n.\nMA", true), (6, Found::More));
+        // A second answer takes nothing back, here and below.
+        assert!(!content.answered());
         assert!(!content.answered());
         assert_eq!(scanned(b"IL\r\nRCPT", content), (4, Found::End));
         // A CR may be half a line end.
@@ -499,6 +503,7 @@ mod tests {
         // No end in sight: the message is refused, and goes on or not.
         let mut content = Content::default();
         assert_eq!(content.scan(b"a\r\n", true), (3, Found::More));
+        assert!(!content.answered());
         assert!(!content.answered());
         assert_eq!(scanned(b"b\r\n.\r\n", content), (6, Found::End));
         assert_eq!(scanned(b"b\r\nAUTH x", content), (7, Found::Password));

@@ -490,6 +490,8 @@ fn the_upgrade_waits_for_earlier_answers_and_takes_no_argument() {
             Shown("250 a\r\n250 r\r\n"),
             GoAhead,
             Shown("220 2.0.0 Ready to start TLS\r\n"),
+            // What the program had not taken yet is forgotten.
+            Given(""),
         ]),
     );
     served(
