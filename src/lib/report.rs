@@ -2,12 +2,13 @@
 //! writes to descriptor 2: one line, one write, at most [`LINE_LIMIT`] bytes.
 #![forbid(unsafe_code)]
 
+use std::borrow::Cow;
 use std::fmt;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use openssl::error::ErrorStack;
 
@@ -20,6 +21,13 @@ pub const TEMPORARY: u8 = 111;
 
 /// The longest line that is written, newline included.
 pub const LINE_LIMIT: usize = 1000;
+
+/// The exit code of a process of ours that is out of memory, and whose parent alone
+/// can say so.
+pub const NO_MEMORY: u8 = 112;
+
+/// Why something could not be done, where there was no memory for it.
+pub const OUT_OF_MEMORY: &str = "out of memory";
 
 /// How much something that went wrong matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -246,6 +254,14 @@ pub struct Report {
 }
 
 impl Report {
+    /// From now on so much is written.
+    pub fn set_verbosity(&mut self, verbosity: Verbosity) {
+        self.verbosity = verbosity;
+        if verbosity < Verbosity::Errors {
+            prepare_last_code(TEMPORARY);
+        }
+    }
+
     /// The end of the program.
     pub fn fatal(&self, fail: &Fail) {
         if self.verbosity >= Verbosity::Errors {
@@ -309,6 +325,49 @@ impl Report {
     }
 }
 
+/// What a process says that has no memory to say anything with, and how it ends.
+#[derive(Debug)]
+pub struct LastWords {
+    /// Where.
+    pub descriptor: i32,
+    /// A whole line; empty where nothing is to be said.
+    pub line: Cow<'static, [u8]>,
+    /// The exit code.
+    pub code: u8,
+}
+
+/// Until there are better ones.
+static LAST_WORDS: Mutex<LastWords> = Mutex::new(LastWords {
+    descriptor: 2,
+    line: Cow::Borrowed(b"fatal: out of memory\n"),
+    code: TEMPORARY,
+});
+
+/// Makes them, for as long as there is memory.
+pub fn prepare_last_words(words: LastWords) {
+    *LAST_WORDS.lock().unwrap_or_else(PoisonError::into_inner) = words;
+}
+
+/// For a process that has nowhere to say it: it ends with this code.
+pub fn prepare_last_code(code: u8) {
+    prepare_last_words(LastWords {
+        descriptor: 2,
+        line: Cow::Borrowed(b""),
+        code,
+    });
+}
+
+/// Has them said, and returns the exit code. Allocates nothing.
+pub fn last_words(say: impl FnOnce(i32, &[u8])) -> u8 {
+    let Ok(words) = LAST_WORDS.try_lock() else {
+        return TEMPORARY;
+    };
+    if !words.line.is_empty() {
+        say(words.descriptor, &words.line);
+    }
+    words.code
+}
+
 /// Who takes lines in place of descriptor 2.
 #[derive(Debug)]
 pub struct Sink {
@@ -359,6 +418,12 @@ pub fn run(program: &'static str, body: impl FnOnce(&mut Report) -> Result<u8, F
         program,
         verbosity: Verbosity::default(),
     };
+    let line = compose(program, &format!("fatal: {OUT_OF_MEMORY}"));
+    prepare_last_words(LastWords {
+        descriptor: 2,
+        line: line.into_bytes().into(),
+        code: TEMPORARY,
+    });
     ExitCode::from(body(&mut report).unwrap_or_else(|fail| {
         report.fatal(&fail);
         fail.code()

@@ -16,7 +16,7 @@ use std::path::Path;
 
 use crate::report::Fail;
 use crate::sys::fd;
-use crate::sys::memory::Bytes;
+use crate::sys::memory::{Bytes, shortage};
 use crate::text;
 
 /// The header: 256 pairs of a table's position and its number of slots.
@@ -62,7 +62,8 @@ impl Database {
                 ));
             }
             let mut image = Vec::new();
-            image.try_reserve_exact(usize::try_from(before.len()).unwrap_or(usize::MAX))?;
+            let length = usize::try_from(before.len()).unwrap_or(usize::MAX);
+            shortage::attempt(|| image.try_reserve_exact(length))?;
             (&file).take(LIMIT).read_to_end(&mut image)?;
             // Being renamed over, which touches the inode, does not count.
             let after = file.metadata()?;

@@ -44,6 +44,8 @@ mod server;
 mod services;
 mod shell;
 #[cfg(feature = "remote")]
+mod short_of_memory;
+#[cfg(feature = "remote")]
 mod sslprobe;
 #[cfg(feature = "remote")]
 mod sslremote;

@@ -20,6 +20,7 @@ use crate::https::{self, Client, End, FailureKind, Limits, Method, Request};
 use crate::report;
 use crate::sys::child::Running;
 use crate::sys::fd;
+use crate::sys::memory::shortage;
 use crate::sys::poll::{self, Ready};
 use crate::sys::sandbox::Process;
 use crate::sys::standard;
@@ -116,6 +117,8 @@ impl Fetching {
         // What came from one that did not end well may be a part.
         match ended {
             Ok(status) if status.success() => {}
+            // A domain that has a policy would be taken for one that has none.
+            Ok(status) if status.code() == Some(report::NO_MEMORY.into()) => shortage::end(),
             Ok(status) => return Err(died(&format!("ended: {status}"))),
             Err(error) => return Err(died(&format!("failed: {}", report::reason(&error)))),
         }
@@ -172,6 +175,7 @@ fn read_to_end(from: &mut File, deadline: Instant) -> io::Result<Vec<u8>> {
 /// The whole process.
 #[must_use]
 pub fn main() -> ExitCode {
+    report::prepare_last_code(report::NO_MEMORY);
     // What asked DNS in the program that runs this may have left something open.
     fd::close_inherited();
     let (letter, words) = match answer() {

@@ -44,17 +44,17 @@ const THIS_HOST: &str = "127.0.0.1";
 /// The whole program.
 #[must_use]
 pub fn main() -> ExitCode {
+    tls_ffi::freed::take_over();
     TABLE.run(run)
 }
 
 fn run(report: &mut Report) -> Result<u8, Fail> {
     let (mut options, operands) = TABLE.parse(std::env::args_os().skip(1))?;
     let common = &options.common;
-    report.verbosity = common.verbosity;
+    report.set_verbosity(common.verbosity);
     let report = *report;
     // -w ends the session, whoever reads what is said of it.
     let _log = log::begin(report.program);
-    tls_ffi::freed::take_over();
     let (host, port, program) = TABLE.host_port_program(operands)?;
     let host = if matches!(host.as_str(), "0" | "") {
         THIS_HOST

@@ -113,7 +113,7 @@ pub fn main() -> ExitCode {
             protocol,
             program,
         } = line;
-        report.verbosity = options.verbosity;
+        report.set_verbosity(options.verbosity);
         // -t ends the session, whoever reads what is said of it.
         let _log = log::begin(report.program);
         for misspelt in settings::misspelt_in_environment(&[POLICY]) {

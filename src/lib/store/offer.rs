@@ -12,6 +12,7 @@ use super::internal;
 use crate::hello::FiniteGroup;
 use crate::report::Fail;
 use crate::settings::{self, Settings, Version};
+use crate::sys::memory::shortage;
 use crate::text;
 
 /// What no server's list holds: suites without authentication or encryption,
@@ -406,11 +407,14 @@ impl Scratch {
             None if by != OfferedBy::Server => Ok(None),
             None => {
                 if DEFAULT.get().is_none() {
-                    let list = [GROUPS_35, GROUPS]
-                        .into_iter()
-                        .find(|list| self.with(|context| set(context, list)).is_ok())
-                        .unwrap_or(GROUPS);
-                    let known = self.known("TLS_GROUPS", list, set, &mut Vec::new())?;
+                    // It stays: what memory was short for must not be in it.
+                    let known = shortage::sufficing(|| {
+                        let list = [GROUPS_35, GROUPS]
+                            .into_iter()
+                            .find(|list| self.with(|context| set(context, list)).is_ok())
+                            .unwrap_or(GROUPS);
+                        self.known("TLS_GROUPS", list, set, &mut Vec::new())
+                    })?;
                     let _ = DEFAULT.set(known);
                 }
                 Ok(DEFAULT.get().cloned())
@@ -432,7 +436,9 @@ impl Scratch {
             None if by != OfferedBy::Server => Ok(None),
             None => {
                 if DEFAULT.get().is_none() {
-                    let known = self.known("SIGALGS", SIGNATURES, set, &mut Vec::new())?;
+                    let known = shortage::sufficing(|| {
+                        self.known("SIGALGS", SIGNATURES, set, &mut Vec::new())
+                    })?;
                     let _ = DEFAULT.set(known);
                 }
                 let known = DEFAULT.get().cloned().unwrap_or_default();

@@ -12,6 +12,7 @@ use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, m
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod kept;
+pub mod shortage;
 
 /// A private mapping of a fixed length, zeroed at first use. Unlike a `Vec` it
 /// can drop its pages and stay usable, whatever the allocator does.
@@ -247,7 +248,7 @@ impl Compact {
 
     fn filled() -> Option<Compact> {
         let mut fillers = Vec::new();
-        fillers.try_reserve_exact(4096).ok()?;
+        shortage::attempt(|| fillers.try_reserve_exact(4096)).ok()?;
         let end = heap::end()?;
         // From the largest gap to the smallest. What comes from behind the end is no
         // gap any more.
@@ -255,7 +256,7 @@ impl Compact {
         while size > 0 {
             let filler = piece(size)?;
             if (filler.as_ptr() as usize) < end {
-                fillers.try_reserve(1).ok()?;
+                shortage::attempt(|| fillers.try_reserve(1)).ok()?;
                 fillers.push(filler);
             } else {
                 size = heap::next_smaller(size);
@@ -269,7 +270,8 @@ impl Compact {
 /// nobody who is short of memory.
 fn piece(size: usize) -> Option<Vec<u8>> {
     let mut piece = Vec::new();
-    piece.try_reserve_exact(size).ok().map(|()| piece)
+    let made = shortage::attempt(|| piece.try_reserve_exact(size));
+    made.ok().map(|()| piece)
 }
 
 /// Has the kernel give this process, newly forked, the pages that its next `length`

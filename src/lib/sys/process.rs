@@ -14,6 +14,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{ForkResult, fork};
 
 use super::fd;
+use super::memory::shortage;
 #[cfg(target_os = "linux")]
 use super::poll::{self, Ready};
 use crate::report;
@@ -228,6 +229,7 @@ pub fn adopt_orphans() -> io::Result<()> {
 fn contained(body: impl FnOnce(Forked) -> u8) -> u8 {
     let body = std::panic::AssertUnwindSafe(|| {
         report::forked();
+        shortage::forked();
         body(Forked(()))
     });
     std::panic::catch_unwind(body).unwrap_or_else(|_| std::process::abort())

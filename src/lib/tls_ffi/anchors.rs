@@ -224,20 +224,21 @@ fn method() -> Option<*mut ffi::X509_LOOKUP_METHOD> {
     // SAFETY: as before.
     unsafe impl Sync for Method {}
 
-    static METHOD: OnceLock<Option<Method>> = OnceLock::new();
-    let made = METHOD.get_or_init(|| {
-        // SAFETY: the name is a static text, which is copied.
-        let method = unsafe { X509_LOOKUP_meth_new(c"anchors".as_ptr()) };
-        if method.is_null() {
-            return None;
-        }
-        // SAFETY: the method is valid, and the function fits it.
-        unsafe { X509_LOOKUP_meth_set_get_by_subject(method, Some(by_subject)) };
-        // SAFETY: as before.
-        unsafe { X509_LOOKUP_meth_set_free(method, Some(free)) };
-        Some(Method(method))
-    });
-    made.as_ref().map(|method| method.0)
+    // Where there was no memory for it, it is made later.
+    static METHOD: OnceLock<Method> = OnceLock::new();
+    if let Some(method) = METHOD.get() {
+        return Some(method.0);
+    }
+    // SAFETY: the name is a static text, which is copied.
+    let method = unsafe { X509_LOOKUP_meth_new(c"anchors".as_ptr()) };
+    if method.is_null() {
+        return None;
+    }
+    // SAFETY: the method is valid, and the function fits it.
+    unsafe { X509_LOOKUP_meth_set_get_by_subject(method, Some(by_subject)) };
+    // SAFETY: as before.
+    unsafe { X509_LOOKUP_meth_set_free(method, Some(free)) };
+    Some(METHOD.get_or_init(|| Method(method)).0)
 }
 
 /// Ends a lookup's source.

@@ -1,6 +1,7 @@
-//! Libcrypto's memory, overwritten when it is given back. Libcrypto does that
-//! with the secrets that it knows as such; some of its readers of keys leave the
-//! numbers of a key behind all the same (`d2i_ECPrivateKey` in 3.0).
+//! Libcrypto's memory. Where there is none, that is noticed, for libcrypto's own words
+//! would be others. It is overwritten when it is given back: libcrypto does that with
+//! the secrets that it knows as such; some of its readers of keys leave the numbers of
+//! a key behind all the same (`d2i_ECPrivateKey` in 3.0).
 
 use std::ffi::{c_char, c_int, c_void};
 use std::mem::MaybeUninit;
@@ -8,6 +9,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::OPENSSL_cleanse;
+use crate::sys::memory::shortage;
 
 /// Whether it is done now.
 static WIPING: AtomicBool = AtomicBool::new(false);
@@ -23,7 +25,16 @@ unsafe extern "C" {
 
 unsafe extern "C" fn take(size: usize, _: *const c_char, _: c_int) -> *mut c_void {
     // SAFETY: malloc takes any number.
-    unsafe { libc::malloc(size) }
+    given(unsafe { libc::malloc(size) }, size)
+}
+
+/// What malloc gave. Where that is nothing, libcrypto would say of whatever it was
+/// asked that it is wrong or unknown.
+fn given(block: *mut c_void, size: usize) -> *mut c_void {
+    if block.is_null() && size > 0 {
+        shortage::refuse_libcrypto();
+    }
+    block
 }
 
 unsafe extern "C" fn retake(
@@ -35,10 +46,10 @@ unsafe extern "C" fn retake(
     if old.is_null() || !WIPING.load(Ordering::Relaxed) {
         // SAFETY: by libcrypto's contract `old` is null or came from [`take`] or from
         // here, and is not used after this.
-        return unsafe { libc::realloc(old, size) };
+        return given(unsafe { libc::realloc(old, size) }, size);
     }
     // SAFETY: malloc takes any number.
-    let new = unsafe { libc::malloc(size) };
+    let new = given(unsafe { libc::malloc(size) }, size);
     if !new.is_null() {
         // SAFETY: `old` is a block of malloc's, by the same contract.
         let both = unsafe { libc::malloc_usable_size(old) }.min(size);

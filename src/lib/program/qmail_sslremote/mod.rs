@@ -16,7 +16,7 @@ use crate::confine;
 use crate::mta_sts::fetch;
 use crate::options;
 use crate::qmail_home;
-use crate::report::{self, Fail};
+use crate::report::{self, Fail, LastWords};
 use crate::routes::{Origin, Route};
 use crate::sys::sandbox::Process;
 use crate::sys::{fd, process, standard};
@@ -69,6 +69,13 @@ pub fn main() -> ExitCode {
         // Mail whose report nobody gets would be sent again and again.
         return ExitCode::from(report::TEMPORARY);
     }
+    // In qmail-remote's own.
+    let say = Say::later("Out of memory. (#4.3.0)");
+    report::prepare_last_words(LastWords {
+        descriptor: 1,
+        line: Report::from(say).bytes().into(),
+        code: 0,
+    });
     let words: Vec<Vec<u8>> = env::args_os().skip(1).map(OsString::into_vec).collect();
     if words == [fetch::WORD.as_bytes()] {
         return fetch::main();

@@ -28,6 +28,7 @@ use crate::store::pool::{self, AnchorPool};
 use crate::sys::sandbox::Process;
 use crate::sys::{socket, standard};
 use crate::text;
+use crate::tls_ffi;
 use crate::tlsdestinations::Destinations;
 use crate::trust::{Demand, Expectation};
 
@@ -53,6 +54,7 @@ const FOUND: u8 = 1;
 /// The whole program.
 #[must_use]
 pub fn main() -> ExitCode {
+    tls_ffi::freed::take_over();
     // What fetches a policy is this program once more.
     if env::args_os().skip(1).eq([OsString::from(fetch::WORD)]) {
         return fetch::main();

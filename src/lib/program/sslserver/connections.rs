@@ -637,6 +637,7 @@ impl<'a> Connections<'a> {
             return;
         };
         let (report, launcher) = (&self.setup.report, connection.launcher);
+        let code = ended.signal().is_none().then(|| ended.shell_code());
         if ended.broke_filter() {
             report.warning(format_args!(
                 "the TLS process of pid {launcher} was killed: it made a system call that its sandbox forbids"
@@ -645,10 +646,15 @@ impl<'a> Connections<'a> {
             report.warning(format_args!(
                 "the TLS process of pid {launcher} was killed by signal {number}"
             ));
-        } else if ended.signal().is_none() && !matches!(ended.shell_code(), 0 | TEMPORARY) {
+        } else if code == Some(report::NO_MEMORY) {
             report.warning(format_args!(
-                "the TLS process of pid {launcher} ended with exit code {}",
-                ended.shell_code()
+                "dropping TLS connection, pid {launcher} from {}: {}",
+                shown(connection.address),
+                report::OUT_OF_MEMORY
+            ));
+        } else if let Some(code) = code.filter(|code| !matches!(code, &0 | &TEMPORARY)) {
+            report.warning(format_args!(
+                "the TLS process of pid {launcher} ended with exit code {code}"
             ));
         }
     }

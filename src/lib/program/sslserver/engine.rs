@@ -17,7 +17,7 @@ use crate::control::{self, TlsCommand};
 use crate::handshake::{self, Session, Side};
 use crate::keyholder;
 use crate::relay::{Ending, Relay};
-use crate::report::{Fail, TEMPORARY};
+use crate::report::{self, Fail, NO_MEMORY, TEMPORARY};
 use crate::session::{Account, Role};
 use crate::settings::Filter;
 use crate::store::KeyKind;
@@ -64,6 +64,7 @@ impl Engine<'_> {
             // Before anything that could end it.
             self.supervisor.tell(&Message::Engine(process::own_id()));
         }
+        report::prepare_last_code(NO_MEMORY);
         memory::populate_heap(HEAP);
         process::name("engine");
         // The log is not among them: whoever holds a descriptor of it could write

@@ -20,6 +20,7 @@ use crate::rules::{Action, Rules};
 use crate::settings::Settings;
 use crate::store::Certificate;
 use crate::store::server::{Choice, Chooser, Pair, Store};
+use crate::sys::memory::shortage;
 use crate::text;
 use crate::watch::Watch;
 
@@ -193,7 +194,7 @@ impl Generation {
         let keys = keyholder.keys();
         let mut loader = Loader::new(setup, keys, Rc::clone(&self.loaded), watch);
         loader.names = Arc::clone(&self.names);
-        loader.make(settings)?;
+        shortage::sufficing(|| loader.make(settings))?;
         loader.stores.pop().ok_or_else(|| Fail::from(""))
     }
 

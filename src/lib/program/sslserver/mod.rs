@@ -16,7 +16,9 @@ use crate::report::{Fail, Report};
 use crate::resolve;
 #[cfg(target_os = "linux")]
 use crate::sys::large_pages;
+use crate::sys::memory::shortage;
 use crate::sys::{fd, signal, standard};
+use crate::tls_ffi;
 use crate::watch::Watch;
 
 mod access;
@@ -52,12 +54,13 @@ pub fn main() -> ExitCode {
 /// The whole program, with keys that make tickets for so long.
 #[must_use]
 pub fn serve(ticket_life: Duration) -> ExitCode {
+    tls_ffi::freed::take_over();
     TABLE.run(|report| run(report, ticket_life))
 }
 
 fn run(report: &mut Report, ticket_life: Duration) -> Result<u8, Fail> {
     let (options, operands) = TABLE.parse(std::env::args_os().skip(1))?;
-    report.verbosity = options.common.verbosity;
+    report.set_verbosity(options.common.verbosity);
     let (host, port, program) = TABLE.host_port_program(operands)?;
     let port = resolve::port(&port).map_err(|wrong| TABLE.misused(wrong))?;
     // Before there is anything of ours among them.
@@ -104,6 +107,8 @@ fn run(report: &mut Report, ticket_life: Duration) -> Result<u8, Fail> {
     }
     fd::detach_standard().map_err(Fail::unable("open the null device"))?;
     log::keep();
+    // A reload that there is no memory for is no reason to serve nobody.
+    shortage::survive();
     supervisor.run()
 }
 

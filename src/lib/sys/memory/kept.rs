@@ -17,6 +17,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use libc::c_void;
 use nix::sys::resource::{Resource, getrlimit, rlim_t};
 
+use super::shortage;
 use crate::sys::mappings;
 
 /// A heap of more bytes is not kept: a forked process looks through all of it.
@@ -71,7 +72,7 @@ fn used_pages(heap: &Range<usize>, page: usize) -> io::Result<Vec<bool>> {
     const ENTRY: usize = size_of::<u64>();
     let mut entries = Vec::new();
     // A reload where memory is short is not to end by this.
-    entries.try_reserve_exact(heap.len() / page * ENTRY)?;
+    shortage::attempt(|| entries.try_reserve_exact(heap.len() / page * ENTRY))?;
     entries.resize(heap.len() / page * ENTRY, 0);
     let at = (heap.start / page * ENTRY) as u64;
     File::open("/proc/self/pagemap")?.read_exact_at(&mut entries, at)?;

@@ -10,7 +10,7 @@ use super::meanwhile::Serving;
 use crate::keyholder::{KeyTable, Keyholder, Loading};
 use crate::program::sslserver::generation::Generation;
 use crate::report::Fail;
-use crate::sys::memory::Compact;
+use crate::sys::memory::{Compact, shortage};
 use crate::watch::{Changed, Watch};
 
 /// How often files are looked at, at most.
@@ -79,7 +79,7 @@ impl Supervisor<'_> {
         anew: bool,
         watch: &mut Watch,
     ) -> Result<(Generation, Option<Keyholder>), Fail> {
-        let mut loaded = self.load_next(anew, watch);
+        let mut loaded = shortage::sufficing(|| self.load_next(anew, watch));
         for _ in 0..AGAIN {
             // Another master comes first where this one hangs.
             let vain = self.is_over() || self.master.is_silent();
@@ -87,7 +87,7 @@ impl Supervisor<'_> {
                 break;
             }
             *watch = Watch::default();
-            loaded = self.load_next(anew, watch);
+            loaded = shortage::sufficing(|| self.load_next(anew, watch));
         }
         loaded
     }
