@@ -530,10 +530,7 @@ fn where_nothing_is_kept_a_run_says_so() {
         .failed(111, "fatal: there is no directory tlsrpt in ");
     let mut command = home.command(&[]);
     command.env("QMAILHOME", "/nonexistent");
-    run(&mut command, b"").failed(
-        111,
-        "unable to switch to /nonexistent (QMAILHOME): no such file",
-    );
+    run(&mut command, b"").failed(111, "unable to use /nonexistent (QMAILHOME): no such file");
     home.run(&["-x"]).failed(100, "sslreport: usage: ");
 }
 
@@ -578,6 +575,27 @@ fn what_a_program_does_not_take_is_sent_again_and_nothing_else() {
         ["r@b.test"]
     );
     assert!(home.sends().is_empty());
+}
+
+#[test]
+fn a_program_and_its_files_are_found_from_where_it_was_called() {
+    need!("nsd");
+    let place = Place::new("sslreport-relative");
+    let home = Home::new(&place, &wants("a", "mailto:r@a.test"));
+    home.kept(1, &session("a.test", None).to_string());
+    let folder = place.path("elsewhere");
+    fs::create_dir(&folder).unwrap();
+    place.write("elsewhere/where", &home.taker);
+    place.script(
+        "elsewhere/hand",
+        "#!/bin/sh\nread -r taker < \"$1\"\nexec \"$taker\"\n",
+    );
+    // A home that is itself named from there.
+    let mut command = home.command(&["./hand", "where"]);
+    command.current_dir(&folder).env("QMAILHOME", "..");
+    let ended = run(&mut command, b"");
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+    assert_eq!(home.messages().len(), 1);
 }
 
 #[test]

@@ -101,10 +101,12 @@ impl<'a> Run<'a> {
     fn new(log: &'a Report, print: bool, program: Vec<OsString>) -> Result<Run<'a>, Fail> {
         let home = qmail_home::folder();
         let shown = crate::text::excerpt(home.as_os_str().as_encoded_bytes(), 300);
-        env::set_current_dir(&home)
-            .map_err(|error| Fail::unable(format!("switch to {shown} (QMAILHOME)"))(error))?;
-        let control = Path::new(CONTROL);
-        let folder = PathBuf::from(journal::FOLDER);
+        // The program, and files that its arguments or SSL_CERT_FILE name, are found
+        // from where this was called: the directory is not changed.
+        fs::metadata(home.join("."))
+            .map_err(|error| Fail::unable(format!("use {shown} (QMAILHOME)"))(error))?;
+        let control = &home.join(CONTROL);
+        let folder = home.join(journal::FOLDER);
         if !folder.is_dir() {
             return Err(Fail::temporary(format!(
                 "there is no directory {} in {shown}: no sessions are kept; make one that belongs \
