@@ -289,8 +289,10 @@ impl Dialogue {
     pub fn program_has_all(&mut self) -> bool {
         let waits = match self.wire.reading {
             Reading::Hold | Reading::Lines => self.from_client.line().is_some(),
-            Reading::Content(_) | Reading::Pass(_) | Reading::Open => !self.from_client.is_empty(),
-            Reading::Skip(_) | Reading::Upgrading => false,
+            Reading::Content(_) | Reading::Open | Reading::Pass(_) | Reading::Skip(_) => {
+                !self.from_client.is_empty()
+            }
+            Reading::Upgrading => false,
         };
         self.client_ended && !waits && self.wire.to_program.is_empty()
     }

@@ -1189,6 +1189,21 @@ fn half_a_command_of_a_client_that_left_is_not_handed_on() {
 }
 
 #[test]
+fn commands_behind_a_refused_chunk_wait_for_a_client_that_reads_slowly() {
+    let mut dialogue = Dialogue::new(settings(Protocol::Smtp, false));
+    let mut greeting = b"220 ".to_vec();
+    greeting.resize(HIGH_WATER - 2, b'x');
+    greeting.extend_from_slice(b"\r\n");
+    dialogue.feed_program(&greeting);
+    dialogue.feed_client(b"BDAT 5\r\nhelloQUIT\r\n");
+    dialogue.end_client();
+    assert!(dialogue.for_client().len() > HIGH_WATER);
+    assert!(!dialogue.program_has_all(), "there is a command yet");
+    dialogue.client_took(dialogue.for_client().len());
+    assert_eq!(dialogue.for_program(), b"QUIT\r\n");
+}
+
+#[test]
 fn each_protocol_says_why_it_ends() {
     for (protocol, why, text) in [
         (

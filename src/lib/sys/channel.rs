@@ -140,6 +140,11 @@ impl Channel {
     /// fail as into a pipe that nobody reads.
     pub fn close(&mut self) {
         self.end_input();
+        self.refuse_output();
+    }
+
+    /// Ends the program's output: its writes fail as into a pipe that nobody reads.
+    pub fn refuse_output(&mut self) {
         let Some(output) = &self.output else {
             return;
         };

@@ -290,6 +290,29 @@ fn transmit_with(socket: impl AsFd, bytes: &[u8], how: MsgFlags) -> io::Result<u
     }
 }
 
+/// How many seconds of silence come before a probe, and how many of these stay
+/// unanswered before the peer is given up. The system of a peer that closed the
+/// connection answers until it has forgotten that: a minute or two, and short of
+/// that no probe can tell.
+#[cfg(any(target_os = "freebsd", target_os = "linux"))]
+const PROBE: (u32, u32) = (30, 10);
+
+/// Has the kernel ask the peer of a TCP socket, again and again, whether it still
+/// knows the connection: one that has only ended its output does. One that doesn't,
+/// or is silent for minutes, is a hang-up for poll(2).
+///
+/// # Errors
+/// As setsockopt(2): other sockets have no such thing.
+pub fn probe(socket: impl AsFd) -> io::Result<()> {
+    #[cfg(any(target_os = "freebsd", target_os = "linux"))]
+    {
+        setsockopt(&socket, sockopt::TcpKeepIdle, &PROBE.0)?;
+        setsockopt(&socket, sockopt::TcpKeepInterval, &PROBE.0)?;
+        setsockopt(&socket, sockopt::TcpKeepCount, &PROBE.1)?;
+    }
+    Ok(setsockopt(&socket, sockopt::KeepAlive, &true)?)
+}
+
 /// Tells the other side that nothing more will come.
 ///
 /// # Errors

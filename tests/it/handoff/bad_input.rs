@@ -1,7 +1,6 @@
 //! Clients and programs that are too long, too quick, too slow or silent.
 #![forbid(unsafe_code)]
 
-use crate::harness::process::PATIENCE;
 use std::fs;
 use std::io::Read as _;
 use std::io::Write as _;
@@ -247,18 +246,7 @@ fn a_program_that_floods_is_held_back_and_ends_with_the_client() {
         .unwrap();
     assert!(peak < 32 * 1024, "{peak} kB");
     // The client goes away without a word.
-    let Session {
-        client,
-        process,
-        log,
-        server,
-        ..
-    } = session;
-    drop(client);
-    let log = log.recv_timeout(PATIENCE).unwrap();
-    let mut process = process;
-    let status = process.wait().unwrap();
-    server.join().unwrap();
+    let (status, log) = session.leave();
     assert!(log.contains("from 192.0.2.7 without TLS"), "{log}");
     assert_eq!(status.signal(), None);
     // One line without end.

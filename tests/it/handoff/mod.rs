@@ -5,6 +5,7 @@ mod played;
 
 mod attacks;
 mod bad_input;
+mod departure;
 mod policy;
 mod real;
 mod start;

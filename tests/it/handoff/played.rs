@@ -86,7 +86,16 @@ pub struct Ended {
 
 impl Server {
     pub fn start(self, environment: &[(&str, &str)], arguments: &[&str]) -> Session {
-        let (client, socket) = UnixStream::pair().unwrap();
+        self.start_on(UnixStream::pair().unwrap(), environment, arguments)
+    }
+
+    /// The same on a connection that is made: the client's side, and the server's.
+    pub fn start_on(
+        self,
+        (client, socket): (UnixStream, UnixStream),
+        environment: &[(&str, &str)],
+        arguments: &[&str],
+    ) -> Session {
         client.set_read_timeout(Some(PATIENCE)).unwrap();
         client.set_write_timeout(Some(PATIENCE)).unwrap();
         let (mut control, mut child_control) = fd::stream_pair().unwrap();
@@ -316,6 +325,18 @@ impl Session {
     pub fn finish(self) -> Ended {
         let _ = self.client.shutdown(Shutdown::Write);
         self.wait()
+    }
+
+    /// The client closes its socket. How that ended, and the log.
+    pub fn leave(mut self) -> (ExitStatus, String) {
+        drop(self.client);
+        let log = self.log.recv_timeout(PATIENCE);
+        let log = log.expect("the connection ends with the client");
+        let status = self.process.wait().unwrap();
+        self.server.join().unwrap();
+        no_panic(&log);
+        assert!(!panicked(status), "a panic: {log}");
+        (status, log)
     }
 
     pub fn wait(mut self) -> Ended {

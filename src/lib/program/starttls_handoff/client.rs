@@ -14,6 +14,8 @@ pub(super) struct Client {
     pub(super) input: OwnedFd,
     /// `None` once it is told that nothing more comes.
     pub(super) output: Option<OwnedFd>,
+    /// As [`Client::watch`].
+    watched: bool,
 }
 
 impl Client {
@@ -21,6 +23,18 @@ impl Client {
         Client {
             input,
             output: Some(output),
+            watched: false,
+        }
+    }
+
+    /// Has the kernel find out whether the client is still there, for as long as
+    /// nobody reads from it. Over TCP the end of what it says looks the same whether
+    /// it listens on or has closed its socket.
+    pub(super) fn watch(&mut self) {
+        if let (false, Some(output)) = (self.watched, &self.output) {
+            // A local socket or pipe tells of its end by itself.
+            let _ = socket::probe(output);
+            self.watched = true;
         }
     }
 

@@ -102,7 +102,8 @@ pub(super) struct Phase<'a> {
     heard: bool,
     /// The client's end of file came.
     client_ended: bool,
-    /// Reading from or writing to the client failed.
+    /// Nobody hears what the client is told: reading from it or writing to it
+    /// failed, or its socket has hung up.
     client_gone: bool,
     /// TLS was found to be out of reach.
     withdrawn: bool,
@@ -205,6 +206,9 @@ impl<'a> Phase<'a> {
     /// Acts on what the last bytes brought. `None`: there is more to come.
     fn settle(&mut self) -> Result<Option<Outcome>, Fail> {
         loop {
+            if self.client_gone {
+                self.tell_nobody();
+            }
             let told = self.dialogue.for_client().is_empty();
             match self.dialogue.event() {
                 Some(Event::Ended) if told => return self.finished().map(Some),
@@ -250,7 +254,7 @@ impl<'a> Phase<'a> {
                 Some(_) => self.dialogue.client_has_all(),
                 None => self.client_ended && told,
             };
-            if self.client_gone || over {
+            if over || self.has_left() {
                 return self.finished().map(Some);
             }
             if self.dialogue.program_has_all() {
@@ -262,6 +266,32 @@ impl<'a> Phase<'a> {
         }
     }
 
+    /// The client is gone: what waits for it is dropped, and the program's next
+    /// word is refused, as the kernel would refuse it on the client's own socket.
+    fn tell_nobody(&mut self) {
+        self.dialogue.client_took(self.dialogue.for_client().len());
+        if let Some(program) = &mut self.program {
+            program.channel.refuse_output();
+        }
+    }
+
+    /// Whether the client is gone and the program has all of it that it can get. A
+    /// command that waits for the answer to another is not among that: the answer
+    /// that would let it go may never come.
+    fn has_left(&self) -> bool {
+        let input = self.program.as_ref().map(|program| program.channel.input());
+        let takes_more = input.is_some_and(|input| input.is_some());
+        self.client_gone
+            && !self.hears_client()
+            && (self.dialogue.for_program().is_empty() || !takes_more)
+    }
+
+    /// Whether the client's next bytes are to be read now.
+    fn hears_client(&self) -> bool {
+        let upgrading = self.dialogue.event() == Some(Event::Upgrade);
+        !self.client_ended && (upgrading || self.dialogue.client_room() > 0)
+    }
+
     /// Whether anything came behind the upgrade command: true if nothing did,
     /// `None` if the client is gone.
     fn look_behind(&mut self) -> Option<bool> {
@@ -269,7 +299,7 @@ impl<'a> Phase<'a> {
         match self.client.receive(&mut buffer) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(true),
             Ok(0) | Err(_) => {
-                self.client_gone = true;
+                self.client_left();
                 None
             }
             Ok(count) => {
@@ -281,18 +311,28 @@ impl<'a> Phase<'a> {
 
     /// Waits, and moves what can be moved. False if nothing could.
     fn transfer(&mut self, deadline: Option<Instant>) -> Result<bool, Fail> {
-        let upgrading = self.dialogue.event() == Some(Event::Upgrade);
+        let hears_client = self.hears_client();
+        if !hears_client {
+            self.client.watch();
+        }
         let program = self.program.as_ref();
-        let places: [(Side, bool, Option<BorrowedFd<'_>>); 5] = [
+        let client = self.client.output.as_ref().map(OwnedFd::as_fd);
+        let places: [(Side, bool, Option<BorrowedFd<'_>>); 6] = [
             (
                 Side::FromClient,
-                !self.client_ended && (upgrading || self.dialogue.client_room() > 0),
+                hears_client,
                 Some(self.client.input.as_fd()),
+            ),
+            (
+                // Where it is not read, its end would not be seen.
+                Side::Departure,
+                !hears_client && !self.client_gone,
+                client,
             ),
             (
                 Side::ToClient,
                 !self.dialogue.for_client().is_empty(),
-                self.client.output.as_ref().map(OwnedFd::as_fd),
+                client,
             ),
             (
                 Side::FromProgram,
@@ -362,6 +402,10 @@ impl<'a> Phase<'a> {
                 self.dialogue.withdraw();
                 false
             }
+            Side::Departure => {
+                self.client_gone = true;
+                false
+            }
         }
     }
 
@@ -405,8 +449,17 @@ impl<'a> Phase<'a> {
     }
 
     fn client_failed(&mut self, error: &io::Error) -> bool {
-        self.client_gone |= error.kind() != io::ErrorKind::WouldBlock;
-        self.client_gone
+        let failed = error.kind() != io::ErrorKind::WouldBlock;
+        if failed {
+            self.client_left();
+        }
+        failed
+    }
+
+    /// Neither way to the client works.
+    fn client_left(&mut self) {
+        self.client_ended = true;
+        self.client_gone = true;
     }
 
     /// The client or the program is done: the program may take its time.
@@ -488,10 +541,11 @@ impl<'a> Phase<'a> {
     }
 }
 
-/// The ends of the four ways, and the server above.
+/// The ends of the four ways, the server above, and the client's departure.
 #[derive(Clone, Copy, Debug)]
 enum Side {
     Control,
+    Departure,
     FromClient,
     FromProgram,
     ToClient,
@@ -502,6 +556,8 @@ impl Side {
     fn interest(self) -> Ready {
         match self {
             Side::Control | Side::FromClient | Side::FromProgram => Ready::READ,
+            // That a socket has hung up comes unasked.
+            Side::Departure => Ready::default(),
             Side::ToClient | Side::ToProgram => Ready::WRITE,
         }
     }
