@@ -94,6 +94,10 @@ pub fn look_up(
     const USUAL: &str = "/bin:/usr/bin";
     let unable = |error| unable_to_run(program, error);
     let path = Path::new(program);
+    if program.is_empty() {
+        // Behind each folder of PATH it would be the folder itself.
+        return Err(unable(io::Error::from_raw_os_error(libc::ENOENT)));
+    }
     if program.as_bytes().contains(&b'/') {
         executable(path, identity).map_err(unable)?;
         return interpreted(path, program, identity);
@@ -148,7 +152,7 @@ fn executable(path: &Path, identity: Option<&Identity>) -> io::Result<()> {
 }
 
 fn unable_to_run(program: &OsStr, error: io::Error) -> Fail {
-    let name = crate::text::excerpt(program.as_bytes(), 200);
+    let name = crate::text::name(program.as_bytes(), 200);
     Fail::unable(format_args!("run {name}"))(error)
 }
 

@@ -3,10 +3,9 @@
 
 use std::env;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::report::Fail;
+use crate::report::{Fail, is_absent};
 
 /// Where qmail lives unless `QMAILHOME` says otherwise.
 const HOME: &str = "/var/qmail";
@@ -26,9 +25,10 @@ pub fn folder() -> PathBuf {
 /// # Errors
 /// The file cannot be read.
 pub fn first_line(control: &Path, name: &str) -> Result<Option<String>, Fail> {
-    let bytes = match fs::read(control.join(name)) {
+    let path = control.join(name);
+    let bytes = match fs::read(&path) {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if is_absent(&path, &error) => return Ok(None),
         Err(error) => return Err(Fail::unable(format!("read control/{name}"))(error)),
     };
     let line = bytes.split(|&byte| byte == b'\n').next();
@@ -36,13 +36,24 @@ pub fn first_line(control: &Path, name: &str) -> Result<Option<String>, Fail> {
     Ok(Some(String::from_utf8_lossy(line).into_owned()))
 }
 
+/// The name in a control file; `None` where there is no file.
+///
+/// # Errors
+/// The file cannot be read, or its first line is empty: qmail-remote says EHLO and
+/// HELO without a name then, and servers refuse that in words that do not help.
+pub fn name(control: &Path, file: &str) -> Result<Option<String>, Fail> {
+    match first_line(control, file)? {
+        Some(name) if name.is_empty() => Err(Fail::temporary(format!("control/{file} is empty"))),
+        name => Ok(name),
+    }
+}
+
 /// This host's name, by the file `me`.
 ///
 /// # Errors
-/// It is missing, or cannot be read.
+/// It is missing or empty, or cannot be read.
 pub fn own_name(control: &Path) -> Result<String, Fail> {
-    let me = first_line(control, "me")?;
-    me.ok_or_else(|| Fail::temporary("there is no control/me"))
+    name(control, "me")?.ok_or_else(|| Fail::temporary("there is no control/me"))
 }
 
 /// The address that TLS reports come from, by the file `tlsreportfrom`; without it

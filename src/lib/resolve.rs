@@ -88,7 +88,7 @@ pub fn addresses(
         let index = socket::interface_index(name).ok_or_else(|| {
             Fail::temporary(format!(
                 "-I: unknown interface {}",
-                text::excerpt(name.as_bytes(), 100)
+                text::name(name.as_bytes(), 100)
             ))
         })?;
         for address in &mut wanted {

@@ -144,7 +144,7 @@ pub fn replace<'a>(
     temporary: &Path,
     records: impl IntoIterator<Item = (&'a [u8], &'a [u8]), IntoIter: Clone>,
 ) -> Result<(), Fail> {
-    let name = |path: &Path| text::printable(path.as_os_str().as_bytes());
+    let name = |path: &Path| text::name(path.as_os_str().as_bytes(), 300);
     let identity = |path| fs::metadata(path).map(|found| (found.dev(), found.ino()));
     if let (Ok(old), Ok(new)) = (identity(cdb), identity(temporary)) {
         if old == new {

@@ -3,7 +3,7 @@
 //! Nothing here fails on hostile input: every function takes any bytes.
 #![forbid(unsafe_code)]
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::ops::RangeInclusive;
 
 /// How much of a peer's text a status line shows, in bytes, as tcpserver's.
@@ -33,6 +33,22 @@ pub fn excerpt(bytes: &[u8], limit: usize) -> String {
         out.push_str("...");
     }
     out
+}
+
+/// A name that was given, for a sentence: [`excerpt`], and `""` where it is empty.
+#[must_use]
+pub fn name(bytes: &[u8], limit: usize) -> String {
+    match bytes {
+        b"" => "\"\"".to_owned(),
+        bytes => excerpt(bytes, limit),
+    }
+}
+
+/// So many of something: `1 byte`, `2 bytes`.
+#[must_use]
+pub fn count<N: Copy + fmt::Display + From<u8> + PartialEq>(number: N, one: &str) -> String {
+    let s = if number == N::from(1) { "" } else { "s" };
+    format!("{number} {one}{s}")
 }
 
 /// Peer text for a field of a status line, as tcpserver's `safecats` makes it:
@@ -128,6 +144,15 @@ mod tests {
         assert_eq!(printable(b"a b\n\x00\xff\\"), "a b\\x0A\\x00\\xFF\\");
         assert_eq!(excerpt(b"abcdef", 3), "abc...");
         assert_eq!(excerpt(b"abc", 3), "abc");
+    }
+
+    #[test]
+    fn an_empty_name_is_seen_and_one_of_a_thing_is_no_plural() {
+        assert_eq!(name(b"", 3), "\"\"");
+        assert_eq!(name(b"abcdef", 3), "abc...");
+        for (number, text) in [(0_u64, "0 bytes"), (1, "1 byte"), (2, "2 bytes")] {
+            assert_eq!(count(number, "byte"), text);
+        }
     }
 
     #[test]

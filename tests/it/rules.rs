@@ -484,6 +484,47 @@ fn rules_over_16_mb_are_refused_and_leave_the_old_database() {
     assert_eq!(code, Some(111));
 }
 
+/// tcprules takes them without a word, and its records are these; what was meant may
+/// be another thing.
+#[test]
+fn ranges_and_variables_that_are_not_what_they_look_like_are_remarked_on() {
+    let dir = Place::new("rules-looks");
+    let no_name = "a variable without a name";
+    for (line, remarks) in [
+        ("1.2.3.250-300:allow", &["this range counts as 250-255"][..]),
+        ("1.250-256.:deny", &["this range counts as 250-255"]),
+        (
+            "1.2.3.0-18446744073709551618:deny",
+            &["this range counts as 0-2"],
+        ),
+        (
+            "1.2.3.18446744073709551617-2:deny",
+            &["this range counts as 1-2"],
+        ),
+        ("1.2.3.-5:allow", &["this range counts as 0-5"]),
+        ("-5.:deny", &["this range counts as 0-5"]),
+        ("1.2.3.-:allow", &["this range counts as 0-0"]),
+        ("1.2-3.3.-5:allow", &["this range counts as 0-5"]),
+        (":allow,=\"a\"", &[no_name]),
+        ("=host:deny,A=\"1\",=\"a\"", &[no_name]),
+        (
+            "1.2.3.-5:allow,=\"a\"",
+            &["this range counts as 0-5", no_name],
+        ),
+        ("1.2.3.5-:allow", &["this range is empty"]),
+        ("1.2.3.256-300:allow", &["this range is empty"]),
+        ("1.2.3.004-5:allow", &[]),
+        ("1.2.3.250-255:allow", &[]),
+    ] {
+        let ended = rules("sslrules", &dir, format!("\n{line}\n"));
+        assert_eq!(ended.code, Some(0), "{line}: {}", ended.stderr);
+        let said: Vec<&str> = ended.stderr.lines().collect();
+        let wanted = |why: &&str| format!("sslrules: warning: line 2: {why}: {line}");
+        let wanted: Vec<String> = remarks.iter().map(wanted).collect();
+        assert_eq!(said, wanted);
+    }
+}
+
 #[test]
 fn misspelt_settings_are_remarked_on_with_the_name_that_was_meant() {
     let dir = Place::new("rules-misspelt");

@@ -714,6 +714,9 @@ fn damaged_lines_are_told_and_the_rest_is_reported() {
     assert_eq!(home.messages().len(), 1);
     home.run(&[&home.taker]).failed(0, "damaged lines");
     assert!(home.messages().is_empty());
+    home.kept(1, &format!("{good}\nnothing\n"));
+    home.run(&[&home.taker])
+        .failed(0, ": 1 damaged line is left out");
     // What is no file is no sessions.
     let path = place.path(&format!("tlsrpt/{}.sessions", day(1)));
     fs::remove_file(&path).unwrap();

@@ -209,7 +209,7 @@ fn a_port_that_nobody_says_is_unknown() {
     let chart = place.text("chart.svg");
     printed(&["-o", &chart], portless);
     let drawn = std::fs::read_to_string(&chart).expect("drawn");
-    assert!(drawn.contains("Port unknown: 1 hosts"), "{drawn}");
+    assert!(drawn.contains("Port unknown: 1 host,"), "{drawn}");
     let old = place.write("old", lines(&[result("a.example", "aa")]));
     let new = place.write("new", portless);
     let compared = printed(&[&old, &new], "");

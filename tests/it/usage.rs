@@ -62,6 +62,79 @@ fn wrong_usage_of_sslserver_is_100() {
     }
 }
 
+/// What a script's unset variable leaves is no name: above all, `-X` must not let
+/// everybody in for it. Where the empty name stands for none, it still does.
+#[test]
+fn an_empty_name_of_a_file_is_wrong_usage_unless_it_stands_for_none() {
+    let why = "no file is named: is a variable of the script not set?; ";
+    for letters in [&["-x"][..], &["-X", "-x"], &["-Xx"], &["-y"], &["-Xy"]] {
+        let (letter, words) = (
+            &letters[letters.len() - 1],
+            [letters, &["", "0", "0", "true"]],
+        );
+        let letter = &letter[letter.len() - 1..];
+        sslserver(&words.concat()).failed(100, &format!("sslserver: usage: -{letter}: {why}"));
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    drop(listener);
+    for letter in ["-K", "-P", "-G"] {
+        let ended = sslclient(&["-T1", letter, "", "127.0.0.1", &port, "true"]);
+        ended.failed(100, &format!("sslclient: usage: {letter}: {why}"));
+    }
+    for letter in ["-a", "-A", "-c", "-C", "-k"] {
+        let ended = sslclient(&["-T1", letter, "", "127.0.0.1", &port, "true"]);
+        ended.failed(111, "sslclient: fatal: unable to connect to ");
+    }
+    for (program, letter) in [("sslprobe", "-a"), ("sslprobe", "-P"), ("sslsurvey", "-o")] {
+        let ended = run(
+            Command::new(ours(program)).args([letter, "", "x.invalid"]),
+            b"",
+        );
+        ended.failed(100, &format!("{program}: usage: {letter}: {why}"));
+    }
+}
+
+/// A message that ends in nothing, or has two blanks, leaves its reader to guess.
+#[test]
+fn an_empty_name_is_shown() {
+    let place = Place::new("empty-names");
+    let said = |program: &str, words: &[&str], wanted: &str| {
+        let ended = run(Command::new(ours(program)).args(words), b":allow\n");
+        assert!(
+            ended.stderr.contains(wanted),
+            "{program} {words:?}: {}",
+            ended.stderr
+        );
+    };
+    let file = place.text("file");
+    said(
+        "sslrules",
+        &[&file, ""],
+        "unable to create \"\": no such file",
+    );
+    said("sslrules", &["", &file], "unable to move");
+    said("sslrules", &["", &file], " to \"\": no such file");
+    said("sslrulescheck", &[""], "unable to read \"\": no such file");
+    said("sslsurvey", &[""], "unable to open \"\": no such file");
+    said(
+        "sslclient",
+        &["-I", "", "127.0.0.1", "1", "true"],
+        "-I: unknown interface \"\"\n",
+    );
+    let server = Setup::new(&place, &[""]).start();
+    let why = "unable to run \"\": no such file or directory";
+    assert!(
+        server
+            .line(why)
+            .starts_with("sslserver: warning: unable to run ")
+    );
+    let (bytes, _) = crate::harness::Dial::to(&server).connect().rest();
+    assert!(bytes.is_empty());
+    server.lines(why, 2);
+    server.stop();
+}
+
 #[test]
 fn a_port_that_is_no_number_is_wrong_usage_and_an_unknown_service_is_not() {
     for bad in ["65536", "-1", "25x", "", "0x10", "1 "] {

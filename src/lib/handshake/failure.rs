@@ -12,6 +12,7 @@ use super::{Session, Side, diagnosis};
 use crate::hello::{self, Hello};
 use crate::report::{reason, tls_reason};
 use crate::store::server;
+use crate::text;
 use crate::tls_ffi::alerts::{self, Alert};
 use crate::trust;
 
@@ -47,17 +48,15 @@ impl fmt::Display for HandshakeFailure {
 /// Where a handshake stood when its time was over.
 pub(super) fn lateness(stream: &Session, limit: Duration) -> String {
     let wire = stream.get_ref();
-    let seconds = whole_seconds(limit);
+    let seconds = text::count(whole_seconds(limit), "second");
     let side = peer(stream.ssl());
     let state = state(stream.ssl());
     if wire.received() == 0 && stream.ssl().is_server() {
-        return format!(
-            "handshake timed out after {seconds} seconds: {side} sent nothing (state {state})"
-        );
+        return format!("handshake timed out after {seconds}: {side} sent nothing (state {state})");
     }
     format!(
-        "handshake timed out after {seconds} seconds: {side} sent {} bytes (state {state})",
-        wire.received()
+        "handshake timed out after {seconds}: {side} sent {} (state {state})",
+        text::count(wire.received(), "byte")
     )
 }
 

@@ -99,7 +99,7 @@ impl Cache {
     pub fn open(folder: &Path) -> Option<Cache> {
         let about = match fs::metadata(folder) {
             Ok(about) => about,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) if report::is_absent(folder, &error) => return None,
             Err(error) => {
                 return Some(Cache {
                     folder: folder.to_owned(),
@@ -467,6 +467,11 @@ mod tests {
         fs::write(&file, "").expect("writes");
         let why = Cache::open(&file).and_then(|cache| cache.unwritable);
         assert_eq!(why.as_deref(), Some("it is not a directory"));
+        // Somebody switched MTA-STS on: it must not be off without a word.
+        let link = folder.0.join("link");
+        std::os::unix::fs::symlink("nowhere", &link).expect("links");
+        let why = Cache::open(&link).and_then(|cache| cache.unwritable);
+        assert_eq!(why.as_deref(), Some("no such file or directory"));
         if user::own() != 0 {
             fs::set_permissions(&folder.0, fs::Permissions::from_mode(0o500)).expect("sets");
             assert!(folder.cache().unwritable.is_some());

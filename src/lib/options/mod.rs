@@ -36,7 +36,7 @@ pub enum Letter<T> {
     /// what is wrong with a value that it refuses.
     Value(&'static str, fn(&mut T, &str) -> Result<(), Fail>),
     /// The same where any bytes are a value: the name of a file, or what a client is sent.
-    Bytes(&'static str, fn(&mut T, &OsStr)),
+    Bytes(&'static str, fn(&mut T, &OsStr) -> Result<(), Fail>),
 }
 
 /// One program's command line.
@@ -90,18 +90,21 @@ impl<T: Default> Table<T> {
         let (given, operands) = self.split(args).map_err(|wrong| self.usage(wrong))?;
         let mut options = T::default();
         for (letter, kind, value) in given {
-            match kind {
-                Letter::Flag(set) => set(&mut options),
+            let taken = match kind {
+                Letter::Flag(set) => {
+                    set(&mut options);
+                    Ok(())
+                }
                 Letter::Value(_, set) => {
                     let text = value.to_str();
                     let text = text.ok_or_else(|| {
                         self.usage(format!("the value of -{letter} is not UTF-8"))
                     })?;
                     set(&mut options, text)
-                        .map_err(|wrong| self.usage(wrong.of(format_args!("-{letter}"))))?;
                 }
                 Letter::Bytes(_, set) => set(&mut options, &value),
-            }
+            };
+            taken.map_err(|wrong| self.usage(wrong.of(format_args!("-{letter}"))))?;
         }
         if operands.len() < self.least {
             return Err(self.usage("too few arguments"));
@@ -248,9 +251,20 @@ fn keep(field: &mut Option<String>, value: &str) -> Result<(), Fail> {
     Ok(())
 }
 
-/// A file for a table row.
-fn keep_path(field: &mut Option<PathBuf>, value: &OsStr) {
+/// A file for a table row. The empty name is what a script's unset variable leaves:
+/// it must not pass for a file that is missing, and less for none that was asked for.
+fn keep_path(field: &mut Option<PathBuf>, value: &OsStr) -> Result<(), Fail> {
+    if value.is_empty() {
+        return Err("no file is named: is a variable of the script not set?".into());
+    }
+    keep_path_or_none(field, value)
+}
+
+/// The same where the empty name stands for none.
+#[allow(clippy::unnecessary_wraps)] // the form of a table row
+fn keep_path_or_none(field: &mut Option<PathBuf>, value: &OsStr) -> Result<(), Fail> {
     *field = Some(PathBuf::from(value));
+    Ok(())
 }
 
 /// The longest time that a time option takes, in seconds: 68 years, a signed

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::Letter::{Bytes, Flag, Value};
-use super::{Common, Family, LONGEST, Table, keep, keep_path, number, set};
+use super::{Common, Family, LONGEST, Table, keep, keep_path, keep_path_or_none, number, set};
 use crate::dialogue::Protocol;
 use crate::report::{Fail, Verbosity};
 
@@ -25,9 +25,9 @@ pub struct Options {
     pub anchor_file: Option<PathBuf>,
     /// `-A`: directory of trust anchors; the empty name: none.
     pub anchor_dir: Option<PathBuf>,
-    /// `-c` or `-C`: client certificate with its intermediates.
+    /// `-c` or `-C`: client certificate with its intermediates; the empty name: none.
     pub certificate: Option<PathBuf>,
-    /// `-k`: the client certificate's key.
+    /// `-k`: the client certificate's key; the empty name: it is in the certificate's file.
     pub key: Option<PathBuf>,
     /// `-z`: cipher list.
     pub ciphers: Option<String>,
@@ -177,18 +177,26 @@ pub const TABLE: Table<Options> = Table {
         ),
         (
             'a',
-            Bytes("cafile", |o, v| keep_path(&mut o.anchor_file, v)),
+            Bytes("cafile", |o, v| keep_path_or_none(&mut o.anchor_file, v)),
         ),
-        ('A', Bytes("cadir", |o, v| keep_path(&mut o.anchor_dir, v))),
+        (
+            'A',
+            Bytes("cadir", |o, v| keep_path_or_none(&mut o.anchor_dir, v)),
+        ),
         (
             'c',
-            Bytes("certfile", |o, v| keep_path(&mut o.certificate, v)),
+            Bytes("certfile", |o, v| keep_path_or_none(&mut o.certificate, v)),
         ),
         (
             'C',
-            Bytes("certchainfile", |o, v| keep_path(&mut o.certificate, v)),
+            Bytes("certchainfile", |o, v| {
+                keep_path_or_none(&mut o.certificate, v)
+            }),
         ),
-        ('k', Bytes("keyfile", |o, v| keep_path(&mut o.key, v))),
+        (
+            'k',
+            Bytes("keyfile", |o, v| keep_path_or_none(&mut o.key, v)),
+        ),
         (
             'K',
             Bytes("keypassfile", |o, v| keep_path(&mut o.password_file, v)),

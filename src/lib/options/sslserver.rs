@@ -181,7 +181,13 @@ pub const TABLE: Table<Options> = Table {
             'b',
             Value("backlog", |o, v| set(&mut o.backlog, v, 0, 65535)),
         ),
-        ('B', Bytes("banner", |o, v| v.clone_into(&mut o.banner))),
+        (
+            'B',
+            Bytes("banner", |o, v| {
+                v.clone_into(&mut o.banner);
+                Ok(())
+            }),
+        ),
         ('g', Value("gid", |o, v| Account::give(&mut o.group, v))),
         ('u', Value("uid", |o, v| Account::give(&mut o.user, v))),
         (

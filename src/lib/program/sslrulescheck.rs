@@ -21,7 +21,7 @@ pub fn main() -> ExitCode {
         let [cdb] = operands.as_slice() else {
             return Err(TABLE.usage("too many arguments"));
         };
-        let step = format!("read {}", text::printable(cdb.as_bytes()));
+        let step = format!("read {}", text::name(cdb.as_bytes(), 300));
         let rules = Rules::open(Path::new(cdb)).map_err(Fail::unable(step))?;
         let answer = answer(&rules, |name| env::var_os(name));
         standard::write(&answer).map_err(Fail::unable("write output"))?;

@@ -139,7 +139,7 @@ impl Study {
 fn read(report: &Report, path: &OsStr, mut take: impl FnMut(&HostResult)) -> Result<(), Fail> {
     let name = match path.as_bytes() {
         b"-" => "standard input".to_owned(),
-        path => text::printable(path),
+        path => text::name(path, 300),
     };
     let input: Box<dyn BufRead> = if path == "-" {
         let given = standard::input().map_err(Fail::unable(format!("read {name}")))?;

@@ -379,6 +379,7 @@ fn host_name(options: &Options) -> String {
     options
         .local_name
         .clone()
+        .filter(|name| !name.is_empty())
         // That is what `-l 0` of the server leaves: no name.
         .or_else(|| first_set(&["SSLLOCALHOST", "TCPLOCALHOST"]).filter(|name| name != "0"))
         .or_else(socket::host_name)

@@ -10,6 +10,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
+use crate::report::is_absent;
 use crate::rulesdb::Database;
 
 mod address;
@@ -221,13 +222,13 @@ impl Rules {
     }
 
     /// [`Rules::open`], but a missing file has no rules, so every client is
-    /// allowed.
+    /// allowed. A link that leads nowhere is no missing file.
     ///
     /// # Errors
     /// As [`Rules::open`], but for a missing file.
     pub fn open_or_none(path: &Path) -> io::Result<Rules> {
         match Rules::open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Rules { database: None }),
+            Err(error) if is_absent(path, &error) => Ok(Rules { database: None }),
             result => result,
         }
     }

@@ -151,15 +151,17 @@ pub fn compile(text: &[u8]) -> Result<Compiled, Vec<BadLine>> {
             continue;
         }
         let first = compiled.records.len();
-        if let Err(problem) = compile_line(line, &mut compiled.records) {
-            let problem = problem.or_of_the_editor(line, number);
-            bad.push(BadLine {
-                line: number,
-                problem,
-                shown: text::excerpt(line, SHOWN),
-            });
-            continue;
-        }
+        let address = match compile_line(line, &mut compiled.records) {
+            Ok(address) => address,
+            Err(problem) => {
+                bad.push(BadLine {
+                    line: number,
+                    problem: problem.or_of_the_editor(line, number),
+                    shown: text::excerpt(line, SHOWN),
+                });
+                continue;
+            }
+        };
         let added = &compiled.records[first..];
         let data = added.first().map_or(&[][..], |record| &record.data);
         let names = super::variables(data).map(|(name, _)| (number, name.to_vec()));
@@ -170,31 +172,57 @@ pub fn compile(text: &[u8]) -> Result<Compiled, Vec<BadLine>> {
             let names = compiled.names[before..].iter().cloned();
             compiled.by_server_name.extend(names);
         }
-        let shown = || text::excerpt(line, SHOWN);
-        let mut unmet = added.iter().map(|record| address::unmet(&record.key));
-        let remark = match unmet.next() {
-            None => format!("line {number}: this range is empty: {}", shown()),
-            Some(Some(why)) if unmet.all(|unmet| unmet.is_some()) => {
-                format!(
-                    "line {number}: no client has this address{why}: {}",
-                    shown()
-                )
-            }
-            Some(_) => match repeated(added, number, &mut known) {
-                Some((before, address)) => format!(
-                    "line {number}: line {before} has the same address ({address}), and it alone is met: {}",
-                    shown()
-                ),
-                None => continue,
-            },
-        };
-        compiled.remarks.push(remark);
+        let mut names = compiled.names[before..].iter();
+        let nameless = names.any(|(_, name)| name.is_empty());
+        let remarks = [
+            about_address(added, number, &mut known),
+            altered_range(address).filter(|_| !added.is_empty()),
+            nameless.then(|| "a variable without a name".to_owned()),
+        ];
+        let shown = text::excerpt(line, SHOWN);
+        let remarks = remarks.into_iter().flatten();
+        let remarks = remarks.map(|remark| format!("line {number}: {remark}: {shown}"));
+        compiled.remarks.extend(remarks);
     }
     if bad.is_empty() {
         Ok(compiled)
     } else {
         Err(bad)
     }
+}
+
+/// What is to be said of a line's addresses: nobody meets them.
+fn about_address(
+    added: &[Record],
+    number: usize,
+    known: &mut HashMap<Vec<u8>, usize>,
+) -> Option<String> {
+    let mut unmet = added.iter().map(|record| address::unmet(&record.key));
+    match unmet.next() {
+        None => Some("this range is empty".to_owned()),
+        Some(Some(why)) if unmet.all(|unmet| unmet.is_some()) => {
+            Some(format!("no client has this address{why}"))
+        }
+        Some(_) => repeated(added, number, known).map(|(before, address)| {
+            format!("line {before} has the same address ({address}), and it alone is met")
+        }),
+    }
+}
+
+/// What tcprules makes of a range in silence: it cuts at 255, and takes no number for 0.
+fn altered_range(address: &[u8]) -> Option<String> {
+    let written = address.split(|&byte| byte == b'.');
+    let altered = |(text, part): (&[u8], &Part<'_>)| {
+        let Part::Range(low, high) = *part else {
+            return None;
+        };
+        let (before, behind) = std::str::from_utf8(text).ok()?.split_once('-')?;
+        let as_written = text::number(before, low..=low).is_some()
+            && text::number(behind, high..=high).is_some();
+        (!as_written).then(|| format!("this range counts as {low}-{high}"))
+    };
+    let parts = parts(address).ok().flatten()?;
+    written.zip(&parts).find_map(altered)
 }
 
 /// The line that has all of these addresses before this one, with the first of them.
@@ -232,7 +260,8 @@ impl Problem {
     }
 }
 
-fn compile_line(line: &[u8], records: &mut Vec<Record>) -> Result<(), Problem> {
+/// Adds a line's records; gives its address as it is written.
+fn compile_line<'a>(line: &'a [u8], records: &mut Vec<Record>) -> Result<&'a [u8], Problem> {
     if line.contains(&0) {
         return Err(Problem::Nul);
     }
@@ -251,7 +280,7 @@ fn compile_line(line: &[u8], records: &mut Vec<Record>) -> Result<(), Problem> {
             data: Rc::clone(&data),
         });
     }
-    Ok(())
+    Ok(&line[..colon])
 }
 
 fn position(bytes: &[u8], wanted: u8) -> Option<usize> {
@@ -304,30 +333,38 @@ fn no_instruction(text: &[u8]) -> Problem {
     }
 }
 
-/// Every address that the ranges of an address stand for. Names and ident
-/// answers have no ranges, nor have IPv6 addresses.
-fn expand(address: &[u8]) -> Result<Vec<Vec<u8>>, Problem> {
+/// The parts of an address that has a range, or may have one. Names and ident answers
+/// have none, nor have IPv6 addresses.
+fn parts(address: &[u8]) -> Result<Option<Vec<Part<'_>>>, Problem> {
     if !address.contains(&b'-')
         || address
             .iter()
             .any(|byte| matches!(byte, b'=' | b'@' | b':'))
     {
+        return Ok(None);
+    }
+    let parts = address.split(|&byte| byte == b'.');
+    let parts = parts.map(|part| match position(part, b'-') {
+        Some(dash) => {
+            let low = number(&part[..dash]).ok_or(Problem::Range)?;
+            let high = number(&part[dash + 1..]).ok_or(Problem::Range)?.min(OCTET);
+            Ok(Part::Range(low, high))
+        }
+        None => Ok(Part::Text(part)),
+    });
+    parts.collect::<Result<_, _>>().map(Some)
+}
+
+/// Every address that the ranges of an address stand for.
+fn expand(address: &[u8]) -> Result<Vec<Vec<u8>>, Problem> {
+    let Some(parts) = parts(address)? else {
         return Ok(vec![address.to_vec()]);
-    }
-    let mut ranges = Vec::new();
-    let mut count: u64 = 1;
-    for part in address.split(|&byte| byte == b'.') {
-        let range = match position(part, b'-') {
-            Some(dash) => {
-                let low = number(&part[..dash]).ok_or(Problem::Range)?;
-                let high = number(&part[dash + 1..]).ok_or(Problem::Range)?.min(OCTET);
-                count = count.saturating_mul((high + 1).saturating_sub(low));
-                Part::Range(low, high)
-            }
-            None => Part::Text(part),
-        };
-        ranges.push(range);
-    }
+    };
+    let counts = parts.iter().map(|part| match *part {
+        Part::Range(low, high) => (high + 1).saturating_sub(low),
+        Part::Text(_) => 1,
+    });
+    let count = counts.fold(1, u64::saturating_mul);
     if count > RANGE_LIMIT {
         return Err(Problem::Range);
     }
@@ -335,7 +372,7 @@ fn expand(address: &[u8]) -> Result<Vec<Vec<u8>>, Problem> {
     if count == 0 {
         addresses.clear();
     }
-    for (at, part) in ranges.into_iter().enumerate() {
+    for (at, part) in parts.into_iter().enumerate() {
         let mut longer = Vec::new();
         for start in &addresses {
             let mut with = |text: &[u8]| {

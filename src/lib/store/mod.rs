@@ -225,7 +225,7 @@ fn internal(error: ErrorStack) -> Fail {
 
 /// A path in a message.
 pub fn shown(path: &Path) -> String {
-    text::excerpt(path.as_os_str().as_bytes(), 300)
+    text::name(path.as_os_str().as_bytes(), 300)
 }
 
 /// The largest file that is read, in bytes: some ten thousand certificates.

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 
 use super::tally::{Port, Tally, most_first, port_name};
 use crate::probe::result::Version;
+use crate::text;
 
 /// Sizes, in pixels.
 const WIDTH: u32 = 860;
@@ -35,11 +36,11 @@ pub fn svg(tally: &Tally) -> String {
         chart.port(&port_name(*number), port);
     }
     let height = chart.y + MARGIN;
-    let hosts = tally.results;
+    let hosts = text::count(tally.results, "host");
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" \
          viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" font-family=\"sans-serif\" \
-         font-size=\"13\">\n<title>TLS versions and preferred suites of {hosts} hosts</title>\n\
+         font-size=\"13\">\n<title>TLS versions and preferred suites of {hosts}</title>\n\
          <rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n{}</svg>\n",
         chart.body
     )
@@ -48,8 +49,9 @@ pub fn svg(tally: &Tally) -> String {
 impl Chart {
     fn port(&mut self, name: &str, port: &Port) {
         self.head(&format!(
-            "Port {name}: {} hosts, {} with TLS",
-            port.hosts, port.tls
+            "Port {name}: {}, {} with TLS",
+            text::count(port.hosts, "host"),
+            port.tls
         ));
         for version in Version::ALL {
             let count = port.versions.get(&version).copied().unwrap_or_default();
@@ -69,7 +71,7 @@ impl Chart {
             }
             if let Some(rest) = all.get(SUITES..).filter(|rest| !rest.is_empty()) {
                 let sum = rest.iter().map(|(_, count)| *count).sum();
-                self.bar(&format!("{} others", rest.len()), sum, hosts, "#8a8a8a");
+                self.bar(&text::count(rest.len(), "other"), sum, hosts, "#8a8a8a");
             }
         }
     }

@@ -8,6 +8,7 @@ use super::changes::{Change, Changes};
 use super::factors::{Holder, Pair};
 use super::shared::Shared;
 use super::tally::{Certificates, Counts, Port, Tally, most_first, port_name};
+use crate::text;
 
 /// How many hosts a row names: a certificate may be on thousands. JSON has them all.
 const NAMED: usize = 20;
@@ -226,7 +227,8 @@ fn shared(title: &str, head: &'static str, all: &[Shared]) -> Table {
 fn some(names: &[String]) -> String {
     match names.split_at_checked(NAMED) {
         Some((first, others)) if !others.is_empty() => {
-            format!("{} and {} others", first.join(" "), others.len())
+            let others = text::count(others.len(), "other");
+            format!("{} and {others}", first.join(" "))
         }
         _ => names.join(" "),
     }

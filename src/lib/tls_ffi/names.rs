@@ -52,7 +52,8 @@ pub fn alternative_names(certificate: &X509Ref) -> Vec<AlternativeName> {
         .collect()
 }
 
-/// The names of subjectAltName for a message, a few of them, made printable.
+/// The names of subjectAltName for a message, a few of them, made printable. Where
+/// there is none, most often somebody thought that the subject's CN is one.
 #[must_use]
 pub fn listed(certificate: &X509Ref) -> String {
     const SHOWN: usize = 8;
@@ -66,7 +67,7 @@ pub fn listed(certificate: &X509Ref) -> String {
         texts.push("...".to_owned());
     }
     if texts.is_empty() {
-        return "no name".to_owned();
+        return "no host: subjectAltName has none, and a CN does not count".to_owned();
     }
     texts.join(", ")
 }

@@ -177,6 +177,10 @@ fn names_are_matched_as_rfc_9525_says() {
             accepted(&ended);
         } else {
             refused(&ended, &["depth 0", "name"]);
+            if names.is_empty() {
+                let why = "it names no host: subjectAltName has none, and a CN does not count\n";
+                refused(&ended, &[&format!("wanted {wanted}, {why}")]);
+            }
         }
     }
     // The host is what is matched where -m says nothing else.

@@ -54,6 +54,15 @@ fn where_tls_is_required_the_program_starts_only_inside_it() {
         ended.log,
         format!("starttls-handoff: end {id} from 192.0.2.7 without TLS, status 0\n")
     );
+    // A script's unset variable names nobody.
+    let mut session = OURS.start(
+        &[("UCSPITLS", "!"), ("SSLLOCALHOST", "named.test")],
+        &["-l", "", "smtp", &program.path],
+    );
+    session.expect("220 named.test ESMTP\r\n");
+    session.send("QUIT\r\n");
+    session.expect("221 2.0.0 named.test\r\n");
+    session.wait();
     assert_eq!(program.starts().len(), 1);
 }
 

@@ -343,7 +343,7 @@ fn a_taken_over_engine_does_not_outlive_its_program_and_its_client() {
 fn a_taken_over_engine_stays_no_longer_than_w_without_a_byte() {
     let place = Place::new("outlived-program");
     let (server, _silent) = outlived(&place, "-v -c 1 -w 1");
-    server.line("its TLS process outlived its program, and moved no byte for 1 seconds");
+    server.line("its TLS process outlived its program, and moved no byte for 1 second");
     assert_eq!(Dial::to(&server).connect().line(), "done\n");
 }
 

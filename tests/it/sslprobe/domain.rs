@@ -257,7 +257,7 @@ fn dns_that_is_silent_takes_no_longer_than_a_host_may() {
         for one in all {
             let why = one["error"].as_str().expect("why");
             assert_eq!(
-                why, "out of time: DNS took more than 1 seconds (-T)",
+                why, "out of time: DNS took more than 1 second (-T)",
                 "{one:#}"
             );
         }

@@ -505,7 +505,17 @@ fn what_cannot_be_sent_is_said_before_anybody_is_called() {
     let remote = Remote::new(&bare);
     std::fs::remove_file(bare.path("control/me")).unwrap();
     said(&remote, "there is no control/me");
+    // EHLO without a name is refused everywhere, in words that say nothing of it.
+    for text in ["", "\n", " \t\r\n", "\nme.example\n"] {
+        bare.write("control/me", text);
+        said(&remote, "control/me is empty");
+    }
     bare.write("control/me", "me.example\n");
+    for text in ["", "\n"] {
+        bare.write("control/helohost", text);
+        said(&remote, "control/helohost is empty");
+    }
+    std::fs::remove_file(bare.path("control/helohost")).unwrap();
     std::fs::create_dir(bare.path("control/smtproutes")).unwrap();
     said(&remote, "unable to read control/smtproutes: is a directory");
     std::fs::remove_dir_all(bare.path("control")).unwrap();
@@ -529,6 +539,10 @@ fn a_policy_file_that_is_a_link_to_nowhere_is_not_an_absent_one() {
         "tlsdestinations.cdb",
         "domaincerts",
         "qmtproutes",
+        "authsenders",
+        "domainips",
+        "helohost",
+        "tlsreportfrom",
     ] {
         let link = place.path(&format!("control/{name}"));
         std::os::unix::fs::symlink("/nonexistent/file", &link).unwrap();

@@ -75,7 +75,8 @@ impl fmt::Display for DialogueError {
             DialogueError::Ended(place) => write!(out, "server ended the connection {place}"),
             DialogueError::Injection(count, _) => write!(
                 out,
-                "server sent {count} bytes in the clear that were not asked for"
+                "server sent {} in the clear without being asked",
+                text::count(*count, "byte")
             ),
             DialogueError::Io(place, error) if error.kind() == io::ErrorKind::TimedOut => {
                 write!(out, "timed out {place}")

@@ -103,7 +103,7 @@ fn name(found: &mut Findings, one: &Certificate, result: &HostResult) {
     }
     let wanted = text::excerpt(result.host.as_bytes(), 60);
     let named = match one.names.as_slice() {
-        [] => "no name".to_owned(),
+        [] => "no name in subjectAltName, and a CN does not count".to_owned(),
         [only] => text::excerpt(only.as_bytes(), 40),
         [first, ..] => format!(
             "{} and {} more",

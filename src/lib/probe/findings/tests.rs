@@ -64,6 +64,19 @@ fn text(change: impl FnOnce(&mut HostResult, &mut Facts), code: &str) -> String 
 }
 
 #[test]
+fn a_certificate_with_a_cn_alone_is_told_as_that() {
+    let said = text(
+        |result, _| {
+            result.certificates[0].names.clear();
+            result.certificates[0].name_ok = Some(false);
+        },
+        "name-mismatch",
+    );
+    let why = "it has no name in subjectAltName, and a CN does not count";
+    assert!(said.ends_with(why), "{said}");
+}
+
+#[test]
 fn tlsa_records_are_told_with_what_was_compared() {
     let refused = "it matches no TLSA record: 3 1 1 00112233 is published, and its own key is 44";
     let said = text(

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::qmail_home::{first_line, own_name, tls_reporter};
+use crate::qmail_home::{first_line, name, own_name, tls_reporter};
 use crate::report::Fail;
 use crate::routes::{Routes, Table};
 use crate::text;
@@ -61,11 +61,12 @@ impl ControlFiles {
     /// Reads the files of a control directory.
     ///
     /// # Errors
-    /// `me` and `helohost` are missing, or a file cannot be read; the file is named.
+    /// `me` and `helohost` are missing, the one that counts is empty, or a file cannot
+    /// be read; the file is named.
     pub fn read(folder: &Path) -> Result<ControlFiles, Fail> {
         let mut remarks = Vec::new();
         Ok(ControlFiles {
-            helo_host: match first_line(folder, "helohost")? {
+            helo_host: match name(folder, "helohost")? {
                 Some(name) => name,
                 None => own_name(folder)?,
             },

@@ -546,7 +546,8 @@ fn bare(why: &DialogueError) -> String {
     match why {
         DialogueError::Refused(..) => "it refused STARTTLS".to_owned(),
         DialogueError::Injection(count, _) => {
-            format!("it sent {count} bytes in the clear that were not asked for")
+            let bytes = text::count(*count, "byte");
+            format!("it sent {bytes} in the clear without being asked")
         }
         other => format!("STARTTLS failed: {other}"),
     }

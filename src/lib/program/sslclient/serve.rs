@@ -15,6 +15,7 @@ use crate::settings::Filter;
 use crate::sys::channel::{Channel, Descriptors};
 use crate::sys::process;
 use crate::sys::sandbox::{self, Confinement, Sandbox};
+use crate::text;
 
 /// What the relay is to give up, made ready before anything is started that
 /// would have to be stopped.
@@ -105,7 +106,8 @@ fn tell(report: &Report, options: &Options, ending: &Ending) {
         Ending::Lost(why) => report.warning(format_args!("connection lost: {why}")),
         Ending::Idle(seconds) => {
             report.warning(format_args!(
-                "no data in either direction for {seconds} seconds"
+                "no data in either direction for {}",
+                text::count(*seconds, "second")
             ));
         }
         Ending::Broken(why) => report.warning(format_args!("connection broken: {why}")),

@@ -18,6 +18,7 @@ use crate::probe::result::{Finding, HostResult, Severity};
 use crate::report::{self, Fail};
 use crate::sys::poll::{self, Ready};
 use crate::sys::process::{self, ProcessId};
+use crate::text;
 
 /// The longest line that a probe may say, in bytes.
 const LINE_LIMIT: usize = 4 << 20;
@@ -219,8 +220,8 @@ impl<'a> Scheduler<'a> {
             let ended = process::wait_for(worker.id);
             if worker.results == 0 {
                 let why = if late {
-                    let seconds = self.setup.terms.host.as_secs();
-                    format!("out of time: DNS took more than {seconds} seconds (-T)")
+                    let seconds = text::count(self.setup.terms.host.as_secs(), "second");
+                    format!("out of time: DNS took more than {seconds} (-T)")
                 } else {
                     premature(ended)
                 };

@@ -45,7 +45,7 @@ pub fn hand_over(program: &[OsString], message: &str, path: &Path) -> Result<(),
         Ok(file)
     };
     let file = written().map_err(|error: std::io::Error| keep(error))?;
-    let shown = text::excerpt(name.as_bytes(), 200);
+    let shown = text::name(name.as_bytes(), 200);
     // In a group of its own: what a terminal sends to this one does not end it.
     let mut command = Command::new(name);
     let mut running = Running::new(command.args(args).stdin(file))

@@ -163,10 +163,16 @@ impl<'a> Run<'a> {
             foreign += u64::from(!tally.add(session));
         });
         let damaged = read.map_err(|error| Fail::unable(format!("read {shown}"))(error))?;
-        if damaged + foreign > 0 {
-            let lines = damaged + foreign;
-            self.log
-                .warning(format_args!("{shown}: {lines} damaged lines are left out"));
+        match damaged + foreign {
+            0 => {}
+            1 => {
+                let text = "1 damaged line is left out";
+                self.log.warning(format_args!("{shown}: {text}"));
+            }
+            lines => {
+                let text = format!("{lines} damaged lines are left out");
+                self.log.warning(format_args!("{shown}: {text}"));
+            }
         }
         let (wanted, mut complete) = self.wanted(tally)?;
         for wanted in &wanted {

@@ -267,10 +267,7 @@ fn chain_state(certificate: &Certificate) -> String {
 }
 
 fn intermediates(count: usize) -> String {
-    match count {
-        1 => "1 intermediate".to_owned(),
-        count => format!("{count} intermediates"),
-    }
+    text::count(count, "intermediate")
 }
 
 fn describe_clients(out: &mut String, kinds: &[KeyKind]) {

@@ -19,6 +19,7 @@ use crate::settings::Settings;
 use crate::sys::poll_set::PollSet;
 use crate::sys::process::{self, EndedChild, ProcessId};
 use crate::sys::tcp::{Progress, TcpConnection};
+use crate::text;
 
 mod logger;
 mod waiting;
@@ -460,13 +461,11 @@ impl<'a> Connections<'a> {
     /// where it may go on.
     fn why_late(&mut self, id: ConnectionId, now: Instant) -> Option<String> {
         let connection = self.all.get(&id)?;
-        let seconds = self.setup.options.handshake_seconds;
+        let seconds = text::count(self.setup.options.handshake_seconds, "second");
         match (connection.phase, connection.stopped) {
             (_, true) => Some("was stopped by a signal and not continued".to_owned()),
             (Phase::Settling, _) => Some("did not finish looking up the client's names".to_owned()),
-            (Phase::Handshake, _) => {
-                Some(format!("did not end the handshake in {seconds} seconds"))
-            }
+            (Phase::Handshake, _) => Some(format!("did not end the handshake in {seconds}")),
             (Phase::InPlaintext | Phase::Open, _) => self.lingers(id, now),
         }
     }
@@ -528,9 +527,9 @@ impl<'a> Connections<'a> {
         match (progress, idle) {
             (Progress::Over, _) => Some("outlived its program and its client".to_owned()),
             (Progress::Bytes { .. }, Some(idle)) if now.duration_since(since) >= idle + GRACE => {
-                let seconds = idle.as_secs();
+                let seconds = text::count(idle.as_secs(), "second");
                 Some(format!(
-                    "outlived its program, and moved no byte for {seconds} seconds"
+                    "outlived its program, and moved no byte for {seconds}"
                 ))
             }
             (Progress::Bytes { .. }, _) => None,

@@ -28,6 +28,7 @@ use crate::sys::process::{self, Forked, ProcessId};
 use crate::sys::sandbox::Confinement;
 #[cfg(feature = "internals")]
 use crate::taken_over;
+use crate::text;
 use crate::trust::{self, Fault, Name, Reference, Refusal};
 
 /// How much heap a handshake takes, in bytes.
@@ -316,7 +317,8 @@ impl Engine<'_> {
             Ending::Lost(why) => self.log(LineKind::Ended, format_args!("connection lost: {why}")),
             Ending::Idle(seconds) => {
                 self.drop_connection(format_args!(
-                    "no data in either direction for {seconds} seconds"
+                    "no data in either direction for {}",
+                    text::count(*seconds, "second")
                 ));
             }
             Ending::Broken(why) => self.drop_connection(why),

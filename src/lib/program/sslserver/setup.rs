@@ -70,14 +70,6 @@ const LEAST_DESCRIPTORS: u64 = 16;
 const PER_CONNECTION: u64 = 2;
 const PER_DELAYED: u64 = 5;
 
-/// So many connections, in words.
-pub(super) fn connections(count: usize) -> String {
-    match count {
-        1 => "1 connection".to_owned(),
-        count => format!("{count} connections"),
-    }
-}
-
 impl Setup {
     /// Serves no more connections at once than there are descriptors for: the
     /// others wait in the backlog.
@@ -107,7 +99,7 @@ impl Setup {
             self.report.warning(format_args!(
                 "-c {limit} needs {wanted} descriptors, and the limit is {available} (ulimit -n): \
                  {} at once {} served, and further clients wait",
-                connections(most),
+                text::count(most, "connection"),
                 if most == 1 { "is" } else { "are" }
             ));
             self.limits.at_once = most;

@@ -19,6 +19,7 @@ use crate::sys::channel::{Channel, Descriptors, Moved};
 use crate::sys::child::Running;
 use crate::sys::poll::{self, Ready};
 use crate::sys::process;
+use crate::text;
 
 use super::client::Client;
 use super::ucspi_tls::Control;
@@ -213,8 +214,9 @@ impl<'a> Phase<'a> {
             match self.dialogue.event() {
                 Some(Event::Ended) if told => return self.finished().map(Some),
                 Some(Event::Injection(count)) => {
+                    let bytes = text::count(count, "byte");
                     let reason = format!(
-                        "client sent {count} bytes in the clear behind its upgrade command: injection"
+                        "client sent {bytes} in the clear behind its upgrade command: injection"
                     );
                     return self.dropped(reason).map(Some);
                 }

@@ -12,6 +12,7 @@ use crate::dialer::{Dialer, Unreachable};
 use crate::dialogue::client::DialogueError;
 use crate::options::sslprobe::Start;
 use crate::report;
+use crate::text;
 use crate::transport::Transport;
 
 impl Scan<'_> {
@@ -76,8 +77,8 @@ impl Scan<'_> {
             self.deadline += others;
             return Ok(());
         }
-        let seconds = self.terms.host.as_secs();
-        Err(Stop::Host(format!("out of time: {seconds} seconds (-T)")))
+        let seconds = text::count(self.terms.host.as_secs(), "second");
+        Err(Stop::Host(format!("out of time: {seconds} (-T)")))
     }
 
     /// The connection is closed by now.

@@ -105,9 +105,8 @@ fn header(client: &TcpStream) -> Result<Option<Header>, Fail> {
         let count = match socket::peek(client, &mut glance) {
             Ok(0) if taken == 0 => return Ok(None),
             Ok(0) => {
-                return Err(
-                    format!("the sender closed the connection after {taken} bytes of it").into(),
-                );
+                let bytes = text::count(taken, "byte");
+                return Err(format!("the sender closed the connection after {bytes} of it").into());
             }
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
@@ -141,5 +140,6 @@ fn late(taken: usize) -> Fail {
     if taken == 0 {
         return format!("the sender was silent for {seconds} seconds").into();
     }
-    format!("only {taken} bytes of it came within {seconds} seconds").into()
+    let bytes = text::count(taken, "byte");
+    format!("only {bytes} of it came within {seconds} seconds").into()
 }

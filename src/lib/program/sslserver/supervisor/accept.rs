@@ -13,11 +13,11 @@ use crate::options::sslserver::Options;
 use crate::program::sslserver::connections::{NewConnection, TlsPart};
 use crate::program::sslserver::launcher::{Launcher, Tls};
 use crate::program::sslserver::messages::Receiver;
-use crate::program::sslserver::setup::connections;
 use crate::program::sslserver::{delayed, messages};
 use crate::report;
 use crate::sys::process::{self, Forked, ProcessId};
 use crate::sys::tcp::TcpConnection;
+use crate::text;
 
 /// How often the same want of the system or of an option is told, at most.
 const MINUTE: Duration = Duration::from_secs(60);
@@ -224,7 +224,7 @@ impl Supervisor<'_> {
             });
         self.setup.report.warning(format_args!(
             "{} at once, as many as {why} allows: further clients wait{}",
-            connections(count),
+            text::count(count, "connection"),
             most.unwrap_or_default()
         ));
     }
