@@ -248,13 +248,12 @@ fn image<'a>(records: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Option<Vec<
     let mut header = Vec::with_capacity(HEADER);
     for entries in tables {
         let mut slots = vec![(0, 0); entries.len() * 2];
+        let mut free = Free::of(slots.len());
         header.extend(u32::try_from(image.len()).ok()?.to_le_bytes());
         header.extend(u32::try_from(slots.len()).ok()?.to_le_bytes());
         for entry in entries {
             let start = (entry.0 as usize >> 8) % slots.len();
-            let (before, after) = slots.split_at_mut(start);
-            // Position 0 is the header's: a free slot.
-            *after.iter_mut().chain(before).find(|slot| slot.1 == 0)? = entry;
+            *slots.get_mut(free.take(start)?)? = entry;
         }
         for (hash, position) in slots {
             image.extend([hash.to_le_bytes(), position.to_le_bytes()].as_flattened());
@@ -262,6 +261,37 @@ fn image<'a>(records: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Option<Vec<
     }
     image.splice(..HEADER, header);
     Some(image)
+}
+
+/// The free slots of a table, half of which stay so. Equal keys all begin their search
+/// at one slot: a search that passed each full one would cost their square.
+struct Free {
+    /// From each slot one at or behind it, before which none is free; a free slot has
+    /// itself.
+    next: Vec<usize>,
+}
+
+impl Free {
+    fn of(slots: usize) -> Free {
+        Free {
+            next: (0..slots).collect(),
+        }
+    }
+
+    /// The first free slot from this one on, around the end; it is free no more.
+    fn take(&mut self, start: usize) -> Option<usize> {
+        let mut found = start;
+        while *self.next.get(found)? != found {
+            found = *self.next.get(found)?;
+        }
+        let behind = (found + 1) % self.next.len();
+        let mut at = start;
+        while at != found {
+            at = std::mem::replace(self.next.get_mut(at)?, behind);
+        }
+        *self.next.get_mut(found)? = behind;
+        Some(found)
+    }
 }
 
 fn invalid(text: &'static str) -> io::Error {
@@ -437,6 +467,35 @@ mod tests {
             image.extend([hash.to_le_bytes(), position.to_le_bytes()].concat());
         }
         image
+    }
+
+    #[test]
+    fn equal_keys_are_placed_where_cdbmake_places_them() {
+        let keys = [&b"a"[..], b"a", b"b", b"a", b"", b"a"].repeat(20);
+        let written = image(keys.iter().map(|key| (*key, &b"x"[..]))).expect("small");
+        for number in 0..256 {
+            let table = Table::of(&written, number).expect("whole");
+            let entries = |key: &&&[u8]| hash(key) & 0xff == number;
+            let mut slots = vec![None; table.slots];
+            for key in keys.iter().filter(entries) {
+                let start = table.start(hash(key)).expect("slots");
+                let free = (start..table.slots).chain(0..start);
+                let mut free = free.filter(|&slot| slots[slot].is_none());
+                let slot = free.next().expect("half are free");
+                slots[slot] = Some(hash(key));
+            }
+            for (slot, wanted) in slots.into_iter().enumerate() {
+                let (found, position) = table.slot(&written, slot).expect("whole");
+                assert_eq!((position != 0).then_some(found), wanted);
+            }
+        }
+    }
+
+    #[test]
+    fn very_many_equal_keys_are_written_in_a_moment() {
+        let many = std::iter::repeat_n((&b"k"[..], &b""[..]), 300_000);
+        let written = Database::from_image(image(many).expect("small")).expect("sound");
+        assert_eq!(written.records().count(), 300_000);
     }
 
     #[test]

@@ -13,6 +13,9 @@ use crate::text;
 
 /// How many addresses the ranges of one line may stand for.
 const RANGE_LIMIT: u64 = 1 << 20;
+/// How many bytes they may have as they are written: enough for as many addresses, with
+/// prefix lengths. Junk of 100 KB, a million times, would take all memory.
+const RANGE_BYTES: u64 = 64 << 20;
 /// The end of every range: tcprules cuts there in silence.
 const OCTET: u64 = 255;
 /// How much of a line a message shows, in bytes.
@@ -365,7 +368,7 @@ fn expand(address: &[u8]) -> Result<Vec<Vec<u8>>, Problem> {
         Part::Text(_) => 1,
     });
     let count = counts.fold(1, u64::saturating_mul);
-    if count > RANGE_LIMIT {
+    if count > RANGE_LIMIT || count.saturating_mul(address.len() as u64) > RANGE_BYTES {
         return Err(Problem::Range);
     }
     let mut addresses = vec![Vec::new()];
@@ -373,20 +376,32 @@ fn expand(address: &[u8]) -> Result<Vec<Vec<u8>>, Problem> {
         addresses.clear();
     }
     for (at, part) in parts.into_iter().enumerate() {
-        let mut longer = Vec::new();
-        for start in &addresses {
-            let mut with = |text: &[u8]| {
-                let dot: &[u8] = if at == 0 { b"" } else { b"." };
-                longer.push([start, dot, text].concat());
-            };
-            match part {
-                Part::Text(text) => with(text),
-                Part::Range(low, high) => {
-                    (low..=high).for_each(|number| with(number.to_string().as_bytes()));
-                }
+        if at > 0 {
+            for start in &mut addresses {
+                start.push(b'.');
             }
         }
-        addresses = longer;
+        match part {
+            Part::Text(text) => {
+                for start in &mut addresses {
+                    start.extend_from_slice(text);
+                }
+            }
+            // A range of one stays where it is: thousands may stand in a line.
+            Part::Range(low, high) if low == high => {
+                let number = low.to_string();
+                for start in &mut addresses {
+                    start.extend_from_slice(number.as_bytes());
+                }
+            }
+            Part::Range(low, high) => {
+                let with = |start: &Vec<u8>| {
+                    let start = start.clone();
+                    (low..=high).map(move |number| [&start, number.to_string().as_bytes()].concat())
+                };
+                addresses = addresses.iter().flat_map(with).collect();
+            }
+        }
     }
     Ok(addresses)
 }
@@ -470,6 +485,16 @@ mod tests {
         assert_eq!(all.len(), 1_048_576);
         let wide = compile(b"0-255.0-255.0-16:allow").expect_err("more than that");
         assert_eq!(wide[0].problem, Problem::Range);
+    }
+
+    #[test]
+    fn ranges_of_junk_take_neither_all_memory_nor_hours() {
+        let long = format!("0-255.0-255.0-15.{}:allow", "x".repeat(100_000));
+        let bad = compile(long.as_bytes()).expect_err("a million times as long");
+        assert_eq!(bad[0].problem, Problem::Range);
+        let ones = "1-1.".repeat(200_000);
+        let all = expand(ones.as_bytes()).expect("one address");
+        assert_eq!(all, ["1.".repeat(200_000).into_bytes()]);
     }
 
     #[test]
