@@ -3,6 +3,7 @@
 use ucspi_tls::internals::dane::{Record, Unusable};
 use ucspi_tls::internals::dns::message::{self, Rtype, Said};
 use ucspi_tls::internals::dns::servers::listed;
+use ucspi_tls::internals::dns::trust::anchors;
 use ucspi_tls::internals::name::DomainName;
 
 /// `d.test`, as it stands behind the head of a message.
@@ -182,4 +183,90 @@ pub fn resolvers(bytes: &[u8]) {
     if !text.contains('%') && found.len() < 3 {
         assert_eq!(named.next(), None);
     }
+}
+
+/// The root's keys as IANA and programs write them.
+pub fn anchor_seeds() -> Vec<Vec<u8>> {
+    [
+        ". IN DS 20326 8 2 E06D44B80B8F1D39A95C0B0D7C65D08458E880409BBC683457104237C7F8EC8D\n",
+        "; two\n. 172800 IN DNSKEY 257 3 8 AwEAAaz/tAm8yTn4 Mfeh5eyI96WSVexT ;{id = 1}\n\
+         . dnskey 257 3 13 (\n AwEA ; half\n AQ== )\n",
+        ".\tds 1 13 1 0123456789012345678901234567890123456789\r\n. IN DS 1 13 2 AB\n",
+        ". IN DNSKEY 257 3 8 AAAA-\nsigned. IN DNSKEY 257 3 13 AAAA\n. IN DNSKEY 65536 3 8 (AAAA",
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .into()
+}
+
+/// Any text as `dnssecanchors`: what is read are whole records of the root, each with
+/// the words of a record that stands there, and the same when they are read again.
+pub fn trust_anchors(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    let Ok(found) = anchors(text) else {
+        return;
+    };
+    let bare: Vec<&str> = text
+        .lines()
+        .map(|line| line.split(';').next().unwrap_or(""))
+        .collect();
+    let bare = bare.join(" ").replace(['(', ')'], " ");
+    // A line of blanks of another script says nothing.
+    let said = bare.split_ascii_whitespace();
+    let mut said = said.filter(|word| !word.trim().is_empty()).peekable();
+    for record in &found {
+        let words: Vec<&str> = record.split(' ').collect();
+        let [".", "IN", kind, first, second, third, data] = words[..] else {
+            panic!("{record}");
+        };
+        assert_eq!(said.next(), Some("."));
+        while said
+            .next_if(|word| !word.eq_ignore_ascii_case(kind))
+            .is_some()
+        {}
+        assert!(said.next().is_some());
+        assert!(
+            [first, second, third]
+                .into_iter()
+                .all(|number| said.next() == Some(number))
+        );
+        let mut rest = data;
+        while !rest.is_empty() {
+            rest = said
+                .next()
+                .and_then(|word| rest.strip_prefix(word))
+                .expect("its words");
+        }
+        let at_most =
+            |number: &str, most: u32| number.parse::<u32>().is_ok_and(|number| number <= most);
+        assert!(at_most(first, 65535), "{record}");
+        if kind == "DS" {
+            let digits = match third {
+                "1" => 40,
+                "2" => 64,
+                "4" => 96,
+                _ => panic!("{record}"),
+            };
+            assert!(at_most(second, 255) && data.len() == digits, "{record}");
+            assert!(
+                data.bytes().all(|byte| byte.is_ascii_hexdigit()),
+                "{record}"
+            );
+        } else {
+            assert_eq!((kind, second), ("DNSKEY", "3"));
+            assert!(at_most(third, 255), "{record}");
+            // RFC 4648, 4.
+            let digits = data.trim_end_matches('=');
+            let digit = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/';
+            assert!(digits.bytes().all(digit) && !digits.is_empty(), "{record}");
+            assert!(
+                data.len() % 4 == 0 && data.len() - digits.len() < 3,
+                "{record}"
+            );
+        }
+    }
+    assert_eq!(said.next(), None);
+    let again = anchors(&found.join("\n")).expect("their own form");
+    assert_eq!(again, found);
 }

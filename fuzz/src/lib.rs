@@ -12,9 +12,10 @@ pub mod mta_sts;
 pub mod probe;
 pub mod remote;
 pub mod reports;
+pub mod settings;
 
 use std::io::{self, Read, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ucspi_tls::internals::client::lines::{LINE_LIMIT, REPLY_LIMIT, Stream};
 use ucspi_tls::internals::client::upgrade;
@@ -37,6 +38,31 @@ pub struct Target {
 
 /// All of them.
 pub const TARGETS: &[Target] = &[
+    Target {
+        name: "destinations",
+        run: probe::destinations,
+        seeds: probe::destination_seeds,
+    },
+    Target {
+        name: "pins",
+        run: settings::pins,
+        seeds: settings::pin_seeds,
+    },
+    Target {
+        name: "report_ledger",
+        run: reports::report_ledger,
+        seeds: reports::ledger_seeds,
+    },
+    Target {
+        name: "settings",
+        run: settings::settings,
+        seeds: settings::seeds,
+    },
+    Target {
+        name: "trust_anchors",
+        run: dns::trust_anchors,
+        seeds: dns::anchor_seeds,
+    },
     Target {
         name: "certificate_list",
         run: probe::certificate_list,
@@ -393,6 +419,9 @@ fn proxy_seeds() -> Vec<Vec<u8>> {
     let block = |rest: &[u8]| [b"\r\n\r\n\0\r\nQUIT\n", rest].concat();
     let mut tlvs = block(b"\x21\x11\0\x1b\x01\x02\x03\x04\x05\x06\x07\x08\0\x01\0\x02");
     tlvs.extend(b"\x04\0\x01x\x20\0\x05\x01\0\0\0\0");
+    let checked = block(
+        b"\x21\x11\0\x17\x01\x02\x03\x04\x05\x06\x07\x08\0\x01\0\x02\x03\0\x04\0\0\0\0\x04\0\x01x",
+    );
     vec![
         b"PROXY TCP4 1.2.3.4 5.6.7.8 9 65535\r\n\x16\x03".to_vec(),
         b"PROXY TCP6 2001:db8::1 ::ffff:1.2.3.4 0 1\r\n".to_vec(),
@@ -402,6 +431,16 @@ fn proxy_seeds() -> Vec<Vec<u8>> {
         block(&[&b"\x21\x31\0\xd8"[..], &[b'/'; 216]].concat()),
         block(b"\x21\x11\0\x13\x01\x02\x03\x04\x05\x06\x07\x08\0\x01\0\x02\x03\0\x04\0\0\0\0"),
         tlvs,
+        checked,
+        format!(
+            "PROXY TCP6 {0} {0} {1:0>5} 6\r\n",
+            ["ffff"; 8].join(":"),
+            65535
+        )
+        .into_bytes(),
+        format!("PROXY UNKNOWN {}\r\n", "x".repeat(91)).into_bytes(),
+        format!("PROXY UNKNOWN {}\r\n", "x".repeat(92)).into_bytes(),
+        b"10.1.2.0/24".to_vec(),
         b"127.0.0.0/8,2001:db8::/32,::ffff:1.2.3.4/100,1.2.3.4".to_vec(),
     ]
 }
@@ -426,6 +465,58 @@ fn read_header(bytes: &[u8], size: usize) -> (usize, Result<Option<Header>, Malf
     (reader.taken(), Ok(None))
 }
 
+/// A second opinion on the ends that a header names, and on all that stands behind them.
+fn stands_there(header: &[u8], client: SocketAddr, server: SocketAddr) {
+    if let Some(line) = header.strip_prefix(b"PROXY ") {
+        assert!(header.len() <= 107);
+        let line = std::str::from_utf8(line).expect("ASCII").trim_end();
+        let words: Vec<&str> = line.split(' ').skip(1).collect();
+        let ends = [client, server].map(|end| (end.ip().to_string(), end.port().to_string()));
+        assert_eq!(
+            [words[0].parse(), words[1].parse()],
+            [Ok(client.ip()), Ok(server.ip())]
+        );
+        assert_eq!(words[2..], [&*ends[0].1, &*ends[1].1]);
+        return;
+    }
+    let mut wanted = Vec::new();
+    for ip in [client.ip(), server.ip()] {
+        match ip {
+            IpAddr::V4(ip) => wanted.extend(ip.octets()),
+            IpAddr::V6(ip) => wanted.extend(ip.octets()),
+        }
+    }
+    wanted.extend(
+        [client.port(), server.port()]
+            .map(u16::to_be_bytes)
+            .as_flattened(),
+    );
+    let mut rest = header[16..].strip_prefix(&*wanted).expect("the addresses");
+    while !rest.is_empty() {
+        let [kind, high, low, behind @ ..] = rest else {
+            panic!("half an extension");
+        };
+        let (value, later) = behind.split_at(usize::from(u16::from_be_bytes([*high, *low])));
+        if *kind == 3 {
+            let mut blank = header.to_vec();
+            let at = header.len() - later.len() - 4;
+            blank[at..at + 4].fill(0);
+            // CRC32c, bit by bit.
+            let sum = blank.iter().fold(!0_u32, |sum, byte| {
+                (0..8).fold(sum ^ u32::from(*byte), |sum, _| {
+                    if sum & 1 == 0 {
+                        sum >> 1
+                    } else {
+                        (sum >> 1) ^ 0x82f6_3b78
+                    }
+                })
+            });
+            assert_eq!(value, (!sum).to_be_bytes());
+        }
+        rest = later;
+    }
+}
+
 /// Any bytes as a header: however they are cut up the same comes of them, and
 /// the same bytes are taken; what follows is of no account; addresses survive
 /// being written down. And any bytes as a list of networks.
@@ -436,10 +527,12 @@ pub fn proxy(bytes: &[u8]) {
     }
     if let Ok(Some(header)) = whole {
         assert!((15..=16 + 65535).contains(&taken));
+        assert!(taken <= 107 || !bytes.starts_with(b"PROXY"));
         assert_eq!(read_header(&bytes[..taken], 4096).1, whole);
         assert_eq!(read_header(&bytes[..taken - 1], 4096).1, Ok(None));
         if let Header::Proxied { client, server } = header {
             assert_eq!(client.is_ipv4(), server.is_ipv4());
+            stands_there(&bytes[..taken], client, server);
             let line = format!(
                 "PROXY TCP{} {} {} {} {}\r\n",
                 if client.is_ipv4() { 4 } else { 6 },
@@ -461,6 +554,17 @@ pub fn proxy(bytes: &[u8]) {
             // Mapped ones are IPv4, which no network of IPv6 holds.
             let mapped = address.to_canonical() != address;
             assert!(mapped || networks.contain(address), "{item}");
+            let prefix = item
+                .split('/')
+                .nth(1)
+                .and_then(|text| text.parse::<u32>().ok());
+            if let (IpAddr::V4(inside), 1..=32, false) =
+                (address, prefix.unwrap_or(32), list.contains(','))
+            {
+                let last = 1 << (32 - prefix.unwrap_or(32));
+                let outside = std::net::Ipv4Addr::from_bits(inside.to_bits() ^ last);
+                assert!(!networks.contain(outside.into()), "{item} {outside}");
+            }
         }
     }
 }

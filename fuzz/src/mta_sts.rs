@@ -41,6 +41,20 @@ pub fn policy(bytes: &[u8]) {
     );
     let again = Policy::parse(policy.lines.join("\n").as_bytes());
     assert_eq!(again.as_ref(), Ok(&policy));
+    // Of a field the first counts, of `mx` each.
+    let said = |name: &'static str| {
+        let values = policy
+            .lines
+            .iter()
+            .filter_map(move |line| line.strip_prefix(name)?.strip_prefix(':'));
+        values.map(|value| value.trim_matches([' ', '\t']))
+    };
+    assert_eq!(said("mode").next(), Some(&*policy.mode.to_string()));
+    let age = said("max_age")
+        .next()
+        .and_then(|age| age.parse::<u64>().ok());
+    assert_eq!(age.map(|age| age.min(31_557_600)), Some(policy.max_age));
+    assert!(said("mx").eq(policy.patterns.iter()));
     for pattern in &policy.patterns {
         let host = pattern.replacen('*', "x", 1);
         if policy.matches(&host) && policy.patterns.len() == 1 && pattern.contains('*') {
@@ -124,6 +138,10 @@ pub fn record(bytes: &[u8]) {
                 (1..=32).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric())
             );
             assert_eq!(ours, 1);
+            let record = records.iter().find(is_ours).expect("it is there");
+            let mut fields = record.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
+            let first = fields.find_map(|field| field.strip_prefix(b"id="));
+            assert_eq!(first, Some(id.as_bytes()));
         }
         Ok(None) => assert_eq!(ours, 0),
         Err(why) => {

@@ -1,5 +1,8 @@
 //! What sslprobe reads from servers: a first flight, and certificates.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use openssl::asn1::Asn1Time;
 use openssl::bn::BigNum;
 use openssl::hash::MessageDigest;
@@ -7,8 +10,12 @@ use openssl::pkey::{PKey, Private};
 use openssl::x509::extension::SubjectAlternativeName;
 use openssl::x509::{X509, X509NameBuilder};
 use ucspi_tls::internals::anchor_pool::AnchorPool;
-use ucspi_tls::internals::probe::{HostResult, Reader, ServerReply, Verifier, certificates};
+use ucspi_tls::internals::options::sslprobe::{Options, Start};
+use ucspi_tls::internals::probe::{
+    HostResult, Reader, ServerReply, Verifier, certificates, parse, units,
+};
 use ucspi_tls::internals::survey::{Collector, Layout, Run, changes, compare, reader, survey};
+use ucspi_tls::internals::trust::Reference;
 
 /// The most of a flight that is kept, in bytes.
 const LIMIT: usize = 300 * 1024;
@@ -245,4 +252,77 @@ pub fn survey_lines(bytes: &[u8]) {
             );
         }
     }
+}
+
+/// Destinations of sslprobe's, a line each.
+pub fn destination_seeds() -> Vec<Vec<u8>> {
+    let text = "mx.example\nmx.example:587\n127.0.0.1:2525\nm\u{fc}nchen.example:587\n[::1]:993\n\
+        [::1]\n::1\n[fe80::1%lo]:25\nmx.example:25\n:25\na:65536\n[::1]x\n-x\nuser@a\na..b.\n";
+    let lines = text
+        .split_inclusive('\n')
+        .map(|line| line.as_bytes().to_vec());
+    lines.chain([text.as_bytes().to_vec()]).collect()
+}
+
+/// Any lines as destinations: what is read of one is written down again as the same, in
+/// both forms of a port; what is refused is told in one line; and of those of one host
+/// none is lost, or another's.
+pub fn destinations(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    let options = Options::default();
+    let mut found = Vec::new();
+    for word in text.split('\n') {
+        let one = match parse(word, &options) {
+            Ok(one) => one,
+            Err(why) => {
+                let why = why.to_string();
+                assert!(why.len() < 600 && why.bytes().all(|byte| (0x20..0x7f).contains(&byte)));
+                continue;
+            }
+        };
+        let (host, port) = (&one.host, one.port);
+        assert_eq!(one.start, Start::of_port(port));
+        assert!(
+            host.is_ascii() && port > 0 && !host.starts_with('-'),
+            "{word:?}"
+        );
+        assert!(!host.contains(['[', ']', '/', '@', ' ', '\0']), "{word:?}");
+        let address = host
+            .split('%')
+            .next()
+            .and_then(|host| host.parse::<IpAddr>().ok());
+        let digits = word.rsplit(':').next().filter(|digits| {
+            let behind = word
+                .strip_suffix(digits)
+                .is_some_and(|rest| !rest.trim_end_matches(':').contains(':'));
+            word.starts_with('[') && !word.ends_with(']') || behind && word.contains(':')
+        });
+        let bare = word.parse::<IpAddr>().is_ok();
+        let wanted = digits
+            .filter(|_| !bare)
+            .map_or(Some(25), |digits| digits.parse().ok());
+        assert_eq!(Some(port), wanted, "{word:?}");
+        if let (Some(address), Reference::Address(read)) = (address, &one.reference) {
+            assert_eq!(address.to_canonical(), read.to_canonical());
+        }
+        let mut forms = vec![format!("[{host}]:{port}")];
+        if !host.contains(':') {
+            forms.push(format!("{host}:{port}"));
+        }
+        for form in forms {
+            assert_eq!(parse(&form, &options).as_ref(), Ok(&one), "{form}");
+        }
+        found.push(one);
+    }
+    let all = units(found.clone(), false);
+    let hosts: BTreeSet<&str> = all.iter().map(|unit| &*unit.host).collect();
+    assert_eq!(hosts.len(), all.len());
+    for unit in &all {
+        let own = found.iter().filter(|one| one.host == unit.host);
+        assert!(found.len() > 1000 || own.eq(&unit.destinations));
+    }
+    let kept: usize = all.iter().map(|unit| unit.destinations.len()).sum();
+    assert_eq!(kept, found.len());
 }

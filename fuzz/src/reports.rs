@@ -1,5 +1,9 @@
 //! What sslreport and qmail-sslremote read for TLS reports.
 
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use ucspi_tls::internals::tlsrpt::ledger::{State, line, states};
 use ucspi_tls::internals::tlsrpt::record::{MOST, Receiver, destinations, host_name};
 use ucspi_tls::internals::tlsrpt::{header, journal};
 
@@ -62,7 +66,12 @@ pub fn report_sessions(bytes: &[u8]) {
         let line = serde_json::to_vec(&session).expect("JSON");
         let mut again = Vec::new();
         let none = journal::read(&*line, |session| again.push(session)).expect("read");
-        assert_eq!((none, again), (0, vec![session]));
+        assert_eq!((none, &again[..]), (0, &[session][..]));
+        // A delivery that was stopped in the middle of its line costs that line alone.
+        let half = [&line[..bytes.len() % line.len()], &line].concat();
+        let mut behind = Vec::new();
+        let damaged = journal::read(&*half, |session| behind.push(session)).expect("read");
+        assert!(damaged == u64::from(half.len() > line.len()) && behind == again);
     });
     let damaged = damaged.expect("no error of memory's");
     let lines = bytes.split(|&byte| byte == b'\n');
@@ -89,6 +98,106 @@ pub fn report_header(bytes: &[u8]) {
         let head = lines.take_while(|line| !line.trim_ascii_end().is_empty());
         let head = head.collect::<Vec<_>>().concat();
         let has = |word: &[u8]| head.windows(word.len()).any(|some| some == word);
-        assert!(has(b"content-type") && has(b"report"));
+        assert!(has(b"content-type") && has(b"report") && has(b"tlsrpt"));
+        let lines = lower.split(|&byte| byte == b'\n');
+        let head = lines.take_while(|line| !line.trim_ascii_end().is_empty());
+        let kind = |line: &&[u8]| {
+            let rest = line.strip_prefix(b"content-type");
+            rest.is_some_and(|rest| rest.trim_ascii_start().starts_with(b":"))
+        };
+        assert_eq!(head.filter(kind).count(), 1);
+    }
+    let sound = b"Content-Type: multipart/report; report-type=tlsrpt\n\n";
+    assert!(header::is_report(&[&sound[..], bytes].concat()));
+}
+
+/// What was noted of a day's reports.
+pub fn ledger_seeds() -> Vec<Vec<u8>> {
+    let noted = [
+        line("a.example", "mailto:r@a.example", State::Begun),
+        line("a.example", "mailto:r@a.example", State::Sent),
+        line("b.example", "https://b.example/\u{e9}\"", State::Begun),
+        line("b.example", "https://b.example/\u{e9}\"", State::Failed),
+    ];
+    let whole = noted.map(|line| line.expect("JSON")).concat();
+    vec![
+        whole[..whole.len() - 9].to_vec(),
+        [b"\xff\n", &whole[..]].concat(),
+        whole,
+    ]
+}
+
+/// What a line notes, as another reader has it.
+fn noted(line: &[u8]) -> Option<((String, String), State)> {
+    let value: Value = serde_json::from_slice(line).ok()?;
+    let word = |name: &str, at: usize| value.get(name).or_else(|| value.get(at))?.as_str();
+    let state = match word("state", 2)? {
+        "begun" => State::Begun,
+        "sent" => State::Sent,
+        "failed" => State::Failed,
+        _ => return None,
+    };
+    Some((
+        (word("domain", 0)?.to_owned(), word("rua", 1)?.to_owned()),
+        state,
+    ))
+}
+
+/// Any bytes as the account of a day's reports: each state is one that a line notes, the
+/// last of those that are whole; one more line changes the state of its report alone;
+/// and of one that was cut off nothing is read, or all of it.
+pub fn report_ledger(bytes: &[u8]) {
+    let found = states(bytes);
+    let mut wanted = BTreeMap::new();
+    for text in bytes.split(|&byte| byte == b'\n') {
+        if let Some((key, state)) = noted(text) {
+            let own = line(&key.0, &key.1, state).expect("JSON");
+            if own.strip_suffix(b"\n") == Some(text) {
+                wanted.insert(key, state);
+            } else if found.contains_key(&key) {
+                // Fields twice or others besides: a matter of the reader.
+                wanted.remove(&key);
+            }
+        }
+    }
+    for (key, state) in &wanted {
+        assert_eq!(found.get(key), Some(state), "{key:?}");
+    }
+    let lines = || bytes.split(|&byte| byte == b'\n').filter_map(noted);
+    if found.len() < 100 {
+        for (key, state) in &found {
+            assert!(lines().any(|(of, noted)| of == *key && noted == *state));
+        }
+    }
+    let end: &[u8] = if bytes.is_empty() || bytes.ends_with(b"\n") {
+        b""
+    } else {
+        b"\n"
+    };
+    let mut halves = bytes
+        .splitn(2, |&byte| byte == b'\n')
+        .map(String::from_utf8_lossy);
+    let domain = halves.next().unwrap_or_default();
+    let rua = halves.next().unwrap_or_default();
+    for state in [State::Begun, State::Sent, State::Failed] {
+        let one = line(&domain, &rua, state).expect("JSON");
+        assert_eq!(
+            one.iter().position(|&byte| byte == b'\n'),
+            Some(one.len() - 1)
+        );
+        let mut expected = found.clone();
+        expected.insert((domain.to_string(), rua.to_string()), state);
+        assert_eq!(states(&[bytes, end, &one].concat()), expected);
+        let cut = bytes.len() % one.len();
+        let torn = states(&[bytes, end, &one[..cut]].concat());
+        // Without its line feed a line is whole too.
+        assert_eq!(
+            torn,
+            if cut + 1 == one.len() {
+                expected
+            } else {
+                found.clone()
+            }
+        );
     }
 }

@@ -30,7 +30,7 @@ pub mod message;
 pub mod name;
 pub mod servers;
 mod tlsa;
-mod trust;
+pub mod trust;
 mod validator;
 
 use message::{Data, Message, Said};

@@ -82,6 +82,7 @@ pub mod probe {
     pub use crate::probe::result::HostResult;
     pub use crate::probe::wire::message::{KeyExchange, ServerHello, certificates};
     pub use crate::probe::wire::reader::{Reader, ServerReply};
+    pub use crate::program::sslprobe::destination::{parse, units};
 }
 pub mod proxy {
     pub use crate::proxy::{Header, Malformed, Networks, Reader};
@@ -103,7 +104,11 @@ pub mod session {
     pub use crate::session::{describe, is_variable};
 }
 pub mod settings {
-    pub use crate::settings::{NAMES, Settings, Version, is_setting};
+    pub use crate::settings::{
+        ClientCertificate, Filter, Misspelt, NAMES, Settings, Version, called, connections,
+        is_setting, unknown_cipher_words,
+    };
+    pub use crate::store::client_certificates::pins_in;
 }
 #[cfg(feature = "remote")]
 pub mod survey {
@@ -116,6 +121,7 @@ pub mod tlsdestinations {
 }
 #[cfg(feature = "remote")]
 pub mod tlsrpt {
+    pub use crate::program::sslreport::ledger;
     pub use crate::tlsrpt::*;
 }
 pub mod trust {

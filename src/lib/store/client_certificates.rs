@@ -43,16 +43,22 @@ pub(super) fn pins(settings: &Settings) -> Result<Vec<Fingerprint>, Fail> {
     };
     let unable = || unable("load pins", ("PINFILE", path));
     let bytes = read_file(path).map_err(|why| why.of(unable()))?;
+    pins_in(&bytes).map_err(|why| why.of(unable()))
+}
+
+/// The fingerprints that a text holds, a line each.
+///
+/// # Errors
+/// A line is none.
+pub fn pins_in(text: &[u8]) -> Result<Vec<Fingerprint>, Fail> {
     let mut pins = Vec::new();
-    for (at, line) in String::from_utf8_lossy(&bytes).lines().enumerate() {
+    for (at, line) in String::from_utf8_lossy(text).lines().enumerate() {
         let line = line.split('#').next().unwrap_or_default().trim();
         if line.is_empty() {
             continue;
         }
         let pin = fingerprint(&pinned_digits(line)).ok_or_else(|| {
-            Fail::from("not a SHA-256 fingerprint")
-                .of(format_args!("line {}", at + 1))
-                .of(unable())
+            Fail::from("not a SHA-256 fingerprint").of(format_args!("line {}", at + 1))
         })?;
         pins.push(pin);
     }

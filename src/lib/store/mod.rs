@@ -31,7 +31,7 @@ use crate::tls_ffi;
 mod anchors;
 pub mod certificate;
 pub mod client;
-mod client_certificates;
+pub mod client_certificates;
 mod fit;
 pub mod jail;
 mod judges;

@@ -10,34 +10,34 @@ use crate::trust::Reference;
 
 /// Where a probe goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ProbeDestination {
+pub struct ProbeDestination {
     /// The host, or the mail domain, as it was given; in ASCII, as DNS has it.
-    pub(super) host: String,
+    pub host: String,
     /// The same as SNI and certificates have it.
-    pub(super) reference: Reference,
+    pub reference: Reference,
     /// Where it is called.
-    pub(super) port: u16,
+    pub port: u16,
     /// How TLS is reached.
-    pub(super) start: Start,
+    pub start: Start,
 }
 
 /// Destinations of one host, which are probed one after the other and looked at
 /// together.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Unit {
+pub struct Unit {
     /// The host, or the mail domain.
-    pub(super) host: String,
+    pub host: String,
     /// It is a mail domain.
-    pub(super) is_domain: bool,
+    pub is_domain: bool,
     /// Its ports.
-    pub(super) destinations: Vec<ProbeDestination>,
+    pub destinations: Vec<ProbeDestination>,
 }
 
 /// Reads a destination.
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn parse(word: &str, options: &Options) -> Result<ProbeDestination, Fail> {
+pub fn parse(word: &str, options: &Options) -> Result<ProbeDestination, Fail> {
     let (host, port) = split(word);
     let shown = || text::excerpt(word.as_bytes(), 100);
     let sound = !host.starts_with('-') && !host.contains(['[', ']', '/', '@']);
@@ -86,7 +86,7 @@ fn split(word: &str) -> (&str, Option<&str>) {
 }
 
 /// Puts the destinations of one host together, in the order of the first of each.
-pub(super) fn units(destinations: Vec<ProbeDestination>, domains: bool) -> Vec<Unit> {
+pub fn units(destinations: Vec<ProbeDestination>, domains: bool) -> Vec<Unit> {
     let mut places = std::collections::HashMap::new();
     let mut units: Vec<Unit> = Vec::new();
     for one in destinations {

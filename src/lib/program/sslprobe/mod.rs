@@ -32,7 +32,7 @@ use crate::tls_ffi;
 use crate::tlsdestinations::Destinations;
 use crate::trust::{Demand, Expectation};
 
-mod destination;
+pub mod destination;
 mod lookup;
 mod pacing;
 mod progress;

@@ -99,30 +99,44 @@ impl Ledger {
     /// # Errors
     /// As write(2) and fsync(2): whatever is about to be done must not be done.
     pub fn note(&mut self, domain: &str, rua: &str, state: State) -> io::Result<()> {
-        let entry = Entry {
-            domain: domain.to_owned(),
-            rua: rua.to_owned(),
-            state,
-        };
         if let Some(file) = &mut self.file {
-            let mut line = serde_json::to_vec(&entry)?;
-            line.push(b'\n');
-            file.write_all(&line)?;
+            file.write_all(&line(domain, rua, state)?)?;
             file.sync_data()?;
         }
-        self.states.insert((entry.domain, entry.rua), state);
+        let key = (domain.to_owned(), rua.to_owned());
+        self.states.insert(key, state);
         Ok(())
     }
 }
 
-/// The last state of each report. A line that is none was not written whole: what it
-/// notes did not begin, or has begun all the same.
+/// The line that says so.
+///
+/// # Errors
+/// There is no memory.
+pub fn line(domain: &str, rua: &str, state: State) -> io::Result<Vec<u8>> {
+    let entry = Entry {
+        domain: domain.to_owned(),
+        rua: rua.to_owned(),
+        state,
+    };
+    let mut line = serde_json::to_vec(&entry)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
 fn read(file: &mut File) -> io::Result<BTreeMap<Key, State>> {
     let mut bytes = Vec::new();
     file.take(LIMIT).read_to_end(&mut bytes)?;
+    Ok(states(&bytes))
+}
+
+/// The last state of each report. A line that is none was not written whole: what it
+/// notes did not begin, or has begun all the same.
+#[must_use]
+pub fn states(bytes: &[u8]) -> BTreeMap<Key, State> {
     let lines = bytes.split(|&byte| byte == b'\n');
     let entries = lines.filter_map(|line| serde_json::from_slice::<Entry>(line).ok());
-    Ok(entries
+    entries
         .map(|entry| ((entry.domain, entry.rua), entry.state))
-        .collect())
+        .collect()
 }

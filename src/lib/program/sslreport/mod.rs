@@ -22,7 +22,7 @@ use crate::tlsrpt::journal;
 use crate::tlsrpt::record::{self, Receiver};
 
 mod delivery;
-mod ledger;
+pub mod ledger;
 mod report;
 mod tally;
 
