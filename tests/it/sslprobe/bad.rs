@@ -60,6 +60,15 @@ fn der() -> Vec<u8> {
     identity.certificate.to_der().expect("DER")
 }
 
+/// Whether the ClientHello that comes next offers TLS 1.3, in supported_versions.
+fn offers_tls_13(stream: &TcpStream) -> bool {
+    let mut hello = [0; 4096];
+    let length = stream.peek(&mut hello).unwrap_or(0);
+    hello[..length]
+        .windows(7)
+        .any(|bytes| bytes[..3] == [0, 43, 0] && bytes[5..] == [3, 4])
+}
+
 /// Which suites a ClientHello offers, and its version.
 fn offered(hello: &[u8]) -> ([u8; 2], Vec<u16>) {
     let session = usize::from(hello[38]);
@@ -429,13 +438,7 @@ fn a_server_that_drops_who_offers_tls_13_is_found_out() {
         builder.set_max_proto_version(highest).expect("set");
     });
     let server = Scripted::start(move |stream, _, _| {
-        let mut hello = [0; 4096];
-        let length = stream.peek(&mut hello).unwrap_or(0);
-        // supported_versions.
-        let offers = hello[..length]
-            .windows(7)
-            .any(|bytes| bytes[..3] == [0, 43, 0] && bytes[5..] == [3, 4]);
-        if !offers {
+        if !offers_tls_13(stream) {
             drop(tls(stream, &context));
         }
     });
@@ -456,6 +459,29 @@ fn a_server_that_drops_who_offers_tls_13_is_found_out() {
         assert!(found["tlsdestinations"].is_null(), "{depth}: {found:#}");
         assert!(has(&found, "no-line"), "{found:#}");
     }
+}
+
+/// OpenSMTPD 6.8 cannot sign with an RSA key on OpenSSL 3: in TLS 1.2 the alert is all
+/// that comes.
+#[test]
+fn a_server_that_cannot_sign_is_not_told_to_allow_a_version() {
+    let context = context(&Identity::localhost(KeyKind::Rsa2048), |_| {});
+    let server = Scripted::start(move |stream, _, _| {
+        if offers_tls_13(stream) {
+            drop(tls(stream, &context));
+        } else {
+            let mut read = [0; 4096];
+            let _ = stream.read(&mut read);
+            let _ = stream.write_all(&[21, 3, 3, 0, 2, 2, 80]);
+        }
+    });
+    let (found, code) = result(&[&server.at.to_string()]);
+    assert_eq!(code, 1, "{found:#}");
+    let said = text(&found, "senders-without-tls13-refused");
+    assert!(
+        said.ends_with(": mend the server, which answers TLSv1.2 with alert internal_error (80)"),
+        "{said}"
+    );
 }
 
 #[test]

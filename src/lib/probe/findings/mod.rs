@@ -54,6 +54,9 @@ pub struct Facts {
     /// A ClientHello that offers TLS 1.3 came to nothing where one that does not was
     /// answered: how.
     pub intolerant: Option<String>,
+    /// Versions that the server answered with internal_error: a fault of its own, which
+    /// says nothing of what it allows.
+    pub broken: Vec<Version>,
     /// What was wrong with the server's answers inside TLS.
     pub inside: Option<String>,
     /// Hybrid groups were asked for.

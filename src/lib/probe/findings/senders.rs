@@ -83,7 +83,12 @@ fn cure(result: &HostResult, facts: &Facts, sender: &Sender) -> String {
         let all = sender.versions.iter();
         let modern = all.clone().filter(|one| **one >= Version::Tls12).min();
         let wanted = modern.or(all.max()).unwrap_or(&Version::Tls12);
-        return format!("allow {wanted}");
+        // Nobody cures by a setting what the server cannot do itself, such as sign.
+        return if facts.broken.contains(wanted) {
+            format!("mend the server, which answers {wanted} with alert internal_error (80)")
+        } else {
+            format!("allow {wanted}")
+        };
     };
     let fitting = |one: &&super::super::result::Certificate| sender.takes(one.key, one.bits);
     let certificates = &result.certificates;

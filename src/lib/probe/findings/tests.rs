@@ -407,6 +407,20 @@ fn a_list_of_senders_is_cut_at_a_name_and_says_what_would_help() {
     let only = [(Version::Tls13, Some(true))];
     result.versions = Some(BTreeMap::from(only));
     assert!(text(&result, "senders-without-tls13-refused").ends_with(": allow TLSv1.2"));
+    // A server that fails by itself allows the version already.
+    let broken = Facts {
+        broken: vec![Version::Tls12],
+        ..facts()
+    };
+    let all = of(&result, &broken).into_iter();
+    let said: Vec<String> = all
+        .filter(|one| one.code == "senders-without-tls13-refused")
+        .map(|one| one.text)
+        .collect();
+    assert!(
+        said.iter().all(|one| one.contains(": mend the server")) && said.len() == 1,
+        "{said:?}"
+    );
     // One cure for both findings of a server that speaks old versions alone.
     result.versions = Some(BTreeMap::from([(Version::Tls10, Some(true))]));
     assert!(text(&result, "old-version").ends_with("; allow TLSv1.2"));

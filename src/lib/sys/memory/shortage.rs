@@ -2,16 +2,12 @@
 //! on to say, or to take for true, could be wrong for want of it. Libcrypto's refusals
 //! look like those of an allocation that failed, and `Vec` would end it in other words.
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::super::process;
 use crate::report::{self, Fail};
 
-/// What is no more than this is not asked for in vain: who may fail to get it says so
-/// with [`attempt`]. More than that may be a file which std reads at once.
-const LARGE: usize = 1 << 20;
 /// How long the last words wait for room, in milliseconds.
 const PATIENCE: libc::c_int = 2000;
 
@@ -24,42 +20,55 @@ thread_local! {
     static ATTEMPTS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Malloc, for everything that is written in Rust.
-struct Allocator;
+/// Everything that is written in Rust. A program has one such allocator, and unit
+/// tests are linked with the library that has it.
+#[cfg(not(test))]
+mod allocator {
+    use std::alloc::{GlobalAlloc, Layout, System};
 
-#[global_allocator]
-static ALLOCATOR: Allocator = Allocator;
+    use super::{ATTEMPTS, end};
 
-/// What malloc gave; nothing is given to those alone who can do without.
-fn given(block: *mut u8, size: usize) -> *mut u8 {
-    // In a thread that ends, nobody attempts anything.
-    if block.is_null() && size <= LARGE && !ATTEMPTS.try_with(Cell::get).unwrap_or(false) {
-        end();
-    }
-    block
-}
+    /// What is no more than this is not asked for in vain: who may fail to get it says so
+    /// with [`super::attempt`]. More than that may be a file which std reads at once.
+    const LARGE: usize = 1 << 20;
 
-// SAFETY: all is System's, which keeps the promises; a call that ends the process does
-// not return.
-unsafe impl GlobalAlloc for Allocator {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: as the caller promises.
-        given(unsafe { System.alloc(layout) }, layout.size())
-    }
+    /// Malloc, for everything that is written in Rust.
+    struct Allocator;
 
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: as the caller promises.
-        given(unsafe { System.alloc_zeroed(layout) }, layout.size())
-    }
+    #[global_allocator]
+    static ALLOCATOR: Allocator = Allocator;
 
-    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: as the caller promises.
-        given(unsafe { System.realloc(block, layout, size) }, size)
+    /// What malloc gave; nothing is given to those alone who can do without.
+    fn given(block: *mut u8, size: usize) -> *mut u8 {
+        // In a thread that ends, nobody attempts anything.
+        if block.is_null() && size <= LARGE && !ATTEMPTS.try_with(Cell::get).unwrap_or(false) {
+            end();
+        }
+        block
     }
 
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: as the caller promises.
-        unsafe { System.dealloc(block, layout) };
+    // SAFETY: all is System's, which keeps the promises; a call that ends the process does
+    // not return.
+    unsafe impl GlobalAlloc for Allocator {
+        unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+            // SAFETY: as the caller promises.
+            given(unsafe { System.alloc(layout) }, layout.size())
+        }
+
+        unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+            // SAFETY: as the caller promises.
+            given(unsafe { System.alloc_zeroed(layout) }, layout.size())
+        }
+
+        unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+            // SAFETY: as the caller promises.
+            given(unsafe { System.realloc(block, layout, size) }, size)
+        }
+
+        unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+            // SAFETY: as the caller promises.
+            unsafe { System.dealloc(block, layout) };
+        }
     }
 }
 

@@ -71,6 +71,11 @@ pub(super) enum HelloAnswer {
     Refused(String),
 }
 
+/// The words for a refusal by an alert.
+pub(super) fn alert(number: u8) -> String {
+    format!("alert {} ({number})", alerts::name(number))
+}
+
 impl HelloAnswer {
     /// The flight, where there is one.
     pub(super) fn flight(self) -> Option<Flight> {
@@ -163,9 +168,7 @@ fn exchange(
         let answer = match said {
             Ok(None) => continue,
             Ok(Some(ServerReply::Flight(flight))) => HelloAnswer::Flight(flight),
-            Ok(Some(ServerReply::Alert(number))) => {
-                HelloAnswer::Refused(format!("alert {} ({number})", alerts::name(number)))
-            }
+            Ok(Some(ServerReply::Alert(number))) => HelloAnswer::Refused(alert(number)),
             Ok(Some(ServerReply::Other(bytes))) => {
                 let shown = text::excerpt(&bytes, 60);
                 return Err(Stop::Connection(format!(

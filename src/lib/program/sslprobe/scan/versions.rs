@@ -1,11 +1,14 @@
 //! Which versions the server speaks.
 #![forbid(unsafe_code)]
 
-use super::raw::{HelloAnswer, HelloOffer};
+use super::raw::{HelloAnswer, HelloOffer, alert};
 use super::session::SessionLimits;
 use super::{Scan, Stop};
 use crate::probe::result::Version::{self, Ssl3, Tls10, Tls11, Tls12, Tls13};
 use crate::probe::{groups, suites};
+
+/// The alert of a server that has a fault of its own (RFC 8446 section 6.2).
+const INTERNAL_ERROR: u8 = 80;
 
 /// Every suite of a version.
 pub(super) fn all_suites(version: Version) -> Vec<u16> {
@@ -130,6 +133,9 @@ fn older(scan: &mut Scan<'_>, version: Version) -> Result<(), Stop> {
             }
         }
         Ok(HelloAnswer::Refused(why)) | Err(Stop::Connection(why)) => {
+            if why == alert(INTERNAL_ERROR) {
+                scan.facts.broken.push(version);
+            }
             scan.facts.handshake.get_or_insert(why);
             scan.seen.versions.insert(version, false);
         }
