@@ -86,6 +86,7 @@ fn split(word: &str) -> (&str, Option<&str>) {
 }
 
 /// Puts the destinations of one host together, in the order of the first of each.
+#[must_use]
 pub fn units(destinations: Vec<ProbeDestination>, domains: bool) -> Vec<Unit> {
     let mut places = std::collections::HashMap::new();
     let mut units: Vec<Unit> = Vec::new();

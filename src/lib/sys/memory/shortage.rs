@@ -25,6 +25,7 @@ thread_local! {
 #[cfg(not(test))]
 mod allocator {
     use std::alloc::{GlobalAlloc, Layout, System};
+    use std::cell::Cell;
 
     use super::{ATTEMPTS, end};
 
