@@ -180,7 +180,7 @@ fn message(what: &str) -> Vec<u8> {
     // ECDHE over X25519, with the base point for a share.
     let mut older = [&[9; 56], &b"DOWNGRD\x01\x03\0\x1d\x20\x09"[..], &[0; 31]].concat();
     match what {
-        "certificate" => older[..4].copy_from_slice(&[0x30, 98, 4, 96]),
+        "certificate" => older[..7].copy_from_slice(&[0x30, 98, 2, 1, 1, 6, 93]),
         "unmarked" => older[63] = 0,
         "twist" => older[68] = 2,
         "group" => older[66] = 26,

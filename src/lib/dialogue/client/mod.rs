@@ -68,16 +68,20 @@ impl DialogueError {
     }
 }
 
+/// So many bytes of a server's that stand before TLS and behind its go-ahead.
+#[must_use]
+pub fn unasked(count: usize) -> String {
+    let were = if count == 1 { "was" } else { "were" };
+    let bytes = text::count(count, "byte");
+    format!("{bytes} in the clear that {were} not asked for")
+}
+
 /// One line, with the server's reply made safe.
 impl fmt::Display for DialogueError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             DialogueError::Ended(place) => write!(out, "server ended the connection {place}"),
-            DialogueError::Injection(count, _) => write!(
-                out,
-                "server sent {} in the clear without being asked",
-                text::count(*count, "byte")
-            ),
+            DialogueError::Injection(count, _) => write!(out, "server sent {}", unasked(*count)),
             DialogueError::Io(place, error) if error.kind() == io::ErrorKind::TimedOut => {
                 write!(out, "timed out {place}")
             }

@@ -11,9 +11,9 @@ use super::failure::{Circumstances, Failure, NoTls, Obstacle};
 use super::plan::{self, Plan, Server};
 use super::talk::{Talk, is_closing};
 use crate::dialer::Dialer;
-use crate::dialogue::client::DialogueError;
 use crate::dialogue::client::sasl::{self, Mechanism};
 use crate::dialogue::client::smtp::Reply;
+use crate::dialogue::client::{self, DialogueError};
 use crate::keyholder::OwnKey;
 use crate::report;
 use crate::routes::{Login, Protocol};
@@ -545,10 +545,7 @@ fn goes_on(reply: &[u8]) -> bool {
 fn bare(why: &DialogueError) -> String {
     match why {
         DialogueError::Refused(..) => "it refused STARTTLS".to_owned(),
-        DialogueError::Injection(count, _) => {
-            let bytes = text::count(*count, "byte");
-            format!("it sent {bytes} in the clear without being asked")
-        }
+        DialogueError::Injection(count, _) => format!("it sent {}", client::unasked(*count)),
         other => format!("STARTTLS failed: {other}"),
     }
 }
