@@ -279,17 +279,37 @@ pub(super) fn unmet(key: &[u8]) -> Option<Unmet> {
     if is_reachable(key) {
         return None;
     }
-    let name = key.contains(&b'=');
     Some(match key {
         [0xef, 0xbb, 0xbf, ..] => Unmet::Mark,
         [b' ' | b'\t', ..] => Unmet::Indented,
-        _ if name && has_heading(&key.to_ascii_lowercase()) => Unmet::CapitalHeading,
-        _ if name && key.contains(&b'*') => Unmet::Star,
-        _ if name && key.ends_with(b".") => Unmet::Dot,
-        _ if name && !key.is_ascii() => Unmet::Unicode,
-        _ if name && key.iter().any(u8::is_ascii_uppercase) => Unmet::Capitals,
-        _ => Unmet::Address,
+        _ if has_heading(&key.to_ascii_lowercase()) => Unmet::CapitalHeading,
+        _ => host(key).and_then(unmet_name).unwrap_or(Unmet::Address),
     })
+}
+
+/// The name in the key of a host: behind `=`, or behind an ident answer, which may hold
+/// anything.
+fn host(key: &[u8]) -> Option<&[u8]> {
+    key.strip_prefix(b"=").or_else(|| {
+        let at = key.windows(2).position(|pair| pair == b"@=")?;
+        key.get(at + 2..)
+    })
+}
+
+/// Why no host has a name, if so: names are looked up in lower case and without the
+/// root's dot, and none has a star or, as DNS tells it, a letter of another script.
+fn unmet_name(name: &[u8]) -> Option<Unmet> {
+    if name.contains(&b'*') {
+        Some(Unmet::Star)
+    } else if name.ends_with(b".") {
+        Some(Unmet::Dot)
+    } else if !name.is_ascii() {
+        Some(Unmet::Unicode)
+    } else if name.iter().any(u8::is_ascii_uppercase) {
+        Some(Unmet::Capitals)
+    } else {
+        None
+    }
 }
 
 fn has_heading(key: &[u8]) -> bool {
@@ -300,14 +320,9 @@ fn is_reachable(key: &[u8]) -> bool {
     if key.is_empty() || scope(key) != Scope::Client || decode(key).is_some() {
         return true;
     }
-    // Names are looked up in lower case and without the root's dot, and no host's has
-    // a star or, as DNS tells it, a letter of another script.
-    let name = |name: &[u8]| {
-        let odd = |byte: &u8| byte.is_ascii_uppercase() || *byte == b'*' || !byte.is_ascii();
-        !name.iter().any(odd) && !name.ends_with(b".")
-    };
-    if let Some(host) = key.strip_prefix(b"=") {
-        return name(host);
+    let name = |name: &[u8]| unmet_name(name).is_none();
+    if key.strip_prefix(b"=").is_some_and(name) {
+        return true;
     }
     // ucspi-tcp6 writes the digits of an IPv6 address in upper case.
     let one = |ip: &[u8]| {
@@ -490,6 +505,8 @@ mod tests {
             "local=::1",
             "@1.2.3.4",
             "Joe@::1",
+            "=X@1.2.3.4",
+            "LOCAL=x@1.2.3.4",
             "2001:db8::a",
             "joe@2001:db8::a",
         ] {
@@ -546,7 +563,12 @@ mod tests {
             ("joe@=A.", Some(Unmet::Dot)),
             ("=\u{e4}.A", Some(Unmet::Unicode)),
             ("joe@=A", Some(Unmet::Capitals)),
-            // Only of names is it told what is wrong with them.
+            ("x.*@=A", Some(Unmet::Capitals)),
+            // Only of names is it told what is wrong with them, and an ident answer is none.
+            ("LOCAL=x@1.2.3", Some(Unmet::Address)),
+            ("x=y@1.2.", Some(Unmet::Address)),
+            ("\u{e4}=*@1.2.3.4.", Some(Unmet::Address)),
+            ("A=b", Some(Unmet::Address)),
             ("A*.", Some(Unmet::Address)),
             ("\u{e4}", Some(Unmet::Address)),
             ("a=b", Some(Unmet::Address)),

@@ -154,8 +154,8 @@ pub fn compile(text: &[u8]) -> Result<Compiled, Vec<BadLine>> {
             continue;
         }
         let first = compiled.records.len();
-        let address = match compile_line(line, &mut compiled.records) {
-            Ok(address) => address,
+        let altered = match compile_line(line, &mut compiled.records) {
+            Ok(altered) => altered,
             Err(problem) => {
                 bad.push(BadLine {
                     line: number,
@@ -179,7 +179,7 @@ pub fn compile(text: &[u8]) -> Result<Compiled, Vec<BadLine>> {
         let nameless = names.any(|(_, name)| name.is_empty());
         let remarks = [
             about_address(added, number, &mut known),
-            altered_range(address).filter(|_| !added.is_empty()),
+            altered.filter(|_| !added.is_empty()),
             nameless.then(|| "a variable without a name".to_owned()),
         ];
         let shown = text::excerpt(line, SHOWN);
@@ -213,19 +213,16 @@ fn about_address(
 }
 
 /// What tcprules makes of a range in silence: it cuts at 255, and takes no number for 0.
-fn altered_range(address: &[u8]) -> Option<String> {
-    let written = address.split(|&byte| byte == b'.');
-    let altered = |(text, part): (&[u8], &Part<'_>)| {
-        let Part::Range(low, high) = *part else {
+fn altered_range(parts: &[Part<'_>]) -> Option<String> {
+    parts.iter().find_map(|part| {
+        let Part::Range { written, low, high } = *part else {
             return None;
         };
-        let (before, behind) = std::str::from_utf8(text).ok()?.split_once('-')?;
+        let (before, behind) = std::str::from_utf8(written).ok()?.split_once('-')?;
         let as_written = text::number(before, low..=low).is_some()
             && text::number(behind, high..=high).is_some();
         (!as_written).then(|| format!("this range counts as {low}-{high}"))
-    };
-    let parts = parts(address).ok().flatten()?;
-    written.zip(&parts).find_map(altered)
+    })
 }
 
 /// The line that has all of these addresses before this one, with the first of them.
@@ -263,8 +260,8 @@ impl Problem {
     }
 }
 
-/// Adds a line's records; gives its address as it is written.
-fn compile_line<'a>(line: &'a [u8], records: &mut Vec<Record>) -> Result<&'a [u8], Problem> {
+/// Adds a line's records; gives what is to be said of its ranges.
+fn compile_line(line: &[u8], records: &mut Vec<Record>) -> Result<Option<String>, Problem> {
     if line.contains(&0) {
         return Err(Problem::Nul);
     }
@@ -277,13 +274,19 @@ fn compile_line<'a>(line: &'a [u8], records: &mut Vec<Record>) -> Result<&'a [u8
         .or_else(|| position(line, b':'))
         .ok_or(Problem::Colon)?;
     let data: Rc<[u8]> = instructions(&line[colon + 1..])?.into();
-    for address in expand(&line[..colon])? {
+    let address = &line[..colon];
+    let parts = parts(address)?;
+    let addresses = match &parts {
+        Some(parts) => expand(parts, address.len())?,
+        None => vec![address.to_vec()],
+    };
+    for address in addresses {
         records.push(Record {
             key: address::key(&address)?,
             data: Rc::clone(&data),
         });
     }
-    Ok(&line[..colon])
+    Ok(parts.as_deref().and_then(altered_range))
 }
 
 fn position(bytes: &[u8], wanted: u8) -> Option<usize> {
@@ -351,50 +354,51 @@ fn parts(address: &[u8]) -> Result<Option<Vec<Part<'_>>>, Problem> {
         Some(dash) => {
             let low = number(&part[..dash]).ok_or(Problem::Range)?;
             let high = number(&part[dash + 1..]).ok_or(Problem::Range)?.min(OCTET);
-            Ok(Part::Range(low, high))
+            Ok(Part::Range {
+                written: part,
+                low,
+                high,
+            })
         }
         None => Ok(Part::Text(part)),
     });
     parts.collect::<Result<_, _>>().map(Some)
 }
 
-/// Every address that the ranges of an address stand for.
-fn expand(address: &[u8]) -> Result<Vec<Vec<u8>>, Problem> {
-    let Some(parts) = parts(address)? else {
-        return Ok(vec![address.to_vec()]);
-    };
+/// Every address that an address of so many bytes stands for, by its ranges.
+fn expand(parts: &[Part<'_>], length: usize) -> Result<Vec<Vec<u8>>, Problem> {
     let counts = parts.iter().map(|part| match *part {
-        Part::Range(low, high) => (high + 1).saturating_sub(low),
+        Part::Range { low, high, .. } => (high + 1).saturating_sub(low),
         Part::Text(_) => 1,
     });
     let count = counts.fold(1, u64::saturating_mul);
-    if count > RANGE_LIMIT || count.saturating_mul(address.len() as u64) > RANGE_BYTES {
+    if count > RANGE_LIMIT || count.saturating_mul(length as u64) > RANGE_BYTES {
         return Err(Problem::Range);
     }
     let mut addresses = vec![Vec::new()];
     if count == 0 {
         addresses.clear();
     }
-    for (at, part) in parts.into_iter().enumerate() {
+    for (at, part) in parts.iter().enumerate() {
         if at > 0 {
             for start in &mut addresses {
                 start.push(b'.');
             }
         }
-        match part {
+        match *part {
             Part::Text(text) => {
                 for start in &mut addresses {
                     start.extend_from_slice(text);
                 }
             }
             // A range of one stays where it is: thousands may stand in a line.
-            Part::Range(low, high) if low == high => {
+            Part::Range { low, high, .. } if low == high => {
                 let number = low.to_string();
                 for start in &mut addresses {
                     start.extend_from_slice(number.as_bytes());
                 }
             }
-            Part::Range(low, high) => {
+            Part::Range { low, high, .. } => {
                 let with = |start: &Vec<u8>| {
                     let start = start.clone();
                     (low..=high).map(move |number| [&start, number.to_string().as_bytes()].concat())
@@ -410,7 +414,12 @@ fn expand(address: &[u8]) -> Result<Vec<Vec<u8>>, Problem> {
 #[derive(Clone, Copy)]
 enum Part<'a> {
     Text(&'a [u8]),
-    Range(u64, u64),
+    /// With its ends as they count.
+    Range {
+        written: &'a [u8],
+        low: u64,
+        high: u64,
+    },
 }
 
 /// A number as tcprules reads it: nothing is 0, and what is too large wraps.
@@ -424,6 +433,11 @@ fn number(digits: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn expanded(address: &[u8]) -> Vec<Vec<u8>> {
+        let parts = parts(address).expect("numbers").expect("a range");
+        expand(&parts, address.len()).expect("not too many")
+    }
 
     fn records(text: &str) -> Vec<(String, String)> {
         let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -481,7 +495,7 @@ mod tests {
         assert_eq!(keys("1.9-8.0-255.0-255.0-255:allow").len(), 0);
         assert_eq!(keys("=a-b:allow"), ["=a-b"]);
         // As sslrules(1) says: up to 1048576 addresses a line.
-        let all = expand(b"0-255.0-255.0-15").expect("so many");
+        let all = expanded(b"0-255.0-255.0-15");
         assert_eq!(all.len(), 1_048_576);
         let wide = compile(b"0-255.0-255.0-16:allow").expect_err("more than that");
         assert_eq!(wide[0].problem, Problem::Range);
@@ -493,7 +507,7 @@ mod tests {
         let bad = compile(long.as_bytes()).expect_err("a million times as long");
         assert_eq!(bad[0].problem, Problem::Range);
         let ones = "1-1.".repeat(200_000);
-        let all = expand(ones.as_bytes()).expect("one address");
+        let all = expanded(ones.as_bytes());
         assert_eq!(all, ["1.".repeat(200_000).into_bytes()]);
     }
 
