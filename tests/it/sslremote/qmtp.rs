@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
@@ -357,6 +357,63 @@ fn responses_become_a_report() {
         );
         assert!(packages.try_recv().is_err(), "{shown}: sent twice");
     }
+}
+
+/// A server that sends these bytes again and again, for as long as somebody takes them,
+/// once it has the package or at once.
+fn endless(piece: &'static [u8], at_once: bool) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            if at_once {
+                let mut input = stream.try_clone().unwrap();
+                thread::spawn(move || io::copy(&mut input, &mut io::sink()));
+            } else {
+                let _ = package(&mut stream);
+            }
+            let pieces = piece.repeat(1000);
+            while stream.write_all(&pieces).is_ok() {}
+        }
+    });
+    at
+}
+
+/// Not one of them is waited for until the end of `timeoutremote`.
+#[test]
+fn a_server_that_never_stops_is_heard_to_the_end_of_a_response() {
+    let place = Place::new("remote-qmtp-endless");
+    let junk = "ZConnected to 127.0.0.1 but it does not talk QMTP. Possible duplicate! (#4.5.0)\n\
+                Reason: server's reply after the message is";
+    let early = "ZConnected to 127.0.0.1 but it does not talk QMTP. (#4.5.0)\nReason: server sent a \
+                 reply that was not asked for: ";
+    for (piece, at_once, said) in [
+        (&b"9"[..], false, format!("{junk} too long\n")),
+        (b"0", false, format!("{junk} malformed: 00\n")),
+        (b"65536:", false, format!("{junk} malformed: ")),
+        (b"2:Kx,", true, early.to_owned()),
+    ] {
+        let at = endless(piece, at_once);
+        let route = format!(":[127.0.0.1];{}\n", at.port());
+        let remote = Remote::new(&place).control("qmtproutes", &route).policy("");
+        let words = ["x.example", "a@b.example", "c@x.example"];
+        // So long that an early word is there before the end.
+        let message = hard_message(if at_once { 20_000_000 } else { 10 });
+        let parts = remote.parts(&words, &message);
+        let shown = String::from_utf8_lossy(piece);
+        assert_eq!(parts.len(), 1, "{shown}: {parts:?}");
+        assert!(parts[0].starts_with(&said), "{shown}: {parts:?}");
+    }
+    // Sound responses without an end: one for each recipient counts.
+    let at = endless(b"2:Kx,", false);
+    let route = format!(":[127.0.0.1];{}\n", at.port());
+    let remote = Remote::new(&place).control("qmtproutes", &route).policy("");
+    let mut words = vec!["x.example", "a@b.example"];
+    words.extend(["c@x.example"; 300]);
+    let parts = remote.parts(&words, MESSAGE.as_bytes());
+    assert_eq!(parts.len(), 301);
+    assert!(parts[..300].iter().all(|part| part == "r"));
 }
 
 #[test]

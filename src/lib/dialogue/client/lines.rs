@@ -52,23 +52,20 @@ impl<S: Stream> Lines<S> {
     /// # Errors
     /// [`DialogueError::TooLong`], the end, or a failure of the stream.
     pub fn line(&mut self, place: &'static str) -> Result<Vec<u8>, DialogueError> {
-        let mut searched = self.start;
+        let mut searched = 0;
         loop {
-            if let Some(at) = self.buffer[searched..].iter().position(|&b| b == b'\n') {
-                let end = searched + at + 1;
-                if end - self.start > LINE_LIMIT {
+            let rest = self.rest();
+            if let Some(at) = rest[searched..].iter().position(|&b| b == b'\n') {
+                let length = searched + at + 1;
+                if length > LINE_LIMIT {
                     return Err(DialogueError::TooLong(place));
                 }
-                let line = self.buffer[self.start..end].to_vec();
-                self.start = end;
-                return Ok(line);
+                return Ok(self.take(length));
             }
-            if self.buffer.len() - self.start >= LINE_LIMIT {
+            if rest.len() >= LINE_LIMIT {
                 return Err(DialogueError::TooLong(place));
             }
-            self.buffer.drain(..self.start);
-            self.start = 0;
-            searched = self.buffer.len();
+            searched = rest.len();
             if self.fill(place)? == 0 {
                 return Err(DialogueError::Ended(place));
             }
@@ -88,9 +85,14 @@ impl<S: Stream> Lines<S> {
                 return Err(DialogueError::Ended(place));
             }
         }
-        let bytes = self.buffer[self.start..self.start + count].to_vec();
+        Ok(self.take(count))
+    }
+
+    /// Takes so many bytes that were read.
+    fn take(&mut self, count: usize) -> Vec<u8> {
+        let bytes = self.rest()[..count].to_vec();
         self.start += count;
-        Ok(bytes)
+        bytes
     }
 
     /// The stream itself, to set its limits.
@@ -100,6 +102,9 @@ impl<S: Stream> Lines<S> {
     }
 
     fn fill(&mut self, place: &'static str) -> Result<usize, DialogueError> {
+        // What was taken does not stay: a server may answer for each of many recipients.
+        self.buffer.drain(..self.start);
+        self.start = 0;
         let mut piece = [0; PIECE];
         let count = loop {
             match self.stream.read(&mut piece) {
@@ -175,6 +180,57 @@ impl<S: Stream> Lines<S> {
         match self.unasked(place)?.len() {
             0 => Ok(()),
             count => Err(DialogueError::Injection(count, reply.to_vec())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server that never stops: whatever is read of it is there.
+    struct Endless(u8);
+
+    impl Read for Endless {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            buffer.fill(self.0);
+            Ok(buffer.len())
+        }
+    }
+
+    impl Stream for Endless {
+        fn has_spoken(&mut self) -> io::Result<bool> {
+            Ok(true)
+        }
+    }
+
+    impl Write for Endless {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn no_more_is_kept_than_was_not_taken() {
+        let mut lines = Lines::new(Endless(b'K'));
+        for count in [1, REPLY_LIMIT, 1, 17].into_iter().cycle().take(400) {
+            let bytes = lines.bytes(count, "here").expect("bytes");
+            assert_eq!(bytes.len(), count);
+            let kept = lines.buffer.len();
+            assert!(kept <= REPLY_LIMIT + PIECE, "{kept}");
+        }
+        assert!(matches!(
+            lines.line("here"),
+            Err(DialogueError::TooLong("here"))
+        ));
+        let mut lines = Lines::new(Endless(b'\n'));
+        for _ in 0..100_000 {
+            assert_eq!(lines.line("here").expect("a line"), b"\n");
+            assert!(lines.buffer.len() <= PIECE);
         }
     }
 }
