@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use ucspi_tls::internals::tlsrpt::ledger::{State, line, states};
+use ucspi_tls::internals::tlsrpt::ledger::{self, State, line};
 use ucspi_tls::internals::tlsrpt::record::{MOST, Receiver, destinations, host_name};
 use ucspi_tls::internals::tlsrpt::{header, journal};
 
@@ -141,6 +141,10 @@ fn noted(line: &[u8]) -> Option<((String, String), State)> {
         (word("domain", 0)?.to_owned(), word("rua", 1)?.to_owned()),
         state,
     ))
+}
+
+fn states(bytes: &[u8]) -> BTreeMap<(String, String), State> {
+    ledger::states(bytes).expect("bytes are read without a failure")
 }
 
 /// Any bytes as the account of a day's reports: each state is one that a line notes, the

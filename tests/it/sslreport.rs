@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::IpAddr;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -714,6 +714,15 @@ fn damaged_lines_are_told_and_the_rest_is_reported() {
     assert_eq!(home.messages().len(), 1);
     home.run(&[&home.taker]).failed(0, "damaged lines");
     assert!(home.messages().is_empty());
+    // One that is longer than any day of mail makes it.
+    let account = place.path(&format!("tlsrpt/{}.sent", day(1)));
+    let noted = fs::read(&account).unwrap();
+    let file = fs::File::create(&account).unwrap();
+    file.set_len(65 << 20).unwrap();
+    let end = [b"\n", &noted[..]].concat();
+    file.write_all_at(&end, 65 << 20).unwrap();
+    home.run(&[&home.taker]).failed(0, "damaged lines");
+    assert!(home.messages().is_empty(), "sent twice");
     home.kept(1, &format!("{good}\nnothing\n"));
     home.run(&[&home.taker])
         .failed(0, ": 1 damaged line is left out");

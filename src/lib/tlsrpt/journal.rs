@@ -98,42 +98,52 @@ pub fn of_day(folder: &Path, day: Day) -> io::Result<BufReader<File>> {
     Ok(BufReader::new(regular(file)?))
 }
 
-/// Calls `take` with each session of a file; gives how many lines are none. A line
-/// that stands behind the half of another is found.
+/// Calls `take` with each line of a file of ours, however long the file is; with `None`
+/// for a line that is too long to be ours.
 ///
 /// # Errors
 /// The input's.
-pub fn read(mut input: impl BufRead, mut take: impl FnMut(Session)) -> io::Result<u64> {
-    let mut damaged = 0;
+pub fn lines(mut input: impl BufRead, mut take: impl FnMut(Option<&[u8]>)) -> io::Result<()> {
     let mut line = Vec::new();
     loop {
         line.clear();
         let limit = LINE_LIMIT as u64 * 2;
         let length = input.by_ref().take(limit).read_until(b'\n', &mut line)?;
         if length == 0 {
-            return Ok(damaged);
+            return Ok(());
         }
         if line.last() != Some(&b'\n') && length as u64 == limit {
             input.skip_until(b'\n')?;
-            damaged += 1;
-            continue;
+            take(None);
+        } else if !line.trim_ascii().is_empty() {
+            take(Some(&line));
         }
-        if line.trim_ascii().is_empty() {
-            continue;
-        }
-        if let Ok(session) = serde_json::from_slice(&line) {
+    }
+}
+
+/// Calls `take` with each session of a file; gives how many lines are none. A line
+/// that stands behind the half of another is found.
+///
+/// # Errors
+/// The input's.
+pub fn read(input: impl BufRead, mut take: impl FnMut(Session)) -> io::Result<u64> {
+    let mut damaged = 0;
+    lines(input, |line| {
+        if let Some(session) = line.and_then(|line| serde_json::from_slice(line).ok()) {
             take(session);
-            continue;
+            return;
         }
         damaged += 1;
-        let opening = line
-            .windows(OPENING.len())
-            .rposition(|some| some == OPENING);
-        let behind = opening.filter(|&at| at > 0).and_then(|at| line.get(at..));
+        let behind = line.and_then(|line| {
+            let mut openings = line.windows(OPENING.len());
+            let at = openings.rposition(|some| some == OPENING)?;
+            line.get(at..).filter(|_| at > 0)
+        });
         if let Some(session) = behind.and_then(|line| serde_json::from_slice(line).ok()) {
             take(session);
         }
-    }
+    })?;
+    Ok(damaged)
 }
 
 #[cfg(test)]

@@ -7,17 +7,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, BufRead, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::calendar::Day;
 use crate::sys::fd;
-use crate::tlsrpt::journal::{SENT, how, path, regular};
-
-/// The longest file that is read, in bytes.
-const LIMIT: u64 = 64 << 20;
+use crate::tlsrpt::journal::{self, SENT, how, path, regular};
 
 /// How far a report is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +57,7 @@ impl Ledger {
         fd::lock(&file)?;
         // That the file is there must outlast a failure of power too.
         File::open(folder)?.sync_all()?;
-        let states = read(&mut file)?;
+        let states = states(BufReader::new(&file))?;
         // The end of a line that was not written whole.
         if file.metadata()?.len() > 0 {
             file.seek(SeekFrom::End(-1))?;
@@ -80,7 +77,7 @@ impl Ledger {
     /// As open(2) and read(2).
     pub fn look(folder: &Path, day: Day) -> io::Result<Ledger> {
         let states = match how().read(true).open(path(folder, day, SENT)) {
-            Ok(file) => read(&mut regular(file)?)?,
+            Ok(file) => states(BufReader::new(regular(file)?))?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
             Err(error) => return Err(error),
         };
@@ -124,19 +121,18 @@ pub fn line(domain: &str, rua: &str, state: State) -> io::Result<Vec<u8>> {
     Ok(line)
 }
 
-fn read(file: &mut File) -> io::Result<BTreeMap<Key, State>> {
-    let mut bytes = Vec::new();
-    file.take(LIMIT).read_to_end(&mut bytes)?;
-    Ok(states(&bytes))
-}
-
-/// The last state of each report. A line that is none was not written whole: what it
-/// notes did not begin, or has begun all the same.
-#[must_use]
-pub fn states(bytes: &[u8]) -> BTreeMap<Key, State> {
-    let lines = bytes.split(|&byte| byte == b'\n');
-    let entries = lines.filter_map(|line| serde_json::from_slice::<Entry>(line).ok());
-    entries
-        .map(|entry| ((entry.domain, entry.rua), entry.state))
-        .collect()
+/// The last state of each report: what a line says that is not read is sent twice. A
+/// line that is none was not written whole: what it notes did not begin, or has begun
+/// all the same.
+///
+/// # Errors
+/// The input's.
+pub fn states(input: impl BufRead) -> io::Result<BTreeMap<Key, State>> {
+    let mut states = BTreeMap::new();
+    journal::lines(input, |line| {
+        if let Some(Ok(entry)) = line.map(serde_json::from_slice::<Entry>) {
+            states.insert((entry.domain, entry.rua), entry.state);
+        }
+    })?;
+    Ok(states)
 }
