@@ -14,8 +14,10 @@ use crate::report::Fail;
 use crate::sys::sandbox::Sandbox;
 use crate::text;
 
+mod emptied;
 mod misspelt;
 
+pub use emptied::{Emptied, REQUIRES};
 pub use misspelt::{Misspelt, misspelt_in_environment};
 
 /// Every variable that sslserver(1) reads. They decide a connection's store and

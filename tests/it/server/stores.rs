@@ -1095,6 +1095,67 @@ fn k_warns_of_rules_by_names_that_nobody_proved() {
 }
 
 #[test]
+fn empty_values_that_ucspi_ssl_obeys_are_told_of() {
+    let place = Place::new("emptied");
+    let cdb = compile(
+        &place,
+        "rules.cdb",
+        "127.0.0.2:allow,CCAVERIFY=\"\",RELAYCLIENT=\"\"\n127.0.0.3-4:allow,CCAVERIFY=\"\"\n",
+    );
+    let ask = "is empty, which counts as unset: no client needs a certificate; set it to 1, or leave it out";
+    let own = [
+        format!("environment: CCAVERIFY {ask}"),
+        "environment: SSL_CHROOT is empty, which counts as unset: there is no chroot; name a \
+         directory, or leave it out"
+            .to_owned(),
+        "environment: VERIFYDEPTH is empty, which counts as unset: a client's chain may be as long \
+         as by default; set it to a number, or leave it out"
+            .to_owned(),
+    ];
+    let of_rules = format!("rule 127.0.0.2, 127.0.0.3, 127.0.0.4: CCAVERIFY {ask}");
+    let setup = |names: &[&'static str]| {
+        let mut setup = Setup::new(&place, &["true"]).option("-x").option(&cdb);
+        for name in names {
+            setup = setup.env(name, "");
+        }
+        setup
+    };
+    let all = [
+        "CCAVERIFY",
+        "SSL_CHROOT",
+        "VERIFYDEPTH",
+        "CAFILE",
+        "CIPHERS",
+    ];
+    let log = setup(&all).start().log();
+    let checked = setup(&all).option("-k").refused();
+    assert_eq!(checked.code, Some(111), "{}", checked.text());
+    for line in own.iter().chain([&of_rules]) {
+        let (at_start, under_k) = (
+            format!("sslserver: warning: {line}\n"),
+            format!("wrong: {line}\n"),
+        );
+        assert!(log.contains(&at_start), "{line}: {log}");
+        assert!(
+            checked.text().contains(&under_k),
+            "{line}: {}",
+            checked.text()
+        );
+    }
+    assert_eq!(log.matches("counts as unset").count(), 4, "{log}");
+    // Where an option requires as much, and where there is something to take back.
+    let (ca, _) = place.identity("ca", &Leaf::localhost().self_signed());
+    for (silent, about) in [
+        (setup(&["CCAVERIFY"]).option("-m"), "-m"),
+        (setup(&[]).env("CCAVERIFY", "1"), "CCAVERIFY=1"),
+    ] {
+        let checked = silent.env("CAFILE", &ca).option("-k").refused();
+        let text = checked.text();
+        assert!(!text.contains("counts as unset"), "{about}: {text}");
+    }
+}
+
+#[test]
 fn misspelt_settings_are_named_at_start_and_in_k() {
     let place = Place::new("misspelt");
     let own = pair(&place, "own");

@@ -11,9 +11,10 @@ use std::sync::Arc;
 use super::Setup;
 use crate::manager;
 use crate::options::Common;
+use crate::options::sslserver::CertificateRequest;
 use crate::report::Fail;
 use crate::rules::{Action, Rule, Rules, Scope};
-use crate::settings::{self, Misspelt, Setting};
+use crate::settings::{self, Emptied, Misspelt, Setting};
 use crate::text;
 use crate::watch::Watch;
 
@@ -182,6 +183,41 @@ impl Access {
                 listed(&addresses)
             ))
         })
+    }
+
+    /// Settings that count as unset because they are set to nothing, in our environment
+    /// and in rules, where ucspi-ssl would be stricter for them. Neither where an option
+    /// asks for as much, nor in rules that may be there to take back another's word.
+    pub fn emptied(&self, setup: &Setup) -> Vec<Fail> {
+        let required = matches!(
+            setup.options.ask,
+            CertificateRequest::Named | CertificateRequest::Required
+        );
+        let matters = |one: &Emptied| !(required && one.name == settings::REQUIRES);
+        let own = Emptied::in_environment().filter(matters);
+        let mut found: Vec<Fail> = own
+            .map(|one| Fail::warning(format!("environment: {one}")))
+            .collect();
+        let mut by_name: BTreeMap<&str, (Emptied, Vec<String>)> = BTreeMap::new();
+        for rule in self.all() {
+            let empty = rule.variables().filter(|(_, value)| value.is_empty());
+            for one in Emptied::among(empty.map(|(name, _)| name)).filter(matters) {
+                let (_, addresses) = by_name.entry(one.name).or_insert((one, Vec::new()));
+                addresses.push(shown(&rule));
+            }
+        }
+        let takes_back = |name: &str| {
+            let sets = |rule: Rule<'_>| {
+                let mut variables = rule.variables();
+                variables.any(|(of, value)| of == name.as_bytes() && !value.is_empty())
+            };
+            setup.settings.has(name) || self.all().any(sets)
+        };
+        let told = by_name.into_iter().filter(|(name, _)| !takes_back(name));
+        found.extend(told.map(|(_, (one, addresses))| {
+            Fail::warning(format!("rule {}: {one}", listed(&addresses)))
+        }));
+        found
     }
 
     /// What looks like a setting and is none, in our environment and in rules.

@@ -19,6 +19,7 @@ pub(super) fn of<'a>(
     mut stores: impl Iterator<Item = &'a Served>,
 ) -> Vec<Fail> {
     let mut found = access.unmet(&setup.options.common);
+    found.extend(access.emptied(setup));
     if setup.options.delayed {
         found.extend(access.too_late_for_program());
     }
