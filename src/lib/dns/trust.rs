@@ -162,7 +162,9 @@ fn believed(words: &str) -> Result<Option<IpAddr>, Fail> {
     }
 }
 
-/// The records of a piece of zone file, one a line.
+/// The records of a piece of zone file, one a line. Only where nothing stands there at
+/// all are there none: whoever keeps the keys in the file may have failed to write them,
+/// and that must not pass for the wish to do without DNSSEC.
 ///
 /// # Errors
 /// Something else stands there.
@@ -188,6 +190,9 @@ pub fn anchors(text: &str) -> Result<Vec<String>, Fail> {
         }
     }
     match open.trim() {
+        "" if records.is_empty() && !text.trim().is_empty() => Err(Fail::temporary(
+            "it has no record: empty it to do without DNSSEC, or remove it for the root's own keys",
+        )),
         "" => Ok(records),
         _ => Err(Fail::temporary("a parenthesis is not closed")),
     }
@@ -280,9 +285,14 @@ mod tests {
         for record in ROOT {
             assert_eq!(anchors(record), Ok(vec![record.to_owned()]));
         }
-        assert_eq!(anchors("; none\n"), Ok(vec![]));
+        for empty in ["", "\n", " \t\r\n\n"] {
+            assert_eq!(anchors(empty), Ok(vec![]));
+        }
         for wrong in [
             "x\n",
+            "; none\n",
+            "\n ; autotrust trust anchor file\n;;id: . 1\n",
+            "()\n",
             ". IN A 192.0.2.1\n",
             ". IN DS 1 13 2 AB\n",
             ". IN DNSKEY 257 3 13\n",
