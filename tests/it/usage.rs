@@ -82,7 +82,8 @@ fn an_empty_name_of_a_file_is_wrong_usage_unless_it_stands_for_none() {
         let ended = sslclient(&["-T1", letter, "", "127.0.0.1", &port, "true"]);
         ended.failed(100, &format!("sslclient: usage: {letter}: {why}"));
     }
-    for letter in ["-a", "-A", "-c", "-C", "-k"] {
+    // As with ucspi-ssl, an empty list of ciphers is the default.
+    for letter in ["-a", "-A", "-c", "-C", "-k", "-z"] {
         let ended = sslclient(&["-T1", letter, "", "127.0.0.1", &port, "true"]);
         ended.failed(111, "sslclient: fatal: unable to connect to ");
     }

@@ -244,27 +244,20 @@ fn set<N: TryFrom<u64>>(field: &mut N, value: &str, low: u64, high: u64) -> Resu
     Ok(())
 }
 
-/// A text for a table row: any will do.
+/// A text, or a file, for a table row: any will do, the empty one too.
 #[allow(clippy::unnecessary_wraps)] // the form of a table row
-fn keep(field: &mut Option<String>, value: &str) -> Result<(), Fail> {
-    *field = Some(value.to_owned());
+fn keep<V: ?Sized, F: for<'a> From<&'a V>>(field: &mut Option<F>, value: &V) -> Result<(), Fail> {
+    *field = Some(F::from(value));
     Ok(())
 }
 
-/// A file for a table row. The empty name is what a script's unset variable leaves:
+/// A file for a table row, where there must be one. The empty name is what a script's unset variable leaves:
 /// it must not pass for a file that is missing, and less for none that was asked for.
 fn keep_path(field: &mut Option<PathBuf>, value: &OsStr) -> Result<(), Fail> {
     if value.is_empty() {
         return Err("no file is named: is a variable of the script not set?".into());
     }
-    keep_path_or_none(field, value)
-}
-
-/// The same where the empty name stands for none.
-#[allow(clippy::unnecessary_wraps)] // the form of a table row
-fn keep_path_or_none(field: &mut Option<PathBuf>, value: &OsStr) -> Result<(), Fail> {
-    *field = Some(PathBuf::from(value));
-    Ok(())
+    keep(field, value)
 }
 
 /// The longest time that a time option takes, in seconds: 68 years, a signed

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::Letter::{Bytes, Flag, Value};
-use super::{Common, Family, LONGEST, Table, keep, keep_path, keep_path_or_none, number, set};
+use super::{Common, Family, LONGEST, Table, keep, keep_path, number, set};
 use crate::dialogue::Protocol;
 use crate::report::{Fail, Verbosity};
 
@@ -175,28 +175,14 @@ pub const TABLE: Table<Options> = Table {
             'I',
             Value("interface", |o, v| keep(&mut o.common.interface, v)),
         ),
-        (
-            'a',
-            Bytes("cafile", |o, v| keep_path_or_none(&mut o.anchor_file, v)),
-        ),
-        (
-            'A',
-            Bytes("cadir", |o, v| keep_path_or_none(&mut o.anchor_dir, v)),
-        ),
-        (
-            'c',
-            Bytes("certfile", |o, v| keep_path_or_none(&mut o.certificate, v)),
-        ),
+        ('a', Bytes("cafile", |o, v| keep(&mut o.anchor_file, v))),
+        ('A', Bytes("cadir", |o, v| keep(&mut o.anchor_dir, v))),
+        ('c', Bytes("certfile", |o, v| keep(&mut o.certificate, v))),
         (
             'C',
-            Bytes("certchainfile", |o, v| {
-                keep_path_or_none(&mut o.certificate, v)
-            }),
+            Bytes("certchainfile", |o, v| keep(&mut o.certificate, v)),
         ),
-        (
-            'k',
-            Bytes("keyfile", |o, v| keep_path_or_none(&mut o.key, v)),
-        ),
+        ('k', Bytes("keyfile", |o, v| keep(&mut o.key, v))),
         (
             'K',
             Bytes("keypassfile", |o, v| keep_path(&mut o.password_file, v)),
