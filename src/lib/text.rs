@@ -47,8 +47,17 @@ pub fn name(bytes: &[u8], limit: usize) -> String {
 /// So many of something: `1 byte`, `2 bytes`.
 #[must_use]
 pub fn count<N: Copy + fmt::Display + From<u8> + PartialEq>(number: N, one: &str) -> String {
-    let s = if number == N::from(1) { "" } else { "s" };
-    format!("{number} {one}{s}")
+    format!("{number} {one}{}", form(number, "", "s"))
+}
+
+/// The form of a word that goes with so many: `is`, `are`.
+#[must_use]
+pub fn form<N: Copy + From<u8> + PartialEq>(
+    number: N,
+    one: &'static str,
+    many: &'static str,
+) -> &'static str {
+    if number == N::from(1) { one } else { many }
 }
 
 /// Peer text for a field of a status line, as tcpserver's `safecats` makes it:
@@ -153,6 +162,10 @@ mod tests {
         for (number, text) in [(0_u64, "0 bytes"), (1, "1 byte"), (2, "2 bytes")] {
             assert_eq!(count(number, "byte"), text);
         }
+        assert_eq!(
+            [0_u32, 1, 2].map(|n| form(n, "is", "are")),
+            ["are", "is", "are"]
+        );
     }
 
     #[test]

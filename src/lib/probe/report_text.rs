@@ -104,14 +104,10 @@ fn details(result: &HostResult) -> Vec<String> {
     if let Some(lost) = result.cannot_reach.as_ref().filter(|lost| !lost.is_empty()) {
         out.push(format!("  cannot connect: {}", lost.join(", ")));
     }
-    let counted = |count: u32, what: &str| match count {
-        1 => format!("1 {what}"),
-        _ => format!("{count} {what}s"),
-    };
     out.push(format!(
         "  {}, {}, {:.1} s",
-        counted(result.connections, "connection"),
-        counted(result.handshakes, "handshake"),
+        text::count(result.connections, "connection"),
+        text::count(result.handshakes, "handshake"),
         result.seconds
     ));
     out

@@ -71,7 +71,7 @@ impl DialogueError {
 /// So many bytes of a server's that stand before TLS and behind its go-ahead.
 #[must_use]
 pub fn unasked(count: usize) -> String {
-    let were = if count == 1 { "was" } else { "were" };
+    let were = text::form(count, "was", "were");
     let bytes = text::count(count, "byte");
     format!("{bytes} in the clear that {were} not asked for")
 }

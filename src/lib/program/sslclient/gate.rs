@@ -223,11 +223,8 @@ impl Told {
             }
         }
         if !lines.is_empty() {
-            let (s, are) = if lines.len() == 1 {
-                ("", "is")
-            } else {
-                ("s", "are")
-            };
+            let form = |one, many| text::form(lines.len(), one, many);
+            let (s, are) = (form("", "s"), form("is", "are"));
             let wrong = format!("tlsdestinations line{s} {} {are} wrong", lines.join(", "));
             self.wrong.push(wrong);
         }

@@ -163,16 +163,13 @@ impl<'a> Run<'a> {
             foreign += u64::from(!tally.add(session));
         });
         let damaged = read.map_err(|error| Fail::unable(format!("read {shown}"))(error))?;
-        match damaged + foreign {
-            0 => {}
-            1 => {
-                let text = "1 damaged line is left out";
-                self.log.warning(format_args!("{shown}: {text}"));
-            }
-            lines => {
-                let text = format!("{lines} damaged lines are left out");
-                self.log.warning(format_args!("{shown}: {text}"));
-            }
+        let damaged = damaged + foreign;
+        if damaged > 0 {
+            self.log.warning(format_args!(
+                "{shown}: {} {} left out",
+                text::count(damaged, "damaged line"),
+                text::form(damaged, "is", "are")
+            ));
         }
         let (wanted, mut complete) = self.wanted(tally)?;
         for wanted in &wanted {

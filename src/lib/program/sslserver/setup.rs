@@ -100,7 +100,7 @@ impl Setup {
                 "-c {limit} needs {wanted} descriptors, and the limit is {available} (ulimit -n): \
                  {} at once {} served, and further clients wait",
                 text::count(most, "connection"),
-                if most == 1 { "is" } else { "are" }
+                text::form(most, "is", "are")
             ));
             self.limits.at_once = most;
         }
