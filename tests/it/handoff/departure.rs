@@ -8,7 +8,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
-use nix::sys::socket::{getsockopt, sockopt};
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 
 use super::played::{OURS, Session};
 use crate::harness::Place;
@@ -135,6 +135,25 @@ fn a_client_that_says_no_more_gets_every_answer() {
         assert_eq!(ended.rest(), answer.repeat(4), "{protocol}");
         assert_eq!(ended.status.code(), Some(7), "{protocol}");
     }
+}
+
+#[test]
+fn an_answer_before_the_upgrade_comes_whole_to_a_client_that_says_no_more() {
+    let (client, socket) = UnixStream::pair().unwrap();
+    // The answer waits for the client while the end of what that says is read.
+    setsockopt(&socket, sockopt::SndBuf, &4096).unwrap();
+    let answer = format!("250 {}\r\n", "x".repeat(40_000));
+    let reply = "printf '250 '; head -c 40000 /dev/zero | tr '\\0' x; printf '\\r\\n'";
+    let script = format!("{}; read -r x; {reply}; {SILENT}", print("220 mx\r\n"));
+    let words = ["smtp", "/bin/sh", "-c", &script];
+    let mut session = OURS.start_on((client, socket), &[], &words);
+    session.expect("220 mx\r\n");
+    session.send("NOOP\r\nSTARTTLS\r\n");
+    // It is one line: all of it was read, and the upgrade waits for nothing else.
+    session.expect(&answer[..1]);
+    let ended = session.finish();
+    assert!(ended.rest() == answer[1..], "{} bytes", ended.rest.len());
+    assert_eq!(ended.status.code(), Some(0));
 }
 
 #[test]

@@ -420,9 +420,9 @@ impl<'a> Phase<'a> {
         match self.client.receive(&mut buffer[..room]) {
             Ok(0) => {
                 self.client_ended = true;
+                // Where it waits for the answer to its upgrade, it is given up once it has
+                // those before it.
                 self.dialogue.end_client();
-                // It will not see the answer to its upgrade.
-                self.client_gone |= self.dialogue.event() == Some(Event::Upgrade);
                 true
             }
             Ok(count) => {
