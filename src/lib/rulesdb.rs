@@ -61,9 +61,8 @@ impl Database {
                     format!("it is {TOO_LARGE}"),
                 ));
             }
-            let mut image = Vec::new();
             let length = usize::try_from(before.len()).unwrap_or(usize::MAX);
-            shortage::attempt(|| image.try_reserve_exact(length))?;
+            let mut image = shortage::room_for_file(length)?;
             (&file).take(LIMIT).read_to_end(&mut image)?;
             // Being renamed over, which touches the inode, does not count.
             let after = file.metadata()?;

@@ -25,6 +25,7 @@ use self::offer::Offer;
 use crate::hello;
 use crate::report::Fail;
 use crate::settings::Version;
+use crate::sys::memory::shortage;
 use crate::text;
 use crate::tls_ffi;
 
@@ -256,7 +257,7 @@ fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, Fail> {
     let length = sound(file.metadata()?)?;
     // All at once: a key's bytes must not stay behind in memory that was too
     // small for them.
-    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 1);
+    let mut bytes = shortage::room_for_file(usize::try_from(length).unwrap_or(0) + 1)?;
     file.take(limit + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
         return Err("it is larger than 16 MB".into());

@@ -32,7 +32,7 @@ unsafe extern "C" fn take(size: usize, _: *const c_char, _: c_int) -> *mut c_voi
 /// asked that it is wrong or unknown.
 fn given(block: *mut c_void, size: usize) -> *mut c_void {
     if block.is_null() && size > 0 {
-        shortage::refuse_libcrypto();
+        shortage::refuse();
     }
     block
 }

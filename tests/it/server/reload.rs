@@ -1064,20 +1064,8 @@ fn a_reload_without_a_byte_to_spare_ends_nobody() {
         .pair(certificate, key)
         .start();
     assert_eq!(served(&server), "first");
-    let pid = server.pid().to_string();
-    let limit = |data: &str| {
-        let mut command = Command::new(&prlimit);
-        let set = run(
-            command.args(["--pid", &pid, &format!("--data={data}:")]),
-            b"",
-        );
-        assert_eq!(set.code, Some(0), "{}", set.stderr);
-    };
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let has = status_field(&status, "VmData");
-    let has: u64 = has.trim_end_matches(" kB").parse().unwrap();
     // A reload gives back what its heap has ready, and may take less than that.
-    limit(&((has - 200) * 1024).to_string());
+    limit_data(&prlimit, &server, Some(-200));
     replace(&place, "live.pem", called("second").issue().chain_pem());
     server.signal(Signal::SIGHUP);
     eventually("it has tried", || {
@@ -1092,10 +1080,53 @@ fn a_reload_without_a_byte_to_spare_ends_nobody() {
         let now = server.log().matches(" from 127.0.0.1").count();
         (now > before).then_some(())
     });
-    limit("unlimited");
+    limit_data(&prlimit, &server, None);
     until_served(&server, "second");
     server.quiet();
     server.stop();
+}
+
+#[test]
+fn a_reload_without_room_for_a_file_ends_nobody() {
+    let prlimit = need!("prlimit");
+    let place = Place::new("no-room");
+    let (certificate, key) = place.identity("live", &called("first").issue());
+    let server = Setup::new(&place, &["cat"])
+        .options("-v")
+        .pair(certificate, key)
+        .start();
+    assert_eq!(served(&server), "first");
+    for (times, (name, length)) in [("second", 900_000), ("third", 3_000_000)]
+        .into_iter()
+        .enumerate()
+    {
+        limit_data(&prlimit, &server, Some(200));
+        let mut file = called(name).issue().chain_pem();
+        file.resize(length, b'\n');
+        replace(&place, "live.pem", file);
+        server.signal(Signal::SIGHUP);
+        let why = "unable to reload, the old material keeps serving: out of memory";
+        server.lines(why, times + 1);
+        limit_data(&prlimit, &server, None);
+        until_served(&server, name);
+    }
+    server.quiet();
+    server.stop();
+}
+
+/// Lets the server itself have so many KiB more than it has, or as much as it likes.
+fn limit_data(prlimit: &Path, server: &Server, more: Option<i64>) {
+    let pid = server.pid().to_string();
+    let limit = more.map_or("unlimited".to_owned(), |more| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let has = status_field(&status, "VmData");
+        let has: i64 = has.trim_end_matches(" kB").parse().unwrap();
+        ((has + more) * 1024).to_string()
+    });
+    let mut command = Command::new(prlimit);
+    command.args(["--pid", &pid, &format!("--data={limit}:")]);
+    let set = run(&mut command, b"");
+    assert_eq!(set.code, Some(0), "{}", set.stderr);
 }
 
 #[test]

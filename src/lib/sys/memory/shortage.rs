@@ -3,7 +3,8 @@
 //! look like those of an allocation that failed, and `Vec` would end it in other words.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::process;
 use crate::report::{self, Fail};
@@ -11,13 +12,13 @@ use crate::report::{self, Fail};
 /// How long the last words wait for room, in milliseconds.
 const PATIENCE: libc::c_int = 2000;
 
-/// What libcrypto asks for may be missing: see [`survive`].
+/// What libcrypto and files take may be missing: see [`survive`].
 static SURVIVES: AtomicBool = AtomicBool::new(false);
-/// How often it was.
-static SHORTAGES: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
     static ATTEMPTS: Cell<bool> = const { Cell::new(false) };
+    /// How often what may be missing was.
+    static SHORTAGES: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Everything that is written in Rust. A program has one such allocator, and unit
@@ -81,16 +82,30 @@ pub fn attempt<T>(step: impl FnOnce() -> T) -> T {
     done
 }
 
-/// Libcrypto gets nothing.
-pub fn refuse_libcrypto() {
+/// Libcrypto, or who reads a file, gets nothing.
+pub fn refuse() {
     if !SURVIVES.load(Ordering::Relaxed) {
         end();
     }
-    SHORTAGES.fetch_add(1, Ordering::Relaxed);
+    SHORTAGES.set(SHORTAGES.get() + 1);
 }
 
-/// From now on this process lives on where libcrypto gets no memory, and has to ask
-/// [`sufficing`] whether what it found out is true. Those that it forks end all the same.
+/// So much room for what is in a file, however large that is.
+///
+/// # Errors
+/// There is none, and this process [survives](survive).
+pub fn room_for_file(length: usize) -> io::Result<Vec<u8>> {
+    let mut room = Vec::new();
+    if let Err(error) = attempt(|| room.try_reserve_exact(length)) {
+        refuse();
+        return Err(error.into());
+    }
+    Ok(room)
+}
+
+/// From now on this process lives on where there is no memory for libcrypto or for a
+/// file, and has to ask [`sufficing`] whether what it found out is true. Those that it
+/// forks end all the same.
 pub fn survive() {
     SURVIVES.store(true, Ordering::Relaxed);
 }
@@ -100,14 +115,14 @@ pub(in crate::sys) fn forked() {
     SURVIVES.store(false, Ordering::Relaxed);
 }
 
-/// Does what asks libcrypto. What came of it while memory was short is forgotten.
+/// Does what asks libcrypto or reads files. What came of it while memory was short is forgotten.
 ///
 /// # Errors
 /// Those of `step`, and that memory was short.
 pub fn sufficing<T>(step: impl FnOnce() -> Result<T, Fail>) -> Result<T, Fail> {
-    let before = SHORTAGES.load(Ordering::Relaxed);
+    let before = SHORTAGES.get();
     let done = step();
-    if SHORTAGES.load(Ordering::Relaxed) == before {
+    if SHORTAGES.get() == before {
         done
     } else {
         Err(report::OUT_OF_MEMORY.into())
@@ -142,7 +157,7 @@ mod tests {
         survive();
         assert_eq!(sufficing(|| Ok(1)), Ok(1));
         let found = sufficing(|| {
-            refuse_libcrypto();
+            refuse();
             Ok(1)
         });
         assert_eq!(
@@ -150,6 +165,15 @@ mod tests {
             Err("out of memory".to_owned())
         );
         assert_eq!(sufficing(|| Ok(1)), Ok(1));
+    }
+
+    #[test]
+    fn where_there_is_no_room_for_a_file_that_is_a_shortage() {
+        survive();
+        assert!(sufficing(|| Ok(room_for_file(9)?.capacity() >= 9)).is_ok_and(|all| all));
+        let found = sufficing(|| Ok(room_for_file(usize::MAX / 2).map_err(|_| ())));
+        let why = found.map_err(|why| why.to_string());
+        assert_eq!(why, Err("out of memory".to_owned()));
     }
 
     #[test]
