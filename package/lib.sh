@@ -111,6 +111,52 @@ install_packages() {
   apt_get install -y --no-install-recommends "$@" || barf "cannot install $*"
 }
 
+# Of nobody's environment.
+features=
+feature_words=
+# set_features [WORD...]: the words of package/compile that choose cargo's features:
+# `feature_words` for cargo, and `features`, all of them with a comma before and
+# behind each.
+set_features() {
+  feature_words=
+  features=$(sed -n 's/^default = \[\(.*\)\]$/\1/p' Cargo.toml | tr -d '" ')
+  if [ "${1-}" = --no-default-features ]; then
+    feature_words=$1
+    features=
+    shift
+  fi
+  case $#:${1-} in
+    0:) ;;
+    2:--features)
+      more=$(printf %s "$2" | tr -s ' ' ,)
+      feature_words="${feature_words:+$feature_words }--features $more"
+      features=$features,$more ;;
+    *) usage '[--no-default-features] [--features list]' ;;
+  esac
+  features=,$features,
+  # As Cargo.toml has it.
+  case $features in *,unbound,* | *,gmp,*) features=${features}remote, ;; esac
+}
+
+# set_features_of FOLDER: those with which package/compile made the programs there,
+# or the usual ones.
+set_features_of() {
+  # shellcheck disable=SC2046 # a list of words
+  set_features $(cat "$1/.compiled" 2>/dev/null)
+}
+
+# programs: those that these features make, one a line.
+programs() {
+  awk -v RS= -v features="$features" '
+    !/^\[\[bin\]\]/ || !/path = "src\/bin\// { next }
+    match($0, /required-features = \["[a-z]*/) {
+      feature = substr($0, RSTART, RLENGTH)
+      sub(/.*"/, "", feature)
+      if (!index(features, "," feature ",")) next
+    }
+    match($0, /name = "[^"]*/) { print substr($0, RSTART + 8, RLENGTH - 8) }' Cargo.toml
+}
+
 # Prints the packages that building with these features needs and that are not
 # there.
 missing_build_needs() {
@@ -120,7 +166,7 @@ missing_build_needs() {
   else
     echo gcc libc6-dev
   fi
-  case ,$1, in
+  case $features in
     *,vendored,*)
       has make || echo make
       # perl-base is not enough for OpenSSL's Configure.
@@ -134,30 +180,31 @@ missing_build_needs() {
       ;;
   esac
   # Programs that need no shared library check no DNSSEC themselves.
-  case ${CARGO_BUILD_TARGET-}${LIBUNBOUND_LIB_DIR-} in
-    '')
+  case $features:${CARGO_BUILD_TARGET-}${LIBUNBOUND_LIB_DIR-} in
+    *,unbound,*:)
       has pkg-config || echo pkg-config
       # Not --exists, which wants the headers of other libraries, too.
       pkg-config --libs libunbound >/dev/null 2>&1 || echo libunbound-dev
       ;;
   esac
-  case ${CARGO_BUILD_TARGET-}${LIBGMP_LIB_DIR-} in
-    '')
+  case $features:${CARGO_BUILD_TARGET-}${LIBGMP_LIB_DIR-} in
+    *,gmp,*:)
       has pkg-config || echo pkg-config
       pkg-config --libs gmp >/dev/null 2>&1 || echo libgmp-dev
       ;;
   esac
 }
 
-# build_needs [FEATURES]
+# build_needs: of the features that were set, or of the usual ones.
 build_needs() {
   rust_needed
-  needs=$(missing_build_needs "${1-}" | sort -u | tr '\n' ' ')
+  [ -n "$features" ] || set_features
+  needs=$(missing_build_needs | sort -u | tr '\n' ' ')
   [ -n "$needs" ] || return 0
   may_install || barf "please install: $needs"
   # shellcheck disable=SC2086 # a list of words
   install_packages $needs
-  needs=$(missing_build_needs "${1-}" | sort -u | tr '\n' ' ')
+  needs=$(missing_build_needs | sort -u | tr '\n' ' ')
   [ -z "$needs" ] || barf "still missing after apt-get: $needs"
 }
 

@@ -170,10 +170,57 @@ for tool in cc as ld pkg-config; do
 done
 expect 111 'please install: libgmp-dev libssl-dev libunbound-dev' \
   bare PKG_CONFIG_LIBDIR=/nowhere "$here/package/compile"
+expect 111 'please install: libgmp-dev libssl-dev' \
+  bare PKG_CONFIG_LIBDIR=/nowhere "$here/package/compile" --no-default-features --features 'remote gmp'
+for words in '--no-default-features remote' '--features' '--all-features'; do
+  # shellcheck disable=SC2086 # a list of words
+  expect 100 'usage: package/compile [--no-default-features] [--features list]' package/compile $words
+done
 expect 111 'please install: openssl' bare "$here/package/demo"
 mkdir "$work/crates"
 expect 111 'cannot fetch the crates that Cargo.lock names (is there a network?)' \
   unshare -n env CARGO_HOME="$work/crates" CARGO_NET_RETRY=0 package/compile
+
+# Other features than the usual ones: only their programs are installed, and after a
+# pull they are compiled with the same. This cargo makes of each program what it was
+# asked for.
+mkdir "$work/few" "$work/few checkout"
+cp -r package src doc examples build.rs Cargo.toml Cargo.lock README.md INSTALL CHANGES LICENSE* "$work/few checkout/"
+cat >"$work/few/cargo" <<'END'
+#!/bin/sh
+case $1 in
+  --version) echo 'cargo 9.0.0 (ours)' ;;
+  build)
+    shift
+    mkdir -p "$CARGO_TARGET_DIR/release"
+    for source in src/bin/*.rs; do
+      name=${source##*/}
+      echo "$*" >"$CARGO_TARGET_DIR/release/${name%.rs}"
+    done ;;
+esac
+END
+chmod 755 "$work/few/cargo"
+few() {
+  script=$1
+  shift
+  works env -u COMMAND_DIR PATH="$work/few:$PATH" CARGO_TARGET_DIR="$work/few/target" DESTDIR="$work/few" \
+    "$work/few checkout/package/$script" "$@"
+}
+of_few() { (cd "$work/few/opt/bin" && LC_ALL=C ls | xargs); }
+few compile
+few install /opt
+[ -f "$work/few/opt/bin/qmail-sslremote" ] || fail 'a program is missing'
+few compile --no-default-features
+few install /opt
+[ "$(of_few)" = 'https@ sslcat sslclient sslconnect sslrules sslrulescheck sslserver sslserver-conf starttls-handoff' ] ||
+  fail "with other features: $(of_few)"
+few compile --no-default-features --features remote
+few install /opt
+touch -d '1 minute' "$work/few checkout/src/bin/sslserver.rs"
+echo damaged >"$work/few checkout/command/sslserver"
+few install /opt
+grep -q -e '--no-default-features --features remote$' "$work/few/opt/bin/sslserver" && [ -f "$work/few/opt/bin/sslreport" ] ||
+  fail 'after a pull it is compiled with other features'
 
 # The release tarball: twice the same, and it holds what git has.
 # A checkout may be another user's, or none.
