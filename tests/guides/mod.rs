@@ -33,7 +33,7 @@ pages! {
     first_service "doc/first-service.md" ["certbot", "curl", "haproxy", "make", "multilog", "pebble", "popa3d", "runsvdir", "s6-svscan", "smtpfront-echo", "systemd-analyze"];
     limits "doc/limits.md" ["make", "multilog", "popa3d", "softlimit"];
     log_lines "doc/log-lines.md" ["multilog", "nc", "popa3d"];
-    moving "doc/moving.md" ["execlineb", "haproxy", "hitch", "mconnect", "popa3d", "s6-svscan", "smtpfront-echo", "socat", "stunnel", "tcpserver"];
+    moving "doc/moving.md" ["execlineb", "haproxy", "hitch", "mconnect", "popa3d", "s6-svscan", "smtpfront-echo", "socat", "softlimit", "stunnel", "tcprules", "tcpserver"];
     outbound "doc/outbound.md" ["ldns-signzone", "nsd", "tcpserver", "smtpfront-echo"];
     partners "doc/partners.md" ["smtpfront-echo"];
     performance "doc/performance.md" [];

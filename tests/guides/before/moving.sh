@@ -1,6 +1,6 @@
 # shellcheck shell=sh
 # qmail's programs by name, with real servers behind the names; a certificate in
-# the places that the page has; POP3 in the clear on port 110, and behind a proxy
+# the places that the page has; rules of tcprules; POP3 in the clear on port 110, and behind a proxy
 # header on 8110; a provider's submission.
 before authority
 printf '127.0.0.1 mail.example.com\n127.0.0.3 smtp.provider.example\n' >>/etc/hosts
@@ -11,6 +11,7 @@ for name in 'bin/qmail-popup /usr/sbin/popa3d' 'bin/qmail-smtpd smtpfront-echo';
 done
 getent group nofiles >/dev/null || groupadd nofiles
 id qmaild >/dev/null 2>&1 || useradd -g nofiles -M qmaild
+echo ':allow' | tcprules /etc/tcp.smtp.cdb /etc/tcp.smtp.tmp
 issue mail.example.com
 issue smtp.provider.example
 cp /test/ca/mail.example.com.pem /etc/ssl/mail/cert.pem
