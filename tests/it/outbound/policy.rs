@@ -3,10 +3,13 @@
 #![forbid(unsafe_code)]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use openssl::hash::{MessageDigest, hash};
-use openssl::ssl::{Ssl, SslContext, SslContextBuilder, SslMethod, SslVerifyMode, SslVersion};
+use openssl::ssl::{
+    NameType, Ssl, SslContext, SslContextBuilder, SslMethod, SslVerifyMode, SslVersion,
+};
 
 use crate::harness::authority::hex;
 use crate::harness::{
@@ -273,6 +276,36 @@ fn with_m_the_domain_s_line_applies_to_its_server() {
         } else {
             ended.failed(111, said);
         }
+    }
+}
+
+#[test]
+fn with_m_a_server_is_asked_for_its_own_name_as_in_a_delivery() {
+    let place = Place::new("policy-sni");
+    let identity = Leaf::new("x").dns("far.example").dns("localhost").issue();
+    let ca = root(&place);
+    for (key, host, wanted) in [
+        ("~far.example", "localhost", "localhost"),
+        // An address has no name to ask for.
+        ("~far.example", "127.0.0.1", "far.example"),
+        // Nothing is said of a domain here: the name is the server's other one.
+        ("~localhost", "localhost", "far.example"),
+        ("~*", "localhost", "far.example"),
+    ] {
+        let asked = Arc::new(Mutex::new(None));
+        let context = peer::context(&identity, |builder| {
+            let asked = Arc::clone(&asked);
+            builder.set_servername_callback(move |ssl, _| {
+                *asked.lock().unwrap() = ssl.servername(NameType::HOST_NAME).map(str::to_owned);
+                Ok(())
+            });
+        });
+        let mut trial = Trial::new(&place, &format!("{key}:{ca}\n"));
+        trial.name = host;
+        let ended = trial.option("-m").option("far.example").with(context);
+        assert_eq!(ended.code, Some(0), "{key} {host} {}", ended.stderr);
+        let asked = asked.lock().unwrap().take();
+        assert_eq!(asked.as_deref(), Some(wanted), "{key} {host}");
     }
 }
 
