@@ -201,11 +201,18 @@ impl fmt::Display for Fail {
     }
 }
 
-/// Whether reading a file failed because there is none. A link that leads nowhere is
-/// not that: what it held was asked for, and must not be taken for never said.
+/// Whether reading a file failed because there is none. A link that leads nowhere, be it
+/// in the place of a directory on the way, is not that: what it held was asked for, and
+/// must not be taken for never said.
 #[must_use]
 pub fn is_absent(path: &Path, error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(path).is_err()
+    let is_there = |one: &&Path| fs::symlink_metadata(one).is_ok();
+    error.kind() == io::ErrorKind::NotFound
+        && !is_there(&path)
+        && path
+            .ancestors()
+            .find(is_there)
+            .is_none_or(|last| fs::metadata(last).is_ok())
 }
 
 /// The bare errno text in lower case: `io::Error` would add a number.
@@ -389,6 +396,11 @@ pub fn forked() {
     if let Some(sink) = SINK.get() {
         (sink.forked)();
     }
+    let last = LAST_WORDS.try_lock().map(|words| words.descriptor);
+    if last.is_ok_and(|descriptor| descriptor != 2) {
+        // A delivery's report is not for another process to write, nor its exit code.
+        prepare_last_code(NO_MEMORY);
+    }
 }
 
 /// Writes a line that a process of ours composed.
@@ -435,6 +447,37 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_a_link_to_nowhere_hides_is_not_absent() {
+        let folder = std::env::temp_dir().join(format!("absent-{}", std::process::id()));
+        fs::create_dir(&folder).expect("makes");
+        std::os::unix::fs::symlink("nowhere", folder.join("dangling")).expect("links");
+        std::os::unix::fs::symlink(".", folder.join("here")).expect("links");
+        let absent = |name: &str| {
+            let path = folder.join(name);
+            is_absent(&path, &fs::read(&path).expect_err("nothing to read"))
+        };
+        let found = [
+            ("file", true),
+            ("folder/file", true),
+            ("here/file", true),
+            ("here/folder/file", true),
+            // It is there, and no file.
+            ("here", false),
+            ("dangling", false),
+            ("dangling/file", false),
+            ("here/dangling/folder/file", false),
+        ]
+        .map(|(name, wanted)| (name, wanted, absent(name)));
+        let none = Path::new("no-such-file");
+        let relative = is_absent(none, &fs::read(none).expect_err("nothing to read"));
+        fs::remove_dir_all(&folder).expect("removes");
+        for (name, wanted, found) in found {
+            assert_eq!(found, wanted, "{name}");
+        }
+        assert!(relative);
+    }
+
+    #[test]
     fn a_failed_step_ends_with_the_bare_reason() {
         let busy = || io::Error::from_raw_os_error(libc::EADDRINUSE);
         let fail = Fail::unable("bind")(busy());
@@ -448,6 +491,21 @@ mod tests {
             "unable to bind: x: address already in use"
         );
         assert_eq!(Fail::never("why").of("what").to_string(), "what: why");
+    }
+
+    #[test]
+    fn the_report_of_a_delivery_is_not_for_another_process_to_write() {
+        for (descriptor, said, code) in [(2, Some(2), 0), (1, None, NO_MEMORY)] {
+            prepare_last_words(LastWords {
+                descriptor,
+                line: Cow::Borrowed(b"x"),
+                code: 0,
+            });
+            forked();
+            let mut where_to = None;
+            let ends = last_words(|descriptor, _| where_to = Some(descriptor));
+            assert_eq!((where_to, ends), (said, code));
+        }
     }
 
     #[test]

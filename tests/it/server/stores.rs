@@ -281,6 +281,7 @@ fn rules_that_cannot_be_read_deny_and_say_why() {
         ("junk", Some(vec![b'x'; 5000]), "damaged or not a cdb"),
         // What it held was asked for: -X is for a file that nobody made.
         ("dangling", None, "no such file or directory"),
+        ("link/in-it", None, "no such file or directory"),
         (
             "text",
             Some(b"127.0.0.1:allow\n".to_vec()),
@@ -290,6 +291,8 @@ fn rules_that_cannot_be_read_deny_and_say_why() {
         let cdb = bytes.map_or_else(|| place.text(name), |bytes| place.write(name, bytes));
         if name == "dangling" {
             std::os::unix::fs::symlink("nowhere", &cdb).unwrap();
+        } else if name == "link/in-it" {
+            std::os::unix::fs::symlink("nowhere", place.path("link")).unwrap();
         }
         for letters in ["-v -x", "-v -X -x"] {
             let server = Setup::new(&place, &["echo", "served"])
