@@ -293,16 +293,15 @@ pub fn destinations(bytes: &[u8]) {
             .split('%')
             .next()
             .and_then(|host| host.parse::<IpAddr>().ok());
-        let digits = word.rsplit(':').next().filter(|digits| {
-            let behind = word
-                .strip_suffix(digits)
-                .is_some_and(|rest| !rest.trim_end_matches(':').contains(':'));
-            word.starts_with('[') && !word.ends_with(']') || behind && word.contains(':')
-        });
-        let bare = word.parse::<IpAddr>().is_ok();
-        let wanted = digits
-            .filter(|_| !bare)
-            .map_or(Some(25), |digits| digits.parse().ok());
+        // Behind the bracket, or the one colon of what is no address.
+        let behind = word.rfind(']').map_or(word, |at| &word[at + 1..]);
+        let is_bare = |word: &str| word.parse::<IpAddr>().is_ok();
+        let wanted = match behind.rsplit_once(':') {
+            Some((_, digits)) if !word.split('%').next().is_some_and(is_bare) => {
+                digits.parse().ok()
+            }
+            _ => Some(25),
+        };
         assert_eq!(Some(port), wanted, "{word:?}");
         if let (Some(address), Reference::Address(read)) = (address, &one.reference) {
             assert_eq!(address.to_canonical(), read.to_canonical());

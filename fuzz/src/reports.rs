@@ -168,7 +168,14 @@ pub fn report_ledger(bytes: &[u8]) {
         assert_eq!(found.get(key), Some(state), "{key:?}");
     }
     let lines = || bytes.split(|&byte| byte == b'\n').filter_map(noted);
-    if found.len() < 100 {
+    // In what is not asked for serde_json takes what is no value: bytes that are not
+    // UTF-8, halves of surrogates, numbers beyond all.
+    let odd = |line: &[u8]| {
+        let line = line.trim_ascii();
+        let closed = line.ends_with(b"}") || line.ends_with(b"]");
+        closed && serde_json::from_slice::<Value>(line).is_err()
+    };
+    if found.len() < 100 && !bytes.split(|&byte| byte == b'\n').any(odd) {
         for (key, state) in &found {
             assert!(lines().any(|(of, noted)| of == *key && noted == *state));
         }

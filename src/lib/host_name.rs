@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use std::fmt::{self, Write as _};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use crate::resolve;
 use crate::text;
@@ -144,11 +144,8 @@ impl Reference {
     /// # Errors
     /// It is neither an address nor a host's name.
     pub fn parse(host: &str) -> Result<Reference, NoHostName> {
-        let address = resolve::address_literal(host).or_else(|| {
-            // A link-local address with its interface.
-            let (address, _) = host.split_once('%')?;
-            address.parse::<Ipv6Addr>().ok().map(IpAddr::V6)
-        });
+        let zoned = || resolve::zoned(host).map(|(address, _)| IpAddr::V6(address));
+        let address = resolve::address_literal(host).or_else(zoned);
         match address {
             Some(address) => Ok(Reference::Address(address)),
             None => HostName::parse(host).map(Reference::Host),

@@ -183,9 +183,41 @@ pub fn address_literal(host: &str) -> Option<IpAddr> {
     }
 }
 
+/// An address with its zone, the name or number of an interface, as in `fe80::1%eth0`
+/// (RFC 4007 section 11).
+#[must_use]
+pub fn zoned(host: &str) -> Option<(Ipv6Addr, &str)> {
+    let (address, zone) = host.split_once('%')?;
+    let is_sound = (1..libc::IFNAMSIZ).contains(&zone.len())
+        && zone.bytes().all(|b| b.is_ascii_graphic() && b != b'/');
+    is_sound.then_some((address.parse().ok()?, zone))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_zone_is_the_name_of_an_interface() {
+        let local = "fe80::1".parse().expect("an address");
+        for zone in ["lo", "7", "br-0f.12", "fifteen-letters"] {
+            assert_eq!(zoned(&format!("fe80::1%{zone}")), Some((local, zone)));
+        }
+        for none in [
+            "",
+            "a b",
+            "lo\0x",
+            "a/b",
+            "\u{e4}",
+            "\x1b",
+            "sixteen-letters-",
+        ] {
+            assert_eq!(zoned(&format!("fe80::1%{none}")), None, "{none:?}");
+        }
+        for none in ["fe80::1", "127.0.0.1%lo", "%lo", "a%lo"] {
+            assert_eq!(zoned(none), None, "{none}");
+        }
+    }
 
     #[test]
     fn ports_are_numbers_or_services() {

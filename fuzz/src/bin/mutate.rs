@@ -1,7 +1,7 @@
 //! `mutate TARGET SECONDS [SEED]` runs a target on mutated seeds, with any
 //! toolchain. It follows no coverage, so it finds less than libFuzzer; but it
 //! needs nothing, and says how many inputs it tried. An input that breaks a
-//! promise is left in the file `broken`.
+//! promise is left in the file `broken-input`.
 //!
 //! `mutate TARGET seeds DIRECTORY` writes the seeds, a corpus for libFuzzer.
 //!
@@ -152,11 +152,11 @@ fn long(target: &Target) {
 /// Runs an input; where it breaks a promise it is kept, and that was all.
 fn attempt(target: &Target, input: &[u8], runs: u64) {
     if panic::catch_unwind(|| (target.run)(input)).is_err() {
-        if let Err(error) = std::fs::write("broken", input) {
-            eprintln!("mutate: unable to write broken: {error}");
+        if let Err(error) = std::fs::write("broken-input", input) {
+            eprintln!("mutate: unable to write broken-input: {error}");
         }
         eprintln!(
-            "mutate: {} broke after {runs} inputs; see broken",
+            "mutate: {} broke after {runs} inputs; see broken-input",
             target.name
         );
         std::process::exit(111);

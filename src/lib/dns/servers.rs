@@ -16,6 +16,7 @@ use domain::base::{MessageBuilder, Name, Rtype};
 use super::message::{self, Message, is_about};
 use crate::dns::name::DomainName;
 use crate::report::Fail;
+use crate::resolve;
 use crate::sys::poll::{self, Ready};
 use crate::sys::socket;
 
@@ -485,11 +486,11 @@ pub fn listed(text: &[u8]) -> Vec<SocketAddr> {
 
 /// An address, with the interface of one that is link-local.
 fn address(word: &str) -> Option<SocketAddr> {
-    let Some((bare, interface)) = word.split_once('%') else {
+    let Some((bare, zone)) = resolve::zoned(word) else {
         return Some(SocketAddr::new(word.parse().ok()?, PORT));
     };
-    let index = socket::interface_index(interface).or_else(|| interface.parse().ok())?;
-    Some(SocketAddrV6::new(bare.parse().ok()?, PORT, 0, index).into())
+    let index = socket::interface_index(zone).or_else(|| zone.parse().ok())?;
+    Some(SocketAddrV6::new(bare, PORT, 0, index).into())
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use crate::options::sslprobe::{Options, Start};
 use crate::report::Fail;
+use crate::resolve;
 use crate::text;
 use crate::trust::Reference;
 
@@ -75,7 +76,7 @@ fn split(word: &str) -> (&str, Option<&str>) {
             None => ("", None),
         };
     }
-    if word.parse::<IpAddr>().is_ok() {
+    if word.parse::<IpAddr>().is_ok() || resolve::zoned(word).is_some() {
         return (word, None);
     }
     match word.rsplit_once(':') {
@@ -119,6 +120,8 @@ mod tests {
             ("[::1]:993", "::1", 993),
             ("[::1]", "::1", 25),
             ("::1", "::1", 25),
+            ("fe80::1%lo", "fe80::1%lo", 25),
+            ("[fe80::1%lo]:993", "fe80::1%lo", 993),
         ] {
             let found = parse(word, &options).expect(word);
             assert_eq!((found.host.as_str(), found.port), (host, port), "{word}");
@@ -133,6 +136,8 @@ mod tests {
             "a:x",
             "[::1",
             "[::1]x",
+            "[fe80::1%l o]",
+            "[fe80::1%lo\0]:25",
             "a b",
             "a\nb",
             "::g:1",
