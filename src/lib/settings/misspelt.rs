@@ -7,6 +7,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use super::{NAMES, is_setting};
 use crate::text;
 
+/// Names that look so and are another's: OpenSSL's own, and those of init scripts.
+const OTHERS: [&str; 4] = ["PIDFILE", "PID_FILE", "SSL_CERT_DIR", "SSL_CERT_FILE"];
+
 /// A variable that is no setting, but looks as if one was meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Misspelt {
@@ -16,8 +19,7 @@ pub struct Misspelt {
 }
 
 impl Misspelt {
-    /// Judges a variable's name. `SSL_CERT_FILE` and `SSL_CERT_DIR` are OpenSSL's
-    /// own.
+    /// Judges a variable's name.
     #[must_use]
     pub fn find(name: &[u8]) -> Option<Misspelt> {
         Misspelt::find_among(NAMES, name)
@@ -27,7 +29,7 @@ impl Misspelt {
     fn find_among(settings: &[&'static str], name: &[u8]) -> Option<Misspelt> {
         let text = std::str::from_utf8(name).ok()?;
         let known = is_setting(text) || settings.contains(&text);
-        if known || matches!(text, "SSL_CERT_FILE" | "SSL_CERT_DIR") {
+        if known || OTHERS.contains(&text) {
             return None;
         }
         let blank = text.trim() != text;
@@ -155,6 +157,8 @@ mod tests {
             "SSLREMOTEIP",
             "PROFILE",
             "LOGFILE",
+            "PIDFILE",
+            "PID_FILE",
             "",
             "\u{e9}",
         ] {
