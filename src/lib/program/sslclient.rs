@@ -71,7 +71,6 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     let Called {
         host,
         name,
-        own,
         reference,
     } = called;
     options.name = name;
@@ -79,7 +78,7 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
         report.warning(misspelt);
     }
     let port = resolve::port(&port).map_err(|wrong| TABLE.misused(wrong))?;
-    let plan = Plan::make(&options, &host, (&own, &reference), port)?;
+    let plan = Plan::make(&options, &host, &reference, port)?;
     let store = material::store(&options, &plan)?;
     for finding in &store.findings {
         report.finding(finding);
@@ -92,7 +91,7 @@ fn run(report: &mut Report) -> Result<u8, Fail> {
     let begun = Instant::now();
     let greeting = upgrade(&plan, &connection, &stream, begun + limit)?;
     let limit = limit.saturating_sub(begun.elapsed());
-    let session = secure(&plan, &store, stream, limit);
+    let session = secure(&plan, &store, &reference, stream, limit);
     OwnKey::forget();
     let session = session?;
     let verdict = trust::verdict(session.ssl()).map_err(|refusal| untrusted(&refusal, &plan))?;
@@ -118,9 +117,7 @@ struct Called {
     host: String,
     /// The same of `-m`.
     name: Option<String>,
-    /// The host as SNI and certificates have it.
-    own: Reference,
-    /// The name of `-m`, or the host: whom the certificate must name.
+    /// Whom the certificate must name, and what SNI says.
     reference: Reference,
 }
 
@@ -132,8 +129,7 @@ impl Called {
         Ok(Called {
             host,
             name,
-            reference: other.unwrap_or_else(|| own.clone()),
-            own,
+            reference: other.unwrap_or(own),
         })
     }
 }
@@ -247,9 +243,15 @@ fn hello_name(connection: &Connection) -> String {
 }
 
 /// The handshake, and every check that was asked for.
-fn secure(plan: &Plan, store: &Store, stream: TcpStream, limit: Duration) -> Result<Session, Fail> {
+fn secure(
+    plan: &Plan,
+    store: &Store,
+    reference: &Reference,
+    stream: TcpStream,
+    limit: Duration,
+) -> Result<Session, Fail> {
     let ssl = store
-        .connection(&plan.asked_for, plan.names.clone())
+        .connection(reference, plan.names.clone())
         .map_err(|error| {
             Fail::temporary(format!(
                 "unable to create SSL instance: {}",

@@ -18,8 +18,6 @@ use crate::trust::{Name, Reference, Verdict};
 /// What the options and the policy of `-P` come to.
 pub(super) struct Plan {
     pub(super) rule: Option<Rule>,
-    /// The name that the server is asked for (SNI).
-    pub(super) asked_for: Reference,
     /// The names of which the server's certificate must bear one.
     pub(super) names: Vec<Name>,
     /// What makes a name count that does not.
@@ -29,19 +27,16 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// The plan for `host`, which is `own` as certificates have it, where `reference`,
-    /// which may be another name, is wanted.
     pub(super) fn make(
         options: &Options,
         host: &str,
-        (own, reference): (&Reference, &Reference),
+        reference: &Reference,
         port: u16,
     ) -> Result<Plan, Fail> {
         let named = options.name.as_deref().unwrap_or(host);
         let Some(path) = &options.destinations else {
             return Ok(Plan {
                 rule: None,
-                asked_for: reference.clone(),
                 names: vec![Name::new(reference.clone())],
                 cure: None,
                 port,
@@ -76,15 +71,12 @@ impl Plan {
             TlsMode::Implicit | TlsMode::Qmtps => None,
             TlsMode::StartTls => Some(options.upgrade.unwrap_or(Protocol::Smtp)),
         };
-        // Whoever gives a name wants that one, unless the line is the domain's: then all
-        // is as in a delivery, which asks a mail host for its own name.
-        let (to, asked_for) = match (rule.by, own) {
-            (FoundBy::Domain, Reference::Host(_)) => (to, own),
-            (FoundBy::Domain, Reference::Address(_)) => (to, reference),
-            _ => (Destination::itself(named), reference),
+        // Whoever gives a name wants that one, unless the line is the domain's.
+        let to = match rule.by {
+            FoundBy::Domain => to,
+            _ => Destination::itself(named),
         };
         Ok(Plan {
-            asked_for: asked_for.clone(),
             names: client::names(&rule, &to),
             cure: rule.cure(&to),
             rule: Some(rule),
