@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use ucspi_tls::internals::rules::{Client, Rules, compile};
 use ucspi_tls::internals::rulesdb::Database;
 use ucspi_tls::internals::settings::{
-    ClientCertificate, Filter, Misspelt, NAMES, Settings, Version, called, connections, pins_in,
+    ClientCertificate, Filter, Judged, NAMES, Settings, Version, called, connections, pins_in,
     unknown_cipher_words,
 };
 
@@ -49,6 +49,7 @@ fn shown(said: &str) {
 pub fn settings(bytes: &[u8]) {
     let settings = Settings::from_bytes(bytes);
     let mut model: BTreeMap<&str, &[u8]> = BTreeMap::new();
+    let mut judged = Judged::default();
     for pair in bytes.split(|&byte| byte == 0) {
         let mut halves = pair.splitn(2, |&byte| byte == b'=');
         let (Some(name), Some(value)) = (halves.next(), halves.next()) else {
@@ -56,7 +57,7 @@ pub fn settings(bytes: &[u8]) {
         };
         let known = NAMES.iter().find(|known| known.as_bytes() == name);
         assert_eq!(called(name), known.copied());
-        match Misspelt::find(name) {
+        match judged.find(name) {
             Some(found) => {
                 assert!(known.is_none());
                 shown(&found.to_string());

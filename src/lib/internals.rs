@@ -105,7 +105,7 @@ pub mod session {
 }
 pub mod settings {
     pub use crate::settings::{
-        ClientCertificate, Filter, Misspelt, NAMES, Settings, Version, called, connections,
+        ClientCertificate, Filter, Judged, NAMES, Settings, Version, called, connections,
         is_setting, unknown_cipher_words,
     };
     pub use crate::store::client_certificates::pins_in;

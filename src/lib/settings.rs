@@ -18,7 +18,7 @@ mod emptied;
 mod misspelt;
 
 pub use emptied::{Emptied, REQUIRES};
-pub use misspelt::{Misspelt, misspelt_in_environment};
+pub use misspelt::{Judged, misspelt_in_environment};
 
 /// Every variable that sslserver(1) reads. They decide a connection's store and
 /// engine, and none reaches the program.

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use crate::options::sslrules::TABLE;
 use crate::report::{Fail, Report};
-use crate::settings::{self, Misspelt};
+use crate::settings::{self, Judged};
 use crate::sys::standard;
 use crate::{rules, rulesdb, text, tlsdestinations};
 
@@ -46,8 +46,9 @@ pub fn main() -> ExitCode {
                 return Err(Fail::never(format!("line {line}: {name} {why}")));
             }
         }
+        let mut judged = Judged::default();
         for (line, name) in &compiled.names {
-            if let Some(misspelt) = Misspelt::find(name) {
+            if let Some(misspelt) = judged.find(name) {
                 report.warning(format_args!("line {line}: variable {misspelt}"));
             }
         }

@@ -1,6 +1,7 @@
 //! Names that are no setting's, but look as if one was meant.
 #![forbid(unsafe_code)]
 
+use std::collections::HashMap;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
 
@@ -44,6 +45,18 @@ impl Misspelt {
             blank,
             meant,
         })
+    }
+}
+
+/// Names that come again and again, as those of many rules do: each is judged once.
+#[derive(Default)]
+pub struct Judged<'a>(HashMap<&'a [u8], Option<Misspelt>>);
+
+impl<'a> Judged<'a> {
+    /// As [`Misspelt::find`].
+    pub fn find(&mut self, name: &'a [u8]) -> Option<&Misspelt> {
+        let judged = self.0.entry(name);
+        judged.or_insert_with(|| Misspelt::find(name)).as_ref()
     }
 }
 
@@ -114,6 +127,15 @@ fn is_one_slip(one: &str, other: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_of_very_many_rules_is_judged_once() {
+        let mut judged = Judged::default();
+        for _ in 0..1_000_000 {
+            assert_eq!(judged.find(b"RELAYCLIENT"), None);
+            assert!(judged.find(b"CERT_FILE").is_some());
+        }
+    }
 
     #[test]
     fn misspelt_names_are_told_from_those_of_others() {

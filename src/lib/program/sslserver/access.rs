@@ -14,7 +14,7 @@ use crate::options::Common;
 use crate::options::sslserver::CertificateRequest;
 use crate::report::Fail;
 use crate::rules::{Action, Rule, Rules, Scope};
-use crate::settings::{self, Emptied, Misspelt, Setting};
+use crate::settings::{self, Emptied, Judged, Setting};
 use crate::text;
 use crate::watch::Watch;
 
@@ -224,9 +224,11 @@ impl Access {
     pub fn misspelt(&self) -> Vec<String> {
         let mut found = settings::misspelt_in_environment(settings::NAMES);
         let mut by_text: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        // The supervisor does this, while clients wait.
+        let mut judged = Judged::default();
         for rule in self.all() {
             for (name, _) in rule.variables() {
-                if let Some(misspelt) = Misspelt::find(name) {
+                if let Some(misspelt) = judged.find(name) {
                     let addresses = by_text.entry(misspelt.to_string()).or_default();
                     addresses.push(shown(&rule));
                 }
