@@ -5,14 +5,14 @@
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::io;
+#[cfg(target_env = "gnu")]
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::ptr::{self, NonNull};
 use std::slice;
 use std::thread::Builder;
 use std::time::Instant;
-
-use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 
 use super::poll::{self, Ready};
 
@@ -72,6 +72,12 @@ unsafe extern "C" {
     fn ub_strerror(error: c_int) -> *const c_char;
 }
 
+#[cfg(target_env = "gnu")]
+unsafe extern "C" {
+    // glibc 2.18; the crate libc does not have it.
+    fn pthread_setattr_default_np(attributes: *const libc::pthread_attr_t) -> c_int;
+}
+
 /// An answer, and what libunbound found out about it.
 #[derive(Clone, Debug)]
 pub struct Answer {
@@ -112,15 +118,42 @@ pub struct Resolver {
     slots: RefCell<Vec<NonNull<Slot>>>,
 }
 
+/// The stack of libunbound's thread, in bytes; musl gives threads an eighth of it.
+const STACK: usize = 1 << 20;
+
+/// Makes that the stack of every thread that is begun without a word about it, as
+/// libunbound's. By itself glibc takes what the limit on the stack was when the program
+/// began: under softlimit -m that is all memory that there may be.
+#[cfg(target_env = "gnu")]
+fn size_stacks() -> io::Result<()> {
+    fn done(error: c_int) -> io::Result<()> {
+        match error {
+            0 => Ok(()),
+            error => Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+    let mut attributes = MaybeUninit::uninit();
+    // SAFETY: the object is ours, and made by this call.
+    done(unsafe { libc::pthread_attr_init(attributes.as_mut_ptr()) })?;
+    // SAFETY: the call above made the object.
+    let sized = done(unsafe { libc::pthread_attr_setstacksize(attributes.as_mut_ptr(), STACK) });
+    // SAFETY: likewise, and the object is copied.
+    let set = sized.and_then(|()| done(unsafe { pthread_setattr_default_np(attributes.as_ptr()) }));
+    // SAFETY: likewise, and it is not used after this.
+    unsafe { libc::pthread_attr_destroy(attributes.as_mut_ptr()) };
+    set
+}
+
+/// Other libraries have a size of their own that no limit changes.
+#[cfg(not(target_env = "gnu"))]
+fn size_stacks() -> io::Result<()> {
+    Ok(())
+}
+
 /// Whether a thread can be had, with the stack that libunbound's will have. It
 /// would not notice that there is none, and wait for its word for ever.
 fn try_a_thread() -> io::Result<()> {
-    // pthread_create(3): the default of a stack.
-    let (stack, _) = getrlimit(Resource::RLIMIT_STACK)?;
-    let mut thread = Builder::new();
-    if stack != RLIM_INFINITY {
-        thread = thread.stack_size(usize::try_from(stack).unwrap_or(usize::MAX));
-    }
+    let thread = Builder::new().stack_size(STACK);
     #[expect(
         clippy::disallowed_methods,
         reason = "it has ended before anything is forked"
@@ -203,6 +236,7 @@ impl Resolver {
     /// # Errors
     /// An address, an anchor or a domain is none, or there is no memory.
     pub fn new(setup: &Setup<'_>) -> io::Result<Resolver> {
+        size_stacks()?;
         try_a_thread()?;
         // SAFETY: takes nothing; the object is this value's alone, and deleted
         // with it.

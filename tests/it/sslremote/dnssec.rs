@@ -10,7 +10,7 @@ use super::dns::{Forwarder, Names, Recursive, Signing, Zones, ask};
 use super::fake::Fake;
 use super::packet::{Packet, Record, within};
 use super::remote::{Remote, fresh_ip};
-use crate::harness::{Place, need_root, skip};
+use crate::harness::{Place, need, need_root, skip};
 use domain::base::Rtype;
 use domain::base::iana::Rcode;
 
@@ -243,6 +243,38 @@ fn bogus_answers_keep_the_mail() {
         let start = "ZUnable to read control files. (#4.3.0)\nReason: dnssecanchors: ";
         assert!(said.starts_with(start), "{said}");
     }
+}
+
+/// softlimit -m makes the limit on the stack that on all memory, and so much a thread
+/// took by default.
+#[test]
+fn the_thread_that_checks_fits_under_softlimit() {
+    need_root!();
+    let prlimit = need!("prlimit");
+    let place = Place::new("dnssec-softlimit");
+    let ip = fresh_ip();
+    let Some(names) = world(&place, ip) else {
+        skip!("nsd or ldnsutils is not installed");
+    };
+    let _server = Fake::plain().at(ip);
+    let words = [
+        prlimit.to_str().unwrap(),
+        "--as=200000000",
+        "--data=200000000",
+        "--stack=200000000",
+    ];
+    let remote = Remote::new(&place)
+        .dns(names.ip)
+        .control("dnssecanchors", &names.anchors)
+        .through(words);
+    let said = remote.send("d.signed");
+    assert!(said.starts_with(&format!("K{ip} accepted")), "{said}");
+    // It did check.
+    let said = remote.send("d.expired");
+    assert!(
+        said.contains("DNSSEC validation of d.expired. MX failed"),
+        "{said}"
+    );
 }
 
 #[test]
