@@ -228,12 +228,11 @@ pub(super) struct Content {
 }
 
 impl Content {
-    /// The program answered the message. True: it takes commands again, and the
-    /// next byte is one's first.
-    pub(super) fn answered(&mut self) -> bool {
+    /// The program answered the message. The next scan tells whether it takes
+    /// commands again.
+    pub(super) fn answered(&mut self) {
         self.settled |= self.loose_end;
         self.refused |= !self.loose_end;
-        self.is_over(None)
     }
 
     /// Half a line of content is never handed on as half a command, nor is half
@@ -486,25 +485,26 @@ mod tests {
         // It took LF . LF for the end: what follows is a command.
         let mut content = Content::default();
         assert_eq!(content.scan(b"a\n.\n", true), (4, Found::More));
-        assert!(content.answered());
+        content.answered();
+        assert_eq!(scanned(b"MAIL", content), (0, Found::End));
         // The answer came while a line was on its way: it passes whole.
         let mut content = Content::default();
         assert_eq!(content.scan(b"a\n.\nMA", true), (6, Found::More));
         // A second answer takes nothing back, here and below.
-        assert!(!content.answered());
-        assert!(!content.answered());
+        content.answered();
+        content.answered();
         assert_eq!(scanned(b"IL\r\nRCPT", content), (4, Found::End));
         // A CR may be half a line end.
         let mut content = Content::default();
         assert_eq!(content.scan(b"a\r.\r", true), (4, Found::More));
-        assert!(!content.answered());
+        content.answered();
         assert_eq!(scanned(b"MAIL", content), (0, Found::End));
         assert_eq!(scanned(b"\nMAIL", content), (1, Found::End));
         // No end in sight: the message is refused, and goes on or not.
         let mut content = Content::default();
         assert_eq!(content.scan(b"a\r\n", true), (3, Found::More));
-        assert!(!content.answered());
-        assert!(!content.answered());
+        content.answered();
+        content.answered();
         assert_eq!(scanned(b"b\r\n.\r\n", content), (6, Found::End));
         assert_eq!(scanned(b"b\r\nAUTH x", content), (7, Found::Password));
     }

@@ -249,12 +249,6 @@ impl Dialogue {
 
     /// Takes bytes that the client sent.
     pub fn feed_client(&mut self, bytes: &[u8]) {
-        if self.wire.reading == Reading::Upgrading {
-            if !bytes.is_empty() {
-                self.wire.event = Some(Event::Injection(bytes.len()));
-            }
-            return;
-        }
         self.from_client.push(bytes);
         self.advance();
     }

@@ -156,9 +156,7 @@ impl Smtp {
             Owed::Chunk if !accepted => self.recipients = 0,
             Owed::Message { left } => {
                 if let Reading::Content(content) = &mut wire.reading {
-                    if content.answered() {
-                        self.content_ended(wire);
-                    }
+                    content.answered();
                 }
                 let left = left.unwrap_or(if self.lmtp { self.recipients } else { 1 });
                 if left > 1 {
@@ -227,7 +225,6 @@ impl Grammar for Smtp {
 
     fn client_line(&mut self, wire: &mut Wire, line: &[u8]) -> Taken {
         if self.sasl {
-            self.sasl = false;
             if is_ambiguous(line) {
                 wire.malformed();
                 return Taken::Yes;

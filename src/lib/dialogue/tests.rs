@@ -1243,3 +1243,275 @@ fn each_protocol_says_why_it_ends() {
         assert_eq!(dialogue.event(), Some(Event::Ended));
     }
 }
+
+#[test]
+fn a_protocol_is_known_by_its_name_and_its_command() {
+    for (name, protocol, command, dropped) in [
+        ("imap", Protocol::Imap, "STARTTLS", 1),
+        ("lmtp", Protocol::Lmtp, "STARTTLS", 1),
+        ("pop3", Protocol::Pop3, "STLS", 1),
+        ("sieve", Protocol::Sieve, "STARTTLS", 0),
+        ("smtp", Protocol::Smtp, "STARTTLS", 1),
+    ] {
+        assert_eq!(Protocol::from_name(name), Some(protocol));
+        assert_eq!(protocol.upgrade_command(), command, "{name}");
+        assert_eq!(protocol.greeting_replies(), dropped, "{name}");
+    }
+    for name in ["", "SMTP", "smtps"] {
+        assert_eq!(Protocol::from_name(name), None, "{name}");
+    }
+}
+
+#[test]
+fn there_is_room_for_a_line_and_for_nothing_once_something_came_up() {
+    let mut dialogue = Dialogue::new(settings(Protocol::Smtp, false));
+    dialogue.feed_program(b"22");
+    dialogue.feed_client(b"NO");
+    assert_eq!(dialogue.program_room(), LINE_LIMIT - 2);
+    assert_eq!(dialogue.client_room(), LINE_LIMIT - 2);
+    dialogue.feed_program(b"0 mx\r\n");
+    dialogue.feed_client(b"OP\r\nSTARTTLS\r\n");
+    assert_eq!(dialogue.program_room(), LINE_LIMIT);
+    assert_eq!(dialogue.client_room(), LINE_LIMIT - 10);
+    dialogue.feed_program(b"250 ok\r\n");
+    assert_eq!(dialogue.event(), Some(Event::Upgrade));
+    assert_eq!((dialogue.client_room(), dialogue.program_room()), (0, 0));
+    dialogue.decline();
+    assert_eq!(dialogue.client_room(), LINE_LIMIT);
+    dialogue.end_client();
+    assert_eq!(dialogue.client_room(), 0);
+    assert_eq!(dialogue.program_room(), LINE_LIMIT);
+    let dialogue = Dialogue::alone(settings(Protocol::Smtp, false));
+    assert_eq!(dialogue.client_room(), LINE_LIMIT);
+    assert_eq!(dialogue.program_room(), 0);
+}
+
+#[test]
+fn content_waits_for_a_program_that_reads_slowly() {
+    let mut dialogue = Dialogue::new(settings(Protocol::Smtp, false));
+    dialogue.feed_program(b"220 mx\r\n");
+    dialogue.feed_client(b"DATA\r\n");
+    dialogue.program_took(6);
+    dialogue.feed_program(b"354 go\r\n");
+    dialogue.feed_client(&vec![b'x'; HIGH_WATER]);
+    for (more, left) in [(10, LINE_LIMIT), (20, LINE_LIMIT - 20)] {
+        dialogue.feed_client(&vec![b'x'; more]);
+        assert_eq!(dialogue.client_room(), left, "{more}");
+    }
+    assert_eq!(dialogue.for_program().len(), HIGH_WATER + 10);
+    dialogue.program_took(HIGH_WATER + 10);
+    assert_eq!(dialogue.for_program().len(), 20);
+    assert_eq!(dialogue.client_room(), LINE_LIMIT);
+}
+
+#[test]
+fn a_line_without_an_end_or_more_than_was_asked_for_is_too_long() {
+    for (protocol, greeting) in ALL {
+        let mut dialogue = Dialogue::new(settings(protocol, false));
+        dialogue.feed_program(greeting.as_bytes());
+        dialogue.feed_client(&vec![b'x'; LINE_LIMIT]);
+        assert_eq!(dialogue.event(), Some(Event::LineTooLong), "{protocol:?}");
+        let mut dialogue = Dialogue::new(settings(protocol, false));
+        let mut line = vec![b'x'; LINE_LIMIT];
+        line.push(b'\n');
+        dialogue.feed_program(&line);
+        let event = dialogue.event();
+        assert_eq!(event, Some(Event::ProgramLineTooLong), "{protocol:?}");
+    }
+}
+
+#[test]
+fn what_a_program_left_of_a_line_is_no_answer() {
+    let mut dialogue = Dialogue::new(settings(Protocol::Smtp, false));
+    assert!(!dialogue.client_has_all(), "it has not said anything yet");
+    dialogue.feed_program(b"220 mx\r\n");
+    dialogue.feed_client(b"EHLO c\r\n");
+    dialogue.feed_program(b"250-mx\r\n250-SIZ");
+    dialogue.end_program();
+    let shown = String::from_utf8_lossy(dialogue.for_client()).into_owned();
+    assert_eq!(shown, "220 mx\r\n250-mx\r\n250-SIZ");
+}
+
+#[test]
+fn what_a_program_left_of_a_line_outlives_a_refused_upgrade_alone() {
+    for accepted in [true, false] {
+        let mut dialogue = Dialogue::new(settings(Protocol::Smtp, false));
+        dialogue.feed_program(b"220 mx\r\n421 by");
+        dialogue.client_took(8);
+        dialogue.feed_client(b"STARTTLS\r\n");
+        dialogue.end_program();
+        let shown = if accepted {
+            dialogue.go_ahead();
+            "220 2.0.0 Ready to start TLS\r\n"
+        } else {
+            dialogue.decline();
+            "454 4.7.0 TLS is not available now\r\n421 by"
+        };
+        assert_eq!(String::from_utf8_lossy(dialogue.for_client()), shown);
+        dialogue.client_took(shown.len());
+        assert!(dialogue.client_has_all());
+    }
+}
+
+#[test]
+fn tls_that_is_withdrawn_is_not_offered() {
+    let mut dialogue = Dialogue::new(settings(Protocol::Smtp, false));
+    dialogue.withdraw();
+    dialogue.feed_program(b"220 mx\r\n");
+    dialogue.feed_client(b"EHLO c\r\n");
+    dialogue.feed_program(b"250-mx\r\n250 SIZE\r\n");
+    let shown = String::from_utf8_lossy(dialogue.for_client()).into_owned();
+    assert_eq!(shown, "220 mx\r\n250-mx\r\n250 SIZE\r\n");
+    let mut dialogue = Dialogue::alone(settings(Protocol::Smtp, false));
+    dialogue.withdraw();
+    dialogue.feed_client(b"EHLO c\r\n");
+    let shown = String::from_utf8_lossy(dialogue.for_client()).into_owned();
+    assert_eq!(
+        shown,
+        "220 mx.test ESMTP\r\n250-mx.test\r\n250 ENHANCEDSTATUSCODES\r\n"
+    );
+}
+
+#[test]
+fn a_list_of_our_own_is_remembered() {
+    let mut dialogue = Dialogue::new(settings(Protocol::Pop3, false));
+    dialogue.feed_program(b"+OK mx\r\n");
+    dialogue.feed_client(b"CAPA\r\n");
+    assert!(!dialogue.has_listed_capabilities());
+    dialogue.feed_program(b"-ERR what\r\n");
+    assert!(dialogue.has_listed_capabilities());
+}
+
+#[test]
+fn inside_tls_everything_passes_where_nothing_is_between() {
+    inside(
+        Protocol::Smtp,
+        InsideTls::default(),
+        &[
+            Client("EHLO c\r\n"),
+            Given("EHLO c\r\n"),
+            Program("220 mx\r\n250 AUTH\r\n"),
+            Shown("220 mx\r\n250 AUTH\r\n"),
+        ],
+    );
+}
+
+#[test]
+fn smtp_recipients_are_those_of_the_message_at_hand() {
+    let begun = [
+        Client("MAIL FROM:<a>\r\nRCPT TO:<b>\r\nRCPT TO:<c>\r\n"),
+        Program("250 a\r\n250 b\r\n250 c\r\n"),
+        Given("MAIL FROM:<a>\r\nRCPT TO:<b>\r\nRCPT TO:<c>\r\n"),
+        Shown("250 a\r\n250 b\r\n250 c\r\n"),
+    ];
+    let refused = "503 5.5.1 BDAT needs a recipient first\r\n";
+    let played = |steps: &[Step]| served(Protocol::Smtp, &after_hello(&[&begun, steps].concat()));
+    // A reset that is refused resets nothing.
+    played(&[
+        Client("RSET\r\n"),
+        Program("500 what\r\n"),
+        Shown("500 what\r\n"),
+        Client("BDAT 1\r\nx"),
+        Given("RSET\r\nBDAT 1\r\nx"),
+    ]);
+    for command in ["RSET\r\n", "MAIL FROM:<d>\r\n", "EHLO d\r\n"] {
+        played(&[
+            Client(command),
+            Program("250-CHUNKING\r\n250 CHUNKING\r\n"),
+            Given(command),
+            Client("BDAT 14\r\nAUTH PLAIN x\r\nNOOP\r\n"),
+            Given("NOOP\r\n"),
+        ]);
+    }
+    // Of all recipients there is one answer, and behind that there are none.
+    played(&[
+        Client("BDAT 1 LAST\r\nx"),
+        Given("BDAT 1 LAST\r\nx"),
+        Program("250 queued\r\n"),
+        Shown("250 queued\r\n"),
+        Client("BDAT 14\r\nAUTH PLAIN x\r\n"),
+        Shown(refused),
+        Given(""),
+        Client("STARTTLS\r\n"),
+        Came(Event::Upgrade),
+    ]);
+}
+
+#[test]
+fn smtp_takes_chunks_where_the_last_list_of_capabilities_names_them() {
+    for (reply, shown) in [
+        // Twice is not never.
+        (
+            "250-mx\r\n250-CHUNKING\r\n250 CHUNKING\r\n",
+            "503 5.5.1 BDAT needs a recipient first\r\n",
+        ),
+        (
+            "250-mx\r\n250 SIZE\r\n",
+            "503 5.5.1 BDAT is not offered\r\n",
+        ),
+    ] {
+        let mut dialogue = Dialogue::new(settings(Protocol::Smtp, false));
+        dialogue.feed_program(b"220 mx\r\n");
+        dialogue.feed_client(b"EHLO c\r\nEHLO c\r\n");
+        dialogue.feed_program(b"250-mx\r\n250 CHUNKING\r\n");
+        dialogue.feed_program(reply.as_bytes());
+        dialogue.client_took(dialogue.for_client().len());
+        dialogue.feed_client(b"BDAT 1\r\nx");
+        assert_eq!(String::from_utf8_lossy(dialogue.for_client()), shown);
+    }
+}
+
+/// How many commands the program may owe an answer to.
+const PIPELINED: usize = 100;
+
+#[test]
+fn smtp_groups_end_before_a_command_that_decides_and_before_a_message_s_answer() {
+    served(
+        Protocol::Smtp,
+        &after_hello(&[
+            Client("DATA\r\nMAIL FROM:<a>\r\n.\r\nRSET\r\n"),
+            Given("DATA\r\n"),
+            Program("354 go\r\n"),
+            Given("MAIL FROM:<a>\r\n.\r\n"),
+            Program("250 queued\r\n"),
+            Given("RSET\r\n"),
+        ]),
+    );
+    let mut dialogue = Dialogue::new(settings(Protocol::Smtp, false));
+    dialogue.feed_program(b"220 mx\r\n");
+    for count in [PIPELINED, PIPELINED + 1] {
+        dialogue.feed_client(b"RSET\r\n".repeat(count).as_slice());
+        assert_eq!(dialogue.for_program().len(), 6 * PIPELINED);
+    }
+    dialogue.program_took(6 * PIPELINED);
+    dialogue.feed_program(b"250 ok\r\n250 ok\r\n");
+    assert_eq!(dialogue.for_program(), b"RSET\r\nRSET\r\n");
+}
+
+#[test]
+fn smtp_refuses_control_characters_wherever_it_reads_a_line() {
+    alone(
+        Protocol::Smtp,
+        &[
+            Shown("220 mx.test ESMTP\r\n"),
+            // A number behind any other verb is no size.
+            Client("NOOP\0\r\nVRFY 7\r\nNOOP\r\n"),
+            Shown(
+                "500 5.5.2 Control characters are not allowed in a command\r\n\
+                 530 5.7.0 Must issue a STARTTLS command first\r\n250 2.0.0 ok\r\n",
+            ),
+        ],
+    );
+    trusting(
+        Protocol::Smtp,
+        &[
+            Program("220 mx\r\n"),
+            Client("AUTH LOGIN\r\n"),
+            Program("334 VXNlcm5hbWU6\r\n"),
+            Given("AUTH LOGIN\r\n"),
+            Client("eA==\rNOOP\r\n"),
+            Given(""),
+            Came(Event::Malformed),
+        ],
+    );
+}
