@@ -301,7 +301,9 @@ fn what_comes_too_late_for_a_name_is_refused_by_name() {
     let cdb = place.text("rules.cdb");
     let made = run(
         Command::new("python3").args(["-c", TCPRULES, &cdb]),
-        b"sni=late.test\n+SSL_UID=65534\nsni=a.test\n+TLS_MIN=1.3\n\n",
+        b"sni=late.test\n+SSL_UID=65534\nsni=a.test\n+TLS_MIN=1.3\n\
+          sni=first.test\n+FOO=bar\nsni=first.test\nD\n\
+          sni=met.test\n+VERIFYDEPTH=3\nsni=met.test\n+CCAVERIFY=1\n\n",
     );
     assert_eq!(made.code, Some(0), "{}", made.stderr);
     let setup = || Setup::script(&place, SCRIPT).option("-x").option(&cdb);
@@ -317,10 +319,11 @@ fn what_comes_too_late_for_a_name_is_refused_by_name() {
         .attempt();
     assert!(refused.is_err());
     server.line(&format!("server name late.test: {words}"));
-    assert_eq!(
-        says(&server, Some("b.test"), None).as_deref(),
-        Some("b.test NONE")
-    );
+    // Of two records with one key the first counts.
+    for name in ["b.test", "first.test", "met.test"] {
+        let said = says(&server, Some(name), None);
+        assert_eq!(said, Some(format!("{name} NONE")));
+    }
 }
 
 /// Writes records from descriptor 0, a key and its data by turns, into a cdb.
@@ -361,14 +364,16 @@ fn k_shows_what_a_name_s_rule_makes() {
     let missing = place.text("missing.pem");
     let rules = format!(
         "sni=a.test:allow,CAFILE=\"{root}\",CCAVERIFY=\"1\",TLS_MIN=\"1.3\"\n\
-         127.0.0.2:allow,TLS_MAX=\"1.3\"\n:allow\n"
+         sni=b.test:allow,CAFILE=\"{root}\",CCAVERIFY=\"1\",TLS_MIN=\"1.3\"\n\
+         127.0.0.2:allow,TLS_MAX=\"1.3\"\n127.0.0.3:allow,TLS_MIN=\"1.2\"\n:allow\n"
     );
     let cdb = compile(&place, "rules.cdb", &rules);
     let setup = || Setup::script(&place, SCRIPT).options("-k").rules(&cdb);
     let ended = setup().refused();
     let text = ended.text();
     assert_eq!(ended.code, Some(0), "{text}{}", ended.stderr);
-    let part = text.split("rule sni=a.test:\n").nth(1).unwrap();
+    // Each once, though over two clients' settings they make the same.
+    let part = text.split("rule sni=a.test, sni=b.test:\n").nth(1).unwrap();
     let part: String = part
         .lines()
         .take_while(|line| line.starts_with(' '))
@@ -490,8 +495,9 @@ fn rules_that_multiply_have_a_bound() {
              sni=n{number}.test:allow,VERIFYDEPTH=\"{number}\"\n"
         )
     };
-    // 289 stores where 256 may be.
-    let rules: String = (0..17).map(pair).chain([":allow\n".to_owned()]).collect();
+    // 289 stores where 256 may be. What is shared counts once.
+    let same = "sni=same.test:allow,VERIFYDEPTH=\"0\"\n:allow\n".to_owned();
+    let rules: String = (0..17).map(pair).chain([same]).collect();
     let cdb = compile(&place, "rules.cdb", &rules);
     let server = Setup::script(&place, SCRIPT)
         .options("-Zx")
@@ -501,7 +507,7 @@ fn rules_that_multiply_have_a_bound() {
     let line = server.line("make more than 256 stores");
     let all = "rule sni=n0.test, sni=n1.test, sni=n10.test, ";
     assert!(
-        line.contains(all) && line.contains(" and 7 more: "),
+        line.contains(all) && line.contains(" and 8 more: "),
         "{line}"
     );
     for number in 0..3 {
@@ -515,6 +521,8 @@ fn rules_that_multiply_have_a_bound() {
         presenting(dial, None)
     };
     assert!(ask(0, "n2.test").is_some(), "among the first");
+    assert!(ask(15, "n0.test").is_some(), "the last of 256");
+    assert_eq!(ask(15, "n1.test"), None, "beyond the bound");
     assert_eq!(ask(16, "n16.test"), None, "beyond the bound");
     assert!(ask(16, "other.test").is_some(), "it has no such name");
     server.line("server name n16.test: rule sni=n16.test: rules for server names");

@@ -928,17 +928,21 @@ fn every_rule_of_a_broken_store_is_named() {
 fn rules_may_bring_all_the_certificates_that_there_are() {
     let place = Place::new("no-default");
     let own = pair(&place, "own");
-    let cdb = compile(&place, "rules.cdb", &format!("127.0.0.2:allow,{own}\n"));
-    let server = Setup::new(&place, &["true"])
-        .unset("CERTFILE")
-        .unset("KEYFILE")
-        .option("-x")
-        .option(&cdb)
-        .start();
+    let setup = |rules: &str| {
+        Setup::new(&place, &["true"])
+            .unset("CERTFILE")
+            .unset("KEYFILE")
+            .option("-x")
+            .option(&compile(&place, "rules.cdb", rules))
+    };
+    let server = setup(&format!("127.0.0.2:allow,{own}\n")).start();
     assert_eq!(from(&server, 2).connect().server_name(), "own");
     assert_eq!(said(&server, 1), None);
     let line = server.line("dropping connection");
     assert!(line.contains("CERTFILE is not set"), "{line}");
+    let refused = setup(":allow,RELAYCLIENT=\"\"\n").refused();
+    let why = "fatal: unable to load certificate: CERTFILE is not set";
+    refused.failed(111, why);
 }
 
 #[test]
