@@ -33,8 +33,14 @@ pub fn name_seeds() -> Vec<Vec<u8>> {
 
 /// A value of DER, of no more than 65535 bytes.
 fn der(tag: u8, bytes: &[u8]) -> Vec<u8> {
-    let length = (bytes.len() as u16).to_be_bytes();
-    [&[tag, 0x82], &length[..], bytes].concat()
+    // Libcrypto refuses some that are longer than they need to be.
+    let [high, low] = (bytes.len() as u16).to_be_bytes();
+    let length = match bytes.len() {
+        ..0x80 => vec![low],
+        0x80..0x100 => vec![0x81, low],
+        _ => vec![0x82, high, low],
+    };
+    [&[tag], &length[..], bytes].concat()
 }
 
 /// A certificate with this extension for its names.

@@ -25,6 +25,8 @@ struct Program {
     /// EHLO was answered with CHUNKING.
     chunking: bool,
     recipients: usize,
+    /// So much of the inbox was searched for the end of content.
+    searched: usize,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -63,6 +65,7 @@ impl Program {
             lax: matches!(protocol, Protocol::Smtp | Protocol::Lmtp) && dice & 0x80 != 0,
             chunking: false,
             recipients: 0,
+            searched: 0,
         }
     }
 
@@ -77,29 +80,41 @@ impl Program {
         self.outbox.extend_from_slice(b"\r\n");
     }
 
+    /// The end of content, which begins behind `before`, where so many bytes are one;
+    /// nothing is searched twice.
+    fn content_end(
+        &mut self,
+        before: &[u8],
+        width: usize,
+        is_end: impl Fn(&[u8]) -> bool,
+    ) -> Option<usize> {
+        let from = self.searched.saturating_sub(width);
+        let before = if from == 0 { before } else { b"" };
+        let text = [before, &self.inbox[from..]].concat();
+        self.searched = self.inbox.len();
+        let at = text.windows(width).position(is_end)?;
+        self.searched = 0;
+        Some(from + at + width - before.len())
+    }
+
     /// Reads what it was given as far as it goes.
     fn read(&mut self) {
         loop {
             match self.state.clone() {
                 State::Open => return self.inbox.clear(),
-                State::Content if self.lax => {
-                    let text = [b"\n", &*self.inbox].concat();
-                    let is_end = |byte| matches!(byte, b'\r' | b'\n');
-                    let Some(at) = text
-                        .windows(3)
-                        .position(|three| is_end(three[0]) && three[1] == b'.' && is_end(three[2]))
-                    else {
-                        return;
-                    };
-                    self.inbox.drain(..at + 2);
-                    self.delivered();
-                }
                 State::Content => {
-                    let text = [b"\r\n", &*self.inbox].concat();
-                    let Some(at) = text.windows(5).position(|five| five == b"\r\n.\r\n") else {
+                    let is_end = |byte| matches!(byte, b'\r' | b'\n');
+                    let end = if self.lax {
+                        self.content_end(b"\n", 3, |three| {
+                            is_end(three[0]) && three[1] == b'.' && is_end(three[2])
+                        })
+                    } else {
+                        self.content_end(b"\r\n", 5, |five| five == b"\r\n.\r\n")
+                    };
+                    let Some(end) = end else {
                         return;
                     };
-                    self.inbox.drain(..at + 3);
+                    self.inbox.drain(..end);
                     self.delivered();
                 }
                 State::Chunk(size, last) => {
@@ -558,9 +573,14 @@ pub fn dialogue_any(bytes: &[u8]) {
     }
     dialogue.end_client();
     dialogue.end_program();
-    for _ in 0..4 {
-        dialogue.client_took(dialogue.for_client().len());
-        dialogue.program_took(dialogue.for_program().len());
+    // Each turn lets go of what was held up behind the one before.
+    loop {
+        let (shown, given) = (dialogue.for_client().len(), dialogue.for_program().len());
+        dialogue.client_took(shown);
+        dialogue.program_took(given);
+        if shown + given == 0 {
+            break;
+        }
     }
     assert!(dialogue.event().is_some() || dialogue.client_has_all());
 }

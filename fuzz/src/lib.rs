@@ -405,10 +405,12 @@ pub fn rules_text(bytes: &[u8]) {
             assert_eq!(rules.iter().count(), compiled.records.len());
             look_up(&rules);
             // No client reaches a store's rule by what it chooses itself.
-            let client = Client::literal(bytes, Some(bytes), Some(bytes));
+            // Neither its name nor its ident answer is ever longer.
+            let said = &bytes[..bytes.len().min(1000)];
+            let client = Client::literal(said, Some(said), Some(said));
             let rule = rules.lookup(&client);
             assert!(rule.is_none_or(|rule| rule.scope() == Scope::Client));
-            if let Some(rule) = rules.lookup_sni(bytes) {
+            if let Some(rule) = rules.lookup_sni(said) {
                 assert_eq!(rule.scope(), Scope::ServerName);
             }
         }
