@@ -153,12 +153,16 @@ fn a_name_s_rule_lies_over_the_client_s_and_may_ask_for_nothing() {
 fn a_name_s_rule_bounds_versions_suites_groups_and_protocols() {
     let place = Place::new("named-bounds");
     let (certificate, key) = place.identity("other", &called("other").issue());
+    // Its key lies in it: the server's own KEYFILE does not go with it.
+    let one = called("one").other_key().issue();
+    let one_file = place.write("one.pem", [one.chain_pem(), one.key_pem()].concat());
     let rules = format!(
         "sni=new.test:allow,TLS_MIN=\"1.3\"\n\
          sni=old.test:allow,TLS_MAX=\"1.2\",CIPHERS=\"ECDHE+CHACHA20\"\n\
          sni=suite.test:allow,CIPHERSUITES=\"TLS_CHACHA20_POLY1305_SHA256\"\n\
          sni=group.test:allow,TLS_GROUPS=\"P-384\"\n\
          sni=alpn.test:allow,ALPN=\"imap\",CERTFILE=\"{certificate}\",KEYFILE=\"{key}\"\n\
+         sni=one.test:allow,ALPN=\"imap\",CERTFILE=\"{one_file}\"\n\
          :allow\n"
     );
     let server = server(&place, "-Z", &rules, &[("TLS_GROUPS", "X25519:P-256")]);
@@ -187,14 +191,16 @@ fn a_name_s_rule_bounds_versions_suites_groups_and_protocols() {
     // The client's first share is of another group: a HelloRetryRequest.
     let mut again = offering("group.test", "X25519:P-256:P-384").connect();
     assert_eq!(again.text(), "group.test NONE\n");
-    for version in BOTH {
-        let alpn = dial("alpn.test")
+    for (version, name, shown) in BOTH.into_iter().flat_map(|version| {
+        [("alpn.test", "other"), ("one.test", "one")].map(|(name, shown)| (version, name, shown))
+    }) {
+        let alpn = dial(name)
             .version(version)
             .with(|context| context.set_alpn_protos(b"\x04imap\x04pop3").unwrap())
             .connect();
         let chosen = alpn.stream.ssl().selected_alpn_protocol();
         assert_eq!(chosen, Some(&b"imap"[..]));
-        assert_eq!(alpn.server_name(), "other");
+        assert_eq!(alpn.server_name(), shown);
     }
 }
 
