@@ -1,7 +1,7 @@
 //! What sslprobe reads from servers: a first flight, and certificates.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use openssl::asn1::Asn1Time;
 use openssl::bn::BigNum;
@@ -295,11 +295,13 @@ pub fn destinations(bytes: &[u8]) {
             .and_then(|host| host.parse::<IpAddr>().ok());
         // Behind the bracket, or the one colon of what is no address.
         let behind = word.rfind(']').map_or(word, |at| &word[at + 1..]);
-        let is_bare = |word: &str| word.parse::<IpAddr>().is_ok();
+        // Only addresses of IPv6 have zones.
+        let is_bare = match word.split_once('%') {
+            Some((address, _)) => address.parse::<Ipv6Addr>().is_ok(),
+            None => word.parse::<IpAddr>().is_ok(),
+        };
         let wanted = match behind.rsplit_once(':') {
-            Some((_, digits)) if !word.split('%').next().is_some_and(is_bare) => {
-                digits.parse().ok()
-            }
+            Some((_, digits)) if !is_bare => digits.parse().ok(),
             _ => Some(25),
         };
         assert_eq!(Some(port), wanted, "{word:?}");
