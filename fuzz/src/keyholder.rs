@@ -163,7 +163,7 @@ pub fn keyholder(bytes: &[u8]) {
                 match judged {
                     Ok(()) => {
                         assert!(is_of_a_server(signing.message, permit), "{signing:?}");
-                        assert!(!is_structure(signing.message), "{signing:?}");
+                        assert!(!passes_for_signed(signing.message), "{signing:?}");
                         assert!(key != KeyType::Other);
                         let rsa = matches!(key, KeyType::Rsa | KeyType::RsaPss);
                         assert_eq!(signing.padding != Padding::None, rsa, "{signing:?}");
@@ -261,14 +261,27 @@ fn is_of_a_server(message: &[u8], permit: &Permit) -> bool {
         && message[325..327] == [1, 0]
 }
 
-/// One ASN.1 structure to its end, by the shortest of its encodings (X.690, 10.1).
-fn is_structure(message: &[u8]) -> bool {
-    matches!(message.first(), Some(0x30 | 0x31)) && elements(message) == Some(1)
+/// One ASN.1 structure to its end, by the shortest of its encodings (X.690, 10.1), that
+/// begins as what somebody signs: with elements in an element, or with a number or a
+/// type and one of those or a type behind it.
+fn passes_for_signed(message: &[u8]) -> bool {
+    let head = match message.get(1) {
+        Some(0x81) => 3,
+        Some(0x82) => 4,
+        _ => 2,
+    };
+    let is_one = matches!(elements(message).as_deref(), Some([0x30 | 0x31]));
+    let inside = message.get(head..).filter(|_| is_one).and_then(elements);
+    match inside.as_deref() {
+        Some([2 | 6, second, ..]) => second & 0x20 != 0 || *second == 6,
+        Some([first, ..]) => first & 0x20 != 0,
+        _ => false,
+    }
 }
 
-/// How many elements bytes are; `None`: they are none.
-fn elements(mut bytes: &[u8]) -> Option<usize> {
-    let mut count = 0;
+/// The tags of the elements that bytes are; `None`: they are none.
+fn elements(mut bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut tags = Vec::new();
     while let Some((&tag, rest)) = bytes.split_first() {
         let (length, rest) = match rest {
             _ if tag & 0x1f == 0x1f => return None,
@@ -282,7 +295,7 @@ fn elements(mut bytes: &[u8]) -> Option<usize> {
             elements(inside)?;
         }
         bytes = behind;
-        count += 1;
+        tags.push(tag);
     }
-    Some(count)
+    Some(tags)
 }

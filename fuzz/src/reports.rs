@@ -96,7 +96,9 @@ pub fn report_header(bytes: &[u8]) {
         let lower = bytes.to_ascii_lowercase();
         let lines = lower.split(|&byte| byte == b'\n');
         let head = lines.take_while(|line| !line.trim_ascii_end().is_empty());
-        let head = head.collect::<Vec<_>>().concat();
+        let mut head = head.collect::<Vec<_>>().concat();
+        // What is quoted may have them anywhere.
+        head.retain(|&byte| byte != b'\\');
         let has = |word: &[u8]| head.windows(word.len()).any(|some| some == word);
         assert!(has(b"content-type") && has(b"report") && has(b"tlsrpt"));
         let lines = lower.split(|&byte| byte == b'\n');
